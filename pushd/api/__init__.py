@@ -1,0 +1,1 @@
+"""The HTTP interface: publishing, channels and health, one resource each."""

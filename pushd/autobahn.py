@@ -1,0 +1,160 @@
+"""The adapter to Autobahn, and the only module that knows it.
+
+Autobahn does the handshake, the parsing and validation of frames, fragmentation, pongs and the closing
+handshake (RFC 6455). What is sent does not pass through it: events are framed once for everybody, and the
+session writes them to the transport, whole frames at a time. Nor does it set timers: the wheel does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushd.reasons import Cause, Reason
+
+__all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
+
+_CLOSE_CODES = {
+    Cause.STOPPING: 1001,
+    Cause.DELETED: 1000,
+    Cause.REFUSED: 1008,
+    Cause.TOO_SLOW: 1013,
+    Cause.FAILED: 1011,
+}
+"""RFC 6455, section 7.4.1, and the registry of close codes."""
+
+_MAX_REASON_BYTES = 123
+"""A control frame has at most 125 bytes, and the code takes two (RFC 6455, section 5.5)."""
+
+
+class WebSocketListener(Protocol):
+    """What a WebSocket tells of what happens to it."""
+
+    def opened(self) -> None:
+        """The handshake is done; frames can be sent."""
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """A message has come; text is valid UTF-8."""
+
+    def closing(self) -> None:
+        """No frame may be sent any more: a close frame was."""
+
+    def lost(self) -> None:
+        """The connection has ended."""
+
+
+class WebSocketConnection(WebSocketServerProtocol):
+    """One WebSocket: a `pushd.session.Connection`."""
+
+    pushd_log = Logger()  # .log is Autobahn's
+
+    listener: WebSocketListener
+
+    transport: Any
+    maxFramePayloadSize: int
+    maxMessagePayloadSize: int
+
+    has_heard = False
+    """True if anything came from the client since somebody set it to false."""
+
+    # pushd.session.Connection
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, which is whole frames."""
+        self.transport.write(data)
+
+    def close(self, reason: Reason) -> None:
+        """Begin the closing handshake."""
+        text = reason.text.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.sendCloseFrame(_CLOSE_CODES[reason.cause], text.encode())
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self.transport.abortConnection()
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self.sendPing()
+
+    # Called by Autobahn, which swallows what is raised here
+
+    def onOpen(self) -> None:
+        """Override: the handshake is done."""
+        try:
+            self.listener.opened()
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Override: a message has come."""
+        try:
+            self.listener.received(payload, isBinary)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def _failed(self) -> None:
+        self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.peer)
+        self.abort()
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Override: either side closes, or Autobahn does because the client broke the protocol."""
+        if self.state == self.STATE_OPEN:
+            self.listener.closing()
+            if not isReply:
+                self.pushd_log.info(
+                    "closing WebSocket of {peer}: {code} {reason}",
+                    peer=self.peer,
+                    code=code,
+                    reason=(reasonUtf8 or b"").decode(errors="replace"),
+                )
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Override: the handshake was wrong."""
+        self.listener.closing()
+        self.pushd_log.info("refused WebSocket handshake of {peer}: {reason}", peer=self.peer, reason=reason)
+        super().failHandshake(reason, code, responseHeaders)
+
+    # Called by the transport
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: bytes have come."""
+        self.has_heard = True
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended."""
+        super().connectionLost(reason)
+        self.listener.lost()
+
+
+def new_factory() -> WebSocketServerFactory:
+    """Make the factory of all WebSockets."""
+    factory = WebSocketServerFactory(server="pushd", reactor=object())
+    factory.protocol = WebSocketConnection
+    factory.setProtocolOptions(
+        versions=[13],
+        webStatus=False,
+        failByDrop=False,
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=0,
+        autoPingInterval=0,
+    )
+    return factory
+
+
+def new_connection(
+    factory: WebSocketServerFactory, address: IAddress, max_message_bytes: int
+) -> WebSocketConnection:
+    """Make a WebSocket that takes messages of up to `max_message_bytes`."""
+    connection = factory.buildProtocol(address)
+    assert isinstance(connection, WebSocketConnection)
+    connection.maxMessagePayloadSize = connection.maxFramePayloadSize = max_message_bytes
+    return connection

@@ -1,0 +1,68 @@
+"""One channel of the bus: its offsets, its history, and who is subscribed to it by name."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from pushd.event import Entry, Event
+from pushd.history import History
+
+__all__ = ["Channel", "Settings"]
+
+S = TypeVar("S")
+
+
+class Settings(Protocol):
+    """What the bus wants to know of the configuration of a channel."""
+
+    @property
+    def history_size(self) -> int:
+        """How many events it keeps at most."""
+
+    @property
+    def history_age_s(self) -> float:
+        """How long it keeps an event, in seconds."""
+
+
+class Channel(Generic[S]):
+    """What the bus knows of one channel. `S` is what is subscribed to it."""
+
+    __slots__ = ("audience", "audience_version", "history", "name", "offset", "settings", "subscribed")
+
+    def __init__(self, name: str, settings: Settings, *, offset: int, dropped: int) -> None:
+        self.name = name
+        self.settings = settings
+        self.offset = offset
+        """The offset of the latest event it ever had."""
+        self.history = History(dropped)
+        self.subscribed: dict[S, None] = {}
+        """Who is subscribed to it by its name."""
+        self.audience: tuple[S, ...] | None = None
+        """Everyone who gets its events, as the bus last found it out; None if that changed since."""
+        self.audience_version = 0
+        """The version of the patterns that `audience` was made from."""
+
+    @property
+    def sequence(self) -> int:
+        """The place in the log of its latest event."""
+        latest = self.history.latest
+        return self.history.dropped if latest is None else latest.event.sequence
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nobody would miss it: nothing kept, nobody subscribed by name."""
+        return not self.history and not self.subscribed
+
+    def add(self, event: Event, seconds: float) -> Entry:
+        """Give `event` the next offset and keep it, if the settings let anything be kept."""
+        self.offset += 1
+        entry = Entry(event, self.name, self.offset, seconds + self.settings.history_age_s)
+        self.history.append(entry)
+        return entry
+
+    def has_surplus(self, seconds: float) -> bool:
+        """Tell whether the oldest entry is over the limits of count or age."""
+        oldest = self.history.oldest
+        return oldest is not None and (
+            len(self.history) > self.settings.history_size or oldest.expires_s <= seconds
+        )

@@ -1,0 +1,171 @@
+"""Channel names, and the patterns that stand for many of them.
+
+A name is split into segments at ``/``, ``.`` and ``:``. In a pattern, ``*`` stands for one segment and ``**``
+for any number of them, also none: ``news/*`` matches ``news/sport``; ``news/**`` matches ``news``,
+``news/sport`` and ``news/sport/chess``; ``**`` matches every name. A star counts only as a whole segment.
+
+Inside this module a name is a list of tokens, each a segment with the separator before it: ``news/a.b`` is
+``["news", "/a", ".b"]``. So ``a/b`` and ``a.b`` are different names to a pattern as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, TypeVar
+
+from pushd.errors import BadRequest
+
+__all__ = ["MAX_NAME_BYTES", "Pattern", "PatternTree", "check_name"]
+
+MAX_NAME_BYTES = 255
+"""The longest name or pattern, in bytes of UTF-8."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TOKEN = re.compile(r"^[^/.:]*|[/.:][^/.:]*")
+_SEPARATORS = ("/", ".", ":")
+_REPEATS = ("**", *(f"{separator}**" for separator in _SEPARATORS))
+_STARS = ("*", *(f"{separator}*" for separator in _SEPARATORS), *_REPEATS)
+
+T = TypeVar("T")
+
+
+def check_name(name: str) -> str:
+    """Answer `name` if it is the name of one channel; raise `BadRequest` if it is not."""
+    _check_text(name)
+    if any(token in _STARS for token in _tokens(name)):
+        raise BadRequest(f"{name!r} is a pattern; the name of one channel was wanted", "channel")
+    return name
+
+
+def _check_text(name: str) -> None:
+    """Raise `BadRequest` unless `name` is 1 to 255 bytes of UTF-8 without control characters."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadRequest("the channel name is not valid Unicode", "channel") from None
+    if not 1 <= size <= MAX_NAME_BYTES:
+        raise BadRequest(f"a channel name has 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {size}", "channel")
+    if _CONTROL.search(name):
+        raise BadRequest(f"the channel name {name!r} has a control character", "channel")
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKEN.findall(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What a subscriber asks for: a channel by its name, or every channel that a pattern matches."""
+
+    text: str
+    """The pattern as it was written."""
+
+    paths: tuple[tuple[str, ...], ...]
+    """The sequences of tokens that it stands for: two for a pattern that begins with ``**``, else one."""
+
+    is_name: bool
+    """True if there is no star in it: it matches the one channel of that name."""
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """Read a pattern; raise `BadRequest` if it is neither a name nor a pattern."""
+        _check_text(text)
+        tokens: list[str] = []
+        for token in _tokens(text):
+            if not (token in _REPEATS and tokens and tokens[-1] in _REPEATS):
+                tokens.append(token)
+        paths = [tuple(tokens)]
+        if tokens[0] == "**" and len(tokens) > 1:
+            # The ** may stand for nothing, and then the separator after it stands for nothing too.
+            paths.append((tokens[1][1:], *tokens[2:]))
+        return cls(text, tuple(paths), not any(token in _STARS for token in tokens))
+
+    def matches(self, name: str) -> bool:
+        """Tell whether the channel `name` is meant, in time linear in its length."""
+        if self.is_name:
+            return name == self.text
+        tree: PatternTree[None] = PatternTree()
+        tree.add(self, None)
+        return any(True for _ in tree.match(name))
+
+
+class _Node(Generic[T]):
+    """A place in the tree: what is filed here, and the tokens that lead on."""
+
+    __slots__ = ("children", "repeats", "values")
+
+    def __init__(self, *, repeats: bool) -> None:
+        self.repeats = repeats
+        self.values: dict[T, None] = {}
+        self.children: dict[str, _Node[T]] = {}
+
+
+class PatternTree(Generic[T]):
+    """Patterns with what belongs to each, searched by name all at once.
+
+    A search walks the tokens of the name once and keeps the set of the nodes that fit so far, so that it
+    never goes back. Its cost grows with the patterns that fit the beginning of the name, not with all that
+    are filed.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node(repeats=False)
+        self._size = 0
+
+    def __len__(self) -> int:
+        """Count what is filed."""
+        return self._size
+
+    def add(self, pattern: Pattern, value: T) -> None:
+        """File `value` (which must be hashable) under `pattern`."""
+        for path in pattern.paths:
+            node = self._root
+            for token in path:
+                child = node.children.get(token)
+                if child is None:
+                    child = node.children[token] = _Node(repeats=token in _REPEATS)
+                node = child
+            node.values[value] = None
+        self._size += 1
+
+    def remove(self, pattern: Pattern, value: T) -> None:
+        """Take `value` away from `pattern`, where it must be filed."""
+        for path in pattern.paths:
+            trail = [self._root]
+            for token in path:
+                trail.append(trail[-1].children[token])
+            del trail[-1].values[value]
+            for parent, token, node in zip(trail[-2::-1], path[::-1], trail[:0:-1], strict=True):
+                if node.values or node.children:
+                    break
+                del parent.children[token]
+        self._size -= 1
+
+    def match(self, name: str) -> Iterator[T]:
+        """Answer what is filed under the patterns that match `name`, each once."""
+        nodes = {self._root: None}
+        for token in _tokens(name):
+            nodes = dict.fromkeys(chain.from_iterable(_followers(node, token) for node in nodes))
+        return iter(dict.fromkeys(value for node in nodes for end in _ends(node) for value in end.values))
+
+
+def _followers(node: _Node[T], token: str) -> Iterator[_Node[T]]:
+    """Answer the nodes that `token` leads to from `node`."""
+    separator = token[:1] if token[:1] in _SEPARATORS else ""
+    if node.repeats:
+        yield node
+    for start in _ends(node):
+        for step in (token, f"{separator}*", f"{separator}**"):
+            if (child := start.children.get(step)) is not None:
+                yield child
+
+
+def _ends(node: _Node[T]) -> Iterator[_Node[T]]:
+    """Answer `node` and every ``**`` that follows it: those may stand for nothing."""
+    yield node
+    for token in _REPEATS:
+        if (child := node.children.get(token)) is not None:
+            yield child

@@ -1,0 +1,136 @@
+"""Endpoints, hosts and web origins as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+__all__ = ["Endpoint", "parse_endpoint", "parse_host", "parse_origin"]
+
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
+_PORT = re.compile(r"[0-9]{1,5}")
+_INTERFACE_PLACE = {"tcp": 2, "tcp6": 3}
+"""Where the interface stands among the arguments of an endpoint that do not name it."""
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A Twisted endpoint string, taken apart."""
+
+    args: tuple[str, ...]
+    """The arguments that stand by place; the first is the type of the endpoint."""
+
+    named: dict[str, str]
+    """The arguments that are written ``name=value``."""
+
+    @property
+    def type(self) -> str:
+        """The type: ``tcp``, ``unix``, ..."""
+        return self.args[0]
+
+    def argument(self, name: str, place: int) -> str:
+        """Answer the argument called `name`, else the one at `place`, else nothing."""
+        by_place = self.args[place] if place < len(self.args) else ""
+        return self.named.get(name, by_place)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect to it. What is not known to be local is not."""
+        if self.type == "unix":
+            return True
+        place = _INTERFACE_PLACE.get(self.type)
+        return place is not None and _is_loopback(self.argument("interface", place))
+
+
+def _is_loopback(interface: str) -> bool:
+    if interface == "localhost":
+        return True
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Take apart the description of a server endpoint, or raise `ValueError`.
+
+    It is read as `twisted.internet.endpoints.serverFromString` reads it. The arguments of the types ``tcp``,
+    ``tcp6`` and ``unix`` are checked; those of other types are known to Twisted's plugins only.
+    """
+    args: list[str] = []
+    named: dict[str, str] = {}
+    for words in _split_endpoint(text):
+        if len(words) == 1:
+            args.append(words[0])
+        else:
+            named[words[0]] = words[1]
+    if len(args) + len(named) < 2 or not args or not _TYPE.fullmatch(args[0]):
+        raise ValueError(text)
+    endpoint = Endpoint(tuple(args), named)
+    if endpoint.type in ("tcp", "tcp6"):
+        _check_port(endpoint.argument("port", 1), least=0)
+    elif endpoint.type == "unix" and not endpoint.argument("address", 1):
+        raise ValueError(text)
+    return endpoint
+
+
+def _split_endpoint(text: str) -> list[list[str]]:
+    """Split at colons, each part at its first ``=``; what follows a backslash means nothing."""
+    parts = [[""]]
+    characters = iter(text)
+    for character in characters:
+        if character == ":":
+            parts.append([""])
+        elif character == "=" and len(parts[-1]) == 1:
+            parts[-1].append("")
+        elif character == "\\":
+            escaped = next(characters, None)
+            if escaped is None:
+                raise ValueError(text)
+            parts[-1][-1] += escaped
+        else:
+            parts[-1][-1] += character
+    return parts
+
+
+def parse_host(text: str) -> str:
+    """Read ``host`` or ``host:port`` and answer it in lower case, or raise `ValueError`."""
+    match = _AUTHORITY.fullmatch(text.lower())
+    if match is None or not text.isascii():
+        raise ValueError(text)
+    host, port = match.groups()
+    if host.startswith("["):
+        host = f"[{IPv6Address(host[1:-1])}]"
+    elif len(host) > 253 or not _NAME.fullmatch(host):
+        raise ValueError(text)
+    if port is None:
+        return host
+    return f"{host}:{_check_port(port, least=1)}"
+
+
+def parse_origin(text: str) -> str:
+    """Read a web origin, or ``*``, and answer it as browsers write it (RFC 6454, section 6.2).
+
+    Raise `ValueError` if it is something else, such as a whole URL.
+    """
+    if text == "*":
+        return text
+    scheme, _, authority = text.lower().partition("://")
+    if not _SCHEME.fullmatch(scheme):
+        raise ValueError(text)
+    host = parse_host(authority)
+    return f"{scheme}://{host}".removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+
+
+def _check_port(text: str, *, least: int) -> int:
+    """Answer the number of a port."""
+    if not _PORT.fullmatch(text) or not least <= int(text) <= 65535:
+        raise ValueError(text)
+    return int(text)

@@ -1,0 +1,130 @@
+"""The kinds of values that an option can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pushd.config.addresses import parse_endpoint
+from pushd.config.units import parse_count, parse_duration, parse_size, show_duration, show_size
+
+__all__ = ["ENDPOINT", "FLAG", "PATH", "Kind", "choice", "count", "duration", "listing", "size", "words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the values of an option are written."""
+
+    form: str
+    """What is wanted, for the reader: ``a size such as ...``."""
+
+    parse: Callable[[str], Any]
+    """Read a value; raise `ValueError` with the text that does not fit, which may be a part of it."""
+
+    show: Callable[[Any], str]
+    """Write a value so that `parse` answers an equal one."""
+
+    suffix: str = ""
+    """How the name of the field in `pushd.config.settings` goes on after the name of the option: with the unit."""
+
+
+def size(least_bytes: int = 0, most_bytes: int = 2**36) -> Kind:
+    """Answer the kind for a number of bytes within bounds."""
+    form = f"a size such as 64KiB, 1MiB or 1000, from {show_size(least_bytes)} to {show_size(most_bytes)}"
+    return Kind(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
+
+
+def duration(least_s: float = 0, most_s: float = 7 * 86400) -> Kind:
+    """Answer the kind for a time span within bounds."""
+    span = f"from {show_duration(least_s)} to {show_duration(most_s)}"
+    form = f"a duration such as 500ms, 10s, 5m, 1h or 7d, {span}"
+    return Kind(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
+
+
+def count(least: int = 0, most: int = 10**9) -> Kind:
+    """Answer the kind for a number of things within bounds."""
+    return Kind(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
+
+
+def choice(*words: str) -> Kind:
+    """Answer the kind for one of `words`."""
+    return Kind(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
+
+
+def words(*words: str) -> Kind:
+    """Answer the kind for any of `words`, in no order."""
+    parse = _each(lambda text: _one_of(text, words))
+    form = f"any of {', '.join(words)}, separated by commas, or nothing"
+    return Kind(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
+
+
+def listing(form: str, parse: Callable[[str], str]) -> Kind:
+    """Answer the kind for a list whose items `parse` reads; repetitions are dropped."""
+    return Kind(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
+
+
+def _within(parse: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
+    def parse_within(text: str) -> float:
+        number = parse(text)
+        if not least <= number <= most:
+            raise ValueError(text)
+        return number
+
+    return parse_within
+
+
+def _each(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+    def parse_each(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_items(text)))
+
+    def _items(text: str) -> Iterable[str]:
+        for item in text.split(",") if text else ():
+            try:
+                yield parse(item.strip())
+            except ValueError:
+                raise ValueError(item.strip()) from None
+
+    return parse_each
+
+
+def _one_of(text: str, words: tuple[str, ...]) -> str:
+    if text not in words:
+        raise ValueError(text)
+    return text
+
+
+_FLAGS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+
+
+def _parse_flag(text: str) -> bool:
+    if text not in _FLAGS:
+        raise ValueError(text)
+    return _FLAGS[text]
+
+
+def _parse_line(text: str) -> str:
+    """Refuse the continuation lines of an ini file: they are rather a slip of indentation."""
+    if "\n" in text:
+        raise ValueError(text)
+    return text
+
+
+def _parse_endpoint(text: str) -> str:
+    parse_endpoint(_parse_line(text))
+    return text
+
+
+FLAG = Kind("yes or no", _parse_flag, lambda value: "yes" if value else "no")
+"""Something that is so or not."""
+
+PATH = Kind("a path", lambda text: _parse_line(text) or None, lambda value: value or "")
+"""The path of a file, or None."""
+
+ENDPOINT = Kind(
+    "a Twisted endpoint such as tcp:8080:interface=127.0.0.1, unix:/run/pushd/http "
+    "or systemd:domain=INET:name=http",
+    _parse_endpoint,
+    str,
+)
+"""Where to listen."""

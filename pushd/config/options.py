@@ -1,0 +1,248 @@
+"""The table of all options: the source of the parser, the sample file and the reference page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from pushd.config.addresses import parse_host, parse_origin
+from pushd.config.kinds import ENDPOINT, FLAG, PATH, Kind, choice, count, duration, listing, size, words
+
+__all__ = ["LISTENERS", "SECTIONS", "Option", "Section"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One line of the file."""
+
+    name: str
+    """What stands before the ``=``."""
+
+    kind: Kind
+    """What may stand after it."""
+
+    default: str | None
+    """The value that applies if the file does not say one, as it is written there; None: there is none."""
+
+    doc: str
+    """What it means, in plain sentences."""
+
+    @property
+    def field(self) -> str:
+        """The name of the field in the dataclasses of `pushd.config.settings`."""
+        return self.name + self.kind.suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of the file, or a family of sections that are called ``[name:PARAMETER]``."""
+
+    name: str
+    """What stands in the brackets, up to the colon."""
+
+    doc: str
+    """What it is for, in plain sentences."""
+
+    options: tuple[Option, ...]
+    """What may stand in it, in the order of the reference."""
+
+    parameter: str | None = None
+    """What comes after the colon, for the reader; None: there is no colon."""
+
+    examples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of a family: what the sample file shows, by parameter, and the values of options."""
+
+    @property
+    def header(self) -> str:
+        """What stands in the brackets, for the reader."""
+        return self.name if self.parameter is None else f"{self.name}:{self.parameter}"
+
+
+_PUSHD = Section(
+    "pushd",
+    "The daemon as a whole.",
+    (
+        Option(
+            "state_directory",
+            PATH,
+            "",
+            "Where the daemon keeps what must outlive it, such as its self-signed certificate. If this is "
+            "empty, it is $STATE_DIRECTORY, which systemd sets; else $XDG_STATE_HOME/pushd; else "
+            "~/.local/state/pushd.",
+        ),
+        Option(
+            "stop_timeout",
+            duration(),
+            "5s",
+            "How long connections get to take what is waiting for them when the daemon stops.",
+        ),
+    ),
+)
+
+LISTENERS: Mapping[str, Mapping[str, str]] = {
+    "http": {"endpoint": "tcp:8080:interface=127.0.0.1"},
+    "https": {"endpoint": "tcp:8443:interface=127.0.0.1", "tls": "yes"},
+}
+"""The listeners of a file that has none: their options by their names."""
+
+_LISTEN = Section(
+    "listen",
+    "A place to listen at. NAME stands for it in the log: 1 to 32 of the characters a-z, 0-9, _ and -. "
+    "Without any such section there are two, http and https, that only this machine can reach; as soon as "
+    "there is one, those two are gone.",
+    (
+        Option(
+            "endpoint",
+            ENDPOINT,
+            None,
+            "Where to listen, in Twisted's notation for server endpoints; it must be said. A colon inside a "
+            "value is written with a backslash before it, as in tcp6:8080:interface=\\:\\:1. Without "
+            "interface=, a tcp endpoint is open to the whole network. Instead of an ssl: endpoint, use tcp: "
+            "and tls = yes.",
+        ),
+        Option("tls", FLAG, "no", "Whether to speak TLS."),
+        Option(
+            "certificate",
+            PATH,
+            "",
+            "The file with the certificate and its chain, in PEM. With tls = yes, and neither this nor a "
+            "key, the daemon makes a self-signed certificate and keeps it in the state directory.",
+        ),
+        Option("key", PATH, "", "The file with the private key of the certificate, in PEM."),
+    ),
+    "NAME",
+    LISTENERS,
+)
+
+_SITE = Section(
+    "site",
+    "What the daemon serves besides channels.",
+    (
+        Option("root", PATH, "", "A directory of static files, to be served under /. Empty: none."),
+        Option(
+            "demo",
+            FLAG,
+            "yes",
+            "Whether to serve the built-in demo page, and the channel clock that it shows, when there is no root.",
+        ),
+    ),
+)
+
+_CHANNELS = Section(
+    "channels",
+    "What is kept of every channel, so that a client that comes back gets what it has missed.",
+    (
+        Option("history_size", count(), "100", "How many events are kept, the latest ones. 0: none."),
+        Option("history_age", duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all."),
+    ),
+)
+
+_CHANNELS_OF_PATTERN = Section(
+    "channels",
+    "The same for the channels whose name PATTERN matches. In it, * stands for one segment and ** for any "
+    "number of them; segments are separated by /, . or : characters. Where several sections match, they "
+    "apply in the order of the file, and later ones win. An option that is not said here stays as it is "
+    "without this section.",
+    tuple(replace(option, default=None, doc=f"As in [channels]. {option.doc}") for option in _CHANNELS.options),
+    "PATTERN",
+    {"logs/**": {"history_size": "1000", "history_age": "1d"}},
+)
+
+_LIMITS = Section(
+    "limits",
+    "How much the daemon takes from its clients, and how long it waits for them.",
+    (
+        Option("event_size", size(1), "1MiB", "The largest data of one event."),
+        Option(
+            "batch_size",
+            size(1),
+            "16MiB",
+            "The largest body of any request; a POST to /publish holds many events. At least event_size.",
+        ),
+        Option(
+            "outbox",
+            size(1024),
+            "1MiB",
+            "How much may wait for one subscriber. One for whom more is waiting is closed as too slow; it "
+            "may come back and go on from the last event that it got.",
+        ),
+        Option("channels", count(1), "100000", "How many channels the daemon keeps in memory."),
+        Option("subscriptions", count(1), "100", "How many channels or patterns one connection may subscribe to."),
+        Option(
+            "heartbeat",
+            duration(1),
+            "20s",
+            "How often an idle connection hears from the daemon: a ping over WebSocket, a comment over "
+            "Server-Sent Events, an empty line over NDJSON. It must be shorter than the time-outs of the "
+            "proxies in between.",
+        ),
+        Option(
+            "ping_timeout",
+            duration(1),
+            "20s",
+            "A WebSocket client that sends nothing for this long after a ping is dropped.",
+        ),
+        Option("poll_timeout", duration(1), "30s", "How long a request to /poll waits for an event."),
+        Option(
+            "retry",
+            duration(0.1),
+            "2s",
+            "How long clients of Server-Sent Events are told to wait before they connect again.",
+        ),
+        Option(
+            "request_timeout",
+            duration(1),
+            "60s",
+            "An HTTP connection on which no complete request arrives for this long is closed.",
+        ),
+    ),
+)
+
+_AUTH = Section(
+    "auth",
+    "Who may do what.",
+    (
+        Option(
+            "anonymous",
+            words("publish", "subscribe"),
+            "publish, subscribe",
+            "What anybody may do who can reach the daemon. The default holds only while every listener is on "
+            "the loopback interface or a unix socket; otherwise this must be said. Empty: nothing. A reverse "
+            "proxy opens a listener on this machine to others: with one in front, say what you want.",
+        ),
+        Option(
+            "hosts",
+            listing("hosts such as push.example.com or push.example.com:8443", parse_host),
+            "",
+            "Further names by which clients may address the daemon, each a host or host:port, without a "
+            "scheme; without a port, the name counts at every port. An IPv6 address stands in brackets. Its "
+            "own are the address that a client connected to and, on the loopback interface, localhost. "
+            "Requests by any other name are refused.",
+        ),
+        Option(
+            "origins",
+            listing("origins such as https://www.example.com or http://localhost:3000, or *", parse_origin),
+            "",
+            "Web origins whose pages may use the daemon, each scheme://host or scheme://host:port, as the "
+            "header Origin has them; they get the headers of CORS. * stands for any origin. Requests from "
+            "pages of any other origin than the daemon's own are refused.",
+        ),
+    ),
+)
+
+_LOG = Section(
+    "log",
+    "What is logged.",
+    (
+        Option(
+            "level",
+            choice("debug", "info", "warn", "error", "critical"),
+            "info",
+            "The least important events that are logged.",
+        ),
+        Option("requests", FLAG, "no", "Whether to log every HTTP request."),
+    ),
+)
+
+SECTIONS = (_PUSHD, _LISTEN, _SITE, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
+"""The whole table, in the order of the reference."""

@@ -1,0 +1,250 @@
+"""The configuration: from the text of an ini file to frozen dataclasses and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pushd.channels import Pattern
+from pushd.config.addresses import parse_endpoint
+from pushd.config.ini import decode_ini, read_ini
+from pushd.config.options import LISTENERS, SECTIONS, Section
+from pushd.config.settings import (
+    Auth,
+    ChannelOverride,
+    ChannelRules,
+    ChannelSettings,
+    Config,
+    Limits,
+    Listener,
+    Log,
+    Site,
+)
+from pushd.config.units import show_size
+from pushd.errors import BadRequest, ConfigError
+
+__all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
+
+_SINGLE = {section.name: section for section in SECTIONS if section.parameter is None}
+_FAMILIES = {section.name: section for section in SECTIONS if section.parameter is not None}
+_LISTENER_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+
+_Sections = Mapping[str, Mapping[str, str]]
+
+
+def parse(text: str, filename: str) -> Config:
+    """Read the text of a file; `filename` is for the messages.
+
+    Whatever is wrong raises `ConfigError`: one line with the file, the section, the option, the value and
+    what was wanted.
+    """
+    try:
+        return _config(read_ini(text))
+    except ConfigError as error:
+        raise ConfigError(_one_line(f"{filename}: {error}")) from None
+
+
+def parse_bytes(data: bytes, filename: str) -> Config:
+    """Read the content of a file as `parse` does; it must be UTF-8."""
+    try:
+        text = decode_ini(data)
+    except ConfigError as error:
+        raise ConfigError(_one_line(f"{filename}: {error}")) from None
+    return parse(text, filename)
+
+
+def default() -> Config:
+    """Answer the configuration of an empty file."""
+    return parse("", "the defaults")
+
+
+def state_directory(config: Config, environ: Mapping[str, str]) -> str:
+    """Answer the path of the state directory, or raise `ConfigError` if nothing says it.
+
+    ``STATE_DIRECTORY`` may be a list separated by colons (systemd.exec(5)); the first one counts. A relative
+    ``XDG_STATE_HOME`` does not (XDG Base Directory Specification, "Basics").
+    """
+    if config.state_directory is not None:
+        return config.state_directory
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return given
+    xdg_home = environ.get("XDG_STATE_HOME", "")
+    if xdg_home.startswith("/"):
+        return f"{xdg_home.rstrip('/')}/pushd"
+    home = environ.get("HOME", "")
+    if home:
+        return f"{home.rstrip('/')}/.local/state/pushd"
+    raise ConfigError(
+        "[pushd] state_directory is empty, and so are STATE_DIRECTORY, XDG_STATE_HOME and HOME: wanted one of them"
+    )
+
+
+def print_config(config: Config) -> str:
+    """Answer a file that says every option, and that `parse` reads as an equal configuration."""
+    blocks = [
+        _print_section("pushd", _SINGLE["pushd"], config),
+        *(_print_section(f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
+        _print_section("site", _SINGLE["site"], config.site),
+        _print_section("channels", _SINGLE["channels"], config.channels.usual),
+        *(
+            _print_section(f"channels:{it.pattern.text}", _FAMILIES["channels"], it)
+            for it in config.channels.overrides
+        ),
+        _print_section("limits", _SINGLE["limits"], config.limits),
+        _print_section("auth", _SINGLE["auth"], config.auth),
+        _print_section("log", _SINGLE["log"], config.log),
+    ]
+    return "\n".join(blocks)
+
+
+def _print_section(header: str, section: Section, values: object) -> str:
+    lines = [f"[{header}]"]
+    for option in section.options:
+        value = getattr(values, option.field)
+        if value is not None or option.default is not None:
+            lines.append(f"{option.name} = {option.kind.show(value)}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _config(sections: _Sections) -> Config:
+    for header, said in sections.items():
+        _check_names(header, said)
+    listeners = tuple(_listeners(sections))
+    if "anonymous" not in sections.get("auth", {}):
+        _check_local(listeners)
+    return Config(
+        **_read("pushd", sections),
+        listeners=listeners,
+        site=Site(**_read("site", sections)),
+        channels=ChannelRules(ChannelSettings(**_read("channels", sections)), tuple(_overrides(sections))),
+        limits=_limits(sections),
+        auth=Auth(**_read("auth", sections)),
+        log=Log(**_read("log", sections)),
+    )
+
+
+def _check_names(header: str, said: Mapping[str, str]) -> None:
+    """Raise `ConfigError` unless the section and its options exist."""
+    section = _table(header)
+    if section is None:
+        known = _SINGLE | _FAMILIES if ":" in header else _FAMILIES | _SINGLE
+        headers = {name: f"[{section.header}]" for name, section in known.items()}
+        suggestion = _suggestion(header.partition(":")[0], headers)
+        raise ConfigError(f"[{_short(header)}]: there is no such section: {suggestion}")
+    names = {option.name: option.name for option in section.options}
+    for name, text in said.items():
+        if name not in names:
+            raise ConfigError(f"{_place(header, name, text)}: there is no such option: {_suggestion(name, names)}")
+
+
+def _table(header: str) -> Section | None:
+    """Answer what the table says of a section."""
+    name, colon, _ = header.partition(":")
+    return (_FAMILIES if colon else _SINGLE).get(name)
+
+
+def _suggestion(name: str, known: Mapping[str, str]) -> str:
+    nearest = get_close_matches(name[:64].lower(), known, 1)
+    return f"did you mean {known[nearest[0]]}?" if nearest else f"wanted one of {', '.join(known.values())}"
+
+
+def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
+    """Answer the header and the parameter of each section of a family."""
+    for header in sections:
+        family, colon, parameter = header.partition(":")
+        if colon and family == name:
+            yield header, parameter
+
+
+def _read(header: str, sections: _Sections) -> dict[str, Any]:
+    """Answer the fields of the dataclass that holds a section, defaults for what is not said."""
+    section = _table(header)
+    assert section is not None
+    said = sections.get(header, {})
+    fields: dict[str, Any] = {}
+    for option in section.options:
+        text = said.get(option.name, option.default)
+        fields[option.field] = None
+        if text is None:
+            continue
+        try:
+            fields[option.field] = option.kind.parse(text)
+        except ValueError as error:
+            part = str(error)
+            but = f", not {_short(part)!r}" if part != text else ""
+            raise ConfigError(f"{_place(header, option.name, text)}: wanted {option.kind.form}{but}") from None
+    return fields
+
+
+def _listeners(sections: _Sections) -> Iterator[Listener]:
+    """Answer the listeners of the file, or the built-in ones if it has none."""
+    family = list(_family("listen", sections))
+    if not family:
+        sections = {f"listen:{name}": said for name, said in LISTENERS.items()}
+        family = list(_family("listen", sections))
+    for header, name in family:
+        if not _LISTENER_NAME.fullmatch(name):
+            raise ConfigError(f"[{_short(header)}]: wanted a name of 1 to 32 of the characters a-z, 0-9, _ and -")
+        if "endpoint" not in sections[header]:
+            raise ConfigError(f"[{header}] endpoint is not said: wanted one such as tcp:8080:interface=127.0.0.1")
+        listener = Listener(name, **_read(header, sections))
+        _check_listener(header, listener)
+        yield listener
+
+
+def _check_listener(header: str, listener: Listener) -> None:
+    """Raise `ConfigError` unless the options of a listener fit together."""
+    if parse_endpoint(listener.endpoint).type == "ssl":
+        place = _place(header, "endpoint", listener.endpoint)
+        raise ConfigError(f"{place}: wanted a tcp: endpoint with tls = yes, certificate and key instead of ssl:")
+    files = {"certificate": listener.certificate, "key": listener.key}
+    said = [_place(header, name, path) for name, path in files.items() if path is not None]
+    missing = [name for name, path in files.items() if path is None]
+    if said and not listener.tls:
+        raise ConfigError(f"{said[0]}: wanted tls = yes with it")
+    if said and missing:
+        raise ConfigError(f"{said[0]}: wanted {missing[0]} with it")
+
+
+def _check_local(listeners: Iterable[Listener]) -> None:
+    """Raise `ConfigError` if the default of ``anonymous`` would let more in than this machine."""
+    for listener in listeners:
+        if not parse_endpoint(listener.endpoint).is_local:
+            place = _place(f"listen:{listener.name}", "endpoint", listener.endpoint)
+            raise ConfigError(
+                f"{place}: this is open to other machines, and [auth] does not say what anybody may do: "
+                "wanted anonymous = publish, subscribe to let everyone in, or anonymous = (empty) for no one"
+            )
+
+
+def _overrides(sections: _Sections) -> Iterator[ChannelOverride]:
+    for header, text in _family("channels", sections):
+        try:
+            pattern = Pattern.parse(text)
+        except BadRequest as error:
+            raise ConfigError(f"[{_short(header)}]: wanted a channel or a pattern: {error.detail}") from None
+        yield ChannelOverride(pattern, **_read(header, sections))
+
+
+def _limits(sections: _Sections) -> Limits:
+    limits = Limits(**_read("limits", sections))
+    if limits.batch_size_bytes < limits.event_size_bytes:
+        place = _place("limits", "batch_size", show_size(limits.batch_size_bytes))
+        raise ConfigError(f"{place}: wanted at least event_size, which is {show_size(limits.event_size_bytes)}")
+    return limits
+
+
+def _place(header: str, name: str, text: str) -> str:
+    return f"[{_short(header)}] {_short(name)} = {_short(text)}".rstrip()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _one_line(text: str) -> str:
+    """Escape what does not print, such as newlines."""
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)

@@ -1,0 +1,181 @@
+"""What the operator decides, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pushd.channels import Pattern
+
+__all__ = [
+    "Auth",
+    "ChannelOverride",
+    "ChannelRules",
+    "ChannelSettings",
+    "Config",
+    "Limits",
+    "Listener",
+    "Log",
+    "Site",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A place to listen at."""
+
+    name: str
+    """What stands for it in the log."""
+
+    endpoint: str
+    """Where, as a Twisted server endpoint string."""
+
+    tls: bool = False
+    """Whether to speak TLS."""
+
+    certificate: str | None = None
+    """The path of the PEM file with the certificate chain; None with `tls`: the self-signed one."""
+
+    key: str | None = None
+    """The path of the PEM file with the private key; None exactly if `certificate` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served besides channels."""
+
+    root: str | None
+    """The path of the directory of static files, if there is one."""
+
+    demo: bool
+    """Whether to serve the demo page and the channel ``clock`` if there is no `root`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """What is kept of one channel."""
+
+    history_size: int
+    """How many events, at most."""
+
+    history_age_s: float
+    """How long an event is kept, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOverride:
+    """What is different for the channels that a pattern matches; None: nothing is."""
+
+    pattern: Pattern
+    """Which channels."""
+
+    history_size: int | None = None
+    """How many events are kept."""
+
+    history_age_s: float | None = None
+    """How long an event is kept, in seconds."""
+
+    def apply(self, settings: ChannelSettings) -> ChannelSettings:
+        """Answer what `settings` are with this override."""
+        return ChannelSettings(
+            settings.history_size if self.history_size is None else self.history_size,
+            settings.history_age_s if self.history_age_s is None else self.history_age_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRules:
+    """What is kept of every channel."""
+
+    usual: ChannelSettings
+    """What applies to a channel unless an override says something else."""
+
+    overrides: tuple[ChannelOverride, ...] = ()
+    """Which channels are different, in the order of the file: later ones win."""
+
+    def settings(self, name: str) -> ChannelSettings:
+        """Answer what applies to the channel `name`."""
+        settings = self.usual
+        for override in self.overrides:
+            if override.pattern.matches(name):
+                settings = override.apply(settings)
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is taken from clients, and how long they are waited for."""
+
+    event_size_bytes: int
+    """The largest data of one event, in bytes."""
+
+    batch_size_bytes: int
+    """The largest body of ``POST /publish``, in bytes; not less than `event_size_bytes`."""
+
+    outbox_bytes: int
+    """How many bytes may wait for one subscriber before it is closed as too slow."""
+
+    channels: int
+    """How many channels are kept in memory."""
+
+    subscriptions: int
+    """How many channels or patterns one connection may subscribe to."""
+
+    heartbeat_s: float
+    """How often an idle connection hears from the daemon, in seconds."""
+
+    ping_timeout_s: float
+    """How long a WebSocket client may send nothing after a ping, in seconds."""
+
+    poll_timeout_s: float
+    """How long ``/poll`` waits for an event, in seconds."""
+
+    retry_s: float
+    """How long SSE clients are told to wait before they reconnect, in seconds."""
+
+    request_timeout_s: float
+    """How long an HTTP connection may go without a complete request, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Who may do what."""
+
+    anonymous: frozenset[str]
+    """What anybody may do: any of ``publish`` and ``subscribe``."""
+
+    hosts: tuple[str, ...]
+    """Further names of the daemon: ``host`` or ``host:port``, in lower case."""
+
+    origins: tuple[str, ...]
+    """Web origins whose pages may use the daemon, as browsers write them; ``*``: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged."""
+
+    level: str
+    """The least important level: ``debug``, ``info``, ``warn``, ``error`` or ``critical``."""
+
+    requests: bool
+    """Whether every HTTP request is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that the operator decides."""
+
+    state_directory: str | None
+    """Where what outlives the daemon is kept; None: see `pushd.config.reading.state_directory`."""
+
+    stop_timeout_s: float
+    """How long connections get to drain when the daemon stops, in seconds."""
+
+    listeners: tuple[Listener, ...]
+    """Where to listen: one place at least, in the order of the file."""
+
+    site: Site
+    channels: ChannelRules
+    limits: Limits
+    auth: Auth
+    log: Log

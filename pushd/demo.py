@@ -1,0 +1,34 @@
+"""The demo: a page to try pushd with, and a clock that shows at once that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pushd.access import EVERYTHING
+from pushd.bus import Bus
+from pushd.event import Draft
+
+__all__ = ["CLOCK", "PAGES", "Clock"]
+
+CLOCK = "clock"
+"""The channel of the clock."""
+
+PAGES = Path(__file__).parent / "www"
+"""The directory of the demo page."""
+
+
+class Clock:
+    """Publishes the time."""
+
+    def __init__(self, bus: Bus, now: Callable[[], float]) -> None:
+        """Publish to `bus` what `now` answers, in seconds since 1970."""
+        self._bus = bus
+        self._now = now
+
+    def tick(self) -> None:
+        """Publish the time in ISO 8601, if anybody is subscribed. To be called every second."""
+        if self._bus.has_audience(CLOCK):
+            time = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds")
+            self._bus.publish(Draft((CLOCK,), time.encode(), True), EVERYTHING)

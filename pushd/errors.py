@@ -1,0 +1,126 @@
+"""Every error that pushd raises on purpose.
+
+::
+
+    PushdError
+    ├── ConfigError             the ini file is wrong; names the place and what was wanted
+    ├── Refused                 a client asked for something that it cannot have
+    │   ├── BadRequest    400   the request itself is wrong; names the field
+    │   ├── Forbidden     403   not granted
+    │   ├── NotFound      404   no such channel, event or page
+    │   ├── WrongMethod   405   the resource does not know the method
+    │   ├── Conflict      409   the id belongs to another channel
+    │   ├── TooLarge      413   over a limit in bytes
+    │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
+    │   └── Unavailable   503   over a limit of the daemon as a whole
+    └── StartFailed             a listener or a certificate could not be had
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadRequest",
+    "ConfigError",
+    "Conflict",
+    "Forbidden",
+    "NotFound",
+    "PushdError",
+    "Refused",
+    "StartFailed",
+    "TooLarge",
+    "Unavailable",
+    "UpgradeNeeded",
+    "WrongMethod",
+]
+
+
+class PushdError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(PushdError):
+    """The configuration is wrong. Its text is one line for the operator."""
+
+
+class StartFailed(PushdError):
+    """The daemon cannot start. Its text is one line for the operator."""
+
+
+class Refused(PushdError):
+    """A client's request that is answered with an error.
+
+    Its text is the ``detail`` of the answer: what was wrong and what was wanted. ``field`` names the part of
+    the request that was wrong, if one was.
+    """
+
+    status = 400
+    title = "Bad Request"
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+    def problem(self) -> dict[str, object]:
+        """Answer the members of the problem document (RFC 9457, section 3.1)."""
+        members: dict[str, object] = {"title": self.title, "status": self.status, "detail": self.detail}
+        if self.field is not None:
+            members["field"] = self.field
+        return members
+
+
+class BadRequest(Refused):
+    """The request itself is wrong."""
+
+
+class Forbidden(Refused):
+    """The client has no right to this."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class NotFound(Refused):
+    """There is no such thing."""
+
+    status = 404
+    title = "Not Found"
+
+
+class WrongMethod(Refused):
+    """The resource does not know the method; ``allowed`` names those that it knows."""
+
+    status = 405
+    title = "Method Not Allowed"
+
+    def __init__(self, detail: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
+
+
+class Conflict(Refused):
+    """The request contradicts what is there."""
+
+    status = 409
+    title = "Conflict"
+
+
+class TooLarge(Refused):
+    """Something is over its limit in bytes."""
+
+    status = 413
+    title = "Content Too Large"
+
+
+class UpgradeNeeded(Refused):
+    """A plain request where a WebSocket handshake was wanted."""
+
+    status = 426
+    title = "Upgrade Required"
+
+
+class Unavailable(Refused):
+    """A limit of the daemon as a whole is reached."""
+
+    status = 503
+    title = "Service Unavailable"

@@ -1,0 +1,176 @@
+"""The event: what is published, and its place in a channel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pushd.channels import check_name
+from pushd.errors import BadRequest
+
+__all__ = [
+    "MAX_ID_BYTES",
+    "Draft",
+    "Encoder",
+    "Entry",
+    "Event",
+    "check_id",
+    "check_type",
+    "own_id",
+    "own_sequence",
+]
+
+MAX_ID_BYTES = 255
+"""The longest event id or event type, in bytes of UTF-8."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_OWN_ID = re.compile(r"([0-9a-z]{10})-(0|[1-9][0-9]{0,18})", re.ASCII)
+_RESERVED = frozenset({"latest", "earliest"})
+
+
+def own_id(epoch: str, sequence: int) -> str:
+    """Make the id that the daemon gives to the event at `sequence` of the log."""
+    return f"{epoch}-{sequence}"
+
+
+def own_sequence(epoch: str, event_id: str) -> int | None:
+    """Answer where in the log an id of this daemon stands; None if it is not one of this `epoch`."""
+    match = _OWN_ID.fullmatch(event_id)
+    return int(match[2]) if match is not None and match[1] == epoch else None
+
+
+def check_id(event_id: str) -> str:
+    """Answer `event_id` if a publisher may give it; raise `BadRequest` if not."""
+    _check_line(event_id, "id")
+    if event_id in _RESERVED or _OWN_ID.fullmatch(event_id):
+        raise BadRequest(f"the id {event_id!r} is of a form that the daemon keeps for itself", "id")
+    return event_id
+
+
+def check_type(event_type: str) -> str:
+    """Answer `event_type` if it can be the type of an event; raise `BadRequest` if not."""
+    return _check_line(event_type, "event")
+
+
+def _check_line(text: str, name: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadRequest(f"the {name} is not valid Unicode", name) from None
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise BadRequest(f"the {name} has 1 to {MAX_ID_BYTES} bytes of UTF-8, not {size}", name)
+    if _CONTROL.search(text):
+        raise BadRequest(f"the {name} {text!r} has a line break or another control character", name)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a publisher asks for, checked."""
+
+    channels: tuple[str, ...]
+    """One or more channel names, each once; the first is the canonical one."""
+
+    data: bytes
+    """What is to be delivered."""
+
+    is_text: bool
+    """True if `data` is UTF-8 and meant as text."""
+
+    type: str | None = None
+    """The type of the event, or None."""
+
+    id: str | None = None
+    """The id that the publisher wants, or None for one of the daemon's."""
+
+    @classmethod
+    def checked(
+        cls,
+        channels: tuple[str, ...],
+        data: bytes,
+        *,
+        is_text: bool | None = None,
+        type: str | None = None,
+        id: str | None = None,
+    ) -> Draft:
+        """Check what came from outside and make a draft of it; raise `BadRequest` if something is wrong.
+
+        `is_text` None means that nobody said: data that is valid UTF-8 is text then.
+        """
+        for name in channels:
+            check_name(name)
+        if is_text is None:
+            is_text = _is_utf8(data)
+        return cls(
+            tuple(dict.fromkeys(channels)),
+            data,
+            is_text,
+            None if type is None else check_type(type),
+            None if id is None else check_id(id),
+        )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was published."""
+
+    id: str
+    """Unique in the log: made by the daemon, or given by the publisher."""
+
+    channels: tuple[str, ...]
+    """The channels that it was published to; the first is the canonical one."""
+
+    data: bytes
+    """What is delivered."""
+
+    is_text: bool
+    """True if `data` is UTF-8 and meant as text."""
+
+    type: str | None
+    """The type of the event (``event`` of Server-Sent Events), or None."""
+
+    time: float
+    """When it was published, in seconds since 1970."""
+
+    sequence: int
+    """Its place in the log of this daemon: 1, 2, 3, ..."""
+
+
+Encoder = Callable[["Entry"], bytes]
+"""Turns an entry into the bytes of one wire format."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """An event at its place in one channel."""
+
+    event: Event
+    """The event."""
+
+    channel: str
+    """The channel, one of the event's."""
+
+    offset: int
+    """Its place in the channel: 1, 2, 3, ... without holes."""
+
+    expires_s: float
+    """When the channel forgets it, in seconds of the bus's monotonic clock."""
+
+    frames: dict[Encoder, bytes] = field(default_factory=dict)
+    """The entry in each wire format that somebody wanted so far, so that each is encoded once."""
+
+    def frame(self, encode: Encoder) -> bytes:
+        """Answer the entry in the wire format of `encode`."""
+        frame = self.frames.get(encode)
+        if frame is None:
+            frame = self.frames[encode] = encode(self)
+        return frame

@@ -1,0 +1,322 @@
+"""The log: every event that is still kept, by channel and in one order for all of them.
+
+Its places are numbered by one sequence; a position is a place in it, written as an id. What the log no longer
+has it can still tell about: each channel remembers the sequence of the latest event that it dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Generic, TypeVar
+
+from pushd.channel import Channel, Settings
+from pushd.channels import Pattern, PatternTree, check_name
+from pushd.errors import Conflict, NotFound, Unavailable
+from pushd.event import Draft, Entry, Event, own_id, own_sequence
+from pushd.replay import Replay
+
+__all__ = ["EventLog", "Page", "Start"]
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader begins."""
+
+    position: str
+    """The position after which its events begin."""
+
+    recovered: bool
+    """True if nothing is missing between the position it asked for and the first event."""
+
+    sequence: int
+    """The place in the log after which it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the log."""
+
+    entries: list[Entry]
+    """The entries, oldest first."""
+
+    position: str
+    """The position to go on from."""
+
+    recovered: bool
+    """True if nothing is missing between the position asked for and the first entry."""
+
+
+class EventLog(Generic[S]):
+    """Channels and their histories. `S` is what subscribes to a channel."""
+
+    def __init__(
+        self,
+        *,
+        epoch: str,
+        settings: Callable[[str], Settings],
+        now: Callable[[], float],
+        seconds: Callable[[], float],
+        max_channels: int,
+    ) -> None:
+        """Make an empty log.
+
+        `epoch` is 10 characters of ``0-9a-z``, new for each log. `settings` answers those of a channel by its
+        name. `now` is the time in seconds since 1970; `seconds` is a clock that never jumps. At most
+        `max_channels` channels are kept.
+        """
+        self._epoch = epoch
+        self._settings = settings
+        self._now = now
+        self._seconds = seconds
+        self._max_channels = max_channels
+        self._sequence = 0
+        self._channels: dict[str, Channel[S]] = {}
+        self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
+        self._idle: dict[Channel[S], None] = {}  # those of them that nobody would miss
+        self._given_up_sequence = 0  # the latest event of all channels that were given up
+        self._given_up_offset = 0
+        self._given_ids: dict[str, Entry] = {}
+        self._expiries: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        """Count the channels."""
+        return len(self._channels)
+
+    @property
+    def position(self) -> str:
+        """The position after everything that was published until now."""
+        return own_id(self._epoch, self._sequence)
+
+    # Writing
+
+    def published_before(self, draft: Draft) -> Entry | None:
+        """Answer the entry that has the draft's id already; raise `Conflict` if it is another channel's."""
+        entry = None if draft.id is None else self._by_given_id(draft.id)
+        if entry is not None and set(draft.channels) != set(entry.event.channels):
+            raise Conflict(f"the id {draft.id!r} belongs to an event of channel {entry.channel!r}", "id")
+        return entry
+
+    def append(self, draft: Draft) -> list[Entry]:
+        """Make an event of `draft`; answer its entry in each of its channels.
+
+        Raises `Unavailable` if there are too many channels; then nothing was changed.
+        """
+        channels = self.open(draft.channels)
+        self._sequence += 1
+        event = Event(
+            draft.id or own_id(self._epoch, self._sequence),
+            draft.channels,
+            draft.data,
+            draft.is_text,
+            draft.type,
+            self._now(),
+            self._sequence,
+        )
+        entries = [self._keep(channel, event) for channel in channels]
+        if draft.id is not None and (kept := self._kept(event)) is not None:
+            self._given_ids[draft.id] = kept
+        return entries
+
+    def _keep(self, channel: Channel[S], event: Event) -> Entry:
+        was_empty = not channel.history
+        entry = channel.add(event, self._seconds())
+        self._by_sequence.pop(channel, None)
+        self._by_sequence[channel] = None
+        self.trim(channel)
+        if was_empty and channel.history:
+            heappush(self._expiries, (entry.expires_s, channel.name))
+        return entry
+
+    def _kept(self, event: Event) -> Entry | None:
+        """Answer the entry of `event` in the first of its channels that keeps it."""
+        for name in event.channels:
+            channel = self._channels.get(name)
+            entry = None if channel is None else channel.history.after(event.sequence - 1)
+            if entry is not None and entry.event is event:
+                return entry
+        return None
+
+    # Channels
+
+    def get(self, name: str) -> Channel[S] | None:
+        """Answer the channel `name`, if there is one."""
+        return self._channels.get(name)
+
+    def existing(self, name: str) -> Channel[S]:
+        """Answer the channel `name`, trimmed; raise `NotFound` if there is none."""
+        channel = self._channels.get(check_name(name))
+        if channel is None:
+            raise NotFound(f"there is no channel {name!r}", "channel")
+        self.trim(channel)
+        return channel
+
+    def names(self) -> Iterator[str]:
+        """Answer the names of all channels, in no order."""
+        return iter(self._channels)
+
+    def open(self, names: Sequence[str]) -> list[Channel[S]]:
+        """Answer the channels called `names`, making those that are not there yet.
+
+        Raises `Unavailable` if there are too many channels; then nothing was changed.
+        """
+        missing = {name for name in names if name not in self._channels}
+        surplus = len(self._channels) + len(missing) - self._max_channels
+        if missing and surplus > 0:
+            self._give_up(surplus, keep=names)
+        return [self._open(name) for name in names]
+
+    def _open(self, name: str) -> Channel[S]:
+        channel = self._channels.get(name)
+        if channel is None:
+            offset, dropped = self._given_up_offset, self._given_up_sequence
+            channel = Channel(name, self._settings(name), offset=offset, dropped=dropped)
+            self._channels[name] = channel
+        return channel
+
+    def _give_up(self, count: int, keep: Sequence[str]) -> None:
+        """Forget that `count` idle channels ever were, those idle for longest first.
+
+        What can be known of them later is an upper bound: every channel made from now on starts after the
+        highest offset, and counts as having dropped the latest event, of all that were given up.
+        """
+        idle = list(islice((channel for channel in self._idle if channel.name not in keep), count))
+        if len(idle) < count:
+            raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
+        for channel in idle:
+            self._given_up_sequence = max(self._given_up_sequence, channel.sequence)
+            self._given_up_offset = max(self._given_up_offset, channel.offset)
+            del self._channels[channel.name], self._by_sequence[channel], self._idle[channel]
+
+    def release(self, channel: Channel[S]) -> None:
+        """Keep account of whether the channel may be given up; one that never had an event is, at once."""
+        if not channel.is_idle:
+            self._idle.pop(channel, None)
+        elif channel in self._by_sequence:
+            self._idle[channel] = None
+        else:
+            self._channels.pop(channel.name, None)
+
+    # Retention
+
+    def expire(self) -> None:
+        """Drop what has become too old, everywhere. To be called now and then."""
+        seconds = self._seconds()
+        while self._expiries and self._expiries[0][0] <= seconds:
+            _, name = heappop(self._expiries)
+            channel = self._channels.get(name)
+            if channel is not None:
+                self.trim(channel)
+                if (oldest := channel.history.oldest) is not None:
+                    heappush(self._expiries, (oldest.expires_s, name))
+
+    def trim(self, channel: Channel[S]) -> None:
+        """Drop what is over the channel's limits of count and age."""
+        seconds = self._seconds()
+        while channel.has_surplus(seconds):
+            self._drop_oldest(channel)
+        self.release(channel)
+
+    def clear(self, channel: Channel[S]) -> None:
+        """Drop everything that the channel has."""
+        while channel.history:
+            self._drop_oldest(channel)
+        self.release(channel)
+
+    def _drop_oldest(self, channel: Channel[S]) -> None:
+        event = channel.history.drop().event
+        if self._given_ids and event.id in self._given_ids:
+            kept = self._kept(event)
+            if kept is None:
+                del self._given_ids[event.id]
+            else:
+                self._given_ids[event.id] = kept
+
+    # Reading
+
+    def event(self, name: str, event_id: str) -> Entry:
+        """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
+        channel = self.existing(name)
+        sequence = self._sequence_of(event_id)
+        entry = None if sequence is None else channel.history.after(sequence - 1)
+        if entry is None or entry.event.id != event_id:
+            raise NotFound(f"channel {name!r} has no event {event_id!r}, or no longer has it", "id")
+        return entry
+
+    def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> Page:
+        """Answer the first `limit` events after the position `since`, in the order of the log."""
+        start = self.start(patterns, since)
+        replay = Replay()
+        self.replay(patterns, start, replay)
+        entries = list(islice(iter(replay.next, None), limit + 1))
+        return self.page(entries, limit, recovered=start.recovered)
+
+    def page(self, entries: list[Entry], limit: int, *, recovered: bool = True) -> Page:
+        """Make a page of all the latest `entries` of the log, or of the first `limit` of them."""
+        if len(entries) <= limit:
+            return Page(entries, self.position, recovered)
+        entries = entries[:limit]
+        return Page(entries, own_id(self._epoch, entries[-1].event.sequence), recovered)
+
+    def start(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Find out where a reader from `since` begins, and whether something is missing for good.
+
+        `since` is ``latest``, ``earliest`` or an id. An id that the log does not know is answered with
+        everything that there is.
+        """
+        if since == "latest":
+            return Start(self.position, True, self._sequence)
+        if since != "earliest" and (sequence := self._sequence_of(since)) is not None:
+            lost = any(dropped > sequence for dropped in self._dropped(patterns, sequence))
+            return Start(own_id(self._epoch, sequence), not lost, sequence)
+        begin = min(self._dropped(patterns, -1), default=self._sequence)
+        return Start(own_id(self._epoch, begin), since == "earliest", begin)
+
+    def replay(self, patterns: Sequence[Pattern], start: Start, replay: Replay) -> None:
+        """Let `replay` read what the patterns match, from `start`."""
+        for channel in self._active(patterns, start.sequence):
+            replay.add(channel.history, start.sequence)
+
+    def _sequence_of(self, position: str) -> int | None:
+        """Answer the place in the log of a position; None if the log cannot tell."""
+        sequence = own_sequence(self._epoch, position)
+        if sequence is not None:
+            return sequence if sequence <= self._sequence else None
+        entry = self._by_given_id(position)
+        return None if entry is None else entry.event.sequence
+
+    def _by_given_id(self, event_id: str) -> Entry | None:
+        entry = self._given_ids.get(event_id)
+        while entry is not None:
+            self.trim(self._channels[entry.channel])
+            before, entry = entry, self._given_ids.get(event_id)
+            if entry is before:
+                return entry
+        return None
+
+    def _dropped(self, patterns: Sequence[Pattern], sequence: int) -> Iterator[int]:
+        """Answer, for what had events after `sequence`, the latest event that it has no more."""
+        yield from (channel.history.dropped for channel in self._active(patterns, sequence))
+        if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
+            yield self._given_up_sequence
+
+    def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
+        """Answer the channels that the patterns match and that had events after `sequence`."""
+        names = [pattern.text for pattern in patterns if pattern.is_name]
+        active = {channel: None for name in names if (channel := self._channels.get(name)) is not None}
+        if len(names) < len(patterns):
+            tree: PatternTree[None] = PatternTree()
+            for pattern in patterns:
+                tree.add(pattern, None)
+            for channel in reversed(self._by_sequence):
+                if channel.sequence <= sequence:
+                    break
+                if any(True for _ in tree.match(channel.name)):
+                    active[channel] = None
+        for channel in active:
+            self.trim(channel)
+        return [channel for channel in active if channel.sequence > sequence]

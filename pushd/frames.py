@@ -1,0 +1,137 @@
+"""The bytes of an event in each wire format, the same for every subscriber; each is made once."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from base64 import b64encode
+from collections.abc import Mapping
+
+from pushd.event import Entry
+from pushd.eventlog import Page
+
+__all__ = [
+    "BINARY",
+    "TEXT",
+    "event_json",
+    "json_bytes",
+    "json_line",
+    "page_json",
+    "sse_block",
+    "sse_event",
+    "stream_line",
+    "websocket_data",
+    "websocket_event",
+    "websocket_frame",
+    "websocket_message",
+]
+
+TEXT = 1
+"""The opcode of a WebSocket text frame (RFC 6455, section 5.2)."""
+
+BINARY = 2
+"""The opcode of a WebSocket binary frame."""
+
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def json_bytes(message: Mapping[str, object]) -> bytes:
+    """Encode a JSON object, without needless spaces."""
+    return _encode(message).encode()
+
+
+def json_line(message: Mapping[str, object]) -> bytes:
+    """Encode a JSON object as a line of NDJSON."""
+    return json_bytes(message) + b"\n"
+
+
+def _members(entry: Entry) -> dict[str, object]:
+    """Answer an event as JSON shows it.
+
+    ``{"id","channel","offset","data" or "data_base64","event"?,"time"}``
+    """
+    event = entry.event
+    members: dict[str, object] = {"id": event.id, "channel": entry.channel, "offset": entry.offset}
+    if event.is_text:
+        members["data"] = event.data.decode()
+    else:
+        members["data_base64"] = b64encode(event.data).decode("ascii")
+    if event.type is not None:
+        members["event"] = event.type
+    members["time"] = round(event.time, 6)
+    return members
+
+
+def event_json(entry: Entry) -> bytes:
+    """Encode an event as it stands in the answers of the HTTP interface."""
+    return json_bytes(_members(entry))
+
+
+def page_json(page: Page) -> bytes:
+    """Encode a part of the log: ``{"events":[...],"position":..,"recovered":..}``."""
+    events = b",".join(entry.frame(event_json) for entry in page.entries)
+    rest = json_bytes({"position": page.position, "recovered": page.recovered})
+    return b'{"events":[' + events + b"]," + rest[1:] + b"\n"
+
+
+def _message(entry: Entry) -> bytes:
+    """Encode an event as a message of its own, told from others by ``"type":"event"``."""
+    return b'{"type":"event",' + entry.frame(event_json)[1:]
+
+
+def stream_line(entry: Entry) -> bytes:
+    """Encode an event as a line of NDJSON."""
+    return _message(entry) + b"\n"
+
+
+def websocket_frame(payload: bytes, opcode: int) -> bytes:
+    """Make one unmasked WebSocket frame (RFC 6455, section 5.2), the same for every client."""
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", 0x80 | opcode, size) + payload
+    if size < 0x10000:
+        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
+    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+
+
+def websocket_message(message: Mapping[str, object]) -> bytes:
+    """Make the text frame of a JSON message."""
+    return websocket_frame(json_bytes(message), TEXT)
+
+
+def websocket_event(entry: Entry) -> bytes:
+    """Make the text frame of an event as JSON."""
+    return websocket_frame(_message(entry), TEXT)
+
+
+def websocket_data(entry: Entry) -> bytes:
+    """Make the frame of the bare data of an event."""
+    return websocket_frame(entry.event.data, TEXT if entry.event.is_text else BINARY)
+
+
+def sse_block(data: str, *, type: str | None = None, id: str | None = None) -> bytes:
+    """Make one event of an event stream (WHATWG HTML, section 9.2.6).
+
+    `id` and `type` have no line breaks. A line break in `data`, in any of its three forms, begins a new
+    ``data`` line, and the client joins the lines with LF.
+    """
+    lines = [] if id is None else [f"id: {id}"]
+    if type is not None:
+        lines.append(f"event: {type}")
+    lines.extend(f"data: {line}" for line in _LINE_BREAK.split(data))
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def sse_event(entry: Entry) -> bytes:
+    """Make the event-stream form of an event.
+
+    An event stream carries text only: binary data comes as the JSON object ``{"data_base64": ...}``.
+    """
+    event = entry.event
+    if event.is_text:
+        data = event.data.decode()
+    else:
+        data = _encode({"data_base64": b64encode(event.data).decode("ascii")})
+    return sse_block(data, type=event.type, id=event.id)

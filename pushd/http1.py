@@ -1,0 +1,188 @@
+"""The HTTP/1.1 connection: twisted.web's, with limits that explain themselves and a way out to WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from pushd.errors import BadRequest, Refused, TooLarge
+from pushd.frames import json_line
+
+__all__ = ["HTTP1", "Connections"]
+
+_LINGER_S = 5.0
+"""How long a client whose request was refused may be silent before the connection is closed."""
+
+_LINGER_BYTES = 8 * 1024 * 1024
+"""How much of what it still sends is read and thrown away."""
+
+
+class Connections:
+    """The connections that are open, and whether they all have ended."""
+
+    def __init__(self) -> None:
+        self._open: set[HTTP1] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[HTTP1]:
+        return iter(list(self._open))
+
+    def add(self, connection: HTTP1) -> None:
+        """Enter a connection that begins."""
+        self._open.add(connection)
+
+    def discard(self, connection: HTTP1) -> None:
+        """Take out a connection that has ended."""
+        self._open.discard(connection)
+        if not self._open:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def ended(self) -> Deferred[None]:
+        """Answer when none is open."""
+        deferred: Deferred[None] = Deferred(self._waiting.remove)
+        if self._open:
+            self._waiting.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred
+
+
+class HTTP1(HTTPChannel):
+    """One HTTP/1.1 connection."""
+
+    log = Logger()
+    abortTimeout = 5
+
+    def __init__(self, max_body_bytes: int, connections: Connections) -> None:
+        """Make a connection that takes bodies of up to `max_body_bytes`, and enters itself into `connections`."""
+        super().__init__()
+        self._connections = connections
+        self._max_body_bytes = max_body_bytes
+        self._upgraded: IProtocol | None = None
+        self._discarded: int | None = None
+        """How much was thrown away since a request was refused; None if none was."""
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        self._connections.add(self)
+        super().connectionMade()
+
+    # Requests that are refused before they are read
+
+    def allHeadersReceived(self) -> None:
+        """Override: twisted.web has read the head of a request."""
+        if self.length is not None and self.length > self._max_body_bytes:
+            self.refuse_body()
+        else:
+            super().allHeadersReceived()
+
+    def check_body(self, size: int) -> bool:
+        """Tell whether a body of unknown length may be `size` bytes long; refuse its request if not."""
+        if size <= self._max_body_bytes:
+            return True
+        self.refuse_body()
+        return False
+
+    def refuse_body(self) -> None:
+        """Answer that the body is too large."""
+        self._refuse(TooLarge(f"the body is larger than {self._max_body_bytes} bytes, see [limits]"))
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Override: what twisted.web cannot parse is answered with a reason too."""
+        self._refuse(BadRequest("not a valid HTTP/1.1 request, or its head is larger than 16 KiB"))
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer a request that has not been read to its end, and throw away what still comes.
+
+        If the connection were closed while the client is still sending, it would be reset, and the client
+        might never see the answer (RFC 9112, section 9.6).
+        """
+        if self._discarded is not None or self.transport is None:
+            return
+        self._discarded = 0
+        self.log.info("refused a request from {peer}: {detail}", peer=self.getPeer(), detail=refused.detail)
+        body = json_line(refused.problem())
+        head = (
+            f"HTTP/1.1 {refused.status} {refused.title}\r\n"
+            "Content-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.setTimeout(_LINGER_S)
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded = (self._discarded or 0) + len(data)
+        if self._discarded > _LINGER_BYTES:
+            self.loseConnection()
+
+    def end(self) -> None:
+        """Close the connection once everything is written, or at last when the client does not take it."""
+        self.setTimeout(_LINGER_S)
+        self.loseConnection()
+
+    def finish(self) -> None:
+        """Close the connection once the request at hand, if there is one, has been answered."""
+        if self._upgraded is not None:
+            return
+        self.persistent = False
+        if not self.requests:
+            self.end()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        transport = ITCPTransport(self.transport, None)
+        if transport is not None:
+            transport.abortConnection()
+
+    # The way out: from a request on, the connection can belong to another protocol.
+
+    def upgrade(self, protocol: IProtocol) -> None:
+        """Hand the connection to `protocol`; to be called from the ``render`` of the request at hand."""
+        assert self.transport is not None
+        self.setTimeout(None)
+        self.requests.clear()
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
+        self._upgraded = protocol
+        protocol.makeConnection(self.transport)
+
+    # Where the bytes go
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: bytes have come."""
+        if self._upgraded is not None:
+            self._upgraded.dataReceived(data)
+        elif self._discarded is not None:
+            self._discard(data)
+        else:
+            super().dataReceived(data)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Override: more bytes were behind the head of a request."""
+        if self._upgraded is not None or self._discarded is not None:
+            self.dataReceived(data)
+        else:
+            super().rawDataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Override: a line of a head has come."""
+        if self._discarded is None:
+            super().lineReceived(line)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended."""
+        self._connections.discard(self)
+        super().connectionLost(reason)
+        if self._upgraded is not None:
+            self._upgraded.connectionLost(reason)

@@ -1,0 +1,105 @@
+"""The endless HTTP response: a session whose connection is the body of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.python.failure import Failure
+
+from pushd.channels import Pattern
+from pushd.errors import Refused
+from pushd.event import Encoder
+from pushd.eventlog import Start
+from pushd.reasons import Reason
+from pushd.request import Request
+from pushd.session import Session, Sessions
+from pushd.wheel import Alarm
+
+__all__ = ["ResponseStream", "StreamFormat"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """How one kind of stream says what it has to say."""
+
+    content_type: bytes
+    """Its media type."""
+
+    event: Encoder
+    """Makes the form of an event."""
+
+    heartbeat: bytes
+    """What shows an idle client that the connection lives."""
+
+    closing: Callable[[Reason], bytes]
+    """Makes what is said before the end of the stream."""
+
+
+class ResponseStream:
+    """The body of one answer, to which events are written: a `pushd.session.Connection`."""
+
+    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_request", "_sessions", "session")
+
+    def __init__(
+        self, request: Request, sessions: Sessions, stream_format: StreamFormat, heartbeat_s: float
+    ) -> None:
+        """Begin a session for `request`, which hears something every `heartbeat_s` seconds."""
+        self._request = request
+        self._sessions = sessions
+        self._format = stream_format
+        self._heartbeat_s = heartbeat_s
+        self._heartbeat: Alarm | None = None
+        self.session = Session(sessions, self, stream_format.event, request.grants)
+
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Subscribe the session; end it and raise `Refused` if it may not."""
+        try:
+            return self.session.subscribe(patterns, since)
+        except Refused:
+            self.session.ended()
+            raise
+
+    def begin(self, first: bytes) -> None:
+        """Answer the head of the response and `first`; from here on events follow."""
+        request = self._request
+        request.setHeader(b"content-type", self._format.content_type)
+        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"x-accel-buffering", b"no")
+        request.notifyFinish().addBoth(self._finished)
+        request.registerProducer(self.session, True)
+        request.write(first)
+        self._set_heartbeat()
+
+    def _set_heartbeat(self) -> None:
+        self._heartbeat = self._sessions.wheel.call_in(self._heartbeat_s, self._beat)
+
+    def _beat(self) -> None:
+        if self.session.is_quiet:
+            self.session.send(self._format.heartbeat)
+        self.session.is_quiet = True
+        self._set_heartbeat()
+
+    def _finished(self, result: Failure | None) -> None:
+        """Learn that the response has ended, by `close` or because the client went away."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self.session.ended()
+
+    # Connection
+
+    def write(self, data: bytes) -> None:
+        """Send `data`."""
+        self._request.write(data)
+
+    def close(self, reason: Reason) -> None:
+        """Say why, end the response, and with it the connection."""
+        request, connection = self._request, self._request.connection
+        request.write(self._format.closing(reason))
+        request.unregisterProducer()
+        request.finish()
+        connection.end()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._request.connection.abort()

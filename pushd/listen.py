@@ -1,0 +1,94 @@
+"""Listening: from what the configuration says to an open port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from pushd import tls
+from pushd.config.settings import Listener
+from pushd.errors import StartFailed
+
+__all__ = ["Port", "prepare"]
+
+
+class Port:
+    """A place to listen at, as configured: everything about it is checked but whether it is free."""
+
+    def __init__(self, listener: Listener, endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> None:
+        """See `prepare`."""
+        self._listener = listener
+        self._endpoint = endpoint
+        self._factory = factory
+        self._port: IListeningPort | None = None
+
+    def open(self) -> None:
+        """Begin to listen; raise `StartFailed` if that is not possible."""
+        failures: list[Failure] = []
+        self._endpoint.listen(self._factory).addCallbacks(self._opened, failures.append)
+        if failures:
+            error = failures[0].value
+            if isinstance(error, CannotListenError):
+                why = error.socketError
+                reason = getattr(why, "strerror", None) or str(why)
+            else:
+                reason = str(error)
+            raise StartFailed(f"[listen:{self._listener.name}] {self._listener.endpoint}: cannot listen: {reason}")
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+
+    async def close(self) -> None:
+        """Stop listening; what is connected stays so."""
+        if self._port is not None:
+            port, self._port = self._port, None
+            stopping = port.stopListening()
+            if isinstance(stopping, Deferred):
+                await stopping
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached, once it is open."""
+        assert self._port is not None
+        return _url(self._port.getHost(), "https" if self._listener.tls else "http")
+
+
+def prepare(
+    listener: Listener,
+    factory: IProtocolFactory,
+    reactor: object,
+    self_signed: Callable[[], tuple[str, str]],
+) -> Port:
+    """Make the port of `listener`, which serves `factory`; raise `StartFailed` if it cannot be one.
+
+    `self_signed` answers the paths of the certificate and key that serve where none are configured.
+    """
+    try:
+        endpoint = serverFromString(reactor, listener.endpoint)
+    except (ValueError, TypeError, LookupError) as error:
+        where = f"[listen:{listener.name}] endpoint = {listener.endpoint}"
+        raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
+    if listener.tls:
+        paths = (listener.certificate, listener.key) if listener.certificate and listener.key else self_signed()
+        factory = TLSMemoryBIOFactory(tls.load(*paths), False, factory)
+        factory.noisy = False
+    return Port(listener, endpoint, factory)
+
+
+def _url(address: IAddress, scheme: str) -> str:
+    if isinstance(address, UNIXAddress):
+        return f"{scheme}+unix://{(address.name or b'').decode(errors='replace')}"
+    if isinstance(address, IPv6Address):
+        host = "localhost" if address.host == "::" else address.host
+        return f"{scheme}://[{host}]:{address.port}" if ":" in host else f"{scheme}://{host}:{address.port}"
+    if isinstance(address, IPv4Address):
+        host = "localhost" if address.host == "0.0.0.0" else address.host
+        return f"{scheme}://{host}:{address.port}"
+    return str(address)

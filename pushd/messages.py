@@ -1,0 +1,201 @@
+"""What clients send as JSON, checked: events to publish, and the commands of a WebSocket."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from base64 import b64decode
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pushd.channels import Pattern
+from pushd.errors import BadRequest, TooLarge
+from pushd.event import Draft
+
+__all__ = [
+    "Command",
+    "Publish",
+    "Subscribe",
+    "Unsubscribe",
+    "check_since",
+    "parse_command",
+    "parse_draft",
+    "parse_object",
+    "parse_ref",
+]
+
+Ref = str | int | None
+"""What a client put into ``ref`` to know the answer by."""
+
+MAX_REF_CHARACTERS = 255
+"""The longest ``ref`` that is text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """``{"type":"subscribe","channel":..,"since"?:..,"ref"?:..}``"""
+
+    pattern: Pattern
+    """The channel or pattern."""
+
+    since: str
+    """The position to begin at."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """``{"type":"unsubscribe","channel":..,"ref"?:..}``"""
+
+    channel: str
+    """The channel or pattern, as it was subscribed to."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """``{"type":"publish","channel":..,"data":..,"event"?:..,"id"?:..,"ref"?:..}``"""
+
+    draft: Draft
+    """The event."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+Command = Subscribe | Unsubscribe | Publish
+
+
+def check_since(since: str) -> str:
+    """Answer `since` if it may be a position; the log finds out whether it is one."""
+    if not since:
+        raise BadRequest("since is empty; wanted latest, earliest or the id of an event", "since")
+    return since
+
+
+def check_size(data: bytes, max_bytes: int) -> None:
+    """Raise `TooLarge` if the data of an event is over the limit."""
+    if len(data) > max_bytes:
+        raise TooLarge(f"the data has {len(data)} bytes; [limits] event_size is {max_bytes}", "data")
+
+
+def parse_object(text: bytes | str) -> dict[str, Any]:
+    """Read one JSON object; raise `BadRequest` if it is anything else."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise BadRequest("not valid UTF-8; wanted a JSON object") from None
+    except RecursionError:
+        raise BadRequest("nested too deeply; wanted a JSON object") from None
+    except ValueError as error:
+        raise BadRequest(f"not JSON ({error}); wanted a JSON object") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"a JSON {_json_type(value)}; wanted a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {list: "array", dict: "object", str: "string", bool: "boolean"}
+    return names.get(type(value), "number")
+
+
+def _check_fields(message: dict[str, Any], known: Collection[str]) -> None:
+    for name in message:
+        if name not in known:
+            raise BadRequest(f"unknown field {name!r}; known are {', '.join(sorted(known))}", name)
+
+
+def _text(message: dict[str, Any], name: str) -> str:
+    if name not in message:
+        raise BadRequest(f"{name} is missing", name)
+    value = message[name]
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} is a JSON {_json_type(value)}; wanted a string", name)
+    return value
+
+
+def _optional_text(message: dict[str, Any], name: str) -> str | None:
+    return None if message.get(name) is None else _text(message, name)
+
+
+def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
+    """Answer the data of an event, and whether it is text."""
+    if ("data" in message) == ("data_base64" in message):
+        raise BadRequest("wanted one of data (a string) and data_base64", "data")
+    if "data" in message:
+        try:
+            return _text(message, "data").encode(), True
+        except UnicodeEncodeError:
+            raise BadRequest("data is not valid Unicode: it has a lone surrogate", "data") from None
+    try:
+        return b64decode(_text(message, "data_base64"), validate=True), False
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"data_base64 is not base64: {error}", "data_base64") from None
+
+
+def _channels(message: dict[str, Any]) -> tuple[str, ...]:
+    if ("channel" in message) == ("channels" in message):
+        raise BadRequest("wanted one of channel (a string) and channels (an array of strings)", "channel")
+    if "channel" in message:
+        return (_text(message, "channel"),)
+    names = message["channels"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise BadRequest("channels must be an array of one or more strings", "channels")
+    return tuple(names)
+
+
+_DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event", "id"})
+
+
+def parse_draft(message: dict[str, Any], fields: Collection[str] = _DRAFT_FIELDS) -> Draft:
+    """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``.
+
+    Raises `BadRequest`, which names the field, if there is something else or too much.
+    """
+    _check_fields(message, fields)
+    data, is_text = _data(message)
+    return Draft.checked(
+        _channels(message),
+        data,
+        is_text=is_text,
+        type=_optional_text(message, "event"),
+        id=_optional_text(message, "id"),
+    )
+
+
+def parse_ref(message: dict[str, Any]) -> Ref:
+    """Answer the ``ref`` of a command: text, a whole number, or None if there is none."""
+    ref = message.get("ref")
+    if ref is None or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARACTERS and ref.isprintable()):
+        return ref
+    if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) < 2**53:
+        return ref
+    raise BadRequest(f"ref must be a short text or a whole number, not a JSON {_json_type(ref)}", "ref")
+
+
+def parse_command(message: dict[str, Any]) -> Command:
+    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field."""
+    ref = parse_ref(message)
+    kind = _text(message, "type")
+    if kind == "subscribe":
+        _check_fields(message, {"type", "channel", "since", "ref"})
+        since = _optional_text(message, "since")
+        pattern = Pattern.parse(_text(message, "channel"))
+        return Subscribe(pattern, "latest" if since is None else check_since(since), ref)
+    if kind == "unsubscribe":
+        _check_fields(message, {"type", "channel", "ref"})
+        return Unsubscribe(_text(message, "channel"), ref)
+    if kind == "publish":
+        return Publish(parse_draft(message, {*_DRAFT_FIELDS, "type", "ref"}), ref)
+    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe or publish", "type")

@@ -1,0 +1,38 @@
+"""Why pushd ends a connection or a subscription, in a form that every transport can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+__all__ = ["Cause", "Reason"]
+
+
+class Cause(Enum):
+    """The kinds of reasons."""
+
+    STOPPING = auto()
+    """The daemon stops."""
+
+    TOO_SLOW = auto()
+    """The client takes events slower than they come."""
+
+    DELETED = auto()
+    """The channel was deleted."""
+
+    REFUSED = auto()
+    """The client asked for something that it cannot have."""
+
+    FAILED = auto()
+    """A fault of pushd itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason."""
+
+    cause: Cause
+    """Its kind."""
+
+    text: str
+    """One sentence that a person can act on, at most 120 bytes long, to fit into a WebSocket close frame."""

@@ -1,0 +1,73 @@
+"""The request: twisted.web's, with pushd's headers and its way to report a fault."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import server
+
+from pushd.access import Grants
+from pushd.frames import json_line
+
+__all__ = ["Connection", "Request"]
+
+
+class Connection(Protocol):
+    """What carries requests, in any version of HTTP."""
+
+    def check_body(self, size: int) -> bool:
+        """Tell whether a body may have `size` bytes so far; refuse its request if not."""
+
+    def end(self) -> None:
+        """Close, once everything is written."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+class Request(server.Request):
+    """One request, over whatever version of HTTP."""
+
+    log = Logger()
+
+    grants: Grants
+    """The rights of the client, once the gate has let it in."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Override: a part of the body has come."""
+        assert self.content is not None
+        if self.connection.check_body(self.content.tell() + len(data)):
+            super().handleContentChunk(data)
+
+    @property
+    def connection(self) -> Connection:
+        """What the request came over. `twisted.web` calls it the channel, which is another thing here."""
+        return cast(Connection, self.channel)
+
+    def body(self) -> bytes:
+        """Answer the whole body."""
+        assert self.content is not None
+        body: bytes = self.content.read()
+        return body
+
+    def set_common_headers(self) -> None:
+        """Set what every answer has."""
+        self.setHeader(b"server", b"pushd")
+        self.setHeader(b"x-content-type-options", b"nosniff")
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Override: a resource raised what it should not have. Log it; the client learns only that."""
+        self.log.failure("a fault in pushd while it served {uri}", reason, uri=self.uri)
+        if self.startedWriting:
+            self.loseConnection()
+            return reason
+        problem = {"title": "Internal Server Error", "status": 500, "detail": "a fault in pushd; see its log"}
+        body = json_line(problem)
+        self.setResponseCode(500)
+        self.setHeader(b"content-type", b"application/problem+json")
+        self.setHeader(b"content-length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return reason

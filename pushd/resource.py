@@ -1,0 +1,199 @@
+"""What every HTTP resource of pushd has in common: reading requests, and answering with JSON or a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from twisted.logger import Logger
+from twisted.web.error import UnsupportedMethod
+from twisted.web.resource import IResource, Resource
+
+from pushd.channels import Pattern
+from pushd.errors import BadRequest, NotFound, Refused, WrongMethod
+from pushd.frames import json_line
+from pushd.gate import Gate
+from pushd.messages import check_since
+from pushd.request import Request
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
+    "Answering",
+    "Endpoint",
+    "Missing",
+    "Problem",
+    "answer",
+    "answer_problem",
+    "decoded",
+    "json_answer",
+    "parameter",
+    "path_of_channel",
+    "path_of_event",
+    "since_of",
+    "subscribed_patterns",
+    "whole_number",
+]
+
+_log = Logger()
+
+DEFAULT_LIMIT = 100
+"""How many events or channels an answer has if the request does not say."""
+
+MAX_LIMIT = 1000
+"""How many it has at most."""
+
+
+def answer(request: Request, body: bytes, content_type: str = "application/json", status: int = 200) -> bytes:
+    """Set what describes `body` and answer it, for a ``render`` method to return."""
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", content_type.encode("ascii"))
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return body
+
+
+def answer_problem(request: Request, refused: Refused) -> bytes:
+    """Answer with a problem document (RFC 9457), and log why."""
+    _log.info(
+        "{status} {method} {path} from {peer}: {detail}",
+        status=refused.status,
+        method=request.method.decode("ascii", "backslashreplace"),
+        path=request.path.decode("ascii", "backslashreplace"),
+        peer=request.getClientAddress(),
+        detail=refused.detail,
+    )
+    if isinstance(refused, WrongMethod):
+        request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
+    return answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
+
+
+class Answering(Resource):
+    """A resource with a ``render_METHOD`` for each of its methods, all of whose errors are problem documents.
+
+    A method may raise `Refused`, which becomes the answer.
+    """
+
+    def render(self, request: Request) -> bytes | int:
+        """Override: call the method."""
+        try:
+            self.admit(request)
+            result: bytes | int = super().render(request)
+        except UnsupportedMethod:
+            method, known = request.method.decode("ascii", "replace"), self.methods()
+            detail = f"{method} is not known here; known are {', '.join(known)}"
+            return answer_problem(request, WrongMethod(detail, known))
+        except Refused as refused:
+            return answer_problem(request, refused)
+        return result
+
+    def admit(self, request: Request) -> None:
+        """Let the request in, or raise `Refused`."""
+
+    def methods(self) -> tuple[str, ...]:
+        """Answer the methods that there are."""
+        return tuple(sorted(name.removeprefix("render_") for name in dir(self) if name.startswith("render_")))
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Override: there is nothing below, unless a subclass says so."""
+        return Missing()
+
+
+class Endpoint(Answering):
+    """One resource behind the gate: its methods find the rights of the client in ``request.grants``."""
+
+    isLeaf = True
+
+    def __init__(self, gate: Gate) -> None:
+        """Serve what `gate` lets in."""
+        super().__init__()
+        self.gate = gate
+
+    def admit(self, request: Request) -> None:
+        """Override: ask the gate."""
+        request.grants = self.gate.admit(request)
+
+    def render_OPTIONS(self, request: Request) -> bytes:
+        """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
+        request.setHeader(b"allow", ", ".join(self.methods()).encode("ascii"))
+        request.setResponseCode(204)
+        return b""
+
+
+class Problem(Resource):
+    """A resource that answers every request with one problem."""
+
+    isLeaf = True
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__()
+        self._refused = refused
+
+    def render(self, request: Request) -> bytes:
+        """Override: answer the problem."""
+        return answer_problem(request, self._refused)
+
+
+class Missing(Resource):
+    """What stands where there is nothing."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        """Override: answer that there is nothing."""
+        path = request.path.decode("ascii", "backslashreplace")
+        return answer_problem(request, NotFound(f"there is nothing at {path}; write / in a name as %2F"))
+
+
+def decoded(value: bytes, name: str) -> str:
+    """Read UTF-8 from a request; raise `BadRequest`, which says that it was `name`, if it is not."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} is not valid UTF-8", name) from None
+
+
+def parameter(request: Request, name: str) -> str | None:
+    """Answer a query parameter that may be there once."""
+    values: list[bytes] = request.args.get(name.encode("ascii"), [])
+    if len(values) > 1:
+        raise BadRequest(f"{name} is there {len(values)} times; wanted once", name)
+    return decoded(values[0], name) if values else None
+
+
+def whole_number(request: Request, name: str, default: int, most: int) -> int:
+    """Answer a query parameter that is a number from 1 to `most`."""
+    text = parameter(request, name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise BadRequest(f"{name} is {text!r}; wanted a number from 1 to {most}", name)
+    return int(text)
+
+
+def since_of(request: Request, default: str) -> str:
+    """Answer the position that a request names in ``since``."""
+    since = parameter(request, "since")
+    return default if since is None else check_since(since)
+
+
+def subscribed_patterns(request: Request) -> list[Pattern]:
+    """Answer the channels and patterns of a subscription: every ``channel``, of which there must be one."""
+    values: list[bytes] = request.args.get(b"channel", [])
+    if not values:
+        raise BadRequest("channel is missing; wanted ?channel=NAME, once or more", "channel")
+    return [Pattern.parse(decoded(value, "channel")) for value in values]
+
+
+def path_of_channel(name: str) -> str:
+    """Answer where the channel `name` is served."""
+    return f"/channels/{quote(name, safe='')}"
+
+
+def path_of_event(name: str, event_id: str) -> str:
+    """Answer where an event is served."""
+    return f"{path_of_channel(name)}/events/{quote(event_id, safe='')}"
+
+
+def json_answer(request: Request, members: Mapping[str, object], status: int = 200) -> bytes:
+    """Answer a JSON object."""
+    return answer(request, json_line(members), status=status)

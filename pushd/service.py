@@ -1,0 +1,223 @@
+"""The daemon: everything put together from the configuration, started and stopped in order."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+
+from pushd import demo, tls
+from pushd.access import Grants
+from pushd.api.channels import ChannelList
+from pushd.api.health import Health
+from pushd.api.publish import PublishMany
+from pushd.bus import Bus, Subscriber, Subscription
+from pushd.config.settings import Config
+from pushd.errors import StartFailed
+from pushd.eventlog import EventLog
+from pushd.gate import Gate
+from pushd.listen import prepare
+from pushd.reasons import Cause, Reason
+from pushd.session import Sessions
+from pushd.site import PushdSite, tree
+from pushd.transports.poll import LongPoll
+from pushd.transports.sse import ServerSentEvents
+from pushd.transports.stream import JsonStream
+from pushd.transports.websocket import WebSocket
+from pushd.wheel import Wheel
+
+__all__ = ["Daemon", "Parts", "assemble"]
+
+_EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the daemon consists of, without ports and timers."""
+
+    bus: Bus
+    """Where everything is published."""
+
+    sessions: Sessions
+    """Who is connected."""
+
+    site: PushdSite
+    """What is served."""
+
+    every_second: tuple[Callable[[], None], ...]
+    """What is to be called each second."""
+
+
+def assemble(
+    config: Config, reactor: IReactorTime, *, seconds: Callable[[], float], now: Callable[[], float]
+) -> Parts:
+    """Put the parts together.
+
+    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970.
+    """
+    log: EventLog[Subscription] = EventLog(
+        epoch="".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(10)),
+        settings=config.channels.settings,
+        now=now,
+        seconds=seconds,
+        max_channels=config.limits.channels,
+    )
+    bus = Bus(
+        log,
+        max_subscribed=config.limits.subscriptions,
+        max_held_bytes=config.limits.outbox_bytes,
+        failed=_subscriber_failed,
+    )
+    wheel = Wheel(seconds)
+    sessions = Sessions(bus, wheel, reactor.callLater, max_outbox_bytes=config.limits.outbox_bytes)
+    clock = demo.Clock(bus, now)
+    has_demo = config.site.root is None and config.site.demo
+    files = demo.PAGES if has_demo else None if config.site.root is None else Path(config.site.root)
+    site = PushdSite(
+        tree(_endpoints(config, sessions, reactor, lambda: _counts(site, bus)), files),
+        reactor,
+        max_body_bytes=config.limits.batch_size_bytes,
+        request_timeout_s=config.limits.request_timeout_s,
+        logs_requests=config.log.requests,
+    )
+    every_second = (wheel.turn, log.expire, *((clock.tick,) if has_demo else ()))
+    return Parts(bus, sessions, site, every_second)
+
+
+def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
+    _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
+
+
+def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
+    return {"connections": len(site.connections), "subscribers": bus.subscribers, "channels": len(bus.log)}
+
+
+def _endpoints(
+    config: Config, sessions: Sessions, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
+) -> dict[bytes, IResource]:
+    """Make what is served beside files."""
+    limits, auth, bus = config.limits, config.auth, sessions.bus
+    grants = Grants(publish="publish" in auth.anonymous, subscribe="subscribe" in auth.anonymous)
+    gate = Gate(grants, auth.hosts, auth.origins)
+    return {
+        b"channels": ChannelList(gate, bus, max_event_bytes=limits.event_size_bytes),
+        b"publish": PublishMany(gate, bus, max_event_bytes=limits.event_size_bytes),
+        b"ws": WebSocket(
+            gate,
+            sessions,
+            max_event_bytes=limits.event_size_bytes,
+            heartbeat_s=limits.heartbeat_s,
+            ping_timeout_s=limits.ping_timeout_s,
+        ),
+        b"sse": ServerSentEvents(gate, sessions, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
+        b"stream": JsonStream(gate, sessions, heartbeat_s=limits.heartbeat_s),
+        b"poll": LongPoll(gate, sessions, timeout_s=limits.poll_timeout_s, call_later=reactor.callLater),
+        b"healthz": Health(counts),
+    }
+
+
+class Daemon(Service):
+    """The daemon's life: open the ports, turn the timers, and at the end let everybody go in order."""
+
+    def __init__(
+        self,
+        config: Config,
+        parts: Parts,
+        reactor: IReactorTime,
+        *,
+        state_directory: str,
+        fail: Callable[[str], None],
+    ) -> None:
+        """Prepare the ports of `config`, which is everything that can be checked before they are opened.
+
+        `fail` is called with a line for the operator if they cannot be, and ends the process. Raises
+        `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
+        """
+        if config.site.root is not None and not Path(config.site.root).is_dir():
+            raise StartFailed(f"[site] root = {config.site.root}: not a directory")
+        self._config = config
+        self._parts = parts
+        self._reactor = reactor
+        self._fail = fail
+        self._ports = [
+            prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory))
+            for listener in config.listeners
+        ]
+        self._loops = [self._loop(call) for call in parts.every_second]
+
+    def _loop(self, call: Callable[[], None]) -> LoopingCall:
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        return loop
+
+    def privilegedStartService(self) -> None:
+        """Override: open the ports, all or none."""
+        super().privilegedStartService()
+        try:
+            for port in self._ports:
+                port.open()
+        except StartFailed as error:
+            self._fail(str(error))
+
+    def startService(self) -> None:
+        """Override: the reactor is about to run."""
+        super().startService()
+        for loop in self._loops:
+            self._start(loop)
+        self._greet()
+
+    def _start(self, loop: LoopingCall) -> None:
+        loop.start(1, now=False).addErrback(self._loop_failed, loop)
+
+    def _loop_failed(self, failure: Failure, loop: LoopingCall) -> None:
+        _log.failure("a fault in pushd, in what is done every second", failure)
+        self._start(loop)
+
+    def _greet(self) -> None:
+        """Say what listens where, and what to try."""
+        urls = [port.url for port in self._ports]
+        _log.info("pushd listens at {urls}", urls=" and ".join(urls))
+        url = urls[0]
+        if url.startswith("https:"):
+            url = f"-k {url}"
+        if self._config.site.root is None and self._config.site.demo:
+            _log.info("open {url}/ in a browser, or try:", url=urls[0])
+            _log.info("    curl -N '{url}/sse?channel=clock'", url=url)
+        _log.info("    curl -d 'hello' '{url}/channels/news'", url=url)
+
+    def stopService(self) -> Deferred[None]:
+        """Override: answer when everybody is gone, after `[pushd] stop_timeout` at the latest."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """Stop in order: take nobody new, tell everybody, let them take what was written, then close."""
+        for port in self._ports:
+            await port.close()
+        connections = self._parts.site.connections
+        _log.info("stopping; {count} connections are open", count=len(connections))
+        self._parts.sessions.close(Reason(Cause.STOPPING, "the server is going away"))
+        for connection in connections:
+            connection.finish()
+        ended = connections.ended().addTimeout(self._config.stop_timeout_s, self._reactor)
+        try:
+            await ended
+        except TimeoutError:
+            _log.warn("aborting {count} connections that did not drain in time", count=len(connections))
+            for connection in connections:
+                connection.abort()
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()

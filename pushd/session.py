@@ -1,0 +1,231 @@
+"""The session: one connected subscriber, from the bus through its outbox to its connection.
+
+The way of an event ends here. `Session.deliver` puts the frame, which is the same bytes for everybody, into
+the outbox; at the end of the reactor's turn `Sessions` has every session that got something write its outbox as
+one piece. A session whose connection takes nothing more (the transport says so, as to any producer) waits; if
+its outbox overflows, it is closed and told why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from pushd.access import Grants
+from pushd.bus import Bus
+from pushd.channels import Pattern
+from pushd.event import Encoder, Entry
+from pushd.eventlog import Start
+from pushd.outbox import Outbox
+from pushd.reasons import Cause, Reason
+from pushd.wheel import Alarm, Wheel
+
+__all__ = ["Client", "Connection", "Session", "Sessions"]
+
+_CHUNK_BYTES = 64 * 1024
+"""How much of a replay is written at once."""
+
+_CLOSE_TIMEOUT_S = 10.0
+"""How long a client has to take what was written before its closing."""
+
+
+class Connection(Protocol):
+    """What a session knows of its transport."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, or keep it until the network takes it."""
+
+    def close(self, reason: Reason) -> None:
+        """Tell the client why, after all that was written, and end the connection."""
+
+    def abort(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+
+
+class Client(Protocol):
+    """What can be ended: a session, or a request that waits for an event."""
+
+    def close(self, reason: Reason) -> None:
+        """Tell the client why and end."""
+
+    def abort(self) -> None:
+        """End its connection now."""
+
+
+class Sessions:
+    """All sessions, and what they share."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        wheel: Wheel,
+        call_later: Callable[[float, Callable[[], None]], object],
+        *,
+        max_outbox_bytes: int,
+    ) -> None:
+        """Begin without sessions; `call_later` is the reactor's."""
+        self.bus = bus
+        self.wheel = wheel
+        self.max_outbox_bytes = max_outbox_bytes
+        self._call_later = call_later
+        self._open: set[Client] = set()
+        self._unflushed: deque[Session] = deque()
+
+    def __len__(self) -> int:
+        """Count those whose connections still live."""
+        return len(self._open)
+
+    def add(self, client: Client) -> None:
+        """Enter a client that has come."""
+        self._open.add(client)
+
+    def remove(self, client: Client) -> None:
+        """Take out a client whose connection has ended."""
+        self._open.discard(client)
+
+    def flush_later(self, session: Session) -> None:
+        """Have `session` write what it has at the end of this turn of the reactor."""
+        if not self._unflushed:
+            self._call_later(0, self._flush)
+        self._unflushed.append(session)
+
+    def _flush(self) -> None:
+        sessions, self._unflushed = self._unflushed, deque()
+        try:
+            while sessions:
+                sessions.popleft().flush()
+        finally:
+            for session in sessions:  # only if one of them raised: the others have their turn
+                self.flush_later(session)
+
+    def close(self, reason: Reason) -> None:
+        """Close them all."""
+        for client in list(self._open):
+            client.close(reason)
+
+    def abort(self) -> None:
+        """End the connections of those that are still there."""
+        for client in list(self._open):
+            client.abort()
+
+
+@implementer(IPushProducer)
+class Session:
+    """One connected subscriber: a `pushd.bus.Subscriber`, and the producer of its connection."""
+
+    __slots__ = (
+        "_abort_alarm",
+        "_encode",
+        "_is_paused",
+        "_is_unflushed",
+        "_outbox",
+        "_sessions",
+        "connection",
+        "is_closed",
+        "is_quiet",
+        "subscription",
+    )
+
+    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, grants: Grants) -> None:
+        """Begin a session on `connection`, to which events go as `encode` makes them."""
+        self._sessions = sessions
+        self._encode = encode
+        self._outbox = Outbox(sessions.max_outbox_bytes)
+        self._is_paused = False
+        self._is_unflushed = False
+        self._abort_alarm: Alarm | None = None
+        self.is_closed = False
+        """True once nothing more can be sent."""
+        self.connection = connection
+        self.is_quiet = True
+        """True if nothing was written since somebody set it; so an idle connection is told."""
+        self.subscription = sessions.bus.subscribe(self, grants)
+        sessions.add(self)
+
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
+        start = self.subscription.add(patterns, since)
+        self._flush_later()
+        return start
+
+    def deliver(self, entry: Entry) -> None:
+        """Take an event from the bus."""
+        self.send(entry.frame(self._encode))
+
+    def send(self, frame: bytes) -> None:
+        """Write `frame`, after everything that came before it."""
+        if self.is_closed:
+            return
+        if not self._outbox.put(frame):
+            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+        elif not self._is_unflushed:
+            self._flush_later()
+
+    def _flush_later(self) -> None:
+        if not self._is_unflushed and not self._is_paused:
+            self._is_unflushed = True
+            self._sessions.flush_later(self)
+
+    def flush(self) -> None:
+        """Write the outbox, and as much of the replay as the connection takes."""
+        while not self._is_paused and not self.is_closed:
+            self._is_unflushed = True  # what the replay sends is written here, not at the end of the turn
+            while self._outbox.size < _CHUNK_BYTES and self.subscription.advance():
+                pass
+            self._is_unflushed = False
+            if not self._outbox.size:
+                break
+            self.is_quiet = False
+            self.connection.write(self._outbox.take())
+        self._is_unflushed = False
+
+    def close(self, reason: Reason) -> None:
+        """End the session: what the connection has taken is still sent, and `reason` after it."""
+        if self.is_closed:
+            return
+        if reason.cause is not Cause.TOO_SLOW and self._outbox.size:
+            self.connection.write(self._outbox.take())
+        self.finish()
+        self.connection.close(reason)
+
+    def finish(self) -> None:
+        """Send nothing more. The connection is closing, and is aborted if that takes too long."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.subscription.close()
+        self._outbox.clear()
+        self._abort_alarm = self._sessions.wheel.call_in(_CLOSE_TIMEOUT_S, self.connection.abort)
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self.connection.abort()
+
+    def ended(self) -> None:
+        """Learn that the connection has ended, for whatever reason."""
+        self.is_closed = True
+        self._sessions.remove(self)
+        self.subscription.close()
+        self._outbox.clear()
+        if self._abort_alarm is not None:
+            self._abort_alarm.cancel()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Wait: the connection has enough to send."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on: the connection has sent what it had."""
+        self._is_paused = False
+        if not self.is_closed:
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """Learn from the transport that it is gone; `ended` follows."""
+        self._is_paused = True

@@ -1,0 +1,100 @@
+"""The site: the tree of everything that is served over HTTP."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http import Request as AnyRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Site
+from twisted.web.static import File
+
+from pushd.http1 import HTTP1, Connections
+from pushd.request import Request
+from pushd.resource import Answering, Missing
+
+__all__ = ["PushdSite", "StaticFiles", "tree"]
+
+
+class PushdSite(Site):
+    """What answers on every listener."""
+
+    log_requests = Logger(namespace="pushd.requests")
+    noisy = False
+
+    def __init__(
+        self,
+        root: IResource,
+        reactor: IReactorTime,
+        *,
+        max_body_bytes: int,
+        request_timeout_s: float,
+        logs_requests: bool,
+    ) -> None:
+        """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
+
+        A connection without a complete request for `request_timeout_s` is closed.
+        """
+        super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
+        self.connections = Connections()
+        """All that are open."""
+        self.protocol = partial(HTTP1, max_body_bytes, self.connections)  # type: ignore[method-assign,assignment]
+        self._logs_requests = logs_requests
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Override: what can be spoken over TLS (RFC 7301)."""
+        return [b"http/1.1"]
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """Override: the head of the answer begins here."""
+        request.set_common_headers()
+        resource: IResource = super().getResourceFor(request)
+        return resource
+
+    def log(self, request: AnyRequest) -> None:
+        """Override: a request was answered. Its query is not logged: it may hold secrets."""
+        if self._logs_requests:
+            self.log_requests.info(
+                "{code} {method} {path} from {peer}, {size} bytes",
+                code=request.code,
+                method=request.method.decode("ascii", "backslashreplace"),
+                path=request.path.decode("ascii", "backslashreplace"),
+                peer=request.getClientAddress(),
+                size=request.sentLength,
+            )
+
+
+class StaticFiles(Answering, File):  # type: ignore[misc]
+    """The files of a directory, without listings and without those whose names begin with a dot."""
+
+    childNotFound = Missing()  # type: ignore[assignment]
+
+    def directoryListing(self) -> IResource:
+        """Override: there are no listings."""
+        return Missing()
+
+    def getChild(self, path: bytes, request: AnyRequest) -> IResource:
+        """Override: hide what is hidden, but ``.well-known`` (RFC 8615)."""
+        if path.startswith(b".") and path != b".well-known":
+            return Missing()
+        child: IResource = File.getChild(self, path, request)
+        return child
+
+
+class _Root(Resource):
+    """The root of a site without pages."""
+
+    def getChild(self, path: bytes, request: AnyRequest) -> IResource:
+        """Override: there is nothing else."""
+        return Missing()
+
+
+def tree(children: dict[bytes, IResource], files: Path | None) -> IResource:
+    """Make the root of the site: the endpoints by their first segment, and `files` for everything else."""
+    root: Resource = _Root() if files is None else StaticFiles(str(files))
+    for segment, resource in children.items():
+        root.putChild(segment, resource)
+    return root

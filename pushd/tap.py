@@ -1,0 +1,107 @@
+"""The twistd plugin: ``twistd pushd``. The only module that imports the reactor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.internet import reactor
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from twisted.python.components import Componentized
+
+from pushd.config.reading import default, parse_bytes, print_config, state_directory
+from pushd.config.settings import Config
+from pushd.errors import ConfigError, StartFailed
+from pushd.log import leveled_observer
+from pushd.service import Daemon, assemble
+
+__all__ = ["Options", "makeService"]
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """The command line of ``twistd pushd``."""
+
+    synopsis = "[options]"
+    longdesc = "Push events to clients over WebSocket, Server-Sent Events and plain HTTP."
+    optParameters = [
+        ["config", "c", None, "The ini file; without one, built-in defaults on 127.0.0.1:8080 and :8443."]
+    ]
+    optFlags = [
+        ["check", None, "Check the configuration and everything that it names, and exit."],
+        ["print-config", None, "Print the whole configuration with all defaults, and exit."],
+    ]
+
+    def postOptions(self) -> None:
+        """Override: read the configuration, here because an error has a better form here than later."""
+        try:
+            self["configuration"] = self._read()
+            if self["print-config"]:
+                print(print_config(self["configuration"]), end="")
+                raise SystemExit(0)
+            if self["check"]:
+                _daemon(self)
+                print(f"{self['config'] or 'the built-in configuration'} is fine")
+                raise SystemExit(0)
+        except (ConfigError, StartFailed) as error:
+            raise SystemExit(f"pushd: {error}") from None
+
+    def _read(self) -> Config:
+        path = self["config"]
+        if path is None:
+            return default()
+        try:
+            with open(path, "rb") as file:
+                return parse_bytes(file.read(), path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _daemon(options: Options) -> Daemon:
+    """Make the daemon as configured; raise `StartFailed` if something that it needs is not there."""
+    config: Config = options["configuration"]
+    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time)
+    twistd: Mapping[str, Any] = options.parent or {}
+
+    def fail(line: str) -> NoReturn:
+        """Say why there is no start, and end the process before the reactor runs."""
+        _log.critical("{line}", line=line)
+        pidfile = twistd.get("pidfile")
+        if pidfile and os.path.exists(pidfile):
+            os.unlink(pidfile)
+        raise SystemExit(f"pushd: {line}")
+
+    directory = state_directory(config, os.environ)
+    return Daemon(config, parts, reactor, state_directory=directory, fail=fail)
+
+
+class _Logged(MultiService):
+    """What twistd runs: the daemon, with the log that it wants."""
+
+    def __init__(self, daemon: Daemon, observer: ILogObserver | None) -> None:
+        super().__init__()
+        self._observer = observer
+        daemon.setServiceParent(self)
+
+    def setServiceParent(self, parent: object) -> None:
+        """Override: twistd gives the application, which is where it looks for an observer."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+
+def makeService(options: Options) -> IService:
+    """Answer the service that twistd runs."""
+    try:
+        daemon = _daemon(options)
+    except StartFailed as error:
+        raise SystemExit(f"pushd: {error}") from None
+    observer = None
+    if options.parent is not None:
+        observer = leveled_observer(options.parent, options["configuration"].log.level)
+    return _Logged(daemon, observer)

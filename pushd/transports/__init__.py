@@ -1,0 +1,1 @@
+"""The transports: each carries events from the bus to one kind of client."""

@@ -1,0 +1,159 @@
+"""Long polling: ``GET /poll?channel=...&since=...``, the events since, or the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.bus import Bus, Subscription
+from pushd.channels import Pattern
+from pushd.errors import NotFound, Refused, Unavailable
+from pushd.event import Entry
+from pushd.eventlog import Page
+from pushd.frames import page_json
+from pushd.gate import Gate
+from pushd.reasons import Cause, Reason
+from pushd.request import Request
+from pushd.resource import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Endpoint,
+    answer,
+    answer_problem,
+    since_of,
+    subscribed_patterns,
+    whole_number,
+)
+from pushd.session import Sessions
+
+__all__ = ["LongPoll"]
+
+
+class LongPoll(Endpoint):
+    """One answer for each request: ``{"events":[...],"position":..,"recovered":..}``.
+
+    If there is nothing since the position, the answer waits for the next event; after a while it is ``204``.
+    Either way the header ``Event-Position`` is the position to ask for next.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        sessions: Sessions,
+        *,
+        timeout_s: float,
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        """Wait up to `timeout_s`. `call_later` is the reactor's."""
+        super().__init__(gate)
+        self._sessions = sessions
+        self._timeout_s = timeout_s
+        self._call_later = call_later
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Answer what there is, or wait."""
+        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        bus = self._sessions.bus
+        page = bus.read(patterns, since, limit, request.grants)
+        if page.entries or not page.recovered or request.method == b"HEAD":
+            return _answer(request, page)
+        waiting = _Waiting(request, bus, limit, self._call_later, self._sessions)
+        waiting.begin(patterns, self._timeout_s)
+        return NOT_DONE_YET
+
+
+def _answer(request: Request, page: Page) -> bytes:
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"event-position", page.position.encode())
+    return answer(request, page_json(page))
+
+
+class _Waiting:
+    """A request that waits for the next event: a `pushd.bus.Subscriber`."""
+
+    __slots__ = (
+        "_bus",
+        "_call_later",
+        "_entries",
+        "_limit",
+        "_request",
+        "_sessions",
+        "_subscription",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        bus: Bus,
+        limit: int,
+        call_later: Callable[[float, Callable[[], None]], object],
+        sessions: Sessions,
+    ) -> None:
+        self._request = request
+        self._bus = bus
+        self._limit = limit
+        self._call_later = call_later
+        self._sessions = sessions
+        self._entries: list[Entry] = []
+        self._subscription: Subscription | None = None
+
+    def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
+        subscription = self._bus.subscribe(self, self._request.grants)
+        try:
+            subscription.add(patterns, "latest")
+        except Refused:
+            subscription.close()
+            raise
+        self._subscription = subscription
+        self._sessions.add(self)
+        self._timeout = self._sessions.wheel.call_in(timeout_s, self._time_out)
+        self._request.notifyFinish().addErrback(self._gone)
+
+    def deliver(self, entry: Entry) -> None:
+        """Take an event, and the others of this turn of the reactor."""
+        if not self._entries:
+            self._call_later(0, self._answer)
+        if len(self._entries) <= self._limit:
+            self._entries.append(entry)
+
+    def _answer(self) -> None:
+        if not self._end():
+            return
+        self._request.write(_answer(self._request, self._bus.log.page(self._entries, self._limit)))
+        self._request.finish()
+
+    def _time_out(self) -> None:
+        if not self._entries and self._end():
+            request = self._request
+            request.setResponseCode(204)
+            request.setHeader(b"cache-control", b"no-store")
+            request.setHeader(b"event-position", self._bus.log.position.encode())
+            request.finish()
+
+    def close(self, reason: Reason) -> None:
+        """Learn that there will be no event."""
+        if self._end():
+            refused = NotFound if reason.cause is Cause.DELETED else Unavailable
+            self._request.write(answer_problem(self._request, refused(reason.text)))
+            self._request.finish()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._request.connection.abort()
+
+    def _gone(self, reason: Failure) -> None:
+        self._end()
+
+    def _end(self) -> bool:
+        """Stop waiting; False if that was done before."""
+        if self._subscription is None:
+            return False
+        self._subscription.close()
+        self._subscription = None
+        self._timeout.cancel()
+        self._sessions.remove(self)
+        return True

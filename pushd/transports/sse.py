@@ -1,0 +1,64 @@
+"""Server-Sent Events: ``GET /sse?channel=...`` (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.eventlog import Start
+from pushd.frames import json_bytes, sse_block, sse_event
+from pushd.gate import Gate
+from pushd.httpstream import ResponseStream, StreamFormat
+from pushd.reasons import Reason
+from pushd.request import Request
+from pushd.resource import Endpoint, decoded, since_of, subscribed_patterns
+from pushd.session import Sessions
+
+__all__ = ["ServerSentEvents"]
+
+
+def _closing(reason: Reason) -> bytes:
+    return sse_block(json_bytes({"detail": reason.text}).decode(), type="pushd.closed")
+
+
+_FORMAT = StreamFormat(b"text/event-stream", sse_event, b":\n\n", _closing)
+
+
+class ServerSentEvents(Endpoint):
+    """An event stream of the channels in the query.
+
+    It begins with a comment, so that a client sees that it is connected, and with the position, so that a
+    client that loses the connection before its first event comes back to where it was. If the position that
+    the client asked for was lost, it gets one ``pushd.gap`` before the first event.
+    """
+
+    def __init__(self, gate: Gate, sessions: Sessions, *, retry_s: float, heartbeat_s: float) -> None:
+        """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""
+        super().__init__(gate)
+        self._sessions = sessions
+        self._heartbeat_s = heartbeat_s
+        self._opening = f": pushd\nretry: {int(retry_s * 1000)}\n"
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Subscribe."""
+        patterns, since = subscribed_patterns(request), _since(request)
+        if request.method == b"HEAD":
+            request.setHeader(b"content-type", _FORMAT.content_type)
+            return b""
+        stream = ResponseStream(request, self._sessions, _FORMAT, self._heartbeat_s)
+        start = stream.subscribe(patterns, since)
+        stream.begin(self._first(start, since))
+        return NOT_DONE_YET
+
+    def _first(self, start: Start, since: str) -> bytes:
+        first = f"{self._opening}id: {start.position}\n\n".encode()
+        if not start.recovered:
+            first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
+        return first
+
+
+def _since(request: Request) -> str:
+    """Answer where to begin: a client that comes back says so in a header, which wins over its first query."""
+    header = request.requestHeaders.getRawHeaders(b"last-event-id")
+    if header and header[-1]:
+        return decoded(header[-1], "Last-Event-ID")
+    return since_of(request, "latest")

@@ -1,0 +1,47 @@
+"""The NDJSON stream: ``GET /stream?channel=...``, one event a line for as long as the client stays."""
+
+from __future__ import annotations
+
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.frames import json_line, stream_line
+from pushd.gate import Gate
+from pushd.httpstream import ResponseStream, StreamFormat
+from pushd.reasons import Reason
+from pushd.request import Request
+from pushd.resource import Endpoint, since_of, subscribed_patterns
+from pushd.session import Sessions
+
+__all__ = ["JsonStream"]
+
+
+def _closing(reason: Reason) -> bytes:
+    return json_line({"type": "closed", "detail": reason.text})
+
+
+_FORMAT = StreamFormat(b"application/x-ndjson", stream_line, b"\n", _closing)
+
+
+class JsonStream(Endpoint):
+    """Lines of JSON: ``{"type":"event",...}``, and ``{"type":"gap","since":..}`` first if the position was lost.
+
+    An empty line is a heartbeat.
+    """
+
+    def __init__(self, gate: Gate, sessions: Sessions, *, heartbeat_s: float) -> None:
+        """Send an idle client an empty line each `heartbeat_s`."""
+        super().__init__(gate)
+        self._sessions = sessions
+        self._heartbeat_s = heartbeat_s
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Subscribe."""
+        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        if request.method == b"HEAD":
+            request.setHeader(b"content-type", _FORMAT.content_type)
+            return b""
+        stream = ResponseStream(request, self._sessions, _FORMAT, self._heartbeat_s)
+        start = stream.subscribe(patterns, since)
+        request.setHeader(b"event-position", start.position.encode())
+        stream.begin(b"" if start.recovered else json_line({"type": "gap", "since": since}))
+        return NOT_DONE_YET

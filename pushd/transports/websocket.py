@@ -1,0 +1,243 @@
+"""WebSocket: ``GET /ws``, with JSON messages both ways or, with ``format=raw``, the bare data."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.access import Grants
+from pushd.autobahn import WebSocketConnection, new_connection, new_factory
+from pushd.bus import Bus
+from pushd.channels import Pattern
+from pushd.errors import BadRequest, NotFound, Refused, UpgradeNeeded
+from pushd.event import Draft, Encoder
+from pushd.frames import websocket_data, websocket_event, websocket_message
+from pushd.gate import Gate
+from pushd.http1 import HTTP1
+from pushd.messages import Publish, Ref, Subscribe, check_size, parse_command, parse_object, parse_ref
+from pushd.reasons import Cause, Reason
+from pushd.request import Request
+from pushd.resource import Endpoint, parameter, since_of, subscribed_patterns
+from pushd.session import Session, Sessions
+from pushd.wheel import Alarm
+
+__all__ = ["WebSocket"]
+
+_MESSAGE_OVERHEAD_BYTES = 4096
+"""How much longer than its data a JSON message may be, beside what base64 adds."""
+
+_log = Logger()
+
+
+class WebSocket(Endpoint):
+    """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
+
+    def __init__(
+        self, gate: Gate, sessions: Sessions, *, max_event_bytes: int, heartbeat_s: float, ping_timeout_s: float
+    ) -> None:
+        """Take events of up to `max_event_bytes`.
+
+        A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`.
+        """
+        super().__init__(gate)
+        self._sessions = sessions
+        self._factory = new_factory()
+        self._max_event_bytes = max_event_bytes
+        self._heartbeat_s = heartbeat_s
+        self._ping_timeout_s = ping_timeout_s
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Subscribe to the channels in the query, shake hands, and hand the connection over."""
+        is_raw = _format(request) == "raw"
+        patterns = subscribed_patterns(request) if is_raw or b"channel" in request.args else []
+        since = since_of(request, "latest")
+        connection = request.connection
+        if not _wants_upgrade(request) or not isinstance(connection, HTTP1):
+            request.setHeader(b"upgrade", b"websocket")
+            raise UpgradeNeeded("wanted a WebSocket handshake (RFC 6455, section 4.1): Upgrade: websocket")
+        max_bytes = self._max_event_bytes
+        websocket = new_connection(
+            self._factory,
+            request.getClientAddress(),
+            max_bytes if is_raw else max_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES,
+        )
+        kind = _RawDialogue if is_raw else _JsonDialogue
+        dialogue = kind(websocket, self._sessions, request.grants, max_bytes)
+        websocket.listener = dialogue
+        try:
+            dialogue.subscribe(patterns, since)
+        except Refused:
+            dialogue.session.ended()
+            raise
+        dialogue.ping_each(self._heartbeat_s, self._ping_timeout_s)
+        connection.upgrade(websocket)
+        websocket.dataReceived(_head(request))
+        return NOT_DONE_YET
+
+
+def _format(request: Request) -> str:
+    text = parameter(request, "format") or "json"
+    if text not in ("json", "raw"):
+        raise BadRequest(f"format is {text!r}; wanted json or raw", "format")
+    return text
+
+
+def _wants_upgrade(request: Request) -> bool:
+    values = request.requestHeaders.getRawHeaders(b"upgrade", [])
+    return any(token.strip().lower() == b"websocket" for value in values for token in value.split(b","))
+
+
+def _head(request: Request) -> bytes:
+    """Write the head of a request again, for Autobahn to read."""
+    lines = [b"%s %s HTTP/1.1" % (request.method, request.uri)]
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        lines.extend(b"%s: %s" % (name, value) for value in values)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+class _Dialogue:
+    """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
+
+    encode: Encoder
+
+    def __init__(
+        self, websocket: WebSocketConnection, sessions: Sessions, grants: Grants, max_event_bytes: int
+    ) -> None:
+        self.websocket = websocket
+        self.session = Session(sessions, websocket, self.encode, grants)
+        self.grants = grants
+        self.max_event_bytes = max_event_bytes
+        self._sessions = sessions
+        self._alarm: Alarm | None = None
+
+    @property
+    def bus(self) -> Bus:
+        """The bus."""
+        return self._sessions.bus
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to what the query of the handshake names."""
+        raise NotImplementedError
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Take a message."""
+        raise NotImplementedError
+
+    def opened(self) -> None:
+        """Begin: what was delivered until now is written at the end of the turn."""
+        self.websocket.transport.registerProducer(self.session, True)
+
+    def closing(self) -> None:
+        """Send nothing more."""
+        self.session.finish()
+
+    def lost(self) -> None:
+        """End."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.session.ended()
+
+    def ping_each(self, heartbeat_s: float, timeout_s: float) -> None:
+        """Ping the client again and again, and drop it when it does not answer."""
+        call_in = self._sessions.wheel.call_in
+
+        def ping() -> None:
+            self.websocket.has_heard = False
+            self.websocket.ping()
+            self._alarm = call_in(timeout_s, check)
+
+        def check() -> None:
+            if self.websocket.has_heard:
+                self._alarm = call_in(heartbeat_s, ping)
+            else:
+                _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.peer)
+                self.websocket.abort()
+
+        self._alarm = call_in(heartbeat_s, ping)
+
+
+class _JsonDialogue(_Dialogue):
+    """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
+
+    encode = staticmethod(websocket_event)
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to each, and say so as if it had been asked for in a message."""
+        for pattern in patterns:
+            self._subscribe(pattern, since, None)
+
+    def _subscribe(self, pattern: Pattern, since: str, ref: Ref) -> None:
+        start = self.session.subscribe([pattern], since)
+        self._answer(
+            {
+                "type": "subscribed",
+                "channel": pattern.text,
+                "position": start.position,
+                "recovered": start.recovered,
+            },
+            ref,
+        )
+
+    def _answer(self, message: dict[str, object], ref: Ref) -> None:
+        if ref is not None:
+            message["ref"] = ref
+        self.session.send(websocket_message(message))
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Take a command; what is wrong with it is answered, and the socket stays open."""
+        ref: Ref = None
+        try:
+            if is_binary:
+                raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
+            message = parse_object(payload)
+            ref = parse_ref(message)
+            self._obey(message, ref)
+        except Refused as refused:
+            _log.info("refused a message of {peer}: {detail}", peer=self.websocket.peer, detail=refused.detail)
+            self._answer({"type": "error", **refused.problem()}, ref)
+
+    def _obey(self, message: dict[str, object], ref: Ref) -> None:
+        command = parse_command(message)
+        if isinstance(command, Publish):
+            check_size(command.draft.data, self.max_event_bytes)
+            result = self.bus.publish(command.draft, self.grants)
+            self._answer({"type": "published", "id": result.id, "offset": result.offset}, ref)
+        elif isinstance(command, Subscribe):
+            self._subscribe(command.pattern, command.since, ref)
+        else:
+            if not self.session.subscription.remove(command.channel):
+                raise NotFound(f"not subscribed to {command.channel!r}", "channel")
+            self._answer({"type": "unsubscribed", "channel": command.channel}, ref)
+
+
+class _RawDialogue(_Dialogue):
+    """The bare data both ways. There is no place for an error in it: one ends the connection, with its reason."""
+
+    encode = staticmethod(websocket_data)
+
+    _lost_position = False
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to them all; what comes from the client is for the channel, if it is only one."""
+        self._patterns = patterns
+        self._lost_position = not self.session.subscribe(patterns, since).recovered
+
+    def opened(self) -> None:
+        """Begin, unless something is missing: that cannot be said later."""
+        super().opened()
+        if self._lost_position:
+            self._refuse("since: something was lost after this position; begin with earliest or latest")
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Publish a message."""
+        if len(self._patterns) != 1 or not self._patterns[0].is_name:
+            self._refuse("publishing in raw format needs exactly one channel in the query, by its name")
+            return
+        try:
+            draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
+            self.bus.publish(draft, self.grants)
+        except Refused as refused:
+            self._refuse(refused.detail)
+
+    def _refuse(self, text: str) -> None:
+        self.session.close(Reason(Cause.REFUSED, text))

@@ -1,0 +1,63 @@
+"""The wheel: coarse timers for many connections, on one real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Alarm", "Wheel"]
+
+
+class Alarm:
+    """One call that is to be made."""
+
+    __slots__ = ("_call", "_slot")
+
+    def __init__(self, slot: dict[Alarm, None], call: Callable[[], None]) -> None:
+        self._slot = slot
+        self._call = call
+        slot[self] = None
+
+    def cancel(self) -> None:
+        """Do not make the call. May be called again, and after the call was made."""
+        self._slot.pop(self, None)
+
+    def ring(self) -> None:
+        """Make the call, now."""
+        self.cancel()
+        self._call()
+
+
+class Wheel:
+    """Timers in slots of one second. An alarm rings up to a second late, never early.
+
+    A timer for each idle connection would cost the reactor's heap an entry each; here setting one and
+    cancelling one are a dictionary operation.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """Take the time from `seconds`, a clock that never jumps."""
+        self._seconds = seconds
+        self._slots: dict[int, dict[Alarm, None]] = {}
+        self._turned_to = int(seconds())
+
+    def __len__(self) -> int:
+        """Count the alarms that are set."""
+        return sum(map(len, self._slots.values()))
+
+    def call_in(self, delay_s: float, call: Callable[[], None]) -> Alarm:
+        """Make `call` after `delay_s` seconds."""
+        due = max(int(self._seconds() + delay_s), self._turned_to) + 1
+        return Alarm(self._slots.setdefault(due, {}), call)
+
+    def turn(self) -> None:
+        """Ring what is due. To be called every second.
+
+        If a call raises, the rest of them are made at the next turn.
+        """
+        now = int(self._seconds())
+        for second in range(self._turned_to + 1, now + 1):
+            slot = self._slots.get(second, {})
+            while slot:
+                next(iter(slot)).ring()
+            self._slots.pop(second, None)
+            self._turned_to = second

@@ -1,0 +1,125 @@
+"""Imports point down the layers of the house plan, and what is below the line knows no Twisted."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from unittest import TestCase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "pushd"
+
+# Highest first. A module may import from strictly lower layers only; in a layer of several groups, a later
+# group may be imported by an earlier one.
+LAYERS: list[list[str]] = [
+    ["pushd.tap"],
+    ["pushd.service"],
+    ["pushd.listen", "pushd.site", "pushd.demo"],
+    ["pushd.tls", "pushd.log"],
+    [
+        "pushd.transports.websocket",
+        "pushd.transports.sse",
+        "pushd.transports.stream",
+        "pushd.transports.poll",
+        "pushd.api.channels",
+        "pushd.api.health",
+    ],
+    ["pushd.api.publish"],
+    ["pushd.httpstream", "pushd.resource"],
+    ["pushd.gate"],
+    ["pushd.request", "pushd.http1", "pushd.autobahn"],
+    ["pushd.session"],
+    # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
+    ["pushd.bus"],
+    ["pushd.frames", "pushd.messages", "pushd.outbox", "pushd.wheel"],
+    ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
+    ["pushd.replay", "pushd.channel", "pushd.config.ini", "pushd.config.options"],
+    ["pushd.history", "pushd.config.settings", "pushd.config.kinds"],
+    ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
+    ["pushd.channels", "pushd.access"],
+    ["pushd.errors", "pushd.reasons"],
+]
+BELOW = "pushd.bus"
+ALLOWED_BELOW = {
+    "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
+    "enum", "heapq", "ipaddress", "itertools", "json", "operator", "re", "struct", "sys", "textwrap", "typing",
+}  # fmt: skip
+
+RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
+CORE = {name for name in RANK if RANK[name] >= RANK[BELOW]}
+
+
+def modules() -> dict[str, Path]:
+    """Answer every module of the package but the ``__init__`` files."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.stem != "__init__":
+            found[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Answer the modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            found.add(base)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+class LayerTests(TestCase):
+    def test_every_module_has_a_layer_and_every_layer_its_modules(self) -> None:
+        self.assertEqual(set(modules()), set(RANK))
+
+    def test_imports_point_down(self) -> None:
+        for name, path in modules().items():
+            for other in imports(path) & RANK.keys():
+                with self.subTest(f"{name} imports {other}"):
+                    self.assertGreater(RANK[other], RANK[name])
+
+    def test_the_core_imports_only_pure_modules(self) -> None:
+        for name, path in modules().items():
+            if name in CORE:
+                foreign = {other.split(".")[0] for other in imports(path)} - ALLOWED_BELOW - {"pushd"}
+                with self.subTest(name):
+                    self.assertEqual(foreign, set())
+
+    def test_the_init_files_import_nothing(self) -> None:
+        for path in PACKAGE.rglob("__init__.py"):
+            with self.subTest(str(path)):
+                self.assertEqual(imports(path), set())
+
+    def test_only_tap_imports_the_reactor(self) -> None:
+        for name, path in modules().items():
+            if "twisted.internet.reactor" in imports(path):
+                self.assertEqual(name, "pushd.tap")
+
+    def test_only_the_adapter_knows_autobahn(self) -> None:
+        for name, path in modules().items():
+            if any(other.split(".")[0] == "autobahn" for other in imports(path)):
+                self.assertEqual(name, "pushd.autobahn")
+
+
+class SizeTests(TestCase):
+    def test_no_module_is_longer_than_400_lines_and_no_function_than_60(self) -> None:
+        for name, path in modules().items():
+            text = path.read_text()
+            with self.subTest(name):
+                self.assertLessEqual(text.count("\n"), 400)
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    with self.subTest(f"{name}.{node.name}"):
+                        self.assertLessEqual((node.end_lineno or 0) - node.lineno, 60)
+
+    def test_every_module_says_what_it_is_and_what_it_offers(self) -> None:
+        for name, path in modules().items():
+            tree = ast.parse(path.read_text())
+            with self.subTest(name):
+                self.assertIsNotNone(ast.get_docstring(tree))
+                assigned = [target.id for node in tree.body if isinstance(node, ast.Assign)
+                            for target in node.targets if isinstance(target, ast.Name)]  # fmt: skip
+                self.assertIn("__all__", assigned)
