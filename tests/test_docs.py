@@ -1,0 +1,109 @@
+"""What the documents say is so: their markup, links, examples, options and paths."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from unittest import TestCase
+
+import docutils.core
+import docutils.utils
+from docutils import nodes
+from twisted.internet.testing import MemoryReactorClock
+
+from pushd.config.options import SECTIONS
+from pushd.config.reading import default, parse
+from pushd.config.settings import Config
+from pushd.messages import parse_command, parse_object
+from pushd.service import assemble
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.rst", ROOT / "CHANGELOG.rst", *(ROOT / "docs").rglob("*.rst")])
+
+
+def document(path: Path) -> nodes.document:
+    """Read a document; whatever docutils complains of is an error."""
+    settings = {"halt_level": docutils.utils.Reporter.INFO_LEVEL, "report_level": 5, "syntax_highlight": "none"}
+    return docutils.core.publish_doctree(path.read_text(), str(path), settings_overrides=settings)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Answer the code blocks of a document that are in `language`."""
+    return [node.astext() for node in document(path).findall(nodes.literal_block) if language in node["classes"]]
+
+
+class MarkupTests(TestCase):
+    def test_every_document_is_valid(self) -> None:
+        for path in DOCUMENTS:
+            with self.subTest(path.name):
+                document(path)
+
+    def test_links_lead_to_files(self) -> None:
+        for path in DOCUMENTS:
+            for node in document(path).findall(nodes.reference):
+                target = node.get("refuri", "")
+                if target and not re.match("[a-z]+:", target):
+                    with self.subTest(f"{path.name}: {target}"):
+                        self.assertTrue((path.parent / target).is_file())
+
+    def test_every_page_can_be_found_from_the_readme(self) -> None:
+        text = (ROOT / "README.rst").read_text()
+        for path in (ROOT / "docs").glob("*.rst"):
+            self.assertIn(f"docs/{path.name}", text)
+
+    def test_modules_that_are_named_exist(self) -> None:
+        for path in DOCUMENTS:
+            for name in re.findall(r"``((?:[a-z0-9]+/)*[a-z0-9]+\.py)``", path.read_text()):
+                with self.subTest(f"{path.name}: {name}"):
+                    places = [ROOT, ROOT / "pushd", ROOT / "pushd" / "transports"]
+                    self.assertTrue(any((place / name).is_file() for place in places))
+
+
+class ExampleTests(TestCase):
+    def test_python_examples_compile(self) -> None:
+        for path in DOCUMENTS:
+            for code in blocks(path, "python"):
+                ast.parse(code)
+
+    def test_ini_examples_are_accepted_as_they_stand(self) -> None:
+        examples = [code for path in DOCUMENTS for code in blocks(path, "ini")]
+        self.assertTrue(examples)
+        for code in examples:
+            self.assertIsInstance(parse(code, "README.rst"), Config)
+
+    def test_json_examples_are_json_and_those_of_clients_are_commands(self) -> None:
+        found = 0
+        for path in DOCUMENTS:
+            for node in document(path).findall(nodes.literal_block):
+                for line in node.astext().splitlines():
+                    if line.startswith("{") and "[...]" not in line:
+                        found += 1
+                        message = json.loads(line)
+                        if message.get("type") in ("subscribe", "unsubscribe", "publish"):
+                            parse_command(parse_object(line))
+        self.assertGreater(found, 8)
+
+    def test_options_that_are_named_exist(self) -> None:
+        known = {f"[{section.name}] {option.name}" for section in SECTIONS for option in section.options}
+        for path in DOCUMENTS:
+            for name in re.findall(r"``(\[[a-z]+\]\s+[a-z_]+)", path.read_text()):
+                with self.subTest(f"{path.name}: {name}"):
+                    self.assertIn(re.sub(r"\s+", " ", name), known)
+
+
+class PathTests(TestCase):
+    def test_the_paths_of_the_interface_are_those_that_are_served(self) -> None:
+        clock = MemoryReactorClock()
+        parts = assemble(default(), clock, seconds=clock.seconds, now=clock.seconds)
+        served = {f"/{segment.decode()}" for segment in parts.site.resource.listStaticNames()}
+        text = (ROOT / "docs" / "http.rst").read_text()
+        named = set(re.findall(r"``(?:GET|POST|DELETE) (/[a-z]+)", text))
+        self.assertEqual(named, served)
+
+    def test_the_readme_has_the_two_commands_that_the_makefile_has(self) -> None:
+        readme, makefile = (ROOT / "README.rst").read_text(), (ROOT / "Makefile").read_text()
+        for command in ("run", "test"):
+            self.assertIn(f"    make {command}\n", readme)
+            self.assertRegex(makefile, rf"(?m)^{command}:")
