@@ -15,6 +15,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
@@ -59,6 +60,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     maxFramePayloadSize: int
     maxMessagePayloadSize: int
 
+    client_name: str
+    """What the client is called in the log."""
+
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
 
@@ -98,7 +102,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._failed()
 
     def _failed(self) -> None:
-        self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.peer)
+        self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
         self.abort()
 
     def sendCloseFrame(
@@ -107,10 +111,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Override: either side closes, or Autobahn does because the client broke the protocol."""
         if self.state == self.STATE_OPEN:
             self.listener.closing()
-            if not isReply:
+            if not isReply and code != _CLOSE_CODES[Cause.STOPPING]:
                 self.pushd_log.info(
                     "closing WebSocket of {peer}: {code} {reason}",
-                    peer=self.peer,
+                    peer=self.client_name,
                     code=code,
                     reason=(reasonUtf8 or b"").decode(errors="replace"),
                 )
@@ -119,7 +123,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Override: the handshake was wrong."""
         self.listener.closing()
-        self.pushd_log.info("refused WebSocket handshake of {peer}: {reason}", peer=self.peer, reason=reason)
+        self.pushd_log.info("refused WebSocket handshake of {peer}: {reason}", peer=self.client_name, reason=reason)
         super().failHandshake(reason, code, responseHeaders)
 
     # Called by the transport
@@ -156,5 +160,6 @@ def new_connection(
     """Make a WebSocket that takes messages of up to `max_message_bytes`."""
     connection = factory.buildProtocol(address)
     assert isinstance(connection, WebSocketConnection)
+    connection.client_name = peer_name(address)
     connection.maxMessagePayloadSize = connection.maxFramePayloadSize = max_message_bytes
     return connection

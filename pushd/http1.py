@@ -13,6 +13,7 @@ from twisted.web.http import HTTPChannel
 
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
+from pushd.peer import peer_name
 
 __all__ = ["HTTP1", "Connections"]
 
@@ -111,7 +112,9 @@ class HTTP1(HTTPChannel):
         if self._discarded is not None or self.transport is None:
             return
         self._discarded = 0
-        self.log.info("refused a request from {peer}: {detail}", peer=self.getPeer(), detail=refused.detail)
+        self.log.info(
+            "refused a request from {peer}: {detail}", peer=peer_name(self.getPeer()), detail=refused.detail
+        )
         body = json_line(refused.problem())
         head = (
             f"HTTP/1.1 {refused.status} {refused.title}\r\n"
@@ -126,6 +129,11 @@ class HTTP1(HTTPChannel):
         self._discarded = (self._discarded or 0) + len(data)
         if self._discarded > _LINGER_BYTES:
             self.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Override: no request came for too long, or the client does not take what was written."""
+        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        self.loseConnection()
 
     def end(self) -> None:
         """Close the connection once everything is written, or at last when the client does not take it."""

@@ -14,6 +14,7 @@ from pushd.errors import BadRequest, NotFound, Refused, WrongMethod
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_since
+from pushd.peer import peer_name
 from pushd.request import Request
 
 __all__ = [
@@ -59,7 +60,7 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
         status=refused.status,
         method=request.method.decode("ascii", "backslashreplace"),
         path=request.path.decode("ascii", "backslashreplace"),
-        peer=request.getClientAddress(),
+        peer=peer_name(request.getClientAddress()),
         detail=refused.detail,
     )
     if isinstance(refused, WrongMethod):
@@ -141,7 +142,8 @@ class Missing(Resource):
     def render(self, request: Request) -> bytes:
         """Override: answer that there is nothing."""
         path = request.path.decode("ascii", "backslashreplace")
-        return answer_problem(request, NotFound(f"there is nothing at {path}; write / in a name as %2F"))
+        hint = "; write / in the name of a channel as %2F" if path.startswith("/channels/") else ""
+        return answer_problem(request, NotFound(f"there is nothing at {path}{hint}"))
 
 
 def decoded(value: bytes, name: str) -> str:

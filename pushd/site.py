@@ -13,6 +13,7 @@ from twisted.web.server import Site
 from twisted.web.static import File
 
 from pushd.http1 import HTTP1, Connections
+from pushd.peer import peer_name
 from pushd.request import Request
 from pushd.resource import Answering, Missing
 
@@ -62,7 +63,7 @@ class PushdSite(Site):
                 code=request.code,
                 method=request.method.decode("ascii", "backslashreplace"),
                 path=request.path.decode("ascii", "backslashreplace"),
-                peer=request.getClientAddress(),
+                peer=peer_name(request.getClientAddress()),
                 size=request.sentLength,
             )
 

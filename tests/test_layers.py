@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
     ["pushd.httpstream", "pushd.resource"],
     ["pushd.gate"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
+    ["pushd.peer"],
     ["pushd.session"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.bus"],

@@ -150,7 +150,7 @@ class _Dialogue:
             if self.websocket.has_heard:
                 self._alarm = call_in(heartbeat_s, ping)
             else:
-                _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.peer)
+                _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.client_name)
                 self.websocket.abort()
 
         self._alarm = call_in(heartbeat_s, ping)
@@ -193,7 +193,9 @@ class _JsonDialogue(_Dialogue):
             ref = parse_ref(message)
             self._obey(message, ref)
         except Refused as refused:
-            _log.info("refused a message of {peer}: {detail}", peer=self.websocket.peer, detail=refused.detail)
+            _log.info(
+                "refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail
+            )
             self._answer({"type": "error", **refused.problem()}, ref)
 
     def _obey(self, message: dict[str, object], ref: Ref) -> None:
