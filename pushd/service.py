@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -214,7 +215,7 @@ class Daemon(Service):
         ended = connections.ended().addTimeout(self._config.stop_timeout_s, self._reactor)
         try:
             await ended
-        except TimeoutError:
+        except NotInTime:
             _log.warn("aborting {count} connections that did not drain in time", count=len(connections))
             for connection in connections:
                 connection.abort()
