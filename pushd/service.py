@@ -139,11 +139,11 @@ class Daemon(Service):
         reactor: IReactorTime,
         *,
         state_directory: str,
-        fail: Callable[[str], None],
+        fail: Callable[[StartFailed], None],
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
 
-        `fail` is called with a line for the operator if they cannot be, and ends the process. Raises
+        `fail` is called if they cannot be, and ends the process. Raises
         `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
         """
         if config.site.root is not None and not Path(config.site.root).is_dir():
@@ -170,7 +170,7 @@ class Daemon(Service):
             for port in self._ports:
                 port.open()
         except StartFailed as error:
-            self._fail(str(error))
+            self._fail(error)
 
     def startService(self) -> None:
         """Override: the reactor is about to run."""

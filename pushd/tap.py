@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -68,13 +69,18 @@ def _daemon(options: Options) -> Daemon:
     parts = assemble(config, reactor, seconds=time.monotonic, now=time.time)
     twistd: Mapping[str, Any] = options.parent or {}
 
-    def fail(line: str) -> NoReturn:
+    def fail(error: StartFailed) -> NoReturn:
         """Say why there is no start, and end the process before the reactor runs."""
-        _log.critical("{line}", line=line)
+        if not twistd.get("nodaemon"):
+            _log.critical("{error}", error=error)
+            raise error  # twistd's parent process waits to be told, and prints it
+        print(f"pushd: {error}", file=sys.__stderr__)  # in place of sys.stderr is the log
+        if twistd.get("logfile") or twistd.get("syslog"):
+            _log.critical("{error}", error=error)
         pidfile = twistd.get("pidfile")
         if pidfile and os.path.exists(pidfile):
             os.unlink(pidfile)
-        raise SystemExit(f"pushd: {line}")
+        raise SystemExit(1)
 
     directory = state_directory(config, os.environ)
     return Daemon(config, parts, reactor, state_directory=directory, fail=fail)
