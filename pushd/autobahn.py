@@ -95,7 +95,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._failed()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Override: a message has come."""
+        """Override: a message has come; after a close frame it is too late for one."""
+        if self.state != self.STATE_OPEN:
+            return
         try:
             self.listener.received(payload, isBinary)
         except Exception:  # noqa: BLE001
@@ -125,6 +127,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.listener.closing()
         self.pushd_log.info("refused WebSocket handshake of {peer}: {reason}", peer=self.client_name, reason=reason)
         super().failHandshake(reason, code, responseHeaders)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        """Override: after a complete closing handshake the connection ends properly too."""
+        super()._closeConnection(abort and not self.wasClean)
 
     # Called by the transport
 

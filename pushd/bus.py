@@ -33,7 +33,10 @@ class Subscriber(Protocol):
     """What the bus knows of who is subscribed."""
 
     def deliver(self, entry: Entry) -> None:
-        """Take the next event; what it raises ends the subscription."""
+        """Take the next event; what it raises ends the subscription.
+
+        It may publish, and end its own subscription or others', but not subscribe.
+        """
 
     def close(self, reason: Reason) -> None:
         """Learn that the subscription has ended, and why."""
@@ -100,9 +103,10 @@ class Bus:
         self.max_held_bytes = max_held_bytes
         self._failed = failed
         self._patterns: PatternTree[Subscription] = PatternTree()
-        self._patterns_version = 0
-        self._undelivered: deque[tuple[Entry, tuple[Subscription, ...]]] = deque()
-        self._delivering = False
+        self._audiences: dict[str, tuple[Subscription, ...]] = {}  # by channel, until a subscription changes
+        self._undelivered: deque[list[Entry]] = deque()
+        self.is_delivering = False
+        """True while events are handed out."""
         self.subscribers = 0
         """How many subscribers there are."""
         self.failures = 0
@@ -120,14 +124,14 @@ class Bus:
         if (before := self.log.published_before(draft)) is not None:
             return Published(before.event.id, before.channel, before.offset, 0)
         entries = self.log.append(draft)
-        audiences = self._audiences(entries)
-        self._undelivered.extend(zip(entries, audiences, strict=True))
-        if not self._delivering:
+        subscribers = sum(map(len, self._audiences_of(entries)))
+        self._undelivered.append(entries)
+        if not self.is_delivering:
             self._deliver()
         first = entries[0]
-        return Published(first.event.id, first.channel, first.offset, sum(map(len, audiences)))
+        return Published(first.event.id, first.channel, first.offset, subscribers)
 
-    def _audiences(self, entries: list[Entry]) -> list[tuple[Subscription, ...]]:
+    def _audiences_of(self, entries: list[Entry]) -> list[tuple[Subscription, ...]]:
         """Answer who gets each entry of an event; nobody gets two of them."""
         if len(entries) == 1:
             return [self._audience(entries[0].channel)]
@@ -141,31 +145,31 @@ class Bus:
 
     def _audience(self, name: str) -> tuple[Subscription, ...]:
         """Answer everyone who gets the events of the channel `name`."""
-        channel = self.log.get(name)
-        if channel is None:
-            return tuple(self._patterns.match(name))
-        audience = channel.audience
-        if audience is None or channel.audience_version != self._patterns_version:
-            members = dict(channel.subscribed)
+        audience = self._audiences.get(name)
+        if audience is None:
+            channel = self.log.get(name)
+            members = {} if channel is None else dict(channel.subscribed)
             if self._patterns:
                 members.update(dict.fromkeys(self._patterns.match(name)))
-            audience = channel.audience = tuple(members)
-            channel.audience_version = self._patterns_version
+            audience = tuple(members)
+            if channel is not None:
+                self._audiences[name] = audience
         return audience
 
     def _deliver(self) -> None:
         """Hand out what waits. A subscriber may publish: that event has its turn after the one at hand."""
-        self._delivering = True
+        self.is_delivering = True
         try:
             while self._undelivered:
-                entry, audience = self._undelivered.popleft()
-                for subscription in audience:
-                    try:
-                        subscription.deliver(entry)
-                    except Exception as error:  # noqa: BLE001  one failing subscriber must not stop the others
-                        self.drop(subscription, error)
+                entries = self._undelivered.popleft()
+                for entry, audience in zip(entries, self._audiences_of(entries), strict=True):
+                    for subscription in audience:
+                        try:
+                            subscription.deliver(entry)
+                        except Exception as error:  # noqa: BLE001  one that fails must not stop the others
+                            self.drop(subscription, error)
         finally:
-            self._delivering = False
+            self.is_delivering = False
 
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
@@ -174,8 +178,9 @@ class Bus:
         self.end(subscription, Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
 
     def end(self, subscription: Subscription, reason: Reason) -> None:
-        """End a subscription and tell its subscriber why."""
-        subscription.close()
+        """End a subscription and tell its subscriber why, unless it has ended already."""
+        if not subscription.close():
+            return
         try:
             subscription.subscriber.close(reason)
         except Exception as error:  # noqa: BLE001  as above
@@ -235,22 +240,22 @@ class Bus:
         if pattern.is_name:
             channel = self._channel(pattern.text)
             channel.subscribed[subscription] = None
-            channel.audience = None
+            self._audiences.pop(pattern.text, None)
             self.log.release(channel)
         else:
             self._patterns.add(pattern, subscription)
-            self._patterns_version += 1
+            self._audiences.clear()
 
     def leave(self, pattern: Pattern, subscription: Subscription) -> None:
         """Undo `enter`."""
         if pattern.is_name:
             channel = self._channel(pattern.text)
             del channel.subscribed[subscription]
-            channel.audience = None
+            self._audiences.pop(pattern.text, None)
             self.log.release(channel)
         else:
             self._patterns.remove(pattern, subscription)
-            self._patterns_version += 1
+            self._audiences.clear()
 
     def _channel(self, name: str) -> Channel[Subscription]:
         channel = self.log.get(name)
@@ -289,6 +294,7 @@ class Subscription:
         connection or the log; then nothing was changed.
         """
         assert self.deliver is not _nothing, "closed"
+        assert not self._bus.is_delivering, "from within deliver"
         log = self._bus.log
         wanted = {pattern.text: pattern for pattern in patterns}
         for text in wanted:
@@ -318,11 +324,11 @@ class Subscription:
             return False
         self._bus.leave(pattern, self)
         if self._replay is not None:
-            self._replay.keep(self._wants)
+            tree: PatternTree[None] = PatternTree()
+            for other in self._patterns.values():
+                tree.add(other, None)
+            self._replay.keep(lambda name: any(True for _ in tree.match(name)))
         return True
-
-    def _wants(self, name: str) -> bool:
-        return any(pattern.matches(name) for pattern in self._patterns.values())
 
     def advance(self) -> bool:
         """Deliver the next event of the replay; False if there is none: then the subscriber is live.
@@ -357,15 +363,16 @@ class Subscription:
     def _end_too_slow(self) -> None:
         self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
 
-    def close(self) -> None:
-        """End the subscription: nothing is delivered any more. May be called again."""
+    def close(self) -> bool:
+        """End the subscription: nothing is delivered any more. False if it has ended already."""
         if self.deliver is _nothing:
-            return
+            return False
         self.deliver = _nothing
         self._replay = None
         self._bus.subscribers -= 1
         for text in list(self._patterns):
             self.remove(text)
+        return True
 
 
 def _nothing(entry: Entry) -> None:

@@ -27,7 +27,7 @@ class Settings(Protocol):
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""
 
-    __slots__ = ("audience", "audience_version", "history", "name", "offset", "settings", "subscribed")
+    __slots__ = ("awaits_expiry", "history", "name", "offset", "settings", "subscribed")
 
     def __init__(self, name: str, settings: Settings, *, offset: int, dropped: int) -> None:
         self.name = name
@@ -37,10 +37,8 @@ class Channel(Generic[S]):
         self.history = History(dropped)
         self.subscribed: dict[S, None] = {}
         """Who is subscribed to it by its name."""
-        self.audience: tuple[S, ...] | None = None
-        """Everyone who gets its events, as the bus last found it out; None if that changed since."""
-        self.audience_version = 0
-        """The version of the patterns that `audience` was made from."""
+        self.awaits_expiry = False
+        """True if the log is going to look when its oldest entry has become too old."""
 
     @property
     def sequence(self) -> int:

@@ -11,9 +11,8 @@ Inside this module a name is a list of tokens, each a segment with the separator
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
@@ -64,7 +63,7 @@ class Pattern:
     """The pattern as it was written."""
 
     paths: tuple[tuple[str, ...], ...]
-    """The sequences of tokens that it stands for: two for a pattern that begins with ``**``, else one."""
+    """The sequences of tokens that it stands for: one, and one more for each ``**`` it begins with."""
 
     is_name: bool
     """True if there is no star in it: it matches the one channel of that name."""
@@ -75,12 +74,12 @@ class Pattern:
         _check_text(text)
         tokens: list[str] = []
         for token in _tokens(text):
-            if not (token in _REPEATS and tokens and tokens[-1] in _REPEATS):
+            if not (token in _REPEATS and tokens and tokens[-1] == token):
                 tokens.append(token)
         paths = [tuple(tokens)]
-        if tokens[0] == "**" and len(tokens) > 1:
+        while paths[-1][0] == "**" and len(paths[-1]) > 1:
             # The ** may stand for nothing, and then the separator after it stands for nothing too.
-            paths.append((tokens[1][1:], *tokens[2:]))
+            paths.append((paths[-1][1][1:], *paths[-1][2:]))
         return cls(text, tuple(paths), not any(token in _STARS for token in tokens))
 
     def matches(self, name: str) -> bool:
@@ -99,7 +98,7 @@ class _Node(Generic[T]):
 
     def __init__(self, *, repeats: bool) -> None:
         self.repeats = repeats
-        self.values: dict[T, None] = {}
+        self.values: dict[T, int] = {}  # how often each is filed: different patterns may have a path in common
         self.children: dict[str, _Node[T]] = {}
 
 
@@ -128,7 +127,7 @@ class PatternTree(Generic[T]):
                 if child is None:
                     child = node.children[token] = _Node(repeats=token in _REPEATS)
                 node = child
-            node.values[value] = None
+            node.values[value] = node.values.get(value, 0) + 1
         self._size += 1
 
     def remove(self, pattern: Pattern, value: T) -> None:
@@ -137,7 +136,10 @@ class PatternTree(Generic[T]):
             trail = [self._root]
             for token in path:
                 trail.append(trail[-1].children[token])
-            del trail[-1].values[value]
+            values = trail[-1].values
+            values[value] -= 1
+            if not values[value]:
+                del values[value]
             for parent, token, node in zip(trail[-2::-1], path[::-1], trail[:0:-1], strict=True):
                 if node.values or node.children:
                     break
@@ -146,26 +148,32 @@ class PatternTree(Generic[T]):
 
     def match(self, name: str) -> Iterator[T]:
         """Answer what is filed under the patterns that match `name`, each once."""
-        nodes = {self._root: None}
+        nodes: dict[_Node[T], None] = {self._root: None}
         for token in _tokens(name):
-            nodes = dict.fromkeys(chain.from_iterable(_followers(node, token) for node in nodes))
-        return iter(dict.fromkeys(value for node in nodes for end in _ends(node) for value in end.values))
+            steps = _steps(token)
+            following = {node: None for node in nodes if node.repeats}
+            for node in _with_empty(nodes):
+                for step in steps:
+                    if (child := node.children.get(step)) is not None:
+                        following[child] = None
+            nodes = following
+        return iter(dict.fromkeys(value for node in _with_empty(nodes) for value in node.values))
 
 
-def _followers(node: _Node[T], token: str) -> Iterator[_Node[T]]:
-    """Answer the nodes that `token` leads to from `node`."""
+def _steps(token: str) -> tuple[str, str, str]:
+    """Answer the tokens of patterns that may stand for `token` of a name."""
     separator = token[:1] if token[:1] in _SEPARATORS else ""
-    if node.repeats:
-        yield node
-    for start in _ends(node):
-        for step in (token, f"{separator}*", f"{separator}**"):
-            if (child := start.children.get(step)) is not None:
-                yield child
+    return token, f"{separator}*", f"{separator}**"
 
 
-def _ends(node: _Node[T]) -> Iterator[_Node[T]]:
-    """Answer `node` and every ``**`` that follows it: those may stand for nothing."""
-    yield node
-    for token in _REPEATS:
-        if (child := node.children.get(token)) is not None:
-            yield child
+def _with_empty(nodes: Iterable[_Node[T]]) -> list[_Node[T]]:
+    """Answer `nodes` and every ``**`` that follows them: those may stand for nothing."""
+    reached = list(nodes)
+    seen = set(reached)
+    for node in reached:  # grows as it is walked
+        for token in _REPEATS:
+            child = node.children.get(token)
+            if child is not None and child not in seen:
+                seen.add(child)
+                reached.append(child)
+    return reached

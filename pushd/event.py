@@ -96,8 +96,10 @@ class Draft:
     ) -> Draft:
         """Check what came from outside and make a draft of it; raise `BadRequest` if something is wrong.
 
-        `is_text` None means that nobody said: data that is valid UTF-8 is text then.
+        `is_text` None means that nobody said: data that is valid UTF-8 is text then; True, that the caller knows.
         """
+        if not channels:
+            raise BadRequest("wanted one channel or more", "channel")
         for name in channels:
             check_name(name)
         if is_text is None:

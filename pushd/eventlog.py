@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import count, islice
 from typing import Generic, TypeVar
 
 from pushd.channel import Channel, Settings
@@ -81,7 +81,8 @@ class EventLog(Generic[S]):
         self._given_up_sequence = 0  # the latest event of all channels that were given up
         self._given_up_offset = 0
         self._given_ids: dict[str, Entry] = {}
-        self._expiries: list[tuple[float, str]] = []
+        self._expiries: list[tuple[float, int, Channel[S]]] = []  # each channel once at most
+        self._count = count()
 
     def __len__(self) -> int:
         """Count the channels."""
@@ -118,28 +119,27 @@ class EventLog(Generic[S]):
             self._sequence,
         )
         entries = [self._keep(channel, event) for channel in channels]
-        if draft.id is not None and (kept := self._kept(event)) is not None:
-            self._given_ids[draft.id] = kept
+        if draft.id is not None and self._is_kept(event):
+            self._given_ids[draft.id] = entries[0]
         return entries
 
     def _keep(self, channel: Channel[S], event: Event) -> Entry:
-        was_empty = not channel.history
         entry = channel.add(event, self._seconds())
         self._by_sequence.pop(channel, None)
         self._by_sequence[channel] = None
+        self._idle.pop(channel, None)
         self.trim(channel)
-        if was_empty and channel.history:
-            heappush(self._expiries, (entry.expires_s, channel.name))
+        self._await_expiry(channel)
         return entry
 
-    def _kept(self, event: Event) -> Entry | None:
-        """Answer the entry of `event` in the first of its channels that keeps it."""
+    def _is_kept(self, event: Event) -> bool:
+        """Tell whether any of its channels still has `event`."""
         for name in event.channels:
             channel = self._channels.get(name)
             entry = None if channel is None else channel.history.after(event.sequence - 1)
             if entry is not None and entry.event is event:
-                return entry
-        return None
+                return True
+        return False
 
     # Channels
 
@@ -184,6 +184,7 @@ class EventLog(Generic[S]):
         What can be known of them later is an upper bound: every channel made from now on starts after the
         highest offset, and counts as having dropped the latest event, of all that were given up.
         """
+        self.expire()
         idle = list(islice((channel for channel in self._idle if channel.name not in keep), count))
         if len(idle) < count:
             raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
@@ -207,12 +208,18 @@ class EventLog(Generic[S]):
         """Drop what has become too old, everywhere. To be called now and then."""
         seconds = self._seconds()
         while self._expiries and self._expiries[0][0] <= seconds:
-            _, name = heappop(self._expiries)
-            channel = self._channels.get(name)
-            if channel is not None:
+            channel = heappop(self._expiries)[2]
+            channel.awaits_expiry = False
+            if self._channels.get(channel.name) is channel:
                 self.trim(channel)
-                if (oldest := channel.history.oldest) is not None:
-                    heappush(self._expiries, (oldest.expires_s, name))
+                self._await_expiry(channel)
+
+    def _await_expiry(self, channel: Channel[S]) -> None:
+        """Have `expire` look at the channel when its oldest entry has become too old."""
+        oldest = channel.history.oldest
+        if oldest is not None and not channel.awaits_expiry:
+            channel.awaits_expiry = True
+            heappush(self._expiries, (oldest.expires_s, next(self._count), channel))
 
     def trim(self, channel: Channel[S]) -> None:
         """Drop what is over the channel's limits of count and age."""
@@ -229,12 +236,8 @@ class EventLog(Generic[S]):
 
     def _drop_oldest(self, channel: Channel[S]) -> None:
         event = channel.history.drop().event
-        if self._given_ids and event.id in self._given_ids:
-            kept = self._kept(event)
-            if kept is None:
-                del self._given_ids[event.id]
-            else:
-                self._given_ids[event.id] = kept
+        if self._given_ids and event.id in self._given_ids and not self._is_kept(event):
+            del self._given_ids[event.id]
 
     # Reading
 
@@ -271,13 +274,14 @@ class EventLog(Generic[S]):
         if since == "latest":
             return Start(self.position, True, self._sequence)
         if since != "earliest" and (sequence := self._sequence_of(since)) is not None:
-            lost = any(dropped > sequence for dropped in self._dropped(patterns, sequence))
-            return Start(own_id(self._epoch, sequence), not lost, sequence)
+            dropped = max(self._dropped(patterns, sequence), default=0)
+            return Start(own_id(self._epoch, sequence), dropped <= sequence, sequence)
         begin = min(self._dropped(patterns, -1), default=self._sequence)
         return Start(own_id(self._epoch, begin), since == "earliest", begin)
 
     def replay(self, patterns: Sequence[Pattern], start: Start, replay: Replay) -> None:
         """Let `replay` read what the patterns match, from `start`."""
+        # Not trimmed again: what was there when `start` looked is still to be had, whatever the clock says.
         for channel in self._active(patterns, start.sequence):
             replay.add(channel.history, start.sequence)
 
@@ -290,17 +294,19 @@ class EventLog(Generic[S]):
         return None if entry is None else entry.event.sequence
 
     def _by_given_id(self, event_id: str) -> Entry | None:
+        """Answer the entry of a publisher's id in its canonical channel, if any of its channels still has it."""
         entry = self._given_ids.get(event_id)
-        while entry is not None:
-            self.trim(self._channels[entry.channel])
-            before, entry = entry, self._given_ids.get(event_id)
-            if entry is before:
-                return entry
-        return None
+        if entry is not None:
+            for name in entry.event.channels:
+                if (channel := self._channels.get(name)) is not None:
+                    self.trim(channel)
+        return self._given_ids.get(event_id)
 
     def _dropped(self, patterns: Sequence[Pattern], sequence: int) -> Iterator[int]:
         """Answer, for what had events after `sequence`, the latest event that it has no more."""
-        yield from (channel.history.dropped for channel in self._active(patterns, sequence))
+        for channel in self._active(patterns, sequence):
+            self.trim(channel)
+            yield channel.history.dropped
         if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
             yield self._given_up_sequence
 
@@ -317,6 +323,4 @@ class EventLog(Generic[S]):
                     break
                 if any(True for _ in tree.match(channel.name)):
                     active[channel] = None
-        for channel in active:
-            self.trim(channel)
         return [channel for channel in active if channel.sequence > sequence]

@@ -38,8 +38,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 
 def json_bytes(message: Mapping[str, object]) -> bytes:
-    """Encode a JSON object, without needless spaces."""
-    return _encode(message).encode()
+    """Encode a JSON object, without needless spaces; a lone surrogate, which UTF-8 cannot have, is escaped."""
+    return _encode(message).encode(errors="backslashreplace")
 
 
 def json_line(message: Mapping[str, object]) -> bytes:

@@ -8,6 +8,7 @@ call this one by its right name). Browsers set both and pages cannot change them
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -20,6 +21,7 @@ from pushd.errors import BadRequest, Forbidden
 __all__ = ["Gate"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
 _PREFLIGHT_AGE_S = 600
 
 
@@ -62,7 +64,7 @@ class Gate:
         return host
 
     def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
-        if "*" in self._origins or origin in self._origins:
+        if origin in self._origins or ("*" in self._origins and _ORIGIN.fullmatch(origin)):
             request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
             request.setHeader(b"access-control-expose-headers", b"location, event-id, event-type, event-position")
             request.responseHeaders.addRawHeader(b"vary", b"origin")

@@ -125,6 +125,15 @@ class HTTP1(HTTPChannel):
         self.transport.write(head.encode("ascii") + body)
         self.setTimeout(_LINGER_S)
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Override: a line of the head is longer than twisted.web reads."""
+        self._respondToBadRequestAndDisconnect()
+
+    def allContentReceived(self) -> None:
+        """Override: the request is complete, unless it has been refused meanwhile."""
+        if self._discarded is None:
+            super().allContentReceived()
+
     def _discard(self, data: bytes) -> None:
         self._discarded = (self._discarded or 0) + len(data)
         if self._discarded > _LINGER_BYTES:

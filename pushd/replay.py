@@ -10,7 +10,10 @@ from pushd.errors import PushdError
 from pushd.event import Entry
 from pushd.history import History
 
-__all__ = ["Overtaken", "Replay"]
+__all__ = ["ENTRY_BYTES", "Overtaken", "Replay"]
+
+ENTRY_BYTES = 256
+"""About how much memory an entry takes, beside its data."""
 
 
 class Overtaken(PushdError):
@@ -31,7 +34,7 @@ class Replay:
         self._count = count()
         self._last = 0
         self.held_bytes = 0
-        """The size of the data of the entries that are held back."""
+        """About how much memory the entries take that are held back."""
 
     def add(self, history: History, sequence: int) -> None:
         """Read what `history` has now after `sequence`."""
@@ -41,7 +44,7 @@ class Replay:
 
     def hold(self, entry: Entry) -> None:
         """Put in an entry that was published meanwhile."""
-        self.held_bytes += len(entry.event.data)
+        self.held_bytes += _cost(entry)
         self._push(entry, None, 0)
 
     def _push(self, entry: Entry, history: History | None, last_offset: int) -> None:
@@ -49,16 +52,16 @@ class Replay:
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Leave out the channels whose names are not `wanted`."""
-        self._heap = [item for item in self._heap if wanted(item[2].channel)]
+        self._heap = [item for item in self._heap if _is_wanted(item[2], item[3], wanted)]
         heapify(self._heap)
-        self.held_bytes = sum(len(item[2].event.data) for item in self._heap if item[3] is None)
+        self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
 
     def next(self) -> Entry | None:
         """Answer the next entry, or None after the last; raise `Overtaken` if it is no longer there."""
         while self._heap:
             sequence, _, entry, history, last_offset = heappop(self._heap)
             if history is None:
-                self.held_bytes -= len(entry.event.data)
+                self.held_bytes -= _cost(entry)
             elif entry.offset < last_offset:
                 following = history.at(entry.offset + 1)
                 if following is None:
@@ -68,3 +71,14 @@ class Replay:
                 self._last = sequence
                 return entry
         return None
+
+
+def _cost(entry: Entry) -> int:
+    return len(entry.event.data) + ENTRY_BYTES
+
+
+def _is_wanted(entry: Entry, history: History | None, wanted: Callable[[str], bool]) -> bool:
+    """Tell whether what is next of a source is wanted: a held entry may be there for any channel of its event."""
+    if history is None:
+        return any(map(wanted, entry.event.channels))
+    return wanted(entry.channel)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from twisted.logger import Logger
-from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
 from pushd.errors import BadRequest, NotFound, Refused, WrongMethod
@@ -25,9 +25,11 @@ __all__ = [
     "Missing",
     "Problem",
     "answer",
+    "answer_nothing",
     "answer_problem",
     "decoded",
     "json_answer",
+    "nothing_at",
     "parameter",
     "path_of_channel",
     "path_of_event",
@@ -53,6 +55,13 @@ def answer(request: Request, body: bytes, content_type: str = "application/json"
     return body
 
 
+def answer_nothing(request: Request) -> int:
+    """Answer ``204``, which has no body and so no length of one (RFC 9110, section 8.6)."""
+    request.setResponseCode(204)
+    request.finish()
+    return NOT_DONE_YET
+
+
 def answer_problem(request: Request, refused: Refused) -> bytes:
     """Answer with a problem document (RFC 9457), and log why."""
     _log.info(
@@ -65,7 +74,9 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
     )
     if isinstance(refused, WrongMethod):
         request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
-    return answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
+    body = answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
+    request.setResponseCode(refused.status, refused.title.encode("ascii"))
+    return body
 
 
 class Answering(Resource):
@@ -78,11 +89,12 @@ class Answering(Resource):
         """Override: call the method."""
         try:
             self.admit(request)
+            if self.isLeaf and request.postpath:
+                raise nothing_at(request)
+            method, known = request.method.decode("ascii", "backslashreplace"), self.methods()
+            if method not in known:
+                raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
             result: bytes | int = super().render(request)
-        except UnsupportedMethod:
-            method, known = request.method.decode("ascii", "replace"), self.methods()
-            detail = f"{method} is not known here; known are {', '.join(known)}"
-            return answer_problem(request, WrongMethod(detail, known))
         except Refused as refused:
             return answer_problem(request, refused)
         return result
@@ -92,7 +104,8 @@ class Answering(Resource):
 
     def methods(self) -> tuple[str, ...]:
         """Answer the methods that there are."""
-        return tuple(sorted(name.removeprefix("render_") for name in dir(self) if name.startswith("render_")))
+        names = {name.removeprefix("render_") for name in dir(self) if name.startswith("render_")}
+        return tuple(sorted(names if "GET" in names else names - {"HEAD"}))
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """Override: there is nothing below, unless a subclass says so."""
@@ -113,11 +126,10 @@ class Endpoint(Answering):
         """Override: ask the gate."""
         request.grants = self.gate.admit(request)
 
-    def render_OPTIONS(self, request: Request) -> bytes:
+    def render_OPTIONS(self, request: Request) -> int:
         """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
         request.setHeader(b"allow", ", ".join(self.methods()).encode("ascii"))
-        request.setResponseCode(204)
-        return b""
+        return answer_nothing(request)
 
 
 class Problem(Resource):
@@ -141,9 +153,14 @@ class Missing(Resource):
 
     def render(self, request: Request) -> bytes:
         """Override: answer that there is nothing."""
-        path = request.path.decode("ascii", "backslashreplace")
-        hint = "; write / in the name of a channel as %2F" if path.startswith("/channels/") else ""
-        return answer_problem(request, NotFound(f"there is nothing at {path}{hint}"))
+        return answer_problem(request, nothing_at(request))
+
+
+def nothing_at(request: Request) -> NotFound:
+    """Make what says that there is nothing at the path of `request`."""
+    path = request.path.decode("ascii", "backslashreplace")
+    hint = "; write / in the name of a channel as %2F" if path.startswith("/channels/") else ""
+    return NotFound(f"there is nothing at {path}{hint}")
 
 
 def decoded(value: bytes, name: str) -> str:

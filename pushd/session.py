@@ -120,6 +120,7 @@ class Session:
     __slots__ = (
         "_abort_alarm",
         "_encode",
+        "_is_flushing",
         "_is_paused",
         "_is_unflushed",
         "_outbox",
@@ -137,12 +138,13 @@ class Session:
         self._outbox = Outbox(sessions.max_outbox_bytes)
         self._is_paused = False
         self._is_unflushed = False
+        self._is_flushing = False
         self._abort_alarm: Alarm | None = None
         self.is_closed = False
         """True once nothing more can be sent."""
         self.connection = connection
         self.is_quiet = True
-        """True if nothing was written since somebody set it; so an idle connection is told."""
+        """True if no event has come since somebody set it; an idle client is told that the connection lives."""
         self.subscription = sessions.bus.subscribe(self, grants)
         sessions.add(self)
 
@@ -154,16 +156,22 @@ class Session:
 
     def deliver(self, entry: Entry) -> None:
         """Take an event from the bus."""
+        self.is_quiet = False
         self.send(entry.frame(self._encode))
 
     def send(self, frame: bytes) -> None:
         """Write `frame`, after everything that came before it."""
         if self.is_closed:
             return
-        if not self._outbox.put(frame):
-            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
-        elif not self._is_unflushed:
+        if self._is_flushing:
+            self._outbox.put_anyway(frame)
+        elif self._outbox.put(frame):
             self._flush_later()
+        elif self._is_paused:
+            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+        else:  # much was published in this turn, but the connection takes it
+            self.connection.write(self._outbox.take())
+            self._outbox.put(frame)
 
     def _flush_later(self) -> None:
         if not self._is_unflushed and not self._is_paused:
@@ -172,16 +180,15 @@ class Session:
 
     def flush(self) -> None:
         """Write the outbox, and as much of the replay as the connection takes."""
+        self._is_unflushed = False
         while not self._is_paused and not self.is_closed:
-            self._is_unflushed = True  # what the replay sends is written here, not at the end of the turn
+            self._is_flushing = True  # what the replay sends now goes into the next write
             while self._outbox.size < _CHUNK_BYTES and self.subscription.advance():
                 pass
-            self._is_unflushed = False
-            if not self._outbox.size:
+            self._is_flushing = False
+            if self.is_closed or not self._outbox.size:
                 break
-            self.is_quiet = False
             self.connection.write(self._outbox.take())
-        self._is_unflushed = False
 
     def close(self, reason: Reason) -> None:
         """End the session: what the connection has taken is still sent, and `reason` after it."""

@@ -79,10 +79,20 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
 
     def getChild(self, path: bytes, request: AnyRequest) -> IResource:
         """Override: hide what is hidden, but ``.well-known`` (RFC 8615)."""
-        if path.startswith(b".") and path != b".well-known":
+        if not _is_file_name(path):
             return Missing()
         child: IResource = File.getChild(self, path, request)
         return child
+
+
+def _is_file_name(segment: bytes) -> bool:
+    """Tell whether a segment of a path, decoded, may be the name of a file that is served."""
+    if segment.startswith(b".") and segment != b".well-known":
+        return False
+    try:
+        return not set(segment.decode()) & {"/", "\0"}
+    except UnicodeDecodeError:
+        return False
 
 
 class _Root(Resource):

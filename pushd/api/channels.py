@@ -19,6 +19,7 @@ from pushd.resource import (
     Missing,
     Problem,
     answer,
+    answer_nothing,
     decoded,
     json_answer,
     parameter,
@@ -106,11 +107,10 @@ class _Channel(_Branch):
         """Publish."""
         return publish_one(request, self._bus, self._name, self._max_event_bytes)
 
-    def render_DELETE(self, request: Request) -> bytes:
+    def render_DELETE(self, request: Request) -> int:
         """Forget the history and close the subscribers."""
         self._bus.delete(self._name, request.grants)
-        request.setResponseCode(204)
-        return b""
+        return answer_nothing(request)
 
 
 class _History(_Branch):

@@ -136,7 +136,9 @@ class _Waiting:
 
     def close(self, reason: Reason) -> None:
         """Learn that there will be no event."""
-        if self._end():
+        if self._entries:
+            self._answer()
+        elif self._end():
             refused = NotFound if reason.cause is Cause.DELETED else Unavailable
             self._request.write(answer_problem(self._request, refused(reason.text)))
             self._request.finish()

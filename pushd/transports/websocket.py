@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 
@@ -25,6 +27,8 @@ __all__ = ["WebSocket"]
 
 _MESSAGE_OVERHEAD_BYTES = 4096
 """How much longer than its data a JSON message may be, beside what base64 adds."""
+
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 _log = Logger()
 
@@ -52,9 +56,8 @@ class WebSocket(Endpoint):
         patterns = subscribed_patterns(request) if is_raw or b"channel" in request.args else []
         since = since_of(request, "latest")
         connection = request.connection
-        if not _wants_upgrade(request) or not isinstance(connection, HTTP1):
-            request.setHeader(b"upgrade", b"websocket")
-            raise UpgradeNeeded("wanted a WebSocket handshake (RFC 6455, section 4.1): Upgrade: websocket")
+        _check_handshake(request)
+        assert isinstance(connection, HTTP1)
         max_bytes = self._max_event_bytes
         websocket = new_connection(
             self._factory,
@@ -82,9 +85,25 @@ def _format(request: Request) -> str:
     return text
 
 
-def _wants_upgrade(request: Request) -> bool:
-    values = request.requestHeaders.getRawHeaders(b"upgrade", [])
-    return any(token.strip().lower() == b"websocket" for value in values for token in value.split(b","))
+def _check_handshake(request: Request) -> None:
+    """Raise `UpgradeNeeded` or `BadRequest` if the request is no handshake (RFC 6455, section 4.2.1)."""
+    if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
+        request.setHeader(b"upgrade", b"websocket")
+        raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
+    versions = request.requestHeaders.getRawHeaders(b"sec-websocket-version", [])
+    if list(versions) != [b"13"]:
+        request.setHeader(b"sec-websocket-version", b"13")
+        raise UpgradeNeeded("wanted Sec-WebSocket-Version: 13", "Sec-WebSocket-Version")
+    keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key", [])
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        raise BadRequest("wanted Sec-WebSocket-Key once, 16 bytes in base64", "Sec-WebSocket-Key")
+    if request.clientproto != b"HTTP/1.1":
+        raise BadRequest("wanted a WebSocket handshake over HTTP/1.1")
+
+
+def _has_token(request: Request, header: bytes, token: bytes) -> bool:
+    values = request.requestHeaders.getRawHeaders(header, [])
+    return any(one.strip().lower() == token for value in values for one in value.split(b","))
 
 
 def _head(request: Request) -> bytes:

@@ -1,0 +1,176 @@
+"""What the tests of the core are made of: a bus whose clock they turn, subscribers that write down events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from twisted.internet.task import Clock
+
+from pushd.access import EVERYTHING, Grants
+from pushd.bus import Bus, Published, Subscriber, Subscription
+from pushd.channels import Pattern
+from pushd.event import Draft, Entry, Event
+from pushd.eventlog import EventLog, Page, Start
+from pushd.reasons import Cause, Reason
+
+__all__ = [
+    "EPOCH",
+    "Client",
+    "Kept",
+    "Rig",
+    "catch_up",
+    "datas",
+    "draft",
+    "entry",
+    "offsets",
+    "patterns",
+]
+
+EPOCH = "0123456789"
+"""The epoch of every log in the tests."""
+
+STARTED = 1_700_000_000.0
+"""The time of day, in seconds since 1970, when the clock of a rig stands at 0."""
+
+
+@dataclass
+class Kept:
+    """How much a channel keeps."""
+
+    history_size: int = 100
+    """How many events."""
+
+    history_age_s: float = 3600.0
+    """For how long, in seconds."""
+
+
+def patterns(*texts: str) -> list[Pattern]:
+    """Parse several patterns."""
+    return [Pattern.parse(text) for text in texts]
+
+
+def draft(*channels: str, data: bytes = b"x", type: str | None = None, id: str | None = None) -> Draft:
+    """Make a checked draft for `channels`."""
+    return Draft.checked(channels, data, type=type, id=id)
+
+
+def entry(sequence: int, offset: int | None = None, *, channel: str = "a", data: bytes = b"x") -> Entry:
+    """Make an entry at `sequence` of the log; its offset is the same if not given."""
+    event = Event(f"{EPOCH}-{sequence}", (channel,), data, True, None, STARTED, sequence)
+    return Entry(event, channel, sequence if offset is None else offset, 3600.0)
+
+
+def datas(entries: list[Entry]) -> list[bytes]:
+    """Answer the data of each entry."""
+    return [entry.event.data for entry in entries]
+
+
+def offsets(entries: list[Entry]) -> list[int]:
+    """Answer the offset of each entry."""
+    return [entry.offset for entry in entries]
+
+
+@dataclass(eq=False)
+class Client:
+    """A subscriber that writes down what it gets; `acts` and `at_close` are called then and may raise."""
+
+    entries: list[Entry] = field(default_factory=list)
+    """What was delivered."""
+
+    reasons: list[Reason] = field(default_factory=list)
+    """Why it was closed, each time."""
+
+    acts: Callable[[Entry], None] = lambda entry: None
+    """What it does within `deliver`."""
+
+    at_close: Callable[[Reason], None] = lambda reason: None
+    """What it does within `close`."""
+
+    def deliver(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.acts(entry)
+
+    def close(self, reason: Reason) -> None:
+        self.reasons.append(reason)
+        self.at_close(reason)
+
+    @property
+    def datas(self) -> list[bytes]:
+        """The data of everything that was delivered."""
+        return datas(self.entries)
+
+    @property
+    def causes(self) -> list[Cause]:
+        """The causes of its ends."""
+        return [reason.cause for reason in self.reasons]
+
+
+class Rig:
+    """A bus over a log whose clock the test turns."""
+
+    def __init__(
+        self,
+        *,
+        kept: dict[str, Kept] | None = None,
+        default: Kept | None = None,
+        seconds: Callable[[], float] | None = None,
+        max_channels: int = 1000,
+        max_subscribed: int = 100,
+        max_held_bytes: int = 1000,
+    ) -> None:
+        """Begin; `kept` are the settings of channels by name, `default` those of all others."""
+        self.clock = Clock()
+        self.failed: list[tuple[Subscriber, Exception]] = []
+        by_name, otherwise = kept or {}, default or Kept()
+        self.log: EventLog[Subscription] = EventLog(
+            epoch=EPOCH,
+            settings=lambda name: by_name.get(name, otherwise),
+            now=lambda: STARTED + self.clock.seconds(),
+            seconds=seconds or self.clock.seconds,
+            max_channels=max_channels,
+        )
+        self.bus = Bus(
+            self.log,
+            max_subscribed=max_subscribed,
+            max_held_bytes=max_held_bytes,
+            failed=lambda subscriber, error: self.failed.append((subscriber, error)),
+        )
+
+    def publish(self, *channels: str, data: bytes = b"x", id: str | None = None) -> Published:
+        """Publish `data` with every right."""
+        return self.bus.publish(draft(*channels, data=data, id=id), EVERYTHING)
+
+    def publish_each(self, channel: str, *each: bytes) -> list[Published]:
+        """Publish several events to one channel."""
+        return [self.publish(channel, data=data) for data in each]
+
+    def subscribe(
+        self, *texts: str, since: str = "latest", client: Client | None = None, grants: Grants = EVERYTHING
+    ) -> tuple[Client, Subscription, Start]:
+        """Subscribe a client to `texts`; what is replayed waits for `advance`."""
+        client = client or Client()
+        subscription = self.bus.subscribe(client, grants)
+        return client, subscription, subscription.add(patterns(*texts), since)
+
+    def caught_up(self, *texts: str, since: str) -> tuple[Client, Start]:
+        """Subscribe a client to `texts` and replay everything to it."""
+        client, subscription, start = self.subscribe(*texts, since=since)
+        catch_up(subscription)
+        return client, start
+
+    def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> Page:
+        """Read a page with every right."""
+        return self.bus.read(patterns(*texts), since, limit, EVERYTHING)
+
+    def retained(self, *texts: str) -> list[bytes]:
+        """Answer the data of everything that is kept."""
+        return datas(self.read(*texts).entries)
+
+
+def catch_up(subscription: Subscription) -> int:
+    """Replay everything; answer how many events that may have delivered at most."""
+    count = 0
+    while subscription.advance():
+        count += 1
+    return count

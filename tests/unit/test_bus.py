@@ -1,0 +1,819 @@
+"""The bus: publish, subscribe, replay-then-live, and what failing or slow subscribers do to others: nothing."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.access import EVERYTHING, Grants
+from pushd.bus import Published, Subscription
+from pushd.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
+from pushd.event import Entry
+from pushd.reasons import Cause, Reason
+from pushd.replay import ENTRY_BYTES
+from tests.builders import EPOCH, Client, Kept, Rig, catch_up, datas, draft, offsets, patterns
+
+BEGINNING = f"{EPOCH}-0"
+NOTHING = Grants(publish=False, subscribe=False)
+
+
+def fail(*_: object) -> None:
+    """What a faulty subscriber does."""
+    raise ZeroDivisionError("a fault")
+
+
+def done(result: object) -> None:
+    """Let a lambda do something and answer nothing."""
+
+
+class BusCase(SynchronousTestCase):
+    """A bus whose channels called ``short`` keep 2 events, and ``none...`` nothing."""
+
+    def setUp(self) -> None:
+        self.rig = self.make_rig()
+
+    def make_rig(self, max_channels: int = 1000) -> Rig:
+        kept = {"short": Kept(2), **{name: Kept(0) for name in ("none", "none1", "none2")}}
+        return Rig(kept=kept, max_channels=max_channels)
+
+    def tearDown(self) -> None:
+        """Hold against every test: whatever happened, the counts agree with what is there."""
+        subscribed = {one for channel in self.rig.log._channels.values() for one in channel.subscribed}
+        self.assertLessEqual(len(subscribed), self.rig.bus.subscribers)
+        self.assertFalse(self.rig.bus._undelivered)
+        self.assertFalse(self.rig.bus.is_delivering)
+
+    def assertEnded(self, client: Client, *causes: Cause) -> None:
+        self.assertEqual(client.causes, list(causes))
+
+    def assertLive(self, client: Client) -> None:
+        self.assertEqual(client.reasons, [])
+
+    def assertNoSubscriptionLeft(self) -> None:
+        bus, log = self.rig.bus, self.rig.log
+        self.assertEqual((bus.subscribers, len(bus._patterns), bus._patterns._root.children), (0, 0, {}))
+        self.assertEqual([name for name in log._channels if log._channels[name].subscribed], [])
+
+
+class PublishTests(BusCase):
+    def test_a_publisher_is_told_the_id_the_offset_and_how_many_got_it(self) -> None:
+        self.rig.subscribe("a")
+        self.rig.subscribe("*")
+        self.rig.subscribe("b")
+        self.assertEqual(self.rig.publish("a"), Published(f"{EPOCH}-1", "a", 1, 2))
+        self.assertEqual(self.rig.publish("b", "a", id="given"), Published("given", "b", 1, 3))
+
+    def test_every_subscriber_gets_every_event_in_the_order_of_the_offsets(self) -> None:
+        clients = [self.rig.subscribe(text)[0] for text in ("a", "*", "**", "a")]
+        self.rig.publish_each("a", b"1", b"2", b"3")
+        for client in clients:
+            self.assertEqual((client.datas, offsets(client.entries)), ([b"1", b"2", b"3"], [1, 2, 3]))
+
+    def test_nobody_gets_what_they_did_not_subscribe_to(self) -> None:
+        client, _, _ = self.rig.subscribe("a", "b/*")
+        for channel in ("b", "c", "b/c/d", "a/b"):
+            self.rig.publish(channel)
+        self.assertEqual(client.entries, [])
+
+    def test_a_channel_that_keeps_nothing_is_delivered_all_the_same(self) -> None:
+        client, _, _ = self.rig.subscribe("none")
+        self.rig.publish_each("none", b"1", b"2")
+        self.assertEqual((client.datas, offsets(client.entries)), ([b"1", b"2"], [1, 2]))
+
+    def test_who_matches_in_several_ways_gets_an_event_once(self) -> None:
+        client, _, _ = self.rig.subscribe("a", "*", "**", "**/a")
+        self.assertEqual(self.rig.publish("a").subscribers, 1)
+        self.assertEqual(client.datas, [b"x"])
+
+    def test_an_event_of_several_channels_comes_once_to_each_subscriber(self) -> None:
+        both, _, _ = self.rig.subscribe("a", "b")
+        one, _, _ = self.rig.subscribe("b")
+        every, _, _ = self.rig.subscribe("**")
+        self.assertEqual(self.rig.publish("a", "b", "c").subscribers, 3)
+        self.assertEqual([entry.channel for entry in both.entries + one.entries + every.entries], list("aba"))
+
+    def test_an_event_of_several_channels_is_kept_in_each(self) -> None:
+        self.rig.publish("a", "short", "none", data=b"1")
+        for channel, wanted in (("a", [b"1"]), ("short", [b"1"]), ("none", [])):
+            self.assertEqual(self.rig.retained(channel), wanted)
+
+    def test_without_the_right_nothing_is_published(self) -> None:
+        client, _, _ = self.rig.subscribe("a")
+        self.assertRaises(Forbidden, self.rig.bus.publish, draft("a"), NOTHING)
+        self.assertRaises(Forbidden, self.rig.bus.publish, draft("a"), Grants(publish=False, subscribe=True))
+        self.assertEqual((client.entries, self.rig.log.position), ([], BEGINNING))
+
+    def test_a_retry_with_the_same_id_is_a_success_that_changes_nothing(self) -> None:
+        client, _, _ = self.rig.subscribe("a")
+        first = self.rig.publish("a", data=b"1", id="given")
+        again = self.rig.publish("a", data=b"2", id="given")
+        self.assertEqual(again, Published(first.id, first.channel, first.offset, 0))
+        self.assertEqual((client.datas, self.rig.retained("a")), ([b"1"], [b"1"]))
+        self.assertEqual(self.rig.publish("a").offset, 2)
+
+    def test_a_retry_of_an_event_of_several_channels_is_the_same_in_any_order(self) -> None:
+        self.rig.publish("a", "b", id="given")
+        self.assertEqual(self.rig.publish("b", "a", id="given"), Published("given", "a", 1, 0))
+
+    def test_an_id_of_another_channel_is_a_conflict_and_nothing_has_changed(self) -> None:
+        client, _, _ = self.rig.subscribe("**")
+        self.rig.publish("a", data=b"1", id="given")
+        for channels in (("b",), ("a", "b")):
+            self.assertRaises(Conflict, self.rig.publish, *channels, id="given")
+        self.assertEqual((client.datas, self.rig.log.position), ([b"1"], f"{EPOCH}-1"))
+        self.assertNotIn("b", list(self.rig.log.names()))
+
+    def test_an_id_that_is_no_longer_kept_may_be_used_again_anywhere(self) -> None:
+        self.rig.publish("short", data=b"1", id="given")
+        self.rig.publish_each("short", b"2", b"3")
+        self.assertEqual(self.rig.publish("a", id="given"), Published("given", "a", 1, 0))
+
+    def test_over_the_limit_of_channels_nothing_is_published(self) -> None:
+        self.rig = self.make_rig(max_channels=2)
+        client, _, _ = self.rig.subscribe("**")
+        self.rig.publish("a")
+        self.rig.publish("b")
+        self.assertRaises(Unavailable, self.rig.publish, "c")
+        self.assertRaises(Unavailable, self.rig.publish, "a", "c")
+        self.assertEqual((len(client.entries), self.rig.log.position), (2, f"{EPOCH}-2"))
+        self.assertEqual(self.rig.publish("a").offset, 2)
+
+    def test_a_subscribed_channel_is_never_given_up(self) -> None:
+        self.rig = self.make_rig(max_channels=2)
+        client, _, _ = self.rig.subscribe("none1")
+        self.rig.publish("none1")
+        self.rig.publish("none2")
+        self.rig.publish("a")
+        self.rig.publish("none1")
+        self.assertEqual(offsets(client.entries), [1, 2])
+
+    def test_who_subscribed_by_pattern_gets_a_channel_that_was_given_up_and_came_back(self) -> None:
+        self.rig = self.make_rig(max_channels=1)
+        client, _, _ = self.rig.subscribe("**")
+        for channel in ("none1", "none2", "none1"):
+            self.rig.publish(channel)
+        self.assertEqual([entry.channel for entry in client.entries], ["none1", "none2", "none1"])
+        self.assertGreater(client.entries[2].offset, client.entries[0].offset)
+
+
+class SubscribeTests(BusCase):
+    def test_from_latest_comes_what_is_published_from_now_on(self) -> None:
+        self.rig.publish("a", data=b"1")
+        client, subscription, start = self.rig.subscribe("a", since="latest")
+        self.assertFalse(subscription.is_replaying)
+        self.rig.publish("a", data=b"2")
+        self.assertEqual((client.datas, start.position, start.recovered), ([b"2"], f"{EPOCH}-1", True))
+
+    def test_from_earliest_comes_everything_that_is_kept(self) -> None:
+        self.rig.publish_each("short", b"1", b"2", b"3")
+        client, start = self.rig.caught_up("short", since="earliest")
+        self.rig.publish("short", data=b"4")
+        self.assertEqual((client.datas, start.recovered), ([b"2", b"3", b"4"], True))
+
+    def test_from_an_id_comes_everything_since(self) -> None:
+        ids = [published.id for published in self.rig.publish_each("a", b"1", b"2", b"3")]
+        for place, since in enumerate([BEGINNING, *ids]):
+            client, start = self.rig.caught_up("a", since=since)
+            self.assertEqual((client.datas, start.recovered), ([b"1", b"2", b"3"][place:], True))
+            self.assertEqual(start.position, since)
+
+    def test_from_an_expired_id_comes_what_is_left_and_it_is_said(self) -> None:
+        self.rig.publish_each("short", b"1", b"2", b"3")
+        client, start = self.rig.caught_up("short", since=BEGINNING)
+        self.assertEqual((client.datas, start.recovered), ([b"2", b"3"], False))
+
+    def test_from_an_unknown_id_comes_everything_and_it_is_said(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        for since in ("no such id", "abcdefghij-1", f"{EPOCH}-3"):
+            client, start = self.rig.caught_up("a", "**", since=since)
+            self.assertEqual((client.datas, start.recovered), ([b"1", b"2"], False))
+
+    def test_the_position_of_the_start_is_one_to_go_on_from(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        for since in ("latest", "earliest", "no such id", f"{EPOCH}-1"):
+            client, start = self.rig.caught_up("a", "*", since=since)
+            again, restart = self.rig.caught_up("a", "*", since=start.position)
+            self.assertEqual((again.datas, restart.recovered), (client.datas, True), since)
+
+    def test_a_pattern_is_replayed_in_the_order_of_the_log(self) -> None:
+        for number, channel in enumerate("abacba"):
+            self.rig.publish(channel, data=b"%d" % number)
+        client, _ = self.rig.caught_up("*", since="earliest")
+        self.assertEqual(client.datas, [b"0", b"1", b"2", b"3", b"4", b"5"])
+
+    def test_what_is_published_during_the_replay_comes_after_it_once(self) -> None:
+        self.rig.publish_each("a", b"1", b"2", b"3")
+        client, subscription, _ = self.rig.subscribe("a", "*", since="earliest")
+        subscription.advance()
+        self.rig.publish("a", data=b"4")
+        self.rig.publish("b", "a", data=b"5")
+        self.assertEqual(client.datas, [b"1"])
+        catch_up(subscription)
+        self.rig.publish("a", data=b"6")
+        self.assertEqual(client.datas, [b"1", b"2", b"3", b"4", b"5", b"6"])
+
+    def test_what_is_published_between_the_last_advances_comes_in_order(self) -> None:
+        self.rig.publish("a", data=b"1")
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        self.assertTrue(subscription.advance())
+        self.rig.publish("a", data=b"2")
+        self.assertEqual((client.datas, subscription.is_replaying), ([b"1"], True))
+        self.assertTrue(subscription.advance())
+        self.assertFalse(subscription.advance())
+        self.assertEqual((client.datas, subscription.is_replaying), ([b"1", b"2"], False))
+        self.assertFalse(subscription.advance())
+
+    def test_several_at_once_are_one_subscription(self) -> None:
+        client, subscription, _ = self.rig.subscribe("a", "b/*", "a")
+        self.assertEqual((len(subscription), self.rig.bus.subscribers), (2, 1))
+        self.rig.publish("a", "b/c")
+        self.assertEqual(len(client.entries), 1)
+
+    def test_more_may_be_added_to_a_live_subscription(self) -> None:
+        self.rig.publish("b", data=b"1")
+        client, subscription, _ = self.rig.subscribe("a")
+        start = subscription.add(patterns("b"), "earliest")
+        self.rig.publish("a", data=b"2")
+        self.rig.publish("b", data=b"3")
+        catch_up(subscription)
+        self.assertEqual((client.datas, start.recovered), ([b"1", b"2", b"3"], True))
+
+    def test_more_may_be_added_during_a_replay(self) -> None:
+        for number, channel in enumerate("abab"):
+            self.rig.publish(channel, data=b"%d" % number)
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        subscription.add(patterns("b"), "earliest")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"0", b"1", b"2", b"3"])
+
+    def test_adding_from_latest_during_a_replay_does_not_end_it(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        subscription.add(patterns("b"), "latest")
+        self.rig.publish("b", data=b"3")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"1", b"2", b"3"])
+
+    def test_two_channels_from_different_positions_lose_nothing(self) -> None:
+        ids = [self.rig.publish(channel, data=b"%d" % n).id for n, channel in enumerate("abab")]
+        client, subscription, _ = self.rig.subscribe("a", since=ids[0])
+        subscription.add(patterns("b"), BEGINNING)
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"1", b"2", b"3"])
+
+    def test_unsubscribed_nothing_of_it_comes_any_more(self) -> None:
+        client, subscription, _ = self.rig.subscribe("a", "b/*", "c")
+        self.assertTrue(subscription.remove("a"))
+        self.assertTrue(subscription.remove("b/*"))
+        for channel in ("a", "b/c", "c"):
+            self.rig.publish(channel, data=channel.encode())
+        self.assertEqual((client.datas, len(subscription)), ([b"c"], 1))
+        self.assertFalse(subscription.remove("a"))
+        self.assertFalse(subscription.remove("no such channel"))
+
+    def test_unsubscribed_from_one_of_two_ways_it_still_comes(self) -> None:
+        for kept, removed in (("a", "*"), ("*", "a"), ("*", "**/*"), ("**/*", "*"), ("**", "**/**")):
+            client, subscription, _ = self.rig.subscribe(kept, removed)
+            subscription.remove(removed)
+            self.rig.publish("a")
+            self.assertEqual(len(client.entries), 1, (kept, removed))
+            subscription.close()
+        self.assertNoSubscriptionLeft()
+
+    def test_subscribed_again_it_comes_again(self) -> None:
+        for text in ("a", "*"):
+            client, subscription, _ = self.rig.subscribe(text)
+            self.rig.publish("a")
+            subscription.remove(text)
+            self.rig.publish("a")
+            subscription.add(patterns(text), "latest")
+            self.rig.publish("a")
+            self.assertEqual(len(client.entries), 2)
+
+    def test_after_close_nothing_comes_and_close_may_be_called_again(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        subscription.advance()
+        subscription.close()
+        self.assertFalse(subscription.advance())
+        self.rig.publish("a")
+        subscription.close()
+        self.assertEqual((client.datas, client.reasons, self.rig.bus.subscribers), ([b"1"], [], 0))
+
+    def test_over_max_subscribed_nothing_is_added(self) -> None:
+        rig = self.rig = Rig(max_subscribed=3)
+        client, subscription, _ = rig.subscribe("a", "*/b")
+        self.assertRaises(BadRequest, subscription.add, patterns("c", "d"), "earliest")
+        self.assertEqual((len(subscription), list(rig.log.names())), (2, ["a"]))
+        self.assertFalse(subscription.is_replaying)
+        rig.publish("c")
+        self.assertEqual(client.entries, [])
+        subscription.add(patterns("a", "*/b", "c"), "latest")
+        self.assertEqual(len(subscription), 3)
+
+    def test_without_the_right_nothing_is_added(self) -> None:
+        client = Client()
+        subscription = self.rig.bus.subscribe(client, Grants(publish=True, subscribe=False))
+        self.assertRaises(Forbidden, subscription.add, patterns("a"), "earliest")
+        self.rig.publish("a")
+        self.assertEqual((client.entries, len(subscription)), ([], 0))
+
+    def test_over_the_limit_of_channels_nothing_is_added(self) -> None:
+        self.rig = self.make_rig(max_channels=2)
+        self.rig.publish("a")
+        client, subscription, _ = self.rig.subscribe()
+        self.assertRaises(Unavailable, subscription.add, patterns("b", "c", "*"), "earliest")
+        self.assertEqual((len(subscription), len(self.rig.log)), (0, 1))
+        self.rig.publish("b")
+        self.assertEqual(client.entries, [])
+
+    def test_patterns_do_not_count_against_the_limit_of_channels(self) -> None:
+        self.rig = self.make_rig(max_channels=1)
+        client, _, _ = self.rig.subscribe("b/*", "*", "**")
+        self.rig.publish("a")
+        self.assertEqual(len(client.entries), 1)
+
+
+class SlowSubscriberTests(BusCase):
+    def test_a_replay_that_the_history_overtakes_ends_as_too_slow(self) -> None:
+        self.rig.publish_each("short", b"1", b"2")
+        client, subscription, _ = self.rig.subscribe("short", since="earliest")
+        self.rig.publish_each("short", b"3", b"4")
+        self.assertFalse(subscription.advance())
+        self.assertEnded(client, Cause.TOO_SLOW)
+        self.assertEqual((client.entries, self.rig.bus.subscribers), ([], 0))
+
+    def test_the_last_id_of_who_was_too_slow_is_one_to_resume_from(self) -> None:
+        self.rig.publish_each("short", b"1", b"2")
+        client, subscription, _ = self.rig.subscribe("short", since="earliest")
+        subscription.advance()
+        self.rig.publish_each("short", b"3")
+        catch_up(subscription)
+        self.rig.publish_each("short", b"4")
+        again, start = self.rig.caught_up("short", since=client.entries[-1].event.id)
+        self.assertEqual((client.datas + again.datas)[-1], b"4")
+        self.assertTrue(start.recovered)
+
+    def test_a_replay_is_overtaken_by_expiry_as_well(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        self.rig.clock.advance(3600)
+        self.rig.log.expire()
+        catch_up(subscription)
+        self.assertEnded(client, Cause.TOO_SLOW)
+
+    def test_up_to_the_limit_bytes_are_held_and_beyond_it_the_subscription_ends(self) -> None:
+        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES)
+        for more, causes in ((b"", []), (b"x", [Cause.TOO_SLOW])):
+            client, subscription, _ = self.rig.subscribe("a", since="earliest")
+            self.rig.publish_each("a", b"12345", b"12345", *([more] if more else []))
+            self.assertEqual(client.causes, causes)
+            catch_up(subscription)
+            self.assertEqual(len(client.entries) > 0, not causes)
+            subscription.close()
+
+    def test_what_was_replayed_no_longer_counts_as_held(self) -> None:
+        self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        for _ in range(5):
+            self.rig.publish("a", data=b"1234567890")
+            subscription.advance()
+        self.assertLive(client)
+        self.assertEqual(len(client.entries), 5)
+
+    def test_a_slow_subscriber_does_not_end_or_delay_another(self) -> None:
+        self.rig = Rig(max_held_bytes=0)
+        before, _, _ = self.rig.subscribe("a")
+        slow, _, _ = self.rig.subscribe("a", since="earliest")
+        after, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a")
+        self.assertEnded(slow, Cause.TOO_SLOW)
+        self.assertEqual((len(before.entries), len(slow.entries), len(after.entries)), (1, 0, 1))
+
+    def test_what_comes_live_is_never_held(self) -> None:
+        self.rig = Rig(max_held_bytes=0)
+        client, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a", data=b"x" * 1000)
+        self.assertEqual(len(client.entries), 1)
+
+
+class IsolationTests(BusCase):
+    def test_who_raises_is_dropped_and_counted_and_the_others_get_the_event(self) -> None:
+        before, _, _ = self.rig.subscribe("a")
+        faulty, _, _ = self.rig.subscribe("a", client=Client(acts=fail))
+        after, _, _ = self.rig.subscribe("*")
+        self.assertEqual(self.rig.publish("a").subscribers, 3)
+        self.rig.publish("a")
+        self.assertEqual([len(one.entries) for one in (before, faulty, after)], [2, 1, 2])
+        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEqual((self.rig.bus.failures, self.rig.bus.subscribers), (1, 2))
+        ((subscriber, error),) = self.rig.failed
+        self.assertIs(subscriber, faulty)
+        self.assertIsInstance(error, ZeroDivisionError)
+
+    def test_who_raises_in_close_too_does_no_harm(self) -> None:
+        self.rig.subscribe("a", client=Client(acts=fail, at_close=fail))
+        after, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a")
+        self.assertEqual((len(after.entries), self.rig.bus.subscribers, len(self.rig.failed)), (1, 1, 2))
+        self.assertEqual(self.rig.bus.failures, 1)
+
+    def test_who_raises_during_the_replay_is_dropped(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        faulty, subscription, _ = self.rig.subscribe("a", since="earliest", client=Client(acts=fail))
+        self.assertFalse(subscription.advance())
+        self.assertFalse(subscription.advance())
+        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEqual((faulty.datas, self.rig.bus.failures), ([b"1"], 1))
+        self.assertNoSubscriptionLeft()
+
+    def test_who_raises_in_close_when_a_channel_is_deleted_does_not_save_the_others(self) -> None:
+        faulty, _, _ = self.rig.subscribe("a", client=Client(at_close=fail))
+        other, _, _ = self.rig.subscribe("a")
+        self.rig.bus.delete("a", EVERYTHING)
+        self.assertEnded(faulty, Cause.DELETED)
+        self.assertEnded(other, Cause.DELETED)
+        self.assertEqual(len(self.rig.failed), 1)
+        self.assertNoSubscriptionLeft()
+
+    def test_whatever_patterns_it_has_a_failing_subscriber_does_not_stop_the_others(self) -> None:
+        """Patterns that share a way through the tree: they must not trip over each other as they leave."""
+        texts = ("*", "**/*", "**.*", "**", "**/**", "a/**", "a/**/**", "**/a", "a")
+        faulty, _, _ = self.rig.subscribe(*texts, client=Client(acts=fail))
+        other, _, _ = self.rig.subscribe("**")
+        self.rig.publish("a")
+        self.rig.publish("a")
+        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEqual((len(faulty.entries), len(other.entries)), (1, 2))
+        self.assertEqual(self.rig.bus.subscribers, 1)
+
+
+class ReentryTests(BusCase):
+    """A subscriber that does something with the bus from within `deliver`."""
+
+    def acting_once(self, act: object) -> Client:
+        """Make a client that calls `act` with its first event."""
+        client = Client()
+
+        def acts(entry: Entry) -> None:
+            client.acts = lambda entry: None
+            assert callable(act)
+            act(entry)
+
+        client.acts = acts
+        return client
+
+    def test_what_is_published_within_deliver_comes_to_all_after_the_event_at_hand(self) -> None:
+        relay, _, _ = self.rig.subscribe(
+            "a", client=self.acting_once(lambda _: self.rig.publish_each("a", b"2", b"3"))
+        )
+        others = [self.rig.subscribe(text)[0] for text in ("a", "*")]
+        self.rig.publish("a", data=b"1")
+        for client in (relay, *others):
+            self.assertEqual((client.datas, offsets(client.entries)), ([b"1", b"2", b"3"], [1, 2, 3]))
+
+    def test_who_publishes_within_deliver_is_told_how_many_will_get_it(self) -> None:
+        told: list[Published] = []
+        self.rig.subscribe("a", client=self.acting_once(lambda _: told.append(self.rig.publish("b"))))
+        self.rig.subscribe("b")
+        self.rig.publish("a")
+        self.assertEqual(told, [Published(f"{EPOCH}-2", "b", 1, 1)])
+
+    def test_who_raises_after_publishing_within_deliver_does_not_take_it_back(self) -> None:
+        def publish_and_fail(entry: Entry) -> None:
+            self.rig.publish("a", data=b"2")
+            fail()
+
+        faulty, _, _ = self.rig.subscribe("a", client=self.acting_once(publish_and_fail))
+        other, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a", data=b"1")
+        self.assertEqual((faulty.datas, other.datas), ([b"1"], [b"1", b"2"]))
+
+    def test_who_subscribes_within_deliver_is_dropped_as_a_fault(self) -> None:
+        client = Client()
+        _, subscription, _ = self.rig.subscribe("a", client=client)
+        client.acts = lambda entry: subscription.add(patterns("b"), "latest")
+        other, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a", data=b"1")
+        self.assertEqual(([type(error) for _, error in self.rig.failed], other.datas), ([AssertionError], [b"1"]))
+        self.assertEnded(client, Cause.FAILED)
+
+    def test_who_closes_within_deliver_gets_nothing_more(self) -> None:
+        client = Client()
+        _, subscription, _ = self.rig.subscribe("a", client=client)
+
+        def publish_and_close(entry: Entry) -> None:
+            self.rig.publish("a", data=b"2")
+            subscription.close()
+
+        client.acts = publish_and_close
+        self.rig.publish("a", data=b"1")
+        self.assertEqual((client.datas, client.reasons), ([b"1"], []))
+        self.assertNoSubscriptionLeft()
+
+    def test_who_ends_another_within_deliver_keeps_the_event_at_hand_from_it(self) -> None:
+        first = Client()
+        self.rig.subscribe("a", client=first)
+        second, subscription, _ = self.rig.subscribe("a")
+        third, _, _ = self.rig.subscribe("a")
+        first.acts = lambda _: subscription.close()
+        self.rig.publish("a")
+        self.assertEqual([len(one.entries) for one in (first, second, third)], [1, 0, 1])
+
+    def test_who_unsubscribes_within_deliver_gets_what_comes_on_its_other_channels(self) -> None:
+        client = Client()
+        _, subscription, _ = self.rig.subscribe("a", "b", client=client)
+        client.acts = lambda _: done(subscription.remove("a"))
+        for channel in "aabb":
+            self.rig.publish(channel, data=channel.encode())
+        self.assertEqual(client.datas, [b"a", b"b", b"b"])
+
+    def test_who_unsubscribes_within_deliver_gets_nothing_of_it_from_the_queue(self) -> None:
+        client = Client()
+        _, subscription, _ = self.rig.subscribe("a", "b", client=client)
+
+        def publish_and_unsubscribe(entry: Entry) -> None:
+            client.acts = lambda entry: None
+            self.rig.publish("a", data=b"2")
+            self.rig.publish("b", data=b"3")
+            subscription.remove("a")
+
+        client.acts = publish_and_unsubscribe
+        self.rig.publish("a", data=b"1")
+        self.assertEqual(client.datas, [b"1", b"3"])
+
+    def test_who_deletes_the_channel_within_deliver_ends_all_its_subscribers(self) -> None:
+        first, _, _ = self.rig.subscribe(
+            "a", client=self.acting_once(lambda _: self.rig.bus.delete("a", EVERYTHING))
+        )
+        second, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a")
+        self.assertEnded(first, Cause.DELETED)
+        self.assertEnded(second, Cause.DELETED)
+        self.assertEqual((len(first.entries), len(second.entries)), (1, 0))
+
+    def test_who_publishes_during_its_replay_gets_it_at_the_end(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        client = self.acting_once(lambda _: self.rig.publish("a", data=b"3"))
+        _, subscription, _ = self.rig.subscribe("a", since="earliest", client=client)
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"1", b"2", b"3"])
+
+    def test_who_publishes_in_close_reaches_the_others(self) -> None:
+        self.rig.subscribe(
+            "a", client=Client(acts=fail, at_close=lambda _: done(self.rig.publish("a", data=b"bye")))
+        )
+        other, _, _ = self.rig.subscribe("a")
+        self.rig.publish("a", data=b"1")
+        self.assertEqual(other.datas, [b"1", b"bye"])
+
+    def test_who_subscribes_anew_in_close_is_subscribed(self) -> None:
+        client = Client()
+        client.at_close = lambda _: done(self.rig.subscribe("a", client=client))
+        self.rig.subscribe("a", client=client)
+        self.rig.bus.delete("a", EVERYTHING)
+        self.rig.publish("a")
+        self.assertEqual((client.causes, len(client.entries)), ([Cause.DELETED], 1))
+
+    def test_who_has_ended_is_not_ended_again(self) -> None:
+        """Two subscriptions of one connection: the end of one closes the other."""
+        second = Client()
+        first = Client(at_close=lambda _: subscription.close())
+        self.rig.subscribe("a", client=first)
+        _, subscription, _ = self.rig.subscribe("a", client=second)
+        self.rig.bus.delete("a", EVERYTHING)
+        self.assertEnded(first, Cause.DELETED)
+        self.assertEnded(second)
+
+    def test_a_fault_after_the_end_of_the_subscription_is_counted_but_not_an_end_again(self) -> None:
+        client = Client()
+        _, subscription, _ = self.rig.subscribe("a", client=client)
+
+        def close_and_fail(entry: Entry) -> None:
+            subscription.close()
+            fail()
+
+        client.acts = close_and_fail
+        self.rig.publish("a")
+        self.assertEqual(len(self.rig.failed), 1)
+        self.assertEnded(client)
+
+
+class DeleteTests(BusCase):
+    def test_the_history_is_forgotten_and_who_subscribed_by_name_is_told(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        by_name, _, _ = self.rig.subscribe("a", "b")
+        by_pattern, _, _ = self.rig.subscribe("*")
+        elsewhere, _, _ = self.rig.subscribe("b")
+        self.rig.bus.delete("a", EVERYTHING)
+        self.assertEnded(by_name, Cause.DELETED)
+        self.assertLive(by_pattern)
+        self.assertLive(elsewhere)
+        self.assertEqual(self.rig.retained("a"), [])
+        self.assertEqual(self.rig.bus.subscribers, 2)
+
+    def test_deleted_its_offsets_go_on_and_its_past_is_missed(self) -> None:
+        self.rig.publish_each("a", b"1", b"2")
+        self.rig.bus.delete("a", EVERYTHING)
+        by_pattern, _, _ = self.rig.subscribe("*")
+        self.assertEqual(self.rig.publish("a", data=b"3").offset, 3)
+        self.assertEqual(by_pattern.datas, [b"3"])
+        client, start = self.rig.caught_up("a", since=f"{EPOCH}-1")
+        self.assertEqual((client.datas, start.recovered), ([b"3"], False))
+
+    def test_what_was_never_there_cannot_be_deleted(self) -> None:
+        self.assertRaises(NotFound, self.rig.bus.delete, "a", EVERYTHING)
+        self.assertRaises(BadRequest, self.rig.bus.delete, "a/*", EVERYTHING)
+
+    def test_without_the_right_nothing_is_deleted(self) -> None:
+        self.rig.publish("a", data=b"1")
+        reader = Grants(publish=False, subscribe=True)
+        self.assertRaises(Forbidden, self.rig.bus.delete, "a", reader)
+        self.assertEqual(self.rig.retained("a"), [b"1"])
+
+
+class ReadingTests(BusCase):
+    def test_the_state_of_a_channel_says_what_is_there(self) -> None:
+        self.rig.publish_each("short", b"1", b"2", b"3")
+        self.rig.subscribe("short")
+        self.rig.subscribe("**")
+        state = self.rig.bus.state("short", EVERYTHING)
+        self.assertEqual((state.channel, state.subscribers, state.retained), ("short", 2, 2))
+        assert state.oldest is not None
+        assert state.latest is not None
+        self.assertEqual(offsets([state.oldest, state.latest]), [2, 3])
+        self.assertEqual(state.position, f"{EPOCH}-3")
+
+    def test_a_channel_that_nobody_used_is_empty_and_is_not_made_by_looking(self) -> None:
+        self.rig.subscribe("*")
+        state = self.rig.bus.state("a", EVERYTHING)
+        self.assertEqual((state.subscribers, state.retained, state.oldest, state.latest), (1, 0, None, None))
+        self.assertEqual(len(self.rig.log), 0)
+        self.assertRaises(BadRequest, self.rig.bus.state, "a/*", EVERYTHING)
+
+    def test_the_state_does_not_count_what_is_too_old(self) -> None:
+        self.rig.publish("a")
+        self.rig.clock.advance(3600)
+        self.assertEqual(self.rig.bus.state("a", EVERYTHING).retained, 0)
+
+    def test_channels_are_listed_in_pages_by_name(self) -> None:
+        names = ["a", "b", "b/1", "b/2", "b/3", "c", "é"]
+        for name in reversed(names):
+            self.rig.publish(name)
+        found, after = list[str](), ""
+        while page := self.rig.bus.states(EVERYTHING, prefix="", after=after, limit=2):
+            self.assertLessEqual(len(page), 2)
+            found += [state.channel for state in page]
+            after = found[-1]
+        self.assertEqual(found, names)
+        page = self.rig.bus.states(EVERYTHING, prefix="b/", after="b/1", limit=9)
+        self.assertEqual([(state.channel, state.retained) for state in page], [("b/2", 1), ("b/3", 1)])
+
+    def test_one_event_is_answered_by_channel_and_id(self) -> None:
+        self.rig.publish("a", data=b"1", id="given")
+        self.assertEqual(self.rig.bus.event("a", "given", EVERYTHING).event.data, b"1")
+        self.assertRaises(NotFound, self.rig.bus.event, "a", "other", EVERYTHING)
+
+    def test_without_the_right_nothing_can_be_read(self) -> None:
+        self.rig.publish("a", id="given")
+        grants = Grants(publish=True, subscribe=False)
+        bus = self.rig.bus
+        self.assertRaises(Forbidden, bus.event, "a", "given", grants)
+        self.assertRaises(Forbidden, bus.read, patterns("a"), "earliest", 1, grants)
+        self.assertRaises(Forbidden, bus.state, "a", grants)
+        self.assertRaises(Forbidden, bus.states, grants, prefix="", after="", limit=1)
+
+    def test_whether_there_is_an_audience_is_known_before_publishing(self) -> None:
+        bus = self.rig.bus
+        self.assertFalse(bus.has_audience("a"))
+        _, subscription, _ = self.rig.subscribe("a")
+        self.rig.subscribe("b/*")
+        self.assertTrue(bus.has_audience("a"))
+        self.assertTrue(bus.has_audience("b/c"))
+        subscription.close()
+        self.assertFalse(bus.has_audience("a"))
+
+    def test_the_audience_follows_every_change_of_channels_and_patterns(self) -> None:
+        subscriptions: list[Subscription] = []
+        for text in ("a", "*", "**", "a"):
+            self.assertEqual(self.rig.publish("a").subscribers, len(subscriptions))
+            subscriptions.append(self.rig.subscribe(text)[1])
+        for count, subscription in enumerate(subscriptions):
+            self.assertEqual(self.rig.publish("a").subscribers, 4 - count)
+            subscription.close()
+        self.assertEqual(self.rig.publish("a").subscribers, 0)
+
+
+class NothingLeftTests(BusCase):
+    def test_no_state_is_left_when_all_is_closed_and_too_old(self) -> None:
+        self.rig = self.make_rig(max_channels=20)
+        subscriptions = []
+        for since in ("latest", "earliest", "no such id"):
+            for texts in (("a", "b", "c"), ("*", "**"), ("a", "**/a", "a/**"), ("none", "never")):
+                subscriptions.append(self.rig.subscribe(*texts, since=since)[1])
+        self.rig.publish("a", "b", id="given")
+        self.rig.publish("none", "short", id="other")
+        for subscription in subscriptions:
+            subscription.advance()
+            subscription.close()
+        self.assertNoSubscriptionLeft()
+        self.rig.clock.advance(3600)
+        self.rig.log.expire()
+        log = self.rig.log
+        self.assertEqual((log._given_ids, log._expiries), ({}, []))
+        self.assertEqual(sorted(log.names()), ["a", "b", "none", "short"])
+        self.assertEqual({channel.name for channel in log._idle}, {"a", "b", "none", "short"})
+        self.assertEqual({channel.name for channel in log._by_sequence}, {"a", "b", "none", "short"})
+        self.rig.publish(*(f"new{number}" for number in range(20)))
+        self.assertEqual((len(log), len(log._by_sequence), len(log._idle)), (20, 20, 0))
+
+    def test_a_channel_that_was_only_subscribed_to_is_gone_with_its_last_subscriber(self) -> None:
+        _, first, _ = self.rig.subscribe("a")
+        _, second, _ = self.rig.subscribe("a")
+        first.close()
+        self.assertEqual(list(self.rig.log.names()), ["a"])
+        second.close()
+        self.assertEqual(list(self.rig.log.names()), [])
+
+    def test_the_bus_does_not_keep_a_subscriber_alive_that_has_ended(self) -> None:
+        for text in ("a", "*"):
+            client, subscription, _ = self.rig.subscribe(text)
+            self.rig.publish("a")
+            gone = weakref.ref(client)
+            subscription.close()
+            del client, subscription
+            gc.collect()
+            self.assertIsNone(gone(), text)
+
+    def test_every_reason_fits_into_a_close_frame(self) -> None:
+        self.rig = Rig(max_held_bytes=0)
+        reasons: list[Reason] = []
+        for client in (Client(acts=fail), Client(), Client()):
+            since = "latest" if client.acts is fail else "earliest"
+            self.rig.subscribe("a", client=client, since=since)
+            self.rig.publish("a")
+            if client.acts is not fail and not client.reasons:
+                self.rig.bus.delete("a", EVERYTHING)
+            reasons += client.reasons
+        client, _, _ = self.rig.subscribe("a")
+        self.rig.bus.delete("a", EVERYTHING)
+        reasons += client.reasons
+        self.assertEqual({reason.cause for reason in reasons}, {Cause.FAILED, Cause.TOO_SLOW, Cause.DELETED})
+        for reason in reasons:
+            self.assertLessEqual(len(reason.text.encode()), 120)
+
+
+class UnsubscribeDuringReplayTests(BusCase):
+    def test_unsubscribed_during_the_replay_nothing_of_it_comes_any_more(self) -> None:
+        self.rig.publish("a", data=b"1")
+        self.rig.publish("b", data=b"2")
+        client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
+        self.rig.publish("a", data=b"3")
+        subscription.remove("a")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"2"])
+
+    def test_unsubscribed_from_one_channel_of_an_event_it_comes_for_the_other(self) -> None:
+        for removed in ("a", "b", "*"):
+            client, subscription, _ = self.rig.subscribe("a", "b", "*", since=self.rig.log.position)
+            self.rig.publish("a", "b", data=b"1")
+            subscription.remove(removed)
+            catch_up(subscription)
+            self.assertEqual(client.datas, [b"1"], removed)
+        client, subscription, _ = self.rig.subscribe("a", "b", since=self.rig.log.position)
+        self.rig.publish("a", "b", data=b"1")
+        subscription.remove("a")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"1"])
+
+    def test_what_is_left_out_no_longer_counts_as_held(self) -> None:
+        self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
+        client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
+        self.rig.publish("a", data=b"1234567890")
+        subscription.remove("a")
+        self.rig.publish("b", data=b"1234567890")
+        catch_up(subscription)
+        self.assertLive(client)
+        self.assertEqual(client.datas, [b"1234567890"])
+
+    def test_a_history_that_is_no_longer_wanted_cannot_overtake_the_replay(self) -> None:
+        self.rig.publish_each("short", b"1", b"2")
+        self.rig.publish("b", data=b"3")
+        client, subscription, _ = self.rig.subscribe("short", "b", since="earliest")
+        subscription.remove("short")
+        self.rig.publish_each("short", b"4", b"5")
+        catch_up(subscription)
+        self.assertLive(client)
+        self.assertEqual(client.datas, [b"3"])
+
+
+class ReadPageTests(BusCase):
+    def test_a_reader_in_pages_gets_what_a_subscriber_gets(self) -> None:
+        client, _, _ = self.rig.subscribe("**")
+        for number in range(9):
+            self.rig.publish(*("ab" if number % 2 else "b"), data=b"%d" % number)
+        page = self.rig.read("**", limit=4)
+        rest = self.rig.read("**", since=page.position)
+        self.assertEqual(datas(page.entries + rest.entries), client.datas)

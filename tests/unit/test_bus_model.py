@@ -1,0 +1,458 @@
+"""The bus against a model: a list of all that was ever published, and what each channel has dropped of it.
+
+``HYPOTHESIS_PROFILE=long`` makes many more and longer runs, and shrinks what fails, which may take minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pushd.access import EVERYTHING
+from pushd.bus import Subscription
+from pushd.errors import Conflict, NotFound, Unavailable
+from pushd.eventlog import Start
+from pushd.reasons import Cause
+from pushd.replay import ENTRY_BYTES
+from tests.builders import EPOCH, Client, Kept, Rig, datas, patterns
+
+CHANNELS = {
+    "a": Kept(2, 10),
+    "b": Kept(3, 5),
+    "c": Kept(100, 8),
+    "none": Kept(0, 10),
+    "a/x": Kept(4, 20),
+}
+MEANING = {
+    **{name: {name} for name in CHANNELS},
+    "*": {"a", "b", "c", "none"},
+    "**": set(CHANNELS),
+    "a/**": {"a", "a/x"},
+    "a/**/**": {"a", "a/x"},
+    "**/*": set(CHANNELS),
+    "**/x": {"a/x"},
+}
+GIVEN_IDS = ("one", "two", "three")
+MAX_HELD = 6
+
+SOME_CHANNELS = st.lists(st.sampled_from(sorted(CHANNELS)), min_size=1, max_size=3, unique=True)
+SOME_PATTERNS = st.lists(
+    st.one_of(st.sampled_from(sorted(CHANNELS)), st.sampled_from(sorted(MEANING))),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
+WHICH = st.integers(0, 99)
+SINCE = st.one_of(
+    st.sampled_from(("latest", "earliest", "earliest", "no such id", "abcdefghij-1", *GIVEN_IDS)),
+    st.integers(0, 12),
+)
+"""A position: as a text, or as a number of events before the end."""
+
+
+def fail(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def means(texts: Iterable[str]) -> set[str]:
+    """Answer the channels that some patterns stand for."""
+    return set().union(*(MEANING[text] for text in texts))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One event that was published."""
+
+    sequence: int
+    channels: tuple[str, ...]
+    offsets: dict[str, int]
+    time: float
+    given_id: str | None
+
+
+@dataclass(eq=False)
+class Reader:
+    """One subscription, and what is owed to it."""
+
+    client: Client
+    subscription: Subscription
+    texts: set[str] = field(default_factory=set)
+    owed: dict[int, set[str]] = field(default_factory=dict)
+    """By its sequence, each event that must come before it is live, and the channels that owe it."""
+    again: set[int] = field(default_factory=set)
+    """Those that it had already when it asked for them: they may come or not."""
+    held: set[int] = field(default_factory=set)
+    """Those that were published during its replay, a byte each."""
+    got: list[int] = field(default_factory=list)
+    replaying: bool = False
+    faulty: bool = False
+
+
+class BusMachine(RuleBasedStateMachine):
+    max_channels = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig(kept=CHANNELS, max_channels=self.max_channels, max_held_bytes=MAX_HELD * (1 + ENTRY_BYTES))
+        self.facts: list[Fact] = []
+        self.deleted = dict.fromkeys(CHANNELS, 0)
+        """For each channel, the end of the log when it was last deleted."""
+        self.given_up: set[str] = set()
+        """The channels that were given up and not used since."""
+        self.given_up_sequence = 0
+        self.readers: list[Reader] = []
+        self.ended: list[tuple[Reader, int, int]] = []
+        self.faults = 0
+
+    # The model
+
+    def kept(self, channel: str) -> list[Fact]:
+        """Answer what `channel` still has."""
+        limits, now = CHANNELS[channel], self.rig.clock.seconds()
+        kept = [
+            fact
+            for fact in self.facts
+            if channel in fact.channels
+            and fact.sequence > self.deleted[channel]
+            and fact.time + limits.history_age_s > now
+        ]
+        return kept[max(0, len(kept) - limits.history_size) :]
+
+    def kept_since(self, channels: set[str], sequence: int) -> dict[int, set[str]]:
+        """Answer what `channels` still have after a place in the log, and which have it."""
+        found: dict[int, set[str]] = {}
+        for channel in channels:
+            for fact in self.kept(channel):
+                if fact.sequence > sequence:
+                    found.setdefault(fact.sequence, set()).add(channel)
+        return found
+
+    def lost_since(self, channels: set[str], sequence: int) -> bool:
+        """Tell whether any of `channels` had an event after a place in the log that it has no more."""
+        return any(
+            fact not in self.kept(channel)
+            for fact in self.facts[sequence:]
+            for channel in channels.intersection(fact.channels)
+        )
+
+    def known(self, given_id: str | None) -> Fact | None:
+        """Answer the event with an id that a publisher gave, if any channel still has it."""
+        for fact in self.facts if given_id is not None else []:
+            if fact.given_id == given_id and any(fact in self.kept(channel) for channel in fact.channels):
+                return fact
+        return None
+
+    def resolve(self, since: str | int) -> tuple[str, int | None]:
+        """Answer the text of a position, and its place in the log if the log can know it."""
+        end = len(self.facts)
+        if isinstance(since, int):
+            place = end + 1 - since  # also the future, by one
+            return (f"{EPOCH}-{max(place, 0)}", max(place, 0) if place <= end else None)
+        if since == "latest":
+            return since, end
+        fact = self.known(since)
+        return since, fact.sequence if fact else None
+
+    def check_recovered(self, channels: set[str], since: str | int, recovered: bool) -> int:
+        """Hold `recovered` against what was lost; answer the place in the log to read from."""
+        text, place = self.resolve(since)
+        if place is None:
+            assert recovered is (text == "earliest"), text
+            return 0
+        if recovered:
+            assert not self.lost_since(channels, place), text
+        else:  # the exception: what was given up may count as lost
+            assert self.lost_since(channels, place) or self.given_up_sequence > place, text
+        return place
+
+    def last_offset(self, channel: str) -> int:
+        return max((fact.offsets[channel] for fact in self.facts if channel in fact.channels), default=0)
+
+    # What must be true of what came
+
+    def take(self, reader: Reader, *, live: bool) -> None:
+        """Account for everything that was delivered to `reader` since the last time."""
+        for entry in reader.client.entries[len(reader.got) :]:
+            sequence = entry.event.sequence
+            assert sequence in reader.owed, "not owed, or twice"
+            before = {other for other in reader.owed if other < sequence}
+            assert before <= reader.again, ("a gap or out of order", before, sequence)
+            fact = self.facts[sequence - 1]
+            # What was held when its subscriber unsubscribed from one of its channels may come as of any of them.
+            assert entry.channel in (fact.channels if sequence in reader.held else reader.owed[sequence])
+            assert entry.offset == fact.offsets[entry.channel]
+            assert entry.event.data == b"%d" % (sequence % 10)
+            reader.got.append(sequence)
+            for done in (*before, sequence):
+                del reader.owed[done]
+            reader.held -= {*before, sequence}
+            if reader.faulty:
+                self.faults += 1
+                self.end(reader, Cause.FAILED)
+                return
+        if live:
+            assert set(reader.owed) <= reader.again, ("never came", reader.owed)
+            reader.owed.clear()
+
+    def end(self, reader: Reader, *causes: Cause) -> None:
+        assert reader.client.causes == list(causes)
+        self.readers.remove(reader)
+        self.ended.append((reader, len(reader.client.entries), len(causes)))
+
+    def note_given_up(self) -> None:
+        """Find out which channels the log has given up."""
+        for channel in set(CHANNELS) - set(self.rig.log.names()):
+            if self.last_offset(channel) and channel not in self.given_up:
+                assert not self.kept(channel), "given up though it had events"
+                assert not any(channel in reader.texts for reader in self.readers), "given up though subscribed"
+                self.given_up.add(channel)
+                last = [fact.sequence for fact in self.facts if channel in fact.channels][-1]
+                self.given_up_sequence = max(self.given_up_sequence, last)
+
+    def assert_full(self, channels: Iterable[str]) -> None:
+        """Hold against a refusal: there would have been too many channels."""
+        assert len({*self.rig.log.names(), *channels}) > self.max_channels
+
+    # What may happen
+
+    @rule(channels=SOME_CHANNELS, given_id=st.one_of(st.none(), st.none(), st.sampled_from(GIVEN_IDS)))
+    def publish(self, channels: list[str], given_id: str | None) -> None:
+        self.publish_one(channels, given_id)
+
+    def publish_one(self, channels: list[str], given_id: str | None) -> None:
+        sequence, known = len(self.facts) + 1, self.known(given_id)
+        try:
+            told = self.rig.publish(*channels, data=b"%d" % (sequence % 10), id=given_id)
+        except Conflict:
+            assert known is not None and set(known.channels) != set(channels)
+            return
+        except Unavailable:
+            assert known is None
+            self.assert_full(channels)
+            return
+        if known is not None:
+            assert set(known.channels) == set(channels)
+            assert (told.id, told.subscribers) == (given_id, 0)
+            assert told.offset == known.offsets[told.channel]
+            return
+        self.note_given_up()
+        offsets = {}
+        for channel in channels:
+            if channel in self.given_up:
+                entry = self.rig.log._channels[channel].offset
+                assert entry > self.last_offset(channel), "an offset twice"
+                offsets[channel] = entry
+            elif self.given_up_sequence and not self.last_offset(channel):
+                offsets[channel] = self.rig.log._channels[channel].offset
+            else:
+                offsets[channel] = self.last_offset(channel) + 1
+        fact = Fact(sequence, tuple(channels), offsets, self.rig.clock.seconds(), given_id)
+        self.facts.append(fact)
+        self.given_up -= set(channels)
+        assert told.id == (given_id or f"{EPOCH}-{sequence}")
+        assert (told.channel, told.offset) == (channels[0], offsets[channels[0]])
+        audience = [reader for reader in self.readers if means(reader.texts).intersection(channels)]
+        assert told.subscribers == len(audience)
+        for reader in audience:
+            reader.owed[sequence] = means(reader.texts).intersection(channels)
+            if reader.replaying:
+                reader.held.add(sequence)
+                if len(reader.held) > MAX_HELD:
+                    self.end(reader, Cause.TOO_SLOW)
+            else:
+                self.take(reader, live=True)
+
+    @rule(each=st.lists(SOME_CHANNELS, min_size=1, max_size=4))
+    def publish_more(self, each: list[list[str]]) -> None:
+        for channels in each:
+            self.publish_one(channels, None)
+
+    @rule(texts=SOME_PATTERNS, since=SINCE)
+    def subscribe(self, texts: list[str], since: str | int) -> None:
+        client = Client()
+        reader = Reader(client, self.rig.bus.subscribe(client, EVERYTHING))
+        self.readers.append(reader)
+        self.add_to(reader, texts, since)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH, texts=SOME_PATTERNS, since=SINCE)
+    def add(self, which: int, texts: list[str], since: str | int) -> None:
+        self.add_to(self.readers[which % len(self.readers)], texts, since)
+
+    def add_to(self, reader: Reader, texts: list[str], since: str | int) -> None:
+        try:
+            start: Start = reader.subscription.add(patterns(*texts), self.resolve(since)[0])
+        except Unavailable:
+            self.assert_full(texts)
+            return
+        place = self.check_recovered(means(texts), since, start.recovered)
+        reader.texts.update(texts)
+        self.note_given_up()
+        if since == "latest":
+            assert start.recovered
+            return
+        reader.replaying = True
+        for sequence, channels in self.kept_since(means(texts), place).items():
+            if sequence not in reader.owed and sequence in reader.got:
+                reader.again.add(sequence)
+            reader.owed.setdefault(sequence, set()).update(channels)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH, text=st.sampled_from(sorted(MEANING)))
+    def remove(self, which: int, text: str) -> None:
+        reader = self.readers[which % len(self.readers)]
+        if which % 5 and reader.texts:
+            text = sorted(reader.texts)[which % len(reader.texts)]
+        assert reader.subscription.remove(text) is (text in reader.texts)
+        reader.texts.discard(text)
+        for sequence, channels in list(reader.owed.items()):
+            channels &= means(reader.texts)
+            if not channels:
+                del reader.owed[sequence]
+                reader.held.discard(sequence)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH, steps=st.integers(1, 4))
+    def advance(self, which: int, steps: int) -> None:
+        reader = self.readers[which % len(self.readers)]
+        for _ in range(steps):
+            more, count = reader.subscription.advance(), len(reader.got)
+            if reader.client.causes == [Cause.TOO_SLOW]:
+                overtaken = any(
+                    self.facts[sequence - 1] not in self.kept(channel)
+                    for sequence, channels in reader.owed.items()
+                    for channel in channels
+                )
+                assert overtaken
+                return self.end(reader, Cause.TOO_SLOW)
+            self.take(reader, live=not more and not reader.faulty)
+            if reader not in self.readers:
+                return None
+            assert len(reader.got) - count <= 1
+            if not more:
+                self.take(reader, live=True)
+                reader.replaying = False
+            assert reader.subscription.is_replaying is reader.replaying
+        return None
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH, in_close=st.booleans())
+    def become_faulty(self, which: int, in_close: bool) -> None:
+        reader = self.readers[which % len(self.readers)]
+        reader.faulty, reader.client.acts = True, fail
+        if in_close:
+            reader.client.at_close = fail
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH)
+    def close(self, which: int) -> None:
+        reader = self.readers[which % len(self.readers)]
+        reader.subscription.close()
+        self.end(reader)
+
+    @rule(seconds=st.integers(1, 6), expire=st.booleans())
+    def time_passes(self, seconds: int, expire: bool) -> None:
+        self.rig.clock.advance(seconds)
+        if expire:
+            self.rig.log.expire()
+
+    @rule(channel=st.sampled_from(sorted(CHANNELS)))
+    def delete(self, channel: str) -> None:
+        subscribed = [reader for reader in self.readers if channel in reader.texts]
+        exists = subscribed or (self.last_offset(channel) and channel not in self.given_up)
+        try:
+            self.rig.bus.delete(channel, EVERYTHING)
+        except NotFound:
+            assert not exists
+            return
+        assert exists
+        self.deleted[channel] = len(self.facts)
+        for reader in subscribed:
+            self.end(reader, Cause.DELETED)
+
+    @rule(texts=SOME_PATTERNS, since=SINCE, limit=st.integers(1, 5))
+    def read(self, texts: list[str], since: str | int, limit: int) -> None:
+        page = self.rig.read(*texts, since=self.resolve(since)[0], limit=limit)
+        place = self.check_recovered(means(texts), since, page.recovered)
+        found = list(page.entries)
+        while page.entries:
+            assert len(page.entries) <= limit
+            position = page.position
+            page = self.rig.read(*texts, since=position, limit=limit)
+            assert page.position != position or not page.entries, "it never ends"
+            self.check_recovered(means(texts), len(self.facts) + 1 - int(position[11:]), page.recovered)
+            found += page.entries
+        wanted = sorted(self.kept_since(means(texts), place))
+        assert [entry.event.sequence for entry in found] == wanted
+        assert datas(found) == [b"%d" % (sequence % 10) for sequence in wanted]
+
+    # What is true at any time
+
+    @invariant()
+    def who_has_ended_gets_nothing_more(self) -> None:
+        for reader, delivered, causes in self.ended:
+            assert (len(reader.client.entries), len(reader.client.causes)) == (delivered, causes)
+
+    @invariant()
+    def nobody_else_has_ended_or_got_anything(self) -> None:
+        for reader in self.readers:
+            assert not reader.client.causes
+            assert len(reader.client.entries) == len(reader.got)
+            assert len(reader.subscription) == len(reader.texts)
+
+    @invariant()
+    def the_counts_agree(self) -> None:
+        bus = self.rig.bus
+        assert (bus.subscribers, bus.failures) == (len(self.readers), self.faults)
+        assert self.rig.log.position == f"{EPOCH}-{len(self.facts)}"
+        assert len(self.rig.log) <= self.max_channels
+
+    @invariant()
+    def no_expiry_is_forgotten(self) -> None:
+        log = self.rig.log
+        filled = {name for name in log.names() if log._channels[name].history}
+        assert filled <= {channel.name for _, _, channel in log._expiries}
+
+    def teardown(self) -> None:
+        bus, log = self.rig.bus, self.rig.log
+        for channel in CHANNELS:
+            state = bus.state(channel, EVERYTHING)
+            offsets = [fact.offsets[channel] for fact in self.kept(channel)]
+            assert state.retained == len(offsets)
+            assert (state.oldest and state.oldest.offset) == (offsets[0] if offsets else None)
+            assert (state.latest and state.latest.offset) == (offsets[-1] if offsets else None)
+            subscribed = [reader for reader in self.readers if channel in means(reader.texts)]
+            assert state.subscribers == len(subscribed)
+        for reader in self.readers:
+            reader.subscription.close()
+        self.rig.clock.advance(1000)
+        log.expire()
+        assert (bus.subscribers, len(bus._patterns), bus._patterns._root.children) == (0, 0, {})
+        assert not any(channel.subscribed or channel.history for channel in log._channels.values())
+        assert set(log._idle) == set(log._channels.values()) == set(log._by_sequence)
+        assert (log._given_ids, log._expiries) == ({}, [])
+
+
+class CrowdedBusMachine(BusMachine):
+    """The same with room for fewer channels than there are."""
+
+    max_channels = 3
+
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+RUNS = settings(
+    max_examples=3000 if LONG else 300,
+    stateful_step_count=100 if LONG else 40,
+    deadline=None,
+    phases=tuple(Phase) if LONG else (Phase.explicit, Phase.reuse, Phase.generate),
+)
+
+BusModelTests = BusMachine.TestCase
+BusModelTests.settings = RUNS
+CrowdedBusModelTests = CrowdedBusMachine.TestCase
+CrowdedBusModelTests.settings = RUNS

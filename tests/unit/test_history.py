@@ -1,0 +1,94 @@
+"""The history of one channel, held against a plain list."""
+
+from __future__ import annotations
+
+import unittest
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.event import Entry
+from pushd.history import History
+from tests.builders import entry
+
+
+def filled(*sequences: int) -> History:
+    """Make a history of entries at `sequences` of the log, their offsets 1, 2, 3, ..."""
+    history = History(0)
+    for offset, sequence in enumerate(sequences, 1):
+        history.append(entry(sequence, offset))
+    return history
+
+
+class HistoryTests(SynchronousTestCase):
+    def assertFinds(self, found: Entry | None, sequence: int | None) -> None:
+        self.assertEqual(None if found is None else found.event.sequence, sequence)
+
+    def test_an_empty_history_has_nothing_and_remembers_what_came_before_it(self) -> None:
+        history = History(7)
+        self.assertEqual((len(history), history.oldest, history.latest, history.dropped), (0, None, None, 7))
+        self.assertEqual((history.after(0), history.at(0), history.at(1)), (None, None, None))
+
+    def test_oldest_and_latest_are_the_ends(self) -> None:
+        history = filled(3, 5, 9)
+        self.assertFinds(history.oldest, 3)
+        self.assertFinds(history.latest, 9)
+
+    def test_after_answers_the_first_that_came_later(self) -> None:
+        history = filled(3, 5, 9)
+        for sequence, found in ((0, 3), (2, 3), (3, 5), (4, 5), (5, 9), (8, 9), (9, None), (100, None)):
+            self.assertFinds(history.after(sequence), found)
+
+    def test_at_answers_by_offset_what_is_there(self) -> None:
+        history = filled(3, 5, 9)
+        history.drop()
+        for offset, found in ((-1, None), (0, None), (1, None), (2, 5), (3, 9), (4, None)):
+            self.assertFinds(history.at(offset), found)
+
+    def test_drop_takes_the_oldest_and_remembers_its_place(self) -> None:
+        history = filled(3, 5, 9)
+        self.assertFinds(history.drop(), 3)
+        self.assertEqual(history.dropped, 3)
+        self.assertFinds(history.oldest, 5)
+        self.assertFinds(history.after(0), 5)
+
+    def test_emptied_it_takes_entries_again(self) -> None:
+        history = filled(3)
+        history.drop()
+        self.assertEqual((len(history), history.oldest, history.latest, history.dropped), (0, None, None, 3))
+        history.append(entry(8, 2))
+        self.assertFinds(history.at(2), 8)
+        self.assertEqual(history.dropped, 3)
+
+    def test_what_was_dropped_is_let_go_of_in_the_long_run(self) -> None:
+        history = History(0)
+        for sequence in range(1, 1001):
+            history.append(entry(sequence))
+            if sequence > 10:
+                history.drop()
+        self.assertEqual(len(history), 10)
+        self.assertLessEqual(len(history._entries), 21)
+
+
+class HistoryPropertyTests(unittest.TestCase):
+    @given(st.lists(st.one_of(st.integers(1, 3), st.none()), max_size=60))
+    def test_it_agrees_with_a_list_whatever_is_appended_and_dropped(self, steps: list[int | None]) -> None:
+        history, kept, dropped, sequence, offset = History(0), list[Entry](), 0, 0, 0
+        for step in steps:
+            if step is not None:
+                sequence, offset = sequence + step, offset + 1
+                kept.append(entry(sequence, offset))
+                history.append(kept[-1])
+            elif kept:
+                oldest = kept.pop(0)
+                dropped = oldest.event.sequence
+                self.assertIs(history.drop(), oldest)
+        self.assertEqual((len(history), history.dropped), (len(kept), dropped))
+        self.assertIs(history.oldest, kept[0] if kept else None)
+        self.assertIs(history.latest, kept[-1] if kept else None)
+        for place in range(sequence + 2):
+            later = [one for one in kept if one.event.sequence > place]
+            self.assertIs(history.after(place), later[0] if later else None)
+            here = [one for one in kept if one.offset == place]
+            self.assertIs(history.at(place), here[0] if here else None)

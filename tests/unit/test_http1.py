@@ -1,0 +1,384 @@
+"""The HTTP/1.1 connection: limits, malformed requests, pipelining, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.web.server import Site
+
+from pushd.request import Request
+from tests.rigs import DaemonTests, HttpClient
+
+LINGER_S = 5
+"""How long a client whose request was refused may be silent before the connection is closed."""
+
+LINGER_BYTES = 8 * 1024 * 1024
+"""How much of what it still sends is thrown away."""
+
+
+class HttpTests(DaemonTests):
+    """Tests of connections that take bodies of up to a kibibyte."""
+
+    config = "[limits]\nevent_size = 1KiB\nbatch_size = 1KiB\nrequest_timeout = 60s\n"
+
+    def sent(self, data: bytes, method: str = "POST") -> HttpClient:
+        """Send `data` on a new connection."""
+        client = HttpClient(self.rig)
+        client.send_raw(method, data)
+        self.rig.turn()
+        return client
+
+    def assert_refused(self, client: HttpClient, status: int, says: str = "") -> None:
+        """The only answer is a problem, the rest is thrown away, and then the connection closes."""
+        self.rig.turn()
+        response = client.response
+        self.assert_problem(response, status, says=says)
+        self.assertEqual(response.header("connection"), "close")
+        self.assertTrue(client.connection.is_open, "a client that still sends would be reset")
+        client.connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10)
+        client.connection.send(b"x" * 100_000)
+        self.rig.turn()
+        self.assertEqual(len(client.responses), 1)
+        self.rig.wait(LINGER_S + 1)
+        self.assertFalse(client.connection.is_open)
+        self.assertEqual(len(client.responses), 1)
+        self.assertEqual(self.rig.delayed, [])
+        self.assertEqual(len(self.rig.parts.site.connections), 0)
+
+    def retained(self) -> int:
+        """How many events ``news`` has."""
+        retained: int = self.rig.get("/channels/news").json["retained"]
+        return retained
+
+
+class BodyTests(HttpTests):
+    """Bodies."""
+
+    def test_a_body_at_the_limit_is_taken(self) -> None:
+        self.rig.publish("news", b"x" * 1024)
+        self.assertEqual(self.retained(), 1)
+
+    def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1025\r\n\r\n")
+        self.assert_refused(client, 413, "1024")
+
+    def test_a_body_that_is_too_large_is_refused_however_it_comes(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+        self.assert_refused(self.sent(head + b"x" * 100_000), 413)
+        client = self.sent(head)
+        for _ in range(10):
+            client.connection.send(b"x" * 10_000)
+        self.assert_refused(client, 413)
+        self.assertEqual(self.retained(), 0)
+
+    def test_a_body_that_is_too_large_is_not_asked_for(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1025\r\n"
+        client = self.sent(head + b"Expect: 100-continue\r\n\r\n")
+        self.assertEqual(client.response.interim, [])
+        self.assert_refused(client, 413)
+
+    def test_a_body_that_fits_is_asked_for(self) -> None:
+        client = self.sent(
+            b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+        self.assertEqual(client.connection.received, b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.connection.send(b"abc")
+        self.rig.turn()
+        self.assertEqual((client.response.interim, client.response.status), ([100], 201))
+
+    def test_chunks_that_become_too_large_are_refused(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"200\r\n" + b"x" * 512 + b"\r\n"
+        self.assert_refused(self.sent(head + chunk * 3 + b"0\r\n\r\n"), 413)
+        client = self.sent(head)
+        client.connection.send(chunk)
+        client.connection.send(chunk)
+        self.rig.turn()
+        self.assertEqual(client.responses, [])
+        client.connection.send(b"1\r\nx\r\n")
+        self.assert_refused(client, 413)
+        self.assertEqual(self.retained(), 0)
+
+    def test_a_refused_body_in_chunks_is_not_published_in_part(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.sent(head + (b"200\r\n" + b"x" * 512 + b"\r\n") * 3 + b"0\r\n\r\n")
+        self.assertEqual(self.retained(), 0)
+
+    def test_chunks_at_the_limit_are_taken(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = self.sent(head + (b"200\r\n" + b"x" * 512 + b"\r\n") * 2 + b"0\r\n\r\n")
+        self.assertEqual(client.response.status, 201)
+
+    def test_one_huge_chunk_is_refused_before_all_of_it_came(self) -> None:
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.assert_refused(self.sent(head + b"fffffff\r\n" + b"x" * 2000), 413)
+
+    def test_a_client_that_sends_on_for_ever_is_cut(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+        for _ in range(LINGER_BYTES // 2**20 + 1):
+            client.connection.send(b"x" * 2**20)
+        self.rig.turn()
+        self.assertFalse(client.connection.is_open)
+
+    def test_a_client_that_goes_within_its_body_leaves_nothing(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        client.connection.disconnect()
+        self.assertEqual(self.retained(), 0)
+        self.assertEqual(len(self.rig.parts.site.connections), 0)
+        self.rig.turn()
+        self.assertEqual(self.rig.delayed, [])
+
+
+class MalformedTests(HttpTests):
+    """What is not HTTP, or means two things."""
+
+    def test_a_malformed_head_is_refused(self) -> None:
+        for head in (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n",
+            b"GET\r\n\r\n",
+            b"GET /healthz\r\n\r\n",
+            b"GET  HTTP/1.1\r\n\r\n",
+            b"GET /healthz FTP/1.1\r\n\r\n",
+            b"GET /healthz HTTP/1.1 x\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost localhost\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost : localhost\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\n: x\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\nY: b\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX\xc3\xbc: b\r\n\r\n",
+        ):
+            with self.subTest(head):
+                self.assert_refused(self.sent(head, "GET"), 400, "not a valid HTTP/1.1 request")
+
+    def test_a_head_that_is_too_large_is_refused(self) -> None:
+        line = b"X: " + b"x" * 1000 + b"\r\n"
+        self.assert_refused(self.sent(b"GET /healthz HTTP/1.1\r\n" + line * 20, "GET"), 400, "16 KiB")
+        self.assert_refused(self.sent(b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", "GET"), 400, "16 KiB")
+        self.assert_refused(self.sent(b"GET /healthz HTTP/1.1\r\n" + b"X: x\r\n" * 501 + b"\r\n", "GET"), 400)
+
+    def test_a_line_without_an_end_is_refused(self) -> None:
+        client = self.sent(b"GET /", "GET")
+        for _ in range(40):
+            client.connection.send(b"x" * 1000)
+        self.assert_refused(client, 400)
+
+    def test_a_body_with_two_lengths_is_refused(self) -> None:
+        for lengths in (
+            b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            b"Content-Length: 5\r\nContent-Length: 6\r\n",
+            b"Content-Length: 5\r\nContent-Length: 5\r\n",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ):
+            with self.subTest(lengths):
+                body = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\n" + lengths + b"\r\n"
+                self.assert_refused(self.sent(head + body), 400)
+        self.assertEqual(self.retained(), 0)
+
+    def test_a_length_that_is_none_is_refused(self) -> None:
+        for length in (b"-1", b"+5", b"0x5", b"5, 5", b"", b"1_0", b"5.0", b"\xb2", b"five"):
+            with self.subTest(length):
+                head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n\r\n"
+                self.assert_refused(self.sent(head + b"hello"), 400)
+
+    def test_a_transfer_coding_that_is_not_known_is_refused(self) -> None:
+        for coding in (b"gzip", b"gzip, chunked", b"chunked, chunked", b"xchunked", b"chunked;a=b", b"\x0bchunked"):
+            with self.subTest(coding):
+                head = (
+                    b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: " + coding + b"\r\n\r\n"
+                )
+                self.assert_refused(self.sent(head + b"5\r\nhello\r\n0\r\n\r\n"), 400)
+
+    def test_a_folded_length_cannot_smuggle_a_request(self) -> None:
+        client = self.sent(
+            b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nX: a\r\n Transfer-Encoding: chunked\r\n"
+            b"Content-Length: 5\r\n\r\n0\r\n\r\n"
+        )
+        self.assertEqual([response.status for response in client.responses], [201])
+        (event,) = self.rig.get("/channels/news/events").json["events"]
+        self.assertEqual(event["data"], "0\r\n\r\n")
+
+    def test_chunks_that_are_malformed_are_refused(self) -> None:
+        for chunks in (
+            b"x\r\nhello\r\n0\r\n\r\n",
+            b"-5\r\nhello\r\n0\r\n\r\n",
+            b"+5\r\nhello\r\n0\r\n\r\n",
+            b"0x5\r\nhello\r\n0\r\n\r\n",
+            b"5 \r\nhello\r\n0\r\n\r\n",
+            b" 5\r\nhello\r\n0\r\n\r\n",
+            b"1_0\r\nhellohellohello!\r\n0\r\n\r\n",
+            b"\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhelloworld\r\n0\r\n\r\n",
+            b"5;a=\x00\r\nhello\r\n0\r\n\r\n",
+            b"f" * 2000 + b"\r\n",
+        ):
+            with self.subTest(chunks):
+                head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+                self.assert_refused(self.sent(head + chunks), 400)
+        self.assertEqual(self.retained(), 0)
+
+    def test_a_refused_request_is_answered_once_however_many_faults_follow(self) -> None:
+        client = self.sent(
+            b"GET /healthz HTTP/1.1\r\nbad\r\nContent-Length: x\r\nTransfer-Encoding: y\r\n\r\n", "GET"
+        )
+        self.assert_refused(client, 400)
+
+    def test_a_malformed_request_behind_another_is_refused_after_its_answer(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/healthz")
+        client.send_raw("GET", b"nonsense\r\n\r\n")
+        self.rig.turn()
+        self.assertEqual([response.status for response in client.responses], [200, 400])
+
+
+class ConnectionTests(HttpTests):
+    """Connections that live on."""
+
+    def test_pipelined_requests_are_answered_in_order(self) -> None:
+        client = HttpClient(self.rig)
+        client.methods = ["POST", "GET", "POST", "GET"]
+        post = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+        get = b"GET /channels/news HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.connection.send(post + get + post + get)
+        self.rig.turn()
+        self.assertEqual([response.status for response in client.responses], [201, 200, 201, 200])
+        self.assertEqual([client.responses[place].json["retained"] for place in (1, 3)], [1, 2])
+
+    def test_a_pipelined_request_waits_for_the_answer_before(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/poll?channel=news")
+        client.send("POST", "/channels/other", body=b"x")
+        self.rig.turn()
+        self.assertEqual(client.responses, [])
+        self.rig.publish("news")
+        self.rig.turn()
+        self.assertEqual([response.status for response in client.responses], [200, 201])
+
+    def test_a_client_that_pipelines_without_end_is_not_read(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/poll?channel=news")
+        for _ in range(40):
+            client.connection.send(b"x" * 1000)
+        self.assertFalse(client.connection.is_read)
+
+    def test_a_request_may_come_byte_by_byte(self) -> None:
+        client = HttpClient(self.rig)
+        client.methods = ["POST"]
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for byte in head + b"3\r\nabc\r\n0\r\n\r\n":
+            client.connection.send(bytes([byte]))
+        self.rig.turn()
+        self.assertEqual(client.response.status, 201)
+
+    def test_connection_close_closes_after_the_answer(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/healthz", headers={"Connection": "close"})
+        self.rig.turn()
+        self.assertTrue(client.response.is_complete)
+        self.assertEqual(client.response.header("connection"), "close")
+        self.assertFalse(client.connection.is_open)
+
+    def test_http_1_0_closes_after_the_answer(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/healthz", version="1.0")
+        self.rig.turn()
+        self.assertEqual(client.response.status, 200)
+        self.assertFalse(client.connection.is_open)
+
+    def test_a_connection_without_a_request_is_closed_after_the_time_out(self) -> None:
+        for data in (
+            b"",
+            b"GET /healthz HT",
+            b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc",
+        ):
+            with self.subTest(data):
+                client = HttpClient(self.rig)
+                client.connection.send(data)
+                self.rig.wait(59)
+                self.assertTrue(client.connection.is_open)
+                self.rig.wait(2)
+                self.assertFalse(client.connection.is_open)
+        self.assertEqual(self.rig.delayed, [])
+
+    def test_after_an_answer_the_time_out_begins_anew(self) -> None:
+        client = HttpClient(self.rig)
+        for _ in range(3):
+            self.rig.wait(50)
+            client.send("GET", "/healthz")
+        self.rig.turn()
+        self.assertEqual(len(client.responses), 3)
+        self.rig.wait(61)
+        self.assertFalse(client.connection.is_open)
+
+    def test_a_stream_is_not_cut_by_the_time_out(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/sse?channel=news")
+        self.rig.wait(200)
+        self.assertTrue(client.connection.is_open)
+
+    def test_an_idle_connection_is_closed_when_the_daemon_stops(self) -> None:
+        idle, used = HttpClient(self.rig), HttpClient(self.rig)
+        used.send("GET", "/healthz")
+        stopped = self.rig.stop()
+        self.rig.turn()
+        self.successResultOf(stopped)
+        self.assertEqual((idle.connection.is_open, used.connection.is_open), (False, False))
+        self.assertTrue(used.response.is_complete)
+
+    def test_a_request_at_hand_is_answered_when_the_daemon_stops(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\na")
+        stopped = self.rig.stop()
+        self.rig.turn()
+        self.assertNoResult(stopped)
+        client.connection.send(b"bc")
+        self.rig.turn()
+        self.assertEqual(client.response.status, 201)
+        self.assertFalse(client.connection.is_open)
+        self.successResultOf(stopped)
+
+    def test_a_client_that_never_ends_its_request_does_not_hold_up_the_stop(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\na")
+        stopped = self.rig.stop()
+        self.rig.wait(6)
+        self.successResultOf(stopped)
+        self.assertFalse(client.connection.is_open)
+
+
+class FaultTests(HttpTests):
+    """A resource that raises what it should not."""
+
+    def break_state(self, fault: Callable[..., object]) -> None:
+        """Make the daemon fail when it is asked for the state of a channel."""
+        self.patch(self.rig.parts.bus, "state", fault)
+
+    def test_a_fault_is_a_problem_that_tells_nothing_and_is_logged(self) -> None:
+        def fault(*args: object) -> None:
+            raise RuntimeError("secret")
+
+        self.break_state(fault)
+        client = HttpClient(self.rig)
+        client.send("GET", "/channels/news")
+        client.send("GET", "/healthz")
+        self.rig.turn()
+        self.assert_problem(client.responses[0], 500, says="see its log")
+        self.assertNotIn(b"secret", client.connection.received)
+        self.assertNotIn(b"Traceback", client.connection.received)
+        self.assertEqual(client.responses[1].status, 200, "the connection lives on")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_a_fault_in_a_head_request_has_no_body(self) -> None:
+        def fault(*args: object) -> None:
+            raise RuntimeError("secret")
+
+        self.break_state(fault)
+        client = HttpClient(self.rig)
+        client.send("HEAD", "/channels/news")
+        client.send("GET", "/healthz")
+        self.rig.turn()
+        self.assertEqual([response.status for response in client.responses], [500, 200])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_the_requests_are_pushd_s(self) -> None:
+        site: Site = self.rig.parts.site
+        self.assertIs(site.requestFactory, Request)

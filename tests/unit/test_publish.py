@@ -1,0 +1,255 @@
+"""Publishing over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.rigs import DaemonTests, HttpClient, Response, json_lines
+
+
+class PublishOneTests(DaemonTests):
+    """``POST /channels/{channel}``."""
+
+    config = "[limits]\nevent_size = 1KiB\nbatch_size = 8KiB\n"
+
+    def post(self, target: str, body: bytes = b"x", **headers: str) -> Response:
+        """Publish."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.rig.request("POST", target, headers=fields, body=body)
+
+    def events(self, channel: str = "news") -> list[dict[str, Any]]:
+        """What the channel keeps."""
+        events: list[dict[str, Any]] = self.rig.get(f"/channels/{channel}/events").json["events"]
+        return events
+
+    def test_the_answer_says_where_the_event_is_and_who_got_it(self) -> None:
+        subscriber = HttpClient(self.rig)
+        subscriber.send("GET", "/sse?channel=news")
+        response = self.post("/channels/news", b"hello")
+        self.assertEqual(response.status, 201)
+        event_id = response.json["id"]
+        self.assertEqual(response.json, {"id": event_id, "channel": "news", "offset": 1, "subscribers": 1})
+        self.assertEqual(response.header("location"), f"/channels/news/events/{event_id}")
+        self.assertEqual(self.rig.get(response.header("location") or "").body, b"hello")
+
+    def test_the_location_of_any_name_and_id_leads_to_the_event(self) -> None:
+        response = self.post("/channels/a%2Fb%2E%25%20%C3%BC?id=1%2F2%3F%C3%BC", b"hello")
+        self.assertEqual(response.json["channel"], "a/b.% ü")
+        self.assertEqual(response.json["id"], "1/2?ü")
+        location = response.header("location") or ""
+        self.assertTrue(location.isascii())
+        self.assertEqual(self.rig.get(location).body, b"hello")
+
+    def test_the_body_is_the_data_whatever_its_content_type(self) -> None:
+        for kind in (
+            "text/plain",
+            "application/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+        ):
+            with self.subTest(kind):
+                self.post("/channels/news", b"a=1&event=x", Content_Type=kind)
+                event = self.events()[-1]
+                self.assertEqual(event["data"], "a=1&event=x")
+                self.assertNotIn("event", event)
+
+    def test_an_empty_body_is_an_event(self) -> None:
+        self.assertEqual(self.post("/channels/news", b"").status, 201)
+        self.assertEqual(self.events()[0]["data"], "")
+
+    def test_a_body_in_chunks_is_an_event(self) -> None:
+        self.assertEqual(
+            self.post("/channels/news", b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", Transfer_Encoding="chunked").status,
+            201,
+        )
+        self.assertEqual(self.events()[0]["data"], "abcde")
+
+    def test_id_and_event_come_in_the_query_or_in_headers(self) -> None:
+        self.post("/channels/news?id=one&event=note")
+        self.post("/channels/news", Event_ID="two", Event_Type="note")
+        self.post("/channels/news?id=three", Event_Type="note")
+        self.assertEqual([event["id"] for event in self.events()], ["one", "two", "three"])
+        self.assertEqual([event["event"] for event in self.events()], ["note"] * 3)
+
+    def test_id_and_event_must_be_there_once(self) -> None:
+        for name, header in (("id", "Event-ID"), ("event", "Event-Type")):
+            with self.subTest(name):
+                for target, headers in (
+                    (f"/channels/news?{name}=a", [(header, "a")]),
+                    (f"/channels/news?{name}=a&{name}=a", []),
+                    ("/channels/news", [(header, "a"), (header, "a")]),
+                ):
+                    response = self.rig.request("POST", target, headers=headers, body=b"x")
+                    self.assert_problem(response, 400, field=name)
+        self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_an_id_or_type_that_cannot_be_is_refused_by_its_name(self) -> None:
+        for value in ("", "a%0Ab", "a%00b", "%C2%85", "x" * 256):
+            with self.subTest(value):
+                self.assert_problem(self.post(f"/channels/news?id={value}"), 400, field="id")
+                self.assert_problem(self.post(f"/channels/news?event={value}"), 400, field="event")
+        for value in ("latest", "earliest", "0123456789-1"):
+            self.assert_problem(self.post(f"/channels/news?id={value}"), 400, field="id")
+        self.assert_problem(self.post("/channels/news?id=%FF"), 400, field="id", says="UTF-8")
+        self.assert_problem(self.post("/channels/news?event=%FF"), 400, field="event", says="UTF-8")
+        self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_the_same_id_again_changes_nothing_and_is_answered_alike(self) -> None:
+        first = self.post("/channels/news?id=mine", b"one")
+        again = self.post("/channels/news?id=mine", b"two")
+        self.assertEqual((again.status, again.header("location")), (201, first.header("location")))
+        self.assertEqual(again.json, first.json)
+        self.assertEqual([event["data"] for event in self.events()], ["one"])
+
+    def test_the_id_of_an_event_of_another_channel_is_a_conflict(self) -> None:
+        self.post("/channels/news?id=mine")
+        self.assert_problem(self.post("/channels/other?id=mine"), 409, field="id", says="news")
+        self.assertEqual(self.rig.traces.channels, 1)
+
+    def test_data_over_the_limit_is_refused(self) -> None:
+        self.assertEqual(self.post("/channels/news", b"x" * 1024).status, 201)
+        self.assert_problem(self.post("/channels/news", b"x" * 1025), 413, field="data", says="1024")
+        self.assertEqual(len(self.events()), 1)
+
+    def test_a_name_that_cannot_be_is_refused(self) -> None:
+        for name in ("a%00b", "%0A", "*", "news%2F*", "a.**", "x" * 256, "%FF"):
+            with self.subTest(name):
+                self.assert_problem(self.post(f"/channels/{name}"), 400, field="channel")
+        self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_without_the_right_to_publish_it_is_refused(self) -> None:
+        self.rig = type(self.rig)("[auth]\nanonymous = subscribe\n")
+        self.assert_problem(self.post("/channels/news"), 403, says="publish")
+
+    def test_a_channel_more_than_the_daemon_may_have_is_refused(self) -> None:
+        self.rig = type(self.rig)("[limits]\nchannels = 1\n")
+        self.post("/channels/a")
+        self.assert_problem(self.post("/channels/b"), 503)
+
+
+class PublishManyTests(DaemonTests):
+    """``POST /publish``."""
+
+    config = "[limits]\nevent_size = 1KiB\nbatch_size = 8KiB\nchannels = 5\n"
+
+    def post(self, *lines: bytes) -> list[dict[str, Any]]:
+        """Publish lines; answer what was said of each."""
+        response = self.rig.request("POST", "/publish", body=b"\n".join(lines))
+        self.assertEqual(response.status, 200, response)
+        self.assertEqual(response.header("content-type"), "application/x-ndjson")
+        return json_lines(response.body)
+
+    def datas(self, channel: str) -> list[str]:
+        """The data of what the channel keeps."""
+        return [event["data"] for event in self.rig.get(f"/channels/{channel}/events").json["events"]]
+
+    def test_each_line_is_answered_in_order(self) -> None:
+        first, second = self.post(
+            b'{"channel":"a","data":"1"}', b'{"channel":"b","data":"2","id":"mine","event":"e"}'
+        )
+        self.assertEqual((first["channel"], first["offset"], first["subscribers"]), ("a", 1, 0))
+        self.assertEqual(second, {"id": "mine", "channel": "b", "offset": 1, "subscribers": 0})
+
+    def test_wrong_lines_change_nothing_and_do_not_stop_the_others(self) -> None:
+        answers = self.post(
+            b'{"channel":"a","data":"1"}',
+            b"not json",
+            b'{"channel":"a"}',
+            b'{"channel":"a","data":"\xff"}',
+            b'{"channel":"a","data":"' + b"x" * 1025 + b'"}',
+            b"[" * 3000,
+            b'{"channel":"a","data":"2"}',
+        )
+        self.assertEqual(
+            [
+                answer.get("offset") or (answer["error"]["status"], answer["error"].get("field"))
+                for answer in answers
+            ],
+            [1, (400, None), (400, "data"), (400, None), (413, "data"), (400, None), 2],
+        )
+        self.assertEqual(self.datas("a"), ["1", "2"])
+
+    def test_each_error_names_its_field(self) -> None:
+        for line, field in (
+            (b'{"data":"x"}', "channel"),
+            (b'{"channel":"a","channels":["a"],"data":"x"}', "channel"),
+            (b'{"channel":1,"data":"x"}', "channel"),
+            (b'{"channel":"","data":"x"}', "channel"),
+            (b'{"channel":"*","data":"x"}', "channel"),
+            (b'{"channel":"\\ud800","data":"x"}', "channel"),
+            (b'{"channels":"a","data":"x"}', "channels"),
+            (b'{"channels":[],"data":"x"}', "channels"),
+            (b'{"channels":["a",null],"data":"x"}', "channels"),
+            (b'{"channels":["a",""],"data":"x"}', "channel"),
+            (b'{"channel":"a"}', "data"),
+            (b'{"channel":"a","data":{}}', "data"),
+            (b'{"channel":"a","data":"\\udc00"}', "data"),
+            (b'{"channel":"a","data":"x","data_base64":""}', "data"),
+            (b'{"channel":"a","data_base64":"*"}', "data_base64"),
+            (b'{"channel":"a","data_base64":1}', "data_base64"),
+            (b'{"channel":"a","data":"x","id":1}', "id"),
+            (b'{"channel":"a","data":"x","id":""}', "id"),
+            (b'{"channel":"a","data":"x","event":true}', "event"),
+            (b'{"channel":"a","data":"x","event":"a\\rb"}', "event"),
+            (b'{"channel":"a","data":"x","type":"publish"}', "type"),
+            (b'{"channel":"a","data":"x","ref":1}', "ref"),
+        ):
+            with self.subTest(line):
+                (answer,) = self.post(line)
+                self.assertEqual((answer["error"]["status"], answer["error"]["field"]), (400, field))
+                self.assertGreater(len(answer["error"]["detail"]), 10)
+        self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_an_unknown_field_of_any_name_is_an_error_of_its_line(self) -> None:
+        answers = self.post(b'{"channel":"a","data":"1","\\ud800":1}', b'{"channel":"a","data":"2"}')
+        self.assertEqual(answers[0]["error"]["status"], 400)
+        self.assertEqual(answers[1]["offset"], 1)
+
+    def test_an_event_of_several_channels_is_answered_for_the_first(self) -> None:
+        (answer,) = self.post(b'{"channels":["b","a","b"],"data":"x"}')
+        self.assertEqual(answer["channel"], "b")
+        self.assertEqual((self.datas("a"), self.datas("b")), (["x"], ["x"]))
+
+    def test_a_conflict_or_a_missing_channel_is_an_error_of_its_line(self) -> None:
+        answers = self.post(
+            b'{"channel":"a","data":"x","id":"mine"}',
+            b'{"channel":"b","data":"x","id":"mine"}',
+            b'{"channels":["c","d","e","f","g"],"data":"x"}',
+            b'{"channel":"b","data":"x"}',
+        )
+        self.assertEqual([answer.get("error", {}).get("status") for answer in answers], [None, 409, 503, None])
+
+    def test_empty_lines_and_line_ends_of_either_kind_are_passed_over(self) -> None:
+        line = b'{"channel":"a","data":"x"}'
+        self.assertEqual(len(self.post(b"", line + b"\r", b"  ", b"\r", line, b"")), 2)
+
+    def test_a_body_without_lines_is_refused(self) -> None:
+        for body in (b"", b"\n\n", b" \r\n"):
+            self.assert_problem(self.rig.request("POST", "/publish", body=body), 400, says="NDJSON")
+
+    def test_a_body_over_the_limit_is_refused_as_a_whole(self) -> None:
+        line = b'{"channel":"a","data":"x"}\n'
+        client = HttpClient(self.rig)
+        client.send("POST", "/publish", body=line * 400)
+        self.rig.turn()
+        self.assert_problem(client.response, 413, says="8192")
+        self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_without_the_right_to_publish_each_line_is_an_error(self) -> None:
+        self.rig = type(self.rig)("[auth]\nanonymous =\n")
+        (answer,) = self.post(b'{"channel":"a","data":"x"}')
+        self.assertEqual(answer["error"]["status"], 403)
+
+    def test_json_is_answered_as_it_came(self) -> None:
+        text = '\u0000\u001f"\\/ü\u2028\U0001f600'
+        self.post(json.dumps({"channel": "a", "data": text}).encode())
+        self.assertEqual(self.datas("a"), [text])
+
+    def test_other_methods_are_refused(self) -> None:
+        response = self.rig.get("/publish")
+        self.assert_problem(response, 405)
+        self.assertEqual(response.header("allow"), "OPTIONS, POST")
+
+    def test_head_is_refused_as_get_is(self) -> None:
+        self.assertEqual(self.rig.request("HEAD", "/publish").status, 405)

@@ -1,0 +1,113 @@
+"""The replay: several histories and what is held back, in the order of the log."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.history import History
+from pushd.replay import ENTRY_BYTES, Overtaken, Replay
+from tests.builders import entry
+
+
+def history_of(channel: str, *sequences: int) -> History:
+    history = History(0)
+    for offset, sequence in enumerate(sequences, 1):
+        history.append(entry(sequence, offset, channel=channel))
+    return history
+
+
+class ReplayTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.replay = Replay()
+
+    def rest(self) -> list[tuple[int, str]]:
+        """Read to the end: the sequence and the channel of each entry."""
+        found = []
+        while (one := self.replay.next()) is not None:
+            found.append((one.event.sequence, one.channel))
+        return found
+
+    def test_without_anything_to_read_it_is_at_its_end(self) -> None:
+        self.assertEqual(self.rest(), [])
+        self.replay.add(History(5), 0)
+        self.assertEqual(self.rest(), [])
+
+    def test_it_reads_what_came_after_the_position(self) -> None:
+        self.replay.add(history_of("a", 1, 4, 6), 1)
+        self.assertEqual(self.rest(), [(4, "a"), (6, "a")])
+
+    def test_histories_are_merged_in_the_order_of_the_log(self) -> None:
+        self.replay.add(history_of("a", 1, 4, 6), 0)
+        self.replay.add(history_of("b", 2, 3, 7), 0)
+        self.assertEqual(self.rest(), [(1, "a"), (2, "b"), (3, "b"), (4, "a"), (6, "a"), (7, "b")])
+
+    def test_an_event_of_several_channels_comes_once(self) -> None:
+        self.replay.add(history_of("a", 1, 4), 0)
+        self.replay.add(history_of("b", 1, 2, 4), 0)
+        self.replay.add(history_of("c", 4), 0)
+        self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 4])
+
+    def test_what_is_appended_later_is_left_to_hold(self) -> None:
+        history = history_of("a", 1, 2)
+        self.replay.add(history, 0)
+        history.append(entry(3))
+        self.assertEqual(self.rest(), [(1, "a"), (2, "a")])
+
+    def test_what_is_held_comes_after_the_histories_and_in_its_order(self) -> None:
+        self.replay.add(history_of("a", 1, 2), 0)
+        self.replay.hold(entry(3, channel="b"))
+        self.replay.hold(entry(4, channel="a"))
+        self.assertEqual(self.rest(), [(1, "a"), (2, "a"), (3, "b"), (4, "a")])
+
+    def test_what_is_both_held_and_in_a_history_comes_once(self) -> None:
+        self.replay.hold(entry(3, channel="a"))
+        self.replay.add(history_of("b", 1, 3), 0)
+        self.assertEqual([sequence for sequence, _ in self.rest()], [1, 3])
+
+    def test_at_its_end_it_may_be_given_more(self) -> None:
+        self.replay.add(history_of("a", 1), 0)
+        self.rest()
+        self.replay.hold(entry(5))
+        self.assertEqual(self.rest(), [(5, "a")])
+
+    def test_held_bytes_are_those_that_wait(self) -> None:
+        self.replay.add(history_of("a", 1), 0)
+        self.replay.hold(entry(2, data=b"12345"))
+        self.replay.hold(entry(3, data=b"123"))
+        self.assertEqual(self.replay.held_bytes, 2 * ENTRY_BYTES + 8)
+        seen = []
+        while self.replay.next() is not None:
+            seen.append(self.replay.held_bytes)
+        self.assertEqual(seen, [2 * ENTRY_BYTES + 8, ENTRY_BYTES + 3, 0])
+
+    def test_held_bytes_of_an_event_that_came_already_are_let_go_too(self) -> None:
+        self.replay.hold(entry(2, channel="a", data=b"12345"))
+        self.replay.hold(entry(2, channel="b", data=b"12345"))
+        self.rest()
+        self.assertEqual(self.replay.held_bytes, 0)
+
+    def test_a_history_that_drops_what_was_to_come_next_overtakes_it(self) -> None:
+        history = history_of("a", 1, 2, 3)
+        self.replay.add(history, 0)
+        history.drop()
+        history.drop()
+        self.assertRaises(Overtaken, self.replay.next)
+
+    def test_a_history_that_drops_what_was_read_already_does_no_harm(self) -> None:
+        history = history_of("a", 1, 2, 3)
+        self.replay.add(history, 0)
+        self.replay.next()
+        self.replay.next()
+        history.drop()
+        history.drop()
+        self.assertEqual(self.rest(), [(3, "a")])
+
+    def test_what_is_held_cannot_be_overtaken(self) -> None:
+        history = history_of("a", 1)
+        self.replay.add(history, 0)
+        for sequence in (2, 3):
+            history.append(entry(sequence))
+            self.replay.hold(entry(sequence))
+        while history:
+            history.drop()
+        self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 3])

@@ -1,0 +1,225 @@
+"""What is particular to Server-Sent Events."""
+
+from __future__ import annotations
+
+import json
+
+from tests.rigs import DaemonTests, EventStream, HttpClient, query
+
+
+class SseTests(DaemonTests):
+    """``GET /sse``, as an ``EventSource`` sees it."""
+
+    config = "[limits]\nretry = 2500ms\nheartbeat = 20s\n[channels:short]\nhistory_age = 1s\n"
+
+    def open(self, *channels: str, since: str | None = None, last_event_id: str | None = None) -> HttpClient:
+        """Open an event stream."""
+        client = HttpClient(self.rig)
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        client.send("GET", f"/sse?{query(channel=channels, since=since)}", headers=headers)
+        self.rig.turn()
+        return client
+
+    def stream(self, client: HttpClient) -> EventStream:
+        """Read what has come."""
+        return EventStream(client.response.body)
+
+    def datas(self, client: HttpClient) -> list[str]:
+        """The data of every event, also of pushd's own."""
+        return [event.data for event in self.stream(client).events]
+
+    # The head
+
+    def test_the_head_says_that_it_is_a_stream_that_nobody_may_keep_or_buffer(self) -> None:
+        response = self.open("news").response
+        self.assertEqual(response.status, 200)
+        self.assertEqual(response.header("content-type"), "text/event-stream")
+        self.assertEqual(response.header("cache-control"), "no-store")
+        self.assertEqual(response.header("x-accel-buffering"), "no")
+        self.assertEqual(response.header("x-content-type-options"), "nosniff")
+        self.assertIsNone(response.header("content-length"))
+        self.assertFalse(response.is_complete)
+
+    def test_over_http_1_0_the_stream_lasts_until_the_connection_ends(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/sse?channel=news", version="1.0")
+        self.rig.publish("news", b"one")
+        self.rig.turn()
+        self.assertIsNone(client.response.header("transfer-encoding"))
+        self.assertEqual(self.datas(client), ["one"])
+        self.assertTrue(client.connection.is_open)
+
+    def test_head_is_answered_with_the_head_only(self) -> None:
+        before = self.rig.traces
+        client = HttpClient(self.rig)
+        client.send("HEAD", "/sse?channel=news")
+        self.rig.turn()
+        self.assertEqual(client.response.status, 200)
+        self.assertEqual(client.response.header("content-type"), "text/event-stream")
+        self.assert_no_traces(before)
+        client.send("GET", "/channels/news")
+        self.rig.turn()
+        self.assertEqual(client.responses[1].status, 200, "the connection goes on")
+
+    def test_other_methods_are_refused(self) -> None:
+        for method in ("POST", "PUT", "DELETE"):
+            response = self.rig.request(method, "/sse?channel=news")
+            self.assert_problem(response, 405)
+            self.assertEqual(response.header("allow"), "GET, HEAD, OPTIONS")
+
+    # The beginning of the body
+
+    def test_the_body_begins_with_a_comment_the_retry_time_and_the_position(self) -> None:
+        event_id = self.rig.publish("news")
+        client = self.open("news")
+        self.assertEqual(client.response.body, f": pushd\nretry: 2500\nid: {event_id}\n\n".encode())
+
+    def test_the_position_at_the_beginning_is_not_an_event(self) -> None:
+        stream = self.stream(self.open("news"))
+        self.assertEqual(stream.events, [])
+        self.assertRegex(stream.last_event_id, "^[0-9a-z]{10}-0$")
+        self.assertEqual(stream.retry_ms, 2500)
+
+    # Events
+
+    def test_an_event_has_its_id_its_type_and_its_data(self) -> None:
+        client = self.open("news")
+        before = len(client.response.body)
+        event_id = self.rig.publish("news", b"a\nb", event="note")
+        self.rig.turn()
+        self.assertEqual(
+            client.response.body[before:], f"id: {event_id}\nevent: note\ndata: a\ndata: b\n\n".encode()
+        )
+        (event,) = self.stream(client).events
+        self.assertEqual((event.type, event.data, event.last_event_id), ("note", "a\nb", event_id))
+
+    def test_an_event_without_a_type_is_a_message(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news")
+        self.rig.turn()
+        self.assertEqual([event.type for event in self.stream(client).events], ["message"])
+
+    def test_ids_and_types_in_any_script_come_as_they_are(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news", id="ü: 1 ", event=" 漢字:")
+        self.rig.turn()
+        (event,) = self.stream(client).events
+        self.assertEqual((event.type, event.last_event_id), (" 漢字:", "ü: 1 "))
+
+    def test_every_line_break_begins_a_new_line_of_data(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news", b"a\r\nb\rc\nd\n\n\revent: x")
+        self.rig.turn()
+        (event,) = self.stream(client).events
+        self.assertEqual((event.type, event.data), ("message", "a\nb\nc\nd\n\n\nevent: x"))
+
+    def test_data_cannot_end_the_event_and_begin_another(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news", b"\n\nevent: forged\nid: forged\ndata: x\n\n")
+        self.rig.publish("news", b"\r\rid: forged\rdata: x\r\r")
+        self.rig.turn()
+        stream = self.stream(client)
+        self.assertEqual(len(stream.events), 2)
+        self.assertNotEqual(stream.last_event_id, "forged")
+
+    def test_binary_data_comes_as_a_json_object(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news", b"\xff\x00")
+        self.rig.turn()
+        self.assertEqual(json.loads(self.datas(client)[0]), {"data_base64": "/wA="})
+
+    # Positions
+
+    def test_last_event_id_wins_over_since(self) -> None:
+        ids = self.rig.publish_each("news", b"one", b"two", b"three")
+        self.assertEqual(self.datas(self.open("news", since=ids[0], last_event_id=ids[1])), ["three"])
+        self.assertEqual(self.datas(self.open("news", since="earliest", last_event_id=ids[2])), [])
+
+    def test_an_empty_last_event_id_is_none(self) -> None:
+        ids = self.rig.publish_each("news", b"one", b"two")
+        self.assertEqual(self.datas(self.open("news", since=ids[0], last_event_id="")), ["two"])
+
+    def test_last_event_id_may_be_in_any_script(self) -> None:
+        self.rig.publish("news", b"one", id="ü/1")
+        self.rig.publish("news", b"two")
+        self.assertEqual(self.datas(self.open("news", last_event_id="ü/1")), ["two"])
+
+    def test_last_event_id_must_be_utf_8(self) -> None:
+        client = HttpClient(self.rig)
+        client.send_raw("GET", b"GET /sse?channel=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\r\n\r\n")
+        self.rig.turn()
+        self.assert_problem(client.response, 400, field="Last-Event-ID", says="UTF-8")
+
+    def test_the_id_only_block_resumes_a_client_that_got_no_event(self) -> None:
+        client = self.open("news")
+        position = self.stream(client).last_event_id
+        client.connection.disconnect()
+        self.rig.publish("news", b"while away")
+        self.assertEqual(self.datas(self.open("news", last_event_id=position)), ["while away"])
+
+    def test_a_lost_position_is_told_once_before_the_first_event(self) -> None:
+        self.rig.publish("news", b"one")
+        stream = self.stream(self.open("news", last_event_id="lost\\ü"))
+        gap, event = stream.events
+        self.assertEqual((gap.type, json.loads(gap.data)), ("pushd.gap", {"since": "lost\\ü"}))
+        self.assertEqual(event.data, "one")
+
+    def test_the_gap_sets_the_position_to_where_the_stream_begins(self) -> None:
+        self.rig.publish("news", b"one")
+        client = self.open("news", last_event_id="lost")
+        gap, event = self.stream(client).events
+        again = self.stream(self.open("news", last_event_id=gap.last_event_id))
+        self.assertEqual([it.data for it in again.events], [event.data])
+
+    # Heartbeats
+
+    def test_an_idle_client_hears_a_comment(self) -> None:
+        client = self.open("news")
+        self.rig.wait(19)
+        self.assertEqual(self.stream(client).comments, [" pushd"])
+        self.rig.wait(2 + 21 * 2)
+        stream = self.stream(client)
+        self.assertEqual(stream.comments[1:], ["", "", ""])
+        self.assertEqual(stream.events, [])
+
+    def test_a_client_that_hears_enough_hears_no_comment(self) -> None:
+        client = self.open("news")
+        for _ in range(50):
+            self.rig.publish("news")
+            self.rig.wait(2)
+        self.assertEqual(self.stream(client).comments, [" pushd"])
+
+    def test_the_silence_between_two_heartbeats_is_at_most_twice_the_time(self) -> None:
+        client = self.open("news")
+        self.rig.wait(5)
+        self.rig.publish("news")
+        self.rig.wait(37)
+        self.assertEqual(self.stream(client).comments[1:], [""])
+
+    def test_a_client_that_takes_nothing_is_not_written_to_again_and_again(self) -> None:
+        client = self.open("news")
+        client.connection.stop_reading()
+        writes = len(client.connection.writes)
+        self.rig.wait(200)
+        self.assertEqual(len(client.connection.writes), writes)
+
+    # The end
+
+    def test_the_end_is_an_event_with_the_reason_and_a_complete_body(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news")
+        self.rig.turn()
+        self.rig.request("DELETE", "/channels/news")
+        self.rig.turn()
+        event = self.stream(client).events[-1]
+        self.assertEqual(
+            (event.type, json.loads(event.data)), ("pushd.closed", {"detail": "the channel was deleted"})
+        )
+        self.assertTrue(client.response.is_complete)
+        self.assertFalse(client.connection.is_open)
+
+    def test_what_the_client_sends_on_is_not_served_before_the_end(self) -> None:
+        client = self.open("news")
+        client.send("GET", "/healthz")
+        self.rig.turn()
+        self.assertEqual(len(client.responses), 1)
