@@ -87,7 +87,8 @@ def check_size(data: bytes, max_bytes: int) -> None:
 def parse_object(text: bytes | str) -> dict[str, Any]:
     """Read one JSON object; raise `BadRequest` if it is anything else."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        # RFC 8259, section 8.1: UTF-8; json would guess others from bytes
+        value = json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise BadRequest("not valid UTF-8; wanted a JSON object") from None
     except RecursionError:

@@ -105,7 +105,7 @@ def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
         daemon = _daemon(options)
-    except StartFailed as error:
+    except (ConfigError, StartFailed) as error:
         raise SystemExit(f"pushd: {error}") from None
     observer = None
     if options.parent is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -26,20 +28,19 @@ _RENEW_BEFORE = timedelta(days=30)
 def load(certificate: str, key: str) -> CertificateOptions:
     """Read a certificate chain and its key, both PEM; raise `StartFailed` if that cannot be served with."""
     chain = x509_chain(certificate)
-    try:
-        private_key = crypto.load_privatekey(crypto.FILETYPE_PEM, _read(key), passphrase=b"")
-    except (crypto.Error, ValueError, TypeError) as error:
-        raise StartFailed(f"{key}: not a PEM private key without a passphrase ({_why(error)})") from None
+    private_key = _private_key(key)
+    if chain[0].public_key() != private_key.public_key():
+        raise StartFailed(f"{key} is not the key of the certificate in {certificate}")
     options = CertificateOptions(
-        privateKey=private_key,
+        privateKey=crypto.PKey.from_cryptography_key(private_key),
         certificate=crypto.X509.from_cryptography(chain[0]),
         extraCertChain=[crypto.X509.from_cryptography(one) for one in chain[1:]],
         raiseMinimumTo=TLSVersion.TLSv1_2,
     )
     try:
-        options.getContext().check_privatekey()
-    except SSL.Error:
-        raise StartFailed(f"{key} is not the key of the certificate in {certificate}") from None
+        options.getContext()
+    except SSL.Error as error:
+        raise StartFailed(f"{certificate}: OpenSSL does not take it: {_why(error)}") from None
     return options
 
 
@@ -47,8 +48,16 @@ def x509_chain(path: str) -> list[x509.Certificate]:
     """Read the certificates of a PEM file, of which there must be one."""
     try:
         return x509.load_pem_x509_certificates(_read(path))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise StartFailed(f"{path}: not a PEM certificate ({_why(error)})") from None
+
+
+def _private_key(path: str) -> Any:
+    """Read a private key, of any of the kinds that there are."""
+    try:
+        return serialization.load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StartFailed(f"{path}: not a PEM private key without a passphrase ({_why(error)})") from None
 
 
 def _read(path: str) -> bytes:
@@ -66,31 +75,50 @@ def _why(error: Exception) -> str:
 def self_signed(directory: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> tuple[str, str]:
     """Answer the paths of a self-signed certificate for this machine and its key, kept in `directory`.
 
-    They are made if they are not there, or about to expire. Raises `StartFailed` if they cannot be written.
+    They are made if they are not there, do not belong together, or are about to expire. Raises `StartFailed` if
+    what is there cannot be read, or what is made cannot be written.
     """
     folder = Path(directory)
     certificate, key = folder / "self-signed.crt", folder / "self-signed.key"
-    if certificate.exists() and key.exists():
-        until = x509_chain(str(certificate))[0].not_valid_after_utc
-        if until - now() > _RENEW_BEFORE:
-            return str(certificate), str(key)
-    private_key = ec.generate_private_key(ec.SECP256R1())
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(key, _key_pem(private_key), mode=0o600)
-        _write(certificate, _certificate_pem(private_key, now()), mode=0o644)
-    except OSError as error:
-        raise StartFailed(f"{error.filename}: cannot be written: {error.strerror}") from None
+    if not (_exists(certificate) and _exists(key) and _is_good(certificate, key, now())):
+        private_key = ec.generate_private_key(ec.SECP256R1())
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartFailed(f"{error.filename}: cannot be written: {error.strerror}") from None
+        _write({key: (_key_pem(private_key), 0o600), certificate: (_certificate_pem(private_key, now()), 0o644)})
     return str(certificate), str(key)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    unfinished = path.with_suffix(f"{path.suffix}.new")
-    unfinished.unlink(missing_ok=True)
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-    unfinished.replace(path)
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StartFailed(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_good(certificate: Path, key: Path, now: datetime) -> bool:
+    first = x509_chain(str(certificate))[0]
+    belongs: bool = first.public_key() == _private_key(str(key)).public_key()
+    return belongs and first.not_valid_after_utc - now > _RENEW_BEFORE
+
+
+def _write(files: Mapping[Path, tuple[bytes, int]]) -> None:
+    """Write files, each with its mode: first all of them beside their places, then all into them."""
+    try:
+        for path, (data, mode) in files.items():
+            beside = _beside(path)
+            beside.unlink(missing_ok=True)
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(data)
+        for path in files:
+            _beside(path).replace(path)
+    except OSError as error:
+        raise StartFailed(f"{error.filename or beside}: cannot be written: {error.strerror}") from None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(f"{path.suffix}.new")
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

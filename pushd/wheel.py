@@ -28,7 +28,7 @@ class Alarm:
 
 
 class Wheel:
-    """Timers in slots of one second. An alarm rings up to a second late, never early.
+    """Timers in slots of one second. Turned every second, an alarm rings up to two seconds late, never early.
 
     A timer for each idle connection would cost the reactor's heap an entry each; here setting one and
     cancelling one are a dictionary operation.

@@ -81,10 +81,10 @@ class Client:
     reasons: list[Reason] = field(default_factory=list)
     """Why it was closed, each time."""
 
-    acts: Callable[[Entry], None] = lambda entry: None
+    acts: Callable[[Entry], object] = lambda entry: None
     """What it does within `deliver`."""
 
-    at_close: Callable[[Reason], None] = lambda reason: None
+    at_close: Callable[[Reason], object] = lambda reason: None
     """What it does within `close`."""
 
     def deliver(self, entry: Entry) -> None:
