@@ -90,10 +90,9 @@ class HTTP1(HTTPChannel):
 
     def check_body(self, size: int) -> bool:
         """Tell whether a body of unknown length may be `size` bytes long; refuse its request if not."""
-        if size <= self._max_body_bytes:
-            return True
-        self.refuse_body()
-        return False
+        if size > self._max_body_bytes:
+            self.refuse_body()
+        return self._discarded is None
 
     def refuse_body(self) -> None:
         """Answer that the body is too large."""
@@ -112,6 +111,7 @@ class HTTP1(HTTPChannel):
         if self._discarded is not None or self.transport is None:
             return
         self._discarded = 0
+        self._drop_bodies()
         self.log.info(
             "refused a request from {peer}: {detail}", peer=peer_name(self.getPeer()), detail=refused.detail
         )
@@ -133,6 +133,10 @@ class HTTP1(HTTPChannel):
         """Override: the request is complete, unless it has been refused meanwhile."""
         if self._discarded is None:
             super().allContentReceived()
+
+    def _drop_bodies(self) -> None:
+        for request in self.requests:
+            request.drop_body()
 
     def _discard(self, data: bytes) -> None:
         self._discarded = (self._discarded or 0) + len(data)
@@ -200,6 +204,7 @@ class HTTP1(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self._connections.discard(self)
+        self._drop_bodies()
         super().connectionLost(reason)
         if self._upgraded is not None:
             self._upgraded.connectionLost(reason)

@@ -13,10 +13,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from pushd import tls
+from pushd.config.addresses import parse_endpoint
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 
 __all__ = ["Port", "prepare"]
+
+_BACKLOG = 4096
+"""How many connections may wait to be accepted; the kernel has a limit of its own, somaxconn."""
 
 
 class Port:
@@ -36,10 +40,8 @@ class Port:
         if failures:
             error = failures[0].value
             if isinstance(error, CannotListenError):
-                why = error.socketError
-                reason = getattr(why, "strerror", None) or str(why)
-            else:
-                reason = str(error)
+                error = error.socketError
+            reason = getattr(error, "strerror", None) or str(error)
             raise StartFailed(f"[listen:{self._listener.name}] {self._listener.endpoint}: cannot listen: {reason}")
 
     def _opened(self, port: IListeningPort) -> None:
@@ -71,8 +73,8 @@ def prepare(
     `self_signed` answers the paths of the certificate and key that serve where none are configured.
     """
     try:
-        endpoint = serverFromString(reactor, listener.endpoint)
-    except (ValueError, TypeError, LookupError) as error:
+        endpoint = serverFromString(reactor, _with_backlog(listener.endpoint))
+    except (ValueError, TypeError, LookupError, OSError) as error:
         where = f"[listen:{listener.name}] endpoint = {listener.endpoint}"
         raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
     if listener.tls:
@@ -80,6 +82,16 @@ def prepare(
         factory = TLSMemoryBIOFactory(tls.load(*paths), False, factory)
         factory.noisy = False
     return Port(listener, endpoint, factory)
+
+
+def _with_backlog(description: str) -> str:
+    """Let more connections wait to be accepted than Twisted does by itself, unless `description` says how many.
+
+    It lets 50: when a thousand clients come back at once, the others would have to try again after a second.
+    """
+    endpoint = parse_endpoint(description)
+    takes_one = endpoint.type in ("tcp", "tcp4", "tcp6", "unix")
+    return f"{description}:backlog={_BACKLOG}" if takes_one and "backlog" not in endpoint.named else description
 
 
 def _url(address: IAddress, scheme: str) -> str:

@@ -35,11 +35,18 @@ class Request(server.Request):
     grants: Grants
     """The rights of the client, once the gate has let it in."""
 
+    _body_size = 0
+
     def handleContentChunk(self, data: bytes) -> None:
         """Override: a part of the body has come."""
-        assert self.content is not None
-        if self.connection.check_body(self.content.tell() + len(data)):
+        self._body_size += len(data)
+        if self.connection.check_body(self._body_size):
             super().handleContentChunk(data)
+
+    def drop_body(self) -> None:
+        """Close the file of a body that nobody is going to read."""
+        if self.content is not None:
+            self.content.close()
 
     @property
     def connection(self) -> Connection:
@@ -59,7 +66,7 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
-        self.log.failure("a fault in pushd while it served {uri}", reason, uri=self.uri)
+        self.log.failure("a fault in pushd while it served {path}", reason, path=self.path)
         if self.startedWriting:
             self.loseConnection()
             return reason

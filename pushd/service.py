@@ -170,6 +170,8 @@ class Daemon(Service):
             for port in self._ports:
                 port.open()
         except StartFailed as error:
+            for port in self._ports:
+                Deferred.fromCoroutine(port.close())
             self._fail(error)
 
     def startService(self) -> None:
@@ -191,12 +193,11 @@ class Daemon(Service):
         urls = [port.url for port in self._ports]
         _log.info("pushd listens at {urls}", urls=" and ".join(urls))
         url = urls[0]
-        if url.startswith("https:"):
-            url = f"-k {url}"
+        curl = "curl -k" if url.startswith("https:") else "curl"
         if self._config.site.root is None and self._config.site.demo:
-            _log.info("open {url}/ in a browser, or try:", url=urls[0])
-            _log.info("    curl -N '{url}/sse?channel=clock'", url=url)
-        _log.info("    curl -d 'hello' '{url}/channels/news'", url=url)
+            _log.info("open {url}/ in a browser, or try:", url=url)
+            _log.info("    {curl} -N '{url}/sse?channel=clock'", curl=curl, url=url)
+        _log.info("    {curl} -d 'hello' '{url}/channels/news'", curl=curl, url=url)
 
     def stopService(self) -> Deferred[None]:
         """Override: answer when everybody is gone, after `[pushd] stop_timeout` at the latest."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from pushd.access import Grants
@@ -25,6 +26,8 @@ from pushd.reasons import Cause, Reason
 from pushd.wheel import Alarm, Wheel
 
 __all__ = ["Client", "Connection", "Session", "Sessions"]
+
+_log = Logger()
 
 _CHUNK_BYTES = 64 * 1024
 """How much of a replay is written at once."""
@@ -105,7 +108,10 @@ class Sessions:
     def close(self, reason: Reason) -> None:
         """Close them all."""
         for client in list(self._open):
-            client.close(reason)
+            try:
+                client.close(reason)
+            except Exception:  # noqa: BLE001  the others are to be told all the same
+                _log.failure("a fault in pushd while it closed {client}", client=client)
 
     def abort(self) -> None:
         """End the connections of those that are still there."""

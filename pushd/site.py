@@ -20,10 +20,12 @@ from pushd.resource import Answering, Missing
 __all__ = ["PushdSite", "StaticFiles", "tree"]
 
 
+_requests_log = Logger(namespace="pushd.requests")
+
+
 class PushdSite(Site):
     """What answers on every listener."""
 
-    log_requests = Logger(namespace="pushd.requests")
     noisy = False
 
     def __init__(
@@ -58,7 +60,7 @@ class PushdSite(Site):
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered. Its query is not logged: it may hold secrets."""
         if self._logs_requests:
-            self.log_requests.info(
+            _requests_log.info(
                 "{code} {method} {path} from {peer}, {size} bytes",
                 code=request.code,
                 method=request.method.decode("ascii", "backslashreplace"),
@@ -76,6 +78,14 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
     def directoryListing(self) -> IResource:
         """Override: there are no listings."""
         return Missing()
+
+    def render_GET(self, request: AnyRequest) -> bytes | int:
+        """Override: a Range that cannot be read counts as none (RFC 9110, section 14.2)."""
+        ranges = request.requestHeaders.getRawHeaders(b"range", [])
+        if not all(value.isascii() for value in ranges):
+            request.requestHeaders.removeHeader(b"range")
+        answer: bytes | int = File.render_GET(self, request)
+        return answer
 
     def getChild(self, path: bytes, request: AnyRequest) -> IResource:
         """Override: hide what is hidden, but ``.well-known`` (RFC 8615)."""

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -46,7 +47,9 @@ class Options(usage.Options):
                 print(print_config(self["configuration"]), end="")
                 raise SystemExit(0)
             if self["check"]:
-                _daemon(self)
+                state_directory(self["configuration"], os.environ)
+                with TemporaryDirectory() as directory:  # a check makes no certificate to keep
+                    _daemon(self, directory)
                 print(f"{self['config'] or 'the built-in configuration'} is fine")
                 raise SystemExit(0)
         except (ConfigError, StartFailed) as error:
@@ -63,8 +66,11 @@ class Options(usage.Options):
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _daemon(options: Options) -> Daemon:
-    """Make the daemon as configured; raise `StartFailed` if something that it needs is not there."""
+def _daemon(options: Options, directory: str) -> Daemon:
+    """Make the daemon as configured, with its own certificate in `directory`.
+
+    Raises `StartFailed` if something that it needs is not there.
+    """
     config: Config = options["configuration"]
     parts = assemble(config, reactor, seconds=time.monotonic, now=time.time)
     twistd: Mapping[str, Any] = options.parent or {}
@@ -82,7 +88,6 @@ def _daemon(options: Options) -> Daemon:
             os.unlink(pidfile)
         raise SystemExit(1)
 
-    directory = state_directory(config, os.environ)
     return Daemon(config, parts, reactor, state_directory=directory, fail=fail)
 
 
@@ -104,7 +109,7 @@ class _Logged(MultiService):
 def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
-        daemon = _daemon(options)
+        daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:
         raise SystemExit(f"pushd: {error}") from None
     observer = None

@@ -29,18 +29,22 @@ def load(certificate: str, key: str) -> CertificateOptions:
     """Read a certificate chain and its key, both PEM; raise `StartFailed` if that cannot be served with."""
     chain = x509_chain(certificate)
     private_key = _private_key(key)
-    if chain[0].public_key() != private_key.public_key():
-        raise StartFailed(f"{key} is not the key of the certificate in {certificate}")
+    try:
+        if chain[0].public_key() != private_key.public_key():
+            raise StartFailed(f"{key} is not the key of the certificate in {certificate}")
+        return _options(chain, private_key)
+    except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
+        raise StartFailed(f"{certificate}: OpenSSL does not take it: {_why(error)}") from None
+
+
+def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOptions:
     options = CertificateOptions(
         privateKey=crypto.PKey.from_cryptography_key(private_key),
         certificate=crypto.X509.from_cryptography(chain[0]),
         extraCertChain=[crypto.X509.from_cryptography(one) for one in chain[1:]],
         raiseMinimumTo=TLSVersion.TLSv1_2,
     )
-    try:
-        options.getContext()
-    except SSL.Error as error:
-        raise StartFailed(f"{certificate}: OpenSSL does not take it: {_why(error)}") from None
+    options.getContext()
     return options
 
 

@@ -66,6 +66,14 @@ class OutboxTests(SynchronousTestCase):
             self.assertTaken(bytes(11))
             be_empty()
 
+    def test_what_is_going_to_be_taken_at_once_is_put_in_whatever_its_size(self) -> None:
+        self.assertTaken(b"12345")
+        self.outbox.put_anyway(bytes(100))
+        self.assertEqual(self.outbox.size, 105)
+        self.assertNotTaken(b"1")
+        self.assertEqual(self.outbox.take(), b"12345" + bytes(100))
+        self.assertEqual(self.outbox.size, 0)
+
     def test_what_was_cleared_does_not_come_out(self) -> None:
         self.assertTaken(b"1")
         self.outbox.clear()

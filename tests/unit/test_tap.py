@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.application.service import Application, IService, IServiceCollection, MultiService
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger, LogLevel, capturedLogs, formatEvent
 from twisted.python.syslog import SyslogObserver
 from twisted.python.usage import UsageError
@@ -154,9 +153,12 @@ class CheckTests(TapCase):
         auth = "[auth]\nanonymous = publish\n"
         self.assertNotFine(f"[listen:a]\nendpoint = nosuch:80\n{auth}", "[listen:a] endpoint = nosuch:80: ")
 
-    def test_a_state_directory_that_is_needed_must_be_known_and_writable(self) -> None:
-        self.environ["STATE_DIRECTORY"] = "/proc/nosuch"
-        self.assertNotFine(f"{PLAIN}tls = yes\n", "/proc/nosuch: cannot be written: ")
+    def test_the_state_directory_must_be_known_and_nothing_is_made_in_it(self) -> None:
+        self.environ["STATE_DIRECTORY"] = str(self.directory / "state")
+        error = self.assertRaises(
+            SystemExit, self.options, "--config", self.config(f"{PLAIN}tls = yes\n"), "--check"
+        )
+        self.assertEqual((error.code, (self.directory / "state").exists()), (0, False))
         self.environ.clear()
         self.assertNotFine(PLAIN, "state_directory", "wanted one of them")
 
@@ -205,7 +207,7 @@ class FailingPortTests(TapCase):
     def setUp(self) -> None:
         super().setUp()
         reactor = Reactor()
-        reactor.error = CannotListenError("", 8080, OSError(98, "Address already in use"))
+        reactor.taken = 8080
         self.patch(tap, "reactor", reactor)
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)

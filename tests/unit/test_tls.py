@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes as Key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
@@ -297,14 +297,39 @@ class LoadTests(DirectoryCase):
         for paths in ((directory, self.key), (self.certificate, directory)):
             self.assertCannotLoad(*paths, f"{directory}: ", "cannot be read: Is a directory")
 
-    def test_a_certificate_of_an_unknown_version_is_refused(self) -> None:
+    def write_changed(self, old: bytes, new: bytes) -> str:
+        """Write the certificate with some of its bytes changed, and answer its path."""
         der = self.server.public_bytes(serialization.Encoding.DER)
-        odd = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
-        self.assertNotEqual(odd, der)
-        path = self.write(
-            "odd.crt", b"-----BEGIN CERTIFICATE-----\n" + encodebytes(odd) + b"-----END CERTIFICATE-----\n"
-        )
+        self.assertEqual(der.count(old), 1)
+        begin, end = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
+        return self.write("changed.crt", begin + encodebytes(der.replace(old, new)) + end)
+
+    def test_a_certificate_of_an_unknown_version_is_refused(self) -> None:
+        path = self.write_changed(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09")
         self.assertCannotLoad(path, self.key, path)
+
+    def test_a_certificate_whose_public_key_cannot_be_read_is_refused(self) -> None:
+        point = self.server_key.public_key().public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+        )
+        for old, new in (
+            (bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030109")),  # the curve
+            (point, b"\x04" + b"\x01" * 64),  # not on the curve
+        ):
+            path = self.write_changed(old, new)
+            self.assertCannotLoad(path, self.key, path)
+
+    def test_a_key_of_a_kind_that_cannot_sign_is_refused(self) -> None:
+        key = x25519.X25519PrivateKey.generate()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        certificate = self.write("x.crt", pem_of(builder.sign(self.root_key, hashes.SHA256())))
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path = self.write("x.key", pem)
+        self.assertOneLine(self.assertRaises(StartFailed, tls.load, certificate, path), self.directory)
 
     def test_a_key_that_is_too_small_is_not_told_as_that_of_another_certificate(self) -> None:
         key = rsa.generate_private_key(65537, 1024)

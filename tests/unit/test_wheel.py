@@ -243,6 +243,13 @@ class ClockTests(WheelCase):
             rig.turn_at(begin + 6)
             self.assertEqual(rig.names, ["it"])
 
+    def test_an_alarm_that_is_set_while_the_clock_is_behind_the_wheel_rings_all_the_same(self) -> None:
+        self.rig.turn_at(10)
+        self.rig.time = 5
+        self.rig.set(1)
+        self.rig.turn_until(11)
+        self.assertRang("it")
+
     def test_turning_more_often_than_each_second_does_no_harm(self) -> None:
         self.rig.set(2)
         for tenth in range(1, 40):

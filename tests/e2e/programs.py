@@ -1,0 +1,136 @@
+"""Other people's programs, as the tests run them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from time import monotonic, sleep
+
+import pytest
+
+__all__ = ["Program", "eventually", "program", "talking_to"]
+
+_DEBIAN_PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
+    "curl": "curl",
+    "node": "nodejs",
+    "npm": "npm",
+}
+
+
+def program(name: str) -> str:
+    """Answer the path of a program.
+
+    If it is missing the test is skipped; where the environment variable ``PUSHD_TEST_NO_SKIP`` is set, it fails.
+    """
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    why = f"{name} is not installed; it is in the Debian package {_DEBIAN_PACKAGES[name]}"
+    if os.environ.get("PUSHD_TEST_NO_SKIP"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def eventually(condition: Callable[[], object], what: str, timeout_s: float = 15) -> None:
+    """Wait until `condition` answers something true; fail, saying `what` was waited for, if it does not."""
+    deadline = monotonic() + timeout_s
+    while not condition():
+        if monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s} s in vain until {what}")
+        sleep(0.02)
+
+
+class Program:
+    """A program that talks in lines, over its standard input and output."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Begin to listen to `process`."""
+        self.process = process
+        self._lines: Queue[str | None] = Queue()
+        self._heard: list[str] = []
+        self._thread = Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def say(self, line: str) -> None:
+        """Give it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> None:
+        """End its input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def lines(self, timeout_s: float = 15) -> Iterator[str]:
+        """Answer its lines until it ends; fail if the next one does not come in `timeout_s`."""
+        while True:
+            try:
+                line = self._lines.get(timeout=timeout_s)
+            except Empty:
+                heard = "\n".join(self._heard[-20:])
+                pytest.fail(f"{self.process.args!r} said nothing for {timeout_s} s, after:\n{heard}")
+            if line is None:
+                return
+            self._heard.append(line)
+            yield line
+
+    def line(self) -> str:
+        """Answer the next line."""
+        for line in self.lines():
+            return line
+        heard = "\n".join(self._heard[-20:])
+        pytest.fail(f"{self.process.args!r} ended with {self.process.wait(10)}, after:\n{heard}")
+
+    def until(self, text: str) -> str:
+        """Answer the next line that has `text` in it."""
+        while text not in (line := self.line()):
+            pass
+        return line
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.wait(10)
+        self._thread.join(10)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+@contextmanager
+def talking_to(
+    arguments: Sequence[str], *, directory: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Program]:
+    """Run a program as long as the context lasts; its errors come among its lines."""
+    running = Program(
+        subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env=environment,
+            text=True,
+            encoding="utf-8",
+        )
+    )
+    try:
+        yield running
+    finally:
+        running.end()
