@@ -159,6 +159,7 @@ class CheckTests(TapCase):
             SystemExit, self.options, "--config", self.config(f"{PLAIN}tls = yes\n"), "--check"
         )
         self.assertEqual((error.code, (self.directory / "state").exists()), (0, False))
+        self.stdout.truncate(self.stdout.seek(0))
         self.environ.clear()
         self.assertNotFine(PLAIN, "state_directory", "wanted one of them")
 
