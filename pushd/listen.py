@@ -58,8 +58,19 @@ class Port:
     @property
     def url(self) -> str:
         """Where it can be reached, once it is open."""
-        assert self._port is not None
+        if self._port is None:
+            return self._listener.endpoint
         return _url(self._port.getHost(), "https" if self._listener.tls else "http")
+
+    def curl(self, options: str, path: str) -> str:
+        """Make a command for somebody to try it with, once it is open."""
+        start, url = "curl", self.url
+        if self._listener.tls:
+            start += " -k"
+        if "+unix://" in url:
+            scheme, socket = url.split("+unix://")
+            start, url = f"{start} --unix-socket {socket}", f"{scheme}://localhost"
+        return f"{start} {options} '{url}{path}'"
 
 
 def prepare(
@@ -91,7 +102,8 @@ def _with_backlog(description: str) -> str:
     """
     endpoint = parse_endpoint(description)
     takes_one = endpoint.type in ("tcp", "tcp4", "tcp6", "unix")
-    return f"{description}:backlog={_BACKLOG}" if takes_one and "backlog" not in endpoint.named else description
+    may_have_one = "backlog" in endpoint.named or len(endpoint.args) > 2
+    return f"{description}:backlog={_BACKLOG}" if takes_one and not may_have_one else description
 
 
 def _url(address: IAddress, scheme: str) -> str:

@@ -114,7 +114,7 @@ def _json_type(value: object) -> str:
 def _check_fields(message: dict[str, Any], known: Collection[str]) -> None:
     for name in message:
         if name not in known:
-            raise BadRequest(f"unknown field {name!r}; known are {', '.join(sorted(known))}", name)
+            raise BadRequest(f"unknown field {name[:64]!r}; known are {', '.join(sorted(known))}", name[:64])
 
 
 def _text(message: dict[str, Any], name: str) -> str:
@@ -182,7 +182,8 @@ def parse_ref(message: dict[str, Any]) -> Ref:
         return ref
     if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) < 2**53:
         return ref
-    raise BadRequest(f"ref must be a short text or a whole number, not a JSON {_json_type(ref)}", "ref")
+    wanted = f"a text of up to {MAX_REF_CHARACTERS} printable characters or a whole number of up to 53 bits"
+    raise BadRequest(f"ref is a JSON {_json_type(ref)} of another form; wanted {wanted}", "ref")
 
 
 def parse_command(message: dict[str, Any]) -> Command:

@@ -192,12 +192,11 @@ class Daemon(Service):
         """Say what listens where, and what to try."""
         urls = [port.url for port in self._ports]
         _log.info("pushd listens at {urls}", urls=" and ".join(urls))
-        url = urls[0]
-        curl = "curl -k" if url.startswith("https:") else "curl"
+        curl = self._ports[0].curl
         if self._config.site.root is None and self._config.site.demo:
-            _log.info("open {url}/ in a browser, or try:", url=url)
-            _log.info("    {curl} -N '{url}/sse?channel=clock'", curl=curl, url=url)
-        _log.info("    {curl} -d 'hello' '{url}/channels/news'", curl=curl, url=url)
+            _log.info("open {url}/ in a browser, or try:", url=urls[0])
+            _log.info("    {command}", command=curl("-N", "/sse?channel=clock"))
+        _log.info("    {command}", command=curl("-d 'hello'", "/channels/news"))
 
     def stopService(self) -> Deferred[None]:
         """Override: answer when everybody is gone, after `[pushd] stop_timeout` at the latest."""

@@ -103,7 +103,10 @@ def _exists(path: Path) -> bool:
 
 def _is_good(certificate: Path, key: Path, now: datetime) -> bool:
     first = x509_chain(str(certificate))[0]
-    belongs: bool = first.public_key() == _private_key(str(key)).public_key()
+    try:
+        belongs: bool = first.public_key() == _private_key(str(key)).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
     return belongs and first.not_valid_after_utc - now > _RENEW_BEFORE
 
 

@@ -7,7 +7,6 @@ import errno
 import os
 from tempfile import TemporaryDirectory
 
-import pytest
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -145,7 +144,6 @@ class OpenTests(ListenCase):
         for endpoint in ("tcp:80", "tcp:80:interface=127.0.0.1", "tcp6:80", "unix:/x", "unix:/x:mode=660"):
             self.assertEqual((self.backlog(endpoint), self.backlog(f"{endpoint}:backlog=7")), (4096, 7))
 
-    @pytest.mark.xfail(strict=True, reason="backlog=4096 is added to it: 'got multiple values for argument'")
     def test_an_endpoint_may_say_by_place_how_many_connections_may_wait(self) -> None:
         for endpoint in ("tcp:80:127.0.0.1:7", "tcp6:80:7", "unix:/x:660:7"):
             self.assertEqual(self.backlog(endpoint), 7)
