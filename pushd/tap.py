@@ -20,6 +20,7 @@ from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
 from pushd.service import Daemon, assemble
+from pushd.tls import check_directory
 
 __all__ = ["Options", "makeService"]
 
@@ -47,7 +48,7 @@ class Options(usage.Options):
                 print(print_config(self["configuration"]), end="")
                 raise SystemExit(0)
             if self["check"]:
-                state_directory(self["configuration"], os.environ)
+                check_directory(state_directory(self["configuration"], os.environ))
                 with TemporaryDirectory() as directory:  # a check makes no certificate to keep
                     _daemon(self, directory)
                 print(f"{self['config'] or 'the built-in configuration'} is fine")

@@ -19,7 +19,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 from pushd.errors import StartFailed
 
-__all__ = ["load", "self_signed"]
+__all__ = ["check_directory", "load", "self_signed"]
 
 _LIFETIME = timedelta(days=825)
 _RENEW_BEFORE = timedelta(days=30)
@@ -92,6 +92,17 @@ def self_signed(directory: str, now: Callable[[], datetime] = lambda: datetime.n
             raise StartFailed(f"{error.filename}: cannot be written: {error.strerror}") from None
         _write({key: (_key_pem(private_key), 0o600), certificate: (_certificate_pem(private_key, now()), 0o644)})
     return str(certificate), str(key)
+
+
+def check_directory(directory: str) -> None:
+    """Raise `StartFailed` if `directory` neither is one that can be written to nor can be made."""
+    path = Path(directory)
+    while not _exists(path):
+        path = path.parent
+    if not path.is_dir():
+        raise StartFailed(f"{directory}: cannot be written: {path} is not a directory")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StartFailed(f"{directory}: cannot be written: {path} is not writable")
 
 
 def _exists(path: Path) -> bool:

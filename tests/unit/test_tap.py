@@ -160,6 +160,8 @@ class CheckTests(TapCase):
         )
         self.assertEqual((error.code, (self.directory / "state").exists()), (0, False))
         self.stdout.truncate(self.stdout.seek(0))
+        self.environ["STATE_DIRECTORY"] = f"{self.config(PLAIN)}/below"
+        self.assertNotFine(PLAIN, "/below: cannot be written: ", "is not a directory")
         self.environ.clear()
         self.assertNotFine(PLAIN, "state_directory", "wanted one of them")
 
