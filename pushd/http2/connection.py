@@ -23,6 +23,7 @@ from pushd.http2.encoding import FieldEncoder
 from pushd.http2.faults import Code, ConnectionFault, StreamFault, code_name
 from pushd.http2.flow import Scheduler
 from pushd.http2.head import Head
+from pushd.http2.incoming import Incoming
 from pushd.http2.limits import Budgets, Limits
 from pushd.http2.stream import Stream
 from pushd.http2.watch import Watch
@@ -67,7 +68,7 @@ class Shared:
 
 @implementer(IPushProducer)
 class HTTP2(Protocol):
-    """One HTTP/2 connection: the `pushd.http2.codec.Listener` of its codec, the `Carrier` of its streams."""
+    """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
 
     log = Logger()
 
@@ -77,7 +78,8 @@ class HTTP2(Protocol):
         self.site = shared.site
         self.encoder = shared.encoder
         self.max_body_bytes = shared.limits.max_body_bytes
-        self.codec = Codec(self, shared.limits, Budgets(shared.seconds))
+        self.codec = Codec(shared.limits)
+        self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
         self.streams: dict[int, Stream] = {}
         """Those whose responses are not sent yet."""
         self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds)
@@ -112,7 +114,7 @@ class HTTP2(Protocol):
             return
         self._is_busy = True
         with self._faults_end_it():
-            self.codec.receive(data)
+            self._incoming.receive(data)
         self._is_busy = False
         self._flush()
 
@@ -154,7 +156,7 @@ class HTTP2(Protocol):
         """Begin a request."""
         self._begin(stream_id, head.priority.urgency).begin(head, is_ended)
 
-    def too_large_received(self, stream_id: int, is_ended: bool) -> None:
+    def too_large_received(self, stream_id: int) -> None:
         """Refuse a request that was not read."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
@@ -169,14 +171,14 @@ class HTTP2(Protocol):
         self._bodies.begun(stream_id)
         return stream
 
-    def data_received(self, stream_id: int, data: bytes, is_ended: bool) -> None:
+    def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
         """Take a part of a request's body."""
         stream = self.streams.get(stream_id)
         if stream is not None:
             stream.active_at = self._shared.seconds()
             stream.receive(data, is_ended)
             if not is_ended:
-                self._bodies.received(stream_id, len(data))
+                self._bodies.received(stream_id, size)
 
     def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
         """Learn that a stream was reset."""

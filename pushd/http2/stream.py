@@ -134,16 +134,17 @@ class Stream:
 
     def receive(self, data: bytes, is_ended: bool) -> None:
         """Take a part of the body."""
+        if self._is_read:
+            return
         self._received += len(data)
         length = None if self._head is None else self._head.content_length
         if length is not None and (self._received > length or (is_ended and self._received != length)):
             text = f"the body is not as long as content-length says, {length} bytes (section 8.1.1)"
             raise StreamFault(self.stream_id, Code.PROTOCOL_ERROR, text)
-        if self._request is not None and not self._is_read:
-            if data:
-                self._request.handleContentChunk(data)
-            if is_ended and not self._is_read:
-                self._run()
+        if data:
+            self._request.handleContentChunk(data)
+        if is_ended and not self._is_read:
+            self._run()
 
     def _run(self) -> None:
         """Have the site answer the request, which is whole."""
