@@ -9,7 +9,7 @@ from pushd.http2.codec import STREAM_WINDOW
 __all__ = ["Bodies"]
 
 _FAST_WINDOW = 512 * 1024
-"""The window of a stream whose body has begun to come."""
+"""The window of the stream whose body began first, in bytes."""
 
 
 class Bodies:
@@ -42,10 +42,9 @@ class Bodies:
         self._let_go_on(stream_id)
 
     def _let_go_on(self, stream_id: int) -> None:
-        if self._total <= self._max_bytes:
+        if stream_id == next(iter(self._held)):
             self._grant(stream_id, _FAST_WINDOW)
-        elif stream_id == next(iter(self._held)):
-            self._is_tight = True
+        elif self._total <= self._max_bytes:
             self._grant(stream_id, STREAM_WINDOW)
         else:
             self._is_tight = True

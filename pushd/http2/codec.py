@@ -92,8 +92,8 @@ class Codec:
         """True once the client's settings have come."""
         self.control_bytes = 0
         """How much of what waits are answers to frames rather than responses."""
-        self.data_frames = 0
-        """How many DATA frames were sent since somebody set it to 0."""
+        self.window_updates = 0
+        """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
 
     def start(self) -> None:
         """Write the settings of the server, and open the window of the connection (section 3.4)."""
@@ -274,7 +274,7 @@ class Codec:
         out.append(chunk)
         stream.outbound_flow_control_window -= size
         self._state.outbound_flow_control_window -= size
-        self.data_frames += 1
+        self.window_updates += 2 + (size >> 9)
         if is_ended:
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
             self.retire(stream_id)

@@ -96,9 +96,9 @@ class Incoming:
             if not size and (kind == framing.CONTINUATION or not flags & END_STREAM):
                 self._budgets.spend(Kind.EMPTY_DATA)
             return
-        if kind == framing.WINDOW_UPDATE and self._codec.data_frames:
-            self._budgets.earn(Kind.WINDOW_UPDATE, 2 * self._codec.data_frames)
-            self._codec.data_frames = 0
+        if kind == framing.WINDOW_UPDATE and self._codec.window_updates:
+            self._budgets.earn(Kind.WINDOW_UPDATE, self._codec.window_updates)
+            self._codec.window_updates = 0
         self._budgets.spend(_BUDGET_OF.get(kind, Kind.PRIORITY))
 
     def _fail(self, fault: StreamFault) -> None:

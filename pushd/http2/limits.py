@@ -64,7 +64,7 @@ class Kind(Enum):
     """Frames that change nothing or next to it: PRIORITY, PRIORITY_UPDATE, and those of unknown types."""
 
     WINDOW_UPDATE = auto()
-    """Two more for every DATA frame that was sent."""
+    """More of them for what was sent."""
 
 
 _BUDGETS = {
@@ -89,12 +89,14 @@ class _Budget:
 
     def spend(self) -> bool:
         """Take one; False if there is none."""
-        self._left -= 1
-        if self._left < 0:
+        if self._left < 1:
             now = self._seconds()
             self._left = min(self._burst, self._left + (now - self._at) * self._rate_s)
             self._at = now
-        return self._left >= 0
+            if self._left < 1:
+                return False
+        self._left -= 1
+        return True
 
     def earn(self, count: int) -> None:
         self._left = min(self._burst, self._left + count)
