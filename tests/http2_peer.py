@@ -17,6 +17,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -28,6 +29,7 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.http2.connection import HTTP2
 from pushd.http2.faults import Code
 from pushd.request import Request
+from pushd.resource import Missing
 from pushd.site import PushdSite
 from pushd.wheel import Wheel
 
@@ -41,7 +43,7 @@ class Transport(StringTransport):
     """What the server writes to, and how often."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(IPv4Address("TCP", "127.0.0.1", 8443))
         self.writes: list[bytes] = []
         self.is_aborted = False
 
@@ -132,6 +134,10 @@ class Pages(Resource):
         }.items():
             self.putChild(name, page)
 
+    def getChild(self, path: bytes, request: Any) -> Resource:
+        """Override: there is nothing else."""
+        return Missing()
+
 
 class Peer:
     """The client of one connection."""
@@ -181,7 +187,9 @@ class Peer:
         """Send a request."""
         self.send(self.headers(stream_id, path, **keywords))
 
-    def post(self, stream_id: int, *chunks: bytes, fields: Iterable[tuple[str, str]] = (), end: bool = True) -> None:
+    def post(
+        self, stream_id: int, *chunks: bytes, fields: Iterable[tuple[str, str]] = (), end: bool = True
+    ) -> None:
         """Send a request with a body."""
         last = len(chunks) - 1
         frames = [
@@ -252,7 +260,9 @@ class Peer:
 
     def status(self, stream_id: int) -> int | None:
         """Answer the final status on a stream; None if there is none."""
-        found = [int(f.fields[":status"]) for f in self.all_frames(HeadersFrame, stream_id) if ":status" in f.fields]
+        found = [
+            int(f.fields[":status"]) for f in self.all_frames(HeadersFrame, stream_id) if ":status" in f.fields
+        ]
         return next((status for status in found if status >= 200), None)
 
     def fields(self, stream_id: int) -> dict[str, str]:

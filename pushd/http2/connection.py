@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -103,6 +103,8 @@ class HTTP2(Protocol):
         self._shared.connections.add(self)
         self.peer, self.host = transport.getPeer(), transport.getHost()
         self.is_secure = ISSLTransport(transport, None) is not None
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         self._watch.begin()
         self.codec.start()

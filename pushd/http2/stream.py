@@ -298,12 +298,12 @@ class Stream:
     def send(self, most: int) -> tuple[int, Next]:
         """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
         codec, outgoing, stream_id = self._carrier.codec, self._outgoing, self.stream_id
-        if self._block is not None and not self._is_head_sent():
-            return 0, Next.NOTHING
         sent = 0
         room = min(codec.room(stream_id), most)
-        if self._pull is not None and outgoing.size < room:
-            self._fill(room)
+        if self._pull is not None:
+            self._fill(room if self._has_head else max(room, 1))
+        if self._block is not None and not self._is_head_sent():
+            return 0, Next.NOTHING
         if room > 0 and outgoing.size:
             frame_bytes = min(codec.max_data_bytes, _MAX_DATA_BYTES)
             while outgoing.size and sent < room:

@@ -331,9 +331,7 @@ class Section6HeadersTests(HTTP2TestCase):
     def test_a_header_block_in_several_frames(self) -> None:
         """6.10"""
         block = self.peer.headers(1).data
-        self.peer.send(
-            raw(1, 1, 1, block[:3]), ContinuationFrame(1, block[3:5]), raw(9, 4, 1, block[5:])
-        )
+        self.peer.send(raw(1, 1, 1, block[:3]), ContinuationFrame(1, block[3:5]), raw(9, 4, 1, block[5:]))
         self.assert_answers(1)
 
     def test_a_continuation_of_another_stream(self) -> None:
