@@ -58,6 +58,12 @@ class Transport(StringTransport):
         super().abortConnection()
 
 
+def path_below(request: Request) -> bytes:
+    """Answer the last segment of a path."""
+    segments: list[bytes] = request.postpath or []
+    return segments[0]
+
+
 class _Echo(Resource):
     isLeaf = True
 
@@ -72,7 +78,7 @@ class _Status(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        request.setResponseCode(int(request.postpath[0]))
+        request.setResponseCode(int(path_below(request)))
         return b""
 
 
@@ -80,7 +86,7 @@ class _Big(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        return bytes(range(256)) * (int(request.postpath[0]) // 256)
+        return bytes(range(256)) * (int(path_below(request)) // 256)
 
 
 class _Headers(Resource):
@@ -302,7 +308,7 @@ class HTTP2TestCase(SynchronousTestCase):
         self.pages = Pages()
         self.site = PushdSite(
             self.pages,
-            self.clock,  # type: ignore[arg-type]
+            self.clock,
             wheel=self.wheel,
             max_body_bytes=MAX_BODY,
             request_timeout_s=60,

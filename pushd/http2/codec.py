@@ -225,6 +225,15 @@ class Codec:
         """Answer how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
         return min(self._streams[stream_id].outbound_flow_control_window, self._state.outbound_flow_control_window)
 
+    def fits(self, stream_id: int, size: int) -> bool:
+        """Tell whether `size` bytes can be sent on an open stream, as one frame."""
+        state = self._state
+        return (
+            size <= state.max_outbound_frame_size
+            and size <= state.outbound_flow_control_window
+            and size <= self._streams[stream_id].outbound_flow_control_window
+        )
+
     @property
     def max_data_bytes(self) -> int:
         """How long a DATA frame may be."""

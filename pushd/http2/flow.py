@@ -149,7 +149,7 @@ class Scheduler(Generic[SenderT]):
                 sent, after = sender.send(min(_QUANTUM_BYTES, budget))
                 budget -= sent
                 if sent or after is not Next.WINDOW:
-                    self._waiting.pop(sender, None)
+                    self._waiting.pop(sender, None)  # the time that it waits begins anew
                 if after is Next.AGAIN:
                     level[sender] = None
                 elif after is Next.WINDOW and sender not in self._waiting:

@@ -69,6 +69,7 @@ class Stream:
         "_has_head",
         "_head",
         "_is_finished",
+        "_is_lost",
         "_is_paused",
         "_is_read",
         "_outgoing",
@@ -100,6 +101,7 @@ class Stream:
         self._received = 0
         self._outgoing = Outgoing()
         self._is_finished = False
+        self._is_lost = False
         self._is_paused = False
         self._producer: IPushProducer | None = None
         self._pull: IPullProducer | None = None
@@ -159,7 +161,8 @@ class Stream:
 
     def lost(self, reason: Failure) -> None:
         """Learn that the stream is over before its end."""
-        self._is_finished = self._has_head = True
+        self._is_lost = self._is_finished = self._has_head = True
+        self._block = None
         self._outgoing.clear()
         producer = self._producer or self._pull
         self._producer = self._pull = None
@@ -298,10 +301,16 @@ class Stream:
     def send(self, most: int) -> tuple[int, Next]:
         """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
         codec, outgoing, stream_id = self._carrier.codec, self._outgoing, self.stream_id
+        size = outgoing.size
+        if 0 < size <= most and self._is_plain and codec.fits(stream_id, size):  # an event, mostly
+            codec.send_data(stream_id, outgoing.take(size), is_ended=False)
+            return size, Next.NOTHING
         sent = 0
         room = min(codec.room(stream_id), most)
         if self._pull is not None:
             self._fill(room if self._has_head else max(room, 1))
+            if self._is_lost:
+                return 0, Next.NOTHING
         if self._block is not None and not self._is_head_sent():
             return 0, Next.NOTHING
         if room > 0 and outgoing.size:
@@ -319,6 +328,11 @@ class Stream:
             self._is_paused = False
             self._producer.resumeProducing()
         return sent, self._next()
+
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether there is nothing to be done but to send what waits."""
+        return self._block is None and self._pull is None and not self._is_finished and not self._is_paused
 
     def _is_head_sent(self) -> bool:
         """Send the head of the response; False if that was all."""
@@ -338,6 +352,8 @@ class Stream:
             self._pull.resumeProducing()
 
     def _next(self) -> Next:
+        if self._is_lost:
+            return Next.NOTHING
         if not self._outgoing.size and self._pull is None:
             return Next.AGAIN if self._is_finished else Next.NOTHING
         return Next.AGAIN if self._carrier.codec.room(self.stream_id) > 0 else Next.WINDOW

@@ -12,7 +12,6 @@ from hyperframe.frame import (
     PingFrame,
     PriorityFrame,
     PushPromiseFrame,
-    RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
 )

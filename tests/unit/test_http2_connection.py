@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
-
 from pushd.http2.faults import Code
+from pushd.request import Request
 from tests.http2_peer import PREFACE, HTTP2TestCase, Peer
 
 
@@ -57,7 +59,7 @@ class ReadingTests(HTTP2TestCase):
 
     def test_a_connection_that_is_lost_at_every_byte(self) -> None:
         """No exception comes out of it."""
-        for cut in range(0, 120):
+        for cut in range(120):
             peer = self.new_peer()
             said = b"".join(
                 f if isinstance(f, bytes) else f.serialize()
@@ -263,6 +265,63 @@ class ProducerTests(HTTP2TestCase):
         self.peer.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assert_ended(Code.INTERNAL_ERROR, self.peer)
+
+
+class ReentrantTests(HTTP2TestCase):
+    """Producers that end their stream, or the connection, while they are told to go on."""
+
+    def start(self, act: Callable[[Request], None], *, is_push: bool) -> None:
+        self.peer = self.new_peer().begin({SettingsFrame.INITIAL_WINDOW_SIZE: 100_000})
+        self.peer.get(1, "/open")
+        request = self.pages.open.requests[-1]
+
+        @implementer(IPushProducer)
+        class Acting(Producer):
+            def resumeProducing(self) -> None:
+                act(request)
+
+        request.registerProducer(Acting(), is_push)
+        if is_push:
+            request.write(b"x" * 66_000)
+        self.peer.turn()
+        self.peer.open_window(0, 10**6)
+
+    def test_a_reset(self) -> None:
+        for is_push in True, False:
+            self.start(lambda request: request.connection.abort(), is_push=is_push)
+            self.assert_reset(1, Code.CANCEL, self.peer)
+
+    def test_an_end(self) -> None:
+        def end(request: Request) -> None:
+            request.unregisterProducer()
+            request.finish()
+
+        for is_push in True, False:
+            self.start(end, is_push=is_push)
+            self.assert_answers(1, peer=self.peer)
+            self.assert_alive()
+
+    def test_an_end_of_the_connection(self) -> None:
+        for is_push in True, False:
+            self.start(lambda request: self.peer.connection.close(Code.NO_ERROR), is_push=is_push)
+            self.assert_ended(Code.NO_ERROR)
+
+    def test_more_writing(self) -> None:
+        for is_push in True, False:
+            left = [3]
+
+            def write(request: Request, left: list[int] = left) -> None:
+                left[0] -= 1
+                request.write(b"y" * 100)
+                if not left[0]:
+                    request.unregisterProducer()
+                    request.finish()
+
+            self.start(write, is_push=is_push)
+            self.peer.open_window(0, 10**6)
+            self.peer.turn()
+            self.assertIn(b"y" * 100, self.peer.body(1))
+            self.assert_alive()
 
 
 class TimeOutTests(HTTP2TestCase):

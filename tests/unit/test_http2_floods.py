@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import struct
+from typing import Any, cast
 
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, PriorityFrame, RstStreamFrame
-from hyperframe.frame import SettingsFrame, WindowUpdateFrame
-from twisted.logger import LogLevel, globalLogPublisher
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.http2.faults import Code, ConnectionFault
@@ -179,13 +188,14 @@ class FloodTests(HTTP2TestCase):
     def test_what_is_refused_is_logged_once_and_not_without_end(self) -> None:
         said: list[str] = []
 
-        def observe(event: dict[str, object]) -> None:
+        def observe(event: Any) -> None:
             if event.get("log_namespace") == "pushd.http2.connection.HTTP2":
                 self.assertEqual(event["log_level"], LogLevel.info)
                 said.append(str(event["detail"]) if "detail" in event else "more")
 
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        observer = cast(ILogObserver, observe)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.peer.send(self.peer.block(1, [(":method", "GET")]))
         self.assertEqual(len(said), 1)
         self.assertIn("malformed request", said[0])

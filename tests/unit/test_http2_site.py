@@ -11,7 +11,7 @@ from twisted.internet.interfaces import INegotiated, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides, implementer
+from zope.interface import directlyProvides
 
 from pushd.config.reading import default
 from pushd.http2.faults import Code
@@ -22,7 +22,6 @@ from pushd.wheel import Wheel
 from tests.http2_peer import HTTP2TestCase, Peer
 
 
-@implementer(INegotiated)
 class TLSTransport(StringTransport):
     """A transport whose handshake ends when the test says so."""
 
@@ -106,7 +105,7 @@ class EndpointTests(SynchronousTestCase):
         self.clock = Clock()
         self.parts = assemble(
             default(),
-            self.clock,  # type: ignore[arg-type]
+            self.clock,
             seconds=self.clock.seconds,
             now=self.clock.seconds,
         )
@@ -154,7 +153,8 @@ class EndpointTests(SynchronousTestCase):
     def test_many_events_in_one_request(self) -> None:
         line = b'{"channel":"news","data":"x"}\n'
         self.peer.send(
-            self.peer.headers(1, "/publish", method="POST", end=False), DataFrame(1, line * 10, flags=["END_STREAM"])
+            self.peer.headers(1, "/publish", method="POST", end=False),
+            DataFrame(1, line * 10, flags=["END_STREAM"]),
         )
         self.assertEqual(self.peer.body(1).count(b'"offset"'), 10)
 
@@ -242,7 +242,7 @@ class FileTests(SynchronousTestCase):
         self.addCleanup((folder / "file.bin").unlink)
         site = PushdSite(
             StaticFiles(str(folder)),
-            self.clock,  # type: ignore[arg-type]
+            self.clock,
             wheel=self.wheel,
             max_body_bytes=1000,
             request_timeout_s=60,
