@@ -55,7 +55,7 @@ class PushdSite(Site):
             self.connections,
             Limits(max_body_bytes=max_body_bytes, idle_timeout_s=request_timeout_s),
             wheel,
-            reactor.seconds,
+            wheel.seconds,
             reactor.callLater,
         )
 

@@ -82,7 +82,7 @@ class HTTP2(Protocol):
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
         self.streams: dict[int, Stream] = {}
         """Those whose responses are not sent yet."""
-        self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds)
+        self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds, self._stream_failed)
         self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
         self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
         self._flush_call: IDelayedCall | None = None
@@ -158,11 +158,11 @@ class HTTP2(Protocol):
         """Begin a request."""
         self._begin(stream_id, head.priority.urgency).begin(head, is_ended)
 
-    def too_large_received(self, stream_id: int) -> None:
+    def too_large_received(self, stream_id: int, is_head: bool) -> None:
         """Refuse a request that was not read."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
-        self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused)
+        self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused, is_head)
 
     def _begin(self, stream_id: int, urgency: int) -> Stream:
         """Make a stream. One that the server promises, whose request it makes itself, would begin here too."""
@@ -246,6 +246,10 @@ class HTTP2(Protocol):
         self._forget(stream)
         if self.codec.is_open(stream.stream_id):
             self.codec.reset(stream.stream_id, Code.NO_ERROR)
+
+    def _stream_failed(self, stream: Stream) -> None:
+        self.log.failure("a fault in pushd, in a response to {peer}", peer=self.peer)
+        self.reset(stream, Code.INTERNAL_ERROR)
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.stream_id, None)

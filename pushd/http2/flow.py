@@ -89,11 +89,12 @@ class Scheduler(Generic[SenderT]):
     are incremental or not, so that no download stops an event stream.
     """
 
-    __slots__ = ("_levels", "_seconds", "_waiting")
+    __slots__ = ("_failed", "_levels", "_seconds", "_waiting")
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        """Take the time from `seconds`."""
+    def __init__(self, seconds: Callable[[], float], failed: Callable[[SenderT], None]) -> None:
+        """Take the time from `seconds`; call `failed` in an ``except`` when a stream raises."""
         self._seconds = seconds
+        self._failed = failed
         self._levels: tuple[dict[SenderT, None], ...] = tuple({} for _ in range(LEVELS))
         self._waiting: dict[SenderT, float] = {}
 
@@ -146,7 +147,11 @@ class Scheduler(Generic[SenderT]):
                     return
                 sender = next(iter(level))
                 del level[sender]
-                sent, after = sender.send(min(_QUANTUM_BYTES, budget))
+                try:
+                    sent, after = sender.send(min(_QUANTUM_BYTES, budget))
+                except Exception:  # noqa: BLE001  a producer that fails must not stop the other streams
+                    self._failed(sender)
+                    continue
                 budget -= sent
                 if sent or after is not Next.WINDOW:
                     self._waiting.pop(sender, None)  # the time that it waits begins anew

@@ -30,8 +30,8 @@ class Listener(Protocol):
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
         """Take the head of a request; `is_ended`: it has no body."""
 
-    def too_large_received(self, stream_id: int) -> None:
-        """Take a request whose header section is larger than allowed, and thrown away."""
+    def too_large_received(self, stream_id: int, is_head: bool) -> None:
+        """Take a request, `is_head`: with HEAD, whose header section is larger than allowed, and thrown away."""
 
     def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
         """Take a part of a body, `size` bytes with its padding; trailers come as an empty last part."""
@@ -139,7 +139,7 @@ class Incoming:
             text = f"more than {limits.max_streams} requests at once"
             raise StreamFault(stream_id, Code.REFUSED_STREAM, text)
         if field_section_size(fields) > limits.max_section_bytes:
-            self._listener.too_large_received(stream_id)
+            self._listener.too_large_received(stream_id, (b":method", b"HEAD") in fields)
             return
         try:
             head = codec.decoder.head(frame.payload, fields)

@@ -184,7 +184,7 @@ class Stream:
     def _refuse_body(self) -> None:
         self.refuse(TooLarge(f"the body is larger than {self._carrier.max_body_bytes} bytes, see [limits]"))
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: Refused, is_head: bool = False) -> None:
         """Answer with a problem document a request that is not read to its end (section 8.1)."""
         self._carrier.refused(refused.detail)
         request, self._request = self._request, None
@@ -196,8 +196,7 @@ class Stream:
             fields.append((b"allow", [", ".join(refused.allowed).encode("ascii")]))
         self._block = self._carrier.encoder.response(b"%d" % refused.status, fields)
         self._has_head = True
-        is_head = self._head is not None and self._head.method == b"HEAD"
-        if not is_head:
+        if not is_head and (self._head is None or self._head.method != b"HEAD"):
             self._outgoing.put(body)
         self._is_finished = True
         self._set_read()

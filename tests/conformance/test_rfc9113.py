@@ -839,6 +839,9 @@ class Section10Tests(HTTP2TestCase):
         self.assert_answers(1, 431)
         self.peer.get(3)
         self.assert_answers(3)
+        self.peer.get(5, method="HEAD", fields=[(f"x-{n}", "y" * 1000) for n in range(17)])
+        self.assert_answers(5, 431)
+        self.assertEqual(self.peer.body(5), b"")
 
     def test_a_header_section_far_over_the_limit(self) -> None:
         """10.5.1"""

@@ -251,7 +251,7 @@ class ProducerTests(HTTP2TestCase):
         self.assertEqual(len(self.peer.body(3)), 4000)
         self.assert_answers(3, peer=self.peer)
 
-    def test_a_producer_that_fails_ends_the_connection_and_is_logged(self) -> None:
+    def test_a_producer_that_fails_ends_its_response_and_is_logged(self) -> None:
         self.peer.get(3, "/open")
 
         class Pull:
@@ -264,7 +264,8 @@ class ProducerTests(HTTP2TestCase):
         self.pages.open.requests[1].registerProducer(Pull(), False)
         self.peer.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assert_ended(Code.INTERNAL_ERROR, self.peer)
+        self.assert_reset(3, Code.INTERNAL_ERROR, self.peer)
+        self.assertEqual(len(self.peer.connection.streams), 1)
 
 
 class ReentrantTests(HTTP2TestCase):
