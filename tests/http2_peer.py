@@ -338,8 +338,9 @@ class HTTP2TestCase(SynchronousTestCase):
         self.assertEqual(peer.connection.streams, {})
 
     def assert_reset(self, stream_id: int, code: Code, peer: Peer | None = None) -> None:
-        """The server reset a stream with `code`, and the connection goes on."""
+        """The server reset a stream with `code`, at once or soon, and the connection goes on."""
         peer = peer or self.peer
+        peer.pass_time(1)
         self.assertEqual([Code(c).name for c in peer.resets(stream_id)], [code.name])
         self.assert_alive(peer)
 

@@ -39,6 +39,10 @@ _MAX_LOGGED = 10
 
 _DRAIN_PING = b"pushd-go"
 
+_UNWANTED_S = 0.3
+"""How long after the response a request that is not read is reset. curl 7.88 loses a response that comes together
+with the reset."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -86,6 +90,8 @@ class HTTP2(Protocol):
         self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
         self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
         self._flush_call: IDelayedCall | None = None
+        self._unwanted: list[int] = []
+        self._unwanted_call: IDelayedCall | None = None
         self._linger: Alarm | None = None
         self._is_busy = False
         self._is_ended = False
@@ -127,9 +133,9 @@ class HTTP2(Protocol):
         self._watch.end()
         if self._linger is not None:
             self._linger.cancel()
-        if self._flush_call is not None:
-            self._flush_call.cancel()
-            self._flush_call = None
+        for call in self._flush_call, self._unwanted_call:
+            if call is not None and call.active():
+                call.cancel()
         self._lose_streams(reason)
 
     @contextmanager
@@ -245,7 +251,17 @@ class HTTP2(Protocol):
         """Learn that all of a response was sent. What is left of its request is not wanted (section 8.1)."""
         self._forget(stream)
         if self.codec.is_open(stream.stream_id):
-            self.codec.reset(stream.stream_id, Code.NO_ERROR)
+            self._unwanted.append(stream.stream_id)
+            if self._unwanted_call is None:
+                self._unwanted_call = self._shared.call_later(_UNWANTED_S, self._reset_unwanted)
+
+    def _reset_unwanted(self) -> None:
+        self._unwanted_call = None
+        unwanted, self._unwanted = self._unwanted, []
+        for stream_id in unwanted:
+            if self.codec.is_open(stream_id):
+                self.codec.reset(stream_id, Code.NO_ERROR)
+        self._flush_soon()
 
     def _stream_failed(self, stream: Stream) -> None:
         self.log.failure("a fault in pushd, in a response to {peer}", peer=self.peer)
