@@ -11,6 +11,7 @@
     │   ├── WrongMethod   405   the resource does not know the method
     │   ├── Conflict      409   the id belongs to another channel
     │   ├── TooLarge      413   over a limit in bytes
+    │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
     │   └── Unavailable   503   over a limit of the daemon as a whole
     └── StartFailed             a listener or a certificate could not be had
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "Conflict",
     "Forbidden",
+    "HeadTooLarge",
     "NotFound",
     "PushdError",
     "Refused",
@@ -110,6 +112,13 @@ class TooLarge(Refused):
 
     status = 413
     title = "Content Too Large"
+
+
+class HeadTooLarge(Refused):
+    """The header fields of a request are over their limit in bytes."""
+
+    status = 431
+    title = "Request Header Fields Too Large"
 
 
 class UpgradeNeeded(Refused):

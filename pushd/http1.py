@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
+from pushd.connections import Connections
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.peer import peer_name
 
-__all__ = ["HTTP1", "Connections"]
+__all__ = ["HTTP1"]
 
 _LINGER_S = 5.0
 """How long a client whose request was refused may be silent before the connection is closed."""
 
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""
-
-
-class Connections:
-    """The connections that are open, and whether they all have ended."""
-
-    def __init__(self) -> None:
-        self._open: set[HTTP1] = set()
-        self._waiting: list[Deferred[None]] = []
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[HTTP1]:
-        return iter(list(self._open))
-
-    def add(self, connection: HTTP1) -> None:
-        """Enter a connection that begins."""
-        self._open.add(connection)
-
-    def discard(self, connection: HTTP1) -> None:
-        """Take out a connection that has ended."""
-        self._open.discard(connection)
-        if not self._open:
-            waiting, self._waiting = self._waiting, []
-            for deferred in waiting:
-                deferred.callback(None)
-
-    def ended(self) -> Deferred[None]:
-        """Answer when none is open."""
-        deferred: Deferred[None] = Deferred(self._waiting.remove)
-        if self._open:
-            self._waiting.append(deferred)
-        else:
-            deferred.callback(None)
-        return deferred
 
 
 class HTTP1(HTTPChannel):

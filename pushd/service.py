@@ -89,6 +89,7 @@ def assemble(
     site = PushdSite(
         tree(_endpoints(config, sessions, reactor, lambda: _counts(site, bus)), files),
         reactor,
+        wheel=wheel,
         max_body_bytes=config.limits.batch_size_bytes,
         request_timeout_s=config.limits.request_timeout_s,
         logs_requests=config.log.requests,

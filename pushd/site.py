@@ -5,17 +5,22 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.static import File
 
-from pushd.http1 import HTTP1, Connections
+from pushd.connections import Connections
+from pushd.http1 import HTTP1
+from pushd.http2.connection import HTTP2, Shared
+from pushd.http2.limits import Limits
+from pushd.http2.switch import Switch
 from pushd.peer import peer_name
 from pushd.request import Request
 from pushd.resource import Answering, Missing
+from pushd.wheel import Wheel
 
 __all__ = ["PushdSite", "StaticFiles", "tree"]
 
@@ -33,23 +38,40 @@ class PushdSite(Site):
         root: IResource,
         reactor: IReactorTime,
         *,
+        wheel: Wheel,
         max_body_bytes: int,
         request_timeout_s: float,
         logs_requests: bool,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
-        A connection without a complete request for `request_timeout_s` is closed.
+        A connection without a complete request for `request_timeout_s` is closed. The time-outs of HTTP/2 are
+        on `wheel`.
         """
         super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
         self.protocol = partial(HTTP1, max_body_bytes, self.connections)  # type: ignore[method-assign,assignment]
         self._logs_requests = logs_requests
+        self._http2 = Shared(
+            self,
+            self.connections,
+            Limits(max_body_bytes=max_body_bytes, idle_timeout_s=request_timeout_s),
+            wheel,
+            wheel.seconds,
+            reactor.callLater,
+        )
+
+    def buildProtocol(self, addr: IAddress | None) -> Switch:  # type: ignore[override]
+        """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
+        http1: HTTP1 = super().buildProtocol(addr)
+        shared = self._http2
+        timeout_s = shared.limits.idle_timeout_s
+        return Switch(http1, partial(HTTP2, shared), self.connections, shared.wheel, timeout_s)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Override: what can be spoken over TLS (RFC 7301)."""
-        return [b"http/1.1"]
+        return [b"h2", b"http/1.1"]
 
     def getResourceFor(self, request: Request) -> IResource:
         """Override: the head of the answer begins here."""

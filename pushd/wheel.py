@@ -36,7 +36,8 @@ class Wheel:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """Take the time from `seconds`, a clock that never jumps."""
-        self._seconds = seconds
+        self.seconds = seconds
+        """The clock."""
         self._slots: dict[int, dict[Alarm, None]] = {}
         self._turned_to = int(seconds())
 
@@ -46,7 +47,7 @@ class Wheel:
 
     def call_in(self, delay_s: float, call: Callable[[], None]) -> Alarm:
         """Make `call` after `delay_s` seconds."""
-        due = max(int(self._seconds() + delay_s), self._turned_to) + 1
+        due = max(int(self.seconds() + delay_s), self._turned_to) + 1
         return Alarm(self._slots.setdefault(due, {}), call)
 
     def turn(self) -> None:
@@ -54,7 +55,7 @@ class Wheel:
 
         If a call raises, the rest of them are made at the next turn.
         """
-        now = int(self._seconds())
+        now = int(self.seconds())
         for second in range(self._turned_to + 1, now + 1):
             slot = self._slots.get(second, {})
             while slot:

@@ -27,8 +27,17 @@ LAYERS: list[list[str]] = [
     ["pushd.api.publish"],
     ["pushd.httpstream", "pushd.resource"],
     ["pushd.gate"],
+    ["pushd.http2.connection", "pushd.http2.switch"],
+    ["pushd.http2.watch"],
+    ["pushd.http2.stream"],
+    ["pushd.http2.bodies", "pushd.http2.incoming"],
+    ["pushd.http2.codec"],
+    ["pushd.http2.decoding", "pushd.http2.encoding", "pushd.http2.flow"],
+    ["pushd.http2.head", "pushd.http2.framing", "pushd.http2.limits"],
+    ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
     ["pushd.peer"],
+    ["pushd.connections"],
     ["pushd.session"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.bus"],
@@ -103,6 +112,22 @@ class LayerTests(TestCase):
         for name, path in modules().items():
             if any(other.split(".")[0] == "autobahn" for other in imports(path)):
                 self.assertEqual(name, "pushd.autobahn")
+
+    def test_only_the_codec_knows_h2(self) -> None:
+        for name, path in modules().items():
+            if any(other.split(".")[0] in ("h2", "hyperframe") for other in imports(path)):
+                self.assertEqual(name, "pushd.http2.codec")
+
+    def test_private_names_of_others_are_used_in_the_codec_only(self) -> None:
+        """Whatever has a private name and is not ``self`` nor a class of the module belongs to somebody else."""
+        for name, path in modules().items():
+            if not name.startswith("pushd.http2.") or name == "pushd.http2.codec":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                    with self.subTest(f"{name}:{node.lineno} {node.attr}"):
+                        self.assertIsInstance(node.value, ast.Name)
+                        self.assertEqual(getattr(node.value, "id", None), "self")
 
 
 class SizeTests(TestCase):

@@ -25,6 +25,7 @@ from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.listen import Port, prepare
 from pushd.site import PushdSite
+from pushd.wheel import Wheel
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 
@@ -273,7 +274,12 @@ class TlsTests(ListenCase):
     def setUp(self) -> None:
         super().setUp()
         self.factory = PushdSite(
-            Resource(), self.reactor, max_body_bytes=100, request_timeout_s=60, logs_requests=False
+            Resource(),
+            self.reactor,
+            wheel=Wheel(self.reactor.seconds),
+            max_body_bytes=100,
+            request_timeout_s=60,
+            logs_requests=False,
         )
 
     def negotiate(self, offered: list[bytes]) -> tuple[bytes, bool]:
@@ -300,8 +306,11 @@ class TlsTests(ListenCase):
                 client.bio_write(data)
         return client.get_alpn_proto_negotiated(), is_done
 
-    def test_a_client_that_offers_what_browsers_offer_gets_http_1_1(self) -> None:
-        self.assertEqual(self.negotiate([b"h2", b"http/1.1"]), (b"http/1.1", True))
+    def test_a_client_that_offers_what_browsers_offer_gets_http_2(self) -> None:
+        self.assertEqual(self.negotiate([b"h2", b"http/1.1"]), (b"h2", True))
+
+    def test_a_client_that_offers_http_1_1_only_gets_it(self) -> None:
+        self.assertEqual(self.negotiate([b"http/1.1"]), (b"http/1.1", True))
 
     def test_a_client_that_offers_nothing_is_served_too(self) -> None:
         self.assertEqual(self.negotiate([]), (b"", True))

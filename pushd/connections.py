@@ -1,0 +1,55 @@
+"""The connections that are open, of any version of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["Closable", "Connections"]
+
+
+class Closable(Protocol):
+    """One connection."""
+
+    def finish(self) -> None:
+        """Close, once the requests at hand have been answered."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+class Connections:
+    """The connections that are open, and whether they all have ended."""
+
+    def __init__(self) -> None:
+        self._open: set[Closable] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Closable]:
+        return iter(list(self._open))
+
+    def add(self, connection: Closable) -> None:
+        """Enter a connection that begins."""
+        self._open.add(connection)
+
+    def discard(self, connection: Closable) -> None:
+        """Take out a connection that has ended."""
+        self._open.discard(connection)
+        if not self._open:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def ended(self) -> Deferred[None]:
+        """Answer when none is open."""
+        deferred: Deferred[None] = Deferred(self._waiting.remove)
+        if self._open:
+            self._waiting.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred

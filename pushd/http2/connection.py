@@ -1,0 +1,372 @@
+"""The HTTP/2 connection: from the transport to the streams and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.connections import Connections
+from pushd.errors import HeadTooLarge
+from pushd.http2 import priority
+from pushd.http2.bodies import Bodies
+from pushd.http2.codec import Codec
+from pushd.http2.encoding import FieldEncoder
+from pushd.http2.faults import Code, ConnectionFault, StreamFault, code_name
+from pushd.http2.flow import Scheduler
+from pushd.http2.head import Head
+from pushd.http2.incoming import Incoming
+from pushd.http2.limits import Budgets, Limits
+from pushd.http2.stream import Stream
+from pushd.http2.watch import Watch
+from pushd.wheel import Alarm, Wheel
+
+__all__ = ["HTTP2", "Shared"]
+
+_PASS_BYTES = 256 * 1024
+"""How much DATA is made before the reactor has its turn."""
+
+_MAX_LOGGED = 10
+"""How many refusals of one connection are logged."""
+
+_DRAIN_PING = b"pushd-go"
+
+_UNWANTED_S = 0.3
+"""How long after the response a request that is not read is reset. curl 7.88 loses a response that comes together
+with the reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a site have in common."""
+
+    site: Any
+    """The `twisted.web.server.Site`."""
+
+    connections: Connections
+    """Where each enters itself."""
+
+    limits: Limits
+    """What each may have."""
+
+    wheel: Wheel
+    """For time-outs."""
+
+    seconds: Callable[[], float]
+    """A clock that never jumps."""
+
+    call_later: Callable[[float, Callable[[], None]], IDelayedCall]
+    """The reactor's."""
+
+    encoder: FieldEncoder = field(default_factory=FieldEncoder)
+    """Remembers the bytes of fields."""
+
+
+@implementer(IPushProducer)
+class HTTP2(Protocol):
+    """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
+
+    log = Logger()
+
+    def __init__(self, shared: Shared) -> None:
+        """Make a connection of the site of `shared`."""
+        self._shared = shared
+        self.site = shared.site
+        self.encoder = shared.encoder
+        self.max_body_bytes = shared.limits.max_body_bytes
+        self.codec = Codec(shared.limits)
+        self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
+        self.streams: dict[int, Stream] = {}
+        """Those whose responses are not sent yet."""
+        self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds, self._stream_failed)
+        self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
+        self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
+        self._flush_call: IDelayedCall | None = None
+        self._unwanted: list[int] = []
+        self._unwanted_call: IDelayedCall | None = None
+        self._linger: Alarm | None = None
+        self._is_busy = False
+        self._is_ended = False
+        self._is_draining = False
+        self._takes_streams = True
+        self._logged = 0
+        self.blocked_since: float | None = None
+        """Since when the transport takes nothing."""
+
+    # Protocol
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        transport: Any = self.transport
+        self._shared.connections.add(self)
+        self.peer, self.host = transport.getPeer(), transport.getHost()
+        self.is_secure = ISSLTransport(transport, None) is not None
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self._watch.begin()
+        self.codec.start()
+        self._flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: bytes have come."""
+        if self._is_ended:
+            return
+        self._is_busy = True
+        with self._faults_end_it():
+            self._incoming.receive(data)
+        self._is_busy = False
+        self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended."""
+        self._is_ended = True
+        self._shared.connections.discard(self)
+        self._watch.end()
+        if self._linger is not None:
+            self._linger.cancel()
+        for call in self._flush_call, self._unwanted_call:
+            if call is not None and call.active():
+                call.cancel()
+        self._lose_streams(reason)
+
+    @contextmanager
+    def _faults_end_it(self) -> Iterator[None]:
+        """End the connection upon a fault: one of the client, or of pushd, which must not reach the reactor."""
+        try:
+            yield
+        except ConnectionFault as fault:
+            self.refused(f"{fault.code.name}: {fault}")
+            self.close(fault.code, str(fault))
+        except Exception:  # noqa: BLE001  half a connection must not live on
+            self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=self.peer)
+            self.close(Code.INTERNAL_ERROR)
+
+    def refused(self, detail: str) -> None:
+        """Log why something was refused."""
+        self._logged += 1
+        if self._logged <= _MAX_LOGGED:
+            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=self.peer, detail=detail)
+        elif self._logged == _MAX_LOGGED + 1:
+            self.log.info("more was refused over HTTP/2 from {peer}", peer=self.peer)
+
+    # Listener: what the client sent
+
+    def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
+        """Begin a request."""
+        self._begin(stream_id, head.priority.urgency).begin(head, is_ended)
+
+    def too_large_received(self, stream_id: int, is_head: bool) -> None:
+        """Refuse a request that was not read."""
+        limit = self._shared.limits.max_section_bytes
+        refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
+        self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused, is_head)
+
+    def _begin(self, stream_id: int, urgency: int) -> Stream:
+        """Make a stream. One that the server promises, whose request it makes itself, would begin here too."""
+        if not self._takes_streams:
+            raise StreamFault(stream_id, Code.REFUSED_STREAM, "the connection is about to end")
+        stream = self.streams[stream_id] = Stream(self, stream_id, urgency)
+        stream.active_at = self._shared.seconds()
+        self._bodies.begun(stream_id)
+        return stream
+
+    def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
+        """Take a part of a request's body."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.active_at = self._shared.seconds()
+            stream.receive(data, is_ended)
+            if not is_ended:
+                self._bodies.received(stream_id, size)
+
+    def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
+        """Learn that a stream was reset."""
+        if why is not None:
+            self.refused(f"{code_name(code)}: {why}")
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._forget(stream)
+            stream.lost(Failure(ConnectionLost(f"the stream was reset: {code_name(code)}")))
+            self._end_if_drained()
+
+    def window_opened(self, stream_id: int) -> None:
+        """Learn that more can be sent."""
+        if not stream_id:
+            self.scheduler.all_opened()
+        else:
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                self.scheduler.opened(stream)
+
+    def priority_received(self, stream_id: int, value: bytes) -> None:
+        """Change how urgent a response is (RFC 9218, section 7)."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.scheduler.move(stream, priority.parse(value).urgency)
+
+    def goaway_received(self, code: int) -> None:
+        """Let the responses in flight end, unless the client says that it is in no state for them."""
+        if code != Code.NO_ERROR:
+            self.refused(f"the client ended the connection: {code_name(code)}")
+            self.close(Code.NO_ERROR)
+            return
+        self._is_draining = True
+        self._takes_streams = False
+        self._end_if_drained()
+
+    def pong_received(self, payload: bytes) -> None:
+        """Learn that the client has read what came before a PING."""
+        if payload == _DRAIN_PING and self._is_draining:
+            self.drained()
+
+    # Carrier: what the streams do
+
+    def wake(self, stream: Stream) -> None:
+        """Have a stream send what it has, soon."""
+        self.scheduler.add(stream)
+        self._flush_soon()
+
+    def request_read(self, stream: Stream) -> None:
+        """Learn that nothing more of a request is read."""
+        self._bodies.ended(stream.stream_id)
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """End a stream at once."""
+        if self.streams.get(stream.stream_id) is stream:
+            self._forget(stream)
+            self.codec.reset(stream.stream_id, code)
+            stream.lost(Failure(ConnectionDone(f"the stream was reset: {code.name}")))
+            self._flush_soon()
+
+    def done(self, stream: Stream) -> None:
+        """Learn that all of a response was sent. What is left of its request is not wanted (section 8.1)."""
+        self._forget(stream)
+        if self.codec.is_open(stream.stream_id):
+            self._unwanted.append(stream.stream_id)
+            if self._unwanted_call is None:
+                self._unwanted_call = self._shared.call_later(_UNWANTED_S, self._reset_unwanted)
+
+    def _reset_unwanted(self) -> None:
+        self._unwanted_call = None
+        unwanted, self._unwanted = self._unwanted, []
+        for stream_id in unwanted:
+            if self.codec.is_open(stream_id):
+                self.codec.reset(stream_id, Code.NO_ERROR)
+        self._flush_soon()
+
+    def _stream_failed(self, stream: Stream) -> None:
+        self.log.failure("a fault in pushd, in a response to {peer}", peer=self.peer)
+        self.reset(stream, Code.INTERNAL_ERROR)
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.stream_id, None)
+        self.scheduler.discard(stream)
+        self._bodies.ended(stream.stream_id)
+        if not self.streams:
+            self._watch.idle()
+
+    def _lose_streams(self, reason: Failure) -> None:
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            self.scheduler.discard(stream)
+            stream.lost(reason)
+
+    # What is sent
+
+    def _flush_soon(self) -> None:
+        if self._flush_call is None and not self._is_busy and not self._is_ended:
+            self._flush_call = self._shared.call_later(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write once what all streams have to send, as far as the windows and the transport go."""
+        if self._is_ended or self._is_busy:
+            return
+        if self.blocked_since is not None:
+            if self.codec.control_bytes > self._shared.limits.max_waiting_control_bytes:
+                self.refused("ENHANCE_YOUR_CALM: it asks for answers that it does not read")
+                self.close(Code.ENHANCE_YOUR_CALM)
+            return
+        self._is_busy = True
+        with self._faults_end_it():
+            self.scheduler.run(_PASS_BYTES)
+        self._is_busy = False
+        if self._is_ended:
+            return
+        data = self.codec.take()
+        if data:
+            assert self.transport is not None
+            self.transport.write(data)
+        if self.scheduler.has_ready and self.blocked_since is None:
+            self._flush_soon()
+        self._end_if_drained()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Wait: the transport has enough to send."""
+        if self.blocked_since is None:
+            self.blocked_since = self._shared.seconds()
+
+    def resumeProducing(self) -> None:
+        """Go on: the transport has sent what it had."""
+        self.blocked_since = None
+        self._flush()
+
+    def stopProducing(self) -> None:
+        """Learn from the transport that it is gone; `connectionLost` follows."""
+
+    # The end
+
+    def finish(self) -> None:
+        """Close the connection once the requests that are there, or on their way, are answered (section 6.8)."""
+        if self._is_draining or self._is_ended:
+            return
+        self._is_draining = True
+        self.codec.goaway(Code.NO_ERROR, is_last=False)
+        self.codec.ping(_DRAIN_PING)
+        self._watch.draining()
+        self._flush_soon()
+
+    def drained(self) -> None:
+        """Take no new requests: the client knows that the connection is about to end."""
+        if self._takes_streams:
+            self._takes_streams = False
+            self.codec.goaway(Code.NO_ERROR)
+            self._flush_soon()
+
+    def _end_if_drained(self) -> None:
+        if self._is_draining and not self._takes_streams and not self.streams and not self._is_busy:
+            self.close(Code.NO_ERROR)
+
+    def close(self, code: Code, text: str = "") -> None:
+        """Say why, and close the connection, whatever is still to be sent on its streams."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        transport: Any = self.transport
+        self.codec.goaway(code, text)
+        transport.write(self.codec.take())
+        self._lose_streams(Failure(ConnectionDone(f"the connection has ended: {code.name}")))
+        self._watch.end()
+        transport.unregisterProducer()  # or a TLS transport waits for it for ever
+        transport.loseConnection()
+        self._linger = self._shared.wheel.call_in(self._shared.limits.linger_s, self.abort)
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._is_ended = True
+        transport: Any = self.transport
+        transport.abortConnection()

@@ -1,0 +1,358 @@
+"""One stream: the channel of a `twisted.web` request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from pushd.errors import Refused, TooLarge, WrongMethod
+from pushd.frames import json_line
+from pushd.http2.encoding import FieldEncoder
+from pushd.http2.faults import Code, StreamFault
+from pushd.http2.flow import Next, Outgoing
+from pushd.http2.head import Head
+
+if TYPE_CHECKING:
+    from pushd.http2.codec import Codec
+
+__all__ = ["Carrier", "Stream"]
+
+_HIGH_BYTES = 64 * 1024
+"""When so much waits to be sent, the producer is paused."""
+
+_LOW_BYTES = 16 * 1024
+"""When no more than this waits, it goes on."""
+
+_MAX_DATA_BYTES = 64 * 1024
+"""The longest DATA frame, if the client takes such."""
+
+
+class Carrier(Protocol):
+    """What a stream knows of its connection."""
+
+    site: Any
+    """The `twisted.web.server.Site` that answers."""
+
+    codec: Codec
+    encoder: FieldEncoder
+    peer: IAddress
+    host: IAddress
+    is_secure: bool
+    max_body_bytes: int
+
+    def wake(self, stream: Stream) -> None:
+        """Have a stream send what it has, soon."""
+
+    def request_read(self, stream: Stream) -> None:
+        """Learn that a request is there with all its body, or will not be read on."""
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """End a stream at once."""
+
+    def done(self, stream: Stream) -> None:
+        """Learn that all of the response was sent."""
+
+    def refused(self, detail: str) -> None:
+        """Log why something was refused."""
+
+
+class Stream:
+    """One request and its response."""
+
+    __slots__ = (
+        "_block",
+        "_carrier",
+        "_has_head",
+        "_head",
+        "_is_finished",
+        "_is_lost",
+        "_is_paused",
+        "_is_read",
+        "_outgoing",
+        "_producer",
+        "_pull",
+        "_received",
+        "_request",
+        "active_at",
+        "stream_id",
+        "urgency",
+    )
+
+    transport = None
+    """`twisted.web` reads it; there is none."""
+
+    def __init__(self, carrier: Carrier, stream_id: int, urgency: int) -> None:
+        """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
+        self._carrier = carrier
+        self.stream_id = stream_id
+        self.urgency = urgency
+        """How urgent the response is (RFC 9218)."""
+        self.active_at = 0.0
+        """When something of the request came, for the connection to know."""
+        self._block: bytes | None = None
+        self._has_head = False
+        self._head: Head | None = None
+        self._request: Any = None
+        self._is_read = False
+        self._received = 0
+        self._outgoing = Outgoing()
+        self._is_finished = False
+        self._is_lost = False
+        self._is_paused = False
+        self._producer: IPushProducer | None = None
+        self._pull: IPullProducer | None = None
+
+    # The request
+
+    @property
+    def is_read(self) -> bool:
+        """True once the request is whole, or was refused."""
+        return self._is_read
+
+    def begin(self, head: Head, is_ended: bool) -> None:
+        """Begin a request; `is_ended`: it has no body."""
+        self._head = head
+        length = head.content_length
+        if head.is_connect:
+            self.refuse(WrongMethod("CONNECT: this server makes no tunnels", ("GET", "HEAD", "OPTIONS", "POST")))
+            return
+        if length is not None and length > self._carrier.max_body_bytes:
+            self._refuse_body()
+            return
+        request = self._request = self._carrier.site.requestFactory(self)
+        headers = request.requestHeaders
+        for name, value in head.fields:
+            headers.addRawHeader(name, value)
+        request.gotLength(0 if is_ended else length)
+        request.parseCookies()
+        if is_ended:
+            self._run()
+        elif head.expects_continue:
+            self.inform(b"100", [])
+
+    def receive(self, data: bytes, is_ended: bool) -> None:
+        """Take a part of the body."""
+        if self._is_read:
+            return
+        self._received += len(data)
+        length = None if self._head is None else self._head.content_length
+        if length is not None and (self._received > length or (is_ended and self._received != length)):
+            text = f"the body is not as long as content-length says, {length} bytes (section 8.1.1)"
+            raise StreamFault(self.stream_id, Code.PROTOCOL_ERROR, text)
+        if data:
+            self._request.handleContentChunk(data)
+        if is_ended and not self._is_read:
+            self._run()
+
+    def _run(self) -> None:
+        """Have the site answer the request, which is whole."""
+        assert self._head is not None
+        self._set_read()
+        self._request.requestReceived(self._head.method, self._head.path, b"HTTP/2")
+
+    def _set_read(self) -> None:
+        if not self._is_read:
+            self._is_read = True
+            self._carrier.request_read(self)
+
+    def lost(self, reason: Failure) -> None:
+        """Learn that the stream is over before its end."""
+        self._is_lost = self._is_finished = self._has_head = True
+        self._block = None
+        self._outgoing.clear()
+        producer = self._producer or self._pull
+        self._producer = self._pull = None
+        request, self._request = self._request, None
+        if producer is not None:
+            producer.stopProducing()
+        if request is not None:
+            request.connectionLost(reason)
+
+    # Connection, as pushd's requests and sessions know it
+
+    def check_body(self, size: int) -> bool:
+        """Tell whether a body may have `size` bytes so far; refuse its request if not."""
+        if size <= self._carrier.max_body_bytes:
+            return True
+        self._refuse_body()
+        return False
+
+    def _refuse_body(self) -> None:
+        self.refuse(TooLarge(f"the body is larger than {self._carrier.max_body_bytes} bytes, see [limits]"))
+
+    def refuse(self, refused: Refused, is_head: bool = False) -> None:
+        """Answer with a problem document a request that is not read to its end (section 8.1)."""
+        self._carrier.refused(refused.detail)
+        request, self._request = self._request, None
+        if request is not None:
+            request.connectionLost(Failure(ConnectionDone("refused")))
+        body = json_line(refused.problem())
+        fields = [(b"content-type", [b"application/problem+json"]), (b"content-length", [b"%d" % len(body)])]
+        if isinstance(refused, WrongMethod):
+            fields.append((b"allow", [", ".join(refused.allowed).encode("ascii")]))
+        self._block = self._carrier.encoder.response(b"%d" % refused.status, fields)
+        self._has_head = True
+        if not is_head and (self._head is None or self._head.method != b"HEAD"):
+            self._outgoing.put(body)
+        self._is_finished = True
+        self._set_read()
+        self._carrier.wake(self)
+
+    def end(self) -> None:
+        """Close, once everything is written: the end of the response is the end of the stream."""
+
+    def finish(self) -> None:
+        """Close once the request has been answered; see `end`."""
+
+    def abort(self) -> None:
+        """Close now."""
+        self._carrier.reset(self, Code.CANCEL)
+
+    # The channel of a twisted.web request
+
+    @property
+    def site(self) -> Any:
+        """The site that answers."""
+        return self._carrier.site
+
+    factory = site
+    """What logs requests."""
+
+    def getPeer(self) -> IAddress:
+        """Answer who asks."""
+        return self._carrier.peer
+
+    def getHost(self) -> IAddress:
+        """Answer which address was asked."""
+        return self._carrier.host
+
+    def isSecure(self) -> bool:
+        """Tell whether the connection is encrypted."""
+        return self._carrier.is_secure
+
+    def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
+        """Send an informational response, such as 100 or 103, if the final one has not begun."""
+        if not self._has_head and self._carrier.codec.is_open(self.stream_id):
+            block = self._carrier.encoder.response(status, fields)
+            self._carrier.codec.send_headers(self.stream_id, block, is_ended=False, is_final=False)
+            self._carrier.wake(self)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Begin the response."""
+        if self._has_head:
+            return
+        if code == b"204":
+            headers.removeHeader(b"content-length")  # RFC 9110, section 8.6
+        self._block = self._carrier.encoder.response(code, headers.getAllRawHeaders())
+        self._has_head = True
+        self._carrier.wake(self)
+
+    def write(self, data: bytes) -> None:
+        """Add to the body of the response."""
+        if self._is_finished or not data:
+            return
+        outgoing = self._outgoing
+        outgoing.put(data)
+        self._carrier.wake(self)
+        if outgoing.size > _HIGH_BYTES and not self._is_paused and self._producer is not None:
+            self._is_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        """Add to the body of the response."""
+        self.write(b"".join(pieces))
+
+    def requestDone(self, request: object) -> None:
+        """Learn that the response is complete."""
+        self._request = None
+        self._is_finished = True
+        self._carrier.wake(self)
+
+    def loseConnection(self) -> None:
+        """Learn that the response cannot be completed."""
+        self._carrier.reset(self, Code.INTERNAL_ERROR)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Learn that `twisted.web` cannot make sense of the body."""
+        self._carrier.reset(self, Code.PROTOCOL_ERROR)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Have `producer` make the body: by itself, or with each call of ``resumeProducing``."""
+        if self._producer is not None or self._pull is not None:
+            raise ValueError("the response has a producer already")
+        if streaming:
+            self._producer = producer
+            self._is_paused = False
+        else:
+            self._pull = producer
+            self._carrier.wake(self)
+
+    def unregisterProducer(self) -> None:
+        """Have no producer any more."""
+        self._producer = self._pull = None
+
+    # What is sent
+
+    def send(self, most: int) -> tuple[int, Next]:
+        """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
+        codec, outgoing, stream_id = self._carrier.codec, self._outgoing, self.stream_id
+        size = outgoing.size
+        if 0 < size <= most and self._is_plain and codec.fits(stream_id, size):  # an event, mostly
+            codec.send_data(stream_id, outgoing.take(size), is_ended=False)
+            return size, Next.NOTHING
+        sent = 0
+        room = min(codec.room(stream_id), most)
+        if self._pull is not None:
+            self._fill(room if self._has_head else max(room, 1))
+            if self._is_lost:
+                return 0, Next.NOTHING
+        if self._block is not None and not self._is_head_sent():
+            return 0, Next.NOTHING
+        if room > 0 and outgoing.size:
+            frame_bytes = min(codec.max_data_bytes, _MAX_DATA_BYTES)
+            while outgoing.size and sent < room:
+                chunk = outgoing.take(min(frame_bytes, room - sent))
+                sent += len(chunk)
+                codec.send_data(stream_id, chunk, is_ended=self._is_finished and not outgoing.size)
+        elif self._is_finished and not outgoing.size:
+            codec.send_data(stream_id, b"", is_ended=True)
+        if self._is_finished and not outgoing.size:
+            self._carrier.done(self)
+            return sent, Next.NOTHING
+        if self._is_paused and outgoing.size <= _LOW_BYTES and self._producer is not None:
+            self._is_paused = False
+            self._producer.resumeProducing()
+        return sent, self._next()
+
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether there is nothing to be done but to send what waits."""
+        return self._block is None and self._pull is None and not self._is_finished and not self._is_paused
+
+    def _is_head_sent(self) -> bool:
+        """Send the head of the response; False if that was all."""
+        assert self._block is not None
+        block, self._block = self._block, None
+        is_all = self._is_finished and not self._outgoing.size
+        self._carrier.codec.send_headers(self.stream_id, block, is_ended=is_all)
+        if is_all:
+            self._carrier.done(self)
+        return not is_all
+
+    def _fill(self, size: int) -> None:
+        """Have a pull producer make `size` bytes, or all that it has left."""
+        before = -1
+        while self._pull is not None and before < self._outgoing.size < size:
+            before = self._outgoing.size
+            self._pull.resumeProducing()
+
+    def _next(self) -> Next:
+        if self._is_lost:
+            return Next.NOTHING
+        if not self._outgoing.size and self._pull is None:
+            return Next.AGAIN if self._is_finished else Next.NOTHING
+        return Next.AGAIN if self._carrier.codec.room(self.stream_id) > 0 else Next.WINDOW

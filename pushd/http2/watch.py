@@ -1,0 +1,115 @@
+"""The time-outs of one connection, on one alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from pushd.http2.faults import Code
+from pushd.http2.limits import Limits
+from pushd.wheel import Alarm, Wheel
+
+if TYPE_CHECKING:
+    from pushd.http2.codec import Codec
+    from pushd.http2.flow import Scheduler
+    from pushd.http2.stream import Stream
+
+__all__ = ["Watch", "Watched"]
+
+_EACH_S = 2.0
+
+
+class Watched(Protocol):
+    """What a watch knows of its connection."""
+
+    codec: Codec
+    scheduler: Scheduler[Stream]
+    blocked_since: float | None
+
+    @property
+    def streams(self) -> Mapping[int, Stream]:
+        """Those whose responses are not sent yet."""
+
+    def refused(self, detail: str) -> None:
+        """Log why something was refused."""
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """End a stream at once."""
+
+    def close(self, code: Code, text: str = "") -> None:
+        """Say why, and close."""
+
+    def drained(self) -> None:
+        """Take no new requests."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+class Watch:
+    """Looks every few seconds whether its connection waits in vain.
+
+    An event stream that is silent, whose client would take more, is never touched.
+    """
+
+    __slots__ = ("_alarm", "_began", "_connection", "_drained_at", "_idle_since", "_limits", "_seconds", "_wheel")
+
+    def __init__(self, connection: Watched, limits: Limits, wheel: Wheel, seconds: Callable[[], float]) -> None:
+        """Watch `connection` from `begin` to `end`."""
+        self._connection = connection
+        self._limits = limits
+        self._wheel = wheel
+        self._seconds = seconds
+        self._alarm: Alarm | None = None
+        self._began = self._idle_since = seconds()
+        self._drained_at: float | None = None
+
+    def begin(self) -> None:
+        """Begin to watch."""
+        self._alarm = self._wheel.call_in(_EACH_S, self._look)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def idle(self) -> None:
+        """Learn that there is no request any more."""
+        self._idle_since = self._seconds()
+
+    def draining(self) -> None:
+        """Learn that the client was told that the connection is about to end."""
+        self._drained_at = self._seconds() + self._limits.drain_timeout_s
+        self.end()
+        self._alarm = self._wheel.call_in(self._limits.drain_timeout_s, self._look)
+
+    def _look(self) -> None:
+        self._alarm = self._wheel.call_in(_EACH_S, self._look)
+        now, limits, connection = self._seconds(), self._limits, self._connection
+        if not connection.codec.is_begun and now - self._began >= limits.preface_timeout_s:
+            connection.refused("it did not begin to speak HTTP/2 in time")
+            connection.close(Code.NO_ERROR, "too late")
+        elif not connection.streams:
+            if now - self._idle_since >= limits.idle_timeout_s:
+                connection.close(Code.NO_ERROR, "idle")
+        else:
+            self._look_at_streams(now)
+        if self._drained_at is not None and now >= self._drained_at:
+            self._drained_at = None
+            connection.drained()
+
+    def _look_at_streams(self, now: float) -> None:
+        limits, connection = self._limits, self._connection
+        blocked = connection.blocked_since
+        if blocked is not None and now - blocked >= limits.stall_timeout_s:
+            connection.refused("it took nothing of what was sent for too long")
+            connection.abort()
+            return
+        for stream in connection.scheduler.stalled(now - limits.stall_timeout_s):
+            connection.refused(f"it opened no window for stream {stream.stream_id} for too long")
+            connection.reset(stream, Code.CANCEL)
+        for stream in list(connection.streams.values()):
+            if not stream.is_read and now - stream.active_at >= limits.idle_timeout_s:
+                connection.refused(f"the request on stream {stream.stream_id} was not completed in time")
+                connection.reset(stream, Code.CANCEL)

@@ -1,0 +1,278 @@
+"""The site over HTTP/2: how a connection comes to it, and that every endpoint is served over it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import mkdtemp
+
+from hyperframe.frame import DataFrame, SettingsFrame
+from twisted.internet.interfaces import INegotiated, ISSLTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from pushd.config.reading import default
+from pushd.http2.faults import Code
+from pushd.reasons import Cause, Reason
+from pushd.service import assemble
+from pushd.site import PushdSite, StaticFiles
+from pushd.wheel import Wheel
+from tests.http2_peer import HTTP2TestCase, Peer
+
+
+class TLSTransport(StringTransport):
+    """A transport whose handshake ends when the test says so."""
+
+    negotiatedProtocol: bytes | None = None
+    is_aborted = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        directlyProvides(self, ISSLTransport, INegotiated)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+        super().abortConnection()
+
+
+class SwitchTests(HTTP2TestCase):
+    def connect(self, transport: StringTransport) -> object:
+        protocol = self.site.buildProtocol(None)
+        protocol.makeConnection(transport)
+        return protocol
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.peer.lose()
+
+    def test_the_site_offers_both_versions(self) -> None:
+        self.assertEqual(self.site.acceptableProtocols(), [b"h2", b"http/1.1"])
+
+    def assert_speaks(self, transport: StringTransport, first: bytes, answer: bytes) -> None:
+        self.clock.advance(0)
+        self.assertTrue(transport.value().startswith(answer), transport.value())
+
+    def test_h2_is_spoken_if_that_was_agreed_on(self) -> None:
+        transport = TLSTransport()
+        switch = self.connect(transport)
+        self.assertEqual(transport.value(), b"")
+        transport.negotiatedProtocol = b"h2"
+        switch.handshakeCompleted()  # type: ignore[attr-defined]
+        self.assertEqual(transport.value()[3:5], b"\4\0")
+        self.assertEqual(len(self.site.connections), 1)
+
+    def test_http_1_1_is_spoken_over_tls_else(self) -> None:
+        for agreed in b"http/1.1", None:
+            transport = TLSTransport()
+            switch = self.connect(transport)
+            transport.negotiatedProtocol = agreed
+            switch.handshakeCompleted()  # type: ignore[attr-defined]
+            switch.dataReceived(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")  # type: ignore[attr-defined]
+            self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 OK\r\n"))
+            switch.connectionLost(None)  # type: ignore[attr-defined]
+
+    def test_http_1_1_is_spoken_without_tls(self) -> None:
+        transport = StringTransport()
+        switch = self.connect(transport)
+        self.assertEqual(len(self.site.connections), 1)
+        switch.dataReceived(b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")  # type: ignore[attr-defined]
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 OK\r\n"))
+
+    def test_a_handshake_that_does_not_end(self) -> None:
+        transport = TLSTransport()
+        self.connect(transport)
+        self.assertEqual(len(self.site.connections), 1)
+        for _ in range(62):
+            self.clock.advance(1)
+            self.wheel.turn()
+        self.assertTrue(transport.disconnected)
+
+    def test_a_connection_that_is_lost_in_its_handshake(self) -> None:
+        switch = self.connect(TLSTransport())
+        switch.connectionLost(None)  # type: ignore[attr-defined]
+        self.assertEqual((len(self.site.connections), len(self.wheel)), (0, 0))
+
+
+class EndpointTests(SynchronousTestCase):
+    """The daemon's own site, with a bus."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.parts = assemble(
+            default(),
+            self.clock,
+            seconds=self.clock.seconds,
+            now=self.clock.seconds,
+        )
+        self.wheel = self.parts.sessions.wheel
+        self.peer = self.connect()
+
+    def connect(self, settings: dict[int, int] | None = None) -> Peer:
+        peer = Peer(self.parts.site, self.wheel, self.clock).begin(settings)
+        self.addCleanup(peer.lose)
+        return peer
+
+    def publish(self, stream_id: int, channel: str, data: bytes) -> None:
+        peer = self.peer
+        peer.send(
+            peer.headers(stream_id, f"/channels/{channel}", method="POST", end=False),
+            *(DataFrame(stream_id, data[at : at + 16384]) for at in range(0, len(data), 16384)),
+            DataFrame(stream_id, b"", flags=["END_STREAM"]),
+        )
+        self.assertEqual(peer.status(stream_id), 201)
+
+    def test_events_reach_event_streams(self) -> None:
+        for stream_id in range(1, 199, 2):
+            self.peer.get(stream_id, "/sse?channel=news")
+        self.publish(201, "news", b"hello")
+        for stream_id in range(1, 199, 2):
+            self.assertIn(b"data: hello\n\n", self.peer.body(stream_id))
+            self.assertFalse(self.peer.is_ended(stream_id))
+
+    def test_the_stream_of_json_lines(self) -> None:
+        self.peer.get(1, "/stream?channel=news")
+        self.publish(3, "news", b"hello")
+        lines = [json.loads(line) for line in self.peer.body(1).splitlines() if line]
+        self.assertEqual([line["data"] for line in lines if line["type"] == "event"], ["hello"])
+
+    def test_long_polling(self) -> None:
+        self.peer.get(1, "/poll?channel=news&since=latest")
+        self.assertIsNone(self.peer.status(1))
+        self.publish(3, "news", b"hello")
+        self.assertEqual(json.loads(self.peer.body(1))["events"][0]["data"], "hello")
+        self.assertTrue(self.peer.is_ended(1))
+        self.peer.get(5, "/poll?channel=news")
+        self.peer.pass_time(32)
+        self.assertEqual(self.peer.status(5), 204)
+
+    def test_many_events_in_one_request(self) -> None:
+        line = b'{"channel":"news","data":"x"}\n'
+        self.peer.send(
+            self.peer.headers(1, "/publish", method="POST", end=False),
+            DataFrame(1, line * 10, flags=["END_STREAM"]),
+        )
+        self.assertEqual(self.peer.body(1).count(b'"offset"'), 10)
+
+    def test_faults_are_problems(self) -> None:
+        self.peer.get(1, "/sse")
+        self.assertEqual(self.peer.status(1), 400)
+        self.assertEqual(self.peer.fields(1)["content-type"], "application/problem+json")
+
+    def test_the_authority_is_what_the_gate_looks_at(self) -> None:
+        fields = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "evil.example"),
+            (":path", "/sse?channel=a"),
+        ]
+        self.peer.send(self.peer.block(1, fields))
+        self.assertEqual(self.peer.status(1), 403)
+        self.peer.send(self.peer.block(3, [fields[0], fields[1], fields[3]]))
+        self.assertEqual(self.peer.status(3), 400)
+
+    def test_websocket_is_for_http_1_1(self) -> None:
+        self.peer.get(1, "/ws")
+        self.assertEqual(self.peer.status(1), 426)
+        self.assertNotIn("upgrade", self.peer.fields(1))
+
+    def test_a_subscriber_that_is_too_slow_is_told_and_the_others_go_on(self) -> None:
+        slow = self.connect({SettingsFrame.INITIAL_WINDOW_SIZE: 200})
+        slow.get(1, "/sse?channel=news")
+        self.peer.get(1, "/sse?channel=news")
+        for n in range(30):
+            self.publish(2 * n + 3, "news", b"x" * 60_000)
+            self.peer.open_window(0, 60_000)
+            self.peer.open_window(1, 60_100)
+            slow.turn()
+        self.assertEqual(self.peer.body(1).count(b"data: "), 30)
+        self.assertEqual(self.parts.bus.subscribers, 1)
+        slow.open_window(0, 10**7)
+        slow.open_window(1, 10**7)
+        self.assertIn(b"event: pushd.closed", slow.body(1))
+        self.assertTrue(slow.is_ended(1))
+        self.assertLess(len(slow.body(1)), 200_000)
+
+    def test_a_slow_subscriber_that_takes_all_in_the_end_gets_all(self) -> None:
+        slow = self.connect({SettingsFrame.INITIAL_WINDOW_SIZE: 200})
+        slow.get(1, "/sse?channel=news")
+        for n in range(10):
+            self.publish(2 * n + 3, "news", b"%d" % n * 50_000)
+        slow.open_window(0, 10**7)
+        slow.open_window(1, 10**7)
+        body = slow.body(1)
+        self.assertEqual([body.count(b"data: " + b"%d" % n * 50_000) for n in range(10)], [1] * 10)
+
+    def test_a_client_that_goes_is_no_subscriber(self) -> None:
+        self.peer.get(1, "/sse?channel=news")
+        self.peer.get(3, "/sse?channel=news")
+        self.assertEqual(self.parts.bus.subscribers, 2)
+        self.peer.reset(1)
+        self.assertEqual(self.parts.bus.subscribers, 1)
+        self.peer.lose()
+        self.assertEqual(self.parts.bus.subscribers, 0)
+
+    def test_stopping_tells_subscribers_and_ends_the_connection(self) -> None:
+        self.peer.get(1, "/sse?channel=news")
+        self.parts.sessions.close(Reason(Cause.STOPPING, "the server is going away"))
+        for connection in self.parts.site.connections:
+            connection.finish()
+        ended = self.parts.site.connections.ended()
+        self.assertIn(b"the server is going away", self.peer.body(1))
+        self.assertTrue(self.peer.is_ended(1))
+        self.peer.pass_time(4)
+        self.assertEqual([g.error_code for g in self.peer.goaways()][-1], Code.NO_ERROR)
+        self.assertTrue(self.peer.is_closed)
+        self.peer.lose()
+        self.assertTrue(ended.called)
+
+
+class FileTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wheel = Wheel(self.clock.seconds)
+        folder = Path(mkdtemp())
+        self.content = bytes(range(256)) * 4000
+        (folder / "file.bin").write_bytes(self.content)
+        self.addCleanup(folder.rmdir)
+        self.addCleanup((folder / "file.bin").unlink)
+        site = PushdSite(
+            StaticFiles(str(folder)),
+            self.clock,
+            wheel=self.wheel,
+            max_body_bytes=1000,
+            request_timeout_s=60,
+            logs_requests=False,
+        )
+        self.peer = Peer(site, self.wheel, self.clock).begin()
+        self.addCleanup(self.peer.lose)
+
+    def test_a_file_comes_as_the_windows_allow(self) -> None:
+        self.peer.get(1, "/file.bin")
+        self.assertEqual(self.peer.status(1), 200)
+        self.assertEqual(len(self.peer.body(1)), 65535)
+        while not self.peer.is_ended(1):
+            self.peer.open_window(0, 50_000)
+            self.peer.open_window(1, 50_000)
+        self.assertEqual(self.peer.body(1), self.content)
+
+    def test_ranges_and_conditions(self) -> None:
+        self.peer.get(1, "/file.bin", fields=[("range", "bytes=10-19")])
+        self.assertEqual((self.peer.status(1), self.peer.body(1)), (206, self.content[10:20]))
+        self.peer.get(3, "/file.bin", fields=[("range", "bytes=0-1,5-6")])
+        self.assertEqual(self.peer.status(3), 206)
+        modified = self.peer.fields(1)["last-modified"]
+        self.peer.get(5, "/file.bin", fields=[("if-modified-since", modified)])
+        self.assertEqual((self.peer.status(5), self.peer.body(5)), (304, b""))
+        self.peer.get(7, "/file.bin", method="HEAD")
+        self.assertEqual(self.peer.fields(7)["content-length"], str(len(self.content)))
+
+    def test_a_client_that_goes_lets_the_file_be_closed(self) -> None:
+        self.peer.get(1, "/file.bin")
+        self.peer.turn()
+        self.peer.reset(1)
+        self.assertEqual(self.peer.connection.streams, {})
