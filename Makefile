@@ -13,15 +13,15 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -rs tests
 
 lint: $(VENV)/installed-lint
-	$(BIN)/ruff check pushd twisted tests
-	$(BIN)/ruff format --check pushd twisted tests
+	$(BIN)/ruff check pushd twisted tests bench
+	$(BIN)/ruff format --check pushd twisted tests bench
 
 types: $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/mypy
 
 format: $(VENV)/installed-lint
-	$(BIN)/ruff check --fix pushd twisted tests
-	$(BIN)/ruff format pushd twisted tests
+	$(BIN)/ruff check --fix pushd twisted tests bench
+	$(BIN)/ruff format pushd twisted tests bench
 
 # The files that are made from the table of options.
 reference: $(VENV)/installed

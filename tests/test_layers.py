@@ -36,8 +36,7 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.head", "pushd.http2.framing", "pushd.http2.limits"],
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
-    ["pushd.peer"],
-    ["pushd.connections"],
+    ["pushd.connections", "pushd.peer"],
     ["pushd.session"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.bus"],

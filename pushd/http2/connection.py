@@ -27,6 +27,7 @@ from pushd.http2.incoming import Incoming
 from pushd.http2.limits import Budgets, Limits
 from pushd.http2.stream import Stream
 from pushd.http2.watch import Watch
+from pushd.peer import peer_name
 from pushd.wheel import Alarm, Wheel
 
 __all__ = ["HTTP2", "Shared"]
@@ -147,16 +148,16 @@ class HTTP2(Protocol):
             self.refused(f"{fault.code.name}: {fault}")
             self.close(fault.code, str(fault))
         except Exception:  # noqa: BLE001  half a connection must not live on
-            self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=self.peer)
+            self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
             self.close(Code.INTERNAL_ERROR)
 
     def refused(self, detail: str) -> None:
         """Log why something was refused."""
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
-            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=self.peer, detail=detail)
+            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=peer_name(self.peer), detail=detail)
         elif self._logged == _MAX_LOGGED + 1:
-            self.log.info("more was refused over HTTP/2 from {peer}", peer=self.peer)
+            self.log.info("more was refused over HTTP/2 from {peer}", peer=peer_name(self.peer))
 
     # Listener: what the client sent
 
@@ -264,7 +265,7 @@ class HTTP2(Protocol):
         self._flush_soon()
 
     def _stream_failed(self, stream: Stream) -> None:
-        self.log.failure("a fault in pushd, in a response to {peer}", peer=self.peer)
+        self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))
         self.reset(stream, Code.INTERNAL_ERROR)
 
     def _forget(self, stream: Stream) -> None:
