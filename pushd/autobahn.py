@@ -29,6 +29,9 @@ _CLOSE_CODES = {
 }
 """RFC 6455, section 7.4.1, and the registry of close codes."""
 
+_MAX_FRAMES = 4096
+"""How many frames a message may come in."""
+
 _MAX_REASON_BYTES = 123
 """A control frame has at most 125 bytes, and the code takes two (RFC 6455, section 5.5)."""
 
@@ -41,6 +44,10 @@ class WebSocketListener(Protocol):
 
     def received(self, payload: bytes, is_binary: bool) -> None:
         """A message has come; text is valid UTF-8."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client takes what is sent."""
 
     def closing(self) -> None:
         """No frame may be sent any more: a close frame was."""
@@ -62,6 +69,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     client_name: str
     """What the client is called in the log."""
+
+    _frames = 0
 
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
@@ -106,6 +115,24 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _failed(self) -> None:
         self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
         self.abort()
+
+    def onPing(self, payload: bytes) -> None:
+        """Override: answer, unless the client does not take what it gets (RFC 6455, section 5.5.3)."""
+        if self.listener.takes_more:
+            super().onPing(payload)
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Override: a message begins."""
+        self._frames = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Override: a frame of it begins. Its limit in bytes does not count frames that are empty."""
+        self._frames += 1
+        if self._frames == _MAX_FRAMES:
+            self.sendCloseFrame(1009, b"a message in too many frames")
+            self.transport.loseConnection()
+        super().onMessageFrameBegin(length)
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False

@@ -124,12 +124,13 @@ class Bus:
         if (before := self.log.published_before(draft)) is not None:
             return Published(before.event.id, before.channel, before.offset, 0)
         entries = self.log.append(draft)
-        subscribers = sum(map(len, self._audiences_of(entries)))
-        self._undelivered.append(entries)
-        if not self.is_delivering:
-            self._deliver()
+        audiences = self._audiences_of(entries)
+        if self.is_delivering:
+            self._undelivered.append(entries)
+        else:
+            self._deliver(entries, audiences)
         first = entries[0]
-        return Published(first.event.id, first.channel, first.offset, subscribers)
+        return Published(first.event.id, first.channel, first.offset, sum(map(len, audiences)))
 
     def _audiences_of(self, entries: list[Entry]) -> list[tuple[Subscription, ...]]:
         """Answer who gets each entry of an event; nobody gets two of them."""
@@ -153,23 +154,30 @@ class Bus:
                 members.update(dict.fromkeys(self._patterns.match(name)))
             audience = tuple(members)
             if channel is not None:
+                if len(self._audiences) > 2 * len(self.log):  # most are of channels that were given up
+                    self._audiences.clear()
                 self._audiences[name] = audience
         return audience
 
-    def _deliver(self) -> None:
-        """Hand out what waits. A subscriber may publish: that event has its turn after the one at hand."""
+    def _deliver(self, entries: list[Entry], audiences: list[tuple[Subscription, ...]]) -> None:
+        """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""
         self.is_delivering = True
         try:
+            self._hand_out(entries, audiences)
             while self._undelivered:
                 entries = self._undelivered.popleft()
-                for entry, audience in zip(entries, self._audiences_of(entries), strict=True):
-                    for subscription in audience:
-                        try:
-                            subscription.deliver(entry)
-                        except Exception as error:  # noqa: BLE001  one that fails must not stop the others
-                            self.drop(subscription, error)
+                self._hand_out(entries, self._audiences_of(entries))
         finally:
             self.is_delivering = False
+
+    def _hand_out(self, entries: list[Entry], audiences: list[tuple[Subscription, ...]]) -> None:
+        for entry, audience in zip(entries, audiences, strict=True):
+            for subscription in audience:
+                try:
+                    subscription.deliver(entry)
+                except Exception as error:  # noqa: BLE001  one that fails must not stop the others
+                    self.drop(subscription, error)
+            entry.forget_frames()
 
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
@@ -304,7 +312,7 @@ class Subscription:
             raise BadRequest(
                 f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
             )
-        start = log.start(patterns, since)
+        start, active = log.find(patterns, since)
         log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
         for text, pattern in wanted.items():
             if text not in self._patterns:
@@ -314,7 +322,8 @@ class Subscription:
             if self._replay is None:
                 self._replay = Replay()
                 self.deliver = self._hold
-            log.replay(patterns, start, self._replay)
+            for channel in active:
+                self._replay.add(channel.history, start.sequence)
         return start
 
     def remove(self, text: str) -> bool:
@@ -352,6 +361,7 @@ class Subscription:
             self.subscriber.deliver(entry)
         except Exception as error:  # noqa: BLE001  as when an event is published
             self._bus.drop(self, error)
+        entry.forget_frames()
         return self._replay is not None
 
     def _hold(self, entry: Entry) -> None:

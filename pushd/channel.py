@@ -52,7 +52,7 @@ class Channel(Generic[S]):
         return not self.history and not self.subscribed
 
     def add(self, event: Event, seconds: float) -> Entry:
-        """Give `event` the next offset and keep it, if the settings let anything be kept."""
+        """Give `event` the next offset and append it to the history, which the log then trims."""
         self.offset += 1
         entry = Entry(event, self.name, self.offset, seconds + self.settings.history_age_s)
         self.history.append(entry)

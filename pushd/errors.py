@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+_MAX_DETAIL = 600
+"""How long a detail may be, in characters."""
+
+
 class PushdError(Exception):
     """The root of the tree."""
 
@@ -59,6 +63,9 @@ class Refused(PushdError):
     title = "Bad Request"
 
     def __init__(self, detail: str, field: str | None = None) -> None:
+        """Say `detail`, shortened if it quotes too much of what came from outside."""
+        if len(detail) > _MAX_DETAIL:
+            detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 :]}"
         super().__init__(detail)
         self.detail = detail
         self.field = field

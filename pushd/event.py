@@ -24,6 +24,9 @@ __all__ = [
 MAX_ID_BYTES = 255
 """The longest event id or event type, in bytes of UTF-8."""
 
+_CACHED_BYTES = 4096
+"""Frames of events with more data than this are kept only while they are handed out."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OWN_ID = re.compile(r"([0-9a-z]{10})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _RESERVED = frozenset({"latest", "earliest"})
@@ -43,6 +46,9 @@ def own_sequence(epoch: str, event_id: str) -> int | None:
 def check_id(event_id: str) -> str:
     """Answer `event_id` if a publisher may give it; raise `BadRequest` if not."""
     _check_line(event_id, "id")
+    if event_id != event_id.strip():
+        # Last-Event-ID would come back without it
+        raise BadRequest(f"the id {event_id!r} begins or ends with white space", "id")
     if event_id in _RESERVED or _OWN_ID.fullmatch(event_id):
         raise BadRequest(f"the id {event_id!r} is of a form that the daemon keeps for itself", "id")
     return event_id
@@ -171,8 +177,13 @@ class Entry:
     """The entry in each wire format that somebody wanted so far, so that each is encoded once."""
 
     def frame(self, encode: Encoder) -> bytes:
-        """Answer the entry in the wire format of `encode`."""
+        """Answer the entry in the wire format of `encode`, made once: see `forget_frames`."""
         frame = self.frames.get(encode)
         if frame is None:
             frame = self.frames[encode] = encode(self)
         return frame
+
+    def forget_frames(self) -> None:
+        """Let go of the frames, if they are large; those of small events are kept for who comes back later."""
+        if len(self.event.data) > _CACHED_BYTES:
+            self.frames.clear()

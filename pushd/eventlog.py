@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count, islice
+from heapq import heapify, heappop, heappush
+from itertools import count, islice, takewhile
 from typing import Generic, TypeVar
 
 from pushd.channel import Channel, Settings
@@ -219,6 +219,9 @@ class EventLog(Generic[S]):
         oldest = channel.history.oldest
         if oldest is not None and not channel.awaits_expiry:
             channel.awaits_expiry = True
+            if len(self._expiries) > 2 * len(self._channels):  # most are of channels that were given up
+                self._expiries = [one for one in self._expiries if self._channels.get(one[2].name) is one[2]]
+                heapify(self._expiries)
             heappush(self._expiries, (oldest.expires_s, next(self._count), channel))
 
     def trim(self, channel: Channel[S]) -> None:
@@ -252,9 +255,10 @@ class EventLog(Generic[S]):
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> Page:
         """Answer the first `limit` events after the position `since`, in the order of the log."""
-        start = self.start(patterns, since)
+        start, active = self.find(patterns, since)
         replay = Replay()
-        self.replay(patterns, start, replay)
+        for channel in active:
+            replay.add(channel.history, start.sequence)
         entries = list(islice(iter(replay.next, None), limit + 1))
         return self.page(entries, limit, recovered=start.recovered)
 
@@ -265,25 +269,26 @@ class EventLog(Generic[S]):
         entries = entries[:limit]
         return Page(entries, own_id(self._epoch, entries[-1].event.sequence), recovered)
 
-    def start(self, patterns: Sequence[Pattern], since: str) -> Start:
-        """Find out where a reader from `since` begins, and whether something is missing for good.
+    def find(self, patterns: Sequence[Pattern], since: str) -> tuple[Start, list[Channel[S]]]:
+        """Find out where a reader from `since` begins, whether something is missing for good, and where to read.
 
-        `since` is ``latest``, ``earliest`` or an id. An id that the log does not know is answered with
-        everything that there is.
+        `since` is ``latest``, ``earliest`` or an id. A reader from an id that the log does not know begins with
+        the oldest event that there is. The channels are those that had events since then.
         """
         if since == "latest":
-            return Start(self.position, True, self._sequence)
-        if since != "earliest" and (sequence := self._sequence_of(since)) is not None:
-            dropped = max(self._dropped(patterns, sequence), default=0)
-            return Start(own_id(self._epoch, sequence), dropped <= sequence, sequence)
-        begin = min(self._dropped(patterns, -1), default=self._sequence)
-        return Start(own_id(self._epoch, begin), since == "earliest", begin)
-
-    def replay(self, patterns: Sequence[Pattern], start: Start, replay: Replay) -> None:
-        """Let `replay` read what the patterns match, from `start`."""
-        # Not trimmed again: what was there when `start` looked is still to be had, whatever the clock says.
-        for channel in self._active(patterns, start.sequence):
-            replay.add(channel.history, start.sequence)
+            return Start(self.position, True, self._sequence), []
+        sequence = None if since == "earliest" else self._sequence_of(since)
+        active = self._active(patterns, -1 if sequence is None else sequence)
+        for channel in active:
+            self.trim(channel)
+        dropped = [channel.history.dropped for channel in active]
+        if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
+            dropped.append(self._given_up_sequence)
+        if sequence is None:
+            sequence = min(dropped, default=self._sequence)
+            return Start(own_id(self._epoch, sequence), since == "earliest", sequence), active
+        recovered = max(dropped, default=0) <= sequence
+        return Start(own_id(self._epoch, sequence), recovered, sequence), active
 
     def _sequence_of(self, position: str) -> int | None:
         """Answer the place in the log of a position; None if the log cannot tell."""
@@ -302,25 +307,17 @@ class EventLog(Generic[S]):
                     self.trim(channel)
         return self._given_ids.get(event_id)
 
-    def _dropped(self, patterns: Sequence[Pattern], sequence: int) -> Iterator[int]:
-        """Answer, for what had events after `sequence`, the latest event that it has no more."""
-        for channel in self._active(patterns, sequence):
-            self.trim(channel)
-            yield channel.history.dropped
-        if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
-            yield self._given_up_sequence
-
     def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
         """Answer the channels that the patterns match and that had events after `sequence`."""
         names = [pattern.text for pattern in patterns if pattern.is_name]
         active = {channel: None for name in names if (channel := self._channels.get(name)) is not None}
         if len(names) < len(patterns):
-            tree: PatternTree[None] = PatternTree()
-            for pattern in patterns:
-                tree.add(pattern, None)
-            for channel in reversed(self._by_sequence):
-                if channel.sequence <= sequence:
-                    break
-                if any(True for _ in tree.match(channel.name)):
-                    active[channel] = None
+            recent = takewhile(lambda channel: channel.sequence > sequence, reversed(self._by_sequence))
+            if any(pattern.text == "**" for pattern in patterns):
+                active.update(dict.fromkeys(recent))
+            else:
+                tree: PatternTree[None] = PatternTree()
+                for pattern in patterns:
+                    tree.add(pattern, None)
+                active.update((channel, None) for channel in recent if next(tree.match(channel.name), 0) is None)
         return [channel for channel in active if channel.sequence > sequence]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import cast
 
 from pushd.event import Entry
 
@@ -44,6 +45,7 @@ class History:
     def drop(self) -> Entry:
         """Take away the oldest entry, which must exist, and answer it."""
         entry = self._entries[self._head]
+        self._entries[self._head] = _NOTHING
         self._head += 1
         self.dropped = entry.event.sequence
         if self._head * 2 > len(self._entries):
@@ -62,6 +64,10 @@ class History:
         if oldest is None or not oldest.offset <= offset < oldest.offset + len(self):
             return None
         return self._entries[self._head + offset - oldest.offset]
+
+
+_NOTHING = cast(Entry, None)
+"""What stands in the place of an entry that was dropped, until the list is shortened."""
 
 
 def _sequence(entry: Entry) -> int:

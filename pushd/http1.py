@@ -16,7 +16,7 @@ from pushd.peer import peer_name
 __all__ = ["HTTP1"]
 
 _LINGER_S = 5.0
-"""How long a client whose request was refused may be silent before the connection is closed."""
+"""How long a client whose request was refused may go on sending before the connection is closed."""
 
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""

@@ -90,7 +90,11 @@ def prepare(
         raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
     if listener.tls:
         paths = (listener.certificate, listener.key) if listener.certificate and listener.key else self_signed()
-        factory = TLSMemoryBIOFactory(tls.load(*paths), False, factory)
+        try:
+            context = tls.load(*paths)
+        except StartFailed as error:
+            raise StartFailed(f"[listen:{listener.name}] {error}") from None
+        factory = TLSMemoryBIOFactory(context, False, factory)
         factory.noisy = False
     return Port(listener, endpoint, factory)
 
@@ -101,7 +105,7 @@ def _with_backlog(description: str) -> str:
     It lets 50: when a thousand clients come back at once, the others would have to try again after a second.
     """
     endpoint = parse_endpoint(description)
-    takes_one = endpoint.type in ("tcp", "tcp4", "tcp6", "unix")
+    takes_one = endpoint.type in ("tcp", "tcp6", "unix")
     may_have_one = "backlog" in endpoint.named or len(endpoint.args) > 2
     return f"{description}:backlog={_BACKLOG}" if takes_one and not may_have_one else description
 

@@ -197,7 +197,7 @@ def parse_command(message: dict[str, Any]) -> Command:
         return Subscribe(pattern, "latest" if since is None else check_since(since), ref)
     if kind == "unsubscribe":
         _check_fields(message, {"type", "channel", "ref"})
-        return Unsubscribe(_text(message, "channel"), ref)
+        return Unsubscribe(Pattern.parse(_text(message, "channel")).text, ref)
     if kind == "publish":
         return Publish(parse_draft(message, {*_DRAFT_FIELDS, "type", "ref"}), ref)
     raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe or publish", "type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 from urllib.parse import quote
 
 from twisted.logger import Logger
@@ -85,6 +86,9 @@ class Answering(Resource):
     A method may raise `Refused`, which becomes the answer.
     """
 
+    parameters: ClassVar[Mapping[str, frozenset[str]] | None] = None
+    """The names that the query of each method may have; None if it may have any."""
+
     def render(self, request: Request) -> bytes | int:
         """Override: call the method."""
         try:
@@ -94,6 +98,7 @@ class Answering(Resource):
             method, known = request.method.decode("ascii", "backslashreplace"), self.methods()
             if method not in known:
                 raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
+            self._check_parameters(request, method)
             result: bytes | int = super().render(request)
         except Refused as refused:
             return answer_problem(request, refused)
@@ -101,6 +106,17 @@ class Answering(Resource):
 
     def admit(self, request: Request) -> None:
         """Let the request in, or raise `Refused`."""
+
+    def _check_parameters(self, request: Request, method: str) -> None:
+        """Raise `BadRequest` if the query has a name that means nothing here."""
+        if self.parameters is None:
+            return
+        known = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
+        for name in request.args:
+            if name.decode("utf-8", "backslashreplace") not in known:
+                shown = name.decode("utf-8", "backslashreplace")[:64]
+                wanted = f"known are {', '.join(sorted(known))}" if known else "none are known here"
+                raise BadRequest(f"unknown query parameter {shown!r}; {wanted}", shown)
 
     def methods(self) -> tuple[str, ...]:
         """Answer the methods that there are."""
@@ -132,18 +148,17 @@ class Endpoint(Answering):
         return answer_nothing(request)
 
 
-class Problem(Resource):
-    """A resource that answers every request with one problem."""
+class Problem(Endpoint):
+    """A resource that answers every request that the gate lets in with one problem."""
 
-    isLeaf = True
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__()
+    def __init__(self, gate: Gate, refused: Refused) -> None:
+        super().__init__(gate)
         self._refused = refused
 
-    def render(self, request: Request) -> bytes:
-        """Override: answer the problem."""
-        return answer_problem(request, self._refused)
+    def admit(self, request: Request) -> None:
+        """Override: let it in, which a page of an allowed origin needs to read the answer, and refuse it."""
+        super().admit(request)
+        raise self._refused
 
 
 class Missing(Resource):

@@ -115,7 +115,7 @@ def _endpoints(
     gate = Gate(grants, auth.hosts, auth.origins)
     return {
         b"channels": ChannelList(gate, bus, max_event_bytes=limits.event_size_bytes),
-        b"publish": PublishMany(gate, bus, max_event_bytes=limits.event_size_bytes),
+        b"publish": PublishMany(gate, bus, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater),
         b"ws": WebSocket(
             gate,
             sessions,

@@ -127,12 +127,12 @@ class Session:
         "_abort_alarm",
         "_encode",
         "_is_flushing",
-        "_is_paused",
         "_is_unflushed",
         "_outbox",
         "_sessions",
         "connection",
         "is_closed",
+        "is_paused",
         "is_quiet",
         "subscription",
     )
@@ -142,7 +142,8 @@ class Session:
         self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)
-        self._is_paused = False
+        self.is_paused = False
+        """True while the connection has enough to send."""
         self._is_unflushed = False
         self._is_flushing = False
         self._abort_alarm: Alarm | None = None
@@ -173,21 +174,21 @@ class Session:
             self._outbox.put_anyway(frame)
         elif self._outbox.put(frame):
             self._flush_later()
-        elif self._is_paused:
+        elif self.is_paused:
             self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
         else:  # much was published in this turn, but the connection takes it
             self.connection.write(self._outbox.take())
             self._outbox.put(frame)
 
     def _flush_later(self) -> None:
-        if not self._is_unflushed and not self._is_paused:
+        if not self._is_unflushed and not self.is_paused:
             self._is_unflushed = True
             self._sessions.flush_later(self)
 
     def flush(self) -> None:
         """Write the outbox, and as much of the replay as the connection takes."""
         self._is_unflushed = False
-        while not self._is_paused and not self.is_closed:
+        while not self.is_paused and not self.is_closed:
             self._is_flushing = True  # what the replay sends now goes into the next write
             while self._outbox.size < _CHUNK_BYTES and self.subscription.advance():
                 pass
@@ -231,14 +232,14 @@ class Session:
 
     def pauseProducing(self) -> None:
         """Wait: the connection has enough to send."""
-        self._is_paused = True
+        self.is_paused = True
 
     def resumeProducing(self) -> None:
         """Go on: the connection has sent what it had."""
-        self._is_paused = False
+        self.is_paused = False
         if not self.is_closed:
             self.flush()
 
     def stopProducing(self) -> None:
         """Learn from the transport that it is gone; `ended` follows."""
-        self._is_paused = True
+        self.is_paused = True

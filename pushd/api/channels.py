@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from twisted.web.resource import IResource
 
 from pushd.api.publish import publish_one
 from pushd.bus import Bus, ChannelState
 from pushd.channels import Pattern, check_name
-from pushd.errors import Refused
+from pushd.errors import NotFound, Refused
 from pushd.event import Entry
 from pushd.frames import page_json
 from pushd.gate import Gate
@@ -16,7 +19,6 @@ from pushd.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Endpoint,
-    Missing,
     Problem,
     answer,
     answer_nothing,
@@ -60,11 +62,13 @@ class _Branch(Endpoint):
         try:
             return self.child(path)
         except Refused as refused:
-            return Problem(refused)
+            return Problem(self.gate, refused)
 
 
 class ChannelList(_Branch):
     """``/channels``: every channel, in pages; below it, each by its name."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
 
     def __init__(self, gate: Gate, bus: Bus, *, max_event_bytes: int) -> None:
         """Serve the channels of `bus`, and take events of up to `max_event_bytes` for them."""
@@ -89,6 +93,8 @@ class ChannelList(_Branch):
 class _Channel(_Branch):
     """``/channels/{channel}``"""
 
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
+
     def __init__(self, gate: Gate, bus: Bus, name: str, max_event_bytes: int) -> None:
         super().__init__(gate)
         self._bus = bus
@@ -97,7 +103,9 @@ class _Channel(_Branch):
 
     def child(self, segment: bytes) -> IResource:
         """Answer the history."""
-        return _History(self.gate, self._bus, self._name) if segment == b"events" else Missing()
+        if segment != b"events":
+            raise NotFound("a channel has nothing but events below it; write / in its name as %2F")
+        return _History(self.gate, self._bus, self._name)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the state of the channel."""
@@ -115,6 +123,8 @@ class _Channel(_Branch):
 
 class _History(_Branch):
     """``/channels/{channel}/events``"""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
 
     def __init__(self, gate: Gate, bus: Bus, name: str) -> None:
         super().__init__(gate)
@@ -140,6 +150,8 @@ class _Event(Endpoint):
     Text is served as plain text and everything else as bytes, so that what somebody publishes never runs as a
     page of this origin.
     """
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     def __init__(self, gate: Gate, bus: Bus, name: str, event_id: str) -> None:
         super().__init__(gate)

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from typing import ClassVar
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
 from pushd.bus import Bus, Published
 from pushd.errors import BadRequest, Refused
 from pushd.event import Draft
@@ -12,6 +21,15 @@ from pushd.request import Request
 from pushd.resource import Endpoint, answer, decoded, json_answer, parameter, path_of_event
 
 __all__ = ["PublishMany", "publish_one"]
+
+CallLater = Callable[[float, Callable[[], None]], object]
+"""The reactor's ``callLater``."""
+
+_LINES_PER_TURN = 200
+"""How many events of a batch are published before the reactor has its turn."""
+
+_BYTES_PER_TURN = 256 * 1024
+"""How many bytes of a batch are; a subscriber's outbox must be able to hold them."""
 
 
 def _published(result: Published) -> dict[str, object]:
@@ -50,22 +68,46 @@ def _option(request: Request, name: str, header: str) -> str | None:
 class PublishMany(Endpoint):
     """NDJSON in, NDJSON out: an answer for each line, in order, either what was published or an error.
 
-    A line that is wrong changes nothing and does not stop the others. Empty lines are passed over.
+    A line that is wrong changes nothing and does not stop the others. Empty lines are passed over. A long batch
+    takes many turns of the reactor, so that the others go on and subscribers can take what was published.
     """
 
-    def __init__(self, gate: Gate, bus: Bus, *, max_event_bytes: int) -> None:
-        """Publish to `bus`, each event of up to `max_event_bytes`."""
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+
+    def __init__(self, gate: Gate, bus: Bus, *, max_event_bytes: int, call_later: CallLater) -> None:
+        """Publish to `bus`, each event of up to `max_event_bytes`. `call_later` is the reactor's."""
         super().__init__(gate)
         self._bus = bus
         self._max_event_bytes = max_event_bytes
+        self._call_later = call_later
 
-    def render_POST(self, request: Request) -> bytes:
-        """Publish every line."""
-        lines = [line for line in request.body().split(b"\n") if line.strip()]
-        if not lines:
+    def render_POST(self, request: Request) -> bytes | int:
+        """Publish every line; a short batch at once."""
+        lines = (line for line in request.body().split(b"\n") if line.strip())
+        answers = self._publish_some(lines, request)
+        if not answers:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
-        answers = [json_line(self._publish(line, request)) for line in lines]
-        return answer(request, b"".join(answers), "application/x-ndjson")
+        following = next(lines, None)
+        if following is None:
+            return answer(request, answers, "application/x-ndjson")
+        request.setHeader(b"content-type", b"application/x-ndjson")
+        rest = chain([following], lines)
+        batch = _Batch(request, lambda: self._publish_some(rest, request), self._call_later)
+        request.notifyFinish().addErrback(batch.gone)
+        request.registerProducer(batch, True)
+        request.write(answers)
+        batch.resumeProducing()
+        return NOT_DONE_YET
+
+    def _publish_some(self, lines: Iterator[bytes], request: Request) -> bytes:
+        """Publish as many lines as fit into one turn of the reactor; answer nothing if there are no more."""
+        answers, size = [], 0
+        for line in islice(lines, _LINES_PER_TURN):
+            answers.append(json_line(self._publish(line, request)))
+            size += len(line)
+            if size > _BYTES_PER_TURN:
+                break
+        return b"".join(answers)
 
     def _publish(self, line: bytes, request: Request) -> dict[str, object]:
         try:
@@ -74,3 +116,51 @@ class PublishMany(Endpoint):
             return _published(self._bus.publish(draft, request.grants))
         except Refused as refused:
             return {"error": refused.problem()}
+
+
+@implementer(IPushProducer)
+class _Batch:
+    """A request whose lines are published a few at a time, as long as its client takes the answers."""
+
+    def __init__(self, request: Request, publish: Callable[[], bytes], call_later: CallLater) -> None:
+        """Write what `publish` answers, again and again until that is nothing."""
+        self._request = request
+        self._publish = publish
+        self._call_later = call_later
+        self._is_paused = True
+        self._is_waiting = False
+
+    def _turn(self) -> None:
+        self._is_waiting = False
+        if self._is_paused:
+            return
+        answers = self._publish()
+        if answers:
+            self._request.write(answers)
+            self._wait()
+        else:
+            self._is_paused = True
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def _wait(self) -> None:
+        if not self._is_paused and not self._is_waiting:
+            self._is_waiting = True
+            self._call_later(0, self._turn)
+
+    def pauseProducing(self) -> None:
+        """Wait: the client does not take the answers."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self._wait()
+
+    def stopProducing(self) -> None:
+        """Stop: the client has gone. What was published stays so."""
+        self._is_paused = True
+
+    def gone(self, reason: Failure) -> None:
+        """Learn that the client has gone."""
+        self.stopProducing()

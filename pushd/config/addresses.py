@@ -53,7 +53,8 @@ def _is_loopback(interface: str) -> bool:
     if interface == "localhost":
         return True
     try:
-        return ip_address(interface).is_loopback
+        address = ip_address(interface)
+        return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
     except ValueError:
         return False
 

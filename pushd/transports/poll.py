@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
@@ -37,6 +38,8 @@ class LongPoll(Endpoint):
     If there is nothing since the position, the answer waits for the next event; after a while it is ``204``.
     Either way the header ``Event-Position`` is the position to ask for next.
     """
+
+    parameters: ClassVar = {"GET": frozenset({"channel", "since", "limit"})}
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.eventlog import Start
@@ -30,6 +32,8 @@ class ServerSentEvents(Endpoint):
     client that loses the connection before its first event comes back to where it was. If the position that
     the client asked for was lost, it gets one ``pushd.gap`` before the first event.
     """
+
+    parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(self, gate: Gate, sessions: Sessions, *, retry_s: float, heartbeat_s: float) -> None:
         """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""

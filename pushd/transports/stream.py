@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.frames import json_line, stream_line
@@ -27,6 +29,8 @@ class JsonStream(Endpoint):
 
     An empty line is a heartbeat.
     """
+
+    parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(self, gate: Gate, sessions: Sessions, *, heartbeat_s: float) -> None:
         """Send an idle client an empty line each `heartbeat_s`."""

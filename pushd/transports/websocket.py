@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
@@ -35,6 +36,8 @@ _log = Logger()
 
 class WebSocket(Endpoint):
     """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
+
+    parameters: ClassVar = {"GET": frozenset({"channel", "since", "format"})}
 
     def __init__(
         self, gate: Gate, sessions: Sessions, *, max_event_bytes: int, heartbeat_s: float, ping_timeout_s: float
@@ -145,6 +148,11 @@ class _Dialogue:
     def opened(self) -> None:
         """Begin: what was delivered until now is written at the end of the turn."""
         self.websocket.transport.registerProducer(self.session, True)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client takes what is sent."""
+        return not self.session.is_paused
 
     def closing(self) -> None:
         """Send nothing more."""

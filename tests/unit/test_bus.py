@@ -817,3 +817,32 @@ class ReadPageTests(BusCase):
         page = self.rig.read("**", limit=4)
         rest = self.rig.read("**", since=page.position)
         self.assertEqual(datas(page.entries + rest.entries), client.datas)
+
+
+class BoundTests(BusCase):
+    """What is remembered is bounded by what there is."""
+
+    def test_audiences_of_channels_that_were_given_up_are_forgotten(self) -> None:
+        self.rig = Rig(max_channels=10, default=Kept(0))
+        for number in range(1000):
+            self.rig.publish(f"c{number}")
+        self.assertLessEqual(len(self.rig.bus._audiences), 3 * 10)
+
+    def test_expiries_of_channels_that_were_given_up_are_forgotten(self) -> None:
+        self.rig = Rig(max_channels=10)
+        for number in range(1000):
+            self.rig.publish(f"c{number}")
+            self.rig.bus.delete(f"c{number}", EVERYTHING)
+        self.assertLessEqual(len(self.rig.log._expiries), 3 * 10)
+
+    def test_frames_of_large_events_are_kept_only_while_they_are_handed_out(self) -> None:
+        for size, kept in ((10, 1), (5000, 0)):
+            client, _, _ = self.rig.subscribe("a")
+            client.acts = lambda entry: entry.frame(encoder)
+            self.rig.publish("a", data=b"x" * size)
+            self.assertEqual(len(client.entries[-1].frames), kept)
+
+
+def encoder(entry: Entry) -> bytes:
+    """Encode in some way."""
+    return entry.event.data

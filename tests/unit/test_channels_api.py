@@ -288,7 +288,7 @@ class EventTests(DaemonTests):
         self.assertEqual((response.status, response.body), (200, b""))
 
     def test_an_id_of_any_form_has_its_path(self) -> None:
-        for event_id in ("a/b", "a%b", "ü", "..", ".", "a?b#c", "urn:uuid:1", " ", "+"):
+        for event_id in ("a/b", "a%b", "ü", "..", ".", "a?b#c", "urn:uuid:1", "a b", "+"):
             with self.subTest(event_id):
                 self.rig.publish("news", event_id.encode(), id=event_id)
                 response = self.rig.get(f"/channels/news/events/{quote(event_id, safe='')}")

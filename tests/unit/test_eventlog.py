@@ -38,7 +38,7 @@ class LogCase(SynchronousTestCase):
         return [self.append(channel, data=data)[0].event.id for data in each]
 
     def start(self, *texts: str, since: str) -> Start:
-        return self.log.start(patterns(*texts), since)
+        return self.log.find(patterns(*texts), since)[0]
 
     def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> Page:
         return self.log.read(patterns(*texts), since, limit)

@@ -25,6 +25,11 @@ class HistoryTests(SynchronousTestCase):
     def assertFinds(self, found: Entry | None, sequence: int | None) -> None:
         self.assertEqual(None if found is None else found.event.sequence, sequence)
 
+    def test_what_was_dropped_is_not_held_any_more(self) -> None:
+        history = filled(*range(1, 100))
+        dropped = [history.drop() for _ in range(49)]
+        self.assertEqual([one for one in dropped if one in history._entries], [])
+
     def test_an_empty_history_has_nothing_and_remembers_what_came_before_it(self) -> None:
         history = History(7)
         self.assertEqual((len(history), history.oldest, history.latest, history.dropped), (0, None, None, 7))

@@ -330,4 +330,4 @@ class TlsTests(ListenCase):
         for paths in (("/nosuch.crt", "/nosuch.key"), (certificate, certificate)):
             listener = Listener("main", "tcp:8443", True, *paths)
             error = self.assertRaises(StartFailed, prepare, listener, self.factory, self.reactor, no_certificate)
-            self.assertTrue(str(error).startswith(paths[0]), error)
+            self.assertTrue(str(error).startswith(f"[listen:main] {paths[0]}"), error)

@@ -253,3 +253,69 @@ class PublishManyTests(DaemonTests):
 
     def test_head_is_refused_as_get_is(self) -> None:
         self.assertEqual(self.rig.request("HEAD", "/publish").status, 405)
+
+
+class LongBatchTests(DaemonTests):
+    """``POST /publish`` with more than fits into one turn of the reactor."""
+
+    config = "[limits]\noutbox = 64KiB\n[channels]\nhistory_size = 5000\n"
+
+    def send(self, count: int) -> HttpClient:
+        """Begin a batch."""
+        client = HttpClient(self.rig)
+        body = b"".join(b'{"channel":"news","data":"%04d"}\n' % number for number in range(count))
+        client.send("POST", "/publish", body=body)
+        return client
+
+    def retained(self) -> int:
+        retained: int = self.rig.get("/channels/news").json["retained"]
+        return retained
+
+    def test_it_takes_several_turns_and_every_line_is_answered_in_order(self) -> None:
+        client = self.send(1000)
+        self.assertLess(self.retained(), 1000)
+        for _ in range(10):
+            self.rig.turn()
+        answers = json_lines(client.response.body)
+        self.assertEqual([one["offset"] for one in answers], list(range(1, 1001)))
+
+    def test_large_lines_make_a_turn_shorter(self) -> None:
+        client = HttpClient(self.rig)
+        line = json.dumps({"channel": "news", "data": "x" * 300_000}).encode() + b"\n"
+        client.send("POST", "/publish", body=line * 4)
+        self.assertEqual(self.retained(), 1)
+        for _ in range(5):
+            self.rig.turn()
+        self.assertEqual(len(json_lines(client.response.body)), 4)
+
+    def test_a_subscriber_that_takes_what_comes_gets_all_of_it(self) -> None:
+        subscriber = HttpClient(self.rig)
+        subscriber.send("GET", "/stream?channel=news")
+        self.rig.turn()
+        self.send(5000)
+        for _ in range(40):
+            self.rig.turn()
+        lines = [line for line in subscriber.connection.received.splitlines() if b'"type":"event"' in line]
+        self.assertEqual(len(lines), 5000)
+        self.assertTrue(subscriber.connection.is_open)
+
+    def test_a_client_that_does_not_take_its_answers_has_to_wait(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.stop_reading()
+        body = b'{"channel":"news","data":"x"}\n' * 5000
+        client.send("POST", "/publish", body=body)
+        for _ in range(40):
+            self.rig.turn()
+        before = self.retained()
+        self.assertLess(before, 5000)
+        client.connection.start_reading()
+        for _ in range(40):
+            self.rig.turn()
+        self.assertEqual(self.retained(), 5000)
+
+    def test_of_a_client_that_has_gone_nothing_more_is_published(self) -> None:
+        client = self.send(3000)
+        client.connection.disconnect()
+        for _ in range(20):
+            self.rig.turn()
+        self.assertLess(self.retained(), 3000)

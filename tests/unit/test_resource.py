@@ -116,5 +116,32 @@ class ResourceTests(DaemonTests):
         names = [it["channel"] for it in self.rig.get("/channels?prefix=a+b%2Bc%26d/%C3%BC").json["channels"]]
         self.assertEqual(names, ["a b+c&d/ü"])
 
-    def test_parameters_that_nobody_knows_are_passed_over(self) -> None:
-        self.assertEqual(self.rig.get("/channels?utm_source=x&%FF=1").status, 200)
+    def test_parameters_that_nobody_knows_are_refused_by_name(self) -> None:
+        for target, field in (
+            ("/channels?utm_source=x", "utm_source"),
+            ("/channels?%FF=1", "\\xff"),
+            ("/sse?channel=news&sinc=earliest", "sinc"),
+            ("/poll?channel=news&channels=b", "channels"),
+            ("/channels/news?limit=1", "limit"),
+            ("/ws?channel=news&formt=raw", "formt"),
+        ):
+            with self.subTest(target):
+                response = self.rig.get(target)
+                self.assert_problem(response, 400, field=field, says="unknown query parameter")
+        response = self.rig.request("POST", "/channels/news?evnt=x", body=b"x")
+        self.assert_problem(response, 400, field="evnt", says="known are event, id")
+        self.assertEqual(self.rig.get("/channels").json["channels"], [])
+
+    def test_a_page_of_an_allowed_origin_can_read_every_refusal(self) -> None:
+        self.rig = type(self.rig)("[auth]\norigins = https://a.example\n")
+        for target in ("/channels/%2A", "/channels/news/nothing", "/sse", "/channels/news?limit=1"):
+            with self.subTest(target):
+                response = self.rig.get(target, Origin="https://a.example")
+                self.assertGreaterEqual(response.status, 400)
+                self.assertEqual(response.header("access-control-allow-origin"), "https://a.example")
+
+    def test_what_is_quoted_from_a_request_is_shortened(self) -> None:
+        response = self.rig.request(
+            "POST", "/publish", body=b'{"channel":"a","data":"x","id":"%s"}' % (b"x" * 9000)
+        )
+        self.assertLess(len(response.body), 1000)

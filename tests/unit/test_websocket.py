@@ -530,6 +530,21 @@ class FrameTests(WebSocketTests):
                 self.assertFalse(client.connection.is_open)
                 self.assertEqual((self.rig.traces.sessions, self.rig.traces.alarms), (0, 0))
 
+    def test_a_client_that_takes_nothing_gets_no_pongs_that_would_pile_up(self) -> None:
+        client = self.open("/ws?channel=news")
+        client.connection.stop_reading()
+        self.rig.publish("news", b"x" * 60_000)
+        self.rig.publish("news", b"x" * 60_000)
+        self.rig.turn()
+        for _ in range(1000):
+            client.connection.send(frame(b"p" * 100, 9))
+        client.connection.start_reading()
+        self.rig.turn()
+        self.assertLess(len([opcode for opcode, _ in frames(client.connection.received) if opcode == 10]), 10)
+
+    def test_a_message_in_too_many_frames_closes_with_1009(self) -> None:
+        self.assert_fails(1009, frame(b"", 1, fin=False), frame(b"", 0, fin=False) * 4100)
+
     def test_a_ping_is_answered_with_its_data(self) -> None:
         client = self.open()
         client.protocol.send_ping(b"are you there?")
