@@ -513,7 +513,7 @@ class TestLog:
 
     def test_queries_are_never_logged(self) -> None:
         with running("[log]\nrequests = yes\nlevel = debug\n", listeners=tcp("http")) as daemon:
-            everything_once(daemon.http, f"token={SECRET}")
+            everything_once(daemon.http, f"since={SECRET}")
             assert daemon.stop() in STOPPED
             assert "GET /sse from" in daemon.log
             assert SECRET not in daemon.log + daemon.stderr
