@@ -20,6 +20,10 @@ class Overtaken(PushdError):
     """A history dropped entries before the replay came to them."""
 
 
+_Item = tuple[int, int, Entry, History | None, int]
+"""Sequence, a number that tells items of one sequence apart, entry; and if it is a cursor: history, last offset."""
+
+
 class Replay:
     """Entries of several histories, and entries held back meanwhile, merged by their sequence.
 
@@ -27,46 +31,65 @@ class Replay:
     An event that several of its sources have comes once.
     """
 
-    __slots__ = ("_count", "_heap", "_last", "held_bytes")
+    __slots__ = ("_count", "_cursors", "_heap", "_last", "held_bytes")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Entry, History | None, int]] = []
+        self._heap: list[_Item] = []
+        self._cursors: dict[History, _Item] = {}
         self._count = count()
         self._last = 0
         self.held_bytes = 0
         """About how much memory the entries take that are held back."""
 
     def add(self, history: History, sequence: int) -> None:
-        """Read what `history` has now after `sequence`."""
+        """Read what `history` has now after `sequence`; if it is read already, from the earlier of both places."""
         entry, latest = history.after(sequence), history.latest
-        if entry is not None and latest is not None:
-            self._push(entry, history, latest.offset)
+        if entry is None or latest is None:
+            return
+        before = self._cursors.get(history)
+        if before is not None and before[2].offset < entry.offset:
+            entry = before[2]
+        self._read(entry, history, latest.offset)
+        if len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
+            self.keep(lambda name: True)  # leave out the places that were moved from
 
     def hold(self, entry: Entry) -> None:
         """Put in an entry that was published meanwhile."""
         self.held_bytes += _cost(entry)
-        self._push(entry, None, 0)
+        heappush(self._heap, (entry.event.sequence, next(self._count), entry, None, 0))
 
-    def _push(self, entry: Entry, history: History | None, last_offset: int) -> None:
-        heappush(self._heap, (entry.event.sequence, next(self._count), entry, history, last_offset))
+    def _read(self, entry: Entry, history: History, last_offset: int) -> None:
+        """Place the cursor of `history` at `entry`."""
+        item = self._cursors[history] = (entry.event.sequence, next(self._count), entry, history, last_offset)
+        heappush(self._heap, item)
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Leave out the channels whose names are not `wanted`."""
-        self._heap = [item for item in self._heap if _is_wanted(item[2], item[3], wanted)]
+        self._heap = [item for item in self._heap if self._is_current(item) and _is_wanted(item, wanted)]
         heapify(self._heap)
+        self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
         self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
+
+    def _is_current(self, item: _Item) -> bool:
+        """Tell whether an item is held, or the place of a cursor that has not been moved from it."""
+        return item[3] is None or self._cursors.get(item[3]) is item
 
     def next(self) -> Entry | None:
         """Answer the next entry, or None after the last; raise `Overtaken` if it is no longer there."""
         while self._heap:
-            sequence, _, entry, history, last_offset = heappop(self._heap)
+            item = heappop(self._heap)
+            if not self._is_current(item):
+                continue
+            sequence, _, entry, history, last_offset = item
             if history is None:
                 self.held_bytes -= _cost(entry)
-            elif entry.offset < last_offset:
+            elif entry.offset == last_offset:
+                del self._cursors[history]
+            else:
                 following = history.at(entry.offset + 1)
                 if following is None:
                     raise Overtaken
-                self._push(following, history, last_offset)
+                self._read(following, history, last_offset)
             if sequence != self._last:
                 self._last = sequence
                 return entry
@@ -77,8 +100,7 @@ def _cost(entry: Entry) -> int:
     return len(entry.event.data) + ENTRY_BYTES
 
 
-def _is_wanted(entry: Entry, history: History | None, wanted: Callable[[str], bool]) -> bool:
-    """Tell whether what is next of a source is wanted: a held entry may be there for any channel of its event."""
-    if history is None:
-        return any(map(wanted, entry.event.channels))
-    return wanted(entry.channel)
+def _is_wanted(item: _Item, wanted: Callable[[str], bool]) -> bool:
+    """Tell whether what an item stands for is wanted: a held entry may be there for any channel of its event."""
+    entry = item[2]
+    return any(map(wanted, entry.event.channels)) if item[3] is None else wanted(entry.channel)

@@ -835,6 +835,17 @@ class BoundTests(BusCase):
             self.rig.bus.delete(f"c{number}", EVERYTHING)
         self.assertLessEqual(len(self.rig.log._expiries), 3 * 10)
 
+    def test_who_subscribes_to_the_same_past_again_and_again_has_one_cursor_for_each_channel(self) -> None:
+        for number in range(50):
+            self.rig.publish(f"c{number}")
+        _, subscription, _ = self.rig.subscribe("**", since="earliest")
+        for _ in range(100):
+            subscription.add(patterns("**"), "earliest")
+        assert subscription._replay is not None
+        self.assertLessEqual(len(subscription._replay._heap), 1050)
+        catch_up(subscription)
+        self.assertEqual(len(self.rig.bus.read(patterns("**"), "earliest", 1000, EVERYTHING).entries), 50)
+
     def test_frames_of_large_events_are_kept_only_while_they_are_handed_out(self) -> None:
         for size, kept in ((10, 1), (5000, 0)):
             client, _, _ = self.rig.subscribe("a")
