@@ -26,8 +26,15 @@ _BACKLOG = 4096
 class Port:
     """A place to listen at, as configured: everything about it is checked but whether it is free."""
 
-    def __init__(self, listener: Listener, endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        endpoint: IStreamServerEndpoint,
+        factory: IProtocolFactory,
+        credentials: tls.Credentials | None = None,
+    ) -> None:
         """See `prepare`."""
+        self._credentials = credentials
         self._listener = listener
         self._endpoint = endpoint
         self._factory = factory
@@ -46,6 +53,14 @@ class Port:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+
+    def reload(self) -> None:
+        """Read the certificate again, if there is one; raise `StartFailed` if it is no good: the old one stays."""
+        if self._credentials is not None:
+            try:
+                self._credentials.reload()
+            except StartFailed as error:
+                raise StartFailed(f"[listen:{self._listener.name}] {error}") from None
 
     async def close(self) -> None:
         """Stop listening; what is connected stays so."""
@@ -89,14 +104,20 @@ def prepare(
         where = f"[listen:{listener.name}] endpoint = {listener.endpoint}"
         raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
     if listener.tls:
-        paths = (listener.certificate, listener.key) if listener.certificate and listener.key else self_signed()
         try:
-            context = tls.load(*paths)
+            credentials = tls.Credentials(_configured(listener) or self_signed)
         except StartFailed as error:
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
-        factory = TLSMemoryBIOFactory(context, False, factory)
+        factory = TLSMemoryBIOFactory(credentials, False, factory)
         factory.noisy = False
+        return Port(listener, endpoint, factory, credentials)
     return Port(listener, endpoint, factory)
+
+
+def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
+    """Answer what answers the paths of the listener's certificate and key, if they are configured."""
+    certificate, key = listener.certificate, listener.key
+    return None if certificate is None or key is None else lambda: (certificate, key)
 
 
 def _with_backlog(description: str) -> str:

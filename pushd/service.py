@@ -199,6 +199,15 @@ class Daemon(Service):
             _log.info("    {command}", command=curl("-N", "/sse?channel=clock"))
         _log.info("    {command}", command=curl("-d 'hello'", "/channels/news"))
 
+    def reload(self) -> None:
+        """Read the certificates again; connections that live keep what they have."""
+        for port in self._ports:
+            try:
+                port.reload()
+            except StartFailed as error:
+                _log.error("{error}; the old certificate stays", error=error)
+        _log.info("read the certificates again")
+
     def stopService(self) -> Deferred[None]:
         """Override: answer when everybody is gone, after `[pushd] stop_timeout` at the latest."""
         super().stopService()

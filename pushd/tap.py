@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -107,12 +109,19 @@ class _Logged(MultiService):
         super().setServiceParent(parent)
 
 
+def _reload_at_hangup(daemon: Daemon) -> None:
+    """Have SIGHUP, which would end twistd, read the certificates again."""
+    threads = IReactorFromThreads(reactor)
+    signal.signal(signal.SIGHUP, lambda number, frame: threads.callFromThread(daemon.reload))
+
+
 def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
         daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:
         raise SystemExit(f"pushd: {error}") from None
+    reactor.callWhenRunning(_reload_at_hangup, daemon)
     observer = None
     if options.parent is not None:
         observer = leveled_observer(options.parent, options["configuration"].log.level)

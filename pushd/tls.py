@@ -15,11 +15,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from pushd.errors import StartFailed
 
-__all__ = ["check_directory", "load", "self_signed"]
+__all__ = ["Credentials", "check_directory", "load", "self_signed"]
 
 _LIFETIME = timedelta(days=825)
 _RENEW_BEFORE = timedelta(days=30)
@@ -46,6 +49,24 @@ def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOpti
     )
     options.getContext()
     return options
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Credentials:
+    """A certificate and its key, which can be replaced while connections live: those keep what they began with."""
+
+    def __init__(self, paths: Callable[[], tuple[str, str]]) -> None:
+        """Serve with the certificate and key at `paths`; raise `StartFailed` if that is not possible."""
+        self._paths = paths
+        self._options = load(*paths())
+
+    def reload(self) -> None:
+        """Read the files again for connections to come; if that raises `StartFailed`, nothing has changed."""
+        self._options = load(*self._paths())
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Begin the TLS of one connection."""
+        return self._options.serverConnectionForTLS(protocol)
 
 
 def x509_chain(path: str) -> list[x509.Certificate]:

@@ -7,14 +7,15 @@ import os
 import re
 import shlex
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGHUP, SIGKILL, SIGTERM
 from stat import S_IMODE
 from time import monotonic
 from urllib.parse import urlsplit
@@ -299,6 +300,41 @@ class TestChecking:
         config = REPOSITORY / "etc" / "pushd.ini"
         ours = twistd("-n", "pushd", "--print-config", "--config", str(config), directory=tmp_path)
         assert ours.stdout == twistd("-n", "pushd", "--print-config", directory=tmp_path).stdout
+
+
+class TestReload:
+    """SIGHUP reads the certificates again."""
+
+    @staticmethod
+    def name(url: str) -> str:
+        """Answer whom the certificate is for that the daemon sends."""
+        address = urlsplit(url)
+        assert address.hostname is not None and address.port is not None
+        pem = ssl.get_server_certificate((address.hostname, address.port))
+        subject = x509.load_pem_x509_certificate(pem.encode()).subject
+        return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+    def test_new_connections_get_the_new_certificate_and_old_ones_live_on(self, tmp_path: Path) -> None:
+        for path in key_pair(tmp_path, "old"):
+            path.rename(tmp_path / f"live{path.suffix}")
+        listener = tcp("https", tls=True) + f"certificate = {tmp_path}/live.crt\nkey = {tmp_path}/live.key\n"
+        trusting = ssl._create_unverified_context()
+        with running(listeners=listener) as daemon:
+            connection = HTTPSConnection(urlsplit(daemon.https).netloc, timeout=15, context=trusting)
+            with closing(connection):
+                connection.request("GET", "/healthz")
+                connection.getresponse().read()
+                assert self.name(daemon.https) == "old"
+                for path in key_pair(tmp_path, "new"):
+                    path.rename(tmp_path / f"live{path.suffix}")
+                daemon.signal(SIGHUP)
+                eventually(lambda: self.name(daemon.https) == "new", "the new certificate is served")
+                connection.request("GET", "/healthz")
+                assert connection.getresponse().status == 200
+            (tmp_path / "live.crt").write_text("garbage")
+            daemon.signal(SIGHUP)
+            eventually(lambda: "the old certificate stays" in daemon.log, "the log says so")
+            assert self.name(daemon.https) == "new"
 
 
 class TestStop:

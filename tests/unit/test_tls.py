@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes as Key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import tls
@@ -337,3 +339,41 @@ class LoadTests(DirectoryCase):
         path = self.write("small.key", pem_of_key(key))
         error = self.assertRaises(StartFailed, tls.load, certificate, path)
         self.assertNotIn("is not the key of", str(error))
+
+
+class CredentialsTests(DirectoryCase):
+    def pair(self, name: str) -> tuple[str, str]:
+        """Write a certificate and its key, always to the same files."""
+        key = new_key()
+        certificate = certificate_of(name, key, name, key)
+        return self.write("live.crt", pem_of(certificate)), self.write("live.key", pem_of_key(key))
+
+    def served(self, credentials: tls.Credentials) -> SSL.Connection:
+        connection = credentials.serverConnectionForTLS(TLSMemoryBIOProtocol(self.factory, None, False))
+        assert isinstance(connection, SSL.Connection)
+        return connection
+
+    def name(self, connection: SSL.Connection) -> str:
+        certificate = connection.get_certificate(as_cryptography=True)
+        assert certificate is not None
+        return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.factory = TLSMemoryBIOFactory(CertificateOptions(), False, Factory())
+
+    def test_connections_to_come_get_what_was_read_again_and_those_that_live_keep_theirs(self) -> None:
+        paths = self.pair("old")
+        credentials = tls.Credentials(lambda: paths)
+        before = self.served(credentials)
+        self.pair("new")
+        self.assertEqual(self.name(self.served(credentials)), "old")
+        credentials.reload()
+        self.assertEqual((self.name(before), self.name(self.served(credentials))), ("old", "new"))
+
+    def test_what_is_no_good_changes_nothing(self) -> None:
+        paths = self.pair("old")
+        credentials = tls.Credentials(lambda: paths)
+        self.write("live.crt", b"garbage")
+        self.assertRaises(StartFailed, credentials.reload)
+        self.assertEqual(self.name(self.served(credentials)), "old")
