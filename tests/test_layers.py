@@ -30,6 +30,8 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.connection", "pushd.http2.switch"],
     ["pushd.http2.watch"],
     ["pushd.http2.stream"],
+    ["pushd.http2.carrier"],
+    ["pushd.http2.promises"],
     ["pushd.http2.bodies", "pushd.http2.incoming"],
     ["pushd.http2.codec"],
     ["pushd.http2.decoding", "pushd.http2.encoding", "pushd.http2.flow"],
