@@ -13,7 +13,8 @@
     │   ├── TooLarge      413   over a limit in bytes
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
-    │   └── Unavailable   503   over a limit of the daemon as a whole
+    │   ├── Unavailable   503   over a limit of the daemon as a whole
+    │   └── VersionNeeded 505   another version of HTTP was wanted
     └── StartFailed             a listener or a certificate could not be had
 """
 
@@ -32,6 +33,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "UpgradeNeeded",
+    "VersionNeeded",
     "WrongMethod",
 ]
 
@@ -140,3 +142,10 @@ class Unavailable(Refused):
 
     status = 503
     title = "Service Unavailable"
+
+
+class VersionNeeded(Refused):
+    """A request over a version of HTTP that cannot do what it asks for."""
+
+    status = 505
+    title = "HTTP Version Not Supported"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from twisted.python.failure import Failure
 
 from pushd.channels import Pattern
 from pushd.errors import Refused
-from pushd.event import Encoder
 from pushd.eventlog import Start
 from pushd.reasons import Reason
 from pushd.request import Request
-from pushd.session import Session, Sessions
-from pushd.wheel import Alarm
+from pushd.wheel import Alarm, Wheel
 
 __all__ = ["ResponseStream", "StreamFormat"]
 
@@ -26,9 +25,6 @@ class StreamFormat:
     content_type: bytes
     """Its media type."""
 
-    event: Encoder
-    """Makes the form of an event."""
-
     heartbeat: bytes
     """What shows an idle client that the connection lives."""
 
@@ -36,21 +32,41 @@ class StreamFormat:
     """Makes what is said before the end of the stream."""
 
 
+class StreamSession(Protocol):
+    """What is known of a session: it is also the producer of the body."""
+
+    is_quiet: bool
+
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Subscribe to `patterns` from the position `since`."""
+
+    def send(self, frame: bytes) -> None:
+        """Write `frame` to the body."""
+
+    def ended(self) -> None:
+        """Learn that the response has ended."""
+
+
 class ResponseStream:
     """The body of one answer, to which events are written: a `pushd.session.Connection`."""
 
-    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_request", "_sessions", "session")
+    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_request", "_wheel", "session")
 
     def __init__(
-        self, request: Request, sessions: Sessions, stream_format: StreamFormat, heartbeat_s: float
+        self,
+        request: Request,
+        wheel: Wheel,
+        stream_format: StreamFormat,
+        heartbeat_s: float,
+        make_session: Callable[[ResponseStream], StreamSession],
     ) -> None:
         """Begin a session for `request`, which hears something every `heartbeat_s` seconds."""
         self._request = request
-        self._sessions = sessions
+        self._wheel = wheel
         self._format = stream_format
         self._heartbeat_s = heartbeat_s
         self._heartbeat: Alarm | None = None
-        self.session = Session(sessions, self, stream_format.event, request.grants)
+        self.session = make_session(self)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe the session; end it and raise `Refused` if it may not."""
@@ -72,7 +88,7 @@ class ResponseStream:
         self._set_heartbeat()
 
     def _set_heartbeat(self) -> None:
-        self._heartbeat = self._sessions.wheel.call_in(self._heartbeat_s, self._beat)
+        self._heartbeat = self._wheel.call_in(self._heartbeat_s, self._beat)
 
     def _beat(self) -> None:
         if self.session.is_quiet:

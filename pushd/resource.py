@@ -12,6 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
 from pushd.errors import BadRequest, NotFound, Refused, WrongMethod
+from pushd.event import Event
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_since
@@ -29,6 +30,7 @@ __all__ = [
     "answer_nothing",
     "answer_problem",
     "decoded",
+    "event_fields",
     "json_answer",
     "nothing_at",
     "parameter",
@@ -226,6 +228,25 @@ def path_of_channel(name: str) -> str:
 def path_of_event(name: str, event_id: str) -> str:
     """Answer where an event is served."""
     return f"{path_of_channel(name)}/events/{quote(event_id, safe='')}"
+
+
+def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
+    """Answer the header fields of the data of an event as a response.
+
+    Text is plain text and everything else bytes, so that what somebody publishes never runs as a page of this
+    origin.
+    """
+    fields = [(b"event-id", event.id.encode())]
+    if event.type is not None:
+        fields.append((b"event-type", event.type.encode()))
+    kind = b"text/plain; charset=utf-8" if event.is_text else b"application/octet-stream"
+    return [
+        *fields,
+        (b"cache-control", b"private, no-cache"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-type", kind),
+        (b"content-length", b"%d" % len(event.data)),
+    ]
 
 
 def json_answer(request: Request, members: Mapping[str, object], status: int = 200) -> bytes:

@@ -32,6 +32,7 @@ from pushd.reasons import Cause, Reason
 from pushd.session import Sessions
 from pushd.site import PushdSite, tree
 from pushd.transports.poll import LongPoll
+from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
@@ -126,6 +127,7 @@ def _endpoints(
         b"sse": ServerSentEvents(gate, sessions, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, sessions, heartbeat_s=limits.heartbeat_s),
         b"poll": LongPoll(gate, sessions, timeout_s=limits.poll_timeout_s, call_later=reactor.callLater),
+        b"push": EventPush(gate, sessions, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
         b"healthz": Health(counts),
     }
 

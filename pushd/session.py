@@ -59,6 +59,13 @@ class Client(Protocol):
         """End its connection now."""
 
 
+class Flushed(Protocol):
+    """What has something to send at the end of the reactor's turn."""
+
+    def flush(self) -> None:
+        """Send it."""
+
+
 class Sessions:
     """All sessions, and what they share."""
 
@@ -76,7 +83,7 @@ class Sessions:
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
         self._open: set[Client] = set()
-        self._unflushed: deque[Session] = deque()
+        self._unflushed: deque[Flushed] = deque()
 
     def __len__(self) -> int:
         """Count those whose connections still live."""
@@ -90,7 +97,7 @@ class Sessions:
         """Take out a client whose connection has ended."""
         self._open.discard(client)
 
-    def flush_later(self, session: Session) -> None:
+    def flush_later(self, session: Flushed) -> None:
         """Have `session` write what it has at the end of this turn of the reactor."""
         if not self._unflushed:
             self._call_later(0, self._flush)

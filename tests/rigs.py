@@ -31,6 +31,7 @@ from websockets.uri import parse_uri
 from zope.interface import implementer
 
 from pushd.config.reading import parse
+from pushd.http2.connection import HTTP2
 from pushd.service import Daemon, assemble
 
 __all__ = [
@@ -341,7 +342,7 @@ class Connection:
 
     _ports = count(50_000)
 
-    def __init__(self, rig: Rig, host: IAddress = LOCALHOST) -> None:
+    def __init__(self, rig: Rig, host: IAddress = LOCALHOST, *, is_http2: bool = False) -> None:
         self.rig = rig
         self.received = b""
         """Everything that has come."""
@@ -352,10 +353,9 @@ class Connection:
         """Called when something has come, and at the end."""
         peer = IPv4Address("TCP", "127.0.0.1", next(self._ports))
         self._socket = _Socket(self, host, peer)
-        protocol = rig.parts.site.buildProtocol(peer)
-        assert protocol is not None
-        self.protocol: Any = protocol
-        protocol.makeConnection(self._socket)
+        site = rig.parts.site
+        self.protocol: Any = HTTP2(site._http2) if is_http2 else site.buildProtocol(peer)
+        self.protocol.makeConnection(self._socket)
 
     @property
     def is_open(self) -> bool:

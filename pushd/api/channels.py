@@ -23,6 +23,7 @@ from pushd.resource import (
     answer,
     answer_nothing,
     decoded,
+    event_fields,
     json_answer,
     parameter,
     since_of,
@@ -145,11 +146,7 @@ class _History(_Branch):
 
 
 class _Event(Endpoint):
-    """``/channels/{channel}/events/{id}``: the data as it was published.
-
-    Text is served as plain text and everything else as bytes, so that what somebody publishes never runs as a
-    page of this origin.
-    """
+    """``/channels/{channel}/events/{id}``: the data as it was published."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
@@ -162,10 +159,6 @@ class _Event(Endpoint):
     def render_GET(self, request: Request) -> bytes:
         """Answer the data."""
         entry = self._bus.event(self._name, self._id, request.grants)
-        event = entry.event
-        request.setHeader(b"event-id", event.id.encode())
-        if event.type is not None:
-            request.setHeader(b"event-type", event.type.encode())
-        request.setHeader(b"cache-control", b"private, no-cache")
-        kind = "text/plain; charset=utf-8" if event.is_text else "application/octet-stream"
-        return answer(request, event.data, kind)
+        for name, value in event_fields(entry.event):
+            request.setHeader(name, value)
+        return entry.event.data

@@ -15,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
 from h2.exceptions import FlowControlError, ProtocolError
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamClosedBy, StreamInputs
+from h2.stream import StreamClosedBy, StreamInputs, StreamState
 
 from pushd.http2 import framing
 from pushd.http2.decoding import BlockDecoder
@@ -30,7 +30,7 @@ STREAM_WINDOW = 64 * 1024 - 1
 """How much of a request's body may be on its way before the server has seen it, in bytes."""
 
 _CONNECTION_WINDOW = 1024 * 1024
-_MAX_WINDOW = 2**31 - 1
+_MAX_WINDOW = _MAX_STREAM_ID = 2**31 - 1
 _NO_RFC7540_PRIORITIES = 0x9  # RFC 9218, section 2.1
 _KNOWN_SETTINGS = frozenset(
     {
@@ -92,6 +92,7 @@ class Codec:
         """True once the client's settings have come."""
         self.control_bytes = 0
         """How much of what waits are answers to frames rather than responses."""
+        self._pushed: set[int] = set()
         self.window_updates = 0
         """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
 
@@ -119,9 +120,9 @@ class Codec:
         return stream_id in self._streams
 
     @property
-    def open_streams(self) -> int:
-        """How many there are."""
-        return len(self._streams)
+    def open_requests(self) -> int:
+        """How many there are that the client began."""
+        return len(self._streams) - len(self._pushed)
 
     def past(self, stream_id: int) -> Past:
         """Tell what became of a stream that is not open."""
@@ -158,7 +159,45 @@ class Codec:
         stream = self._streams.get(stream_id)
         if stream is not None and stream.closed:
             del self._streams[stream_id]
+            self._pushed.discard(stream_id)
             self._state._closed_streams[stream_id] = stream.closed_by
+
+    # Promises
+
+    @property
+    def max_pushed(self) -> int:
+        """How many pushed streams the client takes at once."""
+        settings = self._state.remote_settings
+        return settings.max_concurrent_streams if settings.enable_push else 0
+
+    @property
+    def promises_made(self) -> int:
+        """How many there were from the beginning."""
+        return self._state.highest_outbound_stream_id // 2
+
+    def takes_promises(self, parent_id: int) -> bool:
+        """Tell whether a promise can be made on a stream (section 8.4.1): it was not pushed, and is open here."""
+        state, parent = self._state, self._streams.get(parent_id)
+        return (
+            parent is not None
+            and parent_id % 2 == 1
+            and parent.state_machine.state in (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+            and bool(state.remote_settings.enable_push)
+            and state.highest_outbound_stream_id + 2 <= _MAX_STREAM_ID
+        )
+
+    def promise(self, parent_id: int, block: bytes) -> int:
+        """Promise the response to the request of `block` where `takes_promises`; answer its stream."""
+        state = self._state
+        stream_id = state.highest_outbound_stream_id // 2 * 2 + 2
+        self._streams[parent_id].state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        stream = state._begin_new_stream(stream_id, AllowedStreamIDs.EVEN)
+        stream.state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        self._pushed.add(stream_id)
+        payload = stream_id.to_bytes(4, "big") + self._with_table_update(block)
+        size = state.max_outbound_frame_size
+        self._out.append(framing.header_bytes(framing.PUSH_PROMISE, 0, parent_id, payload, size))
+        return stream_id
 
     # Settings and windows
 
@@ -262,8 +301,7 @@ class Codec:
             machine.process_input(StreamInputs.SEND_HEADERS)
         else:
             machine.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS)
-        if self._table_update:
-            block, self._table_update = self._table_update + block, b""
+        block = self._with_table_update(block)
         flags = 0
         if is_ended:
             machine.process_input(StreamInputs.SEND_END_STREAM)
@@ -272,6 +310,10 @@ class Codec:
         self._out.append(framing.header_bytes(framing.HEADERS, flags, stream_id, block, size))
         if is_ended:
             self.retire(stream_id)
+
+    def _with_table_update(self, block: bytes) -> bytes:
+        update, self._table_update = self._table_update, b""
+        return update + block if update else block
 
     def send_data(self, stream_id: int, chunk: bytes | memoryview, *, is_ended: bool) -> None:
         """Send one DATA frame, of no more bytes than `room` and `max_data_bytes` allow.

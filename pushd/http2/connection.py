@@ -25,6 +25,7 @@ from pushd.http2.flow import Scheduler
 from pushd.http2.head import Head
 from pushd.http2.incoming import Incoming
 from pushd.http2.limits import Budgets, Limits
+from pushd.http2.promises import Promises, Told
 from pushd.http2.stream import Stream
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
@@ -84,6 +85,7 @@ class HTTP2(Protocol):
         self.encoder = shared.encoder
         self.max_body_bytes = shared.limits.max_body_bytes
         self.codec = Codec(shared.limits)
+        self.promises = Promises(self.codec)
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
         self.streams: dict[int, Stream] = {}
         """Those whose responses are not sent yet."""
@@ -172,7 +174,6 @@ class HTTP2(Protocol):
         self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused, is_head)
 
     def _begin(self, stream_id: int, urgency: int) -> Stream:
-        """Make a stream. One that the server promises, whose request it makes itself, would begin here too."""
         if not self._takes_streams:
             raise StreamFault(stream_id, Code.REFUSED_STREAM, "the connection is about to end")
         stream = self.streams[stream_id] = Stream(self, stream_id, urgency)
@@ -198,6 +199,7 @@ class HTTP2(Protocol):
             self._forget(stream)
             stream.lost(Failure(ConnectionLost(f"the stream was reset: {code_name(code)}")))
             self._end_if_drained()
+        self.promises.was_reset(stream_id, code)
 
     def window_opened(self, stream_id: int) -> None:
         """Learn that more can be sent."""
@@ -246,11 +248,13 @@ class HTTP2(Protocol):
             self._forget(stream)
             self.codec.reset(stream.stream_id, code)
             stream.lost(Failure(ConnectionDone(f"the stream was reset: {code.name}")))
+            self.promises.lost(stream.stream_id)
             self._flush_soon()
 
     def done(self, stream: Stream) -> None:
         """Learn that all of a response was sent. What is left of its request is not wanted (section 8.1)."""
         self._forget(stream)
+        self.promises.finished(stream.stream_id)
         if self.codec.is_open(stream.stream_id):
             self._unwanted.append(stream.stream_id)
             if self._unwanted_call is None:
@@ -280,6 +284,21 @@ class HTTP2(Protocol):
         for stream in streams.values():
             self.scheduler.discard(stream)
             stream.lost(reason)
+            self.promises.lost(stream.stream_id)
+        self.promises.clear()
+
+    def promise_room(self, parent: Stream) -> int:
+        """Answer how many promises can be made on a stream now: none if they could not be sent."""
+        can = self.blocked_since is None and not self._is_draining and parent.stream_id in self.streams
+        return self.promises.room if can else 0
+
+    def promise(self, parent: Stream, block: bytes, told: Told) -> Stream:
+        """Promise the response to the request of `block`, for which there is room."""
+        stream_id = self.codec.promise(parent.stream_id, block)
+        stream = self.streams[stream_id] = Stream(self, stream_id, parent.urgency)
+        self.promises.made(stream_id, told)
+        self._flush_soon()
+        return stream
 
     # What is sent
 
@@ -312,6 +331,8 @@ class HTTP2(Protocol):
             self.transport.write(data)
         if self.scheduler.has_ready and self.blocked_since is None:
             self._flush_soon()
+        if self.blocked_since is None:
+            self.promises.wake()
         self._end_if_drained()
 
     # IPushProducer

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from hpack.table import HeaderTable
 
+from pushd.http2.head import Head
+
 __all__ = ["NO_TABLE", "FieldEncoder"]
 
 NO_TABLE = b"\x20"
@@ -78,6 +80,19 @@ class FieldEncoder(dict[tuple[bytes, bytes], bytes]):
     def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Encode fields, in this order."""
         return b"".join([self[field] for field in fields])
+
+    def request(self, head: Head, *, is_secure: bool) -> bytes:
+        """Encode the head of a request that is promised."""
+        assert head.authority is not None
+        block = [self[b":method", head.method], self[b":scheme", b"https" if is_secure else b"http"]]
+        block += [self[b":authority", head.authority], self.once(b":path", head.path)]
+        block += [self[field] for field in head.fields if field[0] != b"host"]
+        return b"".join(block)
+
+    @staticmethod
+    def once(name: bytes, value: bytes) -> bytes:
+        """Encode a field that no other block will have, and do not keep it."""
+        return _encode_field(name, value)
 
     def response(self, status: bytes, headers: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Encode the head of a response from its status and the raw headers as twisted.web has them."""

@@ -15,12 +15,12 @@ from pushd.http2.limits import Budgets, Kind, Limits
 __all__ = ["Incoming", "Listener"]
 
 _BUDGET_OF = {
-    framing.RST_STREAM: Kind.RESET,
     framing.SETTINGS: Kind.SETTINGS,
     framing.PING: Kind.PING,
     framing.WINDOW_UPDATE: Kind.WINDOW_UPDATE,
 }
-_FREE = frozenset({framing.HEADERS, framing.GOAWAY})
+_FREE = frozenset({framing.HEADERS, framing.GOAWAY, framing.RST_STREAM})  # or charged later
+_REFUSALS = frozenset({Code.CANCEL, Code.REFUSED_STREAM, Code.ENHANCE_YOUR_CALM})
 _FREE_UNLESS_EMPTY = frozenset({framing.DATA, framing.CONTINUATION})
 
 
@@ -37,7 +37,10 @@ class Listener(Protocol):
         """Take a part of a body, `size` bytes with its padding; trailers come as an empty last part."""
 
     def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
-        """Learn that a stream was reset: by the client, or with `why` because of what it did."""
+        """Learn that a stream was reset: by the client, or with `why` because of what it did.
+
+        That of a push may have ended before.
+        """
 
     def window_opened(self, stream_id: int) -> None:
         """Learn that more can be sent on a stream; 0: on any."""
@@ -73,6 +76,7 @@ class Incoming:
             framing.WINDOW_UPDATE: self._window_update,
             framing.PRIORITY_UPDATE: self._priority_update,
         }
+        self._free_resets = 0
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the client; raise `ConnectionFault` if it is over."""
@@ -122,10 +126,10 @@ class Incoming:
         """Section 6.2."""
         codec, stream_id, is_ended = self._codec, frame.stream_id, bool(frame.flags & END_STREAM)
         fields = codec.decoder.fields(frame.payload)
+        if not stream_id % 2:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's stream has an even number (section 5.1.1)")
         if codec.is_open(stream_id):
             self._trailers(stream_id, fields, is_ended)
-        elif not stream_id % 2:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's stream has an even number (section 5.1.1)")
         elif codec.past(stream_id) is not Past.IDLE:
             self._on_closed(stream_id, "HEADERS")
         else:
@@ -135,7 +139,7 @@ class Incoming:
         """Section 8.1."""
         codec, limits, stream_id = self._codec, self._limits, frame.stream_id
         codec.open(stream_id, is_ended=is_ended)
-        if codec.open_streams > limits.max_streams:
+        if codec.open_requests > limits.max_streams:
             text = f"more than {limits.max_streams} requests at once"
             raise StreamFault(stream_id, Code.REFUSED_STREAM, text)
         if field_section_size(fields) > limits.max_section_bytes:
@@ -164,6 +168,8 @@ class Incoming:
     def _data(self, frame: Frame) -> None:
         """Section 6.1."""
         codec, stream_id, size = self._codec, frame.stream_id, frame.size
+        if not stream_id % 2:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that the server began (section 5.1)")
         codec.consume_connection(size)
         if not codec.is_open(stream_id):
             self._on_closed(stream_id, "DATA")
@@ -176,12 +182,23 @@ class Incoming:
 
     def _rst_stream(self, frame: Frame) -> None:
         """Section 6.4."""
-        stream_id = frame.stream_id
+        stream_id, code = frame.stream_id, int.from_bytes(frame.payload, "big")
+        if not self._is_free_reset(stream_id, code):
+            self._budgets.spend(Kind.RESET)
         if self._codec.is_open(stream_id):
             self._codec.received_reset(stream_id)
-            self._listener.stream_failed(stream_id, int.from_bytes(frame.payload, "big"), None)
         elif self._codec.past(stream_id) is Past.IDLE:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+        elif stream_id % 2:
+            return
+        self._listener.stream_failed(stream_id, code, None)
+
+    def _is_free_reset(self, stream_id: int, code: int) -> bool:
+        """Tell whether it is about a push: a client may refuse each once, as for what it has in its cache."""
+        if stream_id % 2 or code not in _REFUSALS or self._free_resets >= self._codec.promises_made:
+            return False
+        self._free_resets += 1
+        return True
 
     def _settings(self, frame: Frame) -> None:
         """Section 6.5."""

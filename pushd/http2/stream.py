@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
@@ -11,15 +12,13 @@ from twisted.web.http_headers import Headers
 
 from pushd.errors import Refused, TooLarge, WrongMethod
 from pushd.frames import json_line
-from pushd.http2.encoding import FieldEncoder
+from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
+from pushd.http2.promises import Answer, Promises, Told, promised
 
-if TYPE_CHECKING:
-    from pushd.http2.codec import Codec
-
-__all__ = ["Carrier", "Stream"]
+__all__ = ["Stream"]
 
 _HIGH_BYTES = 64 * 1024
 """When so much waits to be sent, the producer is paused."""
@@ -29,35 +28,6 @@ _LOW_BYTES = 16 * 1024
 
 _MAX_DATA_BYTES = 64 * 1024
 """The longest DATA frame, if the client takes such."""
-
-
-class Carrier(Protocol):
-    """What a stream knows of its connection."""
-
-    site: Any
-    """The `twisted.web.server.Site` that answers."""
-
-    codec: Codec
-    encoder: FieldEncoder
-    peer: IAddress
-    host: IAddress
-    is_secure: bool
-    max_body_bytes: int
-
-    def wake(self, stream: Stream) -> None:
-        """Have a stream send what it has, soon."""
-
-    def request_read(self, stream: Stream) -> None:
-        """Learn that a request is there with all its body, or will not be read on."""
-
-    def reset(self, stream: Stream, code: Code) -> None:
-        """End a stream at once."""
-
-    def done(self, stream: Stream) -> None:
-        """Learn that all of the response was sent."""
-
-    def refused(self, detail: str) -> None:
-        """Log why something was refused."""
 
 
 class Stream:
@@ -85,7 +55,7 @@ class Stream:
     transport = None
     """`twisted.web` reads it; there is none."""
 
-    def __init__(self, carrier: Carrier, stream_id: int, urgency: int) -> None:
+    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
         """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
         self._carrier = carrier
         self.stream_id = stream_id
@@ -191,16 +161,12 @@ class Stream:
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
         body = json_line(refused.problem())
-        fields = [(b"content-type", [b"application/problem+json"]), (b"content-length", [b"%d" % len(body)])]
+        fields = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
         if isinstance(refused, WrongMethod):
-            fields.append((b"allow", [", ".join(refused.allowed).encode("ascii")]))
-        self._block = self._carrier.encoder.response(b"%d" % refused.status, fields)
-        self._has_head = True
-        if not is_head and (self._head is None or self._head.method != b"HEAD"):
-            self._outgoing.put(body)
-        self._is_finished = True
-        self._set_read()
-        self._carrier.wake(self)
+            fields.append((b"allow", ", ".join(refused.allowed).encode("ascii")))
+        if is_head or (self._head is not None and self._head.method == b"HEAD"):
+            body = b""
+        self.answer(b"%d" % refused.status, fields, body)
 
     def end(self) -> None:
         """Close, once everything is written: the end of the response is the end of the stream."""
@@ -211,6 +177,52 @@ class Stream:
     def abort(self) -> None:
         """Close now."""
         self._carrier.reset(self, Code.CANCEL)
+
+    # Promises
+
+    @property
+    def takes_promises(self) -> bool:
+        """Tell whether the client takes pushes, and this stream can promise them."""
+        head, codec = self._head, self._carrier.codec
+        return head is not None and head.authority is not None and codec.takes_promises(self.stream_id)
+
+    @property
+    def promise_room(self) -> int:
+        """How many promises can be made now."""
+        return self._carrier.promise_room(self) if self.takes_promises else 0
+
+    @property
+    def promises(self) -> Promises:
+        """Where to wait for room."""
+        return self._carrier.promises
+
+    def promise(self, path: bytes, told: Told, answer: Answer | None = None) -> bool:
+        """Promise the response to ``GET`` of `path`, with its query; False if there is no room for it.
+
+        Without an `answer`, the site makes one, for a request that has the `COPIED` fields of this one. With
+        one, nothing depends on them, and they are left out. `told` is told the outcome.
+        """
+        if self.promise_room <= 0:
+            return False
+        carrier = self._carrier
+        assert self._head is not None
+        head = promised(self._head, path, copies=answer is None)
+        pushed = carrier.promise(self, carrier.encoder.request(head, is_secure=carrier.is_secure), told)
+        if answer is None:
+            pushed.begin(head, True)
+        else:
+            pushed.answer(b"200", answer.fields, answer.body)
+        return True
+
+    def answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a response that is there as a whole; the site knows nothing of it."""
+        encoder = self._carrier.encoder
+        self._block = encoder[b":status", status] + b"".join([encoder.once(*field) for field in fields])
+        self._has_head = self._is_finished = True
+        if body:
+            self._outgoing.put(body)
+        self._set_read()
+        self._carrier.wake(self)
 
     # The channel of a twisted.web request
 
@@ -236,7 +248,8 @@ class Stream:
 
     def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
         """Send an informational response, such as 100 or 103, if the final one has not begun."""
-        if not self._has_head and self._carrier.codec.is_open(self.stream_id):
+        is_pushed = self.stream_id % 2 == 0  # nobody waits for one, and h2 would not have it
+        if not self._has_head and not is_pushed and self._carrier.codec.is_open(self.stream_id):
             block = self._carrier.encoder.response(status, fields)
             self._carrier.codec.send_headers(self.stream_id, block, is_ended=False, is_final=False)
             self._carrier.wake(self)

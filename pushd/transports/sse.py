@@ -13,7 +13,7 @@ from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, decoded, since_of, subscribed_patterns
-from pushd.session import Sessions
+from pushd.session import Session, Sessions
 
 __all__ = ["ServerSentEvents"]
 
@@ -22,7 +22,7 @@ def _closing(reason: Reason) -> bytes:
     return sse_block(json_bytes({"detail": reason.text}).decode(), type="pushd.closed")
 
 
-_FORMAT = StreamFormat(b"text/event-stream", sse_event, b":\n\n", _closing)
+_FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)
 
 
 class ServerSentEvents(Endpoint):
@@ -48,7 +48,11 @@ class ServerSentEvents(Endpoint):
         if request.method == b"HEAD":
             request.setHeader(b"content-type", _FORMAT.content_type)
             return b""
-        stream = ResponseStream(request, self._sessions, _FORMAT, self._heartbeat_s)
+
+        def make(body: ResponseStream) -> Session:
+            return Session(self._sessions, body, sse_event, request.grants)
+
+        stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         stream.begin(self._first(start, since))
         return NOT_DONE_YET

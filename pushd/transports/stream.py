@@ -12,7 +12,7 @@ from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
-from pushd.session import Sessions
+from pushd.session import Session, Sessions
 
 __all__ = ["JsonStream"]
 
@@ -21,7 +21,7 @@ def _closing(reason: Reason) -> bytes:
     return json_line({"type": "closed", "detail": reason.text})
 
 
-_FORMAT = StreamFormat(b"application/x-ndjson", stream_line, b"\n", _closing)
+_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", _closing)
 
 
 class JsonStream(Endpoint):
@@ -44,7 +44,11 @@ class JsonStream(Endpoint):
         if request.method == b"HEAD":
             request.setHeader(b"content-type", _FORMAT.content_type)
             return b""
-        stream = ResponseStream(request, self._sessions, _FORMAT, self._heartbeat_s)
+
+        def make(body: ResponseStream) -> Session:
+            return Session(self._sessions, body, stream_line, request.grants)
+
+        stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         request.setHeader(b"event-position", start.position.encode())
         stream.begin(b"" if start.recovered else json_line({"type": "gap", "since": since}))

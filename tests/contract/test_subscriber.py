@@ -6,9 +6,10 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tests.push_client import PushClient
 from tests.rigs import (
     Connection,
     DaemonTests,
@@ -51,6 +52,8 @@ class Subscriber:
     path: ClassVar[str]
     has_ids: ClassVar[bool] = True
     is_told_after_events: ClassVar[bool] = True
+    alarms: ClassVar[int] = 0  # of the connection, whatever is asked for on it
+    close_timeout_s: ClassVar[int] = CLOSE_TIMEOUT_S
 
     connection: Connection
 
@@ -99,6 +102,11 @@ class Subscriber:
     def disconnect(self) -> None:
         """Go away."""
         self.connection.disconnect()
+
+    @property
+    def is_open(self) -> bool:
+        """False once the daemon has ended it."""
+        return self.connection.is_open
 
     @property
     def datas(self) -> list[bytes]:
@@ -330,6 +338,54 @@ class PollSubscriber(Subscriber):
     def refusal(self) -> Response | None:
         answers = self._answers
         return answers[0] if answers and answers[0].status >= 400 else None
+
+
+class PushSubscriber(Subscriber):
+    """A client that takes pushes."""
+
+    path = "/push"
+    alarms: ClassVar[int] = 1
+    close_timeout_s: ClassVar[int] = 32  # HTTP/2's for a client that takes nothing
+
+    client: PushClient
+
+    def connect(self) -> None:
+        self.client = PushClient(self.rig)
+        self.connection = self.client.connection
+        self.client.get(f"/push?{self.query}")
+
+    @property
+    def is_open(self) -> bool:
+        return self.connection.is_open and not self.client.responses[1].is_complete
+
+    def events(self) -> list[Got]:
+        return [
+            Got(push.body, push.fields["event-id"], push.channel) for push in self.client.pushes if push.is_complete
+        ]
+
+    def _lines(self, kind: str) -> list[dict[str, Any]]:
+        response = self.client.responses.get(1)
+        return [] if response is None else [it for it in json_lines(response.body) if it["type"] == kind]
+
+    @property
+    def recovered(self) -> bool:
+        return not self._lines("gap")
+
+    @property
+    def position(self) -> str | None:
+        ids = self.ids
+        return ids[-1] if ids else self.client.responses[1].header("event-position")
+
+    @property
+    def closed_reason(self) -> str | None:
+        said = self._lines("closed")
+        assert not said or self.client.responses[1].is_complete
+        return said[0]["detail"] if said else None
+
+    @property
+    def refusal(self) -> Response | None:
+        response = self.client.responses[1]
+        return None if response.status == 200 else response
 
 
 if TYPE_CHECKING:
@@ -668,7 +724,7 @@ class SubscriberRules(_Base):
         refusal = subscriber.refusal
         assert refusal is not None
         self.assert_problem(refusal, status, field=field)
-        self.assert_no_traces(before)
+        self.assert_no_traces(replace(before, alarms=before.alarms + self.kind.alarms))
         self.assertTrue(subscriber.connection.is_open, "a refused request does not end the connection")
         subscriber.disconnect()
         self.assert_no_traces(before)
@@ -764,6 +820,8 @@ class PositionRules(_Base):
 class StreamingRules(_Base):
     """For subscribers that are written to for as long as they stay."""
 
+    kind: type[Subscriber]
+
     subscribe: Callable[..., Subscriber]
     assert_got: Callable[..., None]
     assert_same: Callable[..., None]
@@ -825,7 +883,7 @@ class StreamingRules(_Base):
         reason = slow.closed_reason
         assert reason is not None
         self.assertIn("too slow", reason)
-        self.assertFalse(slow.connection.is_open)
+        self.assertFalse(slow.is_open)
         got = slow.datas
         again = self.subscribe("news", since=ids[len(got) - 1])
         self.assertTrue(again.recovered)
@@ -840,7 +898,7 @@ class StreamingRules(_Base):
         self.rig.publish_each("news", *[b"x" * 600] * 5)
         self.rig.turn()
         self.assertEqual(self.rig.traces.subscribers, 0)
-        self.rig.wait(CLOSE_TIMEOUT_S + 2)
+        self.rig.wait(self.kind.close_timeout_s + 2)
         self.assertFalse(slow.connection.is_open)
         self.assertEqual((self.rig.traces.sessions, self.rig.traces.alarms), (before.sessions, before.alarms))
         self.assertEqual(self.rig.delayed, [])
@@ -914,3 +972,9 @@ class PollSubscriberTests(SubscriberRules, MissingChannelRules, PositionRules, D
     """The rules over long polling."""
 
     kind = PollSubscriber
+
+
+class PushSubscriberTests(SubscriberRules, MissingChannelRules, PositionRules, StreamingRules, DaemonTests):
+    """The rules over server push. It is the stream that ends, not the connection."""
+
+    kind = PushSubscriber

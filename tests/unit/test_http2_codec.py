@@ -61,6 +61,18 @@ class PinTests(SynchronousTestCase):
         stream.state_machine.process_input(StreamInputs.RECV_HEADERS)
         self.assertTrue(stream.open)
 
+    def test_a_stream_can_be_promised_without_its_frames(self) -> None:
+        """The states of both are all that h2 needs; its own `push_stream` would encode and send, too."""
+        parent = self.connection._begin_new_stream(1, AllowedStreamIDs.ODD)
+        parent.state_machine.process_input(StreamInputs.RECV_HEADERS)
+        parent.state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        pushed = self.connection._begin_new_stream(2, AllowedStreamIDs.EVEN)
+        self.assertEqual(self.connection.highest_outbound_stream_id, 2)
+        pushed.state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        pushed.state_machine.process_input(StreamInputs.SEND_HEADERS)
+        pushed.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        self.assertTrue(pushed.closed)
+
     def test_closed_streams_are_a_mapping_to_how_they_were_closed(self) -> None:
         self.connection._closed_streams[1] = StreamClosedBy.SEND_END_STREAM
         self.assertIs(self.connection._closed_streams.get(1), StreamClosedBy.SEND_END_STREAM)

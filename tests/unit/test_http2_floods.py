@@ -110,7 +110,7 @@ class FloodTests(HTTP2TestCase):
     def test_1000_priority_frames_leave_nothing_behind(self) -> None:
         self.peer.send(*(PriorityFrame(n, depends_on=0, stream_weight=1) for n in range(1, 2001, 2)))
         self.assert_alive()
-        self.assertEqual(self.peer.connection.codec.open_streams, 0)
+        self.assertEqual(self.peer.connection.codec.open_requests, 0)
 
     def test_priority_frames_without_end(self) -> None:
         self.peer.send(*(PriorityFrame(1, depends_on=0) for _ in range(3000)))

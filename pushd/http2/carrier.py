@@ -1,0 +1,52 @@
+"""What a stream knows of its connection."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.interfaces import IAddress
+
+from pushd.http2.codec import Codec
+from pushd.http2.encoding import FieldEncoder
+from pushd.http2.faults import Code
+from pushd.http2.promises import Promises, Told
+
+__all__ = ["Carrier"]
+
+StreamT = TypeVar("StreamT")
+
+
+class Carrier(Protocol[StreamT]):
+    """The connection of a stream."""
+
+    site: Any
+    """The `twisted.web.server.Site` that answers."""
+
+    codec: Codec
+    encoder: FieldEncoder
+    peer: IAddress
+    host: IAddress
+    is_secure: bool
+    max_body_bytes: int
+    promises: Promises
+
+    def wake(self, stream: StreamT) -> None:
+        """Have a stream send what it has, soon."""
+
+    def request_read(self, stream: StreamT) -> None:
+        """Learn that a request is there with all its body, or will not be read on."""
+
+    def reset(self, stream: StreamT, code: Code) -> None:
+        """End a stream at once."""
+
+    def done(self, stream: StreamT) -> None:
+        """Learn that all of the response was sent."""
+
+    def refused(self, detail: str) -> None:
+        """Log why something was refused."""
+
+    def promise_room(self, parent: StreamT) -> int:
+        """Answer how many promises can be made on a stream now."""
+
+    def promise(self, parent: StreamT, block: bytes, told: Told) -> StreamT:
+        """Promise the response to the request of `block`, for which there is room."""

@@ -1,0 +1,282 @@
+"""The session whose events are promised: each is the response to a request that the server makes up itself.
+
+It keeps the rules of `pushd.session.Session`. Where that writes bytes, this one makes promises, as long as there
+is room for them: then events wait, bounded by the outbox. What the client refuses for now is promised again,
+before anything newer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from zope.interface import implementer
+
+from pushd.access import Grants
+from pushd.channels import Pattern
+from pushd.event import Entry
+from pushd.eventlog import Start
+from pushd.http2.promises import Answer, Outcome
+from pushd.http2.stream import Stream
+from pushd.reasons import Cause, Reason
+from pushd.replay import ENTRY_BYTES
+from pushd.resource import event_fields, path_of_event
+from pushd.session import Connection, Sessions
+
+__all__ = ["PushSession"]
+
+_IN_FLIGHT_BYTES = 64 * 1024
+"""How much of promised events may be unsent."""
+
+_FIRST_RETRY_S = 0.02
+_LAST_RETRY_S = 5.0
+"""How long after a refusal promises are made again: twice as long each time that nothing was taken."""
+
+_TOO_SLOW = Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id")
+_TOO_LATE = Reason(Cause.TOO_SLOW, "an event was refused too late to be promised again; resume from the last id")
+_LOST = Reason(Cause.TOO_SLOW, "too slow: a pushed event could not be sent; resume from the last id")
+
+
+class _Push(NamedTuple):
+    number: int
+    """Where it stands in the order of the events."""
+
+    entry: Entry
+
+    @property
+    def cost(self) -> int:
+        """How much of the bounds it takes, in bytes."""
+        return len(self.entry.event.data) + ENTRY_BYTES
+
+
+@implementer(IPushProducer)
+class PushSession:
+    """One connected subscriber: a `pushd.bus.Subscriber` that promises on one stream."""
+
+    __slots__ = (
+        "_call_later",
+        "_connection",
+        "_count",
+        "_end_reason",
+        "_in_flight",
+        "_in_flight_bytes",
+        "_is_paused",
+        "_is_unflushed",
+        "_max_bytes",
+        "_refused",
+        "_retry_call",
+        "_retry_s",
+        "_sent",
+        "_sent_bytes",
+        "_sessions",
+        "_stream",
+        "_tried",
+        "_waiting",
+        "_waiting_bytes",
+        "is_closed",
+        "is_quiet",
+        "subscription",
+    )
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        stream: Stream,
+        connection: Connection,
+        grants: Grants,
+        call_later: Callable[[float, Callable[[], None]], IDelayedCall],
+    ) -> None:
+        """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
+        self._sessions = sessions
+        self._stream = stream
+        self._connection = connection
+        self._call_later = call_later
+        self._max_bytes = sessions.max_outbox_bytes
+        self._count = 0
+        self._waiting: deque[_Push] = deque()
+        self._waiting_bytes = 0
+        self._refused: dict[int, _Push] = {}
+        self._in_flight: dict[int, _Push] = {}
+        self._in_flight_bytes = 0
+        self._sent: dict[int, _Push] = {}
+        self._sent_bytes = 0
+        self._tried = 0
+        self._retry_s = _FIRST_RETRY_S
+        self._retry_call: IDelayedCall | None = None
+        self._end_reason: Reason | None = None
+        self._is_paused = False
+        self._is_unflushed = False
+        self.is_closed = False
+        """True once nothing more can be promised."""
+        self.is_quiet = True
+        """True if no event has come since somebody set it."""
+        self.subscription = sessions.bus.subscribe(self, grants)
+        sessions.add(self)
+
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
+        start = self.subscription.add(patterns, since)
+        self._flush_later()
+        return start
+
+    def deliver(self, entry: Entry) -> None:
+        """Take an event from the bus."""
+        if self.is_closed:
+            return
+        self.is_quiet = False
+        push = _Push(self._count, entry)
+        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
+            self.flush()  # if much was published in this turn, it may be that there is room
+        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
+            self.close(_TOO_SLOW)
+            return
+        self._count += 1
+        self._waiting.append(push)
+        self._waiting_bytes += push.cost
+        self._flush_later()
+
+    def send(self, line: bytes) -> None:
+        """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""
+        if not self.is_closed and not self._is_paused:
+            self._connection.write(line)
+
+    # Promises
+
+    def _flush_later(self) -> None:
+        if not self._is_unflushed and not self.is_closed:
+            self._is_unflushed = True
+            self._sessions.flush_later(self)
+
+    def flush(self) -> None:
+        """Promise what waits, and what the replay brings, as far as there is room."""
+        self._is_unflushed = False
+        if self._end_reason is not None:
+            self.close(self._end_reason)
+        while self._has_room():
+            push = self._next()
+            if push is None:
+                return
+            self._promise(push)
+
+    def _has_room(self) -> bool:
+        if self.is_closed or self._retry_call is not None:
+            return False
+        if self._in_flight and self._in_flight_bytes >= _IN_FLIGHT_BYTES:
+            return False  # until some of it is told to be sent
+        if self._stream.promise_room > 0:
+            return True
+        self._stream.promises.wait(self._flush_later)
+        return False
+
+    def _next(self) -> _Push | None:
+        """Take out what is promised next: the oldest, and None if there is nothing."""
+        if self._refused:
+            return self._refused.pop(min(self._refused))
+        while not self._waiting:
+            if not self.subscription.advance():
+                break
+        if not self._waiting or self.is_closed:
+            return None
+        push = self._waiting.popleft()
+        self._waiting_bytes -= push.cost
+        return push
+
+    def _promise(self, push: _Push) -> None:
+        self._tried += 1
+        self._in_flight[push.number] = push
+        self._in_flight_bytes += push.cost
+        entry = push.entry
+        path = path_of_event(entry.channel, entry.event.id).encode("ascii")
+        answer = Answer(event_fields(entry.event), entry.event.data)
+        is_made = self._stream.promise(path, partial(self._told, push.number), answer)
+        assert is_made
+
+    def _told(self, number: int, outcome: Outcome) -> None:
+        """Learn what became of a promise."""
+        if self.is_closed:
+            return
+        push = self._in_flight.pop(number, None)
+        if push is not None:
+            self._in_flight_bytes -= push.cost
+        else:
+            push = self._sent.pop(number, None)
+            self._sent_bytes -= 0 if push is None else push.cost
+        if outcome is Outcome.FINISHED:
+            if push is not None:
+                self._remember(push)
+        elif outcome is Outcome.LOST:
+            self._end_reason = _LOST
+        elif outcome is Outcome.REFUSED:
+            if push is None:
+                self._end_reason = _TOO_LATE
+            else:
+                self._retry(push)
+        self._flush_later()
+
+    def _remember(self, push: _Push) -> None:
+        """Keep what was sent for a while: the client may refuse it yet."""
+        self._sent[push.number] = push
+        self._sent_bytes += push.cost
+        while self._sent_bytes > self._max_bytes and len(self._sent) > 1:
+            self._sent_bytes -= self._sent.pop(next(iter(self._sent))).cost
+
+    def _retry(self, push: _Push) -> None:
+        """Promise an event again in a while, and nothing before it."""
+        self._refused[push.number] = push
+        if self._retry_call is None:
+            self._retry_call = self._call_later(self._retry_s, self._retry_now)
+
+    def _retry_now(self) -> None:
+        is_any_taken = self._tried > len(self._refused)
+        self._retry_s = _FIRST_RETRY_S if is_any_taken else min(_LAST_RETRY_S, 2 * self._retry_s)
+        self._tried = 0
+        self._retry_call = None
+        self.flush()
+
+    # The end
+
+    def close(self, reason: Reason) -> None:
+        """End the session: what there is room for is still promised, and `reason` said after it."""
+        if self.is_closed:
+            return
+        self._end_reason = None
+        if reason.cause is not Cause.TOO_SLOW:
+            self.flush()
+        self._stop()
+        self._connection.close(reason)
+
+    def _stop(self) -> None:
+        self.is_closed = True
+        self.subscription.close()
+        self._stream.promises.stop_waiting(self._flush_later)
+        if self._retry_call is not None:
+            self._retry_call.cancel()
+            self._retry_call = None
+        for pushes in self._waiting, self._refused, self._in_flight, self._sent:
+            pushes.clear()
+
+    def abort(self) -> None:
+        """End the stream now."""
+        self._connection.abort()
+
+    def ended(self) -> None:
+        """Learn that the stream has ended, for whatever reason."""
+        self._stop()
+        self._sessions.remove(self)
+
+    # IPushProducer: of heartbeats only
+
+    def pauseProducing(self) -> None:
+        """Wait: the client does not read the body."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+
+    def stopProducing(self) -> None:
+        """Learn that the stream is gone; `ended` follows."""
+        self._is_paused = True

@@ -1,0 +1,81 @@
+"""Server push: ``GET /push?channel=...``, each event a response by itself (RFC 9113, section 8.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.errors import Conflict, VersionNeeded
+from pushd.frames import json_line
+from pushd.gate import Gate
+from pushd.http2.stream import Stream
+from pushd.httpstream import ResponseStream, StreamFormat
+from pushd.pushsession import PushSession
+from pushd.reasons import Reason
+from pushd.request import Request
+from pushd.resource import Endpoint, since_of, subscribed_patterns
+from pushd.session import Sessions
+
+__all__ = ["EventPush"]
+
+
+def _closing(reason: Reason) -> bytes:
+    return json_line({"type": "closed", "detail": reason.text})
+
+
+_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", _closing)
+
+
+class EventPush(Endpoint):
+    """A stream that stays open, and on which every event is promised as ``/channels/{channel}/events/{id}``.
+
+    Its body is NDJSON that says what is not an event: ``{"type":"gap","since":..}`` first if the position was
+    lost, ``{"type":"closed","detail":..}`` last, and empty lines as heartbeats.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        sessions: Sessions,
+        *,
+        heartbeat_s: float,
+        call_later: Callable[[float, Callable[[], None]], IDelayedCall],
+    ) -> None:
+        """Send an idle client an empty line each `heartbeat_s`. `call_later` is the reactor's."""
+        super().__init__(gate)
+        self._sessions = sessions
+        self._heartbeat_s = heartbeat_s
+        self._call_later = call_later
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Subscribe."""
+        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        stream = _promising(request)
+        if request.method == b"HEAD":
+            request.setHeader(b"content-type", _FORMAT.content_type)
+            return b""
+
+        def make(body: ResponseStream) -> PushSession:
+            return PushSession(self._sessions, stream, body, request.grants, self._call_later)
+
+        response = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
+        start = response.subscribe(patterns, since)
+        request.setHeader(b"event-position", start.position.encode())
+        response.begin(b"\n" if start.recovered else json_line({"type": "gap", "since": since}))
+        return NOT_DONE_YET
+
+
+def _promising(request: Request) -> Stream:
+    """Answer the stream of a request, if promises can be made on it; raise `Refused` if not."""
+    stream: object = request.channel
+    if not isinstance(stream, Stream):
+        raise VersionNeeded(
+            "wanted HTTP/2, which is chosen by ALPN over TLS; /stream and /sse work over any version"
+        )
+    if not stream.takes_promises:
+        raise Conflict(
+            "the client has switched server push off (SETTINGS_ENABLE_PUSH is 0); /stream and /sse work without"
+        )
+    return stream
