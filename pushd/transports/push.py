@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
@@ -34,6 +35,8 @@ class EventPush(Endpoint):
     Its body is NDJSON that says what is not an event: ``{"type":"gap","since":..}`` first if the position was
     lost, ``{"type":"closed","detail":..}`` last, and empty lines as heartbeats.
     """
+
+    parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(
         self,
