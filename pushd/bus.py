@@ -339,6 +339,9 @@ class Subscription:
             self._replay.keep(lambda name: any(True for _ in tree.match(name)))
         return True
 
+    def _matches(self, name: str) -> bool:
+        return any(pattern.matches(name) for pattern in self._patterns.values())
+
     def advance(self) -> bool:
         """Deliver the next event of the replay; False if there is none: then the subscriber is live.
 
@@ -366,7 +369,8 @@ class Subscription:
 
     def _hold(self, entry: Entry) -> None:
         assert self._replay is not None
-        self._replay.hold(entry)
+        names = entry.event.channels
+        self._replay.hold(entry, tuple(filter(self._matches, names)) if len(names) > 1 else ())
         if self._replay.held_bytes > self._bus.max_held_bytes:
             self._end_too_slow()
 

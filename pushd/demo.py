@@ -7,16 +7,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pushd.access import EVERYTHING
+from pushd.assets import link_to
 from pushd.bus import Bus
 from pushd.event import Draft
 
-__all__ = ["CLOCK", "PAGES", "Clock"]
+__all__ = ["ASSETS", "CLOCK", "PAGES", "Clock"]
 
 CLOCK = "clock"
 """The channel of the clock."""
 
 PAGES = Path(__file__).parent / "www"
 """The directory of the demo page."""
+
+
+ASSETS = {
+    "/": (
+        link_to("/demo.css"),
+        link_to("/demo.js", "rel=modulepreload"),
+        link_to("/feeds.js", "rel=modulepreload"),
+    )
+}
+"""What goes with the page."""
 
 
 class Clock:

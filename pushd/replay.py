@@ -31,11 +31,12 @@ class Replay:
     An event that several of its sources have comes once.
     """
 
-    __slots__ = ("_count", "_cursors", "_heap", "_last", "held_bytes")
+    __slots__ = ("_count", "_cursors", "_heap", "_held_for", "_last", "held_bytes")
 
     def __init__(self) -> None:
         self._heap: list[_Item] = []
         self._cursors: dict[History, _Item] = {}
+        self._held_for: dict[int, tuple[str, ...]] = {}
         self._count = count()
         self._last = 0
         self.held_bytes = 0
@@ -53,8 +54,10 @@ class Replay:
         if len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
             self.keep(lambda name: True)  # leave out the places that were moved from
 
-    def hold(self, entry: Entry) -> None:
-        """Put in an entry that was published meanwhile."""
+    def hold(self, entry: Entry, channels: tuple[str, ...] = ()) -> None:
+        """Put in an entry that was published meanwhile; `channels`: what it is wanted for, if its event has more."""
+        if channels:
+            self._held_for[entry.event.sequence] = channels
         self.held_bytes += _cost(entry)
         heappush(self._heap, (entry.event.sequence, next(self._count), entry, None, 0))
 
@@ -65,10 +68,16 @@ class Replay:
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Leave out the channels whose names are not `wanted`."""
-        self._heap = [item for item in self._heap if self._is_current(item) and _is_wanted(item, wanted)]
+        self._heap = [item for item in self._heap if self._is_current(item) and self._is_wanted(item, wanted)]
         heapify(self._heap)
         self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
         self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
+
+    def _is_wanted(self, item: _Item, wanted: Callable[[str], bool]) -> bool:
+        """Tell whether what an item stands for is wanted: a held entry may be for several channels of its event."""
+        entry = item[2]
+        channels = (entry.channel,) if item[3] is not None else self._held_for.get(item[0], (entry.channel,))
+        return any(map(wanted, channels))
 
     def _is_current(self, item: _Item) -> bool:
         """Tell whether an item is held, or the place of a cursor that has not been moved from it."""
@@ -83,6 +92,7 @@ class Replay:
             sequence, _, entry, history, last_offset = item
             if history is None:
                 self.held_bytes -= _cost(entry)
+                self._held_for.pop(sequence, None)
             elif entry.offset == last_offset:
                 del self._cursors[history]
             else:
@@ -98,9 +108,3 @@ class Replay:
 
 def _cost(entry: Entry) -> int:
     return len(entry.event.data) + ENTRY_BYTES
-
-
-def _is_wanted(item: _Item, wanted: Callable[[str], bool]) -> bool:
-    """Tell whether what an item stands for is wanted: a held entry may be there for any channel of its event."""
-    entry = item[2]
-    return any(map(wanted, entry.event.channels)) if item[3] is None else wanted(entry.channel)

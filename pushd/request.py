@@ -27,6 +27,11 @@ class Connection(Protocol):
         """Close now."""
 
 
+class _Site(Protocol):
+    def head_begins(self, request: Request) -> None:
+        """Learn that the head of an answer is about to be written."""
+
+
 class Request(server.Request):
     """One request, over whatever version of HTTP."""
 
@@ -36,6 +41,12 @@ class Request(server.Request):
     """The rights of the client, once the gate has let it in."""
 
     _body_size = 0
+
+    def write(self, data: bytes) -> None:
+        """Override: the first time, the head goes before `data`."""
+        if not self.startedWriting:
+            cast(_Site, self.site).head_begins(self)
+        super().write(data)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Override: a part of the body has come."""

@@ -22,6 +22,7 @@ from pushd.access import Grants
 from pushd.api.channels import ChannelList
 from pushd.api.health import Health
 from pushd.api.publish import PublishMany
+from pushd.assets import Assets, link_to
 from pushd.bus import Bus, Subscriber, Subscription
 from pushd.config.settings import Config
 from pushd.errors import StartFailed
@@ -94,9 +95,16 @@ def assemble(
         max_body_bytes=config.limits.batch_size_bytes,
         request_timeout_s=config.limits.request_timeout_s,
         logs_requests=config.log.requests,
+        assets=_assets(config, has_demo=has_demo),
     )
     every_second = (wheel.turn, log.expire, *((clock.tick,) if has_demo else ()))
     return Parts(bus, sessions, site, every_second)
+
+
+def _assets(config: Config, *, has_demo: bool) -> Assets:
+    lists = {page.path: [link_to(path) for path in page.resources] for page in config.pushes}
+    links = {**(demo.ASSETS if has_demo else {}), **lists}
+    return Assets(links, hints_over_http1=config.site.early_hints)
 
 
 def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:

@@ -12,6 +12,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.static import File
 
+from pushd.assets import Assets
 from pushd.connections import Connections
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2, Shared
@@ -42,17 +43,19 @@ class PushdSite(Site):
         max_body_bytes: int,
         request_timeout_s: float,
         logs_requests: bool,
+        assets: Assets | None = None,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
         A connection without a complete request for `request_timeout_s` is closed. The time-outs of HTTP/2 are
-        on `wheel`.
+        on `wheel`. `assets` go with pages.
         """
         super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
         self.protocol = partial(HTTP1, max_body_bytes, self.connections)  # type: ignore[method-assign,assignment]
         self._logs_requests = logs_requests
+        self._assets = assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(
             self,
             self.connections,
@@ -78,6 +81,10 @@ class PushdSite(Site):
         request.set_common_headers()
         resource: IResource = super().getResourceFor(request)
         return resource
+
+    def head_begins(self, request: Request) -> None:
+        """Learn that the head of an answer is about to be written."""
+        self._assets.begin(request)
 
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered. Its query is not logged: it may hold secrets."""

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-__all__ = ["Endpoint", "parse_endpoint", "parse_host", "parse_origin"]
+__all__ = ["Endpoint", "parse_endpoint", "parse_host", "parse_origin", "parse_path", "parse_resource"]
 
+_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+_RESOURCE = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+;=:@%/?-]*")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 _INTERFACE_PLACE = {"tcp": 2, "tcp6": 3}
@@ -99,6 +101,20 @@ def _split_endpoint(text: str) -> list[list[str]]:
         else:
             parts[-1][-1] += character
     return parts
+
+
+def parse_path(text: str) -> str:
+    """Check the path of a page, as it stands in a URL; raise `ValueError` with it if it is none."""
+    if not _PATH.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def parse_resource(text: str) -> str:
+    """Check the path of something that a page needs, which may have a query; raise `ValueError` with it."""
+    if not _RESOURCE.fullmatch(text):
+        raise ValueError(text)
+    return text
 
 
 def parse_host(text: str) -> str:

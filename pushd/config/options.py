@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pushd.config.addresses import parse_host, parse_origin
+from pushd.config.addresses import parse_host, parse_origin, parse_resource
 from pushd.config.kinds import ENDPOINT, FLAG, PATH, Kind, choice, count, duration, listing, size, words
 
 __all__ = ["LISTENERS", "SECTIONS", "Option", "Section"]
@@ -125,7 +125,32 @@ _SITE = Section(
             "yes",
             "Whether to serve the built-in demo page, and the channel clock that it shows, when there is no root.",
         ),
+        Option(
+            "early_hints",
+            FLAG,
+            "no",
+            "Whether 103 Early Hints goes to clients of HTTP/1.1 as well; some of them take it for the response. "
+            "Those of HTTP/2 get it anyway.",
+        ),
     ),
+)
+
+_PUSH = Section(
+    "push",
+    "What goes with the page at PATH, which is written as in a URL and begins with /. Over HTTP/2 it is pushed to "
+    "clients that take pushes, once for each connection; the others get 103 Early Hints and Link headers. "
+    "So does whatever a resource names itself in a header Link with rel=preload, unless it says nopush.",
+    (
+        Option(
+            "resources",
+            listing("paths such as /style.css or /app.js", parse_resource),
+            None,
+            "The paths of what the page needs, on this server; it must be said. What they are is seen by their "
+            "endings; .mjs stands for a module.",
+        ),
+    ),
+    "PATH",
+    {"/": {"resources": "/style.css, /app.js"}},
 )
 
 _CHANNELS = Section(
@@ -244,5 +269,5 @@ _LOG = Section(
     ),
 )
 
-SECTIONS = (_PUSHD, _LISTEN, _SITE, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
+SECTIONS = (_PUSHD, _LISTEN, _SITE, _PUSH, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
 """The whole table, in the order of the reference."""

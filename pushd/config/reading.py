@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pushd.channels import Pattern
-from pushd.config.addresses import parse_endpoint
+from pushd.config.addresses import parse_endpoint, parse_path
 from pushd.config.ini import decode_ini, read_ini
 from pushd.config.options import LISTENERS, SECTIONS, Section
 from pushd.config.settings import (
@@ -20,6 +20,7 @@ from pushd.config.settings import (
     Limits,
     Listener,
     Log,
+    PushList,
     Site,
 )
 from pushd.config.units import show_size
@@ -88,6 +89,7 @@ def print_config(config: Config) -> str:
         _print_section("pushd", _SINGLE["pushd"], config),
         *(_print_section(f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
         _print_section("site", _SINGLE["site"], config.site),
+        *(_print_section(f"push:{it.path}", _FAMILIES["push"], it) for it in config.pushes),
         _print_section("channels", _SINGLE["channels"], config.channels.usual),
         *(
             _print_section(f"channels:{it.pattern.text}", _FAMILIES["channels"], it)
@@ -119,6 +121,7 @@ def _config(sections: _Sections) -> Config:
         **_read("pushd", sections),
         listeners=listeners,
         site=Site(**_read("site", sections)),
+        pushes=tuple(_pushes(sections)),
         channels=ChannelRules(ChannelSettings(**_read("channels", sections)), tuple(_overrides(sections))),
         limits=_limits(sections),
         auth=Auth(**_read("auth", sections)),
@@ -227,6 +230,17 @@ def _overrides(sections: _Sections) -> Iterator[ChannelOverride]:
         except BadRequest as error:
             raise ConfigError(f"[{_short(header)}]: wanted a channel or a pattern: {error.detail}") from None
         yield ChannelOverride(pattern, **_read(header, sections))
+
+
+def _pushes(sections: _Sections) -> Iterator[PushList]:
+    for header, path in _family("push", sections):
+        try:
+            parse_path(path)
+        except ValueError:
+            raise ConfigError(f"[{_short(header)}]: wanted a path such as / or /index.html") from None
+        if "resources" not in sections[header]:
+            raise ConfigError(f"[{header}] resources is not said: wanted paths such as /style.css, /app.js")
+        yield PushList(path, **_read(header, sections))
 
 
 def _limits(sections: _Sections) -> Limits:

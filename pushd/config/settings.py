@@ -15,6 +15,7 @@ __all__ = [
     "Limits",
     "Listener",
     "Log",
+    "PushList",
     "Site",
 ]
 
@@ -48,6 +49,20 @@ class Site:
 
     demo: bool
     """Whether to serve the demo page and the channel ``clock`` if there is no `root`."""
+
+    early_hints: bool
+    """Whether clients of HTTP/1.1 get 103 Early Hints too."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushList:
+    """What goes with a page."""
+
+    path: str
+    """Of the page."""
+
+    resources: tuple[str, ...]
+    """The paths of what goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +190,9 @@ class Config:
     """Where to listen: one place at least, in the order of the file."""
 
     site: Site
+    pushes: tuple[PushList, ...]
+    """What goes with pages, in the order of the file."""
+
     channels: ChannelRules
     limits: Limits
     auth: Auth

@@ -70,12 +70,13 @@ def promised(parent: Head, path: bytes, *, copies: bool) -> Head:
 class Promises:
     """Counts them, and tells those who promised."""
 
-    __slots__ = ("_codec", "_sent", "_told", "_waiting")
+    __slots__ = ("_codec", "_paths", "_sent", "_told", "_waiting")
 
     def __init__(self, codec: Codec) -> None:
         """Keep within what the client of `codec` takes."""
         self._codec = codec
         self._told: dict[int, Told] = {}
+        self._paths: set[bytes] = set()
         self._sent: dict[int, Told] = {}
         self._waiting: dict[Callable[[], None], None] = {}
 
@@ -116,6 +117,13 @@ class Promises:
         told = self._told.pop(stream_id, None) or self._sent.pop(stream_id, None)
         if told is not None:
             told(outcome)
+
+    def is_new(self, path: bytes) -> bool:
+        """Tell whether it is asked for the first time, of this connection, if the asset at `path` is new."""
+        if path in self._paths or len(self._paths) >= _MAX_REMEMBERED:
+            return False
+        self._paths.add(path)
+        return True
 
     # Those who wait for room
 

@@ -181,6 +181,11 @@ class Stream:
     # Promises
 
     @property
+    def is_pushed(self) -> bool:
+        """True if the server promised it."""
+        return self.stream_id % 2 == 0
+
+    @property
     def takes_promises(self) -> bool:
         """Tell whether the client takes pushes, and this stream can promise them."""
         head, codec = self._head, self._carrier.codec
@@ -248,8 +253,7 @@ class Stream:
 
     def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
         """Send an informational response, such as 100 or 103, if the final one has not begun."""
-        is_pushed = self.stream_id % 2 == 0  # nobody waits for one, and h2 would not have it
-        if not self._has_head and not is_pushed and self._carrier.codec.is_open(self.stream_id):
+        if not self._has_head and not self.is_pushed and self._carrier.codec.is_open(self.stream_id):
             block = self._carrier.encoder.response(status, fields)
             self._carrier.codec.send_headers(self.stream_id, block, is_ended=False, is_final=False)
             self._carrier.wake(self)

@@ -20,6 +20,8 @@ _DEBIAN_PACKAGES = {
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "curl": "curl",
+    "h2load": "nghttp2-client",
+    "nghttp": "nghttp2-client",
     "node": "nodejs",
     "npm": "npm",
 }

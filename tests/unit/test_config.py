@@ -18,6 +18,7 @@ from pushd.config.settings import (
     Limits,
     Listener,
     Log,
+    PushList,
     Site,
 )
 from pushd.errors import BadRequest, ConfigError
@@ -43,7 +44,8 @@ class DefaultTests(ConfigCase):
             state_directory=None,
             stop_timeout_s=5,
             listeners=(HTTP, HTTPS),
-            site=Site(root=None, demo=True),
+            site=Site(root=None, demo=True, early_hints=False),
+            pushes=(),
             channels=ChannelRules(ChannelSettings(100, 3600)),
             limits=Limits(2**20, 2**24, 2**20, 100000, 100, 20, 20, 30, 2, 60),
             auth=Auth(frozenset({"publish", "subscribe"}), (), ()),
@@ -113,6 +115,16 @@ class ValueTests(ConfigCase):
 
     def test_a_comment_after_a_value_is_refused(self) -> None:
         self.assert_refuses("[log]\nrequests = no ; thanks", "[log] requests = no ; thanks: wanted yes or no")
+
+    def test_what_goes_with_a_page(self) -> None:
+        config = parse("[push:/]\nresources = /a.css, /b.js?v=1,\n  /a.css\n[push:/x,y]\nresources =\n", "x")
+        self.assertEqual(config.pushes, (PushList("/", ("/a.css", "/b.js?v=1")), PushList("/x,y", ())))
+        self.assert_refuses("[push:index]\nresources = /a", "[push:index]: wanted a path such as / or /index.html")
+        self.assert_refuses("[push://x/]\nresources = /a", "[push://x/]: wanted a path such as / or /index.html")
+        self.assert_refuses("[push:/]", "[push:/] resources is not said: wanted paths such as /style.css, /app.js")
+        wanted = "wanted paths such as /style.css or /app.js, separated by commas, or nothing"
+        for wrong in "a.css", "//x/a.css", "https://x/a.css", "/a b":
+            self.assert_refuses(f"[push:/]\nresources = {wrong}", f"[push:/] resources = {wrong}: {wanted}")
 
     def test_an_indented_line_is_not_swallowed(self) -> None:
         self.assert_refuses("[site]\nroot = /srv\n demo = no", "[site] root = /srv\\ndemo = no: wanted a path")
@@ -350,7 +362,18 @@ CONFIGS = st.builds(
     state_directory=PATHS,
     stop_timeout_s=durations(),
     listeners=st.lists(LISTENERS, min_size=1, max_size=4, unique_by=lambda it: it.name).map(tuple),
-    site=st.builds(Site, PATHS, st.booleans()),
+    site=st.builds(Site, PATHS, st.booleans(), st.booleans()),
+    pushes=st.lists(
+        st.builds(
+            PushList,
+            st.sampled_from(["/", "/index.html", "/a/b,c;d=%20", "/x:y"]),
+            st.lists(st.sampled_from(["/style.css", "/app.js?v=1", "/a/b.mjs"]), max_size=3, unique=True).map(
+                tuple
+            ),
+        ),
+        max_size=3,
+        unique_by=lambda it: it.path,
+    ).map(tuple),
     channels=st.builds(
         ChannelRules,
         st.builds(ChannelSettings, **HISTORY),
