@@ -788,6 +788,15 @@ class UnsubscribeDuringReplayTests(BusCase):
         catch_up(subscription)
         self.assertEqual(client.datas, [b"1"])
 
+    def test_an_event_is_not_held_for_a_channel_that_was_subscribed_to_after_it(self) -> None:
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        self.rig.publish("a", "b", data=b"1")
+        subscription.add(patterns("b"), "latest")
+        subscription.remove("a")
+        self.rig.publish("b", data=b"2")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"2"])
+
     def test_what_is_left_out_no_longer_counts_as_held(self) -> None:
         self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
         client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")

@@ -86,7 +86,7 @@ class Reader:
     """By its sequence, each event that must come before it is live, and the channels that owe it."""
     again: set[int] = field(default_factory=set)
     """Those that it had already when it asked for them: they may come or not."""
-    held: set[int] = field(default_factory=set)
+    held: dict[int, set[str]] = field(default_factory=dict)
     """Those that were published during its replay, a byte each."""
     got: list[int] = field(default_factory=list)
     replaying: bool = False
@@ -192,7 +192,8 @@ class BusMachine(RuleBasedStateMachine):
             reader.got.append(sequence)
             for done in (*before, sequence):
                 del reader.owed[done]
-            reader.held -= {*before, sequence}
+            for done in (*before, sequence):
+                reader.held.pop(done, None)
             if reader.faulty:
                 self.faults += 1
                 self.end(reader, Cause.FAILED)
@@ -263,7 +264,7 @@ class BusMachine(RuleBasedStateMachine):
         for reader in audience:
             reader.owed[sequence] = means(reader.texts).intersection(channels)
             if reader.replaying:
-                reader.held.add(sequence)
+                reader.held[sequence] = means(reader.texts).intersection(channels)
                 if len(reader.held) > MAX_HELD:
                     self.end(reader, Cause.TOO_SLOW)
             else:
@@ -312,11 +313,14 @@ class BusMachine(RuleBasedStateMachine):
             text = sorted(reader.texts)[which % len(reader.texts)]
         assert reader.subscription.remove(text) is (text in reader.texts)
         reader.texts.discard(text)
+        for sequence, channels in list(reader.held.items()):
+            channels &= means(reader.texts)
+            if not channels:
+                del reader.held[sequence]
         for sequence, channels in list(reader.owed.items()):
             channels &= means(reader.texts)
             if not channels:
                 del reader.owed[sequence]
-                reader.held.discard(sequence)
 
     @precondition(lambda self: self.readers)
     @rule(which=WHICH, steps=st.integers(1, 4))
