@@ -55,7 +55,7 @@ class Replay:
             self.keep(lambda name: True)  # leave out the places that were moved from
 
     def hold(self, entry: Entry, channels: tuple[str, ...] = ()) -> None:
-        """Put in an entry that was published meanwhile; `channels`: what it is wanted for, if its event has more."""
+        """Put in an entry that was published meanwhile; `channels`: those it is wanted for, if more than one."""
         if channels:
             self._held_for[entry.event.sequence] = channels
         self.held_bytes += _cost(entry)
