@@ -258,10 +258,6 @@ class PushSession:
         for pushes in self._waiting, self._refused, self._in_flight, self._sent:
             pushes.clear()
 
-    def abort(self) -> None:
-        """End the stream now."""
-        self._connection.abort()
-
     def ended(self) -> None:
         """Learn that the stream has ended, for whatever reason."""
         self._stop()

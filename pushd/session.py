@@ -55,9 +55,6 @@ class Client(Protocol):
     def close(self, reason: Reason) -> None:
         """Tell the client why and end."""
 
-    def abort(self) -> None:
-        """End its connection now."""
-
 
 class Flushed(Protocol):
     """What has something to send at the end of the reactor's turn."""
@@ -119,11 +116,6 @@ class Sessions:
                 client.close(reason)
             except Exception:  # noqa: BLE001  the others are to be told all the same
                 _log.failure("a fault in pushd while it closed {client}", client=client)
-
-    def abort(self) -> None:
-        """End the connections of those that are still there."""
-        for client in list(self._open):
-            client.abort()
 
 
 @implementer(IPushProducer)
@@ -221,10 +213,6 @@ class Session:
         self.subscription.close()
         self._outbox.clear()
         self._abort_alarm = self._sessions.wheel.call_in(_CLOSE_TIMEOUT_S, self.connection.abort)
-
-    def abort(self) -> None:
-        """End the connection now."""
-        self.connection.abort()
 
     def ended(self) -> None:
         """Learn that the connection has ended, for whatever reason."""

@@ -146,10 +146,6 @@ class _Waiting:
             self._request.write(answer_problem(self._request, refused(reason.text)))
             self._request.finish()
 
-    def abort(self) -> None:
-        """End the connection now."""
-        self._request.connection.abort()
-
     def _gone(self, reason: Failure) -> None:
         self._end()
 

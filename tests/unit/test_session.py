@@ -496,12 +496,6 @@ class CloseTests(SessionCase):
         for peer in peers:
             self.assertClosed(peer, Cause.STOPPING)
 
-    def test_aborting_all_ends_every_connection(self) -> None:
-        peers = [self.house.subscribed() for _ in range(3)]
-        self.house.sessions.abort()
-        for peer in peers:
-            self.assertEqual(peer.connection.said, ["abort"])
-
     def test_a_connection_that_does_not_end_in_ten_seconds_is_aborted(self) -> None:
         for end in (lambda peer: peer.session.close(STOPPING), lambda peer: peer.session.finish()):
             peer = self.house.subscribed()
