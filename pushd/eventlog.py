@@ -124,11 +124,15 @@ class EventLog(Generic[S]):
         return entries
 
     def _keep(self, channel: Channel[S], event: Event) -> Entry:
-        entry = channel.add(event, self._seconds())
-        self._by_sequence.pop(channel, None)
+        seconds = self._seconds()
+        entry = channel.add(event, seconds)
+        for order in self._by_sequence, self._idle:
+            order.pop(channel, None)
         self._by_sequence[channel] = None
-        self._idle.pop(channel, None)
-        self.trim(channel)
+        while channel.has_surplus(seconds):
+            self._drop_oldest(channel)
+        if channel.is_idle:
+            self._idle[channel] = None
         self._await_expiry(channel)
         return entry
 
