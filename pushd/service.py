@@ -134,7 +134,7 @@ def _endpoints(
         ),
         b"sse": ServerSentEvents(gate, sessions, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, sessions, heartbeat_s=limits.heartbeat_s),
-        b"poll": LongPoll(gate, sessions, timeout_s=limits.poll_timeout_s, call_later=reactor.callLater),
+        b"poll": LongPoll(gate, sessions, timeout_s=limits.poll_timeout_s),
         b"push": EventPush(gate, sessions, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
         b"healthz": Health(counts),
     }

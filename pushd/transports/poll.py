@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import Bus, Subscription
+from pushd.bus import Subscription
 from pushd.channels import Pattern
 from pushd.errors import NotFound, Refused, Unavailable
 from pushd.event import Entry
@@ -47,13 +46,11 @@ class LongPoll(Endpoint):
         sessions: Sessions,
         *,
         timeout_s: float,
-        call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Wait up to `timeout_s`. `call_later` is the reactor's."""
+        """Wait up to `timeout_s`."""
         super().__init__(gate)
         self._sessions = sessions
         self._timeout_s = timeout_s
-        self._call_later = call_later
 
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""
@@ -63,7 +60,7 @@ class LongPoll(Endpoint):
         page = bus.read(patterns, since, limit, request.grants)
         if page.entries or not page.recovered or request.method == b"HEAD":
             return _answer(request, page)
-        waiting = _Waiting(request, bus, limit, self._call_later, self._sessions)
+        waiting = _Waiting(request, limit, self._sessions)
         waiting.begin(patterns, self._timeout_s)
         return NOT_DONE_YET
 
@@ -79,7 +76,6 @@ class _Waiting:
 
     __slots__ = (
         "_bus",
-        "_call_later",
         "_entries",
         "_limit",
         "_request",
@@ -91,15 +87,12 @@ class _Waiting:
     def __init__(
         self,
         request: Request,
-        bus: Bus,
         limit: int,
-        call_later: Callable[[float, Callable[[], None]], object],
         sessions: Sessions,
     ) -> None:
         self._request = request
-        self._bus = bus
+        self._bus = sessions.bus
         self._limit = limit
-        self._call_later = call_later
         self._sessions = sessions
         self._entries: list[Entry] = []
         self._subscription: Subscription | None = None
@@ -119,11 +112,12 @@ class _Waiting:
     def deliver(self, entry: Entry) -> None:
         """Take an event, and the others of this turn of the reactor."""
         if not self._entries:
-            self._call_later(0, self._answer)
+            self._sessions.flush_later(self)
         if len(self._entries) <= self._limit:
             self._entries.append(entry)
 
-    def _answer(self) -> None:
+    def flush(self) -> None:
+        """Answer what has come."""
         if not self._end():
             return
         self._request.write(_answer(self._request, self._bus.log.page(self._entries, self._limit)))
@@ -140,7 +134,7 @@ class _Waiting:
     def close(self, reason: Reason) -> None:
         """Learn that there will be no event."""
         if self._entries:
-            self._answer()
+            self.flush()
         elif self._end():
             refused = NotFound if reason.cause is Cause.DELETED else Unavailable
             self._request.write(answer_problem(self._request, refused(reason.text)))
