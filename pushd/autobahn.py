@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
+from pushd.writethrough import Write, writer
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
 
@@ -77,9 +78,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     # pushd.session.Connection
 
-    def write(self, data: bytes) -> None:
-        """Send `data`, which is whole frames."""
-        self.transport.write(data)
+    write: Write
+    """Sends whole frames."""
 
     def close(self, reason: Reason) -> None:
         """Begin the closing handshake."""
@@ -165,6 +165,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Override: bytes have come."""
         self.has_heard = True
         super().dataReceived(data)
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        self.write = writer(self.transport)
+        super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

@@ -7,13 +7,16 @@ import re
 import struct
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import cache
 
-from pushd.event import Entry
+from pushd.event import Encoder, Entry
 from pushd.eventlog import Page
 
 __all__ = [
     "BINARY",
     "TEXT",
+    "chunk",
+    "chunked",
     "event_json",
     "json_bytes",
     "json_line",
@@ -45,6 +48,17 @@ def json_bytes(message: Mapping[str, object]) -> bytes:
 def json_line(message: Mapping[str, object]) -> bytes:
     """Encode a JSON object as a line of NDJSON."""
     return json_bytes(message) + b"\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """Make one chunk of an HTTP/1.1 body (RFC 9112, section 7.1). Nothing stays nothing: it would be the last."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+@cache
+def chunked(encode: Encoder) -> Encoder:
+    """Answer what encodes an entry as a chunk of what `encode` makes of it."""
+    return lambda entry: chunk(encode(entry))
 
 
 def _members(entry: Entry) -> dict[str, object]:

@@ -12,6 +12,7 @@ from pushd.connections import Connections
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.peer import peer_name
+from pushd.writethrough import Write, writer
 
 __all__ = ["HTTP1"]
 
@@ -110,6 +111,10 @@ class HTTP1(HTTPChannel):
         """Override: no request came for too long, or the client does not take what was written."""
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
+
+    def body_writer(self) -> Write:
+        """Answer what takes the rest of a body, in chunks if it has them."""
+        return writer(self.transport)
 
     def end(self) -> None:
         """Close the connection once everything is written, or at last when the client does not take it."""

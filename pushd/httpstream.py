@@ -10,10 +10,13 @@ from twisted.python.failure import Failure
 
 from pushd.channels import Pattern
 from pushd.errors import Refused
+from pushd.event import Encoder
 from pushd.eventlog import Start
+from pushd.frames import chunk, chunked
 from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
+from pushd.writethrough import Write
 
 __all__ = ["ResponseStream", "StreamFormat"]
 
@@ -36,6 +39,7 @@ class StreamSession(Protocol):
     """What is known of a session: it is also the producer of the body."""
 
     is_quiet: bool
+    written_bytes: int
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`."""
@@ -48,9 +52,16 @@ class StreamSession(Protocol):
 
 
 class ResponseStream:
-    """The body of one answer, to which events are written: a `pushd.session.Connection`."""
+    """The body of one answer, to which events are written: a `pushd.session.Connection`.
 
-    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_request", "_wheel", "session")
+    `twisted.web` writes the head and the first of the body; what follows goes past it, in the frames that are the
+    same for everybody.
+    """
+
+    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_is_chunked", "_request", "_wheel", "session", "write")
+
+    write: Write
+    """Sends what is encoded for this body, once `begin` was called."""
 
     def __init__(
         self,
@@ -66,7 +77,12 @@ class ResponseStream:
         self._format = stream_format
         self._heartbeat_s = heartbeat_s
         self._heartbeat: Alarm | None = None
+        self._is_chunked = request.clientproto == b"HTTP/1.1"  # neither 1.0 nor 2 has chunks
         self.session = make_session(self)
+
+    def encoder(self, encode: Encoder) -> Encoder:
+        """Answer what makes of an entry what goes into this body, if `encode` makes its content."""
+        return chunked(encode) if self._is_chunked else encode
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe the session; end it and raise `Refused` if it may not."""
@@ -85,6 +101,7 @@ class ResponseStream:
         request.notifyFinish().addBoth(self._finished)
         request.registerProducer(self.session, True)
         request.write(first)
+        self.write = request.connection.body_writer()
         self._set_heartbeat()
 
     def _set_heartbeat(self) -> None:
@@ -92,7 +109,8 @@ class ResponseStream:
 
     def _beat(self) -> None:
         if self.session.is_quiet:
-            self.session.send(self._format.heartbeat)
+            heartbeat = self._format.heartbeat
+            self.session.send(chunk(heartbeat) if self._is_chunked else heartbeat)
         self.session.is_quiet = True
         self._set_heartbeat()
 
@@ -104,14 +122,11 @@ class ResponseStream:
 
     # Connection
 
-    def write(self, data: bytes) -> None:
-        """Send `data`."""
-        self._request.write(data)
-
     def close(self, reason: Reason) -> None:
         """Say why, end the response, and with it the connection."""
         request, connection = self._request, self._request.connection
         request.write(self._format.closing(reason))
+        request.sentLength += self.session.written_bytes
         request.unregisterProducer()
         request.finish()
         connection.end()

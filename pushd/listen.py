@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from pushd import tls
 from pushd.config.addresses import parse_endpoint
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
+from pushd.writethrough import TLSFactory
 
 __all__ = ["Port", "prepare"]
 
@@ -108,8 +108,7 @@ def prepare(
             credentials = tls.Credentials(_configured(listener) or self_signed)
         except StartFailed as error:
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
-        factory = TLSMemoryBIOFactory(credentials, False, factory)
-        factory.noisy = False
+        factory = TLSFactory(credentials, False, factory)
         return Port(listener, endpoint, factory, credentials)
     return Port(listener, endpoint, factory)
 

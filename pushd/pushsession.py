@@ -79,6 +79,7 @@ class PushSession:
         "is_closed",
         "is_quiet",
         "subscription",
+        "written_bytes",
     )
 
     def __init__(
@@ -113,6 +114,8 @@ class PushSession:
         """True once nothing more can be promised."""
         self.is_quiet = True
         """True if no event has come since somebody set it."""
+        self.written_bytes = 0
+        """How much was written to the body of the stream; what is pushed is not in it."""
         self.subscription = sessions.bus.subscribe(self, grants)
         sessions.add(self)
 
@@ -141,6 +144,7 @@ class PushSession:
     def send(self, line: bytes) -> None:
         """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""
         if not self.is_closed and not self._is_paused:
+            self.written_bytes += len(line)
             self._connection.write(line)
 
     # Promises

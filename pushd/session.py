@@ -134,6 +134,7 @@ class Session:
         "is_paused",
         "is_quiet",
         "subscription",
+        "written_bytes",
     )
 
     def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, grants: Grants) -> None:
@@ -151,6 +152,8 @@ class Session:
         self.connection = connection
         self.is_quiet = True
         """True if no event has come since somebody set it; an idle client is told that the connection lives."""
+        self.written_bytes = 0
+        """How much was given to the connection."""
         self.subscription = sessions.bus.subscribe(self, grants)
         sessions.add(self)
 
@@ -176,7 +179,7 @@ class Session:
         elif self.is_paused:
             self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
         else:  # much was published in this turn, but the connection takes it
-            self.connection.write(self._outbox.take())
+            self._write()
             self._outbox.put(frame)
 
     def _flush_later(self) -> None:
@@ -194,14 +197,18 @@ class Session:
             self._is_flushing = False
             if self.is_closed or not self._outbox.size:
                 break
-            self.connection.write(self._outbox.take())
+            self._write()
+
+    def _write(self) -> None:
+        self.written_bytes += self._outbox.size
+        self.connection.write(self._outbox.take())
 
     def close(self, reason: Reason) -> None:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
         if self.is_closed:
             return
         if reason.cause is not Cause.TOO_SLOW and self._outbox.size:
-            self.connection.write(self._outbox.take())
+            self._write()
         self.finish()
         self.connection.close(reason)
 

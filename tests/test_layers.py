@@ -42,7 +42,7 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
     ["pushd.connections", "pushd.peer"],
-    ["pushd.session"],
+    ["pushd.session", "pushd.writethrough"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.bus"],
     ["pushd.frames", "pushd.messages", "pushd.outbox", "pushd.wheel"],
@@ -56,7 +56,8 @@ LAYERS: list[list[str]] = [
 BELOW = "pushd.bus"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
-    "enum", "heapq", "ipaddress", "itertools", "json", "operator", "re", "struct", "sys", "textwrap", "typing",
+    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "re", "struct", "sys", "textwrap",
+    "typing",
 }  # fmt: skip
 
 RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

@@ -30,6 +30,7 @@ from pushd.http2.stream import Stream
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
 from pushd.wheel import Alarm, Wheel
+from pushd.writethrough import writer
 
 __all__ = ["HTTP2", "Shared"]
 
@@ -109,6 +110,7 @@ class HTTP2(Protocol):
     def connectionMade(self) -> None:
         """Override: the connection begins."""
         transport: Any = self.transport
+        self._write = writer(transport)
         self._shared.connections.add(self)
         self.peer, self.host = transport.getPeer(), transport.getHost()
         self.is_secure = ISSLTransport(transport, None) is not None
@@ -327,8 +329,7 @@ class HTTP2(Protocol):
             return
         data = self.codec.take()
         if data:
-            assert self.transport is not None
-            self.transport.write(data)
+            self._write(data)
         if self.scheduler.has_ready and self.blocked_since is None:
             self._flush_soon()
         if self.blocked_since is None:
@@ -380,7 +381,7 @@ class HTTP2(Protocol):
         self._is_ended = True
         transport: Any = self.transport
         self.codec.goaway(code, text)
-        transport.write(self.codec.take())
+        self._write(self.codec.take())
         self._lose_streams(Failure(ConnectionDone(f"the connection has ended: {code.name}")))
         self._watch.end()
         transport.unregisterProducer()  # or a TLS transport waits for it for ever

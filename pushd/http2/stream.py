@@ -17,6 +17,7 @@ from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
 from pushd.http2.promises import Answer, Promises, Told, promised
+from pushd.writethrough import Write
 
 __all__ = ["Stream"]
 
@@ -167,6 +168,10 @@ class Stream:
         if is_head or (self._head is not None and self._head.method == b"HEAD"):
             body = b""
         self.answer(b"%d" % refused.status, fields, body)
+
+    def body_writer(self) -> Write:
+        """Answer what takes the rest of a body."""
+        return self.write
 
     def end(self) -> None:
         """Close, once everything is written: the end of the response is the end of the stream."""

@@ -50,7 +50,7 @@ class ServerSentEvents(Endpoint):
             return b""
 
         def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, sse_event, request.grants)
+            return Session(self._sessions, body, body.encoder(sse_event), request.grants)
 
         stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)

@@ -46,7 +46,7 @@ class JsonStream(Endpoint):
             return b""
 
         def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, stream_line, request.grants)
+            return Session(self._sessions, body, body.encoder(stream_line), request.grants)
 
         stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)

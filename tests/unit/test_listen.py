@@ -14,7 +14,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -26,6 +25,7 @@ from pushd.errors import StartFailed
 from pushd.listen import Port, prepare
 from pushd.site import PushdSite
 from pushd.wheel import Wheel
+from pushd.writethrough import TLSFactory
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 
@@ -316,7 +316,7 @@ class TlsTests(ListenCase):
         self.assertEqual(self.negotiate([]), (b"", True))
 
     def test_the_factory_is_wrapped_only_if_the_listener_speaks_tls(self) -> None:
-        for speaks_tls, kind in ((False, PushdSite), (True, TLSMemoryBIOFactory)):
+        for speaks_tls, kind in ((False, PushdSite), (True, TLSFactory)):
             self.prepare("tcp:1", tls=speaks_tls).open()
             self.assertIs(type(self.reactor.tcpServers[-1][1]), kind)
 

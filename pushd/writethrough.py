@@ -1,0 +1,115 @@
+"""The write path: bytes to the socket at once, unless some wait before them.
+
+A transport's ``write`` puts the bytes aside, has the reactor watch the socket, and sends them when told that it
+can be written to: four times what the sending costs. Here the bytes are sent at once. What the kernel does not
+take is left to the transport, and so is everything that comes after it until it is gone.
+
+What holds, whatever else is written to the same transport:
+
+- The peer gets the same bytes in the same order as from ``transport.write``.
+- The transport pauses and resumes its producer as ever: it knows of everything that waits.
+- A fault of the socket is left for the transport to find, which ends the connection in a turn of its own. Nothing
+  is called back from within a write.
+
+This is the only module that relies on private names of Twisted's transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from OpenSSL.SSL import Error, WantReadError
+from twisted.internet.interfaces import ITransport
+from twisted.internet.tcp import Connection
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+__all__ = ["TLSFactory", "Write", "writer"]
+
+Write = Callable[[bytes], None]
+"""Takes the next bytes for a peer."""
+
+_RECORD_BYTES = 16 * 1024
+_RECORD_OVERHEAD_BYTES = 256
+"""How much longer a TLS record is than what is in it, at most (RFC 8446, section 5.2)."""
+
+
+def writer(transport: Any) -> Write:
+    """Answer what writes to `transport` in the cheapest way that there is."""
+    if isinstance(transport, Connection):
+        return partial(_to_socket, transport)
+    if isinstance(transport, _TLSTransport):
+        return transport.write_through
+    write: Write = transport.write
+    return write
+
+
+def _to_socket(transport: Any, data: bytes) -> None:
+    if (
+        transport.dataBuffer
+        or transport._tempDataLen
+        or not transport.connected
+        or transport.disconnecting
+        or transport._aborting
+    ):
+        transport.write(data)
+        return
+    try:
+        sent = transport.socket.send(data)
+    except OSError:
+        sent = 0  # it takes nothing now, or never again: the transport finds out
+    if sent < len(data):
+        transport.write(data[sent:])
+
+
+class _TLSTransport(BufferingTLSTransport):
+    """TLS whose records go to the socket at once.
+
+    What `write` takes is still joined until the next turn of the reactor, for it comes in small pieces.
+    """
+
+    _to_peer: Write
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Override: the connection begins."""
+        self._to_peer = writer(transport)
+        super().makeConnection(transport)
+
+    def write_through(self, data: bytes) -> None:
+        """Encrypt `data` and send it, after what `write` has taken."""
+        self._aggregator.flush()
+        TLSMemoryBIOProtocol.write(self, data)
+
+    def _write(self, bytes: bytes) -> None:
+        """Override: encrypt in as many records as it takes, and send them as one piece."""
+        if self._lostTLSConnection:
+            return
+        size, sent, view = len(bytes), 0, memoryview(bytes)
+        try:
+            while sent < size:
+                sent += self._tlsConnection.send(view[sent : sent + _RECORD_BYTES])
+        except WantReadError:
+            self._bufferedWrite(bytes[sent:])
+        except Error:
+            self._tlsShutdownFinished(Failure())
+        self._flushSendBIO(size + (size // _RECORD_BYTES + 1) * _RECORD_OVERHEAD_BYTES)
+
+    def _flushSendBIO(self, most: int = 32 * 1024) -> None:
+        """Override: send the records that are ready, of which there should be less than `most` bytes."""
+        size = most
+        while size == most:
+            try:
+                records = self._tlsConnection.bio_read(most)
+            except WantReadError:
+                return
+            self._to_peer(records)
+            size = len(records)
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Adds TLS to the connections of a server."""
+
+    noisy = False
+    protocol = _TLSTransport
