@@ -111,6 +111,8 @@ class Bus:
         """How many subscribers there are."""
         self.failures = 0
         """How many subscribers were dropped because they raised."""
+        self.missed = 0
+        """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
 
     def publish(self, draft: Draft, grants: Grants) -> Published:
         """Put an event into the log and hand it to every subscriber of its channels.
@@ -346,7 +348,8 @@ class Subscription:
         """Deliver the next event of the replay; False if there is none: then the subscriber is live.
 
         Who subscribes calls this as fast as it can take events. If the histories drop events before the
-        replay comes to them, or too much is published meanwhile, the subscription ends as too slow.
+        replay comes to them, or too much is published meanwhile, the subscription ends as too slow, unless they
+        may be missed.
         """
         replay = self._replay
         if replay is None:
@@ -372,7 +375,9 @@ class Subscription:
         names = entry.event.channels
         self._replay.hold(entry, tuple(filter(self._matches, names)) if len(names) > 1 else ())
         if self._replay.held_bytes > self._bus.max_held_bytes:
-            self._end_too_slow()
+            self._bus.missed += self._replay.miss_held()
+            if self._replay.held_bytes > self._bus.max_held_bytes:
+                self._end_too_slow()
 
     def _end_too_slow(self) -> None:
         self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))

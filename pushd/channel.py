@@ -23,6 +23,10 @@ class Settings(Protocol):
     def history_age_s(self) -> float:
         """How long it keeps an event, in seconds."""
 
+    @property
+    def on_overflow(self) -> str:
+        """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
+
 
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""
@@ -54,7 +58,9 @@ class Channel(Generic[S]):
     def add(self, event: Event, seconds: float) -> Entry:
         """Give `event` the next offset and append it to the history, which the log then trims."""
         self.offset += 1
-        entry = Entry(event, self.name, self.offset, seconds + self.settings.history_age_s)
+        settings = self.settings
+        expires_s, may_be_missed = seconds + settings.history_age_s, settings.on_overflow == "latest"
+        entry = Entry(event, self.name, self.offset, expires_s, may_be_missed)
         self.history.append(entry)
         return entry
 

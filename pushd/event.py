@@ -173,6 +173,9 @@ class Entry:
     expires_s: float
     """When the channel forgets it, in seconds of the bus's monotonic clock."""
 
+    may_be_missed: bool = False
+    """True if a subscriber that is too slow is to miss it rather than be closed."""
+
     frames: dict[Encoder, bytes] = field(default_factory=dict)
     """The entry in each wire format that somebody wanted so far, so that each is encoded once."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.channels import Pattern
@@ -13,12 +14,15 @@ from pushd.errors import Refused
 from pushd.event import Encoder
 from pushd.eventlog import Start
 from pushd.frames import chunk, chunked
-from pushd.reasons import Reason
+from pushd.peer import peer_name
+from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Write
 
 __all__ = ["ResponseStream", "StreamFormat"]
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,17 @@ class ResponseStream:
 
     # Connection
 
+    @property
+    def client_name(self) -> str:
+        """What the client is called in the log."""
+        return peer_name(self._request.getClientAddress())
+
     def close(self, reason: Reason) -> None:
         """Say why, end the response, and with it the connection."""
         request, connection = self._request, self._request.connection
+        if reason.cause is not Cause.STOPPING:
+            path = request.path.decode("ascii", "backslashreplace")
+            _log.info("closing {path} of {peer}: {reason}", path=path, peer=self.client_name, reason=reason.text)
         request.write(self._format.closing(reason))
         request.sentLength += self.session.written_bytes
         request.unregisterProducer()

@@ -8,23 +8,51 @@ __all__ = ["Outbox"]
 class Outbox:
     """Frames in the order in which they are to be written, bounded in bytes."""
 
-    __slots__ = ("_frames", "max_bytes", "size")
+    __slots__ = ("_frames", "_may_be_missed", "max_bytes", "size")
 
     def __init__(self, max_bytes: int) -> None:
         self._frames: list[bytes] = []
+        self._may_be_missed: list[int] | None = None  # places in _frames
         self.max_bytes = max_bytes
         """How much may wait."""
         self.size = 0
         """How much waits, in bytes."""
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether a frame of `size` bytes fits. An empty outbox takes one of any size."""
+        return self.size + size <= self.max_bytes or not self._frames
+
     def put(self, frame: bytes) -> bool:
-        """Add `frame`; False if it does not fit. An empty outbox takes a frame of any size."""
+        """Add `frame`; False if it does not fit."""
         size = self.size + len(frame)
         if size > self.max_bytes and self._frames:
             return False
         self._frames.append(frame)
         self.size = size
         return True
+
+    def mark(self) -> None:
+        """Mark the latest frame as one that `make_room` may throw away."""
+        if self._may_be_missed is None:
+            self._may_be_missed = []
+        self._may_be_missed.append(len(self._frames) - 1)
+
+    def make_room(self, size: int) -> int:
+        """Throw away the older half of the marked frames, and again, until `size` bytes more fit.
+
+        Answers how many frames that were. If they do not fit even without any of them, they are all gone.
+        """
+        dropped = 0
+        while self._may_be_missed and self.size + size > self.max_bytes:
+            places = self._may_be_missed
+            older = set(places[: (len(places) + 1) // 2])
+            kept = [place for place in range(len(self._frames)) if place not in older]
+            still = set(places) - older
+            self._may_be_missed = [new for new, place in enumerate(kept) if place in still]
+            self._frames = [self._frames[place] for place in kept]
+            self.size = sum(map(len, self._frames))
+            dropped += len(older)
+        return dropped
 
     def put_anyway(self, frame: bytes) -> None:
         """Add `frame`, which is going to be taken at once."""
@@ -41,4 +69,5 @@ class Outbox:
     def clear(self) -> None:
         """Throw everything away."""
         self._frames = []
+        self._may_be_missed = None
         self.size = 0

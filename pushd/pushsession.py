@@ -134,12 +134,22 @@ class PushSession:
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
             self.flush()  # if much was published in this turn, it may be that there is room
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
+            self._miss()
+        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
             self.close(_TOO_SLOW)
             return
         self._count += 1
         self._waiting.append(push)
         self._waiting_bytes += push.cost
         self._flush_later()
+
+    def _miss(self) -> None:
+        """Throw away the older half of what waits and may be missed."""
+        older = {push.number for push in self._waiting if push.entry.may_be_missed}
+        older = set(sorted(older)[: (len(older) + 1) // 2])
+        self._waiting = deque(push for push in self._waiting if push.number not in older)
+        self._waiting_bytes = sum(push.cost for push in self._waiting)
+        self._sessions.bus.missed += len(older)
 
     def send(self, line: bytes) -> None:
         """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""

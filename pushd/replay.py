@@ -17,7 +17,7 @@ ENTRY_BYTES = 256
 
 
 class Overtaken(PushdError):
-    """A history dropped entries before the replay came to them."""
+    """A history dropped entries that must not be missed before the replay came to them."""
 
 
 _Item = tuple[int, int, Entry, History | None, int]
@@ -66,6 +66,29 @@ class Replay:
         item = self._cursors[history] = (entry.event.sequence, next(self._count), entry, history, last_offset)
         heappush(self._heap, item)
 
+    def _read_on(self, entry: Entry, history: History, last_offset: int) -> None:
+        """Move the cursor of `history` on from `entry`; raise `Overtaken` if what follows must not be missed."""
+        following = history.at(entry.offset + 1)
+        if following is None:
+            if not entry.may_be_missed:
+                raise Overtaken
+            following = history.after(entry.event.sequence)
+        if following is not None and following.offset <= last_offset:
+            self._read(following, history, last_offset)
+        else:
+            del self._cursors[history]
+
+    def miss_held(self) -> int:
+        """Throw away the older half of the held entries that may be missed; answer how many those were."""
+        places = sorted(item[0] for item in self._heap if item[3] is None and item[2].may_be_missed)
+        older = set(places[: (len(places) + 1) // 2])
+        self._heap = [item for item in self._heap if item[3] is not None or item[0] not in older]
+        heapify(self._heap)
+        self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
+        for sequence in older:
+            self._held_for.pop(sequence, None)
+        return len(older)
+
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Leave out the channels whose names are not `wanted`."""
         self._heap = [item for item in self._heap if self._is_current(item) and self._is_wanted(item, wanted)]
@@ -96,10 +119,7 @@ class Replay:
             elif entry.offset == last_offset:
                 del self._cursors[history]
             else:
-                following = history.at(entry.offset + 1)
-                if following is None:
-                    raise Overtaken
-                self._read(following, history, last_offset)
+                self._read_on(entry, history, last_offset)
             if sequence != self._last:
                 self._last = sequence
                 return entry

@@ -39,6 +39,10 @@ _CLOSE_TIMEOUT_S = 10.0
 class Connection(Protocol):
     """What a session knows of its transport."""
 
+    @property
+    def client_name(self) -> str:
+        """What the client is called in the log."""
+
     def write(self, data: bytes) -> None:
         """Send `data`, or keep it until the network takes it."""
 
@@ -125,6 +129,7 @@ class Session:
     __slots__ = (
         "_abort_alarm",
         "_encode",
+        "_has_missed",
         "_is_flushing",
         "_is_unflushed",
         "_outbox",
@@ -144,6 +149,7 @@ class Session:
         self._outbox = Outbox(sessions.max_outbox_bytes)
         self.is_paused = False
         """True while the connection has enough to send."""
+        self._has_missed = False
         self._is_unflushed = False
         self._is_flushing = False
         self._abort_alarm: Alarm | None = None
@@ -166,7 +172,10 @@ class Session:
     def deliver(self, entry: Entry) -> None:
         """Take an event from the bus."""
         self.is_quiet = False
-        self.send(entry.frame(self._encode))
+        if entry.may_be_missed:
+            self._send_or_miss(entry.frame(self._encode))
+        else:
+            self.send(entry.frame(self._encode))
 
     def send(self, frame: bytes) -> None:
         """Write `frame`, after everything that came before it."""
@@ -176,11 +185,30 @@ class Session:
             self._outbox.put_anyway(frame)
         elif self._outbox.put(frame):
             self._flush_later()
-        elif self.is_paused:
-            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
-        else:  # much was published in this turn, but the connection takes it
+        elif not self.is_paused:  # much was published in this turn, but the connection takes it
             self._write()
             self._outbox.put(frame)
+        elif self._make_room(len(frame)):
+            self._outbox.put(frame)
+        else:
+            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+
+    def _send_or_miss(self, frame: bytes) -> None:
+        """Write `frame`, if the outbox of a slow client is not full of what must not be missed."""
+        if self.is_paused and not self._make_room(len(frame)):
+            self._sessions.bus.missed += 1
+        else:
+            self.send(frame)
+            self._outbox.mark()
+
+    def _make_room(self, size: int) -> bool:
+        """Throw away what may be missed, as far as it takes for `size` bytes more; False if that is not enough."""
+        missed = self._outbox.make_room(size)
+        if missed and not self._has_missed:
+            self._has_missed = True
+            _log.info("{peer} is slow and misses events: on_overflow is latest", peer=self.connection.client_name)
+        self._sessions.bus.missed += missed
+        return self._outbox.has_room(size)
 
     def _flush_later(self) -> None:
         if not self._is_unflushed and not self.is_paused:

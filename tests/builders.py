@@ -44,6 +44,9 @@ class Kept:
     history_age_s: float = 3600.0
     """For how long, in seconds."""
 
+    on_overflow: str = "close"
+    """What becomes of slow subscribers."""
+
 
 def patterns(*texts: str) -> list[Pattern]:
     """Parse several patterns."""

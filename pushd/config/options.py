@@ -155,10 +155,20 @@ _PUSH = Section(
 
 _CHANNELS = Section(
     "channels",
-    "What is kept of every channel, so that a client that comes back gets what it has missed.",
+    "What is kept of every channel, so that a client that comes back gets what it has missed, and what becomes of "
+    "one that is too slow.",
     (
         Option("history_size", count(), "100", "How many events are kept, the latest ones. 0: none."),
         Option("history_age", duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all."),
+        Option(
+            "on_overflow",
+            choice("close", "latest"),
+            "close",
+            "What becomes of a subscriber for whom more is waiting than [limits] outbox. close: its connection is "
+            "closed as too slow, and it may come back and go on from the last event that it got, so that it loses "
+            "nothing. latest: it stays connected, and the older half of what is waiting for it from such channels "
+            "is dropped; that is for channels on which only the latest counts.",
+        ),
     ),
 )
 
@@ -170,7 +180,10 @@ _CHANNELS_OF_PATTERN = Section(
     "without this section.",
     tuple(replace(option, default=None, doc=f"As in [channels]. {option.doc}") for option in _CHANNELS.options),
     "PATTERN",
-    {"logs/**": {"history_size": "1000", "history_age": "1d"}},
+    {
+        "logs/**": {"history_size": "1000", "history_age": "1d", "on_overflow": "close"},
+        "prices/*": {"history_size": "1", "history_age": "1h", "on_overflow": "latest"},
+    },
 )
 
 _LIMITS = Section(
@@ -188,8 +201,8 @@ _LIMITS = Section(
             "outbox",
             size(1024),
             "1MiB",
-            "How much may wait for one subscriber. One for whom more is waiting is closed as too slow; it "
-            "may come back and go on from the last event that it got.",
+            "How much may wait for one subscriber. What becomes of one for whom more is waiting is said by "
+            "on_overflow in [channels].",
         ),
         Option("channels", count(1), "100000", "How many channels the daemon keeps in memory."),
         Option("subscriptions", count(1), "100", "How many channels or patterns one connection may subscribe to."),

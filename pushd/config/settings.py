@@ -75,6 +75,9 @@ class ChannelSettings:
     history_age_s: float
     """How long an event is kept, in seconds."""
 
+    on_overflow: str
+    """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelOverride:
@@ -89,11 +92,15 @@ class ChannelOverride:
     history_age_s: float | None = None
     """How long an event is kept, in seconds."""
 
+    on_overflow: str | None = None
+    """What becomes of a subscriber that is too slow."""
+
     def apply(self, settings: ChannelSettings) -> ChannelSettings:
         """Answer what `settings` are with this override."""
         return ChannelSettings(
             settings.history_size if self.history_size is None else self.history_size,
             settings.history_age_s if self.history_age_s is None else self.history_age_s,
+            settings.on_overflow if self.on_overflow is None else self.on_overflow,
         )
 
 

@@ -918,6 +918,55 @@ class StreamingRules(_Base):
         again = self.subscribe("news", since=ids[len(got) - 1] if got else "earliest")
         self.assert_same(got + again.datas, datas)
 
+    def test_where_only_the_latest_counts_a_slow_reader_stays_and_misses_older_events(self) -> None:
+        self.rig = Rig("[limits]\noutbox = 1KiB\n[channels:prices]\non_overflow = latest")
+        slow, neighbour = self.subscribe("prices"), self.subscribe("prices")
+        slow.connection.stop_reading()
+        for number in range(1000):
+            self.rig.publish("prices", b"%d " % number + b"x" * 100)
+            self.rig.turn()
+        slow.connection.start_reading()
+        self.assertIsNone(slow.closed_reason)
+        self.assertTrue(slow.is_open)
+        numbers = [int(data.split()[0]) for data in slow.datas]
+        self.assertEqual(numbers, sorted(set(numbers)))
+        self.assertEqual(numbers[-1], 999)
+        self.assertLess(len(numbers), 1000)
+        self.assertEqual(self.rig.parts.bus.missed, 1000 - len(numbers))
+        self.assertEqual(len(neighbour.datas), 1000)
+        self.rig.publish("prices", b"1000")
+        self.rig.turn()
+        self.assertEqual(slow.datas[-1], b"1000")
+
+    def test_where_only_the_latest_counts_a_slow_replay_goes_on_with_what_there_is(self) -> None:
+        limits = "[limits]\noutbox = 10KiB\n[channels:prices]\non_overflow = latest\nhistory_size = 100"
+        self.rig = Rig(limits)
+        self.rig.publish_each("prices", *[b"%d " % number + b"x" * 10_000 for number in range(100)])
+        slow = self.subscribe("prices", since="earliest", reads=False)
+        for number in range(100, 300):
+            self.rig.publish("prices", b"%d " % number + b"x" * 1000)
+        slow.connection.start_reading()
+        self.assertIsNone(slow.closed_reason)
+        numbers = [int(data.split()[0]) for data in slow.datas]
+        self.assertEqual(numbers, sorted(set(numbers)))
+        self.assertEqual(numbers[-1], 299)
+        self.assertLess(len(numbers), 300)
+
+    def test_what_may_not_be_missed_closes_a_slow_reader_beside_what_may(self) -> None:
+        self.rig = Rig("[limits]\noutbox = 1KiB\n[channels:prices]\non_overflow = latest")
+        slow = self.subscribe("prices", "news")
+        slow.connection.stop_reading()
+        self.rig.publish_each("prices", *[b"x" * 100] * 1000)
+        self.rig.publish("news", b"must arrive")
+        self.rig.turn()
+        self.assertEqual(self.rig.traces.subscribers, 1)
+        for number in range(20):
+            self.rig.publish("news", b"%d " % number + b"x" * 100)
+            self.rig.turn()
+        self.assertEqual(self.rig.traces.subscribers, 0)
+        slow.connection.start_reading()
+        self.assertIn("too slow", slow.closed_reason or "")
+
     def test_a_reader_that_pauses_within_its_outbox_gets_everything(self) -> None:
         subscriber = self.subscribe("news")
         subscriber.connection.stop_reading()

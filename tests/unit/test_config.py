@@ -46,7 +46,7 @@ class DefaultTests(ConfigCase):
             listeners=(HTTP, HTTPS),
             site=Site(root=None, demo=True, early_hints=False),
             pushes=(),
-            channels=ChannelRules(ChannelSettings(100, 3600)),
+            channels=ChannelRules(ChannelSettings(100, 3600, "close")),
             limits=Limits(2**20, 2**24, 2**20, 100000, 100, 20, 20, 30, 2, 60),
             auth=Auth(frozenset({"publish", "subscribe"}), (), ()),
             log=Log("info", False),
@@ -268,20 +268,20 @@ history_size = 7
 """
 
     def test_a_channel_without_an_override_has_the_usual_settings(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("other"), ChannelSettings(100, 600))
+        self.assertEqual(parse(self.TEXT, "x").channels.settings("other"), ChannelSettings(100, 600, "close"))
 
     def test_an_override_leaves_alone_what_it_does_not_say(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/chess"), ChannelSettings(5, 600))
+        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/chess"), ChannelSettings(5, 600, "close"))
 
     def test_later_sections_win(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/sport"), ChannelSettings(7, 60))
+        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/sport"), ChannelSettings(7, 60, "close"))
 
     def test_0_is_a_value_too(self) -> None:
         rules = parse("[channels:a]\nhistory_size = 0\nhistory_age = 0", "x").channels
-        self.assertEqual(rules.settings("a"), ChannelSettings(0, 0))
+        self.assertEqual(rules.settings("a"), ChannelSettings(0, 0, "close"))
 
     def test_an_empty_override_changes_nothing(self) -> None:
-        self.assertEqual(parse("[channels:a]", "x").channels.settings("a"), ChannelSettings(100, 3600))
+        self.assertEqual(parse("[channels:a]", "x").channels.settings("a"), ChannelSettings(100, 3600, "close"))
 
     def test_a_pattern_that_is_none_is_refused(self) -> None:
         self.assert_refuses_with("[channels:]", "[channels:]: wanted a channel or a pattern: ")
@@ -341,7 +341,11 @@ FILES = st.text(PRINTING, min_size=1).map(str.strip).filter(bool)
 ENDPOINTS = st.sampled_from([*AnonymousTests.OPEN, *AnonymousTests.LOCAL])
 NAMES = st.from_regex(r"[a-z0-9_-]{1,32}", fullmatch=True)
 PATTERNS = st.text(min_size=1).filter(is_pattern).map(Pattern.parse)
-HISTORY = {"history_size": st.integers(0, 10**9), "history_age_s": durations(0, 36500 * 86_400_000)}
+HISTORY = {
+    "history_size": st.integers(0, 10**9),
+    "history_age_s": durations(0, 36500 * 86_400_000),
+    "on_overflow": st.sampled_from(["close", "latest"]),
+}
 HOSTS = st.lists(st.sampled_from(["a", "b:80", "[::1]", "[::1]:1", "c.example"]), unique=True).map(tuple)
 ORIGINS = st.lists(st.sampled_from(["*", "https://a", "http://b:8080", "app://x"]), unique=True).map(tuple)
 

@@ -26,6 +26,39 @@ class OutboxTests(SynchronousTestCase):
     def test_it_begins_empty(self) -> None:
         self.assertEqual((self.outbox.size, self.outbox.max_bytes, self.outbox.take()), (0, 10, b""))
 
+    def test_room_is_made_of_the_older_half_of_what_is_marked_and_the_order_stays(self) -> None:
+        for frame in (b"a1", b"B", b"a2", b"a3", b"a4"):
+            self.assertTaken(frame)
+            if frame != b"B":
+                self.outbox.mark()
+        self.assertEqual(self.outbox.make_room(2), 2)
+        self.assertEqual(self.outbox.size, 5)
+        self.assertTaken(b"C")
+        self.assertEqual(self.outbox.make_room(6), 1)
+        self.assertEqual(self.outbox.take(), b"Ba4C")
+
+    def test_nothing_is_thrown_away_if_there_is_room_or_nothing_is_marked(self) -> None:
+        self.assertTaken(b"12345")
+        self.assertEqual(self.outbox.make_room(6), 0)
+        self.outbox.mark()
+        self.assertEqual(self.outbox.make_room(5), 0)
+        self.assertEqual(self.outbox.take(), b"12345")
+
+    def test_a_mark_does_not_outlive_its_frame(self) -> None:
+        self.assertTaken(b"12345")
+        self.outbox.mark()
+        self.outbox.take()
+        self.assertTaken(b"67890")
+        self.assertEqual(self.outbox.make_room(6), 0)
+
+    def test_if_it_is_not_enough_all_that_is_marked_is_gone(self) -> None:
+        self.assertTaken(b"12345")
+        self.assertTaken(b"678")
+        self.outbox.mark()
+        self.assertEqual(self.outbox.make_room(6), 1)
+        self.assertIs(self.outbox.has_room(6), False)
+        self.assertIs(self.outbox.has_room(5), True)
+
     def test_frames_come_out_as_one_piece_in_their_order(self) -> None:
         for frame in (b"1", b"22", b"", b"333"):
             self.assertTaken(frame)

@@ -9,6 +9,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -48,6 +49,8 @@ class Connection:
     reasons: list[Reason] = field(default_factory=list)
     """Why it was closed, each time."""
 
+    client_name = "the client"
+
     said: list[str] = field(default_factory=list)
     """The names of all calls, in order."""
 
@@ -83,8 +86,15 @@ class Peer:
 class House:
     """A bus with sessions, whose time the test turns."""
 
-    def __init__(self, *, max_outbox_bytes: int = 1000, max_held_bytes: int = 1000, keeps: int = 1000) -> None:
-        self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes)
+    def __init__(
+        self,
+        *,
+        max_outbox_bytes: int = 1000,
+        max_held_bytes: int = 1000,
+        keeps: int = 1000,
+        **kept: Kept,
+    ) -> None:
+        self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
         self.clock = self.rig.clock
         self.wheel = Wheel(self.clock.seconds)
         self.sessions = Sessions(self.rig.bus, self.wheel, self.clock.callLater, max_outbox_bytes=max_outbox_bytes)
@@ -313,6 +323,31 @@ class SlowTests(SessionCase):
         self.assertClosed(peer, Cause.TOO_SLOW)
         self.house.turn()
         self.assertWrote(peer, b"<123><456>")
+
+    def test_on_a_channel_where_only_the_latest_counts_it_stays_and_that_is_said_once(self) -> None:
+        self.house = House(max_outbox_bytes=10, prices=Kept(on_overflow="latest"))
+        peer = self.house.subscribed("prices")
+        peer.session.pauseProducing()
+        with capturedLogs() as logs:
+            self.house.publish(*(b"%d" % number for number in range(9)), channel="prices")
+        self.assertEqual([log["peer"] for log in logs], ["the client"])
+        self.assertOpen(peer)
+        peer.session.resumeProducing()
+        self.assertWrote(peer, b"<6><7><8>")
+        self.assertEqual(self.house.rig.bus.missed, 6)
+
+    def test_what_may_be_missed_makes_room_for_what_may_not_and_never_the_other_way_round(self) -> None:
+        self.house = House(max_outbox_bytes=10, prices=Kept(on_overflow="latest"))
+        peer = self.house.subscribed("prices", "a")
+        peer.session.pauseProducing()
+        self.house.publish(b"1", b"2", channel="prices")
+        self.house.publish(b"123456")
+        self.house.publish(b"34", channel="prices")
+        self.assertOpen(peer)
+        self.house.publish(b"")
+        self.assertOpen(peer)
+        self.house.publish(b"5")
+        self.assertClosed(peer, Cause.TOO_SLOW)
 
     def test_neighbours_do_not_notice(self) -> None:
         before, slow, after = (self.house.subscribed() for _ in range(3))
