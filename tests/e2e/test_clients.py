@@ -326,8 +326,8 @@ class TestNode:
                 assert json.loads(client.line())["data"] == "0"
                 client.process.send_signal(SIGSTOP)  # the kernel takes some megabytes for it
                 for start in range(1, 1001, 200):
-                    numbers = range(start, start + 200)
-                    lines = [json.dumps({"channel": channel, "data": f"{n} {'x' * 10_000}"}) for n in numbers]
+                    batch = range(start, start + 200)
+                    lines = [json.dumps({"channel": channel, "data": f"{n} {'x' * 10_000}"}) for n in batch]
                     assert request(f"{daemon.http}/publish", "POST", "\n".join(lines).encode()).status == 200
                 client.process.send_signal(SIGCONT)
                 heard = [json.loads(client.line()) for _ in range(1003)]
