@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
@@ -23,6 +25,14 @@ _BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel has a limit of its own, somaxconn."""
 
 
+_UNSENT_BYTES = 128 * 1024
+"""How much of what was written for a connection may wait in the kernel without being on its way.
+
+The kernel would take megabytes for a client that does not read; no outbox bounds those, and nothing in them can
+be dropped.
+"""
+
+
 class Port:
     """A place to listen at, as configured: everything about it is checked but whether it is free."""
 
@@ -31,6 +41,7 @@ class Port:
         listener: Listener,
         endpoint: IStreamServerEndpoint,
         factory: IProtocolFactory,
+        silence_s: float,
         credentials: tls.Credentials | None = None,
     ) -> None:
         """See `prepare`."""
@@ -39,6 +50,7 @@ class Port:
         self._endpoint = endpoint
         self._factory = factory
         self._port: IListeningPort | None = None
+        self._silence_s = silence_s
 
     def open(self) -> None:
         """Begin to listen; raise `StartFailed` if that is not possible."""
@@ -53,6 +65,10 @@ class Port:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        if isinstance(port, tcp.Port) and port.addressFamily in (socket.AF_INET, socket.AF_INET6):
+            # Linux hands these on to every connection that is accepted (tcp(7))
+            port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._silence_s * 1000))
+            port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def reload(self) -> None:
         """Read the certificate again, if there is one; raise `StartFailed` if it is no good: the old one stays."""
@@ -93,10 +109,13 @@ def prepare(
     factory: IProtocolFactory,
     reactor: object,
     self_signed: Callable[[], tuple[str, str]],
+    *,
+    silence_s: float,
 ) -> Port:
     """Make the port of `listener`, which serves `factory`; raise `StartFailed` if it cannot be one.
 
-    `self_signed` answers the paths of the certificate and key that serve where none are configured.
+    `self_signed` answers the paths of the certificate and key that serve where none are configured. A client whose
+    machine takes nothing of what is sent to it for `silence_s` is gone, even if it never said so.
     """
     try:
         endpoint = serverFromString(reactor, _with_backlog(listener.endpoint))
@@ -109,8 +128,8 @@ def prepare(
         except StartFailed as error:
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
         factory = TLSFactory(credentials, False, factory)
-        return Port(listener, endpoint, factory, credentials)
-    return Port(listener, endpoint, factory)
+        return Port(listener, endpoint, factory, silence_s, credentials)
+    return Port(listener, endpoint, factory, silence_s)
 
 
 def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:

@@ -163,8 +163,9 @@ class Daemon(Service):
         self._parts = parts
         self._reactor = reactor
         self._fail = fail
+        silence_s = config.limits.heartbeat_s + config.limits.ping_timeout_s
         self._ports = [
-            prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory))
+            prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory), silence_s=silence_s)
             for listener in config.listeners
         ]
         self._loops = [self._loop(call) for call in parts.every_second]

@@ -218,7 +218,9 @@ _LIMITS = Section(
             "ping_timeout",
             duration(1),
             "20s",
-            "A WebSocket client that sends nothing for this long after a ping is dropped.",
+            "A WebSocket client that sends nothing for this long after a ping is dropped. A client of any kind "
+            "whose machine takes nothing of what is sent to it for heartbeat and this together is dropped without "
+            "a word.",
         ),
         Option("poll_timeout", duration(1), "30s", "How long a request to /poll waits for an event."),
         Option(

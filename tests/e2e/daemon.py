@@ -283,6 +283,23 @@ class Daemon:
         self._process.send_signal(SIGTERM)
         return self.wait()
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much memory it has."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         assert self._process is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from functools import partial
 from tempfile import TemporaryDirectory
 
 from OpenSSL import SSL
@@ -105,7 +106,8 @@ class ListenCase(SynchronousTestCase):
     def prepare(self, endpoint: str, *, tls: bool = False) -> Port:
         """Prepare a port for a factory in memory."""
         listener = Listener("main", endpoint, tls)
-        return prepare(listener, self.factory, self.reactor, self.self_signed if tls else no_certificate)
+        self_signed = self.self_signed if tls else no_certificate
+        return prepare(listener, self.factory, self.reactor, self_signed, silence_s=40)
 
     def self_signed(self) -> tuple[str, str]:
         """Make a certificate."""
@@ -323,11 +325,12 @@ class TlsTests(ListenCase):
     def test_a_configured_certificate_is_used_instead_of_the_self_signed_one(self) -> None:
         certificate, key = self.self_signed()
         listener = Listener("main", "tcp:8443", True, certificate, key)
-        prepare(listener, self.factory, self.reactor, no_certificate)
+        prepare(listener, self.factory, self.reactor, no_certificate, silence_s=40)
 
     def test_a_certificate_that_cannot_be_served_with_fails_the_start(self) -> None:
         certificate, _ = self.self_signed()
         for paths in (("/nosuch.crt", "/nosuch.key"), (certificate, certificate)):
             listener = Listener("main", "tcp:8443", True, *paths)
-            error = self.assertRaises(StartFailed, prepare, listener, self.factory, self.reactor, no_certificate)
+            begin = partial(prepare, listener, self.factory, self.reactor, no_certificate, silence_s=40)
+            error = self.assertRaises(StartFailed, begin)
             self.assertTrue(str(error).startswith(f"[listen:main] {paths[0]}"), error)

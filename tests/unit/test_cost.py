@@ -1,0 +1,108 @@
+"""What a delivery costs, in calls of functions: they can be counted exactly, on any machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.access import EVERYTHING
+from pushd.event import Encoder
+from pushd.frames import chunked, sse_event, stream_line, websocket_event
+from pushd.reasons import Reason
+from pushd.session import Session, Sessions
+from pushd.wheel import Wheel
+from pushd.writethrough import Write, writer
+from tests.builders import Kept, patterns
+from tests.builders import Rig as BusRig
+from tests.unit.test_writethrough import Rig as SocketRig
+
+
+def calls_of(action: Callable[[], object]) -> int:
+    """Count the calls of functions, Python's and C's, within `action`."""
+    count = 0
+
+    def note(frame: FrameType, what: str, argument: Any) -> None:
+        nonlocal count
+        count += what in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@dataclass
+class Connection:
+    """A connection over a socket in memory, which takes everything."""
+
+    write: Write
+    client_name: str = "somebody"
+
+    def close(self, reason: Reason) -> None:
+        """Fail: nobody is to be closed."""
+        raise AssertionError(reason)
+
+    def abort(self) -> None:
+        """Fail."""
+        raise AssertionError("aborted")
+
+
+def cost(encode: Encoder, subscribers: int, in_flight: int, *, on_overflow: str = "close") -> int:
+    """Answer how many calls it takes to publish events within one turn and bring them into all sockets."""
+    bus = BusRig(default=Kept(on_overflow=on_overflow))
+    sessions = Sessions(bus.bus, Wheel(bus.clock.seconds), bus.clock.callLater, max_outbox_bytes=1 << 20)
+    sockets = [SocketRig() for _ in range(subscribers)]
+    for socket in sockets:
+        session = Session(sessions, Connection(writer(socket.transport)), encode, EVERYTHING)
+        session.subscribe(patterns("news"), "latest")
+    bus.clock.advance(0)
+
+    def one_turn() -> None:
+        for _ in range(in_flight):
+            bus.publish("news", data=b"x" * 100)
+        bus.clock.advance(0)
+
+    one_turn()
+    calls = calls_of(one_turn)
+    assert all(socket.socket.sends == 2 for socket in sockets)
+    return calls
+
+
+def calls_per_delivery(encode: Encoder, in_flight: int, *, on_overflow: str = "close") -> float:
+    """Answer what each further subscriber costs for each event."""
+    more, fewer = (cost(encode, count, in_flight, on_overflow=on_overflow) for count in (150, 50))
+    return (more - fewer) / 100 / in_flight
+
+
+class CostTests(SynchronousTestCase):
+    """A bound that is reached may be lowered; one that is passed is a delivery that costs more than it did."""
+
+    def test_an_event_by_itself(self) -> None:
+        for encode in websocket_event, chunked(sse_event), chunked(stream_line):
+            self.assertLessEqual(calls_per_delivery(encode, 1), 23)
+
+    def test_events_that_come_together(self) -> None:
+        for encode in websocket_event, chunked(sse_event):
+            self.assertLessEqual(calls_per_delivery(encode, 16), 9)
+
+    def test_where_only_the_latest_counts(self) -> None:
+        self.assertLessEqual(calls_per_delivery(websocket_event, 1, on_overflow="latest"), 27)
+
+    def test_an_event_is_encoded_once_for_everybody(self) -> None:
+        encoded = []
+
+        def encode(entry: Any) -> bytes:
+            encoded.append(entry)
+            return b"frame"
+
+        cost(encode, 50, 3)
+        self.assertEqual(len(encoded), 6)
+        self.assertEqual(len(set(map(id, encoded))), 6)
