@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
-from pushd.writethrough import Write, writer
+from pushd.writethrough import Writer, writer
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
 
@@ -50,6 +50,9 @@ class WebSocketListener(Protocol):
     def takes_more(self) -> bool:
         """Whether the client takes what is sent."""
 
+    def send(self, frame: bytes) -> None:
+        """Send a frame, after what is being sent."""
+
     def closing(self) -> None:
         """No frame may be sent any more: a close frame was."""
 
@@ -72,13 +75,14 @@ class WebSocketConnection(WebSocketServerProtocol):
     """What the client is called in the log."""
 
     _frames = 0
+    _is_closing = False
 
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
 
     # pushd.session.Connection
 
-    write: Write
+    writer: Writer
     """Sends whole frames."""
 
     def close(self, reason: Reason) -> None:
@@ -139,6 +143,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     ) -> None:
         """Override: either side closes, or Autobahn does because the client broke the protocol."""
         if self.state == self.STATE_OPEN:
+            self._is_closing = True
             self.listener.closing()
             if not isReply and code != _CLOSE_CODES[Cause.STOPPING]:
                 self.pushd_log.info(
@@ -148,6 +153,13 @@ class WebSocketConnection(WebSocketServerProtocol):
                     reason=(reasonUtf8 or b"").decode(errors="replace"),
                 )
         super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Override: pings and pongs take the way of all frames; what belongs to a handshake goes at once."""
+        if self.state == self.STATE_OPEN and not self._is_closing:
+            self.listener.send(data)
+        else:
+            super().sendData(data, sync, chopsize)
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Override: the handshake was wrong."""
@@ -168,7 +180,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
-        self.write = writer(self.transport)
+        self.writer = writer(self.transport)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -6,7 +6,7 @@ has it can still tell about: each channel remembers the sequence of the latest e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count, islice, takewhile
@@ -158,6 +158,11 @@ class EventLog(Generic[S]):
             raise NotFound(f"there is no channel {name!r}", "channel")
         self.trim(channel)
         return channel
+
+    def subscribed(self, name: str) -> Iterable[S] | None:
+        """Answer who subscribed to a channel by its name, None if there is no such channel."""
+        channel = self._channels.get(name)
+        return None if channel is None else channel.subscribed
 
     def names(self) -> Iterator[str]:
         """Answer the names of all channels, in no order."""

@@ -12,7 +12,7 @@ from pushd.connections import Connections
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.peer import peer_name
-from pushd.writethrough import Write, writer
+from pushd.writethrough import Writer, writer
 
 __all__ = ["HTTP1"]
 
@@ -112,7 +112,7 @@ class HTTP1(HTTPChannel):
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
 
-    def body_writer(self) -> Write:
+    def body_writer(self) -> Writer:
         """Answer what takes the rest of a body, in chunks if it has them."""
         return writer(self.transport)
 

@@ -18,7 +18,7 @@ from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
-from pushd.writethrough import Write
+from pushd.writethrough import Writer
 
 __all__ = ["ResponseStream", "StreamFormat"]
 
@@ -42,8 +42,8 @@ class StreamFormat:
 class StreamSession(Protocol):
     """What is known of a session: it is also the producer of the body."""
 
-    is_quiet: bool
-    written_bytes: int
+    def was_quiet(self) -> bool:
+        """Tell whether no event has come since this was asked before."""
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`."""
@@ -62,9 +62,9 @@ class ResponseStream:
     same for everybody.
     """
 
-    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_is_chunked", "_request", "_wheel", "session", "write")
+    __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_is_chunked", "_request", "_wheel", "session", "writer")
 
-    write: Write
+    writer: Writer
     """Sends what is encoded for this body, once `begin` was called."""
 
     def __init__(
@@ -105,17 +105,16 @@ class ResponseStream:
         request.notifyFinish().addBoth(self._finished)
         request.registerProducer(self.session, True)
         request.write(first)
-        self.write = request.connection.body_writer()
+        self.writer = request.connection.body_writer()
         self._set_heartbeat()
 
     def _set_heartbeat(self) -> None:
         self._heartbeat = self._wheel.call_in(self._heartbeat_s, self._beat)
 
     def _beat(self) -> None:
-        if self.session.is_quiet:
+        if self.session.was_quiet():
             heartbeat = self._format.heartbeat
             self.session.send(chunk(heartbeat) if self._is_chunked else heartbeat)
-        self.session.is_quiet = True
         self._set_heartbeat()
 
     def _finished(self, result: Failure | None) -> None:
@@ -138,7 +137,6 @@ class ResponseStream:
             path = request.path.decode("ascii", "backslashreplace")
             _log.info("closing {path} of {peer}: {reason}", path=path, peer=self.client_name, reason=reason.text)
         request.write(self._format.closing(reason))
-        request.sentLength += self.session.written_bytes
         request.unregisterProducer()
         request.finish()
         connection.end()

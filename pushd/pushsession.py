@@ -60,6 +60,7 @@ class PushSession:
         "_call_later",
         "_connection",
         "_count",
+        "_count_before",
         "_end_reason",
         "_in_flight",
         "_in_flight_bytes",
@@ -77,9 +78,7 @@ class PushSession:
         "_waiting",
         "_waiting_bytes",
         "is_closed",
-        "is_quiet",
         "subscription",
-        "written_bytes",
     )
 
     def __init__(
@@ -112,10 +111,7 @@ class PushSession:
         self._is_unflushed = False
         self.is_closed = False
         """True once nothing more can be promised."""
-        self.is_quiet = True
-        """True if no event has come since somebody set it."""
-        self.written_bytes = 0
-        """How much was written to the body of the stream; what is pushed is not in it."""
+        self._count_before = 0
         self.subscription = sessions.bus.subscribe(self, grants)
         sessions.add(self)
 
@@ -129,7 +125,6 @@ class PushSession:
         """Take an event from the bus."""
         if self.is_closed:
             return
-        self.is_quiet = False
         push = _Push(self._count, entry)
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
             self.flush()  # if much was published in this turn, it may be that there is room
@@ -143,6 +138,11 @@ class PushSession:
         self._waiting_bytes += push.cost
         self._flush_later()
 
+    def was_quiet(self) -> bool:
+        """Tell whether no event has come since this was asked before."""
+        before, self._count_before = self._count_before, self._count
+        return before == self._count
+
     def _miss(self) -> None:
         """Throw away the older half of what waits and may be missed."""
         older = {push.number for push in self._waiting if push.entry.may_be_missed}
@@ -154,8 +154,7 @@ class PushSession:
     def send(self, line: bytes) -> None:
         """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""
         if not self.is_closed and not self._is_paused:
-            self.written_bytes += len(line)
-            self._connection.write(line)
+            self._connection.writer.write(line)
 
     # Promises
 

@@ -10,7 +10,7 @@ from twisted.web import server
 
 from pushd.access import Grants
 from pushd.frames import json_line
-from pushd.writethrough import Write
+from pushd.writethrough import Writer
 
 __all__ = ["Connection", "Request"]
 
@@ -21,7 +21,7 @@ class Connection(Protocol):
     def check_body(self, size: int) -> bool:
         """Tell whether a body may have `size` bytes so far; refuse its request if not."""
 
-    def body_writer(self) -> Write:
+    def body_writer(self) -> Writer:
         """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
 
     def end(self) -> None:

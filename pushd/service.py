@@ -23,7 +23,7 @@ from pushd.api.channels import ChannelList
 from pushd.api.health import Health
 from pushd.api.publish import PublishMany
 from pushd.assets import Assets, link_to
-from pushd.bus import Bus, Subscriber, Subscription
+from pushd.bus import Bus
 from pushd.config.settings import Config
 from pushd.errors import StartFailed
 from pushd.eventlog import EventLog
@@ -32,6 +32,7 @@ from pushd.listen import prepare
 from pushd.reasons import Cause, Reason
 from pushd.session import Sessions
 from pushd.site import PushdSite, tree
+from pushd.subscription import Subscriber, Subscription
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents

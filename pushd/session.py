@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
@@ -19,11 +20,13 @@ from zope.interface import implementer
 from pushd.access import Grants
 from pushd.bus import Bus
 from pushd.channels import Pattern
+from pushd.crowd import Crowd
 from pushd.event import Encoder, Entry
 from pushd.eventlog import Start
 from pushd.outbox import Outbox
 from pushd.reasons import Cause, Reason
 from pushd.wheel import Alarm, Wheel
+from pushd.writethrough import Writer
 
 __all__ = ["Client", "Connection", "Session", "Sessions"]
 
@@ -43,8 +46,9 @@ class Connection(Protocol):
     def client_name(self) -> str:
         """What the client is called in the log."""
 
-    def write(self, data: bytes) -> None:
-        """Send `data`, or keep it until the network takes it."""
+    @property
+    def writer(self) -> Writer:
+        """What sends to the client."""
 
     def close(self, reason: Reason) -> None:
         """Tell the client why, after all that was written, and end the connection."""
@@ -84,6 +88,7 @@ class Sessions:
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
         self._open: set[Client] = set()
+        self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._unflushed: deque[Flushed] = deque()
 
     def __len__(self) -> int:
@@ -97,6 +102,15 @@ class Sessions:
     def remove(self, client: Client) -> None:
         """Take out a client whose connection has ended."""
         self._open.discard(client)
+
+    def crowd(self, channel: str, encode: Encoder) -> Crowd:
+        """Answer those who keep up with `channel` and get what `encode` makes."""
+        crowd = self._crowds.get((channel, encode))
+        if crowd is None:
+            crowd = self._crowds[channel, encode] = Crowd(
+                encode, self.flush_later, min(_CHUNK_BYTES, self.max_outbox_bytes)
+            )
+        return crowd
 
     def flush_later(self, session: Flushed) -> None:
         """Have `session` write what it has at the end of this turn of the reactor."""
@@ -128,8 +142,11 @@ class Session:
 
     __slots__ = (
         "_abort_alarm",
+        "_crowd",
         "_encode",
         "_has_missed",
+        "_heard",
+        "_heard_before",
         "_is_flushing",
         "_is_unflushed",
         "_outbox",
@@ -137,9 +154,7 @@ class Session:
         "connection",
         "is_closed",
         "is_paused",
-        "is_quiet",
         "subscription",
-        "written_bytes",
     )
 
     def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, grants: Grants) -> None:
@@ -156,22 +171,34 @@ class Session:
         self.is_closed = False
         """True once nothing more can be sent."""
         self.connection = connection
-        self.is_quiet = True
-        """True if no event has come since somebody set it; an idle client is told that the connection lives."""
-        self.written_bytes = 0
-        """How much was given to the connection."""
+        self._crowd: Crowd | None = None
+        self._heard = 0
+        self._heard_before = 0
         self.subscription = sessions.bus.subscribe(self, grants)
         sessions.add(self)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
+        self._leave_crowd()
         start = self.subscription.add(patterns, since)
         self._flush_later()
         return start
 
+    def unsubscribe(self, text: str) -> bool:
+        """Unsubscribe from a channel or pattern; False if it was not subscribed to."""
+        self._leave_crowd()
+        self._flush_later()
+        return self.subscription.remove(text)
+
+    def was_quiet(self) -> bool:
+        """Tell whether no event has come since this was asked before."""
+        heard = self._heard + (0 if self._crowd is None else self._crowd.heard)
+        before, self._heard_before = self._heard_before, heard
+        return heard == before
+
     def deliver(self, entry: Entry) -> None:
         """Take an event from the bus."""
-        self.is_quiet = False
+        self._heard += 1
         if entry.may_be_missed:
             self._send_or_miss(entry.frame(self._encode))
         else:
@@ -181,6 +208,8 @@ class Session:
         """Write `frame`, after everything that came before it."""
         if self.is_closed:
             return
+        if self._crowd is not None:
+            self._put_anyway(self._crowd.catch_up(self))
         if self._is_flushing:
             self._outbox.put_anyway(frame)
         elif self._outbox.put(frame):
@@ -226,15 +255,57 @@ class Session:
             if self.is_closed or not self._outbox.size:
                 break
             self._write()
+        self._settle()
 
     def _write(self) -> None:
-        self.written_bytes += self._outbox.size
-        self.connection.write(self._outbox.take())
+        self.connection.writer.write(self._outbox.take())
+
+    def _put_anyway(self, data: bytes) -> None:
+        if data:
+            self._outbox.put_anyway(data)
+
+    # The crowd: see `pushd.crowd`
+
+    def _settle(self) -> None:
+        """Be one of the crowd while nothing waits to be sent, and only then."""
+        if self.is_paused or self.is_closed or not self.connection.writer.is_idle:
+            self._leave_crowd()
+        elif self._crowd is None and (channel := self.subscription.only_channel) is not None:
+            crowd = self._crowd = self._sessions.crowd(channel, self._encode)
+            crowd.add(self, self.connection.writer.send)
+            self.subscription.join(crowd)
+            self._heard -= crowd.heard
+
+    def _leave_crowd(self) -> None:
+        """Go its own way."""
+        crowd, self._crowd = self._crowd, None
+        if crowd is None:
+            return
+        self._heard += crowd.heard
+        self._put_anyway(crowd.remove(self))
+        self.subscription.part()
+
+    def take(self, data: bytes) -> None:
+        """Send what came to the crowd, after what this session has of its own in this turn."""
+        self._outbox.put_anyway(data)
+        self.flush()
+
+    def fall_behind(self, rest: bytes) -> None:
+        """Leave the crowd, with `rest` still to be sent."""
+        if not self.is_closed:
+            self._leave_crowd()
+            self.connection.writer.write(rest)
+
+    def fail(self) -> None:
+        """End: what sends to the client has raised an exception."""
+        _log.failure("a fault in pushd while it wrote to {peer}", peer=self.connection.client_name)
+        self.close(Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
 
     def close(self, reason: Reason) -> None:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
         if self.is_closed:
             return
+        self._leave_crowd()
         if reason.cause is not Cause.TOO_SLOW and self._outbox.size:
             self._write()
         self.finish()
@@ -244,6 +315,7 @@ class Session:
         """Send nothing more. The connection is closing, and is aborted if that takes too long."""
         if self.is_closed:
             return
+        self._leave_crowd()
         self.is_closed = True
         self.subscription.close()
         self._outbox.clear()
@@ -251,6 +323,7 @@ class Session:
 
     def ended(self) -> None:
         """Learn that the connection has ended, for whatever reason."""
+        self._leave_crowd()
         self.is_closed = True
         self._sessions.remove(self)
         self.subscription.close()
@@ -263,6 +336,7 @@ class Session:
     def pauseProducing(self) -> None:
         """Wait: the connection has enough to send."""
         self.is_paused = True
+        self._leave_crowd()
 
     def resumeProducing(self) -> None:
         """Go on: the connection has sent what it had."""
@@ -273,3 +347,4 @@ class Session:
     def stopProducing(self) -> None:
         """Learn from the transport that it is gone; `ended` follows."""
         self.is_paused = True
+        self._leave_crowd()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.interfaces import ITransport
@@ -26,42 +26,85 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-__all__ = ["TLSFactory", "Write", "writer"]
+__all__ = ["Send", "TLSFactory", "Writer", "writer"]
 
-Write = Callable[[bytes], None]
-"""Takes the next bytes for a peer."""
+Send = Callable[[bytes], int]
+"""Takes bytes for a peer, and answers how many of them it took."""
 
 _RECORD_BYTES = 16 * 1024
 _RECORD_OVERHEAD_BYTES = 256
 """How much longer a TLS record is than what is in it, at most (RFC 8446, section 5.2)."""
 
 
-def writer(transport: Any) -> Write:
+class Writer(Protocol):
+    """The way to one peer."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing waits before what comes next, or `send` sees to it."""
+
+    def write(self, data: bytes) -> None:
+        """Send the next bytes, as soon as they can be."""
+
+    @property
+    def send(self) -> Send:
+        """The shortest way, for who knows that nothing waits; what it does not take is to be given to `write`."""
+
+
+def writer(transport: Any) -> Writer:
     """Answer what writes to `transport` in the cheapest way that there is."""
     if isinstance(transport, Connection):
-        return partial(_to_socket, transport)
-    if isinstance(transport, _TLSTransport):
-        return transport.write_through
-    write: Write = transport.write
-    return write
+        return _SocketWriter(transport)
+    return _TransportWriter(transport.write_through if isinstance(transport, _TLSTransport) else transport.write)
 
 
-def _to_socket(transport: Any, data: bytes) -> None:
-    if (
-        transport.dataBuffer
-        or transport._tempDataLen
-        or not transport.connected
-        or transport.disconnecting
-        or transport._aborting
-    ):
-        transport.write(data)
-        return
-    try:
-        sent = transport.socket.send(data)
-    except OSError:
-        sent = 0  # it takes nothing now, or never again: the transport finds out
-    if sent < len(data):
-        transport.write(data[sent:])
+class _SocketWriter:
+    """Writes to a socket that is not encrypted."""
+
+    __slots__ = ("_transport", "send")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.send: Send = transport.socket.send
+
+    @property
+    def is_idle(self) -> bool:
+        transport = self._transport
+        return not (
+            transport.dataBuffer
+            or transport._tempDataLen
+            or not transport.connected
+            or transport.disconnecting
+            or transport._aborting
+        )
+
+    def write(self, data: bytes) -> None:
+        if not self.is_idle:
+            self._transport.write(data)
+            return
+        try:
+            sent = self.send(data)
+        except OSError:
+            sent = 0  # it takes nothing now, or never again: the transport finds out
+        if sent < len(data):
+            self._transport.write(data[sent:])
+
+
+class _TransportWriter:
+    """Leaves it to `write` what goes first; it takes everything."""
+
+    __slots__ = ("send", "write")
+
+    is_idle = True
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+        self.send: Send = partial(_whole, write)
+
+
+def _whole(write: Callable[[bytes], None], data: bytes) -> int:
+    write(data)
+    return len(data)
 
 
 class _TLSTransport(BufferingTLSTransport):
@@ -70,11 +113,11 @@ class _TLSTransport(BufferingTLSTransport):
     What `write` takes is still joined until the next turn of the reactor, for it comes in small pieces.
     """
 
-    _to_peer: Write
+    _writer: Writer
 
     def makeConnection(self, transport: ITransport) -> None:
         """Override: the connection begins."""
-        self._to_peer = writer(transport)
+        self._writer = writer(transport)
         super().makeConnection(transport)
 
     def write_through(self, data: bytes) -> None:
@@ -104,7 +147,7 @@ class _TLSTransport(BufferingTLSTransport):
                 records = self._tlsConnection.bio_read(most)
             except WantReadError:
                 return
-            self._to_peer(records)
+            self._writer.write(records)
             size = len(records)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from twisted.internet.task import Clock
 
 from pushd.access import EVERYTHING, Grants
-from pushd.bus import Bus, Published, Subscriber, Subscription
+from pushd.bus import Bus, Published
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
 from pushd.eventlog import EventLog, Page, Start
 from pushd.reasons import Cause, Reason
+from pushd.subscription import Subscriber, Subscription
 
 __all__ = [
     "EPOCH",

@@ -42,9 +42,12 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
     ["pushd.connections", "pushd.peer"],
-    ["pushd.session", "pushd.writethrough"],
+    ["pushd.session"],
+    ["pushd.crowd"],
+    ["pushd.writethrough"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.bus"],
+    ["pushd.subscription", "pushd.audience"],
     ["pushd.frames", "pushd.messages", "pushd.outbox", "pushd.wheel"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.channel", "pushd.config.ini", "pushd.config.options"],

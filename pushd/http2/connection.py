@@ -110,7 +110,7 @@ class HTTP2(Protocol):
     def connectionMade(self) -> None:
         """Override: the connection begins."""
         transport: Any = self.transport
-        self._write = writer(transport)
+        self._write = writer(transport).write
         self._shared.connections.add(self)
         self.peer, self.host = transport.getPeer(), transport.getHost()
         self.is_secure = ISSLTransport(transport, None) is not None

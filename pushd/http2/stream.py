@@ -17,7 +17,7 @@ from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
 from pushd.http2.promises import Answer, Promises, Told, promised
-from pushd.writethrough import Write
+from pushd.writethrough import Writer, writer
 
 __all__ = ["Stream"]
 
@@ -169,9 +169,9 @@ class Stream:
             body = b""
         self.answer(b"%d" % refused.status, fields, body)
 
-    def body_writer(self) -> Write:
+    def body_writer(self) -> Writer:
         """Answer what takes the rest of a body."""
-        return self.write
+        return writer(self)
 
     def end(self) -> None:
         """Close, once everything is written: the end of the response is the end of the stream."""

@@ -7,7 +7,6 @@ from typing import ClassVar
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import Subscription
 from pushd.channels import Pattern
 from pushd.errors import NotFound, Refused, Unavailable
 from pushd.event import Entry
@@ -27,6 +26,7 @@ from pushd.resource import (
     whole_number,
 )
 from pushd.session import Sessions
+from pushd.subscription import Subscription
 
 __all__ = ["LongPoll"]
 

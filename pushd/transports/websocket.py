@@ -154,6 +154,10 @@ class _Dialogue:
         """Whether the client takes what is sent."""
         return not self.session.is_paused
 
+    def send(self, frame: bytes) -> None:
+        """Send a frame that is not an event."""
+        self.session.send(frame)
+
     def closing(self) -> None:
         """Send nothing more."""
         self.session.finish()
@@ -234,7 +238,7 @@ class _JsonDialogue(_Dialogue):
         elif isinstance(command, Subscribe):
             self._subscribe(command.pattern, command.since, ref)
         else:
-            if not self.session.subscription.remove(command.channel):
+            if not self.session.unsubscribe(command.channel):
                 raise NotFound(f"not subscribed to {command.channel!r}", "channel")
             self._answer({"type": "unsubscribed", "channel": command.channel}, ref)
 

@@ -8,11 +8,12 @@ import weakref
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING, Grants
-from pushd.bus import Published, Subscription
+from pushd.bus import Published
 from pushd.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from pushd.event import Entry
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
+from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"
@@ -53,7 +54,10 @@ class BusCase(SynchronousTestCase):
 
     def assertNoSubscriptionLeft(self) -> None:
         bus, log = self.rig.bus, self.rig.log
-        self.assertEqual((bus.subscribers, len(bus._patterns), bus._patterns._root.children), (0, 0, {}))
+        self.assertEqual(
+            (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._root.children),
+            (0, 0, {}),
+        )
         self.assertEqual([name for name in log._channels if log._channels[name].subscribed], [])
 
 
@@ -835,7 +839,7 @@ class BoundTests(BusCase):
         self.rig = Rig(max_channels=10, default=Kept(0))
         for number in range(1000):
             self.rig.publish(f"c{number}")
-        self.assertLessEqual(len(self.rig.bus._audiences), 3 * 10)
+        self.assertLessEqual(len(self.rig.bus._audiences._kept), 3 * 10)
 
     def test_expiries_of_channels_that_were_given_up_are_forgotten(self) -> None:
         self.rig = Rig(max_channels=10)

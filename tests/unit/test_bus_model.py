@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pushd.access import EVERYTHING
-from pushd.bus import Subscription
 from pushd.errors import Conflict, NotFound, Unavailable
 from pushd.eventlog import Start
 from pushd.reasons import Cause
 from pushd.replay import ENTRY_BYTES
+from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, datas, patterns
 
 CHANNELS = {
@@ -438,7 +438,11 @@ class BusMachine(RuleBasedStateMachine):
             reader.subscription.close()
         self.rig.clock.advance(1000)
         log.expire()
-        assert (bus.subscribers, len(bus._patterns), bus._patterns._root.children) == (0, 0, {})
+        assert (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._root.children) == (
+            0,
+            0,
+            {},
+        )
         assert not any(channel.subscribed or channel.history for channel in log._channels.values())
         assert set(log._idle) == set(log._channels.values()) == set(log._by_sequence)
         assert (log._given_ids, log._expiries) == ({}, [])

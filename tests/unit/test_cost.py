@@ -16,7 +16,7 @@ from pushd.frames import chunked, sse_event, stream_line, websocket_event
 from pushd.reasons import Reason
 from pushd.session import Session, Sessions
 from pushd.wheel import Wheel
-from pushd.writethrough import Write, writer
+from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns
 from tests.builders import Rig as BusRig
 from tests.unit.test_writethrough import Rig as SocketRig
@@ -43,7 +43,7 @@ def calls_of(action: Callable[[], object]) -> int:
 class Connection:
     """A connection over a socket in memory, which takes everything."""
 
-    write: Write
+    writer: Writer
     client_name: str = "somebody"
 
     def close(self, reason: Reason) -> None:

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus import Subscription
 from pushd.demo import CLOCK, PAGES, Clock
+from pushd.subscription import Subscription
 from tests.builders import EPOCH, STARTED, Client, Kept, Rig
 
 

@@ -57,6 +57,27 @@ class Connection:
     acts: Callable[[bytes], None] = lambda data: None
     """What happens within `write`."""
 
+    is_idle = True
+
+    @property
+    def writer(self) -> Connection:
+        """What writes to it."""
+        return self
+
+    takes: int = 1 << 30
+    """How much its kernel takes of what it is sent as one of many."""
+
+    error: Exception | None = None
+    """What is raised then."""
+
+    def send(self, data: bytes) -> int:
+        """Write as one of many."""
+        if self.error is not None:
+            raise self.error
+        taken = data[: self.takes]
+        self.write(taken)
+        return len(taken)
+
     def write(self, data: bytes) -> None:
         self.said.append("write")
         self.written.append(data)
@@ -144,7 +165,7 @@ class SessionCase(SynchronousTestCase):
     def assertNothingLeft(self) -> None:
         bus = self.house.rig.bus
         self.assertEqual((len(self.house.sessions), bus.subscribers, len(self.house.wheel)), (0, 0, 0))
-        self.assertEqual((bus.has_audience("a"), len(bus._patterns)), (False, 0))
+        self.assertEqual((bus.has_audience("a"), len(bus._audiences._by_pattern)), (False, 0))
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
 
@@ -212,9 +233,17 @@ class WriteTests(SessionCase):
         peer = self.house.subscribed()
         peer.session.send(b"[heartbeat]")
         self.house.turn()
-        self.assertTrue(peer.session.is_quiet)
+        self.assertTrue(peer.session.was_quiet())
         self.house.publish(b"1")
-        self.assertFalse(peer.session.is_quiet)
+        self.assertFalse(peer.session.was_quiet())
+        self.assertTrue(peer.session.was_quiet())
+        self.house.turn()
+        peer.session.pauseProducing()
+        self.assertTrue(peer.session.was_quiet())
+        self.house.publish(b"2")
+        self.assertFalse(peer.session.was_quiet())
+        peer.session.resumeProducing()
+        self.assertTrue(peer.session.was_quiet())
 
     def test_an_event_published_within_a_write_comes_after_it(self) -> None:
         peer = self.house.subscribed()
@@ -314,15 +343,24 @@ class SlowTests(SessionCase):
         self.house.publish(b"123", b"456", b"7")
         self.house.turn()
         self.assertOpen(peer)
-        self.assertWrote(peer, b"<123><456>", b"<7>")
+        self.assertWrote(peer, b"<123><456><7>")
 
     def test_a_turn_may_not_bring_more_than_fits_if_the_connection_does_not_take_it(self) -> None:
         peer = self.house.subscribed()
         peer.connection.acts = lambda data: peer.session.pauseProducing()
         self.house.publish(b"123", b"456", b"7", b"123456")
+        self.assertOpen(peer)
+        self.house.publish(b"1")
         self.assertClosed(peer, Cause.TOO_SLOW)
         self.house.turn()
-        self.assertWrote(peer, b"<123><456>")
+        self.assertWrote(peer, b"<123><456><7>")
+
+    def test_with_several_channels_a_turn_may_bring_more_than_fits_as_well(self) -> None:
+        peer = self.house.subscribed("a", "b")
+        self.house.publish(b"123", b"456", b"7")
+        self.house.turn()
+        self.assertOpen(peer)
+        self.assertWrote(peer, b"<123><456>", b"<7>")
 
     def test_on_a_channel_where_only_the_latest_counts_it_stays_and_that_is_said_once(self) -> None:
         self.house = House(max_outbox_bytes=10, prices=Kept(on_overflow="latest"))
@@ -633,7 +671,7 @@ class FaultTests(SessionCase):
         raise ZeroDivisionError("a fault")
 
     def test_a_write_that_raises_lets_the_others_have_their_turn(self) -> None:
-        peers = [self.house.subscribed() for _ in range(5)]
+        peers = [self.house.subscribed("a", "b") for _ in range(5)]
         for faulty in (peers[1], peers[3]):
             faulty.connection.acts = self.break_down
         self.house.publish(b"1")
@@ -645,7 +683,7 @@ class FaultTests(SessionCase):
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
     def test_what_is_published_between_a_fault_and_the_next_turn_is_written_in_order(self) -> None:
-        faulty, peer = self.house.subscribed(), self.house.subscribed()
+        faulty, peer = self.house.subscribed("a", "b"), self.house.subscribed("a", "b")
         faulty.connection.acts = self.break_down
         self.house.publish(b"1")
         self.assertRaises(ZeroDivisionError, self.house.turn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from tempfile import TemporaryDirectory
@@ -22,10 +23,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pushd import tls
-from pushd.writethrough import TLSFactory, Write, writer
+from pushd.writethrough import TLSFactory, writer
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 PLENTY = 1 << 40
+
+Write = Callable[[bytes], None]
+"""What takes bytes for a peer."""
 
 
 @dataclass
@@ -169,7 +173,7 @@ violent = st.tuples(st.sampled_from(["abort", "break"]), st.just(0))
 def run(steps: list[Step], *, is_through: bool) -> Rig:
     """Take `steps` with a connection, writing through or with the transport's own write."""
     rig = Rig()
-    through: Write = writer(rig.transport) if is_through else rig.transport.write
+    through: Write = writer(rig.transport).write if is_through else rig.transport.write
     number, is_open = 0, True
     for name, size in steps:
         if name in ("through", "plain") and is_open:
@@ -232,7 +236,7 @@ class PropertyTests(SynchronousTestCase):
         rig = Rig()
         rig.socket.room = 0
         rig.transport.registerProducer(rig.producer, True)
-        writer(rig.transport)(bytes(rig.transport.bufferSize + 1))
+        writer(rig.transport).write(bytes(rig.transport.bufferSize + 1))
         self.assertEqual(rig.producer.told, ["pause"])
         rig.drain()
         self.assertEqual(rig.producer.told, ["pause", "resume"])
@@ -243,7 +247,7 @@ class SocketTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.rig = Rig()
-        self.write = writer(self.rig.transport)
+        self.write = writer(self.rig.transport).write
 
     def test_what_the_kernel_takes_is_sent_at_once_and_the_reactor_has_nothing_to_do(self) -> None:
         self.write(b"abc")
@@ -284,7 +288,7 @@ class SocketTests(SynchronousTestCase):
 
     def test_other_transports_write_for_themselves(self) -> None:
         transport = StringTransport()
-        writer(transport)(b"abc")
+        writer(transport).write(b"abc")
         self.assertEqual(transport.value(), b"abc")
 
     def test_twisted_still_has_the_names_that_it_relies_on(self) -> None:
@@ -355,7 +359,7 @@ class TlsTests(SynchronousTestCase):
     def test_one_write_is_one_record_and_one_send_at_once(self) -> None:
         rig = TlsRig()
         sends, before = rig.socket.sends, len(rig.socket.sent)
-        writer(rig.tls)(b"abc" * 1000)
+        writer(rig.tls).write(b"abc" * 1000)
         self.assertEqual(rig.socket.sends, sends + 1)
         sent = bytes(rig.socket.sent[before:])
         self.assertEqual((sent[0], int.from_bytes(sent[3:5], "big")), (23, len(sent) - 5), "one record of data")
@@ -364,7 +368,7 @@ class TlsTests(SynchronousTestCase):
     def test_what_is_longer_than_a_record_is_one_send_all_the_same(self) -> None:
         rig = TlsRig()
         sends = rig.socket.sends
-        writer(rig.tls)(bytes(100_000))
+        writer(rig.tls).write(bytes(100_000))
         self.assertEqual(rig.socket.sends, sends + 1)
         self.assertEqual(rig.received(), bytes(100_000))
 
@@ -373,7 +377,7 @@ class TlsTests(SynchronousTestCase):
         rig.tls.write(b"a")
         rig.tls.write(b"b")
         sends = rig.socket.sends
-        writer(rig.tls)(b"c")
+        writer(rig.tls).write(b"c")
         self.assertEqual(rig.socket.sends, sends + 2)
         self.assertEqual(rig.received(), b"abc")
 
@@ -382,7 +386,7 @@ class TlsTests(SynchronousTestCase):
             def connectionMade(self) -> None:
                 transport = self.transport
                 assert transport is not None
-                writer(transport)(b"abc")
+                writer(transport).write(b"abc")
                 transport.write(b"def")
 
         rig = TlsRig()
@@ -404,7 +408,7 @@ class TlsTests(SynchronousTestCase):
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends), max_size=25))
     def test_the_client_decrypts_what_was_written_before_the_close_in_order(self, steps: list[Step]) -> None:
         rig = TlsRig()
-        through, number, is_open = writer(rig.tls), 0, True
+        through, number, is_open = writer(rig.tls).write, 0, True
         for name, size in steps:
             if name in ("through", "plain"):
                 number += 1
@@ -425,7 +429,7 @@ class TlsTests(SynchronousTestCase):
         rig = TlsRig()
         rig.tls.registerProducer(rig.producer, True)
         rig.socket.room = 0
-        writer(rig.tls)(bytes(200_000))
+        writer(rig.tls).write(bytes(200_000))
         self.assertEqual(rig.producer.told, ["pause"])
         rig.drain()
         self.assertEqual(rig.producer.told, ["pause", "resume"])
@@ -435,5 +439,5 @@ class TlsTests(SynchronousTestCase):
         rig = TlsRig()
         rig.tls.abortConnection()
         rig.drain()
-        writer(cast(ITransport, rig.tls))(b"abc")
+        writer(cast(ITransport, rig.tls)).write(b"abc")
         self.assertEqual(rig.received(), b"")

@@ -1,0 +1,220 @@
+"""The subscription: everything that one subscriber is subscribed to, replayed first and then live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from pushd.access import Grants
+from pushd.channels import Pattern, PatternTree
+from pushd.errors import BadRequest
+from pushd.event import Entry
+from pushd.eventlog import EventLog, Start
+from pushd.reasons import Cause, Reason
+from pushd.replay import Overtaken, Replay
+
+__all__ = ["Group", "Subscriber", "Subscription"]
+
+
+class Subscriber(Protocol):
+    """What the bus knows of who is subscribed."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Take the next event; what it raises ends the subscription.
+
+        It may publish, and end its own subscription or others', but not subscribe.
+        """
+
+    def close(self, reason: Reason) -> None:
+        """Learn that the subscription has ended, and why."""
+
+
+class Group(Protocol):
+    """Several subscribers of one channel that want the same, and are handed it as one."""
+
+    @property
+    def subscriptions(self) -> Iterable[Subscription]:
+        """Theirs."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Take the next event for all of them."""
+
+
+class _Bus(Protocol):
+    """What a subscription knows of the bus."""
+
+    log: EventLog[Subscription]
+    max_subscribed: int
+    max_held_bytes: int
+    is_delivering: bool
+    subscribers: int
+    missed: int
+
+    def enter(self, pattern: Pattern, subscription: Subscription) -> None:
+        """Begin to hand `subscription` what is published to `pattern`."""
+
+    def leave(self, pattern: Pattern, subscription: Subscription) -> None:
+        """Undo `enter`."""
+
+    def regroup(self, name: str) -> None:
+        """Take note that a subscriber of the channel `name` has joined a group or left one."""
+
+    def drop(self, subscription: Subscription, error: Exception) -> None:
+        """End the subscription of a subscriber that raised `error`."""
+
+    def end(self, subscription: Subscription, reason: Reason) -> None:
+        """End a subscription and tell its subscriber why."""
+
+
+class Subscription:
+    """Everything that one subscriber is subscribed to."""
+
+    __slots__ = ("_bus", "_grants", "_patterns", "_replay", "deliver", "group", "subscriber")
+
+    def __init__(self, bus: _Bus, subscriber: Subscriber, grants: Grants) -> None:
+        self._bus = bus
+        self._grants = grants
+        self._patterns: dict[str, Pattern] = {}
+        self._replay: Replay | None = None
+        self.group: Group | None = None
+        """What takes events in its place."""
+        self.subscriber = subscriber
+        self.deliver: Callable[[Entry], None] = subscriber.deliver
+        """Take an event that was just published: to the subscriber at once, or to the end of its replay."""
+
+    def __len__(self) -> int:
+        """Count the channels and patterns."""
+        return len(self._patterns)
+
+    @property
+    def subscriptions(self) -> Iterable[Subscription]:
+        """The subscription itself, as a recipient that stands for one."""
+        return (self,)
+
+    @property
+    def only_channel(self) -> str | None:
+        """The name of its channel, if there is only one, and no pattern, and everything from it has been delivered."""
+        if self._replay is None and len(self._patterns) == 1:
+            for name, pattern in self._patterns.items():
+                return name if pattern.is_name else None
+        return None
+
+    def join(self, group: Group) -> None:
+        """Have `group` take the events of `only_channel` from now on."""
+        assert self.only_channel is not None
+        self.group = group
+        self._bus.regroup(self.only_channel)
+
+    def part(self) -> None:
+        """Take the events again; to be called before anything else about the subscription changes."""
+        assert self.group is not None
+        self.group = None
+        for name in self._patterns:
+            self._bus.regroup(name)
+
+    @property
+    def is_replaying(self) -> bool:
+        """True until `advance` has delivered everything since the position."""
+        return self._replay is not None
+
+    def add(self, patterns: Sequence[Pattern], since: str) -> Start:
+        """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
+
+        What was published since then comes through `advance`, and what is published from now on comes after
+        it. Raises `Forbidden`, and `BadRequest` or `Unavailable` if these are too many channels for the
+        connection or the log; then nothing was changed.
+        """
+        assert self.deliver is not _nothing, "closed"
+        assert not self._bus.is_delivering, "from within deliver"
+        assert self.group is None
+        log = self._bus.log
+        wanted = {pattern.text: pattern for pattern in patterns}
+        for text in wanted:
+            self._grants.check_subscribe(text)
+        if len(self._patterns.keys() | wanted.keys()) > self._bus.max_subscribed:
+            limit = self._bus.max_subscribed
+            raise BadRequest(
+                f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
+            )
+        start, active = log.find(patterns, since)
+        log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
+        for text, pattern in wanted.items():
+            if text not in self._patterns:
+                self._patterns[text] = pattern
+                self._bus.enter(pattern, self)
+        if since != "latest":
+            if self._replay is None:
+                self._replay = Replay()
+                self.deliver = self._hold
+            for channel in active:
+                self._replay.add(channel.history, start.sequence)
+        return start
+
+    def remove(self, text: str) -> bool:
+        """Unsubscribe from the channel or pattern `text`; False if it was not subscribed to."""
+        pattern = self._patterns.pop(text, None)
+        if pattern is None:
+            return False
+        self._bus.leave(pattern, self)
+        if self._replay is not None:
+            tree: PatternTree[None] = PatternTree()
+            for other in self._patterns.values():
+                tree.add(other, None)
+            self._replay.keep(lambda name: any(True for _ in tree.match(name)))
+        return True
+
+    def _matches(self, name: str) -> bool:
+        return any(pattern.matches(name) for pattern in self._patterns.values())
+
+    def advance(self) -> bool:
+        """Deliver the next event of the replay; False if there is none: then the subscriber is live.
+
+        Who subscribes calls this as fast as it can take events. If the histories drop events before the
+        replay comes to them, or too much is published meanwhile, the subscription ends as too slow, unless they
+        may be missed.
+        """
+        replay = self._replay
+        if replay is None:
+            return False
+        try:
+            entry = replay.next()
+        except Overtaken:
+            self._end_too_slow()
+            return False
+        if entry is None:
+            self._replay = None
+            self.deliver = self.subscriber.deliver
+            return False
+        try:
+            self.subscriber.deliver(entry)
+        except Exception as error:  # noqa: BLE001  as when an event is published
+            self._bus.drop(self, error)
+        entry.forget_frames()
+        return self._replay is not None
+
+    def _hold(self, entry: Entry) -> None:
+        assert self._replay is not None
+        names = entry.event.channels
+        self._replay.hold(entry, tuple(filter(self._matches, names)) if len(names) > 1 else ())
+        if self._replay.held_bytes > self._bus.max_held_bytes:
+            self._bus.missed += self._replay.miss_held()
+            if self._replay.held_bytes > self._bus.max_held_bytes:
+                self._end_too_slow()
+
+    def _end_too_slow(self) -> None:
+        self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+
+    def close(self) -> bool:
+        """End the subscription: nothing is delivered any more. False if it has ended already."""
+        if self.deliver is _nothing:
+            return False
+        self.deliver = _nothing
+        self._replay = None
+        self._bus.subscribers -= 1
+        for text in list(self._patterns):
+            self.remove(text)
+        return True
+
+
+def _nothing(entry: Entry) -> None:
+    """Take an event for a subscription that has ended."""
