@@ -107,9 +107,8 @@ class Sessions:
         """Answer those who keep up with `channel` and get what `encode` makes."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
-            crowd = self._crowds[channel, encode] = Crowd(
-                encode, self.flush_later, min(_CHUNK_BYTES, self.max_outbox_bytes)
-            )
+            crowd = Crowd(encode, self.flush_later, min(_CHUNK_BYTES, self.max_outbox_bytes))
+            self._crowds[channel, encode] = crowd
         return crowd
 
     def flush_later(self, session: Flushed) -> None:

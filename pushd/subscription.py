@@ -93,7 +93,7 @@ class Subscription:
 
     @property
     def only_channel(self) -> str | None:
-        """The name of its channel, if there is only one, and no pattern, and everything from it has been delivered."""
+        """The name of its channel, if there is only one, and no pattern, and its past has been delivered."""
         if self._replay is None and len(self._patterns) == 1:
             for name, pattern in self._patterns.items():
                 return name if pattern.is_name else None
