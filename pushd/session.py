@@ -267,9 +267,12 @@ class Session:
 
     def _settle(self) -> None:
         """Be one of the crowd while nothing waits to be sent, and only then."""
+        channel = self.subscription.only_channel
+        if channel is None:
+            return  # and so it is in none
         if self.is_paused or self.is_closed or not self.connection.writer.is_idle:
             self._leave_crowd()
-        elif self._crowd is None and (channel := self.subscription.only_channel) is not None:
+        elif self._crowd is None and not self.subscription.is_replaying:
             crowd = self._crowd = self._sessions.crowd(channel, self._encode)
             crowd.add(self, self.connection.writer.send)
             self.subscription.join(crowd)

@@ -69,13 +69,15 @@ class _Bus(Protocol):
 class Subscription:
     """Everything that one subscriber is subscribed to."""
 
-    __slots__ = ("_bus", "_grants", "_patterns", "_replay", "deliver", "group", "subscriber")
+    __slots__ = ("_bus", "_grants", "_patterns", "_replay", "deliver", "group", "only_channel", "subscriber")
 
     def __init__(self, bus: _Bus, subscriber: Subscriber, grants: Grants) -> None:
         self._bus = bus
         self._grants = grants
         self._patterns: dict[str, Pattern] = {}
         self._replay: Replay | None = None
+        self.only_channel: str | None = None
+        """The name of its channel, if it is subscribed to that and nothing else."""
         self.group: Group | None = None
         """What takes events in its place."""
         self.subscriber = subscriber
@@ -91,26 +93,23 @@ class Subscription:
         """The subscription itself, as a recipient that stands for one."""
         return (self,)
 
-    @property
-    def only_channel(self) -> str | None:
-        """The name of its channel, if there is only one, and no pattern, and its past has been delivered."""
-        if self._replay is None and len(self._patterns) == 1:
-            for name, pattern in self._patterns.items():
-                return name if pattern.is_name else None
-        return None
+    def _find_only_channel(self) -> None:
+        first = next(iter(self._patterns.values()), None)
+        is_only = first is not None and first.is_name and len(self._patterns) == 1
+        self.only_channel = first.text if first is not None and is_only else None
 
     def join(self, group: Group) -> None:
-        """Have `group` take the events of `only_channel` from now on."""
+        """Have `group` take the events of `only_channel` from now on; there must be no replay."""
         assert self.only_channel is not None
+        assert self._replay is None
         self.group = group
         self._bus.regroup(self.only_channel)
 
     def part(self) -> None:
         """Take the events again; to be called before anything else about the subscription changes."""
-        assert self.group is not None
         self.group = None
-        for name in self._patterns:
-            self._bus.regroup(name)
+        if self.only_channel is not None:
+            self._bus.regroup(self.only_channel)
 
     @property
     def is_replaying(self) -> bool:
@@ -142,6 +141,7 @@ class Subscription:
             if text not in self._patterns:
                 self._patterns[text] = pattern
                 self._bus.enter(pattern, self)
+        self._find_only_channel()
         if since != "latest":
             if self._replay is None:
                 self._replay = Replay()
@@ -156,6 +156,7 @@ class Subscription:
         if pattern is None:
             return False
         self._bus.leave(pattern, self)
+        self._find_only_channel()
         if self._replay is not None:
             tree: PatternTree[None] = PatternTree()
             for other in self._patterns.values():
