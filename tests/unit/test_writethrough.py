@@ -27,6 +27,7 @@ from pushd.writethrough import TLSFactory, writer
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 PLENTY = 1 << 40
+OPENSSL: Any = SSL
 
 Write = Callable[[bytes], None]
 """What takes bytes for a peer."""
@@ -365,6 +366,43 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual((sent[0], int.from_bytes(sent[3:5], "big")), (23, len(sent) - 5), "one record of data")
         self.assertEqual(rig.received(), b"abc" * 1000)
 
+    def test_the_shortest_way_sends_one_record_too(self) -> None:
+        rig = TlsRig()
+        sends, before = rig.socket.sends, len(rig.socket.sent)
+        for number in range(3):
+            self.assertEqual(writer(rig.tls).send(b"%d" % number * 1000), 1000)
+            self.assertEqual(rig.socket.sends, sends + 1 + number)
+        sent = bytes(rig.socket.sent[before:])
+        self.assertEqual(int.from_bytes(sent[3:5], "big") + 5, len(sent) // 3, "one record of data")
+        self.assertEqual(rig.received(), b"0" * 1000 + b"1" * 1000 + b"2" * 1000)
+
+    def test_the_shortest_way_leaves_the_others_in_order(self) -> None:
+        rig = TlsRig()
+        way = writer(rig.tls)
+        rig.tls.write(b"a")
+        way.send(b"b")
+        way.send(b"c" * 40_000)
+        way.write(b"d")
+        rig.socket.room = 3
+        way.send(b"e")
+        way.send(b"f")
+        rig.drain()
+        self.assertEqual(rig.received(), b"ab" + b"c" * 40_000 + b"def")
+
+    def test_a_full_record_fits_where_it_is_put(self) -> None:
+        for size in (16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1):
+            rig = TlsRig()
+            writer(rig.tls).send(b"x" * size)
+            self.assertEqual(rig.received(), b"x" * size)
+
+    def test_openssl_and_twisted_still_have_the_names_that_the_shortest_way_relies_on(self) -> None:
+        rig = TlsRig()
+        self.assertEqual((rig.tls._appSendBuffer, rig.tls._aggregator._buffer), ([], []))
+        self.assertEqual((rig.tls.disconnecting, rig.tls._lostTLSConnection), (False, False))
+        connection = rig.tls._tlsConnection
+        self.assertEqual(OPENSSL._lib.SSL_write(connection._ssl, b"abc", 3), 3)
+        self.assertGreater(OPENSSL._lib.BIO_read(connection._from_ssl, OPENSSL._ffi.new("char[]", 100), 100), 3)
+
     def test_what_is_longer_than_a_record_is_one_send_all_the_same(self) -> None:
         rig = TlsRig()
         sends = rig.socket.sends
@@ -408,12 +446,17 @@ class TlsTests(SynchronousTestCase):
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends), max_size=25))
     def test_the_client_decrypts_what_was_written_before_the_close_in_order(self, steps: list[Step]) -> None:
         rig = TlsRig()
-        through, number, is_open = writer(rig.tls).write, 0, True
+        way, number, is_open = writer(rig.tls), 0, True
         for name, size in steps:
             if name in ("through", "plain"):
                 number += 1
                 data = (b"%d," % number) * (size // 2 + 1)
-                (through if name == "through" else rig.tls.write)(data)
+                if name == "plain":
+                    rig.tls.write(data)
+                elif number % 2:
+                    way.write(data)
+                else:
+                    self.assertEqual(way.send(data), len(data))
                 rig.written += data if is_open else b""
             elif name in ("room", "full"):
                 rig.socket.room = size
@@ -438,6 +481,8 @@ class TlsTests(SynchronousTestCase):
     def test_a_lost_connection_takes_nothing(self) -> None:
         rig = TlsRig()
         rig.tls.abortConnection()
+        way = writer(cast(ITransport, rig.tls))
+        way.send(b"xyz")
         rig.drain()
-        writer(cast(ITransport, rig.tls)).write(b"abc")
+        way.write(b"abc")
         self.assertEqual(rig.received(), b"")
