@@ -20,7 +20,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from OpenSSL.SSL import Error, WantReadError, _ffi, _lib
+from OpenSSL import SSL
+from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -36,6 +37,8 @@ _RECORD_OVERHEAD_BYTES = 256
 """How much longer a TLS record is than what is in it, at most (RFC 8446, section 5.2)."""
 
 
+_openssl: Any = SSL
+_lib, _ffi = _openssl._lib, _openssl._ffi
 _RECORDS_BYTES = 32 * 1024
 _records = _ffi.new("char[]", _RECORDS_BYTES)
 """Where OpenSSL puts what it has encrypted, on its way to a socket."""
