@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from base64 import b64encode
@@ -11,6 +10,7 @@ from functools import cache
 
 from pushd.event import Encoder, Entry
 from pushd.eventlog import Page
+from pushd.jsontext import json_bytes, json_line
 
 __all__ = [
     "BINARY",
@@ -37,17 +37,6 @@ BINARY = 2
 """The opcode of a WebSocket binary frame."""
 
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-def json_bytes(message: Mapping[str, object]) -> bytes:
-    """Encode a JSON object, without needless spaces; a lone surrogate, which UTF-8 cannot have, is escaped."""
-    return _encode(message).encode(errors="backslashreplace")
-
-
-def json_line(message: Mapping[str, object]) -> bytes:
-    """Encode a JSON object as a line of NDJSON."""
-    return json_bytes(message) + b"\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -147,5 +136,5 @@ def sse_event(entry: Entry) -> bytes:
     if event.is_text:
         data = event.data.decode()
     else:
-        data = _encode({"data_base64": b64encode(event.data).decode("ascii")})
+        data = json_bytes({"data_base64": b64encode(event.data).decode("ascii")}).decode()
     return sse_block(data, type=event.type, id=event.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import json
 from base64 import b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from pushd.channels import Pattern
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
+from pushd.jsontext import read_json
 
 __all__ = [
     "Command",
@@ -87,8 +87,7 @@ def check_size(data: bytes, max_bytes: int) -> None:
 def parse_object(text: bytes | str) -> dict[str, Any]:
     """Read one JSON object; raise `BadRequest` if it is anything else."""
     try:
-        # RFC 8259, section 8.1: UTF-8; json would guess others from bytes
-        value = json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
+        value = read_json(text)
     except UnicodeDecodeError:
         raise BadRequest("not valid UTF-8; wanted a JSON object") from None
     except RecursionError:
@@ -98,10 +97,6 @@ def parse_object(text: bytes | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"a JSON {_json_type(value)}; wanted a JSON object")
     return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _json_type(value: object) -> str:

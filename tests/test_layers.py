@@ -54,13 +54,13 @@ LAYERS: list[list[str]] = [
     ["pushd.history", "pushd.config.settings", "pushd.config.kinds"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.channels", "pushd.access"],
-    ["pushd.errors", "pushd.reasons"],
+    ["pushd.errors", "pushd.jsontext", "pushd.reasons"],
 ]
 BELOW = "pushd.bus"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
-    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "re", "struct", "sys", "textwrap",
-    "typing",
+    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "orjson", "re", "struct", "sys",
+    "textwrap", "typing",
 }  # fmt: skip
 
 RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
@@ -125,6 +125,11 @@ class LayerTests(TestCase):
         for name, path in modules().items():
             if any(other.split(".")[0] in ("h2", "hyperframe") for other in imports(path)):
                 self.assertEqual(name, "pushd.http2.codec")
+
+    def test_only_one_module_reads_and_writes_json(self) -> None:
+        for name, path in modules().items():
+            if imports(path) & {"json", "orjson"}:
+                self.assertEqual(name, "pushd.jsontext")
 
     def test_private_names_of_others_are_used_in_the_codec_only(self) -> None:
         """Whatever has a private name and is not ``self`` nor a class of the module belongs to somebody else."""
