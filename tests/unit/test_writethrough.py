@@ -195,9 +195,9 @@ def run(steps: list[Step], *, is_through: bool) -> Rig:
             rig.transport.unregisterProducer()  # with one that is paused, Twisted would not close
             rig.transport.loseConnection()
             is_open = False  # what is written after that may go or not: nobody does so
-        elif name == "half" and rig.transport.connected:
+        elif name == "half" and rig.transport.connected and is_open:
             rig.transport.loseWriteConnection()
-            is_open = False
+            is_open = False  # nor does anybody do this again
         elif name == "abort":
             rig.transport.abortConnection()
         elif name == "break":
