@@ -46,10 +46,8 @@ class _Push(NamedTuple):
 
     entry: Entry
 
-    @property
-    def cost(self) -> int:
-        """How much of the bounds it takes, in bytes."""
-        return len(self.entry.event.data) + ENTRY_BYTES
+    cost: int
+    """How much of the bounds it takes, in bytes."""
 
 
 @implementer(IPushProducer)
@@ -64,6 +62,7 @@ class PushSession:
         "_end_reason",
         "_in_flight",
         "_in_flight_bytes",
+        "_is_held",
         "_is_paused",
         "_is_unflushed",
         "_max_bytes",
@@ -107,6 +106,7 @@ class PushSession:
         self._retry_s = _FIRST_RETRY_S
         self._retry_call: IDelayedCall | None = None
         self._end_reason: Reason | None = None
+        self._is_held = False
         self._is_paused = False
         self._is_unflushed = False
         self.is_closed = False
@@ -125,7 +125,7 @@ class PushSession:
         """Take an event from the bus."""
         if self.is_closed:
             return
-        push = _Push(self._count, entry)
+        push = _Push(self._count, entry, len(entry.event.data) + ENTRY_BYTES)
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
             self.flush()  # if much was published in this turn, it may be that there is room
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
@@ -165,20 +165,25 @@ class PushSession:
 
     def flush(self) -> None:
         """Promise what waits, and what the replay brings, as far as there is room."""
-        self._is_unflushed = False
+        self._is_unflushed = self._is_held = False
         if self._end_reason is not None:
             self.close(self._end_reason)
-        while self._has_room():
+        while self._has_more and self._has_room():
             push = self._next()
             if push is None:
                 return
             self._promise(push)
 
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._waiting or self._refused or self.subscription.is_replaying)
+
     def _has_room(self) -> bool:
         if self.is_closed or self._retry_call is not None:
             return False
         if self._in_flight and self._in_flight_bytes >= _IN_FLIGHT_BYTES:
-            return False  # until some of it is told to be sent
+            self._is_held = True  # until some of it is told to be sent
+            return False
         if self._stream.promise_room > 0:
             return True
         self._stream.promises.wait(self._flush_later)
@@ -227,7 +232,8 @@ class PushSession:
                 self._end_reason = _TOO_LATE
             else:
                 self._retry(push)
-        self._flush_later()
+        if self._is_held or self._end_reason is not None:
+            self._flush_later()
 
     def _remember(self, push: _Push) -> None:
         """Keep what was sent for a while: the client may refuse it yet."""

@@ -92,6 +92,9 @@ class Codec:
         """True once the client's settings have come."""
         self.control_bytes = 0
         """How much of what waits are answers to frames rather than responses."""
+        self.max_pushed = 0
+        """How many pushed streams the client takes at once."""
+        self._takes_pushes = False
         self._pushed: set[int] = set()
         self.window_updates = 0
         """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
@@ -165,12 +168,6 @@ class Codec:
     # Promises
 
     @property
-    def max_pushed(self) -> int:
-        """How many pushed streams the client takes at once."""
-        settings = self._state.remote_settings
-        return settings.max_concurrent_streams if settings.enable_push else 0
-
-    @property
     def promises_made(self) -> int:
         """How many there were from the beginning."""
         return self._state.highest_outbound_stream_id // 2
@@ -182,7 +179,7 @@ class Codec:
             parent is not None
             and parent_id % 2 == 1
             and parent.state_machine.state in (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
-            and bool(state.remote_settings.enable_push)
+            and self._takes_pushes
             and state.highest_outbound_stream_id + 2 <= _MAX_STREAM_ID
         )
 
@@ -211,13 +208,16 @@ class Codec:
         if not self.is_begun:
             self.is_begun = True
             state.receive_data(framing.PREFACE)
-        table_bytes = state.remote_settings.header_table_size
+        settings = state.remote_settings
+        table_bytes = settings.header_table_size
         try:
             state.receive_data(framing.frame_bytes(framing.SETTINGS, flags, 0, payload))
         except ProtocolError as error:
             raise ConnectionFault(Code(error.error_code), f"SETTINGS: {error}") from None
-        if state.remote_settings.header_table_size != table_bytes:
+        if settings.header_table_size != table_bytes:
             self._table_update = NO_TABLE
+        self._takes_pushes = bool(settings.enable_push)
+        self.max_pushed = settings.max_concurrent_streams if self._takes_pushes else 0
         self.answer(state.data_to_send())
 
     def consume_connection(self, size: int) -> None:

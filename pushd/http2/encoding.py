@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from hpack.table import HeaderTable
 
-from pushd.http2.head import Head
+from pushd.http2.head import Field
 
 __all__ = ["NO_TABLE", "FieldEncoder"]
 
@@ -21,10 +21,11 @@ _CONNECTION_SPECIFIC = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
 _NEVER_INDEXED = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
+_HARDLY_TWICE = frozenset({b":path", b"event-id", b"event-position", b"location"})  # not worth keeping
 _MAX_KEPT = 4096
 _MAX_KEPT_BYTES = 256
 
-_whole: dict[tuple[bytes, bytes], int] = {}
+_whole: dict[Field, int] = {}
 _names: dict[bytes, int] = {}
 for _index, (_name, _value) in enumerate(HeaderTable.STATIC_TABLE, 1):
     _whole[_name, _value] = _index
@@ -65,34 +66,27 @@ def _encode_field(name: bytes, value: bytes) -> bytes:
     return head + _string(value)
 
 
-class FieldEncoder(dict[tuple[bytes, bytes], bytes]):
+class FieldEncoder(dict[Field, bytes]):
     """The bytes of fields, kept for the next time; for all connections of a site."""
 
-    def __missing__(self, field: tuple[bytes, bytes]) -> bytes:
+    def __missing__(self, field: Field) -> bytes:
         """Override: encode a field that is new."""
         encoded = _encode_field(*field)
-        if len(encoded) <= _MAX_KEPT_BYTES:
+        if len(encoded) <= _MAX_KEPT_BYTES and field[0].lower() not in _HARDLY_TWICE:
             if len(self) >= _MAX_KEPT:
                 self.clear()
             self[field] = encoded
         return encoded
 
-    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def fields(self, fields: Iterable[Field]) -> bytes:
         """Encode fields, in this order."""
         return b"".join([self[field] for field in fields])
 
-    def request(self, head: Head, *, is_secure: bool) -> bytes:
-        """Encode the head of a request that is promised."""
-        assert head.authority is not None
-        block = [self[b":method", head.method], self[b":scheme", b"https" if is_secure else b"http"]]
-        block += [self[b":authority", head.authority], self.once(b":path", head.path)]
-        block += [self[field] for field in head.fields if field[0] != b"host"]
-        return b"".join(block)
-
-    @staticmethod
-    def once(name: bytes, value: bytes) -> bytes:
-        """Encode a field that no other block will have, and do not keep it."""
-        return _encode_field(name, value)
+    def promise(self, authority: bytes, path: bytes, fields: Iterable[Field], *, is_secure: bool) -> bytes:
+        """Encode the head of a request that is promised, a ``GET`` of `path`."""
+        scheme = b"https" if is_secure else b"http"
+        pseudo = (b":method", b"GET"), (b":scheme", scheme), (b":authority", authority), (b":path", path)
+        return self.fields(pseudo) + self.fields(fields)
 
     def response(self, status: bytes, headers: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Encode the head of a response from its status and the raw headers as twisted.web has them."""

@@ -111,8 +111,7 @@ class Scheduler(Generic[SenderT]):
     def discard(self, sender: SenderT) -> None:
         """Take out a stream that is over."""
         self._waiting.pop(sender, None)
-        for level in self._levels:
-            level.pop(sender, None)
+        self._levels[sender.urgency].pop(sender, None)
 
     def move(self, sender: SenderT, urgency: int) -> None:
         """Make a stream more or less urgent."""

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from pushd.http2 import priority
 from pushd.http2.codec import Codec
 from pushd.http2.faults import Code
-from pushd.http2.head import Head
+from pushd.http2.head import Field, Head
 
 __all__ = ["COPIED", "MAX_PROMISED", "Answer", "Outcome", "Promises", "Told", "promised"]
 
@@ -52,19 +52,17 @@ Told = Callable[[Outcome], None]
 class Answer:
     """A response that is there already."""
 
-    fields: Iterable[tuple[bytes, bytes]]
+    fields: Iterable[Field]
     """Its header section, without the status, which is 200."""
 
     body: bytes
     """All of it."""
 
 
-def promised(parent: Head, path: bytes, *, copies: bool) -> Head:
-    """Make the request that is promised, for `path` of the same authority, with the `COPIED` fields or without."""
-    assert parent.authority is not None
-    fields = tuple(field for field in parent.fields if field[0] in COPIED) if copies else ()
-    fields = ((b"host", parent.authority), *fields)
-    return Head(b"GET", path, parent.authority, fields, None, priority.DEFAULT, False, False)
+def promised(authority: bytes, path: bytes, fields: Iterable[Field]) -> Head:
+    """Make the request that is promised, for `path` of `authority`, as if it had come with `fields`."""
+    fields = ((b"host", authority), *fields)
+    return Head(b"GET", path, authority, fields, None, priority.DEFAULT, False, False)
 
 
 class Promises:

@@ -16,7 +16,7 @@ from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
-from pushd.http2.promises import Answer, Promises, Told, promised
+from pushd.http2.promises import COPIED, Answer, Promises, Told, promised
 from pushd.writethrough import Writer, writer
 
 __all__ = ["Stream"]
@@ -214,12 +214,13 @@ class Stream:
         """
         if self.promise_room <= 0:
             return False
-        carrier = self._carrier
-        assert self._head is not None
-        head = promised(self._head, path, copies=answer is None)
-        pushed = carrier.promise(self, carrier.encoder.request(head, is_secure=carrier.is_secure), told)
+        carrier, parent = self._carrier, self._head
+        assert parent is not None and parent.authority is not None
+        fields = [field for field in parent.fields if field[0] in COPIED] if answer is None else []
+        block = carrier.encoder.promise(parent.authority, path, fields, is_secure=carrier.is_secure)
+        pushed = carrier.promise(self, block, told)
         if answer is None:
-            pushed.begin(head, True)
+            pushed.begin(promised(parent.authority, path, fields), True)
         else:
             pushed.answer(b"200", answer.fields, answer.body)
         return True
@@ -227,7 +228,7 @@ class Stream:
     def answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a response that is there as a whole; the site knows nothing of it."""
         encoder = self._carrier.encoder
-        self._block = encoder[b":status", status] + b"".join([encoder.once(*field) for field in fields])
+        self._block = encoder[b":status", status] + encoder.fields(fields)
         self._has_head = self._is_finished = True
         if body:
             self._outgoing.put(body)

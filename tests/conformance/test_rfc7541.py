@@ -170,6 +170,12 @@ class EncodingTests(SynchronousTestCase):
         self.assertLessEqual(len(self.encoder), 4096)
         self.assertNotIn((b"etag", b"x" * 1000), self.encoder)
 
+    def test_what_hardly_comes_twice_is_not_kept(self) -> None:
+        self.encoder.fields([(b"cache-control", b"no-store"), (b"event-id", b"a-1"), (b"Location", b"/a")])
+        self.encoder.promise(b"localhost", b"/a", [], is_secure=True)
+        kept = {b"cache-control", b":method", b":scheme", b":authority"}
+        self.assertEqual({name for name, _ in self.encoder}, kept)
+
 
 class TableSizeTests(HTTP2TestCase):
     def test_the_first_block_says_that_there_is_no_table(self) -> None:

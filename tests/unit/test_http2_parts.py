@@ -244,8 +244,10 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual("".join(self.log), "bbbaaa")
 
     def test_one_that_is_discarded_sends_nothing(self) -> None:
-        a = self.add("a", 100)
+        a, b = self.add("a", 100), self.add("b", 100)
+        self.scheduler.move(b, 0)
         self.scheduler.discard(a)
+        self.scheduler.discard(b)
         self.scheduler.run(10**6)
         self.assertEqual(self.log, [])
 
