@@ -1,14 +1,17 @@
-"""Measure pushd's HTTP/2 against that of twisted.web, one after the other, on this machine.
+"""Measure pushd's HTTP/2 against that of twisted.web, and a pushed event against one by SSE, on this machine.
 
 Usage: python bench/http2.py [rounds]
 
-Needs h2load and curl, and for twisted.web's HTTP/2 the package ``priority``. Prints medians and ratios: requests
-per second of a small resource, the server's CPU time for one event to 99 event streams of one connection, and
-the throughput of a file of 50 MB.
+Needs h2load, curl and node, and for twisted.web's HTTP/2 the package ``priority``. Prints medians and ratios:
+requests per second of a small resource, the server's CPU time for one event to 99 event streams of one connection,
+and the throughput of a file of 50 MB, of both; and of pushd the CPU time of one event to Node, by SSE and pushed.
+A server has one core, and what it serves the others.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import re
 import signal
@@ -27,7 +30,11 @@ from hpack import Encoder
 STREAMS = 99
 EVENTS = 200
 FILE_BYTES = 50_000_000
-ROOT = Path(__file__).parent.parent
+PUSHED = 2000
+PACE_S = 0.002
+BENCH = Path(__file__).parent
+ROOT = BENCH.parent
+CORE, *OTHER_CORES = sorted(os.sched_getaffinity(0))
 
 TWISTED = """
 import sys
@@ -96,7 +103,11 @@ class Server:
         self.port = port
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["taskset", "-c", str(CORE), *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for _ in range(100):
             time.sleep(0.1)
@@ -106,9 +117,11 @@ class Server:
         raise SystemExit(f"no server at port {port}: {command}")
 
     def cpu_s(self) -> float:
-        """Answer how much CPU time it has taken, in seconds."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Answer how much CPU time it has taken, in seconds; ``/proc/PID/stat`` says so too, in steps of 10 ms."""
+        clock = ctypes.c_int()
+        error = ctypes.CDLL(None).clock_getcpuclockid(self._process.pid, ctypes.byref(clock))
+        assert not error, os.strerror(error)
+        return time.clock_gettime(clock.value)
 
     def stop(self) -> None:
         """End it."""
@@ -161,29 +174,44 @@ def connect(port: int) -> ssl.SSLSocket:
     return link
 
 
+class Publisher:
+    """Publishes over an HTTP/2 connection of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._link = connect(port)
+        self._encoder = Encoder()
+        self._pseudo = [(":method", "POST"), (":scheme", "https"), (":authority", f"127.0.0.1:{port}")]
+        self._stream_id = 1
+
+    def publish(self, channel: str) -> str:
+        """Publish 100 bytes; answer the id, once the answer is complete, or nothing if there is none in it."""
+        stream_id = self._stream_id
+        self._stream_id += 2
+        block = self._encoder.encode([*self._pseudo, (":path", f"/channels/{channel}"), ("content-length", "100")])
+        self._link.sendall(frame(1, 4, stream_id, block) + frame(0, 1, stream_id, b"x" * 100))
+        answer = b""
+        while b"\0" not in answer or not _ended(answer, stream_id):
+            answer += self._link.recv(65536)
+        found = re.search(rb'"id":"([^"]+)"', answer)
+        return found[1].decode() if found is not None else ""
+
+    def close(self) -> None:
+        """End it."""
+        self._link.close()
+
+
 def cpu_per_event_s(server: Server) -> float:
     """Measure the CPU time of one event to 99 event streams of a connection, less that of publishing it to none."""
 
-    def publish(link: ssl.SSLSocket, first: int, wait: Callable[[int], None]) -> float:
-        pseudo = [
-            (":method", "POST"),
-            (":scheme", "https"),
-            (":authority", f"127.0.0.1:{server.port}"),
-            (":path", "/channels/news"),
-        ]
-        encoder, before = Encoder(), server.cpu_s()
+    def publish(wait: Callable[[int], None]) -> float:
+        before = server.cpu_s()
         for n in range(EVENTS):
-            stream_id = first + 2 * n
-            block = encoder.encode([*pseudo, ("content-length", "100")])
-            link.sendall(frame(1, 4, stream_id, block) + frame(0, 1, stream_id, b"x" * 100))
-            answer = b""
-            while b"\0" not in answer or not _ended(answer, stream_id):
-                answer += link.recv(65536)
+            publisher.publish("news")
             wait(n + 1)
         return server.cpu_s() - before
 
-    publisher = connect(server.port)
-    alone = publish(publisher, 1, lambda n: None)
+    publisher = Publisher(server.port)
+    alone = publish(lambda n: None)
     link = connect(server.port)
     encoder = Encoder()
     pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", f"127.0.0.1:{server.port}")]
@@ -204,7 +232,7 @@ def cpu_per_event_s(server: Server) -> float:
             tail = tail[-200:]
 
     time.sleep(1)
-    together = publish(publisher, 1 + 2 * EVENTS, wait)
+    together = publish(wait)
     link.close()
     publisher.close()
     return (together - alone) / EVENTS
@@ -215,9 +243,39 @@ def _ended(answer: bytes, stream_id: int) -> bool:
     return b"\0\1" + stream_id.to_bytes(4, "big") in answer
 
 
+def cpu_of_deliveries_s(server: Server) -> dict[str, float]:
+    """Measure the CPU time of one event to a Node client, by SSE and pushed, less that of publishing it to none.
+
+    Both go over one connection, a hundred events in turn, so that both meet the machine in the same moods; and so
+    slowly that each event is a write of its own.
+    """
+    publisher = Publisher(server.port)
+    published: dict[str, list[str]] = {"nobody": [], "sse": [], "push": []}
+    taken = dict.fromkeys(published, 0.0)
+    command = ["node", str(BENCH / "subscriber.mjs"), f"https://127.0.0.1:{server.port}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        assert node.stdout.readline() == "open\n"
+        for _ in range(PUSHED // 100):
+            for channel, ids in published.items():
+                before, begin = server.cpu_s(), time.monotonic()
+                for n in range(100):
+                    time.sleep(max(0.0, begin + n * PACE_S - time.monotonic()))
+                    ids.append(publisher.publish(channel))
+                time.sleep(10 * PACE_S)
+                taken[channel] += server.cpu_s() - before
+        time.sleep(1)  # for what comes late, or twice
+        came = json.loads(node.communicate(timeout=10)[0])
+    publisher.close()
+    for way in "sse", "push":
+        assert came[way] == published[way], f"{len(came[way])} came by {way}, or not in order"
+    return {way: (taken[way] - taken["nobody"]) / PUSHED for way in ("sse", "push")}
+
+
 def main() -> None:
     """Run."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    os.sched_setaffinity(0, OTHER_CORES or [CORE])
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "file.bin").write_bytes(os.urandom(FILE_BYTES))
         Path(folder, "twisted_site.py").write_text(TWISTED)
@@ -229,21 +287,25 @@ def main() -> None:
         }
         measures = {"requests/s": requests_per_s, "50 MB, B/s": bytes_per_s, "CPU s/event": cpu_per_event_s}
         found: dict[str, dict[str, list[float]]] = {m: {name: [] for name in commands} for m in measures}
+        delivered: dict[str, list[float]] = {"push": [], "sse": []}
         for _ in range(rounds):
             for name, (command, port) in commands.items():
                 server = Server(command, port)
                 try:
                     for measure, take in measures.items():
                         found[measure][name].append(take(server))
+                    if name == "pushd":
+                        for way, cpu_s in cpu_of_deliveries_s(server).items():
+                            delivered[way].append(cpu_s)
                 finally:
                     server.stop()
-        for measure, values in found.items():
+        for measure, values in {**found, "CPU s/delivery": delivered}.items():
             medians = {name: statistics.median(numbers) for name, numbers in values.items()}
-            ratio = medians["pushd"] / medians["twisted.web"]
+            first, second = medians.values()
             print(
-                f"{measure:14}"
+                f"{measure:15}"
                 + "".join(f"{name} {m:.6g}   " for name, m in medians.items())
-                + f"ratio {ratio:.3g}"
+                + f"ratio {first / second:.3g}"
             )
 
 
