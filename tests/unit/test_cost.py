@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING
-from pushd.event import Encoder
+from pushd.event import Draft, Encoder
 from pushd.frames import chunked, sse_event, stream_line, websocket_event
 from pushd.reasons import Reason
 from pushd.session import Session, Sessions
@@ -20,6 +20,8 @@ from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns
 from tests.builders import Rig as BusRig
+from tests.push_client import PushClient
+from tests.rigs import Rig as DaemonRig
 from tests.unit.test_writethrough import Rig as SocketRig
 
 
@@ -85,6 +87,25 @@ def calls_per_delivery(encode: Encoder, in_flight: int, *channels: str, on_overf
     return (more - fewer) / 100 / in_flight
 
 
+def push_cost(subscribers: int, count: int) -> int:
+    """Answer how many calls it takes to publish `count` events within one turn and push them to all subscribers."""
+    rig = DaemonRig()
+    draft = Draft.checked(("news",), b"x" * 100)
+    for _ in range(subscribers):
+        client = PushClient(rig)
+        client.get("/push?channel=news")
+        rig.turn()
+        client.connection.on_data = lambda: None  # what it makes of the events is not counted
+
+    def one_turn() -> None:
+        for _ in range(count):
+            rig.parts.bus.publish(draft, EVERYTHING)
+        rig.turn()
+
+    one_turn()
+    return calls_of(one_turn)
+
+
 class CostTests(SynchronousTestCase):
     """A bound that is reached may be lowered; one that is passed is a delivery that costs more than it did."""
 
@@ -102,6 +123,11 @@ class CostTests(SynchronousTestCase):
     def test_to_who_follows_several_channels(self) -> None:
         self.assertLessEqual(calls_per_delivery(websocket_event, 1, "news", "sport"), 25)
         self.assertLessEqual(calls_per_delivery(websocket_event, 16, "news", "sport"), 9.2)
+
+    def test_a_pushed_event(self) -> None:
+        self.assertLessEqual(push_cost(2, 1) - push_cost(1, 1), 320)
+        more, fewer = (push_cost(1, count) - push_cost(0, count) for count in (60, 10))
+        self.assertLessEqual((more - fewer) / 50, 220)
 
     def test_an_event_is_encoded_once_for_everybody(self) -> None:
         encoded = []
