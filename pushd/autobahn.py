@@ -1,17 +1,23 @@
 """The adapter to Autobahn, and the only module that knows it.
 
-Autobahn does the handshake, the parsing and validation of frames, fragmentation, pongs and the closing
-handshake (RFC 6455). What is sent does not pass through it: events are framed once for everybody, and the
-session writes them to the transport, whole frames at a time. Nor does it set timers: the wheel does.
+Autobahn does the parsing and validation of frames, fragmentation, pongs and the closing handshake (RFC 6455).
+The opening handshake is pushd's own: a connection is made in the state that Autobahn's would leave it in. What is
+sent does not pass through it: events are framed once for everybody, and the session writes them to the
+transport, whole frames at a time. Nor does it set timers: the wheel does.
+
+It uses some of Autobahn's private names: `tests/unit/test_autobahn.py` pins each.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+from io import BytesIO
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import connectionDone
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +41,14 @@ _MAX_FRAMES = 4096
 
 _MAX_REASON_BYTES = 123
 """A control frame has at most 125 bytes, and the code takes two (RFC 6455, section 5.5)."""
+
+_HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+_UNCHANGING = (bool, int, str, bytes, type(None))
+_SHARED = frozenset({"factory", "trafficStats"})
+"""What all connections have in common, though it changes; pushd does not look at the second."""
 
 
 class WebSocketListener(Protocol):
@@ -61,7 +75,10 @@ class WebSocketListener(Protocol):
 
 
 class WebSocketConnection(WebSocketServerProtocol):
-    """One WebSocket: a `pushd.session.Connection`."""
+    """One WebSocket, from the end of the opening handshake on: a `pushd.session.Connection`.
+
+    The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.
+    """
 
     pushd_log = Logger()  # .log is Autobahn's
 
@@ -71,14 +88,31 @@ class WebSocketConnection(WebSocketServerProtocol):
     maxFramePayloadSize: int
     maxMessagePayloadSize: int
 
-    client_name: str
-    """What the client is called in the log."""
-
     _frames = 0
     _is_closing = False
 
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
+
+    def __init__(self) -> None:
+        """Override: there is nothing to do for each."""
+
+    @property
+    def client_name(self) -> str:
+        """What the client is called in the log."""
+        return peer_name(self.transport.getPeer())
+
+    peer = client_name  # in the log of Autobahn
+
+    @property
+    def is_closed(self) -> Deferred[object]:
+        """What Autobahn tells of the end; nobody waits for it."""
+        return Deferred()
+
+    @cached_property
+    def utf8validator(self) -> Utf8Validator:  # type: ignore[override]
+        """What Autobahn checks text with: not there before some has come."""
+        return Utf8Validator()
 
     # pushd.session.Connection
 
@@ -98,10 +132,14 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Ask for a sign of life."""
         self.sendPing()
 
-    # Called by Autobahn, which swallows what is raised here
+    def finish(self) -> None:
+        """Close once the session does."""
 
-    def onOpen(self) -> None:
-        """Override: the handshake is done."""
+    # What is raised here would go to Autobahn, or to a request that has been answered
+
+    def connectionMade(self) -> None:
+        """Override: the handshake is done, and the connection is here."""
+        self.writer = writer(self.transport)
         try:
             self.listener.opened()
         except Exception:  # noqa: BLE001
@@ -155,17 +193,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Override: pings and pongs take the way of all frames; what belongs to a handshake goes at once."""
+        """Override: pings and pongs take the way of all frames; a close frame goes at once."""
         if self.state == self.STATE_OPEN and not self._is_closing:
             self.listener.send(data)
         else:
-            super().sendData(data, sync, chopsize)
-
-    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
-        """Override: the handshake was wrong."""
-        self.listener.closing()
-        self.pushd_log.info("refused WebSocket handshake of {peer}: {reason}", peer=self.client_name, reason=reason)
-        super().failHandshake(reason, code, responseHeaders)
+            self.writer.write(data)
 
     def _closeConnection(self, abort: bool = False) -> None:
         """Override: after a complete closing handshake the connection ends properly too."""
@@ -176,23 +208,17 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         self.has_heard = True
-        super().dataReceived(data)
-
-    def connectionMade(self) -> None:
-        """Override: the connection begins."""
-        self.writer = writer(self.transport)
-        super().connectionMade()
+        self._dataReceived(data)  # what the method overridden does beside formats a message for nobody
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
-        super().connectionLost(reason)
+        self.state = self.STATE_CLOSED
         self.listener.lost()
 
 
 def new_factory() -> WebSocketServerFactory:
     """Make the factory of all WebSockets."""
     factory = WebSocketServerFactory(server="pushd", reactor=object())
-    factory.protocol = WebSocketConnection
     factory.setProtocolOptions(
         versions=[13],
         webStatus=False,
@@ -201,15 +227,30 @@ def new_factory() -> WebSocketServerFactory:
         closeHandshakeTimeout=0,
         autoPingInterval=0,
     )
+    kind: Any = type("OpenWebSocket", (WebSocketConnection,), _state_after_handshake(factory))
+    factory.protocol = kind
     return factory
 
 
-def new_connection(
-    factory: WebSocketServerFactory, address: IAddress, max_message_bytes: int
-) -> WebSocketConnection:
-    """Make a WebSocket that takes messages of up to `max_message_bytes`."""
-    connection = factory.buildProtocol(address)
+def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]:
+    """Answer what Autobahn has set in a connection once its own opening handshake is done.
+
+    To have it done for each connection takes longer than everything else, and 3 KB. What would change in one
+    connection and so in all is left out: Autobahn needs it for the handshake only, or the class has its own.
+    """
+    model = WebSocketServerProtocol()
+    model.factory = factory
+    model.transport = FileWrapper(BytesIO())
+    model._connectionMade()
+    model._dataReceived(_HANDSHAKE)
+    assert model.state == model.STATE_OPEN, model.wasNotCleanReason
+    state = vars(model).items()
+    return {name: value for name, value in state if name in _SHARED or isinstance(value, _UNCHANGING)}
+
+
+def new_connection(factory: WebSocketServerFactory, max_message_bytes: int) -> WebSocketConnection:
+    """Make a WebSocket that takes messages of up to `max_message_bytes`; it begins with `makeConnection`."""
+    connection = factory.protocol()
     assert isinstance(connection, WebSocketConnection)
-    connection.client_name = peer_name(address)
     connection.maxMessagePayloadSize = connection.maxFramePayloadSize = max_message_bytes
     return connection

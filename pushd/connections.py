@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITransport
+from twisted.python.failure import Failure
 
-__all__ = ["Closable", "Connections"]
+__all__ = ["Closable", "Connections", "Speaker"]
 
 
 class Closable(Protocol):
@@ -18,6 +20,19 @@ class Closable(Protocol):
 
     def abort(self) -> None:
         """Close now."""
+
+
+class Speaker(Closable, Protocol):
+    """What speaks on a connection: a `twisted.internet.interfaces.IProtocol`."""
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Begin."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Learn that the connection has ended."""
 
 
 class Connections:

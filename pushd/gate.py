@@ -9,6 +9,7 @@ call this one by its right name). Browsers set both and pages cannot change them
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -102,7 +103,12 @@ def _own_names(address: IAddress) -> frozenset[str]:
     """Answer the names that a connection made to `address` may call the server by."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return frozenset({"localhost"})  # a Unix socket has no name; curl says localhost
-    ip = ip_address(address.host.partition("%")[0])
+    return _names_of_ip(address.host)
+
+
+@lru_cache
+def _names_of_ip(host: str) -> frozenset[str]:
+    ip = ip_address(host.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None)
     ip = ip if mapped is None else mapped
     literal = f"[{ip}]" if ip.version == 6 else str(ip)

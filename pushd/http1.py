@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IProtocol, ITCPTransport
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from pushd.connections import Connections
+from pushd.connections import Speaker
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.peer import peer_name
@@ -29,19 +31,16 @@ class HTTP1(HTTPChannel):
     log = Logger()
     abortTimeout = 5
 
-    def __init__(self, max_body_bytes: int, connections: Connections) -> None:
-        """Make a connection that takes bodies of up to `max_body_bytes`, and enters itself into `connections`."""
+    hand_to: Callable[[Speaker], None]
+    """Has something else speak on this connection from now on."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        """Make a connection that takes bodies of up to `max_body_bytes`."""
         super().__init__()
-        self._connections = connections
         self._max_body_bytes = max_body_bytes
-        self._upgraded: IProtocol | None = None
+        self._upgraded: Speaker | None = None
         self._discarded: int | None = None
         """How much was thrown away since a request was refused; None if none was."""
-
-    def connectionMade(self) -> None:
-        """Override: the connection begins."""
-        self._connections.add(self)
-        super().connectionMade()
 
     # Requests that are refused before they are read
 
@@ -123,8 +122,6 @@ class HTTP1(HTTPChannel):
 
     def finish(self) -> None:
         """Close the connection once the request at hand, if there is one, has been answered."""
-        if self._upgraded is not None:
-            return
         self.persistent = False
         if not self.requests:
             self.end()
@@ -135,32 +132,36 @@ class HTTP1(HTTPChannel):
         if transport is not None:
             transport.abortConnection()
 
-    # The way out: from a request on, the connection can belong to another protocol.
+    def upgrade(self, speaker: Speaker, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer the request at hand with ``101`` and `fields`, and hand the connection to `speaker`.
 
-    def upgrade(self, protocol: IProtocol) -> None:
-        """Hand the connection to `protocol`; to be called from the ``render`` of the request at hand."""
+        To be called from the ``render`` of the request, of which nothing is kept (RFC 9110, section 7.8).
+        """
         assert self.transport is not None
         self.setTimeout(None)
         self.requests.clear()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
-        self._upgraded = protocol
-        protocol.makeConnection(self.transport)
+        lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade"]
+        lines += [b"%s: %s" % field for field in fields]
+        writer(self.transport)(b"\r\n".join(lines) + b"\r\n\r\n")
+        self._upgraded = speaker
+        self.hand_to(speaker)
 
     # Where the bytes go
 
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
-        if self._upgraded is not None:
-            self._upgraded.dataReceived(data)
-        elif self._discarded is not None:
+        if self._discarded is not None:
             self._discard(data)
         else:
             super().dataReceived(data)
 
     def rawDataReceived(self, data: bytes) -> None:
         """Override: more bytes were behind the head of a request."""
-        if self._upgraded is not None or self._discarded is not None:
-            self.dataReceived(data)
+        if self._upgraded is not None:
+            self._upgraded.dataReceived(data)
+        elif self._discarded is not None:
+            self._discard(data)
         else:
             super().rawDataReceived(data)
 
@@ -171,8 +172,5 @@ class HTTP1(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
-        self._connections.discard(self)
         self._drop_bodies()
         super().connectionLost(reason)
-        if self._upgraded is not None:
-            self._upgraded.connectionLost(reason)

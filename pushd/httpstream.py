@@ -106,6 +106,7 @@ class ResponseStream:
         request.registerProducer(self.session, True)
         request.write(first)
         self.writer = request.connection.body_writer()
+        request.forget_head()
         self._set_heartbeat()
 
     def _set_heartbeat(self) -> None:

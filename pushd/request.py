@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.http_headers import Headers
 
 from pushd.access import Grants
+from pushd.connections import Speaker
 from pushd.frames import json_line
 from pushd.writethrough import Writer
 
@@ -23,6 +26,9 @@ class Connection(Protocol):
 
     def body_writer(self) -> Writer:
         """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
+
+    def upgrade(self, speaker: Speaker, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
 
     def end(self) -> None:
         """Close, once everything is written."""
@@ -73,6 +79,14 @@ class Request(server.Request):
         assert self.content is not None
         body: bytes = self.content.read()
         return body
+
+    def forget_head(self) -> None:
+        """Keep nothing of the fields of the request, nor of the response, whose head has been written.
+
+        For a response that has no end: they are a fifth of what such a connection takes of memory.
+        """
+        assert self.startedWriting
+        self.requestHeaders = self.responseHeaders = Headers()
 
     def set_common_headers(self) -> None:
         """Set what every answer has."""

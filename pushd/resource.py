@@ -91,6 +91,14 @@ class Answering(Resource):
     parameters: ClassVar[Mapping[str, frozenset[str]] | None] = None
     """The names that the query of each method may have; None if it may have any."""
 
+    _methods: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        """Override: find the methods once, and not for each request."""
+        super().__init_subclass__()
+        names = {name.removeprefix("render_") for name in dir(cls) if name.startswith("render_")}
+        cls._methods = tuple(sorted(names if "GET" in names else names - {"HEAD"}))
+
     def render(self, request: Request) -> bytes | int:
         """Override: call the method."""
         try:
@@ -122,8 +130,7 @@ class Answering(Resource):
 
     def methods(self) -> tuple[str, ...]:
         """Answer the methods that there are."""
-        names = {name.removeprefix("render_") for name in dir(self) if name.startswith("render_")}
-        return tuple(sorted(names if "GET" in names else names - {"HEAD"}))
+        return self._methods
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """Override: there is nothing below, unless a subclass says so."""

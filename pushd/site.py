@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from twisted.web.server import Site
 from twisted.web.static import File
 
 from pushd.assets import Assets
-from pushd.connections import Connections
+from pushd.connections import Connections, Speaker
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2, Shared
 from pushd.http2.limits import Limits
-from pushd.http2.switch import Switch
+from pushd.http2.switch import Choice, Switch
 from pushd.peer import peer_name
 from pushd.request import Request
 from pushd.resource import Answering, Missing
@@ -53,7 +54,7 @@ class PushdSite(Site):
         super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
-        self.protocol = partial(HTTP1, max_body_bytes, self.connections)  # type: ignore[method-assign,assignment]
+        self.protocol = partial(HTTP1, max_body_bytes)  # type: ignore[method-assign,assignment]
         self._logs_requests = logs_requests
         self._assets = assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(
@@ -64,13 +65,18 @@ class PushdSite(Site):
             wheel.seconds,
             reactor.callLater,
         )
+        self._choice = Choice(
+            self._new_http1, partial(HTTP2, self._http2), self.connections, wheel, request_timeout_s
+        )
 
     def buildProtocol(self, addr: IAddress | None) -> Switch:  # type: ignore[override]
         """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
-        http1: HTTP1 = super().buildProtocol(addr)
-        shared = self._http2
-        timeout_s = shared.limits.idle_timeout_s
-        return Switch(http1, partial(HTTP2, shared), self.connections, shared.wheel, timeout_s)
+        return Switch(self._choice)
+
+    def _new_http1(self, hand_to: Callable[[Speaker], None]) -> HTTP1:
+        http1: HTTP1 = super().buildProtocol(None)
+        http1.hand_to = hand_to
+        return http1
 
     def acceptableProtocols(self) -> list[bytes]:
         """Override: what can be spoken over TLS (RFC 7301)."""

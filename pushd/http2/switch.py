@@ -1,73 +1,91 @@
-"""The protocol of a connection, chosen when its TLS handshake says which (RFC 7301)."""
+"""Who speaks on a connection: chosen when its TLS handshake says which protocol (RFC 7301)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from twisted.internet.interfaces import IHandshakeListener, INegotiated, IProtocol, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, INegotiated, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.connections import Connections
+from pushd.connections import Connections, Speaker
 from pushd.wheel import Alarm, Wheel
 
-__all__ = ["Switch"]
+__all__ = ["Choice", "Switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What all connections of a site have in common before one of these speaks."""
+
+    http1: Callable[[Callable[[Speaker], None]], Speaker]
+    """Makes what speaks HTTP/1.1, and can hand the connection over to something else."""
+
+    http2: Callable[[], Speaker]
+    """Makes what speaks HTTP/2."""
+
+    connections: Connections
+    """Where those who speak are entered."""
+
+    wheel: Wheel
+    """For time-outs."""
+
+    timeout_s: float
+    """How long a TLS handshake may take."""
 
 
 @implementer(IHandshakeListener)
 class Switch(Protocol):
     """Hands the connection to HTTP/2 if that was agreed on, and else, or without TLS, to HTTP/1.1."""
 
-    def __init__(
-        self,
-        http1: IProtocol,
-        make_http2: Callable[[], IProtocol],
-        connections: Connections,
-        wheel: Wheel,
-        timeout_s: float,
-    ) -> None:
-        """Wait up to `timeout_s` for the handshake, as one of `connections`."""
-        self._protocol: IProtocol | None = None
-        self._http1 = http1
-        self._make_http2 = make_http2
-        self._connections = connections
-        self._wheel = wheel
-        self._timeout_s = timeout_s
+    def __init__(self, choice: Choice) -> None:
+        """Wait for the TLS handshake, if there is one."""
+        self._choice = choice
+        self._speaker: Speaker | None = None
         self._alarm: Alarm | None = None
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
+        choice = self._choice
         if ISSLTransport(self.transport, None) is None:
-            self._hand_to(self._http1)
+            self.hand_to(choice.http1(self.hand_to))
         else:
-            self._connections.add(self)
-            self._alarm = self._wheel.call_in(self._timeout_s, self.abort)
+            choice.connections.add(self)
+            self._alarm = choice.wheel.call_in(choice.timeout_s, self.abort)
 
     def handshakeCompleted(self) -> None:
         """Override: TLS is agreed on."""
+        choice = self._choice
         negotiated = INegotiated(self.transport, None)
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
         self._stop_waiting()
-        self._hand_to(self._make_http2() if is_http2 else self._http1)
+        self.hand_to(choice.http2() if is_http2 else choice.http1(self.hand_to))
 
-    def _hand_to(self, protocol: IProtocol) -> None:
+    def hand_to(self, speaker: Speaker) -> None:
+        """Have `speaker` speak from now on, instead of who did until now."""
         assert self.transport is not None
-        self._protocol = protocol
-        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
-        protocol.makeConnection(self.transport)
+        before = self._speaker or self
+        self._speaker = speaker
+        self.dataReceived = speaker.dataReceived  # type: ignore[method-assign]
+        self._choice.connections.add(speaker)
+        self._choice.connections.discard(before)
+        speaker.makeConnection(self.transport)
 
     def _stop_waiting(self) -> None:
-        self._connections.discard(self)
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
-        if self._protocol is not None:
-            self._protocol.connectionLost(reason)
-        else:
-            self._stop_waiting()
+        self._stop_waiting()
+        speaker, self._speaker = self._speaker, None
+        self._choice.connections.discard(speaker or self)
+        if speaker is not None:
+            del self.dataReceived
+            speaker.connectionLost(reason)
 
     def finish(self) -> None:
         """Close: there is no request."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha1
 from typing import ClassVar
 
 from twisted.logger import Logger
@@ -16,7 +20,6 @@ from pushd.errors import BadRequest, NotFound, Refused, UpgradeNeeded
 from pushd.event import Draft, Encoder
 from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
-from pushd.http1 import HTTP1
 from pushd.messages import Publish, Ref, Subscribe, check_size, parse_command, parse_object, parse_ref
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
@@ -30,6 +33,8 @@ _MESSAGE_OVERHEAD_BYTES = 4096
 """How much longer than its data a JSON message may be, beside what base64 adds."""
 
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_ACCEPTS = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What shows that who answers has understood: RFC 6455, section 1.3."""
 
 _log = Logger()
 
@@ -47,37 +52,29 @@ class WebSocket(Endpoint):
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`.
         """
         super().__init__(gate)
-        self._sessions = sessions
         self._factory = new_factory()
-        self._max_event_bytes = max_event_bytes
-        self._heartbeat_s = heartbeat_s
-        self._ping_timeout_s = ping_timeout_s
+        self._common = _Common(sessions, max_event_bytes, heartbeat_s, ping_timeout_s)
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe to the channels in the query, shake hands, and hand the connection over."""
         is_raw = _format(request) == "raw"
         patterns = subscribed_patterns(request) if is_raw or b"channel" in request.args else []
         since = since_of(request, "latest")
-        connection = request.connection
-        _check_handshake(request)
-        assert isinstance(connection, HTTP1)
-        max_bytes = self._max_event_bytes
-        websocket = new_connection(
-            self._factory,
-            request.getClientAddress(),
-            max_bytes if is_raw else max_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES,
-        )
-        kind = _RawDialogue if is_raw else _JsonDialogue
-        dialogue = kind(websocket, self._sessions, request.grants, max_bytes)
+        key = _key_of_handshake(request)
+        max_bytes = self._common.max_event_bytes
+        max_message_bytes = max_bytes if is_raw else max_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
+        websocket = new_connection(self._factory, max_message_bytes)
+        dialogue = (_RawDialogue if is_raw else _JsonDialogue)(websocket, self._common, request.grants)
         websocket.listener = dialogue
         try:
             dialogue.subscribe(patterns, since)
         except Refused:
             dialogue.session.ended()
             raise
-        dialogue.ping_each(self._heartbeat_s, self._ping_timeout_s)
-        connection.upgrade(websocket)
-        websocket.dataReceived(_head(request))
+        dialogue.ping_later()
+        accepted = b64encode(sha1(key + _ACCEPTS).digest())
+        fields = [(b"Upgrade", b"websocket"), (b"Sec-WebSocket-Accept", accepted), (b"Server", b"pushd")]
+        request.connection.upgrade(websocket, fields)
         return NOT_DONE_YET
 
 
@@ -88,8 +85,8 @@ def _format(request: Request) -> str:
     return text
 
 
-def _check_handshake(request: Request) -> None:
-    """Raise `UpgradeNeeded` or `BadRequest` if the request is no handshake (RFC 6455, section 4.2.1)."""
+def _key_of_handshake(request: Request) -> bytes:
+    """Answer the key; raise `UpgradeNeeded` or `BadRequest` if this is no handshake (RFC 6455, section 4.2.1)."""
     if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
         request.setHeader(b"upgrade", b"websocket")
         raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
@@ -100,42 +97,53 @@ def _check_handshake(request: Request) -> None:
     keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key", [])
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise BadRequest("wanted Sec-WebSocket-Key once, 16 bytes in base64", "Sec-WebSocket-Key")
-    if request.clientproto != b"HTTP/1.1":
-        raise BadRequest("wanted a WebSocket handshake over HTTP/1.1")
+    if request.method != b"GET" or request.clientproto != b"HTTP/1.1":
+        raise BadRequest("wanted a WebSocket handshake with GET, over HTTP/1.1")
+    if b"#" in request.uri:
+        raise BadRequest("the path of a WebSocket has no fragment (RFC 6455, section 3)")
+    subprotocols = _tokens(request, b"sec-websocket-protocol")
+    if len(set(subprotocols)) < len(subprotocols):
+        raise BadRequest("wanted each subprotocol once (RFC 6455, section 4.1)", "Sec-WebSocket-Protocol")
+    return keys[0]
+
+
+def _tokens(request: Request, header: bytes) -> list[bytes]:
+    values = request.requestHeaders.getRawHeaders(header, [])
+    return [token.strip() for value in values for token in value.split(b",")]
 
 
 def _has_token(request: Request, header: bytes, token: bytes) -> bool:
-    values = request.requestHeaders.getRawHeaders(header, [])
-    return any(one.strip().lower() == token for value in values for one in value.split(b","))
+    return any(one.lower() == token for one in _tokens(request, header))
 
 
-def _head(request: Request) -> bytes:
-    """Write the head of a request again, for Autobahn to read."""
-    lines = [b"%s %s HTTP/1.1" % (request.method, request.uri)]
-    for name, values in request.requestHeaders.getAllRawHeaders():
-        lines.extend(b"%s: %s" % (name, value) for value in values)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all WebSockets have in common."""
+
+    sessions: Sessions
+    max_event_bytes: int
+    heartbeat_s: float
+    ping_timeout_s: float
 
 
 class _Dialogue:
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
+    __slots__ = ("_alarm", "_common", "grants", "session", "websocket")
+
     encode: Encoder
 
-    def __init__(
-        self, websocket: WebSocketConnection, sessions: Sessions, grants: Grants, max_event_bytes: int
-    ) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: _Common, grants: Grants) -> None:
         self.websocket = websocket
-        self.session = Session(sessions, websocket, self.encode, grants)
+        self.session = Session(common.sessions, websocket, self.encode, grants)
         self.grants = grants
-        self.max_event_bytes = max_event_bytes
-        self._sessions = sessions
+        self._common = common
         self._alarm: Alarm | None = None
 
     @property
     def bus(self) -> Bus:
         """The bus."""
-        return self._sessions.bus
+        return self._common.sessions.bus
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to what the query of the handshake names."""
@@ -168,27 +176,30 @@ class _Dialogue:
             self._alarm.cancel()
         self.session.ended()
 
-    def ping_each(self, heartbeat_s: float, timeout_s: float) -> None:
+    def ping_later(self) -> None:
         """Ping the client again and again, and drop it when it does not answer."""
-        call_in = self._sessions.wheel.call_in
+        self._set_alarm(self._common.heartbeat_s, self._ping)
 
-        def ping() -> None:
-            self.websocket.has_heard = False
-            self.websocket.ping()
-            self._alarm = call_in(timeout_s, check)
+    def _set_alarm(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._alarm = self._common.sessions.wheel.call_in(delay_s, call)
 
-        def check() -> None:
-            if self.websocket.has_heard:
-                self._alarm = call_in(heartbeat_s, ping)
-            else:
-                _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.client_name)
-                self.websocket.abort()
+    def _ping(self) -> None:
+        self.websocket.has_heard = False
+        self.websocket.ping()
+        self._set_alarm(self._common.ping_timeout_s, self._look)
 
-        self._alarm = call_in(heartbeat_s, ping)
+    def _look(self) -> None:
+        if self.websocket.has_heard:
+            self.ping_later()
+        else:
+            _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.client_name)
+            self.websocket.abort()
 
 
 class _JsonDialogue(_Dialogue):
     """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
+
+    __slots__ = ()
 
     encode = staticmethod(websocket_event)
 
@@ -232,7 +243,7 @@ class _JsonDialogue(_Dialogue):
     def _obey(self, message: dict[str, object], ref: Ref) -> None:
         command = parse_command(message)
         if isinstance(command, Publish):
-            check_size(command.draft.data, self.max_event_bytes)
+            check_size(command.draft.data, self._common.max_event_bytes)
             result = self.bus.publish(command.draft, self.grants)
             self._answer({"type": "published", "id": result.id, "offset": result.offset}, ref)
         elif isinstance(command, Subscribe):
@@ -246,9 +257,9 @@ class _JsonDialogue(_Dialogue):
 class _RawDialogue(_Dialogue):
     """The bare data both ways. There is no place for an error in it: one ends the connection, with its reason."""
 
-    encode = staticmethod(websocket_data)
+    __slots__ = ("_lost_position", "_patterns")
 
-    _lost_position = False
+    encode = staticmethod(websocket_data)
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to them all; what comes from the client is for the channel, if it is only one."""

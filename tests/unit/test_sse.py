@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+
+from twisted.web.http_headers import Headers
 
 from tests.rigs import DaemonTests, EventStream, HttpClient, query
 
@@ -39,6 +42,20 @@ class SseTests(DaemonTests):
         self.assertEqual(response.header("x-content-type-options"), "nosniff")
         self.assertIsNone(response.header("content-length"))
         self.assertFalse(response.is_complete)
+
+    def test_of_the_heads_of_request_and_response_nothing_is_kept(self) -> None:
+        def kept() -> int:
+            fields = [it for it in gc.get_objects() if isinstance(it, Headers)]
+            return sum(it.hasHeader("x-of-the-test") or it.hasHeader("x-accel-buffering") for it in fields)
+
+        gc.collect()
+        before, client = kept(), HttpClient(self.rig)
+        client.send("GET", "/sse?channel=news", headers={"X-Of-The-Test": "1"})
+        self.assertEqual(kept(), before)
+        self.rig.publish("news", b"one")
+        self.rig.request("DELETE", "/channels/news")
+        self.rig.turn()
+        self.assertEqual(self.datas(client)[:1], ["one"])
 
     def test_over_http_1_0_the_stream_lasts_until_the_connection_ends(self) -> None:
         client = HttpClient(self.rig)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 
 from websockets.frames import Frame, Opcode
 
+from pushd.http1 import HTTP1
+from pushd.request import Request
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -47,6 +50,9 @@ def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         assert place + size <= len(data), "whole frames"
         yield opcode, data[place : place + size]
         place += size
+
+
+ACCEPT = "sec-websocket-accept"
 
 
 class WebSocketTests(DaemonTests):
@@ -94,6 +100,57 @@ class HandshakeTests(WebSocketTests):
         self.assertEqual(response.status, 101)
         self.assertEqual(response.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         self.assertEqual((response.header("upgrade") or "").lower(), "websocket")
+        self.assertEqual((response.header("connection") or "").lower(), "upgrade")
+
+    def test_no_subprotocol_and_no_extension_is_chosen(self) -> None:
+        client = HttpClient(self.rig)
+        offers = {
+            "Sec-WebSocket-Protocol": "chat, superchat",
+            "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+        }
+        client.send("GET", "/ws", headers={**HANDSHAKE, **offers})
+        self.rig.turn()
+        self.assertEqual(client.response.status, 101)
+        self.assertEqual([name for name, _ in client.response.headers if name.startswith("sec-")], [ACCEPT])
+
+    def test_a_subprotocol_that_is_offered_twice_is_refused(self) -> None:
+        for fields in ([("Sec-WebSocket-Protocol", "a, b, a")], [("Sec-WebSocket-Protocol", "a")] * 2):
+            client = HttpClient(self.rig)
+            client.send("GET", "/ws", headers=[*HANDSHAKE.items(), *fields])
+            self.rig.turn()
+            self.assert_problem(client.response, 400, field="Sec-WebSocket-Protocol", says="once")
+
+    def test_a_fragment_is_refused(self) -> None:
+        self.assert_problem(self.handshake(target="/ws?channel=news#part"), 400, says="fragment")
+
+    def test_with_head_it_is_refused(self) -> None:
+        response = self.handshake(method="HEAD")
+        self.assertEqual((response.status, response.body), (400, b""))
+
+    def test_over_http_1_0_it_is_refused(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/ws", headers=HANDSHAKE, version="1.0")
+        self.rig.turn()
+        self.assert_problem(client.response, 400, says="HTTP/1.1")
+
+    def test_an_unknown_parameter_is_refused(self) -> None:
+        self.assert_problem(self.handshake(target="/ws?chanel=news"), 400, field="chanel", says="unknown")
+
+    def test_a_header_that_is_folded_is_read(self) -> None:
+        client = HttpClient(self.rig)
+        folded = {**HANDSHAKE, "Connection": "keep-alive,\r\n Upgrade"}
+        client.send("GET", "/ws", headers=folded)
+        self.rig.turn()
+        self.assertEqual(client.response.status, 101)
+
+    def test_of_the_request_nothing_is_kept(self) -> None:
+        before = [it for it in gc.get_objects() if isinstance(it, Request | HTTP1)]
+        client = self.open("/ws?channel=news")
+        kept = [it for it in gc.get_objects() if isinstance(it, Request | HTTP1)]
+        self.assertEqual([it for it in kept if it not in before], [])
+        self.assertEqual(len(self.rig.parts.site.connections), 1)
+        client.connection.disconnect()
+        self.assertEqual(len(self.rig.parts.site.connections), 0)
 
     def test_a_plain_request_is_told_to_upgrade(self) -> None:
         response = self.rig.get("/ws")
