@@ -13,7 +13,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar, Protocol
 from urllib.parse import quote, urlencode
 
 from twisted.internet.address import IPv4Address
@@ -36,6 +36,7 @@ from pushd.service import Daemon, assemble
 
 __all__ = [
     "STARTED",
+    "Client",
     "Connection",
     "DaemonTests",
     "EventStream",
@@ -82,8 +83,9 @@ class Traces:
 class Rig:
     """A daemon without ports."""
 
-    def __init__(self, config: str = "") -> None:
-        """Start a daemon with the text of an ini file."""
+    def __init__(self, config: str = "", http: Callable[[Rig], Client] = lambda rig: HttpClient(rig)) -> None:
+        """Start a daemon with the text of an ini file, whose clients speak `http`."""
+        self._http = http
         self.reactor = MemoryReactorClock()
         self.failures: list[object] = []
         settings = parse(_LISTEN + config, "the test")
@@ -134,6 +136,10 @@ class Rig:
         """Open a connection to the address `host`."""
         return Connection(self, host)
 
+    def client(self) -> Client:
+        """Connect a client."""
+        return self._http(self)
+
     def request(
         self,
         method: str,
@@ -144,7 +150,7 @@ class Rig:
         host: str = "localhost",
     ) -> Response:
         """Make one request without letting time pass; answer what has been written of the response."""
-        client = HttpClient(self)
+        client = self.client()
         client.send(method, target, headers=headers, body=body, host=host)
         (response,) = client.written
         client.connection.disconnect()
@@ -169,7 +175,7 @@ class Rig:
     def publish_many(self, *drafts: Mapping[str, object]) -> list[dict[str, Any]]:
         """Publish a batch, letting turns pass if it is long; answer what was said of each."""
         body = b"".join(json.dumps(draft).encode() + b"\n" for draft in drafts)
-        client = HttpClient(self)
+        client = self.client()
         client.send("POST", "/publish", body=body)
         while not client.written[0].is_complete:  # a long batch takes several turns
             self.turn()
@@ -441,6 +447,44 @@ class Response:
         return json.loads(self.body)
 
 
+class Client(Protocol):
+    """A client that makes requests over one connection, in one version of HTTP."""
+
+    alarms: int
+    """How many of the daemon's alarms the connection has, whatever is asked for on it."""
+
+    close_timeout_s: int
+    """How long a client that takes nothing any more is waited for."""
+
+    connection: Connection
+
+    def __init__(self, rig: Rig) -> None:
+        """Connect."""
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Sequence[tuple[str, str]] | Mapping[str, str] = (),
+        body: bytes = b"",
+        host: str = "localhost",
+    ) -> None:
+        """Send a request; a ``Content-Length`` is added if there is a body and no header about its length."""
+
+    @property
+    def responses(self) -> list[Response]:
+        """What has come, in the order of the requests."""
+
+    @property
+    def response(self) -> Response:
+        """The only response."""
+
+    @property
+    def written(self) -> list[Response]:
+        """What the daemon has written, whether it has come or not."""
+
+
 _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-5][0-9]{2}) ([\x20-\x7e]*)")
 _HEADER_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
 _CHUNK_LINE = re.compile(rb"([0-9a-fA-F]+)\r\n")
@@ -512,7 +556,10 @@ def _parse_body(response: Response, data: bytes, position: int, method: str, is_
 
 
 class HttpClient:
-    """A client that speaks HTTP/1.1 over one connection."""
+    """A client that speaks HTTP/1.1."""
+
+    alarms = 0
+    close_timeout_s = 10
 
     def __init__(self, rig: Rig, host: IAddress = LOCALHOST) -> None:
         self.connection = rig.connect(host)
@@ -714,10 +761,17 @@ class DaemonTests(SynchronousTestCase):
 
     config = ""
 
+    http: ClassVar[type[Client]] = HttpClient
+    """What its clients speak."""
+
     def setUp(self) -> None:
         """Start it."""
         super().setUp()
-        self.rig = Rig(self.config)
+        self.start(self.config)
+
+    def start(self, config: str = "") -> None:
+        """Start a daemon, instead of the one that is there."""
+        self.rig = Rig(config, self.http)
 
     def assert_problem(self, response: Response, status: int, *, field: str | None = None, says: str = "") -> None:
         """The response is a complete problem document (RFC 9457) about `field`, which says so in its detail."""

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from pushd.assets import Assets, link_to
 from pushd.demo import ASSETS
 from pushd.request import Request
-from tests.push_client import PushClient
+from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig
 
 NO_PUSH = {SettingCodes.ENABLE_PUSH: 0}
@@ -61,9 +61,9 @@ class AssetTestCase(DaemonTests):
 
     settings = ""
 
-    def client(self, settings: dict[Any, int] | None = None) -> PushClient:
+    def client(self, settings: dict[Any, int] | None = None) -> Http2Client:
         """Connect over HTTP/2."""
-        return PushClient(self.rig, settings)
+        return Http2Client(self.rig, settings)
 
     def http1(self, version: str = "1.1") -> Response:
         """Ask for the page over HTTP/1."""
@@ -72,10 +72,10 @@ class AssetTestCase(DaemonTests):
         self.rig.turn()
         return client.response
 
-    def paths(self, client: PushClient, page: str = "/", stream_id: int = 1, *fields: tuple[str, str]) -> list[str]:
+    def paths(self, client: Http2Client, page: str = "/", *fields: tuple[str, str]) -> list[str]:
         """Ask for a page, and answer what is promised with it."""
         before = len(client.pushes)
-        client.get(page, stream_id, *fields)
+        client.send("GET", page, headers=fields)
         self.rig.turn()
         return [push.request[":path"] for push in client.pushes[before:]]
 
@@ -86,8 +86,8 @@ class PushTests(AssetTestCase):
         self.assertEqual(self.paths(client), ["/a.css", "/b.js"])
         self.assertEqual([push.body for push in client.pushes], [b"a.css" * 100, b"b.js" * 100])
         self.assertEqual([push.fields[":status"] for push in client.pushes], ["200", "200"])
-        self.assertTrue(client.responses[1].is_complete)
-        self.assertEqual((client.hints, client.responses[1].all("link")), ([], []))
+        self.assertTrue(client.response.is_complete)
+        self.assertEqual((client.hints, client.response.all("link")), ([], []))
 
     def test_promises_come_before_the_page(self) -> None:
         client = self.client()
@@ -98,8 +98,8 @@ class PushTests(AssetTestCase):
     def test_each_is_pushed_once_for_a_connection(self) -> None:
         client = self.client()
         self.paths(client)
-        self.assertEqual(self.paths(client, "/", 3), [])
-        self.assertEqual(self.paths(client, "/index.html", 5), ["/c.svg"])
+        self.assertEqual(self.paths(client, "/"), [])
+        self.assertEqual(self.paths(client, "/index.html"), ["/c.svg"])
         self.assertEqual(self.paths(self.client()), ["/a.css", "/b.js"])
 
     def test_the_links_of_a_page_count_and_nopush_is_respected(self) -> None:
@@ -112,7 +112,7 @@ class PushTests(AssetTestCase):
         )
         client = self.client()
         self.assertEqual(self.paths(client, "/page"), ["/a.css", "/b.js?x=1", "/m.mjs"])
-        self.assertEqual(len(client.responses[1].all("link")), 5)
+        self.assertEqual(len(client.response.all("link")), 5)
 
     def test_only_with_a_page_that_is_there(self) -> None:
         self.page.links = ("</a.css>; rel=preload",)
@@ -122,28 +122,26 @@ class PushTests(AssetTestCase):
 
     def test_not_with_head(self) -> None:
         client = self.client()
-        fields = [(":method", "HEAD"), (":scheme", "https"), (":authority", "localhost"), (":path", "/")]
-        client.h2.send_headers(1, fields, end_stream=True)
-        client.flush()
+        client.send("HEAD", "/")
         self.rig.turn()
         self.assertEqual(client.pushes, [])
 
     def test_conditional_requests_and_ranges_are_of_the_page_alone(self) -> None:
         client = self.client()
-        self.paths(client, "/", 1, ("if-none-match", '"x"'), ("range", "nonsense"))
+        self.paths(client, "/", ("if-none-match", '"x"'), ("range", "nonsense"))
         self.assertEqual([push.fields[":status"] for push in client.pushes], ["200", "200"])
         modified = client.pushes[0].fields["last-modified"]
-        client.get("/a.css", 3, ("if-modified-since", modified))
-        client.get("/a.css", 5, ("range", "bytes=0-4"))
+        client.send("GET", "/a.css", headers={"if-modified-since": modified})
+        client.send("GET", "/a.css", headers={"range": "bytes=0-4"})
         self.rig.turn()
-        self.assertEqual((client.responses[3].status, client.responses[5].status), (304, 206))
-        self.assertEqual(client.responses[5].body, b"a.css")
+        _, whole, part = client.responses
+        self.assertEqual((whole.status, part.status, part.body), (304, 206, b"a.css"))
 
     def test_cancelled_pushes_harm_nobody(self) -> None:
         client = self.client()
         client.refuses = {0: 8, 1: 7}
         self.paths(client)
-        self.assertEqual(self.paths(client, "/index.html", 3), ["/c.svg"])
+        self.assertEqual(self.paths(client, "/index.html"), ["/c.svg"])
         self.assertTrue(client.connection.is_open)
 
 
@@ -153,8 +151,8 @@ class HintTests(AssetTestCase):
         self.assertEqual(self.paths(client), [])
         links = ["</a.css>; rel=preload; as=style", "</b.js>; rel=preload; as=script"]
         self.assertEqual(client.hints, [[(":status", "103"), *(("link", link) for link in links)]])
-        self.assertEqual(client.responses[1].all("link"), links)
-        self.assertEqual(client.responses[1].status, 200)
+        self.assertEqual(client.response.all("link"), links)
+        self.assertEqual(client.response.status, 200)
 
     def test_the_links_of_a_page_are_hints(self) -> None:
         self.page.links = ("</a.css>; rel=preload; nopush, <https://other.example/x>; rel=preload, </n>; rel=next",)
@@ -162,7 +160,7 @@ class HintTests(AssetTestCase):
         self.paths(client, "/page")
         wanted = ["</a.css>; rel=preload; nopush", "<https://other.example/x>; rel=preload"]
         self.assertEqual([value for name, value in client.hints[0] if name == "link"], wanted)
-        self.assertEqual(client.responses[1].all("link"), list(self.page.links))
+        self.assertEqual(client.response.all("link"), list(self.page.links))
 
     def test_over_http_1_1_there_are_links_only(self) -> None:
         response = self.http1()
@@ -171,7 +169,7 @@ class HintTests(AssetTestCase):
     def test_other_pages_have_neither(self) -> None:
         client = self.client(NO_PUSH)
         self.paths(client, "/a.css")
-        self.assertEqual((client.hints, client.responses[1].all("link")), ([], []))
+        self.assertEqual((client.hints, client.response.all("link")), ([], []))
 
 
 class Http1HintTests(AssetTestCase):
@@ -187,16 +185,16 @@ class Http1HintTests(AssetTestCase):
 
 class DemoTests(SynchronousTestCase):
     def test_the_demo_page_pushes_its_style_sheet_and_scripts(self) -> None:
-        client = PushClient(rig := Rig())
-        client.get("/")
+        client = Http2Client(rig := Rig())
+        client.send("GET", "/")
         rig.turn()
         self.assertEqual([p.request[":path"] for p in client.pushes], ["/demo.css", "/demo.js", "/feeds.js"])
         self.assertEqual({p.fields[":status"] for p in client.pushes}, {"200"})
         self.assertTrue(all(p.is_complete for p in client.pushes))
 
     def test_a_list_in_the_file_takes_the_place_of_the_built_in_one(self) -> None:
-        client = PushClient(rig := Rig("[push:/]\nresources = /favicon.svg\n"))
-        client.get("/")
+        client = Http2Client(rig := Rig("[push:/]\nresources = /favicon.svg\n"))
+        client.send("GET", "/")
         rig.turn()
         self.assertEqual([p.request[":path"] for p in client.pushes], ["/favicon.svg"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from tests.rigs import STARTED, DaemonTests, HttpClient, query
+from tests.rigs import STARTED, DaemonTests, query
 
 NAMES = (
     "a/b",
@@ -30,7 +30,7 @@ class ChannelTests(DaemonTests):
     """``/channels/{channel}``."""
 
     def test_the_state_tells_what_there_is(self) -> None:
-        subscriber = HttpClient(self.rig)
+        subscriber = self.rig.client()
         subscriber.send("GET", "/sse?channel=news")
         first, second = self.rig.publish("news", id="first"), self.rig.publish("news")
         position = self.rig.publish("other")
@@ -53,7 +53,7 @@ class ChannelTests(DaemonTests):
         self.assertEqual(self.rig.traces.channels, 0)
 
     def test_a_subscriber_by_a_pattern_counts(self) -> None:
-        subscriber = HttpClient(self.rig)
+        subscriber = self.rig.client()
         subscriber.send("GET", "/sse?channel=news/*")
         self.assertEqual(self.rig.get("/channels/news%2Fsport").json["subscribers"], 1)
 
@@ -91,14 +91,14 @@ class ChannelTests(DaemonTests):
         self.assert_problem(self.rig.request("DELETE", "/channels/news"), 404, field="channel")
 
     def test_without_the_right_to_subscribe_nothing_can_be_read(self) -> None:
-        self.rig = type(self.rig)("[auth]\nanonymous = publish\n")
+        self.start("[auth]\nanonymous = publish\n")
         event_id = self.rig.publish("news")
         for path in ("", "?prefix=a", "/news", "/news/events", f"/news/events/{event_id}"):
             with self.subTest(path):
                 self.assert_problem(self.rig.get(f"/channels{path}"), 403)
 
     def test_without_the_right_to_publish_nothing_can_be_deleted(self) -> None:
-        self.rig = type(self.rig)("[auth]\nanonymous = subscribe\n")
+        self.start("[auth]\nanonymous = subscribe\n")
         self.assert_problem(self.rig.request("DELETE", "/channels/news"), 403)
 
     def test_other_methods_are_refused(self) -> None:
@@ -234,7 +234,7 @@ class HistoryTests(DaemonTests):
         self.assertEqual(self.page(since="latest")["events"], [])
 
     def test_the_default_limit_is_100(self) -> None:
-        self.rig = type(self.rig)("[channels]\nhistory_size = 200\n")
+        self.start("[channels]\nhistory_size = 200\n")
         ids = self.rig.publish_each("news", *[b"x"] * 150)
         page = self.page()
         self.assertEqual((len(page["events"]), page["position"]), (100, ids[99]))

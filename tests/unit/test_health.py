@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.rigs import DaemonTests, HttpClient
+from tests.rigs import DaemonTests
 
 
 class HealthTests(DaemonTests):
     """``GET /healthz``."""
 
     def test_it_is_answered_with_counts(self) -> None:
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         client.send("GET", "/sse?channel=news")
         self.rig.publish("other")
         response = self.rig.get("/healthz")
@@ -23,7 +23,7 @@ class HealthTests(DaemonTests):
         self.assertIsNone(response.header("access-control-allow-origin"), "a page cannot read it")
 
     def test_it_is_answered_without_any_rights(self) -> None:
-        self.rig = type(self.rig)("[auth]\nanonymous =\n")
+        self.start("[auth]\nanonymous =\n")
         self.assertEqual(self.rig.get("/healthz").status, 200)
 
     def test_head_is_answered(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.rigs import DaemonTests, HttpClient, query
+from tests.rigs import Client, DaemonTests, query
 
 
 class PollTests(DaemonTests):
@@ -10,19 +10,19 @@ class PollTests(DaemonTests):
 
     config = "[limits]\npoll_timeout = 30s\n"
 
-    def poll(self, *channels: str, since: str | None = None, limit: int | str | None = None) -> HttpClient:
+    def poll(self, *channels: str, since: str | None = None, limit: int | str | None = None) -> Client:
         """Ask once."""
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         client.send("GET", f"/poll?{query(channel=channels, since=since)}" + (f"&limit={limit}" if limit else ""))
         self.rig.turn()
         return client
 
-    def datas(self, client: HttpClient) -> list[str]:
+    def datas(self, client: Client) -> list[str]:
         """The data of the events in the answer."""
         self.assertEqual(client.response.status, 200, client.response)
         return [event["data"] for event in client.response.json["events"]]
 
-    def assert_waits(self, client: HttpClient) -> None:
+    def assert_waits(self, client: Client) -> None:
         """There is no answer yet."""
         self.rig.turn()
         self.assertEqual(client.responses, [])
@@ -76,6 +76,7 @@ class PollTests(DaemonTests):
         self.assertEqual((response.status, response.body), (204, b""))
         self.assertEqual(response.header("event-position"), elsewhere)
         self.assertEqual(response.header("cache-control"), "no-store")
+        client.connection.disconnect()
         self.assertEqual((self.rig.traces.subscribers, self.rig.traces.alarms), (0, 0))
 
     def test_the_connection_goes_on_after_the_time_out(self) -> None:
@@ -141,10 +142,11 @@ class PollTests(DaemonTests):
         client.connection.disconnect()
         self.rig.turn()
         self.assertEqual(self.datas(other), ["one"])
+        other.connection.disconnect()
         self.assertEqual((self.rig.traces.subscribers, self.rig.traces.alarms), (0, 0))
 
     def test_a_waiting_request_is_not_cut_by_the_request_time_out(self) -> None:
-        self.rig = type(self.rig)("[limits]\npoll_timeout = 200s\nrequest_timeout = 60s\n")
+        self.start("[limits]\npoll_timeout = 200s\nrequest_timeout = 60s\n")
         client = self.poll("news")
         self.rig.wait(150)
         self.assert_waits(client)

@@ -8,21 +8,21 @@ from typing import Any
 from h2.settings import SettingCodes
 
 from pushd.http2.faults import Code
-from tests.push_client import PushClient
+from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, json_lines, query
 
 
 class PushTestCase(DaemonTests):
     config = "[channels]\nhistory_size = 0\n"
 
-    def open(self, *channels: str, settings: dict[Any, int] | None = None, since: str | None = None) -> PushClient:
+    def open(self, *channels: str, settings: dict[Any, int] | None = None, since: str | None = None) -> Http2Client:
         """Connect a client and have it ask for channels."""
-        client = PushClient(self.rig, settings)
-        client.get(f"/push?{query(channel=channels, since=since)}")
+        client = Http2Client(self.rig, settings)
+        client.send("GET", f"/push?{query(channel=channels, since=since)}")
         self.rig.turn()
         return client
 
-    def got(self, client: PushClient) -> list[bytes]:
+    def got(self, client: Http2Client) -> list[bytes]:
         """Answer what has come."""
         self.rig.turn()
         return [push.body for push in client.pushes if push.is_complete]
@@ -52,7 +52,7 @@ class EventTests(PushTestCase):
         )
 
     def test_it_is_the_same_response_as_to_a_get(self) -> None:
-        self.rig = type(self.rig)()
+        self.start()
         client = self.open("news")
         self.rig.publish("news", b"\xff\x00")
         self.rig.turn()
@@ -64,7 +64,7 @@ class EventTests(PushTestCase):
                 self.assertEqual(response.header(name), value)
 
     def test_the_head_and_a_first_byte_come_at_once(self) -> None:
-        response = self.open("news").responses[1]
+        response = self.open("news").response
         self.assertEqual((response.status, response.body), (200, b"\n"))
         self.assertEqual(response.header("content-type"), "application/x-ndjson")
         self.assertEqual(response.header("cache-control"), "no-store")
@@ -72,13 +72,13 @@ class EventTests(PushTestCase):
         self.assertFalse(response.is_complete)
 
     def test_a_lost_position_is_said_in_the_body(self) -> None:
-        response = self.open("news", since="unknown").responses[1]
+        response = self.open("news", since="unknown").response
         self.assertEqual(json_lines(response.body), [{"type": "gap", "since": "unknown"}])
 
     def test_an_idle_client_hears_an_empty_line(self) -> None:
         client = self.open("news")
         self.rig.wait(42)
-        self.assertEqual(client.responses[1].body, b"\n\n\n")
+        self.assertEqual(client.response.body, b"\n\n\n")
 
     def test_a_batch_of_many_events_comes_in_order(self) -> None:
         client = self.open("news")
@@ -87,7 +87,7 @@ class EventTests(PushTestCase):
 
     def test_two_on_one_connection_share_the_room(self) -> None:
         client = self.open("a")
-        client.get("/push?channel=b", 3)
+        client.send("GET", "/push?channel=b")
         self.rig.turn()
         self.rig.publish_many(*({"channel": "ab"[n % 2], "data": str(n)} for n in range(1000)))
         got = self.got(client)
@@ -121,7 +121,7 @@ class RefusalTests(PushTestCase):
         self.assertTrue(client.connection.is_open)
 
     def test_one_that_refuses_everything_costs_less_and_less_and_is_closed_at_last(self) -> None:
-        self.rig = type(self.rig)("[limits]\noutbox = 2KiB")
+        self.start("[limits]\noutbox = 2KiB")
         client = self.open("news")
         client.refuses = dict.fromkeys(range(100_000), Code.REFUSED_STREAM)
         self.rig.publish("news", b"x")
@@ -130,7 +130,7 @@ class RefusalTests(PushTestCase):
         self.rig.publish_each("news", *[b"x"] * 20)
         self.rig.turn()
         self.assertEqual(self.rig.traces.subscribers, 0)
-        self.assertIn(b"too slow", client.responses[1].body)
+        self.assertIn(b"too slow", client.response.body)
         self.assertEqual(self.rig.delayed, [])
 
     def test_what_is_not_wanted_is_not_promised_again(self) -> None:
@@ -142,7 +142,7 @@ class RefusalTests(PushTestCase):
         self.assertEqual(self.got(client)[-1], b"1")
 
     def test_a_refusal_that_comes_too_late_is_said(self) -> None:
-        self.rig = type(self.rig)("[limits]\noutbox = 1KiB")
+        self.start("[limits]\noutbox = 1KiB")
         client = self.open("news")
         for _ in range(10):
             self.rig.publish("news", b"x" * 500)
@@ -150,8 +150,8 @@ class RefusalTests(PushTestCase):
         client.h2._closed_streams.clear()
         client.connection.send(b"\0\0\4\3\0\0\0\0\2" + bytes((0, 0, 0, Code.REFUSED_STREAM)))
         self.rig.turn()
-        self.assertIn(b"resume from the last id", client.responses[1].body)
-        self.assertTrue(client.responses[1].is_complete)
+        self.assertIn(b"resume from the last id", client.response.body)
+        self.assertTrue(client.response.is_complete)
 
     def test_a_push_that_the_client_takes_nothing_of_is_said_to_be_lost(self) -> None:
         client = self.open("news", settings={SettingCodes.INITIAL_WINDOW_SIZE: 10})
@@ -169,7 +169,7 @@ class RefusalTests(PushTestCase):
             client.connection.disconnect()
 
     def test_what_is_in_flight_is_bounded_in_bytes(self) -> None:
-        self.rig = type(self.rig)()
+        self.start()
         client = self.open("news", settings={SettingCodes.INITIAL_WINDOW_SIZE: 1000})
         self.rig.publish_each("news", *[b"x" * 50_000] * 20)
         self.rig.turn()
@@ -185,7 +185,7 @@ class AnswerTests(PushTestCase):
 
     def test_a_client_that_has_switched_push_off(self) -> None:
         client = self.open("news", settings={SettingCodes.ENABLE_PUSH: 0})
-        response = client.responses[1]
+        response = client.response
         self.assertEqual((response.status, json.loads(response.body)["status"]), (409, 409))
         self.assertIn("SETTINGS_ENABLE_PUSH", json.loads(response.body)["detail"])
         self.assertEqual(self.rig.traces.subscribers, 0)
@@ -194,8 +194,7 @@ class AnswerTests(PushTestCase):
         client = self.open("news")
         self.rig.publish("news", b"one")
         self.rig.turn()
-        client.h2.reset_stream(1, Code.CANCEL)
-        client.flush()
+        client.reset(0, Code.CANCEL)
         self.rig.publish("news", b"two")
         self.rig.turn()
         self.assertEqual(self.got(client), [b"one"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.rigs import DaemonTests, HttpClient
+from tests.rigs import DaemonTests
 
 ENDPOINTS = (
     "/channels",
@@ -58,7 +58,7 @@ class ResourceTests(DaemonTests):
                 self.assertEqual(self.rig.request(method, target).json["title"], title)
 
     def test_a_problem_has_no_body_if_only_the_head_was_wanted(self) -> None:
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         client.send("HEAD", "/nothing")
         client.send("HEAD", "/sse")
         client.send("GET", "/healthz")
@@ -133,7 +133,7 @@ class ResourceTests(DaemonTests):
         self.assertEqual(self.rig.get("/channels").json["channels"], [])
 
     def test_a_page_of_an_allowed_origin_can_read_every_refusal(self) -> None:
-        self.rig = type(self.rig)("[auth]\norigins = https://a.example\n")
+        self.start("[auth]\norigins = https://a.example\n")
         for target in ("/channels/%2A", "/channels/news/nothing", "/sse", "/channels/news?limit=1"):
             with self.subTest(target):
                 response = self.rig.get(target, Origin="https://a.example")

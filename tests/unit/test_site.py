@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from twisted.internet import task
 
-from tests.rigs import DaemonTests, HttpClient, Response, Rig, json_lines
+from tests.rigs import DaemonTests, Response, json_lines
 
 
 class FileTests(DaemonTests):
@@ -25,7 +25,7 @@ class FileTests(DaemonTests):
         self, path: str, method: str = "GET", *, host: str = "localhost", body: bytes = b"", **headers: str
     ) -> Response:
         """Answer the whole response to a request."""
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         client.send(method, path, headers=fields, host=host, body=body)
         self.rig.turn()
@@ -46,7 +46,7 @@ class DemoTests(FileTests):
     def test_the_clock_ticks_for_who_listens_only(self) -> None:
         self.rig.wait(2)
         self.assertEqual(self.rig.traces.channels, 0)
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         client.send("GET", "/stream?channel=clock")
         self.rig.wait(3)
         ticks = [line["data"] for line in json_lines(client.response.body)]
@@ -55,7 +55,7 @@ class DemoTests(FileTests):
         )
 
     def test_without_a_site_there_is_nothing_at_the_root(self) -> None:
-        self.rig = Rig("[site]\ndemo = no\n")
+        self.start("[site]\ndemo = no\n")
         for path in ("/", "/index.html", "/demo.js"):
             self.assert_problem(self.ask(path), 404)
 
@@ -91,7 +91,7 @@ class StaticFileTests(FileTests):
             "root-secret/secret.txt": "secret",
         }.items():
             (self.outside / name).write_text(text)
-        self.rig = Rig(f"[site]\nroot = {self.root.absolute()}\n")
+        self.start(f"[site]\nroot = {self.root.absolute()}\n")
 
     def assert_served(self, path: str, text: str, kind: str) -> Response:
         """The file is served as what it is."""
@@ -218,6 +218,9 @@ class StaticFileTests(FileTests):
         self.assertEqual(
             (response.status, response.body, response.header("content-range")), (206, b"ag", "bytes 1-2/4")
         )
+        response = self.ask("/page.html", Range="bytes=0-0,3-3")
+        self.assertEqual(response.status, 206)
+        self.assertTrue((response.header("content-type") or "").startswith("multipart/byteranges"))
         response = self.ask("/page.html", Range="bytes=9-")
         self.assertEqual(response.status, 416)
 

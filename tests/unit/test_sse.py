@@ -7,29 +7,33 @@ import json
 
 from twisted.web.http_headers import Headers
 
-from tests.rigs import DaemonTests, EventStream, HttpClient, query
+from tests.rigs import Client, DaemonTests, EventStream, HttpClient, query
 
 
-class SseTests(DaemonTests):
-    """``GET /sse``, as an ``EventSource`` sees it."""
+class SseTestCase(DaemonTests):
+    """Tests of event streams."""
 
     config = "[limits]\nretry = 2500ms\nheartbeat = 20s\n[channels:short]\nhistory_age = 1s\n"
 
-    def open(self, *channels: str, since: str | None = None, last_event_id: str | None = None) -> HttpClient:
+    def open(self, *channels: str, since: str | None = None, last_event_id: str | None = None) -> Client:
         """Open an event stream."""
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         client.send("GET", f"/sse?{query(channel=channels, since=since)}", headers=headers)
         self.rig.turn()
         return client
 
-    def stream(self, client: HttpClient) -> EventStream:
+    def stream(self, client: Client) -> EventStream:
         """Read what has come."""
         return EventStream(client.response.body)
 
-    def datas(self, client: HttpClient) -> list[str]:
+    def datas(self, client: Client) -> list[str]:
         """The data of every event, also of pushd's own."""
         return [event.data for event in self.stream(client).events]
+
+
+class SseTests(SseTestCase):
+    """``GET /sse``, as an ``EventSource`` sees it."""
 
     # The head
 
@@ -43,32 +47,9 @@ class SseTests(DaemonTests):
         self.assertIsNone(response.header("content-length"))
         self.assertFalse(response.is_complete)
 
-    def test_of_the_heads_of_request_and_response_nothing_is_kept(self) -> None:
-        def kept() -> int:
-            fields = [it for it in gc.get_objects() if isinstance(it, Headers)]
-            return sum(it.hasHeader("x-of-the-test") or it.hasHeader("x-accel-buffering") for it in fields)
-
-        gc.collect()
-        before, client = kept(), HttpClient(self.rig)
-        client.send("GET", "/sse?channel=news", headers={"X-Of-The-Test": "1"})
-        self.assertEqual(kept(), before)
-        self.rig.publish("news", b"one")
-        self.rig.request("DELETE", "/channels/news")
-        self.rig.turn()
-        self.assertEqual(self.datas(client)[:1], ["one"])
-
-    def test_over_http_1_0_the_stream_lasts_until_the_connection_ends(self) -> None:
-        client = HttpClient(self.rig)
-        client.send("GET", "/sse?channel=news", version="1.0")
-        self.rig.publish("news", b"one")
-        self.rig.turn()
-        self.assertIsNone(client.response.header("transfer-encoding"))
-        self.assertEqual(self.datas(client), ["one"])
-        self.assertTrue(client.connection.is_open)
-
     def test_head_is_answered_with_the_head_only(self) -> None:
+        client = self.rig.client()
         before = self.rig.traces
-        client = HttpClient(self.rig)
         client.send("HEAD", "/sse?channel=news")
         self.rig.turn()
         self.assertEqual(client.response.status, 200)
@@ -161,12 +142,6 @@ class SseTests(DaemonTests):
         self.rig.publish("news", b"two")
         self.assertEqual(self.datas(self.open("news", last_event_id="ü/1")), ["two"])
 
-    def test_last_event_id_must_be_utf_8(self) -> None:
-        client = HttpClient(self.rig)
-        client.send_raw("GET", b"GET /sse?channel=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\r\n\r\n")
-        self.rig.turn()
-        self.assert_problem(client.response, 400, field="Last-Event-ID", says="UTF-8")
-
     def test_the_id_only_block_resumes_a_client_that_got_no_event(self) -> None:
         client = self.open("news")
         position = self.stream(client).last_event_id
@@ -233,7 +208,47 @@ class SseTests(DaemonTests):
             (event.type, json.loads(event.data)), ("pushd.closed", {"detail": "the channel was deleted"})
         )
         self.assertTrue(client.response.is_complete)
+
+
+class Http1Tests(SseTestCase):
+    """What is so over HTTP/1 only, where a stream has a connection to itself."""
+
+    def test_with_the_stream_the_connection_ends(self) -> None:
+        client = self.open("news")
+        self.rig.publish("news")
+        self.rig.request("DELETE", "/channels/news")
+        self.rig.turn()
+        self.assertTrue(client.response.is_complete)
         self.assertFalse(client.connection.is_open)
+
+    def test_of_the_heads_of_request_and_response_nothing_is_kept(self) -> None:
+        def kept() -> int:
+            fields = [it for it in gc.get_objects() if isinstance(it, Headers)]
+            return sum(it.hasHeader("x-of-the-test") or it.hasHeader("x-accel-buffering") for it in fields)
+
+        gc.collect()
+        before, client = kept(), HttpClient(self.rig)
+        client.send("GET", "/sse?channel=news", headers={"X-Of-The-Test": "1"})
+        self.assertEqual(kept(), before)
+        self.rig.publish("news", b"one")
+        self.rig.request("DELETE", "/channels/news")
+        self.rig.turn()
+        self.assertEqual(self.datas(client)[:1], ["one"])
+
+    def test_over_http_1_0_the_stream_lasts_until_the_connection_ends(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/sse?channel=news", version="1.0")
+        self.rig.publish("news", b"one")
+        self.rig.turn()
+        self.assertIsNone(client.response.header("transfer-encoding"))
+        self.assertEqual(self.datas(client), ["one"])
+        self.assertTrue(client.connection.is_open)
+
+    def test_last_event_id_must_be_utf_8(self) -> None:
+        client = HttpClient(self.rig)
+        client.send_raw("GET", b"GET /sse?channel=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\r\n\r\n")
+        self.rig.turn()
+        self.assert_problem(client.response, 400, field="Last-Event-ID", says="UTF-8")
 
     def test_what_the_client_sends_on_is_not_served_before_the_end(self) -> None:
         client = self.open("news")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.rigs import STARTED, DaemonTests, HttpClient, json_lines, query
+from tests.rigs import STARTED, Client, DaemonTests, json_lines, query
 
 
 class StreamTests(DaemonTests):
@@ -10,9 +10,9 @@ class StreamTests(DaemonTests):
 
     config = "[limits]\nheartbeat = 20s\n"
 
-    def open(self, *channels: str, since: str | None = None) -> HttpClient:
+    def open(self, *channels: str, since: str | None = None) -> Client:
         """Open a stream."""
-        client = HttpClient(self.rig)
+        client = self.rig.client()
         client.send("GET", f"/stream?{query(channel=channels, since=since)}")
         self.rig.turn()
         return client

@@ -1,0 +1,83 @@
+"""What is promised over HTTP/1.1 is promised over HTTP/2."""
+
+from __future__ import annotations
+
+from tests.http2_client import Http2Client
+from tests.rigs import DaemonTests
+from tests.unit import (
+    test_channels_api,
+    test_gate,
+    test_health,
+    test_poll,
+    test_publish,
+    test_resource,
+    test_site,
+    test_sse,
+    test_stream,
+)
+
+
+class OverHttp2(DaemonTests):
+    """Tests whose clients speak HTTP/2."""
+
+    http = Http2Client
+
+
+class PublishOneTests(OverHttp2, test_publish.PublishOneTests):
+    """``POST /channels/{channel}``."""
+
+
+class PublishManyTests(OverHttp2, test_publish.PublishManyTests):
+    """``POST /publish``."""
+
+
+class LongBatchTests(OverHttp2, test_publish.LongBatchTests):
+    """``POST /publish`` with more than fits into one turn of the reactor."""
+
+
+class ChannelTests(OverHttp2, test_channels_api.ChannelTests):
+    """``/channels/{channel}``."""
+
+
+class ChannelListTests(OverHttp2, test_channels_api.ChannelListTests):
+    """``GET /channels``."""
+
+
+class HistoryTests(OverHttp2, test_channels_api.HistoryTests):
+    """``GET /channels/{channel}/events``."""
+
+
+class EventTests(OverHttp2, test_channels_api.EventTests):
+    """``GET /channels/{channel}/events/{id}``."""
+
+
+class SseTests(OverHttp2, test_sse.SseTests):
+    """``GET /sse``."""
+
+
+class StreamTests(OverHttp2, test_stream.StreamTests):
+    """``GET /stream``."""
+
+
+class PollTests(OverHttp2, test_poll.PollTests):
+    """``GET /poll``."""
+
+
+class DemoTests(OverHttp2, test_site.DemoTests):
+    """The demo page."""
+
+
+class StaticFileTests(OverHttp2, test_site.StaticFileTests):
+    """The files of ``[site] root``."""
+
+
+class HealthTests(OverHttp2, test_health.HealthTests):
+    """``GET /healthz``."""
+
+
+class ResourceTests(OverHttp2, test_resource.ResourceTests):
+    """What holds for every endpoint."""
+
+
+class OriginTests(OverHttp2, test_gate.OriginTests):
+    """Which pages are let in."""
