@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -14,7 +16,10 @@ from time import monotonic, sleep
 
 import pytest
 
-__all__ = ["Program", "eventually", "program", "talking_to"]
+__all__ = ["CLIENTS", "Program", "eventually", "node", "program", "talking_to"]
+
+CLIENTS = Path(__file__).parent / "clients"
+"""Where the programs are that use other people's packages."""
 
 _DEBIAN_PACKAGES = {
     "chromedriver": "chromium-driver",
@@ -57,7 +62,8 @@ class Program:
         """Begin to listen to `process`."""
         self.process = process
         self._lines: Queue[str | None] = Queue()
-        self._heard: list[str] = []
+        self.heard: list[str] = []
+        """The lines that were read."""
         self._thread = Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -84,18 +90,18 @@ class Program:
             try:
                 line = self._lines.get(timeout=timeout_s)
             except Empty:
-                heard = "\n".join(self._heard[-20:])
+                heard = "\n".join(self.heard[-20:])
                 pytest.fail(f"{self.process.args!r} said nothing for {timeout_s} s, after:\n{heard}")
             if line is None:
                 return
-            self._heard.append(line)
+            self.heard.append(line)
             yield line
 
     def line(self) -> str:
         """Answer the next line."""
         for line in self.lines():
             return line
-        heard = "\n".join(self._heard[-20:])
+        heard = "\n".join(self.heard[-20:])
         pytest.fail(f"{self.process.args!r} ended with {self.process.wait(10)}, after:\n{heard}")
 
     def until(self, text: str) -> str:
@@ -136,3 +142,26 @@ def talking_to(
         yield running
     finally:
         running.end()
+
+
+@cache
+def _npm_failure() -> str:
+    """Install the packages unless they are there; answer what went wrong, or nothing."""
+    wanted = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
+    manifests = {name: CLIENTS / "node_modules" / name / "package.json" for name in wanted}
+    if all(
+        path.exists() and json.loads(path.read_text())["version"] == wanted[name]
+        for name, path in manifests.items()
+    ):
+        return ""
+    command = [program("npm"), "install", "--no-package-lock", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, timeout=100)
+    return done.stderr if done.returncode else ""
+
+
+def node(script: str, *arguments: str, **variables: str) -> AbstractContextManager[Program]:
+    """Run one of the programs in ``clients/`` as long as the context lasts, with `variables` in its environment."""
+    path = program("node")
+    failure = _npm_failure()
+    assert not failure, failure
+    return talking_to([path, script, *arguments], directory=CLIENTS, environment={**os.environ, **variables})

@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
@@ -24,11 +23,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.e2e.daemon import Daemon, environment, free_port, installed, request, running, tcp
-from tests.e2e.programs import Program, eventually, program, talking_to
+from tests.e2e.programs import CLIENTS, Program, eventually, node, program, talking_to
 
 pytestmark = pytest.mark.timeout(120)
-
-CLIENTS = Path(__file__).parent / "clients"
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\x1b[78]|\r")
 
@@ -237,29 +234,6 @@ class TestWebsockets:
 
 
 # Node
-
-
-@cache
-def _npm_failure() -> str:
-    """Install the packages unless they are there; answer what went wrong, or nothing."""
-    wanted = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
-    manifests = {name: CLIENTS / "node_modules" / name / "package.json" for name in wanted}
-    if all(
-        path.exists() and json.loads(path.read_text())["version"] == wanted[name]
-        for name, path in manifests.items()
-    ):
-        return ""
-    command = [program("npm"), "install", "--no-package-lock", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, timeout=100)
-    return done.stderr if done.returncode else ""
-
-
-def node(script: str, *arguments: str, **variables: str) -> AbstractContextManager[Program]:
-    """Run one of the programs in ``clients/``."""
-    path = program("node")
-    failure = _npm_failure()
-    assert not failure, failure
-    return talking_to([path, script, *arguments], directory=CLIENTS, environment={**os.environ, **variables})
 
 
 class TestNode:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,11 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.e2e.browser import chromium, console_errors
 from tests.e2e.daemon import Daemon, free_port, request, running, tcp
 from tests.e2e.programs import eventually, program
 
@@ -36,38 +35,8 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = program("chromium")
-    with tempfile.TemporaryDirectory(prefix="pushd-chromium-", ignore_cleanup_errors=True) as profile:
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--no-proxy-server",
-            "--window-size=1280,900",
-            f"--user-data-dir={profile}",
-        ):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = Chrome(options=options, service=Service(program("chromedriver")))
-        try:
-            driver.set_page_load_timeout(30)
-            driver.set_script_timeout(30)
-            yield driver
-        finally:
-            driver.quit()
-
-
-def console_errors(driver: Chrome) -> list[str]:
-    """Answer what the browser complained of since this was last asked."""
-    entries: list[dict[str, Any]] = driver.get_log("browser")
-    return [entry["message"] for entry in entries if entry["level"] not in ("DEBUG", "INFO")]
+    with chromium() as driver:
+        yield driver
 
 
 class Page:
