@@ -59,14 +59,15 @@ class Http2Client:
     alarms = 1
     close_timeout_s = 32
 
-    def __init__(self, rig: Rig, settings: dict[Any, int] | None = None) -> None:
-        """Connect; `settings` are the client's own."""
+    def __init__(self, rig: Rig, settings: dict[Any, int] | None = None, window: int = _WINDOW) -> None:
+        """Connect; `settings` are the client's own, and `window` is what it takes beyond 65,535 bytes."""
         self.connection = Connection(rig, is_http2=True)
         self.connection.on_data = self._receive
         self.h2 = _H2(H2Configuration(header_encoding=None))
         self.h2.initiate_connection()
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW, **(settings or {})})
-        self.h2.increment_flow_control_window(_WINDOW)
+        if window:
+            self.h2.increment_flow_control_window(window)
         self.pushes: list[Push] = []
         """In the order of their promises; those that the client refused stay."""
         self.refuses: dict[int, int] = {}
@@ -107,6 +108,11 @@ class Http2Client:
     def reset(self, place: int, code: int) -> None:
         """Want no more of the response to a request, by the place of the request."""
         self.h2.reset_stream(2 * place + 1, code)
+        self.flush()
+
+    def open_window(self, size: int) -> None:
+        """Take `size` bytes more, on all streams together."""
+        self.h2.increment_flow_control_window(size)
         self.flush()
 
     def flush(self) -> None:

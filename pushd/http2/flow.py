@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
 from pushd.http2.priority import LEVELS
@@ -89,7 +90,7 @@ class Scheduler(Generic[SenderT]):
     are incremental or not, so that no download stops an event stream.
     """
 
-    __slots__ = ("_failed", "_levels", "_seconds", "_waiting")
+    __slots__ = ("_failed", "_levels", "_seconds", "_turns", "_waiting")
 
     def __init__(self, seconds: Callable[[], float], failed: Callable[[SenderT], None]) -> None:
         """Take the time from `seconds`; call `failed` in an ``except`` when a stream raises."""
@@ -97,6 +98,7 @@ class Scheduler(Generic[SenderT]):
         self._failed = failed
         self._levels: tuple[dict[SenderT, None], ...] = tuple({} for _ in range(LEVELS))
         self._waiting: dict[SenderT, float] = {}
+        self._turns: dict[SenderT, int] = {}  # what is left of turns that a window has cut short
 
     @property
     def has_ready(self) -> bool:
@@ -111,6 +113,7 @@ class Scheduler(Generic[SenderT]):
     def discard(self, sender: SenderT) -> None:
         """Take out a stream that is over."""
         self._waiting.pop(sender, None)
+        self._turns.pop(sender, None)
         self._levels[sender.urgency].pop(sender, None)
 
     def move(self, sender: SenderT, urgency: int) -> None:
@@ -127,13 +130,20 @@ class Scheduler(Generic[SenderT]):
             self._levels[sender.urgency][sender] = None
 
     def all_opened(self) -> None:
-        """Let every stream try again."""
+        """Let every stream try again, before those that have not waited: pushed events stay in order."""
+        if not self._waiting:
+            return
+        others = [dict(level) for level in self._levels]
+        for level in self._levels:
+            level.clear()
         for sender in self._waiting:
             self._levels[sender.urgency][sender] = None
+        for level, other in zip(self._levels, others, strict=True):
+            level.update(other)
 
     def stalled(self, since: float) -> Iterator[SenderT]:
         """Answer the streams that wait since before `since`, those that have waited longest first."""
-        for sender, began in list(self._waiting.items()):
+        for sender, began in sorted(self._waiting.items(), key=itemgetter(1)):
             if began > since:
                 break
             yield sender
@@ -146,15 +156,25 @@ class Scheduler(Generic[SenderT]):
                     return
                 sender = next(iter(level))
                 del level[sender]
+                turn = self._turns.pop(sender, _QUANTUM_BYTES) if self._turns else _QUANTUM_BYTES
                 try:
-                    sent, after = sender.send(min(_QUANTUM_BYTES, budget))
+                    sent, after = sender.send(min(turn, budget))
                 except Exception:  # noqa: BLE001  a producer that fails must not stop the other streams
                     self._failed(sender)
                     continue
                 budget -= sent
-                if sent or after is not Next.WINDOW:
-                    self._waiting.pop(sender, None)  # the time that it waits begins anew
+                if after is Next.WINDOW:
+                    self._wait(sender, sent, turn - sent)
+                    continue
+                self._waiting.pop(sender, None)
                 if after is Next.AGAIN:
                     level[sender] = None
-                elif after is Next.WINDOW and sender not in self._waiting:
-                    self._waiting[sender] = self._seconds()
+
+    def _wait(self, sender: SenderT, sent: int, left: int) -> None:
+        """Have a stream wait for its window; if it has `left` some of its turn, in the place where it is."""
+        if left <= 0:
+            self._waiting.pop(sender, None)
+        elif left < _QUANTUM_BYTES:
+            self._turns[sender] = left
+        if sent or sender not in self._waiting:
+            self._waiting[sender] = self._seconds()  # with each byte, the time that it waits begins anew

@@ -236,6 +236,41 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(list(self.scheduler.stalled(7.0)), [])
         self.assertEqual(list(self.scheduler.stalled(8.0)), [a])
 
+    def test_those_that_have_waited_come_before_those_that_have_not(self) -> None:
+        a, b = self.add("a", 100, window=0), self.add("b", 100, window=0)
+        self.scheduler.run(10**6)
+        self.log.clear()
+        self.add("c", 100)
+        a.window = b.window = 1000
+        self.scheduler.all_opened()
+        self.scheduler.run(10**6)
+        self.assertEqual("".join(self.log), "abc")
+
+    def test_a_turn_that_is_cut_short_by_the_window_goes_on_in_its_place(self) -> None:
+        senders = [self.add(name, 100, window=0) for name in "abc"]
+        self.scheduler.run(10**6)
+        senders[0].window = 50
+        self.scheduler.all_opened()
+        self.scheduler.run(10**6)
+        self.log.clear()
+        for sender in senders:
+            sender.window = 1000
+        self.scheduler.all_opened()
+        self.scheduler.run(10**6)
+        self.assertEqual("".join(self.log), "abc")
+
+    def test_a_turn_that_goes_on_is_no_longer_for_that(self) -> None:
+        a, b = self.add("a", 10**6, window=0), self.add("b", 10**6, window=0)
+        self.scheduler.run(10**6)
+        firsts = ""
+        for sender in (a, a, a, a, b, b, b, b, a):
+            self.log.clear()
+            sender.window = 16 * 1024
+            self.scheduler.all_opened()
+            self.scheduler.run(10**6)
+            firsts += self.log[0]
+        self.assertEqual(firsts, "aaaabbbba")
+
     def test_one_whose_urgency_changes_moves(self) -> None:
         self.add("a", 150_000)
         b = self.add("b", 150_000)

@@ -85,6 +85,26 @@ class EventTests(PushTestCase):
         self.rig.publish_many(*({"channel": "news", "data": str(n)} for n in range(2000)))
         self.assertEqual(self.got(client), [b"%d" % n for n in range(2000)])
 
+    def test_they_come_in_order_however_the_window_opens(self) -> None:
+        self.start("[limits]\noutbox = 1MiB")
+        client = Http2Client(self.rig, window=0)
+        client.send("GET", "/push?channel=news")
+        self.rig.turn()
+        for number in range(200):
+            self.rig.publish("news", b"%d " % number + b"x" * 1000)
+            if number % 3:
+                self.rig.turn()
+            if number % 10 == 0:
+                client.open_window(5_000)
+            are_complete = [push.is_complete for push in client.pushes]
+            self.assertEqual(are_complete, sorted(are_complete, reverse=True))
+        self.assertIn(False, are_complete)
+        client.open_window(100_000)
+        self.rig.turn()
+        self.assertEqual(
+            [int(push.body.split()[0]) for push in client.pushes if push.is_complete], list(range(200))
+        )
+
     def test_two_on_one_connection_share_the_room(self) -> None:
         client = self.open("a")
         client.send("GET", "/push?channel=b")
