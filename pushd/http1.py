@@ -143,7 +143,7 @@ class HTTP1(HTTPChannel):
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
         lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade"]
         lines += [b"%s: %s" % field for field in fields]
-        writer(self.transport)(b"\r\n".join(lines) + b"\r\n\r\n")
+        writer(self.transport).write(b"\r\n".join(lines) + b"\r\n\r\n")
         self._upgraded = speaker
         self.hand_to(speaker)
 

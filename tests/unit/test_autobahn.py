@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.reasons import Cause, Reason
+from pushd.writethrough import Writer
 from tests.unit.test_websocket import HANDSHAKE, frame
 
 MAX_BYTES = 100_000
@@ -71,14 +72,21 @@ class Listener:
 
     takes_more = True
 
+    writer: Writer
+
     def __init__(self) -> None:
         self.told: list[object] = []
+        self.sent: list[bytes] = []
 
     def opened(self) -> None:
         self.told.append("opened")
 
     def received(self, payload: bytes, is_binary: bool) -> None:
         self.told.append((payload, is_binary))
+
+    def send(self, frame: bytes) -> None:
+        self.sent.append(frame)
+        self.writer.write(frame)
 
     def closing(self) -> None:
         self.told.append("closing")
@@ -108,6 +116,7 @@ class AutobahnTests(SynchronousTestCase):
         listener, transport = Listener(), Transport()
         connection.listener = listener
         connection.makeConnection(transport)
+        listener.writer = connection.writer
         return connection, listener, transport
 
     def shake_hands(self) -> tuple[Any, list[object], StringTransport]:
@@ -176,7 +185,7 @@ class AutobahnTests(SynchronousTestCase):
 
     def test_an_idle_connection_has_next_to_nothing_of_its_own(self) -> None:
         connection, _, _ = self.open()
-        own = {"listener", "transport", "connected", "write", "maxFramePayloadSize", "maxMessagePayloadSize"}
+        own = {"listener", "transport", "connected", "writer", "maxFramePayloadSize", "maxMessagePayloadSize"}
         self.assertEqual(vars(connection).keys(), own)
 
     def test_nothing_is_formatted_for_autobahn_s_log(self) -> None:
@@ -196,15 +205,15 @@ class AutobahnTests(SynchronousTestCase):
         connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(listener.told, ["opened", (b"a", False), "closing", "lost"])
 
-    def test_everything_that_is_sent_is_written_by_one_method(self) -> None:
-        connection, _, transport = self.open()
-        written: list[bytes] = []
-        self.patch(connection, "write", written.append)
+    def test_pings_and_pongs_take_the_way_of_all_frames_and_the_close_frame_goes_at_once(self) -> None:
+        connection, listener, transport = self.open()
         connection.ping()
         connection.dataReceived(frame(b"b", 9))
+        self.assertEqual(listener.sent, [b"\x89\0", b"\x8a\x01b"])
         connection.close(Reason(Cause.STOPPING, "bye"))
-        self.assertEqual(written, [b"\x89\0", b"\x8a\x01b", b"\x88\x05\x03\xe9bye"])
-        self.assertEqual(transport.value(), b"")
+        connection.dataReceived(frame(b"c", 9))
+        self.assertEqual(len(listener.sent), 2, "there is nothing after it")
+        self.assertEqual(transport.value(), b"\x89\0\x8a\x01b\x88\x05\x03\xe9bye")
 
     def test_a_listener_that_fails_ends_its_connection_only(self) -> None:
         connection, listener, transport = self.open()

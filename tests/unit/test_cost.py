@@ -20,7 +20,7 @@ from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns
 from tests.builders import Rig as BusRig
-from tests.push_client import PushClient
+from tests.http2_client import Http2Client
 from tests.rigs import Rig as DaemonRig
 from tests.unit.test_writethrough import Rig as SocketRig
 
@@ -92,8 +92,8 @@ def push_cost(subscribers: int, count: int) -> int:
     rig = DaemonRig()
     draft = Draft.checked(("news",), b"x" * 100)
     for _ in range(subscribers):
-        client = PushClient(rig)
-        client.get("/push?channel=news")
+        client = Http2Client(rig)
+        client.send("GET", "/push?channel=news")
         rig.turn()
         client.connection.on_data = lambda: None  # what it makes of the events is not counted
 
