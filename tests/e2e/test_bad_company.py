@@ -154,7 +154,7 @@ class TestChurn:
             descriptors, memory = daemon.descriptors, daemon.resident_bytes
             count = self.come_and_go(daemon, CHURN_S)
             eventually(lambda: is_alone(daemon), "they are gone")
-            eventually(lambda: daemon.descriptors == descriptors, "their sockets are closed")
+            eventually(lambda: daemon.descriptors <= descriptors, "their sockets are closed")
             assert daemon.get("/healthz")["channels"] == 0
             grown = daemon.resident_bytes - memory
             print(f"{count} clients came and went, {count / CHURN_S:.0f} a second; resident memory grew by {grown}")
