@@ -23,12 +23,13 @@ from pushd.channels import Pattern, check_name
 from pushd.event import Draft, Entry
 from pushd.eventlog import EventLog, Page
 from pushd.reasons import Cause, Reason
+from pushd.record import record
 from pushd.subscription import Group, Subscriber, Subscription
 
 __all__ = ["Bus", "ChannelState", "Published"]
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Published:
     """What a publisher is told."""
 
@@ -114,16 +115,19 @@ class Bus:
             return Published(before.event.id, before.channel, before.offset, 0)
         entries = self.log.append(draft)
         audiences = self._audiences.of_each(entries)
-        if self.is_delivering:
-            self._undelivered.append(entries)
-        else:
+        subscribers = 0
+        for audience in audiences:
+            subscribers += audience.count
+        if subscribers:
             self._deliver(entries, audiences)
         first = entries[0]
-        subscribers = sum(audience.count for audience in audiences)
         return Published(first.event.id, first.channel, first.offset, subscribers)
 
     def _deliver(self, entries: list[Entry], audiences: list[Audience[Subscription | Group]]) -> None:
         """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""
+        if self.is_delivering:
+            self._undelivered.append(entries)
+            return
         self.is_delivering = True
         try:
             self._hand_out(entries, audiences)

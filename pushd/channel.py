@@ -64,9 +64,6 @@ class Channel(Generic[S]):
         self.history.append(entry)
         return entry
 
-    def has_surplus(self, seconds: float) -> bool:
-        """Tell whether the oldest entry is over the limits of count or age."""
-        oldest = self.history.oldest
-        return oldest is not None and (
-            len(self.history) > self.settings.history_size or oldest.expires_s <= seconds
-        )
+    def drop_surplus(self, seconds: float) -> list[Entry]:
+        """Drop the oldest entries, as far as they are over the limits of count or age; answer them."""
+        return self.history.trim(self.settings.history_size, seconds)

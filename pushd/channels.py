@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
@@ -31,6 +32,7 @@ _STARS = ("*", *(f"{separator}*" for separator in _SEPARATORS), *_REPEATS)
 T = TypeVar("T")
 
 
+@lru_cache(4096)
 def check_name(name: str) -> str:
     """Answer `name` if it is the name of one channel; raise `BadRequest` if it is not."""
     _check_text(name)

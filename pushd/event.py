@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pushd.channels import check_name
 from pushd.errors import BadRequest
+from pushd.record import record
 
 __all__ = [
     "MAX_ID_BYTES",
@@ -71,7 +72,7 @@ def _check_line(text: str, name: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Draft:
     """What a publisher asks for, checked."""
 
@@ -111,7 +112,7 @@ class Draft:
         if is_text is None:
             is_text = _is_utf8(data)
         return cls(
-            tuple(dict.fromkeys(channels)),
+            channels if len(channels) == 1 else tuple(dict.fromkeys(channels)),
             data,
             is_text,
             None if type is None else check_type(type),
@@ -127,7 +128,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Event:
     """Something that was published."""
 
@@ -157,7 +158,7 @@ Encoder = Callable[["Entry"], bytes]
 """Turns an entry into the bytes of one wire format."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Entry:
     """An event at its place in one channel."""
 

@@ -108,32 +108,26 @@ class EventLog(Generic[S]):
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
         channels = self.open(draft.channels)
-        self._sequence += 1
-        event = Event(
-            draft.id or own_id(self._epoch, self._sequence),
-            draft.channels,
-            draft.data,
-            draft.is_text,
-            draft.type,
-            self._now(),
-            self._sequence,
-        )
-        entries = [self._keep(channel, event) for channel in channels]
+        self._sequence = sequence = self._sequence + 1
+        event_id = draft.id or own_id(self._epoch, sequence)
+        event = Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, self._now(), sequence)
+        seconds = self._seconds()
+        entries = [self._keep(channel, event, seconds) for channel in channels]
         if draft.id is not None and self._is_kept(event):
             self._given_ids[draft.id] = entries[0]
         return entries
 
-    def _keep(self, channel: Channel[S], event: Event) -> Entry:
-        seconds = self._seconds()
+    def _keep(self, channel: Channel[S], event: Event, seconds: float) -> Entry:
         entry = channel.add(event, seconds)
-        for order in self._by_sequence, self._idle:
-            order.pop(channel, None)
+        self._by_sequence.pop(channel, None)
         self._by_sequence[channel] = None
-        while channel.has_surplus(seconds):
-            self._drop_oldest(channel)
+        self._idle.pop(channel, None)
+        for dropped in channel.drop_surplus(seconds):
+            self._dropped(dropped)
         if channel.is_idle:
             self._idle[channel] = None
-        self._await_expiry(channel)
+        if not channel.awaits_expiry:
+            self._await_expiry(channel)
         return entry
 
     def _is_kept(self, event: Event) -> bool:
@@ -173,9 +167,12 @@ class EventLog(Generic[S]):
 
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
-        missing = {name for name in names if name not in self._channels}
+        try:
+            return [self._channels[name] for name in names]
+        except KeyError:
+            missing = {name for name in names if name not in self._channels}
         surplus = len(self._channels) + len(missing) - self._max_channels
-        if missing and surplus > 0:
+        if surplus > 0:
             self._give_up(surplus, keep=names)
         return [self._open(name) for name in names]
 
@@ -226,7 +223,7 @@ class EventLog(Generic[S]):
     def _await_expiry(self, channel: Channel[S]) -> None:
         """Have `expire` look at the channel when its oldest entry has become too old."""
         oldest = channel.history.oldest
-        if oldest is not None and not channel.awaits_expiry:
+        if oldest is not None:
             channel.awaits_expiry = True
             if len(self._expiries) > 2 * len(self._channels):  # most are of channels that were given up
                 self._expiries = [one for one in self._expiries if self._channels.get(one[2].name) is one[2]]
@@ -235,20 +232,19 @@ class EventLog(Generic[S]):
 
     def trim(self, channel: Channel[S]) -> None:
         """Drop what is over the channel's limits of count and age."""
-        seconds = self._seconds()
-        while channel.has_surplus(seconds):
-            self._drop_oldest(channel)
+        for entry in channel.drop_surplus(self._seconds()):
+            self._dropped(entry)
         self.release(channel)
 
     def clear(self, channel: Channel[S]) -> None:
         """Drop everything that the channel has."""
         while channel.history:
-            self._drop_oldest(channel)
+            self._dropped(channel.history.drop())
         self.release(channel)
 
-    def _drop_oldest(self, channel: Channel[S]) -> None:
-        event = channel.history.drop().event
-        if self._given_ids and event.id in self._given_ids and not self._is_kept(event):
+    def _dropped(self, entry: Entry) -> None:
+        event = entry.event
+        if event.id in self._given_ids and not self._is_kept(event):
             del self._given_ids[event.id]
 
     # Reading

@@ -14,7 +14,7 @@ class History:
     """The entries that a channel still has, oldest first, their offsets without holes.
 
     It is a list with a moving head, so that an entry is found by its offset at once, and by its place in the
-    log by bisection.
+    log by bisection. There is nothing before the head once there is nothing behind it.
     """
 
     __slots__ = ("_entries", "_head", "dropped")
@@ -31,12 +31,12 @@ class History:
     @property
     def oldest(self) -> Entry | None:
         """The first entry, if there is one."""
-        return self._entries[self._head] if len(self) else None
+        return self._entries[self._head] if self._entries else None
 
     @property
     def latest(self) -> Entry | None:
         """The last entry, if there is one."""
-        return self._entries[-1] if len(self) else None
+        return self._entries[-1] if self._entries else None
 
     def append(self, entry: Entry) -> None:
         """Add the next entry; its offset must follow the latest one's."""
@@ -52,6 +52,15 @@ class History:
             del self._entries[: self._head]
             self._head = 0
         return entry
+
+    def trim(self, size: int, seconds: float) -> list[Entry]:
+        """Take away the oldest entries while there are more than `size` or they have expired; answer them."""
+        dropped: list[Entry] = []
+        while self._entries and (
+            len(self._entries) - self._head > size or self._entries[self._head].expires_s <= seconds
+        ):
+            dropped.append(self.drop())
+        return dropped
 
     def after(self, sequence: int) -> Entry | None:
         """Answer the first entry whose event came after `sequence` in the log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,23 +106,26 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _check_fields(message: dict[str, Any], known: Collection[str]) -> None:
+def _check_fields(message: dict[str, Any], known: Set[str]) -> None:
+    if message.keys() <= known:
+        return
     for name in message:
         if name not in known:
             raise BadRequest(f"unknown field {name[:64]!r}; known are {', '.join(sorted(known))}", name[:64])
 
 
 def _text(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if isinstance(value, str):
+        return value
     if name not in message:
         raise BadRequest(f"{name} is missing", name)
-    value = message[name]
-    if not isinstance(value, str):
-        raise BadRequest(f"{name} is a JSON {_json_type(value)}; wanted a string", name)
-    return value
+    raise BadRequest(f"{name} is a JSON {_json_type(value)}; wanted a string", name)
 
 
 def _optional_text(message: dict[str, Any], name: str) -> str | None:
-    return None if message.get(name) is None else _text(message, name)
+    value = message.get(name)
+    return value if value is None or isinstance(value, str) else _text(message, name)
 
 
 def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
@@ -152,22 +155,18 @@ def _channels(message: dict[str, Any]) -> tuple[str, ...]:
 
 
 _DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event", "id"})
+_PUBLISH_FIELDS = _DRAFT_FIELDS | {"type", "ref"}
 
 
-def parse_draft(message: dict[str, Any], fields: Collection[str] = _DRAFT_FIELDS) -> Draft:
+def parse_draft(message: dict[str, Any], fields: Set[str] = _DRAFT_FIELDS) -> Draft:
     """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``.
 
     Raises `BadRequest`, which names the field, if there is something else or too much.
     """
     _check_fields(message, fields)
     data, is_text = _data(message)
-    return Draft.checked(
-        _channels(message),
-        data,
-        is_text=is_text,
-        type=_optional_text(message, "event"),
-        id=_optional_text(message, "id"),
-    )
+    kind, event_id = _optional_text(message, "event"), _optional_text(message, "id")
+    return Draft.checked(_channels(message), data, is_text=is_text, type=kind, id=event_id)
 
 
 def parse_ref(message: dict[str, Any]) -> Ref:
@@ -194,5 +193,5 @@ def parse_command(message: dict[str, Any]) -> Command:
         _check_fields(message, {"type", "channel", "ref"})
         return Unsubscribe(Pattern.parse(_text(message, "channel")).text, ref)
     if kind == "publish":
-        return Publish(parse_draft(message, {*_DRAFT_FIELDS, "type", "ref"}), ref)
+        return Publish(parse_draft(message, _PUBLISH_FIELDS), ref)
     raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe or publish", "type")

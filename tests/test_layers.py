@@ -54,7 +54,7 @@ LAYERS: list[list[str]] = [
     ["pushd.history", "pushd.config.settings", "pushd.config.kinds"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.channels", "pushd.access"],
-    ["pushd.errors", "pushd.jsontext", "pushd.reasons"],
+    ["pushd.errors", "pushd.jsontext", "pushd.reasons", "pushd.record"],
 ]
 BELOW = "pushd.bus"
 ALLOWED_BELOW = {

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from pushd.access import Grants
 from pushd.bus import Bus, Published
 from pushd.errors import BadRequest, Refused
 from pushd.event import Draft
@@ -25,7 +26,7 @@ __all__ = ["PublishMany", "publish_one"]
 CallLater = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
 
-_LINES_PER_TURN = 200
+_LINES_PER_TURN = 500
 """How many events of a batch are published before the reactor has its turn."""
 
 _BYTES_PER_TURN = 256 * 1024
@@ -103,17 +104,17 @@ class PublishMany(Endpoint):
         """Publish as many lines as fit into one turn of the reactor; answer nothing if there are no more."""
         answers, size = [], 0
         for line in islice(lines, _LINES_PER_TURN):
-            answers.append(json_line(self._publish(line, request)))
+            answers.append(json_line(self._publish(line, request.grants)))
             size += len(line)
             if size > _BYTES_PER_TURN:
                 break
         return b"".join(answers)
 
-    def _publish(self, line: bytes, request: Request) -> dict[str, object]:
+    def _publish(self, line: bytes, grants: Grants) -> dict[str, object]:
         try:
             draft = parse_draft(parse_object(line))
             check_size(draft.data, self._max_event_bytes)
-            return _published(self._bus.publish(draft, request.grants))
+            return _published(self._bus.publish(draft, grants))
         except Refused as refused:
             return {"error": refused.problem()}
 

@@ -21,6 +21,7 @@ from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client
+from tests.rigs import HttpClient
 from tests.rigs import Rig as DaemonRig
 from tests.unit.test_writethrough import Rig as SocketRig
 
@@ -139,3 +140,26 @@ class CostTests(SynchronousTestCase):
         cost(encode, 50, 3)
         self.assertEqual(len(encoded), 6)
         self.assertEqual(len(set(map(id, encoded))), 6)
+
+
+class PublishingTests(SynchronousTestCase):
+    """The same for what publishers send, to a channel without subscribers and with a history that is full."""
+
+    def setUp(self) -> None:
+        """Fill the history."""
+        super().setUp()
+        self.rig = DaemonRig("[limits]\noutbox = 1MiB\n")
+        self.http = HttpClient(self.rig)
+        self.http.connection.on_data = lambda: None
+        for _ in range(2):
+            self.batch(200)
+
+    def batch(self, lines: int) -> None:
+        """Publish `lines` events in one request."""
+        body = b'{"channel":"news","data":"hello"}\n' * lines
+        self.http.send("POST", "/publish", body=body)
+        self.rig.turn()
+
+    def test_a_line_of_a_batch(self) -> None:
+        more, fewer = (calls_of(lambda count=count: self.batch(count)) for count in (400, 200))  # type: ignore[misc]
+        self.assertLessEqual((more - fewer) / 200, 69)

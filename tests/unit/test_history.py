@@ -58,6 +58,18 @@ class HistoryTests(SynchronousTestCase):
         self.assertFinds(history.oldest, 5)
         self.assertFinds(history.after(0), 5)
 
+    def test_trim_takes_what_is_too_much_and_then_what_has_expired(self) -> None:
+        history = History(0)
+        for offset, expires_s in enumerate((10.0, 20.0, 30.0, 40.0), 1):
+            event = entry(offset).event
+            history.append(Entry(event, "a", offset, expires_s))
+        self.assertEqual(history.trim(4, 9.9), [])
+        self.assertEqual([one.offset for one in history.trim(3, 0.0)], [1])
+        self.assertEqual([one.offset for one in history.trim(3, 30.0)], [2, 3])
+        self.assertEqual((history.dropped, len(history)), (3, 1))
+        self.assertEqual([one.offset for one in history.trim(0, 0.0)], [4])
+        self.assertEqual((history.trim(0, 99.0), history.oldest, history.dropped), ([], None, 4))
+
     def test_emptied_it_takes_entries_again(self) -> None:
         history = filled(3)
         history.drop()
