@@ -150,8 +150,10 @@ class Rig:
         host: str = "localhost",
     ) -> Response:
         """Make one request without letting time pass; answer what has been written of the response."""
-        client = self.client()
-        client.send(method, target, headers=headers, body=body, host=host)
+        return self._answer(self.client(), method, target, headers=headers, body=body, host=host)
+
+    def _answer(self, client: Client, *arguments: str, **more: Any) -> Response:
+        client.send(*arguments, **more)
         (response,) = client.written
         client.connection.disconnect()
         return response
@@ -161,9 +163,9 @@ class Rig:
         return self.request("GET", target, headers={name.replace("_", "-"): it for name, it in headers.items()})
 
     def publish(self, channel: str, data: bytes = b"x", *, id: str | None = None, event: str | None = None) -> str:
-        """Publish over HTTP, which must succeed, without letting time pass; answer the id."""
+        """Publish over HTTP/1.1, which must succeed, without letting time pass; answer the id."""
         target = f"/channels/{quote(channel, safe='')}?{query(id=id, event=event)}"
-        response = self.request("POST", target, body=data)
+        response = self._answer(HttpClient(self), "POST", target, body=data)
         assert response.status == 201, response
         event_id: str = response.json["id"]
         return event_id
@@ -175,7 +177,7 @@ class Rig:
     def publish_many(self, *drafts: Mapping[str, object]) -> list[dict[str, Any]]:
         """Publish a batch, letting turns pass if it is long; answer what was said of each."""
         body = b"".join(json.dumps(draft).encode() + b"\n" for draft in drafts)
-        client = self.client()
+        client = HttpClient(self)
         client.send("POST", "/publish", body=body)
         while not client.written[0].is_complete:  # a long batch takes several turns
             self.turn()
