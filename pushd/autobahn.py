@@ -105,6 +105,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     peer = client_name  # in the log of Autobahn
 
     @property
+    def held_bytes(self) -> int:
+        """How much is kept of what has come, of a message or a frame that is not complete."""
+        if self.failedByMe:
+            return 0
+        return self.message_data_total_length if self.inside_message else len(self.data)
+
+    @property
     def is_closed(self) -> Deferred[object]:
         """What Autobahn tells of the end; nobody waits for it."""
         return Deferred()
@@ -227,7 +234,7 @@ def new_factory() -> WebSocketServerFactory:
         closeHandshakeTimeout=0,
         autoPingInterval=0,
     )
-    kind: Any = type("OpenWebSocket", (WebSocketConnection,), _state_after_handshake(factory))
+    kind: Any = type("WebSocketConnection", (WebSocketConnection,), _state_after_handshake(factory))
     factory.protocol = kind
     return factory
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 
-__all__ = ["Closable", "Connections", "Speaker"]
+__all__ = ["Closable", "Connections", "Speaker", "Upgraded"]
 
 
 class Closable(Protocol):
@@ -33,6 +33,14 @@ class Speaker(Closable, Protocol):
 
     def connectionLost(self, reason: Failure) -> None:
         """Learn that the connection has ended."""
+
+
+class Upgraded(Speaker, Protocol):
+    """What speaks after HTTP has."""
+
+    @property
+    def held_bytes(self) -> int:
+        """How much it keeps of what has come, because the rest is missing."""
 
 
 class Connections:

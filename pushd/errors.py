@@ -13,6 +13,7 @@
     │   ├── TooLarge      413   over a limit in bytes
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
+    │   ├── Unknown       501   a protocol that is not spoken
     │   ├── Unavailable   503   over a limit of the daemon as a whole
     │   └── VersionNeeded 505   another version of HTTP was wanted
     └── StartFailed             a listener or a certificate could not be had
@@ -32,6 +33,7 @@ __all__ = [
     "StartFailed",
     "TooLarge",
     "Unavailable",
+    "Unknown",
     "UpgradeNeeded",
     "VersionNeeded",
     "WrongMethod",
@@ -135,6 +137,13 @@ class UpgradeNeeded(Refused):
 
     status = 426
     title = "Upgrade Required"
+
+
+class Unknown(Refused):
+    """A protocol that is not spoken."""
+
+    status = 501
+    title = "Not Implemented"
 
 
 class Unavailable(Refused):

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from pushd.connections import Speaker
+from pushd.connections import Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.peer import peer_name
@@ -30,6 +30,8 @@ class HTTP1(HTTPChannel):
 
     log = Logger()
     abortTimeout = 5
+
+    is_tunnel = False
 
     hand_to: Callable[[Speaker], None]
     """Has something else speak on this connection from now on."""
@@ -132,7 +134,7 @@ class HTTP1(HTTPChannel):
         if transport is not None:
             transport.abortConnection()
 
-    def upgrade(self, speaker: Speaker, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with ``101`` and `fields`, and hand the connection to `speaker`.
 
         To be called from the ``render`` of the request, of which nothing is kept (RFC 9110, section 7.8).

@@ -11,7 +11,7 @@ from twisted.web import server
 from twisted.web.http_headers import Headers
 
 from pushd.access import Grants
-from pushd.connections import Speaker
+from pushd.connections import Upgraded
 from pushd.frames import json_line
 from pushd.writethrough import Writer
 
@@ -27,7 +27,11 @@ class Connection(Protocol):
     def body_writer(self) -> Writer:
         """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
 
-    def upgrade(self, speaker: Speaker, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
+
+    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
 
     def end(self) -> None:

@@ -105,7 +105,7 @@ class Answering(Resource):
             self.admit(request)
             if self.isLeaf and request.postpath:
                 raise nothing_at(request)
-            method, known = request.method.decode("ascii", "backslashreplace"), self.methods()
+            method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
             if method not in known:
                 raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
             self._check_parameters(request, method)
@@ -128,8 +128,8 @@ class Answering(Resource):
                 wanted = f"known are {', '.join(sorted(known))}" if known else "none are known here"
                 raise BadRequest(f"unknown query parameter {shown!r}; {wanted}", shown)
 
-    def methods(self) -> tuple[str, ...]:
-        """Answer the methods that there are."""
+    def methods(self, request: Request) -> tuple[str, ...]:
+        """Answer the methods that there are for such a request."""
         return self._methods
 
     def getChild(self, path: bytes, request: Request) -> IResource:
@@ -153,7 +153,7 @@ class Endpoint(Answering):
 
     def render_OPTIONS(self, request: Request) -> int:
         """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
-        request.setHeader(b"allow", ", ".join(self.methods()).encode("ascii"))
+        request.setHeader(b"allow", ", ".join(self.methods(request)).encode("ascii"))
         return answer_nothing(request)
 
 

@@ -97,6 +97,7 @@ def assemble(
         request_timeout_s=config.limits.request_timeout_s,
         logs_requests=config.log.requests,
         assets=_assets(config, has_demo=has_demo),
+        websocket_over_http2=config.http2.websocket,
     )
     every_second = (wheel.turn, log.expire, *((clock.tick,) if has_demo else ()))
     return Parts(bus, sessions, site, every_second)

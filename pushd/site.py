@@ -45,11 +45,12 @@ class PushdSite(Site):
         request_timeout_s: float,
         logs_requests: bool,
         assets: Assets | None = None,
+        websocket_over_http2: bool = False,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
         A connection without a complete request for `request_timeout_s` is closed. The time-outs of HTTP/2 are
-        on `wheel`. `assets` go with pages.
+        on `wheel`. `assets` go with pages. With `websocket_over_http2`, a WebSocket can be one of its streams.
         """
         super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
@@ -60,7 +61,7 @@ class PushdSite(Site):
         self._http2 = Shared(
             self,
             self.connections,
-            Limits(max_body_bytes=max_body_bytes, idle_timeout_s=request_timeout_s),
+            Limits(max_body_bytes, request_timeout_s, takes_websockets=websocket_over_http2),
             wheel,
             wheel.seconds,
             reactor.callLater,

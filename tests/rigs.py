@@ -26,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response as HandshakeResponse
+from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.protocol import State
 from websockets.uri import parse_uri
 from zope.interface import implementer
@@ -46,6 +47,7 @@ __all__ = [
     "SseEvent",
     "Traces",
     "WebSocketClient",
+    "WebSocketTalk",
     "json_lines",
     "query",
 ]
@@ -84,11 +86,15 @@ class Rig:
     """A daemon without ports."""
 
     def __init__(self, config: str = "", http: Callable[[Rig], Client] = lambda rig: HttpClient(rig)) -> None:
-        """Start a daemon with the text of an ini file, whose clients speak `http`."""
+        """Start a daemon with the text of an ini file, whose clients speak `http`.
+
+        It takes WebSockets over HTTP/2 unless the file has a section about that.
+        """
         self._http = http
         self.reactor = MemoryReactorClock()
         self.failures: list[object] = []
-        settings = parse(_LISTEN + config, "the test")
+        http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
+        settings = parse(_LISTEN + config + http2, "the test")
         self.parts = assemble(
             settings,
             self.reactor,
@@ -665,28 +671,21 @@ class EventStream:
 # ---- WebSocket
 
 
-class WebSocketClient:
-    """A WebSocket client: the sans-I/O protocol of the websockets library."""
+class WebSocketTalk:
+    """The client's end of a WebSocket: the sans-I/O protocol of the websockets library, on some connection."""
 
-    def __init__(self, rig: Rig, target: str, *, then: bytes = b"", origin: str | None = None) -> None:
-        """Connect to `target`; `then` is sent in the same segment as the handshake."""
-        self.connection = rig.connect()
-        self.protocol = ClientProtocol(
-            parse_uri(f"ws://localhost{target}"),
-            max_size=None,
-            origin=origin,  # type: ignore[arg-type]
-        )
+    connection: Any
+    """What it is on: a `Connection`, or what behaves as one."""
+
+    def __init__(self, protocol: WebSocketProtocol) -> None:
+        self.protocol = protocol
         self.messages: list[str | bytes] = []
         """What has come."""
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
-        self.handshake: HandshakeResponse | None = None
         self.answers_pings = True
         self._consumed = 0
         self._is_ended = False
-        self.connection.on_data = self._process
-        self.protocol.send_request(self.protocol.connect())
-        self.connection.send(b"".join(self.protocol.data_to_send()) + then)
 
     def _process(self) -> None:
         data = self.connection.received[self._consumed :]
@@ -698,7 +697,7 @@ class WebSocketClient:
             self.protocol.receive_eof()
         for event in self.protocol.events_received():
             if isinstance(event, HandshakeResponse):
-                self.handshake = event
+                self.shook_hands(event)
             elif isinstance(event, Frame):
                 self._take(event)
         out = b"".join(self.protocol.data_to_send())
@@ -753,6 +752,31 @@ class WebSocketClient:
     def flush(self) -> None:
         """Send what the protocol has to send."""
         self.connection.send(b"".join(self.protocol.data_to_send()))
+
+    def shook_hands(self, response: HandshakeResponse) -> None:
+        """Learn what the daemon has answered to a handshake over HTTP/1.1."""
+        raise NotImplementedError
+
+
+class WebSocketClient(WebSocketTalk):
+    """A WebSocket over HTTP/1.1."""
+
+    connection: Connection
+    protocol: ClientProtocol
+
+    def __init__(self, rig: Rig, target: str, *, then: bytes = b"", origin: str | None = None) -> None:
+        """Connect to `target`; `then` is sent in the same segment as the handshake."""
+        uri = parse_uri(f"ws://localhost{target}")
+        super().__init__(ClientProtocol(uri, max_size=None, origin=origin))  # type: ignore[arg-type]
+        self.handshake: HandshakeResponse | None = None
+        self.connection = rig.connect()
+        self.connection.on_data = self._process
+        self.protocol.send_request(self.protocol.connect())
+        self.connection.send(b"".join(self.protocol.data_to_send()) + then)
+
+    def shook_hands(self, response: HandshakeResponse) -> None:
+        """Override: keep it."""
+        self.handshake = response
 
 
 # ---- tests

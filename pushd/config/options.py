@@ -135,6 +135,20 @@ _SITE = Section(
     ),
 )
 
+_HTTP2 = Section(
+    "http2",
+    "What is different over HTTP/2, which listeners with TLS speak to clients that do.",
+    (
+        Option(
+            "websocket",
+            FLAG,
+            "no",
+            "Whether a WebSocket can be one stream of a connection (RFC 8441). Browsers that see it offered open "
+            "theirs that way, on the connection that they have; without it they open another one, over HTTP/1.1.",
+        ),
+    ),
+)
+
 _PUSH = Section(
     "push",
     "What goes with the page at PATH, which is written as in a URL and begins with /. Over HTTP/2 it is pushed to "
@@ -284,5 +298,5 @@ _LOG = Section(
     ),
 )
 
-SECTIONS = (_PUSHD, _LISTEN, _SITE, _PUSH, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
+SECTIONS = (_PUSHD, _LISTEN, _SITE, _HTTP2, _PUSH, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
 """The whole table, in the order of the reference."""

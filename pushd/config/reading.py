@@ -17,6 +17,7 @@ from pushd.config.settings import (
     ChannelRules,
     ChannelSettings,
     Config,
+    Http2,
     Limits,
     Listener,
     Log,
@@ -89,6 +90,7 @@ def print_config(config: Config) -> str:
         _print_section("pushd", _SINGLE["pushd"], config),
         *(_print_section(f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
         _print_section("site", _SINGLE["site"], config.site),
+        _print_section("http2", _SINGLE["http2"], config.http2),
         *(_print_section(f"push:{it.path}", _FAMILIES["push"], it) for it in config.pushes),
         _print_section("channels", _SINGLE["channels"], config.channels.usual),
         *(
@@ -121,6 +123,7 @@ def _config(sections: _Sections) -> Config:
         **_read("pushd", sections),
         listeners=listeners,
         site=Site(**_read("site", sections)),
+        http2=Http2(**_read("http2", sections)),
         pushes=tuple(_pushes(sections)),
         channels=ChannelRules(ChannelSettings(**_read("channels", sections)), tuple(_overrides(sections))),
         limits=_limits(sections),

@@ -12,6 +12,7 @@ __all__ = [
     "ChannelRules",
     "ChannelSettings",
     "Config",
+    "Http2",
     "Limits",
     "Listener",
     "Log",
@@ -52,6 +53,14 @@ class Site:
 
     early_hints: bool
     """Whether clients of HTTP/1.1 get 103 Early Hints too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Http2:
+    """What is different over HTTP/2."""
+
+    websocket: bool
+    """Whether a WebSocket can be one stream of a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,7 @@ class Config:
     """Where to listen: one place at least, in the order of the file."""
 
     site: Site
+    http2: Http2
     pushes: tuple[PushList, ...]
     """What goes with pages, in the order of the file."""
 

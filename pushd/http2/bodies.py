@@ -13,7 +13,7 @@ _FAST_WINDOW = 512 * 1024
 
 
 class Bodies:
-    """The unfinished bodies of one connection.
+    """The unfinished bodies of one connection, and the unfinished messages of WebSockets on its streams.
 
     They are held until they are whole. When all together they are too much, only the oldest may go on, which
     is bounded by itself; so there is always one that can be finished.
@@ -49,9 +49,24 @@ class Bodies:
         else:
             self._is_tight = True
 
+    def holds(self, stream_id: int, size: int) -> None:
+        """Learn how much is held of what came on a stream that brings messages, and no body: `size` bytes."""
+        if not size:
+            self.ended(stream_id)
+            self._grant(stream_id, STREAM_WINDOW)
+            return
+        self._total += size - self._held.get(stream_id, 0)
+        self._held[stream_id] = size
+        self._let_go_on(stream_id)
+        if self._is_tight and size <= STREAM_WINDOW // 2:  # short messages go on whatever others hold
+            self._grant(stream_id, STREAM_WINDOW - size)
+
     def ended(self, stream_id: int) -> None:
         """Learn that it is whole, or will never be."""
-        self._total -= self._held.pop(stream_id, 0)
+        held = self._held.pop(stream_id, None)
+        if held is None:
+            return
+        self._total -= held
         if self._is_tight:
             self._is_tight = False
             for other in list(self._held):

@@ -36,6 +36,9 @@ class Carrier(Protocol[StreamT]):
     def request_read(self, stream: StreamT) -> None:
         """Learn that a request is there with all its body, or will not be read on."""
 
+    def holds(self, stream: StreamT, size: int) -> None:
+        """Learn that of the messages that came on a stream, `size` bytes are held."""
+
     def reset(self, stream: StreamT, code: Code) -> None:
         """End a stream at once."""
 

@@ -86,7 +86,9 @@ class Codec:
         self._streams = self._state.streams
         self._out: list[bytes | memoryview] = []
         self._table_update = NO_TABLE
-        self.decoder = BlockDecoder(self._state.decoder, limits.max_section_bytes * 4)
+        self.decoder = BlockDecoder(
+            self._state.decoder, limits.max_section_bytes * 4, takes_protocols=limits.takes_websockets
+        )
         """Reads header blocks."""
         self.is_begun = False
         """True once the client's settings have come."""
@@ -106,12 +108,15 @@ class Codec:
             SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             SettingCodes.MAX_HEADER_LIST_SIZE: self._limits.max_section_bytes,
         }
+        if self._limits.takes_websockets:
+            mine[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1  # RFC 8441, section 3
         state = self._state
         state.local_settings = Settings(client=False, initial_values=mine)
         values = state.local_settings._settings
         values[_NO_RFC7540_PRIORITIES] = deque([1])
         for setting in SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL:
-            values.pop(setting, None)  # the one is not for servers, the other not offered
+            if setting not in mine:
+                values.pop(setting, None)  # the one is not for servers, the other may not be offered
         state.initiate_connection()
         state.increment_flow_control_window(_CONNECTION_WINDOW - state.inbound_flow_control_window)
         self._out.append(state.data_to_send())

@@ -27,6 +27,7 @@ from pushd.http2.incoming import Incoming
 from pushd.http2.limits import Budgets, Limits
 from pushd.http2.promises import Promises, Told
 from pushd.http2.stream import Stream
+from pushd.http2.tunnel import Tunnel
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
 from pushd.wheel import Alarm, Wheel
@@ -167,7 +168,7 @@ class HTTP2(Protocol):
 
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
         """Begin a request."""
-        self._begin(stream_id, head.priority.urgency).begin(head, is_ended)
+        self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream).begin(head, is_ended)
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
         """Refuse a request that was not read."""
@@ -175,10 +176,10 @@ class HTTP2(Protocol):
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
         self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused, is_head)
 
-    def _begin(self, stream_id: int, urgency: int) -> Stream:
+    def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
         if not self._takes_streams:
             raise StreamFault(stream_id, Code.REFUSED_STREAM, "the connection is about to end")
-        stream = self.streams[stream_id] = Stream(self, stream_id, urgency)
+        stream = self.streams[stream_id] = kind(self, stream_id, urgency)
         stream.active_at = self._shared.seconds()
         self._bodies.begun(stream_id)
         return stream
@@ -205,12 +206,11 @@ class HTTP2(Protocol):
 
     def window_opened(self, stream_id: int) -> None:
         """Learn that more can be sent."""
+        stream = self.streams.get(stream_id)
         if not stream_id:
             self.scheduler.all_opened()
-        else:
-            stream = self.streams.get(stream_id)
-            if stream is not None:
-                self.scheduler.opened(stream)
+        elif stream is not None:
+            self.scheduler.opened(stream)
 
     def priority_received(self, stream_id: int, value: bytes) -> None:
         """Change how urgent a response is (RFC 9218, section 7)."""
@@ -243,6 +243,10 @@ class HTTP2(Protocol):
     def request_read(self, stream: Stream) -> None:
         """Learn that nothing more of a request is read."""
         self._bodies.ended(stream.stream_id)
+
+    def holds(self, stream: Stream, size: int) -> None:
+        """Learn that of the messages that came on a stream, `size` bytes are held."""
+        self._bodies.holds(stream.stream_id, size)
 
     def reset(self, stream: Stream, code: Code) -> None:
         """End a stream at once."""
@@ -355,6 +359,7 @@ class HTTP2(Protocol):
 
     def finish(self) -> None:
         """Close the connection once the requests that are there, or on their way, are answered (section 6.8)."""
+        self._flush()  # farewells go before GOAWAY, at which undici ends the connection
         if self._is_draining or self._is_ended:
             return
         self._is_draining = True

@@ -20,11 +20,15 @@ _REMEMBERED = 32
 class BlockDecoder:
     """Decodes the header blocks of one connection, in their order."""
 
-    __slots__ = ("_decoder", "_fields", "_heads")
+    __slots__ = ("_decoder", "_fields", "_heads", "_takes_protocols")
 
-    def __init__(self, decoder: Decoder, max_section_bytes: int) -> None:
-        """Use `decoder`. A section larger than `max_section_bytes`, see section 6.5.2 of RFC 9113, is a fault."""
+    def __init__(self, decoder: Decoder, max_section_bytes: int, *, takes_protocols: bool = False) -> None:
+        """Use `decoder`. A section larger than `max_section_bytes`, see section 6.5.2 of RFC 9113, is a fault.
+
+        Without `takes_protocols`, so is ``:protocol`` in a request.
+        """
         decoder.max_header_list_size = max_section_bytes
+        self._takes_protocols = takes_protocols
         self._decoder = decoder
         self._fields: dict[bytes, tuple[Field, ...]] = {}
         self._heads: dict[bytes, Head] = {}
@@ -59,7 +63,7 @@ class BlockDecoder:
         """Answer the head of the request that `block` says; raise `Malformed`."""
         head = self._heads.get(block)
         if head is None:
-            head = parse_request(fields)
+            head = parse_request(fields, takes_protocols=self._takes_protocols)
             if block in self._fields:
                 self._heads[block] = head
         return head

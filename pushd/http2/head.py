@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pushd.http2 import priority
 from pushd.http2.faults import Malformed
@@ -21,7 +21,7 @@ _is_method = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII).fullmatch
 _is_path = re.compile(rb"/[\x21-\x7e]*", re.ASCII).fullmatch
 _is_authority = re.compile(rb"[\x21-\x3f\x41-\x7e]+", re.ASCII).fullmatch
 
-_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
+_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 _CONNECTION_SPECIFIC = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
@@ -51,7 +51,10 @@ class Head:
     """True if the client waits for 100 before it sends the body (RFC 9110, section 10.1.1)."""
 
     is_connect: bool
-    """True if a tunnel is wanted, which pushd does not make."""
+    """True if a tunnel to elsewhere is wanted, which pushd does not make."""
+
+    protocol: bytes | None = None
+    """What is to be spoken on the stream from then on (RFC 8441)."""
 
 
 def field_section_size(fields: Iterable[Field]) -> int:
@@ -59,22 +62,31 @@ def field_section_size(fields: Iterable[Field]) -> int:
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 
-def parse_request(fields: Sequence[Field]) -> Head:
-    """Read the head of a request; raise `Malformed`."""
+def parse_request(fields: Sequence[Field], *, takes_protocols: bool = False) -> Head:
+    """Read the head of a request; raise `Malformed`. Without `takes_protocols`, it has no ``:protocol``."""
     pseudo, regular = _split(fields)
-    method = pseudo.get(b":method")
+    method, protocol = pseudo.get(b":method"), pseudo.get(b":protocol")
     if method is None or not _is_method(method):
         raise Malformed(":method is missing or not a method")
     authority = pseudo.get(b":authority")
     if authority is not None and not _is_authority(authority):
         raise Malformed(f":authority is {authority!r}")
-    if method == b"CONNECT":
+    if protocol is not None:
+        if not takes_protocols or method != b"CONNECT":
+            raise Malformed(":protocol was not offered, or without CONNECT (RFC 8441, section 4)")
+        path = _path(pseudo, method)
+    elif method == b"CONNECT":
         if authority is None or b":path" in pseudo or b":scheme" in pseudo:
             raise Malformed("CONNECT wants :authority, and neither :scheme nor :path (section 8.5)")
         path = b""
     else:
         path = _path(pseudo, method)
-    return _head(method, path, authority, regular)
+    head = _head(method, path, authority, regular)
+    if protocol is None:
+        return head
+    if head.content_length:
+        raise Malformed("content-length with CONNECT (RFC 9110, section 9.3.6)")
+    return replace(head, is_connect=False, protocol=protocol)
 
 
 def _split(fields: Sequence[Field]) -> tuple[dict[bytes, bytes], list[Field]]:

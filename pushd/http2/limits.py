@@ -21,6 +21,9 @@ class Limits:
     idle_timeout_s: float
     """How long a connection may have no request, and a request may wait for more of its body."""
 
+    takes_websockets: bool = False
+    """Whether a stream may become a WebSocket (RFC 8441)."""
+
     preface_timeout_s: float = 10.0
     """How long a client may take until its preface is there, from the end of the TLS handshake."""
 

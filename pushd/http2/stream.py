@@ -56,6 +56,9 @@ class Stream:
     transport = None
     """`twisted.web` reads it; there is none."""
 
+    is_tunnel = False
+    """Whether another protocol is to be spoken on it; see `pushd.http2.tunnel`."""
+
     def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
         """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
         self._carrier = carrier
@@ -227,12 +230,16 @@ class Stream:
 
     def answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a response that is there as a whole; the site knows nothing of it."""
-        encoder = self._carrier.encoder
-        self._block = encoder[b":status", status] + encoder.fields(fields)
-        self._has_head = self._is_finished = True
+        self._begin_answer(status, fields)
         if body:
             self._outgoing.put(body)
         self._set_read()
+        self.complete()
+
+    def _begin_answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        encoder = self._carrier.encoder
+        self._block = encoder[b":status", status] + encoder.fields(fields)
+        self._has_head = True
         self._carrier.wake(self)
 
     # The channel of a twisted.web request
@@ -285,13 +292,17 @@ class Stream:
             self._is_paused = True
             self._producer.pauseProducing()
 
-    def writeSequence(self, pieces: list[bytes]) -> None:
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """Add to the body of the response."""
         self.write(b"".join(pieces))
 
     def requestDone(self, request: object) -> None:
         """Learn that the response is complete."""
         self._request = None
+        self.complete()
+
+    def complete(self) -> None:
+        """End the stream once everything is sent."""
         self._is_finished = True
         self._carrier.wake(self)
 
@@ -344,7 +355,7 @@ class Stream:
         elif self._is_finished and not outgoing.size:
             codec.send_data(stream_id, b"", is_ended=True)
         if self._is_finished and not outgoing.size:
-            self._carrier.done(self)
+            self.done()
             return sent, Next.NOTHING
         if self._is_paused and outgoing.size <= _LOW_BYTES and self._producer is not None:
             self._is_paused = False
@@ -363,8 +374,12 @@ class Stream:
         is_all = self._is_finished and not self._outgoing.size
         self._carrier.codec.send_headers(self.stream_id, block, is_ended=is_all)
         if is_all:
-            self._carrier.done(self)
+            self.done()
         return not is_all
+
+    def done(self) -> None:
+        """Learn that the end is sent."""
+        self._carrier.done(self)
 
     def _fill(self, size: int) -> None:
         """Have a pull producer make `size` bytes, or all that it has left."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import ClassVar
 
 from twisted.logger import Logger
@@ -16,10 +13,11 @@ from pushd.access import Grants
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.bus import Bus
 from pushd.channels import Pattern
-from pushd.errors import BadRequest, NotFound, Refused, UpgradeNeeded
+from pushd.errors import BadRequest, NotFound, Refused
 from pushd.event import Draft, Encoder
 from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
+from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.messages import Publish, Ref, Subscribe, check_size, parse_command, parse_object, parse_ref
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
@@ -32,17 +30,16 @@ __all__ = ["WebSocket"]
 _MESSAGE_OVERHEAD_BYTES = 4096
 """How much longer than its data a JSON message may be, beside what base64 adds."""
 
-_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
-_ACCEPTS = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What shows that who answers has understood: RFC 6455, section 1.3."""
-
 _log = Logger()
+
+
+_PARAMETERS = frozenset({"channel", "since", "format"})
 
 
 class WebSocket(Endpoint):
     """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
 
-    parameters: ClassVar = {"GET": frozenset({"channel", "since", "format"})}
+    parameters: ClassVar = {"GET": _PARAMETERS, "CONNECT": _PARAMETERS}
 
     def __init__(
         self, gate: Gate, sessions: Sessions, *, max_event_bytes: int, heartbeat_s: float, ping_timeout_s: float
@@ -55,12 +52,25 @@ class WebSocket(Endpoint):
         self._factory = new_factory()
         self._common = _Common(sessions, max_event_bytes, heartbeat_s, ping_timeout_s)
 
-    def render_GET(self, request: Request) -> bytes | int:
-        """Subscribe to the channels in the query, shake hands, and hand the connection over."""
+    def methods(self, request: Request) -> tuple[str, ...]:
+        """Override: CONNECT is one only where it can be for a WebSocket."""
+        known = super().methods(request)
+        return known if request.connection.is_tunnel else tuple(name for name in known if name != "CONNECT")
+
+    def render_GET(self, request: Request) -> int:
+        """Shake hands over HTTP/1.1 (RFC 6455, section 4.2)."""
+        return self._open(request, accept_upgrade)
+
+    def render_CONNECT(self, request: Request) -> int:
+        """Shake hands over HTTP/2 (RFC 8441, section 5)."""
+        return self._open(request, accept_connect)
+
+    def _open(self, request: Request, accept: Callable[[Request], list[Field]]) -> int:
+        """Subscribe to the channels in the query, answer what `accept` does, and hand the connection over."""
         is_raw = _format(request) == "raw"
         patterns = subscribed_patterns(request) if is_raw or b"channel" in request.args else []
         since = since_of(request, "latest")
-        key = _key_of_handshake(request)
+        fields = accept(request)
         max_bytes = self._common.max_event_bytes
         max_message_bytes = max_bytes if is_raw else max_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
         websocket = new_connection(self._factory, max_message_bytes)
@@ -72,8 +82,6 @@ class WebSocket(Endpoint):
             dialogue.session.ended()
             raise
         dialogue.ping_later()
-        accepted = b64encode(sha1(key + _ACCEPTS).digest())
-        fields = [(b"Upgrade", b"websocket"), (b"Sec-WebSocket-Accept", accepted), (b"Server", b"pushd")]
         request.connection.upgrade(websocket, fields)
         return NOT_DONE_YET
 
@@ -83,37 +91,6 @@ def _format(request: Request) -> str:
     if text not in ("json", "raw"):
         raise BadRequest(f"format is {text!r}; wanted json or raw", "format")
     return text
-
-
-def _key_of_handshake(request: Request) -> bytes:
-    """Answer the key; raise `UpgradeNeeded` or `BadRequest` if this is no handshake (RFC 6455, section 4.2.1)."""
-    if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
-        request.setHeader(b"upgrade", b"websocket")
-        raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
-    versions = request.requestHeaders.getRawHeaders(b"sec-websocket-version", [])
-    if list(versions) != [b"13"]:
-        request.setHeader(b"sec-websocket-version", b"13")
-        raise UpgradeNeeded("wanted Sec-WebSocket-Version: 13", "Sec-WebSocket-Version")
-    keys = request.requestHeaders.getRawHeaders(b"sec-websocket-key", [])
-    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
-        raise BadRequest("wanted Sec-WebSocket-Key once, 16 bytes in base64", "Sec-WebSocket-Key")
-    if request.method != b"GET" or request.clientproto != b"HTTP/1.1":
-        raise BadRequest("wanted a WebSocket handshake with GET, over HTTP/1.1")
-    if b"#" in request.uri:
-        raise BadRequest("the path of a WebSocket has no fragment (RFC 6455, section 3)")
-    subprotocols = _tokens(request, b"sec-websocket-protocol")
-    if len(set(subprotocols)) < len(subprotocols):
-        raise BadRequest("wanted each subprotocol once (RFC 6455, section 4.1)", "Sec-WebSocket-Protocol")
-    return keys[0]
-
-
-def _tokens(request: Request, header: bytes) -> list[bytes]:
-    values = request.requestHeaders.getRawHeaders(header, [])
-    return [token.strip() for value in values for token in value.split(b",")]
-
-
-def _has_token(request: Request, header: bytes, token: bytes) -> bool:
-    return any(one.lower() == token for one in _tokens(request, header))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from tests.rigs import (
     Response,
     Rig,
     WebSocketClient,
+    WebSocketTalk,
     json_lines,
     query,
 )
+from tests.tunnel_client import StreamConnection, WebSocketOverHttp2
 
 CLOSE_TIMEOUT_S = 10
 """How long a client has to take what was written before its closing."""
@@ -53,7 +55,7 @@ class Subscriber:
     has_ids: ClassVar[bool] = True
     is_told_after_events: ClassVar[bool] = True
 
-    connection: Connection
+    connection: Connection | StreamConnection
 
     def __init__(self, rig: Rig, channels: Sequence[str], since: str | None, *, reads: bool = True) -> None:
         """Ask `rig` for `channels` from `since` on; without `reads`, take nothing that comes yet."""
@@ -247,7 +249,7 @@ class _WebSocketSubscriber(Subscriber):
     path = "/ws"
     format: ClassVar[str]
 
-    socket: WebSocketClient
+    socket: WebSocketTalk
 
     def connect(self) -> None:
         self.socket = WebSocketClient(self.rig, f"/ws?format={self.format}&{self.query}")
@@ -259,6 +261,7 @@ class _WebSocketSubscriber(Subscriber):
 
     @property
     def refusal(self) -> Response | None:
+        assert isinstance(self.socket, WebSocketClient)
         head = self.socket.handshake
         assert head is not None
         if head.status_code == 101:
@@ -308,6 +311,31 @@ class RawSubscriber(_WebSocketSubscriber):
     @property
     def position(self) -> str | None:
         return None
+
+
+class _TunnelSubscriber(_WebSocketSubscriber):
+    """A WebSocket on a stream of HTTP/2; when that ends, so does the connection, which has no others."""
+
+    def connect(self) -> None:
+        self.socket = WebSocketOverHttp2(self.rig, f"/ws?format={self.format}&{self.query}")
+        self.connection = self.socket.connection
+
+    @property
+    def alarms(self) -> int:
+        return 1
+
+    @property
+    def refusal(self) -> Response | None:
+        response: Response | None = self.socket.connection.response
+        return None if response is None or response.status == 200 else response
+
+
+class JsonTunnelSubscriber(_TunnelSubscriber, JsonSubscriber):
+    """WebSocket over HTTP/2 with JSON messages."""
+
+
+class RawTunnelSubscriber(_TunnelSubscriber, RawSubscriber):
+    """WebSocket over HTTP/2 with the bare data."""
 
 
 class PollSubscriber(_HttpSubscriber):
@@ -1025,6 +1053,18 @@ class RawWebSocketSubscriberTests(SubscriberRules, MissingChannelRules, Streamin
     """The rules over WebSocket with the bare data."""
 
     kind = RawSubscriber
+
+
+class JsonWebSocketOverHttp2SubscriberTests(SubscriberRules, PositionRules, StreamingRules, DaemonTests):
+    """The rules over WebSocket over HTTP/2 with JSON messages."""
+
+    kind = JsonTunnelSubscriber
+
+
+class RawWebSocketOverHttp2SubscriberTests(SubscriberRules, MissingChannelRules, StreamingRules, DaemonTests):
+    """The rules over WebSocket over HTTP/2 with the bare data."""
+
+    kind = RawTunnelSubscriber
 
 
 class PollSubscriberTests(SubscriberRules, MissingChannelRules, PositionRules, DaemonTests):

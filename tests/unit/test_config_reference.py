@@ -50,7 +50,7 @@ class SampleFileTests(SynchronousTestCase):
         plain = text.replace("[channels:logs/**]\n", "[channels:none]\n")
         usual = default()
         self.assertEqual(parse(plain, "x").channels.settings("a"), usual.channels.settings("a"))
-        for name in ("state_directory", "stop_timeout_s", "listeners", "site", "limits", "auth", "log"):
+        for name in ("state_directory", "stop_timeout_s", "listeners", "site", "http2", "limits", "auth", "log"):
             self.assertEqual(getattr(config, name), getattr(usual, name))
 
     def test_has_every_option_of_the_table(self) -> None:

@@ -84,6 +84,16 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(head.fields[:2], ((b"host", b"localhost"), (b"x", b"y")))
         self.assertEqual((head.content_length, head.priority.urgency), (5, 1))
 
+    def test_a_protocol_only_where_it_is_taken(self) -> None:
+        """RFC 8441, section 4."""
+        fields = [(b":method", b"CONNECT"), *PSEUDO[1:], (b":protocol", b"websocket")]
+        head = parse_request(fields, takes_protocols=True)
+        self.assertEqual((head.protocol, head.path, head.is_connect), (b"websocket", b"/a?b", False))
+        self.assertEqual(head.fields, ((b"host", b"localhost"),))
+        self.assertRaises(Malformed, parse_request, fields)
+        self.assertRaises(Malformed, parse_request, [*PSEUDO, fields[-1]], takes_protocols=True)
+        self.assertIsNone(parse_request(PSEUDO, takes_protocols=True).protocol)
+
     @given(st.lists(st.tuples(st.binary(), st.binary())))
     def test_whatever_comes_is_a_head_or_malformed(self, fields: list[tuple[bytes, bytes]]) -> None:
         try:
@@ -334,3 +344,26 @@ class BodiesTests(SynchronousTestCase):
         self.bodies.ended(7)
         self.bodies.received(3, 1)
         self.assertEqual(self.streams(), [3])
+
+    def test_of_messages_what_is_held_now_counts(self) -> None:
+        for stream_id in 1, 3, 5:
+            self.bodies.ended(stream_id)
+        for _ in range(100):
+            self.bodies.holds(7, 90_000)
+            self.bodies.holds(7, 0)
+        self.bodies.holds(9, 90_000)
+        self.assertEqual(self.granted[-3][0], 7)
+        self.assertEqual(self.granted[-2], (7, STREAM_WINDOW))
+        self.assertEqual(self.granted[-1][0], 9)
+
+    def test_a_long_message_waits_while_much_is_held_and_a_short_one_does_not(self) -> None:
+        self.bodies.received(1, 100_001)
+        self.streams()
+        self.bodies.holds(7, STREAM_WINDOW)
+        self.bodies.holds(9, 1000)
+        self.bodies.holds(9, 0)
+        self.assertNotIn(7, {stream_id for stream_id, _ in self.granted})
+        self.assertEqual([it for it in self.granted if it[0] == 9], [(9, STREAM_WINDOW - 1000), (9, STREAM_WINDOW)])
+        self.streams()
+        self.bodies.ended(1)
+        self.assertIn(7, self.streams())

@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from pushd.http1 import HTTP1
 from pushd.request import Request
-from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient
+from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient, WebSocketTalk
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of the example in RFC 6455, section 1.3."""
@@ -37,8 +37,8 @@ def frame(payload: bytes, opcode: int = 1, *, fin: bool = True, mask: bytes = b"
 
 
 def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Read the unmasked frames behind the head of a handshake: opcode and payload of each."""
-    place = data.index(b"\r\n\r\n") + 4
+    """Read the unmasked frames, behind the head of a handshake if there is one: opcode and payload of each."""
+    place = data.index(b"\r\n\r\n") + 4 if data.startswith(b"HTTP/1.1 ") else 0
     while place < len(data):
         opcode, size = data[place] & 15, data[place + 1]
         assert data[place] & 0xF0 == 0x80, "final, without reserved bits"
@@ -60,14 +60,18 @@ class WebSocketTests(DaemonTests):
 
     config = "[limits]\nevent_size = 64KiB\nheartbeat = 20s\nping_timeout = 10s\n"
 
-    def open(self, target: str = "/ws") -> WebSocketClient:
+    def connect(self, target: str, *, then: bytes = b"", origin: str | None = None) -> WebSocketTalk:
+        """Ask for a WebSocket."""
+        return WebSocketClient(self.rig, target, then=then, origin=origin)
+
+    def open(self, target: str = "/ws") -> WebSocketTalk:
         """Open a WebSocket."""
-        client = WebSocketClient(self.rig, target)
+        client = self.connect(target)
         self.rig.turn()
-        self.assertTrue(client.is_open, client.handshake)
+        self.assertTrue(client.is_open)
         return client
 
-    def assert_closed(self, client: WebSocketClient, code: int, says: str = "") -> None:
+    def assert_closed(self, client: WebSocketTalk, code: int, says: str = "") -> None:
         """The daemon closed the WebSocket with `code` and a reason; nothing came after it, and nothing is left."""
         self.rig.turn()
         assert client.close is not None, client.messages
@@ -205,7 +209,7 @@ class HandshakeTests(WebSocketTests):
 
     def test_what_came_in_the_same_segment_as_the_handshake_is_taken(self) -> None:
         message = b'{"type":"subscribe","channel":"news"}'
-        client = WebSocketClient(self.rig, "/ws", then=frame(message) + frame(message[:10], fin=False))
+        client = self.connect("/ws", then=frame(message) + frame(message[:10], fin=False))
         client.connection.send(frame(message[10:], 0))
         self.rig.turn()
         self.assertEqual([it["type"] for it in client.json], ["subscribed", "subscribed"])
@@ -234,7 +238,7 @@ class HandshakeTests(WebSocketTests):
 class CommandTests(WebSocketTests):
     """JSON messages from the client, and their answers."""
 
-    def ask(self, client: WebSocketClient, **message: object) -> dict[str, object]:
+    def ask(self, client: WebSocketTalk, **message: object) -> dict[str, object]:
         """Answer what the daemon says to a message."""
         count = len(client.messages)
         client.say(**message)
@@ -244,7 +248,7 @@ class CommandTests(WebSocketTests):
         return answers[0]
 
     def assert_error(
-        self, client: WebSocketClient, message: str | bytes, status: int = 400, **members: object
+        self, client: WebSocketTalk, message: str | bytes, status: int = 400, **members: object
     ) -> None:
         """The message is answered with an error that has these members, and the socket stays open."""
         count = len(client.messages)
@@ -513,7 +517,7 @@ class RawTests(WebSocketTests):
 
     def test_a_lost_position_closes_the_socket_before_anything_comes(self) -> None:
         self.rig.publish("news")
-        client = WebSocketClient(self.rig, "/ws?format=raw&channel=news&since=lost")
+        client = self.connect("/ws?format=raw&channel=news&since=lost")
         self.rig.turn()
         self.assertEqual(client.messages, [])
         self.assert_closed(client, 1008, "lost")
@@ -595,6 +599,7 @@ class FrameTests(WebSocketTests):
         self.rig.turn()
         for _ in range(1000):
             client.connection.send(frame(b"p" * 100, 9))
+            self.rig.turn()
         client.connection.start_reading()
         self.rig.turn()
         self.assertLess(len([opcode for opcode, _ in frames(client.connection.received) if opcode == 10]), 10)

@@ -1,0 +1,107 @@
+"""The stream that carries another protocol: WebSocket over HTTP/2 (RFC 8441)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IConsumer, ITransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.connections import Upgraded
+from pushd.errors import Unknown
+from pushd.http2.carrier import Carrier
+from pushd.http2.head import Head
+from pushd.http2.stream import Stream
+from pushd.peer import peer_name
+
+__all__ = ["Tunnel"]
+
+
+@implementer(ITransport, IConsumer)
+class Tunnel(Stream):
+    """A stream that begins with CONNECT and ``:protocol``: first the channel of that request, and then a transport.
+
+    It ends as a TCP connection does (RFC 8441, section 5): END_STREAM is its end, RST_STREAM with CANCEL its reset.
+    The connection of HTTP/2 and the other streams go on.
+    """
+
+    __slots__ = ("_speaker", "disconnecting")
+
+    _log = Logger()
+
+    is_tunnel = True
+
+    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
+        """Override: nobody speaks yet."""
+        super().__init__(carrier, stream_id, urgency)
+        self._speaker: Upgraded | None = None
+        self.disconnecting = False
+        """True once nothing more is read, and what was written is the last."""
+
+    def begin(self, head: Head, is_ended: bool) -> None:
+        """Override: a request begins, which has no body to wait for."""
+        if head.protocol != b"websocket":
+            self.refuse(Unknown(f":protocol is {head.protocol!r}; wanted websocket (RFC 8441, section 4)"))
+            return
+        super().begin(head, True)
+        if is_ended:
+            self.receive(b"", True)
+
+    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer ``200`` and `fields`; what follows is between `speaker` and the client."""
+        self._request = self._head = None
+        self._begin_answer(b"200", fields)
+        self._speaker = speaker
+        speaker.makeConnection(self)
+
+    def receive(self, data: bytes, is_ended: bool) -> None:
+        """Override: take what the client has sent, unless it was refused; `is_ended`: it sends no more."""
+        speaker = self._speaker
+        if speaker is None or self.disconnecting:
+            return
+        try:
+            speaker.dataReceived(data)
+        except Exception:  # noqa: BLE001  the other streams have nothing to do with it
+            self._log.failure("a fault in pushd, in a stream of {peer}", peer=peer_name(self.getPeer()))
+            self.abort()
+        if self._speaker is None:
+            return  # it has ended the stream
+        if is_ended:
+            self._lose(Failure(ConnectionDone()))
+            self.complete()
+        elif not self.disconnecting:
+            self._carrier.holds(self, speaker.held_bytes)
+
+    def lost(self, reason: Failure) -> None:
+        """Override: the stream is over before its end."""
+        super().lost(reason)
+        self._lose(reason)
+
+    def done(self) -> None:
+        """Override: the end is sent."""
+        super().done()
+        self._lose(Failure(ConnectionDone()))
+
+    def _lose(self, reason: Failure) -> None:
+        speaker, self._speaker = self._speaker, None
+        if speaker is not None:
+            self.disconnecting = True
+            self.unregisterProducer()
+            speaker.connectionLost(reason)
+
+    # ITransport, beside what every stream has
+
+    def loseConnection(self) -> None:
+        """Override: end the stream once everything is written."""
+        if self._speaker is None:
+            super().loseConnection()
+        elif not self.disconnecting:
+            self.disconnecting = True
+            self.complete()
+
+    def abortConnection(self) -> None:
+        """End the stream now."""
+        self.abort()
