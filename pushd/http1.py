@@ -9,6 +9,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 
 from pushd.connections import Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TooLarge
@@ -24,9 +25,16 @@ _LINGER_S = 5.0
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""
 
+_JOINED_BYTES = 64 * 1024
+"""How much of what is to be sent is joined."""
+
 
 class HTTP1(HTTPChannel):
-    """One HTTP/1.1 connection."""
+    """One HTTP/1.1 connection.
+
+    What is written while it reads is sent when it has read: the answer to a request, or to all that came together,
+    goes out as one piece.
+    """
 
     log = Logger()
     abortTimeout = 5
@@ -43,6 +51,14 @@ class HTTP1(HTTPChannel):
         self._upgraded: Speaker | None = None
         self._discarded: int | None = None
         """How much was thrown away since a request was refused; None if none was."""
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._is_reading = False
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        self._writer = writer(self.transport)
+        super().connectionMade()
 
     # Requests that are refused before they are read
 
@@ -87,7 +103,7 @@ class HTTP1(HTTPChannel):
             f"Content-Length: {len(body)}\r\n"
             "Connection: close\r\n\r\n"
         )
-        self.transport.write(head.encode("ascii") + body)
+        self.write(head.encode("ascii") + body)
         self.setTimeout(_LINGER_S)
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -112,10 +128,6 @@ class HTTP1(HTTPChannel):
         """Override: no request came for too long, or the client does not take what was written."""
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
-
-    def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body, in chunks if it has them."""
-        return writer(self.transport)
 
     def end(self) -> None:
         """Close the connection once everything is written, or at last when the client does not take it."""
@@ -144,19 +156,72 @@ class HTTP1(HTTPChannel):
         self.requests.clear()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
         lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade"]
-        lines += [b"%s: %s" % field for field in fields]
-        writer(self.transport).write(b"\r\n".join(lines) + b"\r\n\r\n")
+        lines += [b"%b: %b" % field for field in fields]
+        self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
+        self._flush()
         self._upgraded = speaker
         self.hand_to(speaker)
 
     # Where the bytes go
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Override: a response begins. What comes next sends it: some of the body, `body_writer` or the end."""
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Override: more of a response is there."""
+        self._unsent.append(data)
+        self._unsent_bytes += len(data)
+        if not self._is_reading or self._unsent_bytes > _JOINED_BYTES:
+            self._flush()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Override: the same in pieces."""
+        self.write(b"".join(iovec))
+
+    def body_writer(self) -> Writer:
+        """Answer what takes the rest of a body, in chunks if it has them."""
+        self._flush()
+        return self._writer
+
+    def requestDone(self, request: object) -> None:
+        """Override: a response is complete."""
+        if not self._is_reading:
+            self._flush()
+        super().requestDone(request)
+
+    def loseConnection(self) -> None:
+        """Override: close once everything is written."""
+        self._flush()
+        super().loseConnection()
+
+    def _send100Continue(self) -> None:
+        """Override: a client waits to be asked for its body."""
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _flush(self) -> None:
+        if self._unsent:
+            data = b"".join(self._unsent)
+            self._unsent.clear()
+            self._unsent_bytes = 0
+            self._writer.write(data)
+
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         if self._discarded is not None:
             self._discard(data)
-        else:
+            return
+        if self._is_reading:  # again, what came behind a request that has been answered
             super().dataReceived(data)
+            return
+        self._is_reading = True
+        try:
+            super().dataReceived(data)
+        finally:
+            self._is_reading = False
+            self._flush()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Override: more bytes were behind the head of a request."""

@@ -345,6 +345,118 @@ class ConnectionTests(HttpTests):
         self.assertFalse(client.connection.is_open)
 
 
+class WriteTests(HttpTests):
+    """What is sent when."""
+
+    POST = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+
+    def assert_writes(self, client: HttpClient, *methods: str, count: int = 1) -> None:
+        """The responses to `methods` went out in `count` pieces, within the turn in which the requests came."""
+        client.methods = list(methods)
+        self.assertEqual(len(client.written), len(methods))
+        self.assertEqual(len(client.connection.writes), count, client.connection.writes)
+
+    def test_an_answer_is_one_write(self) -> None:
+        for method, target in (
+            ("GET", "/healthz"),
+            ("HEAD", "/channels"),
+            ("OPTIONS", "/channels"),
+            ("DELETE", "/channels/none"),
+            ("GET", "/nothing"),
+            ("GET", "/channels?limit=x"),
+        ):
+            with self.subTest(f"{method} {target}"):
+                client = HttpClient(self.rig)
+                client.send(method, target)
+                self.assert_writes(client, method)
+                self.assertTrue(client.written[0].is_complete)
+
+    def test_a_published_event_is_answered_in_one_write_however_it_comes(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.send(self.POST[:20])
+        client.connection.send(self.POST[20:-1])
+        self.assertEqual(client.connection.writes, [])
+        client.connection.send(self.POST[-1:])
+        self.assert_writes(client, "POST")
+
+    def test_the_answers_to_what_came_together_go_together_and_in_order(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.send(self.POST + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + self.POST)
+        self.assert_writes(client, "POST", "GET", "POST")
+        self.assertEqual([one.status for one in client.written], [201, 404, 201])
+
+    def test_what_is_refused_is_answered_behind_what_is_not(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.send(self.POST + b"nonsense\r\n\r\n")
+        self.assert_writes(client, "POST", "GET")
+        self.assertEqual([one.status for one in client.written], [201, 400])
+
+    def test_large_answers_are_not_joined_without_end(self) -> None:
+        self.rig = type(self.rig)()
+        self.rig.publish("large", b"x" * 50_000)
+        client = HttpClient(self.rig)
+        get = b"GET /channels/large/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.connection.send(get * 5)
+        self.assert_writes(client, *["GET"] * 5, count=3)
+        self.assertLess(max(map(len, client.connection.writes)), 120_000)
+
+    def test_an_answer_that_had_to_wait_is_one_write_too(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/poll?channel=news")
+        self.assertEqual(client.connection.writes, [])
+        self.rig.publish("news")
+        self.rig.turn()
+        self.assert_writes(client, "GET")
+
+    def test_so_is_one_without_a_body(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/poll?channel=news")
+        self.rig.wait(31)
+        self.assert_writes(client, "GET")
+        self.assertEqual(client.written[0].status, 204)
+
+    def test_the_head_of_a_stream_goes_out_at_once_behind_the_answers_before_it(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.send(self.POST + b"GET /stream?channel=news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assert_writes(client, "POST", "GET")
+        self.rig.publish("news", b"first")
+        self.rig.turn()
+        self.assertIn(b"first", client.written[1].body)
+
+    def test_a_body_is_asked_for_behind_the_answer_before(self) -> None:
+        client = HttpClient(self.rig)
+        head, _, body = self.POST.partition(b"\r\n\r\n")
+        client.connection.send(self.POST + head + b"\r\nExpect: 100-continue\r\n\r\n")
+        client.methods = ["POST", "POST"]
+        self.assertEqual(len(client.connection.writes), 1)
+        self.assertTrue(client.connection.writes[0].endswith(b"}\nHTTP/1.1 100 Continue\r\n\r\n"))
+        client.connection.send(body)
+        self.assert_writes(client, "POST", "POST", count=2)
+
+    def test_what_closes_the_connection_is_sent_before(self) -> None:
+        for version, header in (("1.1", {"Connection": "close"}), ("1.0", {})):
+            with self.subTest(version):
+                client = HttpClient(self.rig)
+                client.send("GET", "/healthz", headers=header, version=version)
+                self.assert_writes(client, "GET")
+                self.rig.turn()
+                self.assertFalse(client.connection.is_open)
+                self.assertTrue(client.response.is_complete)
+
+    def test_a_client_that_does_not_read_is_not_read(self) -> None:
+        self.rig = type(self.rig)()
+        self.rig.publish("large", b"x" * 100_000)
+        client = HttpClient(self.rig)
+        client.connection.stop_reading()
+        get = b"GET /channels/large/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.connection.send(get * 3)
+        self.assertFalse(client.connection.is_read)
+        client.connection.start_reading()
+        client.methods = ["GET"] * 3
+        self.assertEqual([one.is_complete for one in client.responses], [True] * 3)
+        self.assertTrue(client.connection.is_read)
+
+
 class FaultTests(HttpTests):
     """A resource that raises what it should not."""
 
