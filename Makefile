@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types format reference clean
+.PHONY: run test bench lint types format reference clean
 
 run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= pushd $(ARGS)
@@ -22,6 +22,12 @@ types: $(VENV)/installed-lint $(VENV)/installed-test
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix pushd twisted tests bench
 	$(BIN)/ruff format pushd twisted tests bench
+
+# Measures pushd beside its peers, which it installs: nginx with nchan from Debian, others from npm and PyPI.
+# The report goes to docs/benchmarks; with ARGS=--quick, to build/bench.
+bench: $(VENV)/installed-bench
+	bench/install
+	$(BIN)/python -m bench $(ARGS)
 
 # The files that are made from the table of options.
 reference: $(VENV)/installed
@@ -43,6 +49,10 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed

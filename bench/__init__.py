@@ -1,0 +1,1 @@
+"""Measurements of pushd, and of others beside it: ``make bench``."""

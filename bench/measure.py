@@ -1,0 +1,94 @@
+"""One measurement: a fresh server on one core, the load client on another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.cases import Case
+from bench.servers import PEERS, Place, Running, Server, free_port, running
+
+__all__ = ["Bench"]
+
+_TIMEOUT_S = 300.0
+_STREAMS = 100
+_MOST_CONNECTING = 4000
+
+
+class Bench:
+    """What all measurements share."""
+
+    def __init__(
+        self, built: Path, certificate: Path, key: Path, *, server_core: int = 0, client_core: int = 1
+    ) -> None:
+        """Use the programs in `built`; everything with TLS uses one certificate."""
+        self._built = built
+        self._certificate = certificate
+        self._key = key
+        self._server_core = server_core
+        self._client_core = client_core
+
+    def measure(self, case: Case, peer: str) -> Mapping[str, Any]:
+        """Measure; the answer is what the load client says, or ``error`` with the reason."""
+        server = PEERS[peer]
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            place = Place(Path(folder), self._built, free_port(), free_port(), self._certificate, self._key)
+            try:
+                with running(server, place, core=self._server_core) as started:
+                    return self._load(case, server, started)
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                return {"error": str(error)}
+
+    def _load(self, case: Case, server: Server, started: Running) -> Mapping[str, Any]:
+        arguments = load_arguments(case, server, started.place)
+        pids = ",".join(map(str, started.pids()))
+        command = ["taskset", "--cpu-list", str(self._client_core), str(self._built / "load"), *arguments]
+        command += [f"--pids={pids}", f"--core={self._server_core}", case.mode]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        if done.returncode:
+            raise OSError(done.stderr.strip() or f"the load client ended with {done.returncode}")
+        said: Mapping[str, Any] = json.loads(done.stdout)
+        return said
+
+
+def load_arguments(case: Case, server: Server, place: Place) -> list[str]:
+    """Answer the options of the load client for a case."""
+    arguments = [
+        f"--port={place.tls_port if case.tls else place.port}",
+        f"--subscribers={case.subscribers}",
+        f"--window={min(case.subscribers, _MOST_CONNECTING)}",
+        f"--stalled={case.stalled}",
+        f"--in-flight={','.join(map(str, case.in_flight))}",
+        f"--rate={case.rate}",
+        f"--seconds={case.seconds}",
+        f"--settle={case.settle_s}",
+        f"--payload={case.payload_bytes}",
+    ]
+    if case.tls:
+        arguments.append("--tls")
+    if case.transport in server.paths and case.mode != "publish":
+        arguments += [f"--kind={case.transport}", f"--path={server.paths[case.transport]}", f"--streams={_STREAMS}"]
+    if case.mode != "connect":
+        way = server.ways[case.way]
+        arguments += [
+            f"--publish-port={place.port}",
+            f"--way={way.kind}",
+            f"--publish-path={way.path}",
+            f"--prefix={way.prefix}",
+            f"--suffix={way.suffix}",
+            f"--batch={case.batch}",
+            f"--outstanding={case.outstanding}",
+            f"--publishers={_publishers(case, way.kind)}",
+        ]
+    return arguments
+
+
+def _publishers(case: Case, kind: str) -> int:
+    """Answer over how many connections is published: one POST waits on each for its answer."""
+    if case.mode == "fanout" and kind == "post":
+        return max(case.in_flight) + 1
+    return case.publishers

@@ -1,0 +1,233 @@
+"""The servers that are measured: how each is started, where it is subscribed to and how it is published to."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PEERS", "Place", "Running", "Server", "Way", "running"]
+
+_HERE = Path(__file__).parent
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 20.0
+
+_PUSHD = """\
+[pushd]
+state_directory = {folder}/state
+stop_timeout = 1s
+[listen:http]
+endpoint = tcp:{port}:interface=127.0.0.1
+[listen:https]
+endpoint = tcp:{tls_port}:interface=127.0.0.1
+tls = yes
+certificate = {certificate}
+key = {key}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a server is started with."""
+
+    folder: Path
+    """A folder of its own."""
+
+    built: Path
+    """Where the compiled programs are."""
+
+    port: int
+    """Where it listens, on 127.0.0.1."""
+
+    tls_port: int
+    """Where it listens with TLS."""
+
+    certificate: Path
+    """The certificate, which is the same for all servers."""
+
+    key: Path
+    """Its key."""
+
+    def fill(self, text: str) -> str:
+        """Fill in what is in braces."""
+        return text.format(
+            folder=self.folder,
+            port=self.port,
+            tls_port=self.tls_port,
+            certificate=self.certificate,
+            key=self.key,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of publishing."""
+
+    kind: str
+    """``websocket``, ``post`` or ``line``."""
+
+    path: str
+    """Where to."""
+
+    prefix: str = ""
+    """What is before the data in a message."""
+
+    suffix: str = ""
+    """What is after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that can be measured."""
+
+    title: str
+    """What the report calls it."""
+
+    start: Callable[[Place], Sequence[str]]
+    """Answers the command, after writing what it needs."""
+
+    paths: Mapping[str, str]
+    """What to ask for in order to subscribe, by transport."""
+
+    ways: Mapping[str, Way]
+    """The ways of publishing to it."""
+
+
+def _start_pushd(place: Place) -> list[str]:
+    config = place.folder / "pushd.ini"
+    config.write_text(place.fill(_PUSHD))
+    twistd = Path(sys.executable).with_name("twistd")
+    return [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(config)]
+
+
+def _start_nchan(place: Place) -> list[str]:
+    config = place.folder / "nginx.conf"
+    config.write_text(place.fill((_HERE / "peers" / "nginx.conf").read_text()))
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin") or "nginx"
+    return [nginx, "-e", "stderr", "-p", str(place.folder), "-c", str(config)]
+
+
+def _start_floor(place: Place) -> list[str]:
+    return [str(place.built / "floor"), str(place.port)]
+
+
+def _start_twisted(place: Place) -> list[str]:
+    return [sys.executable, str(_HERE / "peers" / "twisted_post.py"), str(place.port)]
+
+
+def _arguments(place: Place) -> list[str]:
+    return [str(place.port), str(place.tls_port), str(place.certificate), str(place.key)]
+
+
+def _script(name: str) -> Callable[[Place], Sequence[str]]:
+    program = "node" if name.endswith(".mjs") else sys.executable
+    return lambda place: [program, str(_HERE / "peers" / name), *_arguments(place)]
+
+
+_PUSHD_MESSAGE = Way("websocket", "/ws", '{"type":"publish","channel":"bench","data":"', '"}')
+_MESSAGE = Way("websocket", "/publish")
+_POST = Way("post", "/publish")
+_HTTP_PATHS = {"websocket": "/ws", "sse": "/sse"}
+
+PEERS: Mapping[str, Server] = {
+    "pushd": Server(
+        "pushd",
+        _start_pushd,
+        {"websocket": "/ws?channel=bench", "sse": "/sse?channel=bench", "http2": "/sse?channel=bench"},
+        {
+            "own": _PUSHD_MESSAGE,
+            "websocket": _PUSHD_MESSAGE,
+            "post": Way("post", "/channels/bench"),
+            "batch": Way("post", "/publish", '{"channel":"bench","data":"', '"}'),
+        },
+    ),
+    "floor": Server("bare C `send()` loop", _start_floor, _HTTP_PATHS, {"own": Way("line", "/publish")}),
+    "nchan": Server(
+        "nchan (nginx)",
+        _start_nchan,
+        {"websocket": "/subscribe", "sse": "/subscribe", "http2": "/subscribe"},
+        {"own": _POST, "post": _POST},
+    ),
+    "ws": Server("ws (Node)", _script("ws.mjs"), _HTTP_PATHS, {"own": _MESSAGE, "post": _POST}),
+    "websockets": Server(
+        "websockets (asyncio)", _script("websockets_server.py"), {"websocket": "/ws"}, {"own": _MESSAGE}
+    ),
+    "aiohttp": Server(
+        "aiohttp (asyncio)", _script("aiohttp_server.py"), _HTTP_PATHS, {"own": _MESSAGE, "post": _POST}
+    ),
+    "twisted.web": Server("twisted.web, a plain resource", _start_twisted, {}, {"post": _POST}),
+}
+"""All of them, by the names that cases and results have for them."""
+
+
+class Running:
+    """A server that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], place: Place) -> None:
+        """Begin with the process that was started."""
+        self._process = process
+        self.place = place
+
+    def pids(self) -> list[int]:
+        """Answer the ids of its processes."""
+        found = [self._process.pid]
+        for pid in found:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                found.extend(int(child) for child in children.read_text().split())
+        return found
+
+    def wait_until_open(self) -> None:
+        """Wait until it listens."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.place.port)) == 0:
+                    return
+            time.sleep(0.05)
+        log = (self.place.folder / "log").read_text(errors="replace")
+        raise OSError(f"the server does not run: {self._process.args!r}\n{log[-2000:]}")
+
+    def end(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def running(server: Server, place: Place, *, core: int) -> Iterator[Running]:
+    """Run a server on one core for as long as the context lasts."""
+    command = ["taskset", "--cpu-list", str(core), *server.start(place)]
+    with open(place.folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            command, cwd=place.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    one = Running(process, place)
+    try:
+        one.wait_until_open()
+        yield one
+    finally:
+        one.end()
+
+
+def free_port() -> int:
+    """Answer a port that is free and that the system gives to nobody by itself."""
+    for port in random.sample(range(20000, 32000), 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no port between 20000 and 32000 is free")
