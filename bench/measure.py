@@ -14,6 +14,7 @@ from bench.servers import PEERS, Place, Running, Server, free_port, running
 
 __all__ = ["Bench"]
 
+_SERVER_CORE, _CLIENT_CORE = 0, 1
 _TIMEOUT_S = 300.0
 _STREAMS = 100
 _MOST_CONNECTING = 4000
@@ -22,15 +23,11 @@ _MOST_CONNECTING = 4000
 class Bench:
     """What all measurements share."""
 
-    def __init__(
-        self, built: Path, certificate: Path, key: Path, *, server_core: int = 0, client_core: int = 1
-    ) -> None:
+    def __init__(self, built: Path, certificate: Path, key: Path) -> None:
         """Use the programs in `built`; everything with TLS uses one certificate."""
         self._built = built
         self._certificate = certificate
         self._key = key
-        self._server_core = server_core
-        self._client_core = client_core
 
     def measure(self, case: Case, peer: str) -> Mapping[str, Any]:
         """Measure; the answer is what the load client says, or ``error`` with the reason."""
@@ -38,7 +35,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Place(Path(folder), self._built, free_port(), free_port(), self._certificate, self._key)
             try:
-                with running(server, place, core=self._server_core) as started:
+                with running(server, place, _pinned(_SERVER_CORE)) as started:
                     return self._load(case, server, started)
             except (OSError, ValueError, subprocess.SubprocessError) as error:
                 return {"error": str(error)}
@@ -46,13 +43,17 @@ class Bench:
     def _load(self, case: Case, server: Server, started: Running) -> Mapping[str, Any]:
         arguments = load_arguments(case, server, started.place)
         pids = ",".join(map(str, started.pids()))
-        command = ["taskset", "--cpu-list", str(self._client_core), str(self._built / "load"), *arguments]
-        command += [f"--pids={pids}", f"--core={self._server_core}", case.mode]
+        command = [*_pinned(_CLIENT_CORE), str(self._built / "load"), *arguments]
+        command += [f"--pids={pids}", f"--core={_SERVER_CORE}", case.mode]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         if done.returncode:
             raise OSError(done.stderr.strip() or f"the load client ended with {done.returncode}")
         said: Mapping[str, Any] = json.loads(done.stdout)
         return said
+
+
+def _pinned(core: int) -> list[str]:
+    return ["taskset", "--cpu-list", str(core)]
 
 
 def load_arguments(case: Case, server: Server, place: Place) -> list[str]:

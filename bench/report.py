@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.bounds import Verdict, judge
 from bench.cases import CASES, Case
+from bench.chart import svg
 from bench.results import Results
 from bench.servers import PEERS
 
@@ -226,6 +227,7 @@ def summary(results: Results) -> str:
 def write(results: Results, to: Path) -> None:
     """Write the report into a folder."""
     (to / "fan-out.md").write_text(markdown(results))
+    (to / "fan-out.svg").write_text(svg(results))
 
 
 def main(arguments: Sequence[str]) -> None:

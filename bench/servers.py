@@ -205,9 +205,9 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, place: Place, *, core: int) -> Iterator[Running]:
-    """Run a server on one core for as long as the context lasts."""
-    command = ["taskset", "--cpu-list", str(core), *server.start(place)]
+def running(server: Server, place: Place, pinned: Sequence[str]) -> Iterator[Running]:
+    """Run a server for as long as the context lasts; `pinned` is what its command begins with."""
+    command = [*pinned, *server.start(place)]
     with open(place.folder / "log", "wb") as log:
         process = subprocess.Popen(
             command, cwd=place.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT

@@ -33,12 +33,14 @@ static void open_window(struct connection *self, uint32_t bytes)
 static size_t put_field(char *to, int name, const char *value)
 {
     size_t size = strlen(value);
+    size_t head = name < 15 ? 1 : 2;
     if (size > 126)
         die("too long for a request: %s", value);
-    to[0] = (char)name;
-    to[1] = (char)size;
-    memcpy(to + 2, value, size);
-    return size + 2;
+    to[0] = (char)(name < 15 ? name : 15);
+    to[1] = (char)(name - 15);
+    to[head] = (char)size;
+    memcpy(to + head + 1, value, size);
+    return head + 1 + size;
 }
 
 void ask_http2(struct connection *self)
@@ -50,6 +52,7 @@ void ask_http2(struct connection *self)
     snprintf(authority, sizeof authority, "127.0.0.1:%d", options.port);
     size += put_field(block + size, 4, options.path);
     size += put_field(block + size, 1, authority);
+    size += put_field(block + size, 19, "text/event-stream");
     put(self, preface, strlen(preface));
     put_http2_frame(self, SETTINGS, 0, 0, settings, sizeof settings);
     open_window(self, WINDOW - 65535);
