@@ -102,7 +102,17 @@ def _run(cases: Sequence[Case], rounds: int, bench: Bench) -> list[Run]:
     return runs
 
 
-_SHOWN = {"1:cpu_us", "16:cpu_us", "1:p99_ms", "16:per_s", "connect_cpu_us", "connect_s", "bytes", "events_per_s"}
+_SHOWN = {
+    "1:cpu_us",
+    "16:cpu_us",
+    "1:p99_ms",
+    "16:per_s",
+    "1:waited",
+    "connect_cpu_us",
+    "connect_s",
+    "bytes",
+    "events_per_s",
+}
 
 
 def main(arguments: Sequence[str]) -> int:

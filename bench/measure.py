@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ from typing import Any
 from bench.cases import Case
 from bench.servers import PEERS, Place, Running, Server, free_port, running
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "load_arguments"]
 
-_SERVER_CORE, _CLIENT_CORE = 0, 1
+_CORES = sorted(os.sched_getaffinity(0))
+_SERVER_CORE, _CLIENT_CORE = _CORES[0], _CORES[-1]
 _TIMEOUT_S = 300.0
 _STREAMS = 100
 _MOST_CONNECTING = 4000
@@ -44,7 +46,7 @@ class Bench:
         arguments = load_arguments(case, server, started.place)
         pids = ",".join(map(str, started.pids()))
         command = [*_pinned(_CLIENT_CORE), str(self._built / "load"), *arguments]
-        command += [f"--pids={pids}", f"--core={_SERVER_CORE}", case.mode]
+        command += [f"--pids={pids}", *(["--stay-awake"] if _SERVER_CORE != _CLIENT_CORE else []), case.mode]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         if done.returncode:
             raise OSError(done.stderr.strip() or f"the load client ended with {done.returncode}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from bench.chart import svg
 from bench.results import Results
 from bench.servers import PEERS
 
-__all__ = ["markdown", "summary", "write"]
+__all__ = ["bounds_table", "markdown", "number", "summary", "table", "write"]
 
 _DOCUMENTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
@@ -22,6 +23,9 @@ Each figure is the median of {rounds}. In a round the servers take turns, each w
 one core; the load client, a C program, has the other. A ratio is the median of the ratios within the rounds, so
 it need not be exactly that of two medians beside it. CPU is user and system time of all the server's processes.
 Believe the ratios; the absolute figures are those of this machine.
+
+The load client does not sleep: it looks for input every 50 µs. Otherwise every server that is slower than the
+client would also pay for waking it, once for each delivery, which subscribers elsewhere do not cost.
 
 **How events are published.** Each server is published to as its users would: pushd over a WebSocket, in JSON;
 nchan by `POST` over connections that are kept, one for each event in flight; ws, websockets and aiohttp, which
@@ -182,6 +186,22 @@ def _sections(results: Results) -> Iterator[str]:
         yield _publish(results, publishing)
 
 
+def _disturbance(results: Results) -> str:
+    """Say how much of the time the server or the client had to wait for others on its core."""
+    shares = [
+        max(level["server_waited"], level["client_waited"])
+        for run in results.runs
+        for level in run.result.get("levels", ())
+    ]
+    if not shares:
+        return ""
+    return (
+        "While events were published, the server or the load client was ready but had to wait, because something"
+        f" else ran on its core, {statistics.median(shares):.0%} of the time (the median of all measurements;"
+        f" {max(shares):.0%} at most). That lowers rates and raises latencies; figures of CPU suffer less."
+    )
+
+
 def _errors(results: Results) -> Iterator[str]:
     errors = results.errors()
     if errors:
@@ -204,12 +224,13 @@ def markdown(results: Results) -> str:
         bounds_table(judge(results)),
         "## How it was measured",
         _INTRODUCTION.format(rounds=rounds, payload=100),
+        _disturbance(results),
         "\n".join(f"- {name}: {text}" for name, text in {**about["machine"], **about["versions"]}.items()),
         *_sections(results),
         *_errors(results),
         "Made by `python bench/report.py` from `fan-out.json`.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def summary(results: Results) -> str:

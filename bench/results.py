@@ -36,7 +36,7 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
         prefix = f"{level['in_flight']}:"
         found[f"{prefix}cpu_us"] = level["cpu_us_per_delivery"]
         found[f"{prefix}per_s"] = level["deliveries_per_s"]
-        found[f"{prefix}others"] = level["server_core_used_by_others"]
+        found[f"{prefix}waited"] = max(level["server_waited"], level["client_waited"])
         for name, short in (("latency_us", ""), ("last_us", "last_")):
             for key, us in level[name].items():
                 found[f"{prefix}{short}{key}_ms"] = us / 1000

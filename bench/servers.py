@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PEERS", "Place", "Running", "Server", "Way", "running"]
+__all__ = ["PEERS", "Place", "Running", "Server", "Way", "free_port", "running"]
 
 _HERE = Path(__file__).parent
 _START_TIMEOUT_S = 20.0

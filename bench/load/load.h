@@ -39,8 +39,8 @@ struct options {
     double warm_up_s, seconds, settle_s;
     int publishers, outstanding;          /* connections, and what each sends before it has an answer */
     int batch;                            /* events in one request */
+    bool stays_awake;                     /* whether the client never sleeps */
     int pids[MAX_PIDS], n_pids;           /* the processes of the server */
-    int core;                             /* where they run */
 };
 
 extern struct options options;
@@ -52,7 +52,8 @@ uint64_t now_ns(void);
 uint64_t server_cpu_ns(void);
 uint64_t server_resident_bytes(void);
 uint64_t server_peak_bytes(void);
-uint64_t core_busy_ns(void);
+uint64_t client_waited_ns(void);
+uint64_t server_waited_ns(void);
 
 /* A growing set of durations, in microseconds. */
 struct durations {

@@ -26,7 +26,7 @@ static const struct option names[] = {
     {"warm-up", required_argument, NULL, 'u'},       {"seconds", required_argument, NULL, 'd'},
     {"settle", required_argument, NULL, 'e'},        {"publishers", required_argument, NULL, 'c'},
     {"outstanding", required_argument, NULL, 'x'},   {"batch", required_argument, NULL, 'B'},
-    {"pids", required_argument, NULL, 'i'},          {"core", required_argument, NULL, 'C'},
+    {"pids", required_argument, NULL, 'i'},          {"stay-awake", no_argument, NULL, 'v'},
     {0},
 };
 
@@ -73,7 +73,7 @@ static void take_option(int letter, char *value)
     case 'x': options.outstanding = atoi(value); break;
     case 'B': options.batch = atoi(value); break;
     case 'i': options.n_pids = numbers(value, options.pids, MAX_PIDS); break;
-    case 'C': options.core = atoi(value); break;
+    case 'v': options.stays_awake = true; break;
     default: die("an option is wrong");
     }
 }
@@ -81,8 +81,11 @@ static void take_option(int letter, char *value)
 static void settle(double seconds)
 {
     uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
+    bool stays_awake = options.stays_awake;
+    options.stays_awake = false;
     while (now_ns() < until)
         turn(10);
+    options.stays_awake = stays_awake;
 }
 
 /* Connect them all, and print what that took and what they take while nothing happens. */

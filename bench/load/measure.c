@@ -74,23 +74,33 @@ uint64_t server_peak_bytes(void)
     return sum_of_status("VmHWM:");
 }
 
-/* What the server's core has done for anybody, so that one sees whether others used it. */
-uint64_t core_busy_ns(void)
+/* How long processes were ready to run but had to wait for others that used their core. */
+static uint64_t waited_ns(const char *path)
 {
-    FILE *file = fopen("/proc/stat", "r");
-    char line[512], name[16];
-    uint64_t busy = 0;
-    snprintf(name, sizeof name, "cpu%d ", options.core);
-    while (file && fgets(line, sizeof line, file)) {
-        unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
-        if (strncmp(line, name, strlen(name)) == 0
-            && sscanf(line + strlen(name), "%llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle,
-                      &iowait, &irq, &softirq, &steal) == 8)
-            busy = (user + nice + system + irq + softirq + steal) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
-    }
-    if (file)
+    FILE *file = fopen(path, "r");
+    unsigned long long ran, waited = 0;
+    if (file) {
+        if (fscanf(file, "%llu %llu", &ran, &waited) != 2)
+            waited = 0;
         fclose(file);
-    return busy;
+    }
+    return waited;
+}
+
+uint64_t client_waited_ns(void)
+{
+    return waited_ns("/proc/self/schedstat");
+}
+
+uint64_t server_waited_ns(void)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < options.n_pids; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/schedstat", options.pids[i]);
+        sum += waited_ns(path);
+    }
+    return sum;
 }
 
 void add_duration(struct durations *durations, uint64_t ns)

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include "load.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,13 +178,23 @@ static bool publish_one(void)
     return true;
 }
 
-static void print_fan_out(int in_flight, uint64_t ns, uint64_t cpu_ns, uint64_t busy_ns, uint64_t n, uint32_t n_events)
+struct sample {
+    uint64_t at_ns, cpu_ns, server_waited_ns, client_waited_ns, deliveries;
+};
+
+static struct sample sample(void)
 {
-    printf("{\"in_flight\":%d,\"events\":%u,\"deliveries\":%llu,\"seconds\":%.6f,\"faults\":%llu,"
-           "\"cpu_us_per_delivery\":%.4f,\"deliveries_per_s\":%.1f,\"server_core_used_by_others\":%.4f,",
-           in_flight, n_events, (unsigned long long)n, (double)ns / 1e9, (unsigned long long)faults,
-           (double)cpu_ns / 1e3 / (double)n, (double)n * 1e9 / (double)ns,
-           fmax(0, (double)busy_ns - (double)cpu_ns) / (double)ns);
+    return (struct sample){received_at_ns, server_cpu_ns(), server_waited_ns(), client_waited_ns(), deliveries};
+}
+
+static void print_fan_out(int in_flight, uint32_t n_events, struct sample from, struct sample to)
+{
+    double ns = (double)(to.at_ns - from.at_ns), n = (double)(to.deliveries - from.deliveries);
+    printf("{\"in_flight\":%d,\"events\":%u,\"deliveries\":%.0f,\"seconds\":%.6f,\"faults\":%llu,"
+           "\"cpu_us_per_delivery\":%.4f,\"deliveries_per_s\":%.1f,\"server_waited\":%.4f,\"client_waited\":%.4f,",
+           in_flight, n_events, n, ns / 1e9, (unsigned long long)faults, (double)(to.cpu_ns - from.cpu_ns) / 1e3 / n,
+           n * 1e9 / ns, (double)(to.server_waited_ns - from.server_waited_ns) / ns,
+           (double)(to.client_waited_ns - from.client_waited_ns) / ns);
     print_durations("latency_us", &each);
     putchar(',');
     print_durations("last_us", &last);
@@ -195,8 +204,9 @@ static void print_fan_out(int in_flight, uint64_t ns, uint64_t cpu_ns, uint64_t 
 /* Publish for some time, and wait until everything has arrived. */
 void fan_out(int in_flight, double seconds, bool is_measured)
 {
-    uint64_t began = now_ns(), cpu = server_cpu_ns(), busy = core_busy_ns(), before = deliveries;
-    uint64_t length = (uint64_t)(seconds * 1e9), heard = began, period = 0;
+    struct sample before = sample();
+    uint64_t length = (uint64_t)(seconds * 1e9), began = now_ns(), heard = began, period = 0;
+    before.at_ns = began;
     uint32_t first = published;
     if (options.rate > 0)
         period = (uint64_t)(1e9 / options.rate);
@@ -225,9 +235,7 @@ void fan_out(int in_flight, double seconds, bool is_measured)
             die("event %u has come to %u of %d subscribers", completed, events[completed].arrived,
                 options.subscribers);
     }
-    uint64_t ended = received_at_ns;
     if (is_measured)
-        print_fan_out(in_flight, ended - began, server_cpu_ns() - cpu, core_busy_ns() - busy, deliveries - before,
-                      published - first);
+        print_fan_out(in_flight, published - first, before, sample());
     measuring = false;
 }

@@ -22,6 +22,7 @@ CLIENTS = Path(__file__).parent / "clients"
 """Where the programs are that use other people's packages."""
 
 _DEBIAN_PACKAGES = {
+    "cc": "gcc",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "curl": "curl",
@@ -29,6 +30,8 @@ _DEBIAN_PACKAGES = {
     "nghttp": "nghttp2-client",
     "node": "nodejs",
     "npm": "npm",
+    "openssl": "openssl",
+    "taskset": "util-linux",
 }
 
 
