@@ -19,7 +19,7 @@ from bench.cases import CASES, QUICK, Case
 from bench.machine import build, certificate, machine, versions
 from bench.measure import Bench
 from bench.report import summary, write
-from bench.results import Results, Run, numbers
+from bench.results import Results, Run, numbers, waiting
 from bench.servers import PEERS
 
 _ROOT = Path(__file__).parent.parent
@@ -98,7 +98,11 @@ def _run(cases: Sequence[Case], rounds: int, bench: Bench) -> list[Run]:
                     f"{name} {value:.4g}" for name, value in numbers(run.result).items() if name in _SHOWN
                 )
                 took = time.monotonic() - began
-                print(f"{round}/{rounds} {case.name:22} {peer:12} {took:5.1f} s   {said}", flush=True)
+                waited = max(waiting(run.result), default=0)
+                print(
+                    f"{round}/{rounds} {case.name:22} {peer:12} {took:5.1f} s  waited {waited:3.0%}   {said}",
+                    flush=True,
+                )
     return runs
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.bounds import Verdict, judge
 from bench.cases import CASES, Case
 from bench.chart import svg
-from bench.results import Results
+from bench.results import Results, waiting
 from bench.servers import PEERS
 
 __all__ = ["bounds_table", "markdown", "number", "summary", "table", "write"]
@@ -35,8 +35,8 @@ what falls due in one turn of the load client goes out together, if it is for on
 
 **What subscribers get.** The data of an event has {payload} bytes. pushd sends it in its JSON messages with
 everything else that they have, nchan and the libraries send the bare data; over SSE all but aiohttp send an id
-too. SSE beside ws is Node's own `http`. Every delivery is checked: each subscriber has to get each event once
-and in order.
+too. SSE beside ws is Node's own `http`. Every delivery is checked: each subscriber has to get each event once,
+and in order if they are published over one connection.
 
 **The bare C loop** (`bench/peers/floor.c`) makes a frame once and calls `send()` for each subscriber and event.
 It is the least that a server can do that does not join events, so a figure below it comes from joining.
@@ -188,15 +188,11 @@ def _sections(results: Results) -> Iterator[str]:
 
 def _disturbance(results: Results) -> str:
     """Say how much of the time the server or the client had to wait for others on its core."""
-    shares = [
-        max(level["server_waited"], level["client_waited"])
-        for run in results.runs
-        for level in run.result.get("levels", ())
-    ]
+    shares = [share for run in results.runs for share in waiting(run.result)]
     if not shares:
         return ""
     return (
-        "While events were published, the server or the load client was ready but had to wait, because something"
+        "While something was measured, the server or the load client was ready but had to wait, because something"
         f" else ran on its core, {statistics.median(shares):.0%} of the time (the median of all measurements;"
         f" {max(shares):.0%} at most). That lowers rates and raises latencies; figures of CPU suffer less."
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Results", "Run", "numbers"]
+__all__ = ["Results", "Run", "numbers", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,6 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
         prefix = f"{level['in_flight']}:"
         found[f"{prefix}cpu_us"] = level["cpu_us_per_delivery"]
         found[f"{prefix}per_s"] = level["deliveries_per_s"]
-        found[f"{prefix}waited"] = max(level["server_waited"], level["client_waited"])
         for name, short in (("latency_us", ""), ("last_us", "last_")):
             for key, us in level[name].items():
                 found[f"{prefix}{short}{key}_ms"] = us / 1000
@@ -50,6 +49,19 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
     if "peak_bytes" in result:
         found["peak_bytes"] = result["peak_bytes"]
     return found
+
+
+def waiting(result: Mapping[str, Any]) -> list[float]:
+    """Answer for each part of a result the share of the time in which the server or the client had to wait.
+
+    They wait when something else runs on their core: the less, the better the measurement.
+    """
+    parts = [
+        *result.get("levels", ()),
+        result.get("publish"),
+        None if "levels" in result else result.get("connect"),
+    ]
+    return [max(part["server_waited"], part["client_waited"]) for part in parts if part]
 
 
 class Results:

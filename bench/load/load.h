@@ -49,11 +49,16 @@ extern struct options options;
 
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 uint64_t now_ns(void);
-uint64_t server_cpu_ns(void);
 uint64_t server_resident_bytes(void);
 uint64_t server_peak_bytes(void);
-uint64_t client_waited_ns(void);
-uint64_t server_waited_ns(void);
+
+/* What processes have used so far, and for how long they were ready but something else had their core. */
+struct sample {
+    uint64_t at_ns, cpu_ns, server_waited_ns, client_waited_ns;
+};
+
+struct sample sample(void);
+void print_waiting(struct sample from, struct sample to);
 
 /* A growing set of durations, in microseconds. */
 struct durations {

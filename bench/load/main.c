@@ -91,15 +91,18 @@ static void settle(double seconds)
 /* Connect them all, and print what that took and what they take while nothing happens. */
 static void connect_all(void)
 {
-    uint64_t resident = server_resident_bytes(), cpu = server_cpu_ns(), began = now_ns();
+    uint64_t resident = server_resident_bytes();
+    struct sample from = sample();
     connect_subscribers();
-    double seconds = (double)(now_ns() - began) / 1e9;
-    cpu = server_cpu_ns() - cpu;
+    struct sample to = sample();
     settle(options.settle_s);
     double more = (double)server_resident_bytes() - (double)resident;
     printf("\"connect\":{\"connections\":%d,\"seconds\":%.6f,\"cpu_us_per_connection\":%.3f,"
-           "\"bytes_per_connection\":%.1f}",
-           options.subscribers, seconds, (double)cpu / 1e3 / options.subscribers, more / options.subscribers);
+           "\"bytes_per_connection\":%.1f,",
+           options.subscribers, (double)(to.at_ns - from.at_ns) / 1e9,
+           (double)(to.cpu_ns - from.cpu_ns) / 1e3 / options.subscribers, more / options.subscribers);
+    print_waiting(from, to);
+    putchar('}');
 }
 
 static void fan_out_all(void)

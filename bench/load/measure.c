@@ -35,7 +35,7 @@ uint64_t now_ns(void)
 }
 
 /* The same as utime + stime in /proc/PID/stat, but not in ticks of 10 ms. */
-uint64_t server_cpu_ns(void)
+static uint64_t server_cpu_ns(void)
 {
     uint64_t sum = 0;
     for (int i = 0; i < options.n_pids; i++) {
@@ -87,12 +87,7 @@ static uint64_t waited_ns(const char *path)
     return waited;
 }
 
-uint64_t client_waited_ns(void)
-{
-    return waited_ns("/proc/self/schedstat");
-}
-
-uint64_t server_waited_ns(void)
+static uint64_t server_waited_ns(void)
 {
     uint64_t sum = 0;
     for (int i = 0; i < options.n_pids; i++) {
@@ -101,6 +96,19 @@ uint64_t server_waited_ns(void)
         sum += waited_ns(path);
     }
     return sum;
+}
+
+struct sample sample(void)
+{
+    return (struct sample){now_ns(), server_cpu_ns(), server_waited_ns(), waited_ns("/proc/self/schedstat")};
+}
+
+/* The shares of the time in which the server, and the client, waited. */
+void print_waiting(struct sample from, struct sample to)
+{
+    double ns = (double)(to.at_ns - from.at_ns);
+    printf("\"server_waited\":%.4f,\"client_waited\":%.4f", (double)(to.server_waited_ns - from.server_waited_ns) / ns,
+           (double)(to.client_waited_ns - from.client_waited_ns) / ns);
 }
 
 void add_duration(struct durations *durations, uint64_t ns)

@@ -193,9 +193,13 @@ void measure_publishing(void)
     size_t size;
     char *message = message_of_batch(&size);
     keep_publishing(message, size, now_ns() + (uint64_t)(options.warm_up_s * 1e9));
-    uint64_t began = now_ns(), cpu = server_cpu_ns(), before = answers;
-    keep_publishing(message, size, began + (uint64_t)(options.seconds * 1e9));
-    double s = (double)(now_ns() - began) / 1e9, events = (double)(answers - before) * options.batch;
-    printf("\"publish\":{\"events\":%.0f,\"events_per_s\":%.1f,\"cpu_us_per_event\":%.4f,\"faults\":%llu}", events,
-           events / s, (double)(server_cpu_ns() - cpu) / 1e3 / events, (unsigned long long)refusals);
+    uint64_t before = answers;
+    struct sample from = sample();
+    keep_publishing(message, size, from.at_ns + (uint64_t)(options.seconds * 1e9));
+    struct sample to = sample();
+    double s = (double)(to.at_ns - from.at_ns) / 1e9, events = (double)(answers - before) * options.batch;
+    printf("\"publish\":{\"events\":%.0f,\"events_per_s\":%.1f,\"cpu_us_per_event\":%.4f,\"faults\":%llu,", events,
+           events / s, (double)(to.cpu_ns - from.cpu_ns) / 1e3 / events, (unsigned long long)refusals);
+    print_waiting(from, to);
+    putchar('}');
 }

@@ -14,12 +14,13 @@ from bench.cases import CASES, QUICK
 from bench.chart import svg
 from bench.measure import load_arguments
 from bench.report import bounds_table, markdown, number, summary, table
-from bench.results import Results, Run, numbers
+from bench.results import Results, Run, numbers, waiting
 from bench.servers import PEERS, Place
 
 DOCUMENTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 ABOUT = {"date": "2026-11-23", "command": "python -m bench", "rounds": 1, "machine": {"cores": "2"}, "versions": {}}
-PUBLISHED = {"events": 5, "events_per_s": 100.0, "cpu_us_per_event": 3.0, "faults": 0}
+WAITED = {"server_waited": 0.25, "client_waited": 0.125}
+PUBLISHED = {**WAITED, "events": 5, "events_per_s": 100.0, "cpu_us_per_event": 3.0, "faults": 0}
 
 
 def level(in_flight: int, cpu_us: float, **more: Any) -> dict[str, Any]:
@@ -30,8 +31,7 @@ def level(in_flight: int, cpu_us: float, **more: Any) -> dict[str, Any]:
         "faults": 0,
         "cpu_us_per_delivery": cpu_us,
         "deliveries_per_s": 1e6 / cpu_us,
-        "server_waited": 0.25,
-        "client_waited": 0.125,
+        **WAITED,
         "latency_us": spread,
         "last_us": spread,
         **more,
@@ -40,7 +40,13 @@ def level(in_flight: int, cpu_us: float, **more: Any) -> dict[str, Any]:
 
 def connect(cpu_us: float) -> dict[str, float]:
     """Make what the load client says of connecting."""
-    return {"connections": 10, "seconds": 0.5, "cpu_us_per_connection": cpu_us, "bytes_per_connection": 2048.0}
+    return {
+        "connections": 10,
+        "seconds": 0.5,
+        "cpu_us_per_connection": cpu_us,
+        "bytes_per_connection": 2048.0,
+        **WAITED,
+    }
 
 
 def everything() -> Results:
@@ -73,6 +79,12 @@ class ResultsTests(TestCase):
         self.assertEqual((found["1:cpu_us"], found["16:cpu_us"], found["16:per_s"]), (5.0, 0.5, 2e6))
         self.assertEqual((found["1:p50_ms"], found["1:p99_ms"], found["1:last_max_ms"]), (1.0, 2.0, 3.0))
         self.assertEqual((found["connect_cpu_us"], found["connect_s"], found["bytes"]), (12.5, 0.5, 2048.0))
+
+    def test_a_part_waits_as_long_as_the_one_that_waits_longer(self) -> None:
+        result = {"levels": [level(1, 5.0), level(16, 1.0, client_waited=0.5)], "connect": connect(5.0)}
+        self.assertEqual(waiting(result), [0.25, 0.5])
+        self.assertEqual(waiting({"connect": connect(5.0)}), [0.25])
+        self.assertEqual(waiting({"error": "it fell over"}), [])
 
     def test_the_median_is_over_the_rounds(self) -> None:
         results = cpu({"pushd": 9.0}, {"pushd": 1.0}, {"pushd": 2.0})
