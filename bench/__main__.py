@@ -137,7 +137,10 @@ def main(arguments: Sequence[str]) -> int:
     }
     with _nice(options.nice), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         build(Path(folder))
-        results = Results(about, _run(cases, rounds, Bench(Path(folder), *certificate(Path(folder)))))
+        bench = Bench(Path(folder), *certificate(Path(folder)))
+        for peer in dict.fromkeys(peer for case in cases for peer in case.peers):
+            bench.check(peer)
+        results = Results(about, _run(cases, rounds, bench))
     results.save(to / "fan-out.json")
     write(results, to)
     print(f"\n{summary(results)}\nThe report is in {to}")

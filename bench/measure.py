@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,21 @@ class Bench:
     def measure(self, case: Case, peer: str) -> Mapping[str, Any]:
         """Measure; the answer is what the load client says, or ``error`` with the reason."""
         server = PEERS[peer]
+        try:
+            with self._place() as place, running(server, place, _pinned(_SERVER_CORE)) as started:
+                return self._load(case, server, started)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            return {"error": str(error)}
+
+    def check(self, peer: str) -> None:
+        """Start a server and end it again; raise `OSError` if it does not run."""
+        with self._place() as place, running(PEERS[peer], place, _pinned(_SERVER_CORE)):
+            pass
+
+    @contextmanager
+    def _place(self) -> Iterator[Place]:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            place = Place(Path(folder), self._built, free_port(), free_port(), self._certificate, self._key)
-            try:
-                with running(server, place, _pinned(_SERVER_CORE)) as started:
-                    return self._load(case, server, started)
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                return {"error": str(error)}
+            yield Place(Path(folder), self._built, free_port(), free_port(), self._certificate, self._key)
 
     def _load(self, case: Case, server: Server, started: Running) -> Mapping[str, Any]:
         arguments = load_arguments(case, server, started.place)
