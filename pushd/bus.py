@@ -111,7 +111,7 @@ class Bus:
         """
         for name in draft.channels:
             grants.check_publish(name)
-        if (before := self.log.published_before(draft)) is not None:
+        if draft.id is not None and (before := self.log.published_before(draft)) is not None:
             return Published(before.event.id, before.channel, before.offset, 0)
         entries = self.log.append(draft)
         audiences = self._audiences.of_each(entries)

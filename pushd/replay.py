@@ -90,10 +90,13 @@ class Replay:
         return len(older)
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
-        """Leave out the channels whose names are not `wanted`."""
+        """Leave out the channels whose names are not `wanted`, also if they are wanted again later."""
+        for sequence, channels in self._held_for.items():
+            self._held_for[sequence] = tuple(filter(wanted, channels))
         self._heap = [item for item in self._heap if self._is_current(item) and self._is_wanted(item, wanted)]
         heapify(self._heap)
         self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
+        self._held_for = {sequence: channels for sequence, channels in self._held_for.items() if channels}
         self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
 
     def _is_wanted(self, item: _Item, wanted: Callable[[str], bool]) -> bool:

@@ -240,7 +240,6 @@ class Stream:
         encoder = self._carrier.encoder
         self._block = encoder[b":status", status] + encoder.fields(fields)
         self._has_head = True
-        self._carrier.wake(self)
 
     # The channel of a twisted.web request
 

@@ -54,6 +54,7 @@ class Tunnel(Stream):
         """Answer ``200`` and `fields`; what follows is between `speaker` and the client."""
         self._request = self._head = None
         self._begin_answer(b"200", fields)
+        self._carrier.wake(self)
         self._speaker = speaker
         speaker.makeConnection(self)
 

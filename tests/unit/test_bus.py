@@ -801,6 +801,15 @@ class UnsubscribeDuringReplayTests(BusCase):
         catch_up(subscription)
         self.assertEqual(client.datas, [b"2"])
 
+    def test_what_was_left_out_stays_so_if_its_channel_is_subscribed_to_again(self) -> None:
+        client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
+        self.rig.publish("a", "b")
+        subscription.remove("b")
+        subscription.add(patterns("b"), "latest")
+        subscription.remove("a")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [])
+
     def test_what_is_left_out_no_longer_counts_as_held(self) -> None:
         self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
         client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
