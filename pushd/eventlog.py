@@ -77,6 +77,7 @@ class EventLog(Generic[S]):
         self._sequence = 0
         self._channels: dict[str, Channel[S]] = {}
         self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
+        self._latest: Channel[S] | None = None  # which stands there last
         self._idle: dict[Channel[S], None] = {}  # those of them that nobody would miss
         self._given_up_sequence = 0  # the latest event of all channels that were given up
         self._given_up_offset = 0
@@ -119,8 +120,10 @@ class EventLog(Generic[S]):
 
     def _keep(self, channel: Channel[S], event: Event, seconds: float) -> Entry:
         entry = channel.add(event, seconds)
-        self._by_sequence.pop(channel, None)
-        self._by_sequence[channel] = None
+        if channel is not self._latest:
+            self._by_sequence.pop(channel, None)
+            self._by_sequence[channel] = None
+            self._latest = channel
         self._idle.pop(channel, None)
         for dropped in channel.drop_surplus(seconds):
             self._dropped(dropped)
@@ -198,6 +201,7 @@ class EventLog(Generic[S]):
             self._given_up_sequence = max(self._given_up_sequence, channel.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
             del self._channels[channel.name], self._by_sequence[channel], self._idle[channel]
+        self._latest = None
 
     def release(self, channel: Channel[S]) -> None:
         """Keep account of whether the channel may be given up; one that never had an event is, at once."""

@@ -163,6 +163,10 @@ def parse_draft(message: dict[str, Any], fields: Set[str] = _DRAFT_FIELDS) -> Dr
 
     Raises `BadRequest`, which names the field, if there is something else or too much.
     """
+    if len(message) == 2:  # as almost all are
+        name, text = message.get("channel"), message.get("data")
+        if isinstance(name, str) and isinstance(text, str) and text.isascii():
+            return Draft.checked((name,), text.encode(), is_text=True)
     _check_fields(message, fields)
     data, is_text = _data(message)
     kind, event_id = _optional_text(message, "event"), _optional_text(message, "id")

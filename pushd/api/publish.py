@@ -102,9 +102,9 @@ class PublishMany(Endpoint):
 
     def _publish_some(self, lines: Iterator[bytes], request: Request) -> bytes:
         """Publish as many lines as fit into one turn of the reactor; answer nothing if there are no more."""
-        answers, size = [], 0
+        answers, size, grants = [], 0, request.grants
         for line in islice(lines, _LINES_PER_TURN):
-            answers.append(json_line(self._publish(line, request.grants)))
+            answers.append(json_line(self._publish(line, grants)))
             size += len(line)
             if size > _BYTES_PER_TURN:
                 break

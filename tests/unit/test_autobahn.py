@@ -7,6 +7,8 @@ from typing import Any
 import autobahn.twisted.websocket
 import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerProtocol
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -50,6 +52,19 @@ SEGMENTS = {
     "bytes": [frame(b"\0\xff" * 40_000, 2, mask=b"abcd")],
     "byte by byte": [bytes([byte]) for byte in frame(b"hello", mask=b"abcd")],
     "a ping within a message": [frame(b"a", fin=False), frame(b"now", 9), frame(b"b", 0)],
+    "several at once": [frame(b"one", mask=b"abcd") + frame(b"", 1) + frame(b"\xff", 2) + frame(b"x" * 200)],
+    "several and a part of another": [frame(b"one") + frame(b"two")[:5], frame(b"two")[5:] + frame(b"three")],
+    "one after the beginning of another": [frame(b"one")[:1], frame(b"one")[1:] + frame(b"two")],
+    "one before a ping and one after it": [frame(b"one") + frame(b"now", 9) + frame(b"two")],
+    "one within a message": [frame(b"a", fin=False) + frame(b"now", 9) + frame(b"b", 0) + frame(b"c")],
+    "one before what is not UTF-8": [frame(b"one") + frame(b"\xff") + frame(b"three")],
+    "one before a close frame": [frame(b"one") + frame(b"\x03\xe8bye", 8) + frame(b"three")],
+    "one before what is not masked": [frame(b"one") + b"\x81\x01a" + frame(b"three")],
+    "one before a length written too long": [frame(b"one") + b"\x81\xfe\x00\x01\0\0\0\0a"],
+    "125, 126 and 127 bytes": [frame(b"x" * 125) + frame(b"x" * 126, mask=b"wxyz") + frame(b"x" * 127)],
+    "65,535 and 65,536 bytes": [frame(b"x" * 65_535, mask=b"wxyz") + frame(b"x" * 65_536, mask=b"wxyz")],
+    "as much as is taken, and more": [frame(b"x" * MAX_BYTES, 2) + frame(b"x" * (MAX_BYTES + 1), 2)],
+    "reserved bits": [frame(b"one") + b"\xc1\x80\0\0\0\0"],
     "a pong": [frame(b"x", 10)],
     "a close frame": [frame(b"\x03\xe8bye", 8)],
     "a close frame and more": [frame(b"", 8) + frame(b"x")],
@@ -65,6 +80,19 @@ SEGMENTS = {
     "a wrong close frame": [frame(b"\x03", 8)],
     "a wrong close code": [frame((1005).to_bytes(2, "big"), 8)],
 }
+
+
+FRAMES = st.one_of(
+    st.builds(
+        frame,
+        st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)),
+        st.sampled_from([1, 1, 1, 2, 2, 9, 10, 0]),
+        fin=st.sampled_from([True, True, True, False]),
+        mask=st.binary(min_size=4, max_size=4),
+    ),
+    st.builds(frame, st.binary(max_size=130), st.integers(0, 15)),
+    st.binary(max_size=12),
+)
 
 
 class Listener:
@@ -153,6 +181,32 @@ class AutobahnTests(SynchronousTestCase):
                 self.assertEqual(transport.disconnecting, their_transport.disconnecting)
                 self.assertEqual(ours.state, theirs.state)
                 self.assertEqual([it for it in listener.told if isinstance(it, tuple)], received)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 400), max_size=8))
+    def test_however_it_comes_it_is_taken_as_by_autobahn(self, frames: list[bytes], cuts: list[int]) -> None:
+        data = b"".join(frames)
+        ours, listener, transport = self.open()
+        theirs, received, their_transport = self.shake_hands()
+        for size in (*cuts, len(data)):
+            segment, data = data[:size], data[size:]
+            if segment:
+                ours.dataReceived(segment)
+                theirs.dataReceived(segment)
+        self.assertEqual(transport.value(), their_transport.value())
+        self.assertEqual(ours.state, theirs.state)
+        self.assertEqual([it for it in listener.told if isinstance(it, tuple)], received)
+
+    def test_a_listener_that_closes_hears_no_more_of_what_came_with_it(self) -> None:
+        connection, listener, _ = self.open()
+
+        def received(payload: bytes, is_binary: bool) -> None:
+            listener.told.append(payload)
+            connection.close(Reason(Cause.REFUSED, "no"))
+
+        self.patch(listener, "received", received)
+        connection.dataReceived(frame(b"one") + frame(b"two"))
+        self.assertEqual(listener.told, ["opened", b"one", "closing"])
 
     def test_it_begins_with_all_that_autobahn_has_set(self) -> None:
         theirs, _, _ = self.shake_hands()
