@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from bench import readme
 from bench.cases import CASES, QUICK, Case
 from bench.machine import build, certificate, machine, versions
 from bench.measure import Bench
@@ -143,6 +144,8 @@ def main(arguments: Sequence[str]) -> int:
         results = Results(about, _run(cases, rounds, bench))
     results.save(to / "fan-out.json")
     write(results, to)
+    if is_whole and options.to is None:
+        readme.main()
     print(f"\n{summary(results)}\nThe report is in {to}")
     return 0
 

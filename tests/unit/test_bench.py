@@ -13,6 +13,7 @@ from bench.bounds import BOUNDS, Bound, Verdict, judge
 from bench.cases import CASES, QUICK
 from bench.chart import svg
 from bench.measure import load_arguments
+from bench.readme import figures, put_in
 from bench.report import bounds_table, markdown, number, summary, table
 from bench.results import Results, Run, numbers, waiting
 from bench.servers import PEERS, Place
@@ -214,6 +215,13 @@ class ReportTests(TestCase):
         widths = {rect.get("class"): float(rect.get("width", "")) for rect in rects if rect.get("class") != "page"}
         self.assertEqual(widths["other"], 2 * widths["pushd"])
         self.assertEqual(len(widths), 2)
+
+    def test_the_readme_shows_what_was_measured_last(self) -> None:
+        root = Path(__file__).parent.parent.parent
+        readme = (root / "README.rst").read_text()
+        stored = Results.load(root / "docs" / "benchmarks" / "fan-out.json")
+        self.assertIn(figures(stored), readme, "python -m bench.readme")
+        self.assertEqual(put_in(readme, stored), readme)
 
     def test_the_report_that_is_published_is_what_its_results_say(self) -> None:
         results = Results.load(DOCUMENTS / "fan-out.json")
