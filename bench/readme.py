@@ -38,9 +38,9 @@ def figures(results: Results) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     table = "\n".join([rule, *lines[:2], rule, *lines[2:], rule])
     return (
-        f"Measured on {results.about['date']}: 1,000 WebSocket subscribers of one channel, events of 100 bytes; the\n"
-        "server has one core and the load client, a C program, the other. The bare C loop is a program that only\n"
-        f"calls ``send()`` for each subscriber: what is below it comes from joining.\n\n{table}\n"
+        f"Measured on {results.about['date']}: 1,000 WebSocket subscribers of one channel, events of 100 bytes;\n"
+        "the server has one core and the load client, a C program, the other. The bare C loop is a program that\n"
+        f"only calls ``send()`` for each subscriber: what is below it comes from joining.\n\n{table}\n"
     )
 
 
