@@ -7,6 +7,7 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, SettingsAcknowledged, StreamEnded, StreamReset, WindowUpdated
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 from websockets.protocol import Protocol, Side
 
@@ -66,7 +67,7 @@ class StreamConnection:
         self._is_reading = True
         self._unread: list[DataReceived] = []
         self._unsent = b""
-        self._is_sent = False
+        self._has_sent_end = False
         self.stream_id = client.h2.get_next_available_stream_id()
         client.streams[self.stream_id] = self
         pseudo = [
@@ -140,6 +141,7 @@ class StreamConnection:
 
     def send_end(self) -> None:
         """Send no more."""
+        self._has_sent_end = True
         self.client.h2.end_stream(self.stream_id)
         self.client.flush()
 
@@ -151,8 +153,12 @@ class StreamConnection:
     def pump(self) -> None:
         """Send what the window allows."""
         h2 = self.client.h2
-        while self._unsent and not self._is_over and self.client.connection.is_open:
-            size = min(len(self._unsent), h2.local_flow_control_window(self.stream_id), h2.max_outbound_frame_size)
+        while self._unsent and not self._has_sent_end and not self._is_over and self.client.connection.is_open:
+            try:
+                room = h2.local_flow_control_window(self.stream_id)
+            except StreamClosedError:
+                break  # its end is among the events that are still to be taken
+            size = min(len(self._unsent), room, h2.max_outbound_frame_size)
             if size <= 0:
                 break
             h2.send_data(self.stream_id, self._unsent[:size])

@@ -190,7 +190,7 @@ class HTTP2(Protocol):
         if stream is not None:
             stream.active_at = self._shared.seconds()
             stream.receive(data, is_ended)
-            if not is_ended:
+            if not is_ended and not stream.is_tunnel:
                 self._bodies.received(stream_id, size)
 
     def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:

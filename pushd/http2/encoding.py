@@ -21,7 +21,7 @@ _CONNECTION_SPECIFIC = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
 _NEVER_INDEXED = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
-_HARDLY_TWICE = frozenset({b":path", b"event-id", b"event-position", b"location"})  # not worth keeping
+_HARDLY_TWICE = frozenset({b":path", b"event-id", b"event-position", b"location", b"sec-websocket-accept"})
 _MAX_KEPT = 4096
 _MAX_KEPT_BYTES = 256
 

@@ -44,7 +44,8 @@ class Tunnel(Stream):
     def begin(self, head: Head, is_ended: bool) -> None:
         """Override: a request begins, which has no body to wait for."""
         if head.protocol != b"websocket":
-            self.refuse(Unknown(f":protocol is {head.protocol!r}; wanted websocket (RFC 8441, section 4)"))
+            protocol = (head.protocol or b"").decode("ascii", "backslashreplace")
+            self.refuse(Unknown(f":protocol is {protocol!r}; wanted websocket (RFC 8441, section 4)", ":protocol"))
             return
         super().begin(head, True)
         if is_ended:

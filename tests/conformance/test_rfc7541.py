@@ -172,6 +172,7 @@ class EncodingTests(SynchronousTestCase):
 
     def test_what_hardly_comes_twice_is_not_kept(self) -> None:
         self.encoder.fields([(b"cache-control", b"no-store"), (b"event-id", b"a-1"), (b"Location", b"/a")])
+        self.encoder.fields([(b"Sec-WebSocket-Accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")])
         self.encoder.promise(b"localhost", b"/a", [], is_secure=True)
         kept = {b"cache-control", b":method", b":scheme", b":authority"}
         self.assertEqual({name for name, _ in self.encoder}, kept)

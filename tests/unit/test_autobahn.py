@@ -237,6 +237,24 @@ class AutobahnTests(SynchronousTestCase):
         first.close(Reason(Cause.REFUSED, "no"))
         self.assertEqual(second.state, second.STATE_OPEN)
 
+    def test_it_says_how_much_it_keeps_of_what_is_not_complete(self) -> None:
+        connection, _, _ = self.open()
+        for data, held in (
+            (b"\x02", 1),
+            (frame(b"x" * 500, 2, fin=False)[1:], 500),
+            (frame(b"x" * 300, 0)[:9], 800),
+            (b"x" * 299, 0),
+            (frame(b"ping", 9)[:7], 0),
+            (frame(b"ping", 9)[7:], 0),
+            (frame(b"x" * 5000, 2)[:100], 5000),
+            (frame(b"\xff", 1), 5000),
+        ):
+            connection.dataReceived(data)
+            self.assertEqual(connection.held_bytes, held, data[:20])
+        connection, _, _ = self.open()
+        connection.dataReceived(b"\x82\xff" + (2**40).to_bytes(8, "big") + b"\0\0\0\0")
+        self.assertEqual(connection.held_bytes, 0, "it is too large, and not kept")
+
     def test_an_idle_connection_has_next_to_nothing_of_its_own(self) -> None:
         connection, _, _ = self.open()
         own = {"listener", "transport", "connected", "writer", "maxFramePayloadSize", "maxMessagePayloadSize"}

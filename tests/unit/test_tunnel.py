@@ -8,6 +8,8 @@ from copy import deepcopy
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.rigs import DaemonTests, Response, WebSocketTalk
 from tests.tunnel_client import StreamConnection, TunnelClient, WebSocketOverHttp2
@@ -215,7 +217,7 @@ class HandshakeTests(TunnelTests):
         fields = [CONNECT[0], (":protocol", "connect-udp"), *CONNECT[2:], (":path", "/ws"), VERSION]
         self.send_block(fields)
         self.assertIn(b"\x03501", self.client.connection.received)
-        self.assertIn(b"connect-udp", self.client.connection.received)
+        self.assertIn(b":protocol is 'connect-udp'; wanted websocket", self.client.connection.received)
         self.assertEqual(self.client.connection.protocol.streams, {})
         self.assert_others_live()
 
@@ -470,6 +472,14 @@ class FlowTests(TunnelTests):
         self.assertEqual([socket.connection.unsent for socket in sockets], [0] * 4)
         self.assertEqual([[len(it) for it in socket.messages] for socket in sockets], [[3 * 2**20]] * 4)
 
+    def test_what_is_held_is_counted_once(self) -> None:
+        socket = self.open("/ws?channel=news&format=raw")
+        socket.connection.send(frame(b"x" * 10_000, 2, fin=False))
+        socket.connection.send(frame(b"x" * 100, 0)[:50])
+        self.assertEqual(self.client.connection.protocol._bodies._total, 10_100)
+        socket.connection.send(frame(b"x" * 100, 0)[50:])
+        self.assertEqual(self.client.connection.protocol._bodies._total, 0)
+
     def test_small_messages_are_taken_while_much_is_held_elsewhere(self) -> None:
         self.start("[limits]\nevent_size = 4MiB\n")
         for _ in range(3):
@@ -515,6 +525,28 @@ class FlowTests(TunnelTests):
         self.rig.turn()
         self.assertIn(b"\0\0\4\3\0" + reset, self.client.connection.received)
         self.assert_over(socket)
+
+    def test_whatever_comes_on_a_stream_the_others_go_on(self) -> None:
+        other = self.open("/ws?channel=other")
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.booleans())
+        def send(chunks: list[bytes], ends: bool) -> None:
+            socket = self.open()
+            for chunk in chunks:
+                socket.connection.send(chunk)
+            if ends and not socket.connection._is_over:
+                socket.connection.send_end()
+            self.rig.turn()
+            if not socket.connection._is_over:
+                socket.connection.reset()
+            self.assertEqual(len(self.client.connection.protocol.streams), 1)
+
+        send()
+        self.rig.publish("other", b"still here")
+        self.rig.turn()
+        self.assertEqual(other.json[-1]["data"], "still here")
+        self.assertEqual(self.rig.traces.sessions, self.before.sessions + 1)
 
     def test_padding_counts_for_the_window_and_is_given_back(self) -> None:
         socket = self.open("/ws?channel=news&format=raw")
