@@ -38,7 +38,7 @@ class Case:
     in_flight: tuple[int, ...] = (1, 16)
     """How many events may be on their way at once, measured one after the other on the same connections."""
 
-    seconds: float = 2.0
+    seconds: float = 1.2
     """How long each is measured."""
 
     settle_s: float = 0.3
@@ -83,7 +83,7 @@ def _fan_out() -> list[Case]:
             title=case.title.replace("1,000", "10,000"),
             peers=tuple(peer for peer in case.peers if peer in ("pushd", "floor", "nchan", "ws")),
             subscribers=10000,
-            seconds=4.0,
+            seconds=2.5,
             settle_s=1.0,
         )
         for case in small
@@ -173,7 +173,7 @@ _READERS = Case(
     "fanout",
     subscribers=2000,
     in_flight=(1,),
-    seconds=10.0,
+    seconds=6.0,
     payload_bytes=10000,
     rate=20.0,
 )
@@ -186,7 +186,7 @@ CASES: tuple[Case, ...] = (
         _ALL,
         "fanout",
         in_flight=(1,),
-        seconds=4.0,
+        seconds=2.5,
         rate=20.0,
     ),
     Case(
@@ -196,7 +196,7 @@ CASES: tuple[Case, ...] = (
         "fanout",
         "sse",
         in_flight=(1,),
-        seconds=4.0,
+        seconds=2.5,
         rate=20.0,
     ),
     *_CONNECTING,
