@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,6 +60,18 @@ class HTTP1(HTTPChannel):
         """Override: the connection begins."""
         self._writer = writer(self.transport)
         super().connectionMade()
+
+    @cached_property
+    def _addresses(self) -> tuple[IAddress, IAddress]:
+        return super().getPeer(), super().getHost()
+
+    def getPeer(self) -> IAddress:
+        """Override: answer who asks."""
+        return self._addresses[0]
+
+    def getHost(self) -> IAddress:
+        """Override: answer which address was asked."""
+        return self._addresses[1]
 
     # Requests that are refused before they are read
 

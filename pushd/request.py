@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, cast
+from functools import lru_cache
+from io import BytesIO
+from tempfile import SpooledTemporaryFile
+from time import time
+from typing import Any, Protocol, cast
+from urllib.parse import unquote_to_bytes
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import server
+from twisted.web import http, server
 from twisted.web.http_headers import Headers
 
 from pushd.access import Grants
@@ -16,6 +21,10 @@ from pushd.frames import json_line
 from pushd.writethrough import Writer
 
 __all__ = ["Connection", "Request"]
+
+
+_IN_MEMORY_BYTES = 1024 * 1024
+"""The longest body that is not put into a file while it comes."""
 
 
 class Connection(Protocol):
@@ -56,17 +65,42 @@ class Request(server.Request):
 
     _body_size = 0
 
-    def write(self, data: bytes) -> None:
-        """Override: the first time, the head goes before `data`."""
-        if not self.startedWriting:
-            cast(_Site, self.site).head_begins(self)
-        super().write(data)
+    # What comes
+
+    def gotLength(self, length: int | None) -> None:
+        """Override: a body begins, which is `length` bytes long if that is known."""
+        is_short = length is not None and length <= _IN_MEMORY_BYTES
+        self.content = BytesIO() if is_short else SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
 
     def handleContentChunk(self, data: bytes) -> None:
         """Override: a part of the body has come."""
         self._body_size += len(data)
         if self.connection.check_body(self._body_size):
             super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Override: the request is complete."""
+        assert self.content is not None
+        self.content.seek(0)
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        self.args = http.parse_qs(query, True) if query else {}
+        self.process()
+
+    def process(self) -> None:
+        """Override: have what is at the path answer."""
+        if self.path == b"*":
+            super().process()
+            return
+        channel: Any = self.channel
+        self.site = channel.site
+        self.set_common_headers()
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            self.render(channel.site.getResourceFor(self))
+        except Exception:  # noqa: BLE001  as twisted.web does; what a resource should not have raised
+            self.processingFailed(Failure())
 
     def drop_body(self) -> None:
         """Close the file of a body that nobody is going to read."""
@@ -92,10 +126,19 @@ class Request(server.Request):
         assert self.startedWriting
         self.requestHeaders = self.responseHeaders = Headers()
 
+    # What is answered
+
     def set_common_headers(self) -> None:
         """Set what every answer has."""
         self.setHeader(b"server", b"pushd")
+        self.setHeader(b"date", _http_date(int(time())))
         self.setHeader(b"x-content-type-options", b"nosniff")
+
+    def write(self, data: bytes) -> None:
+        """Override: the first time, the head goes before `data`."""
+        if not self.startedWriting:
+            cast(_Site, self.site).head_begins(self)
+        http.Request.write(self, data)  # between them, a content type would be made up where there is none
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
@@ -111,3 +154,10 @@ class Request(server.Request):
         self.write(body)
         self.finish()
         return reason
+
+
+@lru_cache(1)
+def _http_date(time_s: int) -> bytes:
+    """Write a time, in seconds since 1970, as the ``Date`` of an answer."""
+    date: bytes = http.datetimeToString(time_s)
+    return date

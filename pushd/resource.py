@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -227,6 +228,7 @@ def subscribed_patterns(request: Request) -> list[Pattern]:
     return [Pattern.parse(decoded(value, "channel")) for value in values]
 
 
+@lru_cache(1024)
 def path_of_channel(name: str) -> str:
     """Answer where the channel `name` is served."""
     return f"/channels/{quote(name, safe='')}"

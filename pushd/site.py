@@ -83,12 +83,6 @@ class PushdSite(Site):
         """Override: what can be spoken over TLS (RFC 7301)."""
         return [b"h2", b"http/1.1"]
 
-    def getResourceFor(self, request: Request) -> IResource:
-        """Override: the head of the answer begins here."""
-        request.set_common_headers()
-        resource: IResource = super().getResourceFor(request)
-        return resource
-
     def head_begins(self, request: Request) -> None:
         """Learn that the head of an answer is about to be written."""
         self._assets.begin(request)

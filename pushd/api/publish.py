@@ -51,19 +51,20 @@ def publish_one(request: Request, bus: Bus, channel: str, max_bytes: int) -> byt
     data = request.body()
     check_size(data, max_bytes)
     draft = Draft.checked(
-        (channel,), data, type=_option(request, "event", "Event-Type"), id=_option(request, "id", "Event-ID")
+        (channel,), data, type=_option(request, "event", b"Event-Type"), id=_option(request, "id", b"Event-ID")
     )
     result = bus.publish(draft, request.grants)
     request.setHeader(b"location", path_of_event(result.channel, result.id).encode("ascii"))
     return json_answer(request, _published(result), status=201)
 
 
-def _option(request: Request, name: str, header: str) -> str | None:
-    in_query = parameter(request, name)
-    values = request.requestHeaders.getRawHeaders(header.encode("ascii"), [])
+def _option(request: Request, name: str, header: bytes) -> str | None:
+    in_query = parameter(request, name) if request.args else None
+    values = request.requestHeaders.getRawHeaders(header, [])
     if len(values) + (in_query is not None) > 1:
-        raise BadRequest(f"more than one {name}: wanted it in the query or in {header}, once", name)
-    return decoded(values[0], header) if values else in_query
+        wanted = f"wanted it in the query or in {header.decode('ascii')}, once"
+        raise BadRequest(f"more than one {name}: {wanted}", name)
+    return decoded(values[0], header.decode("ascii")) if values else in_query
 
 
 class PublishMany(Endpoint):
