@@ -1,4 +1,7 @@
-"""The HTTP/1.1 connection: twisted.web's, with limits that explain themselves and a way out to WebSocket."""
+"""The HTTP/1.1 connection: twisted.web's, with a reading and a writing of its own and a way out to WebSocket.
+
+It uses some of the private names of twisted.web: `tests/unit/test_http1.py` pins each.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 
 from pushd.connections import Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
+from pushd.http1head import MAX_HEAD_BYTES, Head, is_start, malformed, parse_head
 from pushd.peer import peer_name
 from pushd.writethrough import Writer, writer
 
@@ -29,12 +33,15 @@ _LINGER_BYTES = 8 * 1024 * 1024
 _JOINED_BYTES = 64 * 1024
 """How much of what is to be sent is joined."""
 
+_UNREAD_BYTES = 16 * 1024
+"""How much may have come of requests that have to wait for the answer before theirs."""
+
 
 class HTTP1(HTTPChannel):
     """One HTTP/1.1 connection.
 
-    What is written while it reads is sent when it has read: the answer to a request, or to all that came together,
-    goes out as one piece.
+    Requests are answered one after the other. What is written while they are read is sent when there is nothing
+    more to read: the answer to a request, or to all that came together, goes out as one piece.
     """
 
     log = Logger()
@@ -52,6 +59,11 @@ class HTTP1(HTTPChannel):
         self._upgraded: Speaker | None = None
         self._discarded: int | None = None
         """How much was thrown away since a request was refused; None if none was."""
+        self._unread = b""
+        self._head: Head | None = None
+        """That of the request whose body is coming."""
+        self._chunks: _ChunkedTransferDecoder | None = None
+        self._missing_bytes = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._is_reading = False
@@ -75,13 +87,6 @@ class HTTP1(HTTPChannel):
 
     # Requests that are refused before they are read
 
-    def allHeadersReceived(self) -> None:
-        """Override: twisted.web has read the head of a request."""
-        if self.length is not None and self.length > self._max_body_bytes:
-            self.refuse_body()
-        else:
-            super().allHeadersReceived()
-
     def check_body(self, size: int) -> bool:
         """Tell whether a body of unknown length may be `size` bytes long; refuse its request if not."""
         if size > self._max_body_bytes:
@@ -91,10 +96,6 @@ class HTTP1(HTTPChannel):
     def refuse_body(self) -> None:
         """Answer that the body is too large."""
         self._refuse(TooLarge(f"the body is larger than {self._max_body_bytes} bytes, see [limits]"))
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Override: what twisted.web cannot parse is answered with a reason too."""
-        self._refuse(BadRequest("not a valid HTTP/1.1 request, or its head is larger than 16 KiB"))
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that has not been read to its end, and throw away what still comes.
@@ -118,15 +119,6 @@ class HTTP1(HTTPChannel):
         )
         self.write(head.encode("ascii") + body)
         self.setTimeout(_LINGER_S)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Override: a line of the head is longer than twisted.web reads."""
-        self._respondToBadRequestAndDisconnect()
-
-    def allContentReceived(self) -> None:
-        """Override: the request is complete, unless it has been refused meanwhile."""
-        if self._discarded is None:
-            super().allContentReceived()
 
     def _drop_bodies(self) -> None:
         for request in self.requests:
@@ -175,7 +167,132 @@ class HTTP1(HTTPChannel):
         self._upgraded = speaker
         self.hand_to(speaker)
 
-    # Where the bytes go
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: bytes have come."""
+        if self._discarded is not None:
+            self._discard(data)
+            return
+        self.resetTimeout()
+        self._unread += data
+        self._read()
+        if self._has_to_wait and len(self._unread) > _UNREAD_BYTES:
+            self._networkProducer.pauseProducing()
+
+    @property
+    def _has_to_wait(self) -> bool:
+        return self._handlingRequest or self._waitingForTransport
+
+    def _read(self) -> None:
+        """Take what has come, as far as it can be answered now."""
+        if self._is_reading:
+            return
+        self._is_reading = True
+        try:
+            while self._unread and not self._has_to_wait and self._read_some():
+                pass
+        finally:
+            self._is_reading = False
+            self._flush()
+        if self._upgraded is not None and self._unread:
+            rest, self._unread = self._unread, b""
+            self._upgraded.dataReceived(rest)
+
+    def _read_some(self) -> bool:
+        """Read a head or some of a body; False if no more can be read of what has come."""
+        if self._head is None:
+            return bool(self.persistent) and self._read_head()
+        if self._chunks is not None:
+            data, self._unread = self._unread, b""
+            try:
+                self._chunks.dataReceived(data)
+            except _MalformedChunkedDataError:
+                self._refuse(malformed())
+        else:
+            data, self._unread = self._unread[: self._missing_bytes], self._unread[self._missing_bytes :]
+            self._missing_bytes -= len(data)
+            self.requests[-1].handleContentChunk(data)
+            if not self._missing_bytes:
+                self._run()
+        return self._discarded is None
+
+    def _read_head(self) -> bool:
+        unread = self._unread
+        start = 2 if unread.startswith(b"\r\n") else 0  # an empty line too much: RFC 9112, section 2.2
+        end = unread.find(b"\r\n\r\n", start)
+        if end < 0:
+            line, line_end, _ = unread[start : MAX_HEAD_BYTES + 1].partition(b"\r\n")
+            if len(unread) > MAX_HEAD_BYTES or (line_end and not is_start(line)):
+                self._refuse(malformed())
+            return False
+        try:
+            if end > MAX_HEAD_BYTES:
+                raise malformed()
+            head = parse_head(unread[start:end])
+        except BadRequest as refused:
+            self._refuse(refused)
+            return False
+        self._unread = unread[end + 4 :]
+        self._begin(head)
+        return self._discarded is None
+
+    def _begin(self, head: Head) -> None:
+        """Begin a request, whose body is about to come if it has one."""
+        request = self.requestFactory(self)
+        request.requestHeaders = head.fields
+        self.requests.append(request)
+        if head.closes:
+            self.persistent = False
+            request.setHeader(b"connection", b"close")
+        length = head.length
+        if length is not None and length > self._max_body_bytes:
+            self.refuse_body()
+            return
+        self._head = head
+        request.gotLength(length)
+        if head.expects_continue:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if length is None:
+            self._chunks = _ChunkedTransferDecoder(request.handleContentChunk, self._chunks_ended)
+        elif length:
+            self._missing_bytes = length
+        else:
+            self._run()
+
+    def _chunks_ended(self, rest: bytes) -> None:
+        self._unread = rest
+        self._run()
+
+    def _run(self) -> None:
+        """Have the request answered: it is complete, unless it was refused meanwhile."""
+        head, self._head, self._chunks = self._head, None, None
+        if self._discarded is not None or head is None:
+            return
+        self._handlingRequest = True
+        self.requests[-1].requestReceived(head.method, head.target, head.version)
+        if self._handlingRequest and self._upgraded is None:
+            self._savedTimeOut = self.setTimeout(None)  # the answer may take as long as it likes
+
+    def requestDone(self, request: object) -> None:
+        """Override: a response is complete."""
+        del self.requests[0]
+        self._handlingRequest = False
+        if not self.persistent:
+            self.loseConnection()
+        elif not self._is_reading:
+            self.setTimeout(self._savedTimeOut)
+            if not self._waitingForTransport:
+                self._networkProducer.resumeProducing()
+            self._flush()
+            self._read()
+
+    def resumeProducing(self) -> None:
+        """Override: the client takes more again."""
+        super().resumeProducing()
+        self._read()
+
+    # Writing
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Override: a response begins. What comes next sends it: some of the body, `body_writer` or the end."""
@@ -199,20 +316,11 @@ class HTTP1(HTTPChannel):
         self._flush()
         return self._writer
 
-    def requestDone(self, request: object) -> None:
-        """Override: a response is complete."""
-        if not self._is_reading:
-            self._flush()
-        super().requestDone(request)
-
     def loseConnection(self) -> None:
-        """Override: close once everything is written."""
+        """Override: close once everything is written, and read nothing more."""
+        self.persistent = False
         self._flush()
         super().loseConnection()
-
-    def _send100Continue(self) -> None:
-        """Override: a client waits to be asked for its body."""
-        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _flush(self) -> None:
         if self._unsent:
@@ -220,35 +328,6 @@ class HTTP1(HTTPChannel):
             self._unsent.clear()
             self._unsent_bytes = 0
             self._writer.write(data)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Override: bytes have come."""
-        if self._discarded is not None:
-            self._discard(data)
-            return
-        if self._is_reading:  # again, what came behind a request that has been answered
-            super().dataReceived(data)
-            return
-        self._is_reading = True
-        try:
-            super().dataReceived(data)
-        finally:
-            self._is_reading = False
-            self._flush()
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Override: more bytes were behind the head of a request."""
-        if self._upgraded is not None:
-            self._upgraded.dataReceived(data)
-        elif self._discarded is not None:
-            self._discard(data)
-        else:
-            super().rawDataReceived(data)
-
-    def lineReceived(self, line: bytes) -> None:
-        """Override: a line of a head has come."""
-        if self._discarded is None:
-            super().lineReceived(line)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

@@ -41,7 +41,7 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.head", "pushd.http2.framing", "pushd.http2.limits"],
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
-    ["pushd.connections", "pushd.peer"],
+    ["pushd.connections", "pushd.http1head", "pushd.peer"],
     ["pushd.session"],
     ["pushd.crowd"],
     ["pushd.writethrough"],

@@ -163,3 +163,12 @@ class PublishingTests(SynchronousTestCase):
     def test_a_line_of_a_batch(self) -> None:
         more, fewer = (calls_of(lambda count=count: self.batch(count)) for count in (400, 200))  # type: ignore[misc]
         self.assertLessEqual((more - fewer) / 200, 69)
+
+    def test_an_event_by_itself(self) -> None:
+        request = (
+            b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\nAccept: */*\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
+        )
+        send = self.http.connection.send
+        send(request)
+        self.assertLessEqual(calls_of(lambda: send(request)), 394)

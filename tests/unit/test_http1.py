@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from twisted.internet.testing import StringTransport
+from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.server import Site
 
 from pushd.request import Request
@@ -119,6 +122,22 @@ class BodyTests(HttpTests):
             client.connection.send(b"x" * 2**20)
         self.rig.turn()
         self.assertFalse(client.connection.is_open)
+
+    def test_a_long_body_comes_whole_however_it_comes(self) -> None:
+        self.rig = type(self.rig)("[limits]\nevent_size = 3MiB\n")
+        data = bytes(range(256)) * 256 * 40
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\n"
+        for head_end, body in (
+            (b"Content-Length: %d\r\n\r\n" % len(data), data),
+            (b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)),
+        ):
+            whole = head + head_end + body
+            client = HttpClient(self.rig)
+            client.methods = ["POST"]
+            for place in range(0, len(whole), 65536):
+                client.connection.send(whole[place : place + 65536])
+            self.rig.turn()
+            self.assertEqual(self.rig.get(client.response.header("location") or "").body, data)
 
     def test_a_client_that_goes_within_its_body_leaves_nothing(self) -> None:
         client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
@@ -337,6 +356,13 @@ class ConnectionTests(HttpTests):
         self.assertFalse(client.connection.is_open)
         self.successResultOf(stopped)
 
+    def test_a_head_that_is_not_whole_is_no_request_when_the_daemon_stops(self) -> None:
+        client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\n")
+        stopped = self.rig.stop()
+        self.rig.turn()
+        self.successResultOf(stopped)
+        self.assertEqual((client.connection.received, client.connection.is_open), (b"", False))
+
     def test_a_client_that_never_ends_its_request_does_not_hold_up_the_stop(self) -> None:
         client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\na")
         stopped = self.rig.stop()
@@ -397,8 +423,25 @@ class WriteTests(HttpTests):
         client = HttpClient(self.rig)
         get = b"GET /channels/large/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         client.connection.send(get * 5)
+        self.rig.turn()
         self.assert_writes(client, *["GET"] * 5, count=3)
         self.assertLess(max(map(len, client.connection.writes)), 120_000)
+
+    def test_requests_wait_for_a_client_that_does_not_take_their_answers(self) -> None:
+        self.rig = type(self.rig)()
+        self.rig.publish("large", b"x" * 100_000)
+        client = HttpClient(self.rig)
+        client.connection.stop_reading()
+        get = b"GET /channels/large/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.connection.send(get * 100 + self.POST)
+        self.assertLess(sum(map(len, client.connection.writes)), 300_000)
+        self.assertEqual(self.retained(), 0)
+        client.connection.start_reading()
+        for _ in range(100):
+            self.rig.turn()
+        client.methods = ["GET"] * 100 + ["POST"]
+        self.assertEqual([one.is_complete for one in client.responses], [True] * 101)
+        self.assertEqual(self.retained(), 1)
 
     def test_an_answer_that_had_to_wait_is_one_write_too(self) -> None:
         client = HttpClient(self.rig)
@@ -453,6 +496,8 @@ class WriteTests(HttpTests):
         self.assertFalse(client.connection.is_read)
         client.connection.start_reading()
         client.methods = ["GET"] * 3
+        self.rig.turn()
+        self.rig.turn()
         self.assertEqual([one.is_complete for one in client.responses], [True] * 3)
         self.assertTrue(client.connection.is_read)
 
@@ -494,3 +539,34 @@ class FaultTests(HttpTests):
     def test_the_requests_are_pushd_s(self) -> None:
         site: Site = self.rig.parts.site
         self.assertIs(site.requestFactory, Request)
+
+
+class TwistedTests(DaemonTests):
+    """What `pushd.http1` relies on in twisted.web, beside what it documents."""
+
+    def test_the_connection_has_the_names(self) -> None:
+        connection: Any = HTTPChannel()
+        connection.callLater, connection.timeOut = self.rig.reactor.callLater, 60
+        transport = StringTransport()
+        connection.transport = transport
+        connection._networkProducer = transport
+        self.assertEqual((connection._handlingRequest, connection._waitingForTransport), (False, False))
+        self.assertEqual((connection._savedTimeOut, connection._abortingCall), (None, None))
+        connection.pauseProducing()
+        self.assertTrue(connection._waitingForTransport)
+        self.assertEqual(transport.producerState, "paused")
+        connection.resumeProducing()
+        self.assertFalse(connection._waitingForTransport)
+        self.assertEqual(transport.producerState, "producing")
+        connection._handlingRequest = True
+        connection.pauseProducing()
+        self.assertEqual(transport.producerState, "producing", "the client is heard, should it go")
+
+    def test_the_decoder_of_chunks_has_them(self) -> None:
+        parts: list[bytes] = []
+        decoder = _ChunkedTransferDecoder(parts.append, parts.append)
+        for data in b"3\r\nab", b"c\r\n0\r\n\r\nrest":
+            decoder.dataReceived(data)
+        self.assertEqual(parts, [b"ab", b"c", b"rest"])
+        decoder = _ChunkedTransferDecoder(parts.append, parts.append)
+        self.assertRaises(_MalformedChunkedDataError, decoder.dataReceived, b"x\r\n")

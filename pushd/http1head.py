@@ -1,0 +1,112 @@
+"""The head of an HTTP/1.1 request: what it has to be (RFC 9112, sections 2 to 6)."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.web.http_headers import Headers, InvalidHeaderName
+
+from pushd.errors import BadRequest
+from pushd.record import record
+
+__all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "is_start", "malformed", "parse_head"]
+
+MAX_HEAD_BYTES = 16 * 1024
+"""The longest head."""
+
+MAX_FIELDS = 500
+"""How many header fields there may be."""
+
+_MAX_LENGTH_DIGITS = 18
+
+_start = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) (HTTP/1\.[01])").fullmatch
+_fold = re.compile(rb"\r\n[ \t]+")
+_stray = re.compile(rb"[\r\n\0]").search
+
+
+@record()
+class Head:
+    """What is asked for, and how its body comes."""
+
+    method: bytes
+    """Such as ``GET``."""
+
+    target: bytes
+    """The path and the query, as they came."""
+
+    version: bytes
+    """``HTTP/1.0`` or ``HTTP/1.1``."""
+
+    fields: Headers
+    """The header fields."""
+
+    length: int | None
+    """How many bytes the body has; None if it comes in chunks."""
+
+    closes: bool
+    """True if the connection ends with the answer."""
+
+    expects_continue: bool
+    """True if the client may wait to be asked for the body (RFC 9110, section 10.1.1)."""
+
+
+def malformed() -> BadRequest:
+    """Make what says that something is no head, or too long."""
+    return BadRequest("not a valid HTTP/1.1 request, or its head is larger than 16 KiB")
+
+
+def is_start(line: bytes) -> bool:
+    """Tell whether a head can begin with `line`."""
+    return _start(line) is not None
+
+
+def parse_head(block: bytes) -> Head:
+    """Read a head, without the empty line at its end; raise `BadRequest` if it is none or means two things."""
+    line, _, rest = block.partition(b"\r\n")
+    start = _start(line)
+    if start is None:
+        raise malformed()
+    method, target, version = start.groups()
+    is_old = version == b"HTTP/1.0"
+    fields = _fields(rest)
+    connection = fields.getRawHeaders(b"connection", ())
+    closes = is_old or b"close" in b" ".join(connection).lower().replace(b",", b" ").split()
+    expected = fields.getRawHeaders(b"expect", ())
+    expects_continue = not is_old and b"100-continue" in [value.lower() for value in expected]
+    return Head(method, target, version, fields, _length(fields, is_old), closes, expects_continue)
+
+
+def _fields(text: bytes) -> Headers:
+    """Read header fields (section 5)."""
+    if b"\r\n " in text or b"\r\n\t" in text:
+        text = _fold.sub(b" ", text)  # section 5.2
+    lines = text.split(b"\r\n") if text else []
+    if len(lines) > MAX_FIELDS or _stray(b"".join(lines)):
+        raise malformed()
+    fields = Headers()
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise malformed()
+        try:
+            fields.addRawHeader(name, value.strip(b" \t"))
+        except InvalidHeaderName:
+            raise malformed() from None
+    return fields
+
+
+def _length(fields: Headers, is_old: bool) -> int | None:
+    """Answer how long the body is, if there can be no doubt about it (sections 6.1 to 6.3, and 11.2)."""
+    lengths = fields.getRawHeaders(b"content-length", ())
+    codings = fields.getRawHeaders(b"transfer-encoding", ())
+    if not lengths and not codings:
+        return 0
+    if len(lengths) + len(codings) > 1:
+        raise malformed()
+    if codings:
+        if is_old or codings[0].lower() != b"chunked":
+            raise malformed()
+        return None
+    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_LENGTH_DIGITS:
+        raise malformed()
+    return int(lengths[0])
