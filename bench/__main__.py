@@ -87,23 +87,22 @@ def _nice(value: int) -> Iterator[None]:
             group.write_text("0")
 
 
-def _run(cases: Sequence[Case], rounds: int, bench: Bench) -> list[Run]:
+def _run(cases: Sequence[Case], round: int, rounds: int, bench: Bench) -> list[Run]:
     runs: list[Run] = []
-    for round in range(1, rounds + 1):
-        for case in cases:
-            for peer in case.peers:
-                began = time.monotonic()
-                run = Run(case.name, peer, round, bench.measure(case, peer))
-                runs.append(run)
-                said = run.result.get("error") or "  ".join(
-                    f"{name} {value:.4g}" for name, value in numbers(run.result).items() if name in _SHOWN
-                )
-                took = time.monotonic() - began
-                waited = max(waiting(run.result), default=0)
-                print(
-                    f"{round}/{rounds} {case.name:22} {peer:12} {took:5.1f} s  waited {waited:3.0%}   {said}",
-                    flush=True,
-                )
+    for case in cases:
+        for peer in case.peers:
+            began = time.monotonic()
+            run = Run(case.name, peer, round, bench.measure(case, peer))
+            runs.append(run)
+            said = run.result.get("error") or "  ".join(
+                f"{name} {value:.4g}" for name, value in numbers(run.result).items() if name in _SHOWN
+            )
+            took = time.monotonic() - began
+            waited = max(waiting(run.result), default=0)
+            print(
+                f"{round}/{rounds} {case.name:22} {peer:12} {took:5.1f} s  waited {waited:3.0%}   {said}",
+                flush=True,
+            )
     return runs
 
 
@@ -132,7 +131,6 @@ def main(arguments: Sequence[str]) -> int:
     about = {
         "date": date.today().isoformat(),
         "command": shlex.join(["python", "-m", "bench", *arguments]),
-        "rounds": rounds,
         "machine": machine(),
         "versions": versions(),
     }
@@ -141,9 +139,12 @@ def main(arguments: Sequence[str]) -> int:
         bench = Bench(Path(folder), *certificate(Path(folder)))
         for peer in dict.fromkeys(peer for case in cases for peer in case.peers):
             bench.check(peer)
-        results = Results(about, _run(cases, rounds, bench))
-    results.save(to / "fan-out.json")
-    write(results, to)
+        runs: list[Run] = []
+        for round in range(1, rounds + 1):
+            runs += _run(cases, round, rounds, bench)
+            results = Results({**about, "rounds": round}, runs)
+            results.save(to / "fan-out.json")  # so that a long run can be cut short
+            write(results, to)
     if is_whole and options.to is None:
         readme.main()
     print(f"\n{summary(results)}\nThe report is in {to}")
