@@ -35,6 +35,9 @@ _log = Logger()
 _CHUNK_BYTES = 64 * 1024
 """How much of a replay is written at once."""
 
+_FAREWELLS_PER_TURN = 20
+"""How many clients that are too slow are told so in one turn of the reactor."""
+
 _CLOSE_TIMEOUT_S = 10.0
 """How long a client has to take what was written before its closing."""
 
@@ -90,6 +93,7 @@ class Sessions:
         self._open: set[Client] = set()
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._unflushed: deque[Flushed] = deque()
+        self._leaving: deque[tuple[Session, Reason]] = deque()
 
     def __len__(self) -> int:
         """Count those whose connections still live."""
@@ -125,6 +129,23 @@ class Sessions:
         finally:
             for session in sessions:  # only if one of them raised: the others have their turn
                 self.flush_later(session)
+
+    def dismiss(self, session: Session, reason: Reason) -> None:
+        """Tell the client of a session that has ended why, a few in each turn of the reactor.
+
+        When thousands are too slow for one event, those that are not must not wait for all these farewells.
+        """
+        if not self._leaving:
+            self._call_later(0, self._dismiss_some)
+        self._leaving.append((session, reason))
+
+    def _dismiss_some(self) -> None:
+        for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
+            session, reason = self._leaving.popleft()
+            if session in self._open:
+                session.connection.close(reason)
+        if self._leaving:
+            self._call_later(0, self._dismiss_some)
 
     def close(self, reason: Reason) -> None:
         """Close them all."""
@@ -307,8 +328,12 @@ class Session:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
         if self.is_closed:
             return
+        if reason.cause is Cause.TOO_SLOW:
+            self.finish()
+            self._sessions.dismiss(self, reason)
+            return
         self._leave_crowd()
-        if reason.cause is not Cause.TOO_SLOW and self._outbox.size:
+        if self._outbox.size:
             self._write()
         self.finish()
         self.connection.close(reason)

@@ -160,6 +160,8 @@ class SessionCase(SynchronousTestCase):
 
     def assertClosed(self, peer: Peer, cause: Cause) -> None:
         self.assertIs(peer.session.is_closed, True)
+        if cause is Cause.TOO_SLOW:
+            self.house.turn()  # in which the client is told
         self.assertEqual([reason.cause for reason in peer.connection.reasons], [cause])
 
     def assertNothingLeft(self) -> None:
@@ -386,6 +388,24 @@ class SlowTests(SessionCase):
         self.assertOpen(peer)
         self.house.publish(b"5")
         self.assertClosed(peer, Cause.TOO_SLOW)
+
+    def test_however_many_are_too_slow_for_one_event_the_others_have_it_before_all_those_are_told(self) -> None:
+        reader, slow = self.house.subscribed(), [self.house.subscribed() for _ in range(100)]
+        for peer in slow:
+            peer.session.pauseProducing()
+        self.house.publish(b"123", b"456")
+        self.house.turn()
+        told_before: list[int] = []
+        reader.connection.acts = lambda data: told_before.append(sum(bool(peer.connection.said) for peer in slow))
+        self.house.publish(b"7")
+        self.assertEqual(self.house.rig.bus.subscribers, 1)
+        slow[-1].session.ended()
+        self.house.turn()
+        self.assertEqual(reader.connection.bytes, b"<123><456><7>")
+        self.assertLessEqual(told_before[0], 20)
+        self.assertTrue(all(peer.connection.said == ["close"] for peer in slow[:-1]))
+        self.assertEqual(slow[-1].connection.said, [], "it has gone meanwhile")
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
     def test_neighbours_do_not_notice(self) -> None:
         before, slow, after = (self.house.subscribed() for _ in range(3))
@@ -628,6 +648,7 @@ class EndedTests(SessionCase):
             peer = self.house.subscribed()
             peer.session.close(Reason(cause, "x"))
             peer.session.ended()
+            self.house.turn()
             self.assertNothingLeft()
         peer = self.house.subscribed()
         peer.session.finish()
