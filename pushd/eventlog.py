@@ -113,7 +113,9 @@ class EventLog(Generic[S]):
         event_id = draft.id or own_id(self._epoch, sequence)
         event = Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, self._now(), sequence)
         seconds = self._seconds()
-        entries = [self._keep(channel, event, seconds) for channel in channels]
+        entries = []
+        for channel in channels:
+            entries.append(self._keep(channel, event, seconds))
         if draft.id is not None and self._is_kept(event):
             self._given_ids[draft.id] = entries[0]
         return entries
@@ -127,8 +129,8 @@ class EventLog(Generic[S]):
         self._idle.pop(channel, None)
         for dropped in channel.drop_surplus(seconds):
             self._dropped(dropped)
-        if channel.is_idle:
-            self._idle[channel] = None
+            if dropped is entry and channel.is_idle:
+                self._idle[channel] = None
         if not channel.awaits_expiry:
             self._await_expiry(channel)
         return entry
@@ -170,14 +172,13 @@ class EventLog(Generic[S]):
 
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
-        try:
-            return [self._channels[name] for name in names]
-        except KeyError:
-            missing = {name for name in names if name not in self._channels}
+        if len(names) == 1 and (channel := self._channels.get(names[0])) is not None:
+            return [channel]
+        missing = set(names) - self._channels.keys()
         surplus = len(self._channels) + len(missing) - self._max_channels
-        if surplus > 0:
+        if missing and surplus > 0:
             self._give_up(surplus, keep=names)
-        return [self._open(name) for name in names]
+        return list(map(self._open, names))
 
     def _open(self, name: str) -> Channel[S]:
         channel = self._channels.get(name)

@@ -55,20 +55,9 @@ class History:
 
     def trim(self, size: int, seconds: float) -> list[Entry]:
         """Take away the oldest entries while there are more than `size` or they have expired; answer them."""
-        entries, first = self._entries, self._head
-        head, end = first, len(entries)
-        while head < end and (end - head > size or entries[head].expires_s <= seconds):
-            head += 1
-        if head == first:
-            return []
-        dropped = entries[first:head]
-        self.dropped = dropped[-1].event.sequence
-        if head * 2 > end:
-            del entries[:head]
-            self._head = 0
-        else:
-            entries[first:head] = [_NOTHING] * (head - first)
-            self._head = head
+        entries, dropped = self._entries, []
+        while entries and (len(entries) - self._head > size or entries[self._head].expires_s <= seconds):
+            dropped.append(self.drop())
         return dropped
 
     def after(self, sequence: int) -> Entry | None:

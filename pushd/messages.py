@@ -8,7 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
-from pushd.channels import Pattern
+from pushd.channels import Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
 from pushd.jsontext import read_json
@@ -166,7 +166,7 @@ def parse_draft(message: dict[str, Any], fields: Set[str] = _DRAFT_FIELDS) -> Dr
     if len(message) == 2:  # as almost all are
         name, text = message.get("channel"), message.get("data")
         if isinstance(name, str) and isinstance(text, str) and text.isascii():
-            return Draft.checked((name,), text.encode(), is_text=True)
+            return Draft((check_name(name),), text.encode(), True)
     _check_fields(message, fields)
     data, is_text = _data(message)
     kind, event_id = _optional_text(message, "event"), _optional_text(message, "id")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from twisted.internet.interfaces import IPushProducer
@@ -85,30 +84,29 @@ class PublishMany(Endpoint):
 
     def render_POST(self, request: Request) -> bytes | int:
         """Publish every line; a short batch at once."""
-        lines = (line for line in request.body().split(b"\n") if line.strip())
-        answers = self._publish_some(lines, request)
-        if not answers:
+        lines = [line for line in request.body().split(b"\n") if line.strip()]
+        if not lines:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
-        following = next(lines, None)
-        if following is None:
+        answers = self._publish_some(lines, request.grants)
+        if not lines:
             return answer(request, answers, "application/x-ndjson")
         request.setHeader(b"content-type", b"application/x-ndjson")
-        rest = chain([following], lines)
-        batch = _Batch(request, lambda: self._publish_some(rest, request), self._call_later)
+        batch = _Batch(request, lines, self._publish_some, self._call_later)
         request.notifyFinish().addErrback(batch.gone)
         request.registerProducer(batch, True)
         request.write(answers)
         batch.resumeProducing()
         return NOT_DONE_YET
 
-    def _publish_some(self, lines: Iterator[bytes], request: Request) -> bytes:
-        """Publish as many lines as fit into one turn of the reactor; answer nothing if there are no more."""
-        answers, size, grants = [], 0, request.grants
-        for line in islice(lines, _LINES_PER_TURN):
+    def _publish_some(self, lines: list[bytes], grants: Grants) -> bytes:
+        """Publish as many `lines` as fit into one turn of the reactor, and take them away; answer for each."""
+        answers, size = [], 0
+        for line in lines[:_LINES_PER_TURN]:
             answers.append(json_line(self._publish(line, grants)))
             size += len(line)
             if size > _BYTES_PER_TURN:
                 break
+        del lines[: len(answers)]
         return b"".join(answers)
 
     def _publish(self, line: bytes, grants: Grants) -> dict[str, object]:
@@ -124,9 +122,16 @@ class PublishMany(Endpoint):
 class _Batch:
     """A request whose lines are published a few at a time, as long as its client takes the answers."""
 
-    def __init__(self, request: Request, publish: Callable[[], bytes], call_later: CallLater) -> None:
-        """Write what `publish` answers, again and again until that is nothing."""
+    def __init__(
+        self,
+        request: Request,
+        lines: list[bytes],
+        publish: Callable[[list[bytes], Grants], bytes],
+        call_later: CallLater,
+    ) -> None:
+        """Write what `publish` answers to the `lines`, some of which it takes away each time."""
         self._request = request
+        self._lines = lines
         self._publish = publish
         self._call_later = call_later
         self._is_paused = True
@@ -136,14 +141,14 @@ class _Batch:
         self._is_waiting = False
         if self._is_paused:
             return
-        answers = self._publish()
-        if answers:
-            self._request.write(answers)
+        request = self._request
+        request.write(self._publish(self._lines, request.grants))
+        if self._lines:
             self._wait()
         else:
             self._is_paused = True
-            self._request.unregisterProducer()
-            self._request.finish()
+            request.unregisterProducer()
+            request.finish()
 
     def _wait(self) -> None:
         if not self._is_paused and not self._is_waiting:

@@ -21,7 +21,7 @@ from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client
-from tests.rigs import HttpClient
+from tests.rigs import HttpClient, WebSocketClient
 from tests.rigs import Rig as DaemonRig
 from tests.unit.test_writethrough import Rig as SocketRig
 
@@ -162,7 +162,7 @@ class PublishingTests(SynchronousTestCase):
 
     def test_a_line_of_a_batch(self) -> None:
         more, fewer = (calls_of(lambda count=count: self.batch(count)) for count in (400, 200))  # type: ignore[misc]
-        self.assertLessEqual((more - fewer) / 200, 69)
+        self.assertLessEqual((more - fewer) / 200, 55)
 
     def test_an_event_by_itself(self) -> None:
         request = (
@@ -171,4 +171,18 @@ class PublishingTests(SynchronousTestCase):
         )
         send = self.http.connection.send
         send(request)
-        self.assertLessEqual(calls_of(lambda: send(request)), 394)
+        self.assertLessEqual(calls_of(lambda: send(request)), 390)
+
+    def test_a_message(self) -> None:
+        client = WebSocketClient(self.rig, "/ws")
+        client.connection.on_data = lambda: None
+        message = b'{"type":"publish","channel":"news","data":"hello","ref":1}'
+        frame = bytes([0x81, 0x80 | len(message)]) + bytes(4) + message
+
+        def send(count: int) -> None:
+            client.connection.send(frame * count)
+            self.rig.turn()
+
+        send(1)
+        more, fewer = (calls_of(lambda count=count: send(count)) for count in (60, 10))  # type: ignore[misc]
+        self.assertLessEqual((more - fewer) / 50, 98)
