@@ -12,6 +12,7 @@ from pushd.channels import Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
 from pushd.jsontext import read_json
+from pushd.record import record
 
 __all__ = [
     "Command",
@@ -57,7 +58,7 @@ class Unsubscribe:
     """What the answer is known by."""
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Publish:
     """``{"type":"publish","channel":..,"data":..,"event"?:..,"id"?:..,"ref"?:..}``"""
 

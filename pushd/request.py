@@ -12,7 +12,9 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http, server
+from twisted.web import server
+from twisted.web.http import Request as AnyRequest
+from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.http_headers import Headers
 
 from pushd.access import Grants
@@ -84,7 +86,7 @@ class Request(server.Request):
         self.content.seek(0)
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
-        self.args = http.parse_qs(query, True) if query else {}
+        self.args = parse_qs(query, True) if query else {}
         self.process()
 
     def process(self) -> None:
@@ -138,7 +140,7 @@ class Request(server.Request):
         """Override: the first time, the head goes before `data`."""
         if not self.startedWriting:
             cast(_Site, self.site).head_begins(self)
-        http.Request.write(self, data)  # between them, a content type would be made up where there is none
+        AnyRequest.write(self, data)  # not that of twisted.web.server, which makes up a content type
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
@@ -159,5 +161,5 @@ class Request(server.Request):
 @lru_cache(1)
 def _http_date(time_s: int) -> bytes:
     """Write a time, in seconds since 1970, as the ``Date`` of an answer."""
-    date: bytes = http.datetimeToString(time_s)
+    date: bytes = datetimeToString(time_s)
     return date

@@ -171,7 +171,7 @@ class PublishingTests(SynchronousTestCase):
         )
         send = self.http.connection.send
         send(request)
-        self.assertLessEqual(calls_of(lambda: send(request)), 390)
+        self.assertLessEqual(calls_of(lambda: send(request)), 382)
 
     def test_a_message(self) -> None:
         client = WebSocketClient(self.rig, "/ws")
