@@ -174,7 +174,7 @@ class EventLog(Generic[S]):
         """
         if len(names) == 1 and (channel := self._channels.get(names[0])) is not None:
             return [channel]
-        missing = set(names) - self._channels.keys()
+        missing = {name for name in names if name not in self._channels}
         surplus = len(self._channels) + len(missing) - self._max_channels
         if missing and surplus > 0:
             self._give_up(surplus, keep=names)
