@@ -173,7 +173,7 @@ _READERS = Case(
     "fanout",
     subscribers=2000,
     in_flight=(1,),
-    seconds=6.0,
+    seconds=10.0,
     payload_bytes=10000,
     rate=20.0,
 )
