@@ -131,7 +131,7 @@ class Sessions:
                 self.flush_later(session)
 
     def dismiss(self, session: Session, reason: Reason) -> None:
-        """Tell the client of a session that has ended why, a few in each turn of the reactor.
+        """Tell the client of a session that takes nothing more why and end it, a few in each turn of the reactor.
 
         When thousands are too slow for one event, those that are not must not wait for all these farewells.
         """
@@ -143,7 +143,7 @@ class Sessions:
         for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
             session, reason = self._leaving.popleft()
             if session in self._open:
-                session.connection.close(reason)
+                session.part(reason)
         if self._leaving:
             self._call_later(0, self._dismiss_some)
 
@@ -168,6 +168,7 @@ class Session:
         "_heard",
         "_heard_before",
         "_is_flushing",
+        "_is_parting",
         "_is_unflushed",
         "_outbox",
         "_sessions",
@@ -187,6 +188,7 @@ class Session:
         self._has_missed = False
         self._is_unflushed = False
         self._is_flushing = False
+        self._is_parting = False
         self._abort_alarm: Alarm | None = None
         self.is_closed = False
         """True once nothing more can be sent."""
@@ -317,7 +319,7 @@ class Session:
         """Leave the crowd, with `rest` still to be sent."""
         if not self.is_closed:
             self._leave_crowd()
-            self.connection.writer.write(rest)
+            self.connection.writer.write_later(rest)
 
     def fail(self) -> None:
         """End: what sends to the client has raised an exception."""
@@ -328,20 +330,26 @@ class Session:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
         if self.is_closed:
             return
+        self._leave_crowd()
         if reason.cause is Cause.TOO_SLOW:
-            self.finish()
+            self.is_closed = True
+            self._outbox.clear()
             self._sessions.dismiss(self, reason)
             return
-        self._leave_crowd()
         if self._outbox.size:
             self._write()
+        self.part(reason)
+
+    def part(self, reason: Reason) -> None:
+        """Send `reason` after what was written, and end."""
         self.finish()
         self.connection.close(reason)
 
     def finish(self) -> None:
         """Send nothing more. The connection is closing, and is aborted if that takes too long."""
-        if self.is_closed:
+        if self._is_parting:
             return
+        self._is_parting = True
         self._leave_crowd()
         self.is_closed = True
         self.subscription.close()
@@ -351,7 +359,7 @@ class Session:
     def ended(self) -> None:
         """Learn that the connection has ended, for whatever reason."""
         self._leave_crowd()
-        self.is_closed = True
+        self.is_closed = self._is_parting = True
         self._sessions.remove(self)
         self.subscription.close()
         self._outbox.clear()

@@ -56,7 +56,10 @@ class Writer(Protocol):
 
     @property
     def send(self) -> Send:
-        """The shortest way, for who knows that nothing waits; what it does not take is to be given to `write`."""
+        """The shortest way, for who knows that nothing waits."""
+
+    def write_later(self, data: bytes) -> None:
+        """Send what `send` did not take, when the peer takes more."""
 
 
 def writer(transport: Any) -> Writer:
@@ -99,16 +102,19 @@ class _SocketWriter:
         if sent < len(data):
             self._transport.write(data[sent:])
 
+    def write_later(self, data: bytes) -> None:
+        self._transport.write(data)
+
 
 class _TransportWriter:
     """Leaves it to `write` what goes first; it takes everything."""
 
-    __slots__ = ("send", "write")
+    __slots__ = ("send", "write", "write_later")
 
     is_idle = True
 
     def __init__(self, write: Callable[[bytes], None], send: Send) -> None:
-        self.write = write
+        self.write = self.write_later = write
         self.send = send
 
 
