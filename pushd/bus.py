@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 
 from pushd.access import Grants
+from pushd.archive import Given
 from pushd.audience import Audience, Audiences
 from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
@@ -26,7 +27,7 @@ from pushd.reasons import Cause, Reason
 from pushd.record import record
 from pushd.subscription import Group, Subscriber, Subscription
 
-__all__ = ["Bus", "ChannelState", "Published"]
+__all__ = ["Bus", "ChannelState", "Published", "published_before"]
 
 
 @record()
@@ -44,6 +45,12 @@ class Published:
 
     subscribers: int
     """How many subscribers it was handed to: none if it was there already."""
+
+
+def published_before(given: Given) -> Published:
+    """Make what a publisher is told whose event is there already."""
+    channel, offset = given.places[0]
+    return Published(given.id, channel, offset, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +119,13 @@ class Bus:
         for name in draft.channels:
             grants.check_publish(name)
         if draft.id is not None and (before := self.log.published_before(draft)) is not None:
-            return Published(before.event.id, before.channel, before.offset, 0)
-        entries = self.log.append(draft)
-        audiences = self._audiences.of_each(entries)
+            return published_before(before)
+        return self.deliver(self.log.append(draft))
+
+    def deliver(self, entries: list[Entry]) -> Published:
+        """Hand the event that has come into the log last to every subscriber of its channels."""
+        one = len(entries) == 1
+        audiences = [self._audiences.of(entries[0].channel)] if one else self._audiences.of_each(entries)
         subscribers = 0
         for audience in audiences:
             subscribers += audience.count
@@ -164,8 +175,15 @@ class Bus:
 
     def delete(self, name: str, grants: Grants) -> None:
         """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
+        self.clear(self.deletable(name, grants))
+
+    def deletable(self, name: str, grants: Grants) -> Channel[Subscription]:
+        """Answer a channel that may be deleted; raise `Forbidden` or `NotFound`."""
         grants.check_publish(name)
-        channel = self.log.existing(name)
+        return self.log.existing(name)
+
+    def clear(self, channel: Channel[Subscription]) -> None:
+        """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
         self.log.clear(channel)
         for subscription in list(channel.subscribed):
             self.end(subscription, Reason(Cause.DELETED, "the channel was deleted"))

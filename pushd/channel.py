@@ -5,23 +5,15 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from pushd.event import Entry, Event
-from pushd.history import History
+from pushd.history import History, Retention
 
 __all__ = ["Channel", "Settings"]
 
 S = TypeVar("S")
 
 
-class Settings(Protocol):
+class Settings(Retention, Protocol):
     """What the bus wants to know of the configuration of a channel."""
-
-    @property
-    def history_size(self) -> int:
-        """How many events it keeps at most."""
-
-    @property
-    def history_age_s(self) -> float:
-        """How long it keeps an event, in seconds."""
 
     @property
     def on_overflow(self) -> str:
@@ -31,39 +23,29 @@ class Settings(Protocol):
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""
 
-    __slots__ = ("awaits_expiry", "history", "name", "offset", "settings", "subscribed")
+    __slots__ = ("awaits_expiry", "awaits_room", "history", "name", "offset", "settings", "staged", "subscribed")
 
-    def __init__(self, name: str, settings: Settings, *, offset: int, dropped: int) -> None:
+    def __init__(self, name: str, settings: Settings, history: History, *, offset: int) -> None:
         self.name = name
         self.settings = settings
         self.offset = offset
         """The offset of the latest event it ever had."""
-        self.history = History(dropped)
+        self.history = history
         self.subscribed: dict[S, None] = {}
         """Who is subscribed to it by its name."""
+        self.staged = 0
+        """How many events are on their way into it: see `pushd.batch`."""
         self.awaits_expiry = False
         """True if the log is going to look when its oldest entry has become too old."""
-
-    @property
-    def sequence(self) -> int:
-        """The place in the log of its latest event."""
-        latest = self.history.latest
-        return self.history.dropped if latest is None else latest.event.sequence
+        self.awaits_room = False
+        """True if the log knows where it stands among those that are trimmed when the whole log is too large."""
 
     @property
     def is_idle(self) -> bool:
-        """True if nobody would miss it: nothing kept, nobody subscribed by name."""
-        return not self.history and not self.subscribed
+        """True if nobody would miss it: nothing kept or on its way, nobody subscribed by name."""
+        return not self.history and not self.subscribed and not self.staged
 
-    def add(self, event: Event, seconds: float) -> Entry:
-        """Give `event` the next offset and append it to the history, which the log then trims."""
-        self.offset += 1
+    def entry(self, event: Event, offset: int, seconds: float) -> Entry:
+        """Make the entry of `event` at `offset`, which is not in the history yet."""
         settings = self.settings
-        expires_s, may_be_missed = seconds + settings.history_age_s, settings.on_overflow == "latest"
-        entry = Entry(event, self.name, self.offset, expires_s, may_be_missed)
-        self.history.append(entry)
-        return entry
-
-    def drop_surplus(self, seconds: float) -> list[Entry]:
-        """Drop the oldest entries, as far as they are over the limits of count or age; answer them."""
-        return self.history.trim(self.settings.history_size, seconds)
+        return Entry(event, self.name, offset, seconds + settings.history_age_s, settings.on_overflow == "latest")

@@ -10,6 +10,7 @@ from pushd.access import EVERYTHING
 from pushd.assets import link_to
 from pushd.bus import Bus
 from pushd.event import Draft
+from pushd.publisher import Publisher
 
 __all__ = ["ASSETS", "CLOCK", "PAGES", "Clock"]
 
@@ -33,13 +34,14 @@ ASSETS = {
 class Clock:
     """Publishes the time."""
 
-    def __init__(self, bus: Bus, now: Callable[[], float]) -> None:
-        """Publish to `bus` what `now` answers, in seconds since 1970."""
+    def __init__(self, bus: Bus, publisher: Publisher, now: Callable[[], float]) -> None:
+        """Publish what `now` answers, in seconds since 1970, if anybody on `bus` wants it."""
         self._bus = bus
+        self._publisher = publisher
         self._now = now
 
     def tick(self) -> None:
         """Publish the time in ISO 8601, if anybody is subscribed. To be called every second."""
         if self._bus.has_audience(CLOCK):
             time = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds")
-            self._bus.publish(Draft((CLOCK,), time.encode(), True), EVERYTHING)
+            self._publisher.publish(Draft((CLOCK,), time.encode(), True), EVERYTHING, lambda outcome: None)

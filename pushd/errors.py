@@ -14,9 +14,10 @@
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
     │   ├── Unknown       501   a protocol that is not spoken
-    │   ├── Unavailable   503   over a limit of the daemon as a whole
-    │   └── VersionNeeded 505   another version of HTTP was wanted
-    └── StartFailed             a listener or a certificate could not be had
+    │   ├── Unavailable   503   over a limit of the daemon as a whole, or the store does not work
+    │   ├── VersionNeeded 505   another version of HTTP was wanted
+    │   └── NoRoom        507   the disk is full
+    └── StartFailed             a listener, a certificate or the store could not be had
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "Conflict",
     "Forbidden",
     "HeadTooLarge",
+    "NoRoom",
     "NotFound",
     "PushdError",
     "Refused",
@@ -158,3 +160,10 @@ class VersionNeeded(Refused):
 
     status = 505
     title = "HTTP Version Not Supported"
+
+
+class NoRoom(Refused):
+    """The disk is full (RFC 4918, section 11.5)."""
+
+    status = 507
+    title = "Insufficient Storage"

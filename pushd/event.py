@@ -20,6 +20,7 @@ __all__ = [
     "check_type",
     "own_id",
     "own_sequence",
+    "sequence_in",
 ]
 
 MAX_ID_BYTES = 255
@@ -42,6 +43,12 @@ def own_sequence(epoch: str, event_id: str) -> int | None:
     """Answer where in the log an id of this daemon stands; None if it is not one of this `epoch`."""
     match = _OWN_ID.fullmatch(event_id)
     return int(match[2]) if match is not None and match[1] == epoch else None
+
+
+def sequence_in(event_id: str) -> int | None:
+    """Answer the sequence that an id of a daemon has in it, of whatever epoch; None if it is not such an id."""
+    match = _OWN_ID.fullmatch(event_id)
+    return None if match is None else int(match[2])
 
 
 def check_id(event_id: str) -> str:

@@ -8,19 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from itertools import count, islice, takewhile
+from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
+from pushd.archive import Archive, Given
 from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, PatternTree, check_name
 from pushd.errors import Conflict, NotFound, Unavailable
-from pushd.event import Draft, Entry, Event, own_id, own_sequence
+from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
+from pushd.history import History
 from pushd.replay import Replay
+from pushd.trimming import Trimming
 
-__all__ = ["EventLog", "Page", "Start"]
+__all__ = ["EventLog", "Page", "Start", "State", "check_same"]
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a log knows besides its channels."""
+
+    epoch: str
+    """10 characters of ``0-9a-z``, new whenever continuity was lost."""
+
+    sequence: int = 0
+    """The place of the latest event that it ever had."""
+
+    given_up_sequence: int = 0
+    """The place of the latest event of all channels that were given up."""
+
+    given_up_offset: int = 0
+    """The highest offset of all channels that were given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +76,35 @@ class EventLog(Generic[S]):
     def __init__(
         self,
         *,
-        epoch: str,
+        state: State,
+        archive: Archive,
         settings: Callable[[str], Settings],
         now: Callable[[], float],
         seconds: Callable[[], float],
         max_channels: int,
+        max_bytes: int,
     ) -> None:
-        """Make an empty log.
+        """Make a log without channels, whose histories are kept by `archive`.
 
-        `epoch` is 10 characters of ``0-9a-z``, new for each log. `settings` answers those of a channel by its
-        name. `now` is the time in seconds since 1970; `seconds` is a clock that never jumps. At most
-        `max_channels` channels are kept.
+        `settings` answers those of a channel by its name. `now` is the time in seconds since 1970; `seconds` is a
+        clock that never jumps. At most `max_channels` channels are kept, with events of about `max_bytes`.
         """
-        self._epoch = epoch
+        self._epoch = state.epoch
+        self._archive = archive
         self._settings = settings
         self._now = now
-        self._seconds = seconds
+        self.seconds = seconds
+        """A clock that never jumps."""
         self._max_channels = max_channels
-        self._sequence = 0
+        self.sequence = state.sequence
+        """The place of the latest event."""
         self._channels: dict[str, Channel[S]] = {}
         self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
         self._idle: dict[Channel[S], None] = {}  # those of them that nobody would miss
-        self._given_up_sequence = 0  # the latest event of all channels that were given up
-        self._given_up_offset = 0
-        self._given_ids: dict[str, Entry] = {}
-        self._expiries: list[tuple[float, int, Channel[S]]] = []  # each channel once at most
-        self._count = count()
+        self._given_up_sequence = state.given_up_sequence
+        self._given_up_offset = state.given_up_offset
+        self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def __len__(self) -> int:
         """Count the channels."""
@@ -92,16 +113,26 @@ class EventLog(Generic[S]):
     @property
     def position(self) -> str:
         """The position after everything that was published until now."""
-        return own_id(self._epoch, self._sequence)
+        return own_id(self._epoch, self.sequence)
+
+    @property
+    def state(self) -> State:
+        """What it knows besides its channels."""
+        return State(self._epoch, self.sequence, self._given_up_sequence, self._given_up_offset)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much its events take."""
+        return self._trimming.size_bytes
 
     # Writing
 
-    def published_before(self, draft: Draft) -> Entry | None:
-        """Answer the entry that has the draft's id already; raise `Conflict` if it is another channel's."""
-        entry = None if draft.id is None else self._by_given_id(draft.id)
-        if entry is not None and set(draft.channels) != set(entry.event.channels):
-            raise Conflict(f"the id {draft.id!r} belongs to an event of channel {entry.channel!r}", "id")
-        return entry
+    def published_before(self, draft: Draft) -> Given | None:
+        """Answer the event that has the draft's id already; raise `Conflict` if it is another channel's."""
+        given = None if draft.id is None else self._given(draft.id)
+        if given is not None:
+            check_same(draft, given)
+        return given
 
     def append(self, draft: Draft) -> list[Entry]:
         """Make an event of `draft`; answer its entry in each of its channels.
@@ -109,40 +140,46 @@ class EventLog(Generic[S]):
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
         channels = self.open(draft.channels)
-        self._sequence = sequence = self._sequence + 1
-        event_id = draft.id or own_id(self._epoch, sequence)
-        event = Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, self._now(), sequence)
-        seconds = self._seconds()
-        entries = []
-        for channel in channels:
-            entries.append(self._keep(channel, event, seconds))
-        if draft.id is not None and self._is_kept(event):
-            self._given_ids[draft.id] = entries[0]
+        event = self.event_of(draft, self.sequence + 1)
+        seconds = self.seconds()
+        entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
+        self.keep(entries, channels, seconds, is_given=draft.id is not None)
         return entries
 
-    def _keep(self, channel: Channel[S], event: Event, seconds: float) -> Entry:
-        entry = channel.add(event, seconds)
+    def event_of(self, draft: Draft, sequence: int) -> Event:
+        """Make an event, whose place in the log is going to be `sequence`."""
+        event_id = draft.id or f"{self._epoch}-{sequence}"  # see own_id
+        return Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, self._now(), sequence)
+
+    def keep(self, entries: list[Entry], channels: list[Channel[S]], seconds: float, *, is_given: bool) -> None:
+        """Take the next event: its entry in each of its `channels`. `seconds` is what `self.seconds` answers."""
+        self.sequence = entries[0].event.sequence
+        if is_given:
+            self._archive.keep_id(entries)
+        for channel, entry in zip(channels, entries, strict=True):
+            self._keep(channel, entry, seconds)
+        if self._trimming.size_bytes > self._trimming.max_bytes:
+            self._trimming.make_room()
+
+    def _keep(self, channel: Channel[S], entry: Entry, seconds: float) -> None:
+        history = channel.history
+        before = history.size_bytes
+        channel.offset = entry.offset
+        history.append(entry)
         if channel is not self._latest:
             self._by_sequence.pop(channel, None)
             self._by_sequence[channel] = None
             self._latest = channel
-        self._idle.pop(channel, None)
-        for dropped in channel.drop_surplus(seconds):
-            self._dropped(dropped)
-            if dropped is entry and channel.is_idle:
-                self._idle[channel] = None
-        if not channel.awaits_expiry:
-            self._await_expiry(channel)
-        return entry
-
-    def _is_kept(self, event: Event) -> bool:
-        """Tell whether any of its channels still has `event`."""
-        for name in event.channels:
-            channel = self._channels.get(name)
-            entry = None if channel is None else channel.history.after(event.sequence - 1)
-            if entry is not None and entry.event is event:
-                return True
-        return False
+        is_filled = history.trim(seconds)
+        trimming = self._trimming
+        trimming.size_bytes += history.size_bytes - before
+        if is_filled:
+            if self._idle:
+                self._idle.pop(channel, None)
+            if not channel.awaits_expiry or not channel.awaits_room:
+                trimming.watch(channel)
+        elif channel.is_idle:
+            self._idle[channel] = None
 
     # Channels
 
@@ -183,10 +220,30 @@ class EventLog(Generic[S]):
     def _open(self, name: str) -> Channel[S]:
         channel = self._channels.get(name)
         if channel is None:
-            offset, dropped = self._given_up_offset, self._given_up_sequence
-            channel = Channel(name, self._settings(name), offset=offset, dropped=dropped)
-            self._channels[name] = channel
+            offset, dropped, settings = self._given_up_offset, self._given_up_sequence, self._settings(name)
+            history = self._archive.history(name, settings, offset=offset, dropped=dropped)
+            channel = self._channels[name] = Channel(name, settings, history, offset=offset)
         return channel
+
+    def begin(self, state: State) -> None:
+        """Go on from what an archive knows, before anything else happens."""
+        self._epoch, self.sequence = state.epoch, state.sequence
+        self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
+
+    def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
+        """Enter a channel that the archive has. Those whose latest events are older come first."""
+        settings = self._settings(name)
+        channel = self._channels[name] = Channel(name, settings, history(settings), offset=offset)
+        self._by_sequence[channel] = None
+        self._trimming.size_bytes += channel.history.size_bytes
+        if channel.history:
+            self._trimming.watch_later(channel)
+        else:
+            self._idle[channel] = None
+        return channel
+
+    def _is_here(self, channel: Channel[S]) -> bool:
+        return self._channels.get(channel.name) is channel
 
     def _give_up(self, count: int, keep: Sequence[str]) -> None:
         """Forget that `count` idle channels ever were, those idle for longest first.
@@ -199,8 +256,9 @@ class EventLog(Generic[S]):
         if len(idle) < count:
             raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
         for channel in idle:
-            self._given_up_sequence = max(self._given_up_sequence, channel.sequence)
+            self._given_up_sequence = max(self._given_up_sequence, channel.history.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
+            self._archive.give_up(channel.history)
             del self._channels[channel.name], self._by_sequence[channel], self._idle[channel]
         self._latest = None
 
@@ -210,54 +268,44 @@ class EventLog(Generic[S]):
             self._idle.pop(channel, None)
         elif channel in self._by_sequence:
             self._idle[channel] = None
-        else:
-            self._channels.pop(channel.name, None)
+        elif self._channels.pop(channel.name, None) is not None:
+            self._archive.give_up(channel.history)
 
     # Retention
 
     def expire(self) -> None:
-        """Drop what has become too old, everywhere. To be called now and then."""
-        seconds = self._seconds()
-        while self._expiries and self._expiries[0][0] <= seconds:
-            channel = heappop(self._expiries)[2]
-            channel.awaits_expiry = False
-            if self._channels.get(channel.name) is channel:
-                self.trim(channel)
-                self._await_expiry(channel)
-
-    def _await_expiry(self, channel: Channel[S]) -> None:
-        """Have `expire` look at the channel when its oldest entry has become too old."""
-        oldest = channel.history.oldest
-        if oldest is not None:
-            channel.awaits_expiry = True
-            if len(self._expiries) > 2 * len(self._channels):  # most are of channels that were given up
-                self._expiries = [one for one in self._expiries if self._channels.get(one[2].name) is one[2]]
-                heapify(self._expiries)
-            heappush(self._expiries, (oldest.expires_s, next(self._count), channel))
+        """Drop some of what has become too old or is too much. To be called every second."""
+        self._trimming.expire(self.seconds())
 
     def trim(self, channel: Channel[S]) -> None:
-        """Drop what is over the channel's limits of count and age."""
-        for entry in channel.drop_surplus(self._seconds()):
-            self._dropped(entry)
+        """Drop what is over the channel's limits."""
+        history = channel.history
+        before = history.size_bytes
+        history.trim(self.seconds())
+        self._trimming.size_bytes += history.size_bytes - before
+        self.release(channel)
+
+    def _drop(self, channel: Channel[S]) -> None:
+        history = channel.history
+        before = history.size_bytes
+        history.drop()
+        self._trimming.size_bytes += history.size_bytes - before
         self.release(channel)
 
     def clear(self, channel: Channel[S]) -> None:
         """Drop everything that the channel has."""
-        while channel.history:
-            self._dropped(channel.history.drop())
+        self._trimming.size_bytes -= channel.history.size_bytes
+        channel.history.clear()
         self.release(channel)
-
-    def _dropped(self, entry: Entry) -> None:
-        event = entry.event
-        if event.id in self._given_ids and not self._is_kept(event):
-            del self._given_ids[event.id]
 
     # Reading
 
     def event(self, name: str, event_id: str) -> Entry:
         """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
         channel = self.existing(name)
-        sequence = self._sequence_of(event_id)
+        given, sequence = self._given(event_id), sequence_in(event_id)
+        if given is not None:
+            sequence = given.sequence
         entry = None if sequence is None else channel.history.after(sequence - 1)
         if entry is None or entry.event.id != event_id:
             raise NotFound(f"channel {name!r} has no event {event_id!r}, or no longer has it", "id")
@@ -286,7 +334,7 @@ class EventLog(Generic[S]):
         the oldest event that there is. The channels are those that had events since then.
         """
         if since == "latest":
-            return Start(self.position, True, self._sequence), []
+            return Start(self.position, True, self.sequence), []
         sequence = None if since == "earliest" else self._sequence_of(since)
         active = self._active(patterns, -1 if sequence is None else sequence)
         for channel in active:
@@ -295,7 +343,7 @@ class EventLog(Generic[S]):
         if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
             dropped.append(self._given_up_sequence)
         if sequence is None:
-            sequence = min(dropped, default=self._sequence)
+            sequence = min(dropped, default=self.sequence)
             return Start(own_id(self._epoch, sequence), since == "earliest", sequence), active
         recovered = max(dropped, default=0) <= sequence
         return Start(own_id(self._epoch, sequence), recovered, sequence), active
@@ -304,25 +352,32 @@ class EventLog(Generic[S]):
         """Answer the place in the log of a position; None if the log cannot tell."""
         sequence = own_sequence(self._epoch, position)
         if sequence is not None:
-            return sequence if sequence <= self._sequence else None
-        entry = self._by_given_id(position)
-        return None if entry is None else entry.event.sequence
+            return sequence if sequence <= self.sequence else None
+        given = self._given(position)
+        return None if given is None else given.sequence
 
-    def _by_given_id(self, event_id: str) -> Entry | None:
-        """Answer the entry of a publisher's id in its canonical channel, if any of its channels still has it."""
-        entry = self._given_ids.get(event_id)
-        if entry is not None:
-            for name in entry.event.channels:
-                if (channel := self._channels.get(name)) is not None:
-                    self.trim(channel)
-        return self._given_ids.get(event_id)
+    def _given(self, event_id: str) -> Given | None:
+        """Answer the event whose id a publisher gave, if any of its channels still has it."""
+        given = self._archive.given(event_id)
+        return given if given is not None and self.holds(given) else None
+
+    def holds(self, given: Given) -> bool:
+        """Tell whether any of its channels still has an event."""
+        return any(self._holds(*place) for place in given.places)
+
+    def _holds(self, name: str, offset: int) -> bool:
+        channel = self._channels.get(name)
+        if channel is None:
+            return False
+        self.trim(channel)
+        return channel.history.holds(offset)
 
     def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
         """Answer the channels that the patterns match and that had events after `sequence`."""
         names = [pattern.text for pattern in patterns if pattern.is_name]
         active = {channel: None for name in names if (channel := self._channels.get(name)) is not None}
         if len(names) < len(patterns):
-            recent = takewhile(lambda channel: channel.sequence > sequence, reversed(self._by_sequence))
+            recent = takewhile(lambda channel: channel.history.sequence > sequence, reversed(self._by_sequence))
             if any(pattern.text == "**" for pattern in patterns):
                 active.update(dict.fromkeys(recent))
             else:
@@ -330,4 +385,10 @@ class EventLog(Generic[S]):
                 for pattern in patterns:
                     tree.add(pattern, None)
                 active.update((channel, None) for channel in recent if next(tree.match(channel.name), 0) is None)
-        return [channel for channel in active if channel.sequence > sequence]
+        return [channel for channel in active if channel.history.sequence > sequence]
+
+
+def check_same(draft: Draft, given: Given) -> None:
+    """Raise `Conflict` if the event that has the draft's id is not one of the same channels."""
+    if set(draft.channels) != {name for name, _ in given.places}:
+        raise Conflict(f"the id {given.id!r} belongs to an event of channel {given.places[0][0]!r}", "id")

@@ -1,81 +1,163 @@
-"""The history of one channel: its latest entries, bounded by count and by age."""
+"""The history of one channel: its latest entries, bounded by count, by size and by age."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import cast
+from collections.abc import Callable, Container
+from typing import Protocol
 
+from pushd.entries import Entries
 from pushd.event import Entry
 
-__all__ = ["History"]
+__all__ = ["EVENT_BYTES", "History", "MemoryHistory", "Retention", "size_of"]
+
+EVENT_BYTES = 128
+"""About how much an event takes besides its data, in memory or on disk."""
 
 
-class History:
-    """The entries that a channel still has, oldest first, their offsets without holes.
+class Retention(Protocol):
+    """How much a channel keeps."""
 
-    It is a list with a moving head, so that an entry is found by its offset at once, and by its place in the
-    log by bisection. There is nothing before the head once there is nothing behind it.
-    """
+    @property
+    def history_size(self) -> int:
+        """How many events it keeps at most."""
 
-    __slots__ = ("_entries", "_head", "dropped")
+    @property
+    def history_age_s(self) -> float:
+        """How long it keeps an event, in seconds."""
 
-    def __init__(self, dropped: int) -> None:
-        self._entries: list[Entry] = []
-        self._head = 0
-        self.dropped = dropped
+    @property
+    def history_bytes(self) -> int:
+        """How much its events may take, in bytes as `size_of` counts them."""
+
+
+def size_of(entry: Entry) -> int:
+    """Answer about how much an entry takes, in bytes."""
+    return len(entry.event.data) + EVENT_BYTES
+
+
+class History(Protocol):
+    """The entries that a channel still has, oldest first, their offsets without holes."""
+
+    @property
+    def dropped(self) -> int:
         """The sequence of the latest event that the channel had and has no more."""
 
-    def __len__(self) -> int:
-        return len(self._entries) - self._head
+    @property
+    def sequence(self) -> int:
+        """The sequence of the latest event that the channel had."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much the entries take."""
 
     @property
     def oldest(self) -> Entry | None:
         """The first entry, if there is one."""
-        return self._entries[self._head] if self._entries else None
 
     @property
     def latest(self) -> Entry | None:
         """The last entry, if there is one."""
-        return self._entries[-1] if self._entries else None
+
+    @property
+    def expires_s(self) -> float:
+        """When the oldest entry expires, which must exist, in seconds of the clock that never jumps."""
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The sequence of the oldest entry, which must exist."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def append(self, entry: Entry) -> None:
+        """Add the next entry; its offset must follow the latest one's."""
+
+    def trim(self, seconds: float) -> bool:
+        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+
+    def drop(self) -> object:
+        """Drop the oldest entry, which must exist."""
+
+    def clear(self) -> None:
+        """Drop all entries."""
+
+    def after(self, sequence: int) -> Entry | None:
+        """Answer the first entry whose event came after `sequence` in the log."""
+
+    def at(self, offset: int) -> Entry | None:
+        """Answer the entry at `offset`, if the channel has it."""
+
+    def holds(self, offset: int) -> bool:
+        """Tell whether the channel has the entry at `offset`."""
+
+
+class MemoryHistory(Entries):
+    """A `History` that ends with the process."""
+
+    __slots__ = ("_forget", "_given", "_retention", "dropped", "size_bytes")
+
+    def __init__(
+        self,
+        retention: Retention,
+        dropped: int,
+        given: Container[str] = frozenset(),
+        forget: Callable[[Entry], None] = lambda entry: None,
+    ) -> None:
+        """Begin without entries; `forget` is told of each that is dropped and whose id is `given`."""
+        super().__init__()
+        self._retention = retention
+        self._given = given
+        self._forget = forget
+        self.dropped = dropped
+        self.size_bytes = 0
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the latest event that the channel had."""
+        latest = self.latest
+        return self.dropped if latest is None else latest.event.sequence
+
+    @property
+    def expires_s(self) -> float:
+        """When the oldest entry expires, which must exist."""
+        return self._entries[self._head].expires_s
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The sequence of the oldest entry, which must exist."""
+        return self._entries[self._head].event.sequence
 
     def append(self, entry: Entry) -> None:
         """Add the next entry; its offset must follow the latest one's."""
         self._entries.append(entry)
+        self.size_bytes += len(entry.event.data) + EVENT_BYTES
+
+    def trim(self, seconds: float) -> bool:
+        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+        entries, retention = self._entries, self._retention
+        while entries and (
+            len(entries) - self._head > retention.history_size
+            or entries[self._head].expires_s <= seconds
+            or self.size_bytes > retention.history_bytes
+        ):
+            self.drop()
+        return bool(entries)
 
     def drop(self) -> Entry:
-        """Take away the oldest entry, which must exist, and answer it."""
-        entry = self._entries[self._head]
-        self._entries[self._head] = _NOTHING
-        self._head += 1
-        self.dropped = entry.event.sequence
-        if self._head * 2 > len(self._entries):
-            del self._entries[: self._head]
-            self._head = 0
+        """Drop the oldest entry, which must exist."""
+        entry = Entries.drop(self)
+        event = entry.event
+        self.size_bytes -= len(event.data) + EVENT_BYTES
+        self.dropped = event.sequence
+        if event.id in self._given:
+            self._forget(entry)
         return entry
 
-    def trim(self, size: int, seconds: float) -> list[Entry]:
-        """Take away the oldest entries while there are more than `size` or they have expired; answer them."""
-        entries, dropped = self._entries, []
-        while entries and (len(entries) - self._head > size or entries[self._head].expires_s <= seconds):
-            dropped.append(self.drop())
-        return dropped
+    def clear(self) -> None:
+        """Drop all entries."""
+        while self._entries:
+            self.drop()
 
-    def after(self, sequence: int) -> Entry | None:
-        """Answer the first entry whose event came after `sequence` in the log."""
-        index = bisect_right(self._entries, sequence, lo=self._head, key=_sequence)
-        return self._entries[index] if index < len(self._entries) else None
-
-    def at(self, offset: int) -> Entry | None:
-        """Answer the entry at `offset`, if the channel has it."""
-        oldest = self.oldest
-        if oldest is None or not oldest.offset <= offset < oldest.offset + len(self):
-            return None
-        return self._entries[self._head + offset - oldest.offset]
-
-
-_NOTHING = cast(Entry, None)
-"""What stands in the place of an entry that was dropped, until the list is shortened."""
-
-
-def _sequence(entry: Entry) -> int:
-    return entry.event.sequence
+    def holds(self, offset: int) -> bool:
+        """Tell whether the channel has the entry at `offset`."""
+        return self.at(offset) is not None

@@ -114,6 +114,11 @@ class Request(server.Request):
         """What the request came over. `twisted.web` calls it the channel, which is another thing here."""
         return cast(Connection, self.channel)
 
+    @property
+    def is_gone(self) -> bool:
+        """True if the client has gone before the answer was complete."""
+        return self.channel is None
+
     def body(self) -> bytes:
         """Answer the whole body."""
         assert self.content is not None

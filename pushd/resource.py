@@ -28,6 +28,7 @@ __all__ = [
     "Missing",
     "Problem",
     "answer",
+    "answer_later",
     "answer_nothing",
     "answer_problem",
     "decoded",
@@ -57,6 +58,13 @@ def answer(request: Request, body: bytes, content_type: str = "application/json"
     request.setHeader(b"content-type", content_type.encode("ascii"))
     request.setHeader(b"content-length", b"%d" % len(body))
     return body
+
+
+def answer_later(request: Request, body: bytes) -> None:
+    """Send the body of an answer whose ``render`` method has returned, unless the client has gone."""
+    if not request.is_gone:
+        request.write(body)
+        request.finish()
 
 
 def answer_nothing(request: Request) -> int:

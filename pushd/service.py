@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,16 +21,22 @@ from pushd.access import Grants
 from pushd.api.channels import ChannelList
 from pushd.api.health import Health
 from pushd.api.publish import PublishMany
+from pushd.archive import MemoryArchive
 from pushd.assets import Assets, link_to
 from pushd.bus import Bus
 from pushd.config.settings import Config
 from pushd.errors import StartFailed
-from pushd.eventlog import EventLog
+from pushd.eventlog import EventLog, State
 from pushd.gate import Gate
 from pushd.listen import prepare
+from pushd.publisher import Direct, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.session import Sessions
 from pushd.site import PushdSite, tree
+from pushd.store.continuity import new_epoch
+from pushd.store.journal import Journal
+from pushd.store.store import Store
+from pushd.store.worker import Worker
 from pushd.subscription import Subscriber, Subscription
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
@@ -41,8 +46,6 @@ from pushd.transports.websocket import WebSocket
 from pushd.wheel import Wheel
 
 __all__ = ["Daemon", "Parts", "assemble"]
-
-_EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 _log = Logger()
 
@@ -63,20 +66,38 @@ class Parts:
     every_second: tuple[Callable[[], None], ...]
     """What is to be called each second."""
 
+    journal: Journal | None = None
+    """What publishes into the store, if there is one."""
+
+    store: Store | None = None
+    """Where events are kept, if not only in memory."""
+
+    worker: Worker | None = None
+    """What works for the store in a thread."""
+
 
 def assemble(
-    config: Config, reactor: IReactorTime, *, seconds: Callable[[], float], now: Callable[[], float]
+    config: Config,
+    reactor: IReactorTime,
+    *,
+    seconds: Callable[[], float],
+    now: Callable[[], float],
+    store: Store | None = None,
+    worker: Worker | None = None,
 ) -> Parts:
     """Put the parts together.
 
-    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970.
+    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in `store`, for
+    which `worker` works; without them, in memory.
     """
     log: EventLog[Subscription] = EventLog(
-        epoch="".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(10)),
+        state=State(new_epoch()),
+        archive=MemoryArchive() if store is None else store.archive,
         settings=config.channels.settings,
         now=now,
         seconds=seconds,
         max_channels=config.limits.channels,
+        max_bytes=config.store_size_bytes,
     )
     bus = Bus(
         log,
@@ -84,13 +105,17 @@ def assemble(
         max_held_bytes=config.limits.outbox_bytes,
         failed=_subscriber_failed,
     )
+    journal = None
+    if store is not None and worker is not None:
+        journal = Journal(bus, store, reactor.callLater, worker, writes_in_thread=config.durability == "power")
+    publisher: Publisher = Direct(bus) if journal is None else journal
     wheel = Wheel(seconds)
     sessions = Sessions(bus, wheel, reactor.callLater, max_outbox_bytes=config.limits.outbox_bytes)
-    clock = demo.Clock(bus, now)
+    clock = demo.Clock(bus, publisher, now)
     has_demo = config.site.root is None and config.site.demo
     files = demo.PAGES if has_demo else None if config.site.root is None else Path(config.site.root)
     site = PushdSite(
-        tree(_endpoints(config, sessions, reactor, lambda: _counts(site, bus)), files),
+        tree(_endpoints(config, sessions, publisher, reactor, lambda: _counts(site, bus)), files),
         reactor,
         wheel=wheel,
         max_body_bytes=config.limits.batch_size_bytes,
@@ -99,8 +124,9 @@ def assemble(
         assets=_assets(config, has_demo=has_demo),
         websocket_over_http2=config.http2.websocket,
     )
-    every_second = (wheel.turn, log.expire, *((clock.tick,) if has_demo else ()))
-    return Parts(bus, sessions, site, every_second)
+    tends = () if journal is None else (journal.tend,)
+    every_second = (wheel.turn, log.expire, *tends, *((clock.tick,) if has_demo else ()))
+    return Parts(bus, sessions, site, every_second, journal, store, worker)
 
 
 def _assets(config: Config, *, has_demo: bool) -> Assets:
@@ -118,18 +144,25 @@ def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
 
 
 def _endpoints(
-    config: Config, sessions: Sessions, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
+    config: Config,
+    sessions: Sessions,
+    publisher: Publisher,
+    reactor: IReactorTime,
+    counts: Callable[[], dict[str, int]],
 ) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     limits, auth, bus = config.limits, config.auth, sessions.bus
     grants = Grants(publish="publish" in auth.anonymous, subscribe="subscribe" in auth.anonymous)
     gate = Gate(grants, auth.hosts, auth.origins)
     return {
-        b"channels": ChannelList(gate, bus, max_event_bytes=limits.event_size_bytes),
-        b"publish": PublishMany(gate, bus, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater),
+        b"channels": ChannelList(gate, bus, publisher, max_event_bytes=limits.event_size_bytes),
+        b"publish": PublishMany(
+            gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater
+        ),
         b"ws": WebSocket(
             gate,
             sessions,
+            publisher,
             max_event_bytes=limits.event_size_bytes,
             heartbeat_s=limits.heartbeat_s,
             ping_timeout_s=limits.ping_timeout_s,
@@ -184,13 +217,24 @@ class Daemon(Service):
             for port in self._ports:
                 port.open()
         except StartFailed as error:
-            for port in self._ports:
-                Deferred.fromCoroutine(port.close())
-            self._fail(error)
+            self._give_up(error)
+
+    def _give_up(self, error: StartFailed) -> None:
+        for port in self._ports:
+            Deferred.fromCoroutine(port.close())
+        self._fail(error)
 
     def startService(self) -> None:
         """Override: the reactor is about to run."""
         super().startService()
+        parts = self._parts
+        if parts.store is not None and parts.worker is not None:
+            try:
+                parts.store.open(parts.bus.log)
+            except StartFailed as error:
+                self._give_up(error)
+                return
+            parts.worker.start()
         for loop in self._loops:
             self._start(loop)
         self._greet()
@@ -245,3 +289,11 @@ class Daemon(Service):
         for loop in self._loops:
             if loop.running:
                 loop.stop()
+        await self._close_store()
+
+    async def _close_store(self) -> None:
+        parts = self._parts
+        if parts.journal is not None and parts.store is not None and parts.worker is not None:
+            await parts.journal.finish()
+            parts.worker.stop()
+            parts.store.close()

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
 from pushd.service import Daemon, assemble
+from pushd.store.store import Store
+from pushd.store.worker import Worker
 from pushd.tls import check_directory
 
 __all__ = ["Options", "makeService"]
@@ -75,7 +78,17 @@ def _daemon(options: Options, directory: str) -> Daemon:
     Raises `StartFailed` if something that it needs is not there.
     """
     config: Config = options["configuration"]
-    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time)
+    store = worker = None
+    if config.store == "sqlite":
+        store = Store(
+            Path(directory),
+            is_safe=config.durability == "power",
+            recent_bytes=config.store_memory_bytes,
+            now=time.time,
+            seconds=time.monotonic,
+        )
+        worker = Worker(reactor)
+    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time, store=store, worker=worker)
     twistd: Mapping[str, Any] = options.parent or {}
 
     def fail(error: StartFailed) -> NoReturn:

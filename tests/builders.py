@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from twisted.internet.task import Clock
 
 from pushd.access import EVERYTHING, Grants
+from pushd.archive import MemoryArchive
 from pushd.bus import Bus, Published
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
-from pushd.eventlog import EventLog, Page, Start
+from pushd.eventlog import EventLog, Page, Start, State
 from pushd.reasons import Cause, Reason
 from pushd.subscription import Subscriber, Subscription
 
@@ -44,6 +45,9 @@ class Kept:
 
     history_age_s: float = 3600.0
     """For how long, in seconds."""
+
+    history_bytes: int = 1 << 30
+    """How much its events may take, in bytes."""
 
     on_overflow: str = "close"
     """What becomes of slow subscribers."""
@@ -120,6 +124,7 @@ class Rig:
         default: Kept | None = None,
         seconds: Callable[[], float] | None = None,
         max_channels: int = 1000,
+        max_bytes: int = 1 << 40,
         max_subscribed: int = 100,
         max_held_bytes: int = 1000,
     ) -> None:
@@ -127,12 +132,15 @@ class Rig:
         self.clock = Clock()
         self.failed: list[tuple[Subscriber, Exception]] = []
         by_name, otherwise = kept or {}, default or Kept()
+        self.archive = MemoryArchive()
         self.log: EventLog[Subscription] = EventLog(
-            epoch=EPOCH,
+            state=State(EPOCH),
+            archive=self.archive,
             settings=lambda name: by_name.get(name, otherwise),
             now=lambda: STARTED + self.clock.seconds(),
             seconds=seconds or self.clock.seconds,
             max_channels=max_channels,
+            max_bytes=max_bytes,
         )
         self.bus = Bus(
             self.log,

@@ -45,18 +45,30 @@ LAYERS: list[list[str]] = [
     ["pushd.session"],
     ["pushd.crowd"],
     ["pushd.writethrough"],
+    ["pushd.store.journal"],
+    ["pushd.store.store"],
+    ["pushd.store.archive"],
+    ["pushd.store.change"],
+    ["pushd.store.stored"],
+    ["pushd.store.past"],
+    ["pushd.store.database", "pushd.store.continuity", "pushd.store.worker"],
+    ["pushd.store.schema", "pushd.store.block"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
+    ["pushd.publisher"],
     ["pushd.bus"],
     ["pushd.subscription", "pushd.audience"],
     ["pushd.frames", "pushd.messages", "pushd.outbox", "pushd.wheel"],
+    ["pushd.batch"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
-    ["pushd.replay", "pushd.channel", "pushd.config.ini", "pushd.config.options"],
-    ["pushd.history", "pushd.config.settings", "pushd.config.kinds"],
+    ["pushd.replay", "pushd.archive", "pushd.trimming"],
+    ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
+    ["pushd.history"],
+    ["pushd.entries", "pushd.config.settings", "pushd.config.kinds"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.channels", "pushd.access"],
     ["pushd.errors", "pushd.jsontext", "pushd.reasons", "pushd.record"],
 ]
-BELOW = "pushd.bus"
+BELOW = "pushd.publisher"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
     "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "orjson", "re", "struct", "sys",

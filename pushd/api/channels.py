@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish import publish_one
 from pushd.bus import Bus, ChannelState
@@ -14,6 +16,7 @@ from pushd.errors import NotFound, Refused
 from pushd.event import Entry
 from pushd.frames import page_json
 from pushd.gate import Gate
+from pushd.publisher import Deleted, Publisher
 from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
@@ -21,7 +24,9 @@ from pushd.resource import (
     Endpoint,
     Problem,
     answer,
+    answer_later,
     answer_nothing,
+    answer_problem,
     decoded,
     event_fields,
     json_answer,
@@ -71,16 +76,17 @@ class ChannelList(_Branch):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
 
-    def __init__(self, gate: Gate, bus: Bus, *, max_event_bytes: int) -> None:
-        """Serve the channels of `bus`, and take events of up to `max_event_bytes` for them."""
+    def __init__(self, gate: Gate, bus: Bus, publisher: Publisher, *, max_event_bytes: int) -> None:
+        """Serve the channels of `bus`, and have `publisher` take events of up to `max_event_bytes` for them."""
         super().__init__(gate)
         self._bus = bus
+        self._publisher = publisher
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
         """Answer one channel."""
         name = check_name(decoded(segment, "channel"))
-        return _Channel(self.gate, self._bus, name, self._max_event_bytes)
+        return _Channel(self.gate, self._bus, self._publisher, name, self._max_event_bytes)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -96,9 +102,10 @@ class _Channel(_Branch):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
 
-    def __init__(self, gate: Gate, bus: Bus, name: str, max_event_bytes: int) -> None:
+    def __init__(self, gate: Gate, bus: Bus, publisher: Publisher, name: str, max_event_bytes: int) -> None:
         super().__init__(gate)
         self._bus = bus
+        self._publisher = publisher
         self._name = name
         self._max_event_bytes = max_event_bytes
 
@@ -112,14 +119,23 @@ class _Channel(_Branch):
         """Answer the state of the channel."""
         return json_answer(request, _state(self._bus.state(self._name, request.grants)))
 
-    def render_POST(self, request: Request) -> bytes:
+    def render_POST(self, request: Request) -> int:
         """Publish."""
-        return publish_one(request, self._bus, self._name, self._max_event_bytes)
+        return publish_one(request, self._publisher, self._name, self._max_event_bytes)
 
     def render_DELETE(self, request: Request) -> int:
         """Forget the history and close the subscribers."""
-        self._bus.delete(self._name, request.grants)
-        return answer_nothing(request)
+        self._publisher.delete(self._name, request.grants, partial(_answer_deleted, request))
+        return NOT_DONE_YET
+
+
+def _answer_deleted(request: Request, outcome: Deleted) -> None:
+    if request.is_gone:
+        return
+    if outcome is None:
+        answer_nothing(request)
+    else:
+        answer_later(request, answer_problem(request, outcome))
 
 
 class _History(_Branch):

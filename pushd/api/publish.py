@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 from twisted.internet.interfaces import IPushProducer
@@ -11,14 +12,23 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from pushd.access import Grants
-from pushd.bus import Bus, Published
 from pushd.errors import BadRequest, Refused
 from pushd.event import Draft
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_size, parse_draft, parse_object
+from pushd.publisher import Outcome, Publisher
 from pushd.request import Request
-from pushd.resource import Endpoint, answer, decoded, json_answer, parameter, path_of_event
+from pushd.resource import (
+    Endpoint,
+    answer,
+    answer_later,
+    answer_problem,
+    decoded,
+    json_answer,
+    parameter,
+    path_of_event,
+)
 
 __all__ = ["PublishMany", "publish_one"]
 
@@ -32,17 +42,19 @@ _BYTES_PER_TURN = 256 * 1024
 """How many bytes of a batch are; a subscriber's outbox must be able to hold them."""
 
 
-def _published(result: Published) -> dict[str, object]:
+def _shown(outcome: Outcome) -> dict[str, object]:
     """Answer what a publisher is told, as JSON shows it."""
+    if isinstance(outcome, Refused):
+        return {"error": outcome.problem()}
     return {
-        "id": result.id,
-        "channel": result.channel,
-        "offset": result.offset,
-        "subscribers": result.subscribers,
+        "id": outcome.id,
+        "channel": outcome.channel,
+        "offset": outcome.offset,
+        "subscribers": outcome.subscribers,
     }
 
 
-def publish_one(request: Request, bus: Bus, channel: str, max_bytes: int) -> bytes:
+def publish_one(request: Request, publisher: Publisher, channel: str, max_bytes: int) -> int:
     """Publish the body of `request`, whatever its content type, to `channel`.
 
     Optional ``event`` and ``id`` come as query parameters or as headers ``Event-Type`` and ``Event-ID``.
@@ -52,9 +64,19 @@ def publish_one(request: Request, bus: Bus, channel: str, max_bytes: int) -> byt
     draft = Draft.checked(
         (channel,), data, type=_option(request, "event", b"Event-Type"), id=_option(request, "id", b"Event-ID")
     )
-    result = bus.publish(draft, request.grants)
-    request.setHeader(b"location", path_of_event(result.channel, result.id).encode("ascii"))
-    return json_answer(request, _published(result), status=201)
+    publisher.publish(draft, request.grants, partial(_answer_one, request))
+    return NOT_DONE_YET
+
+
+def _answer_one(request: Request, outcome: Outcome) -> None:
+    if request.is_gone:
+        return
+    if isinstance(outcome, Refused):
+        body = answer_problem(request, outcome)
+    else:
+        request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
+        body = json_answer(request, _shown(outcome), status=201)
+    answer_later(request, body)
 
 
 def _option(request: Request, name: str, header: bytes) -> str | None:
@@ -75,47 +97,61 @@ class PublishMany(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: Gate, bus: Bus, *, max_event_bytes: int, call_later: CallLater) -> None:
-        """Publish to `bus`, each event of up to `max_event_bytes`. `call_later` is the reactor's."""
+    def __init__(self, gate: Gate, publisher: Publisher, *, max_event_bytes: int, call_later: CallLater) -> None:
+        """Publish with `publisher`, each event of up to `max_event_bytes`. `call_later` is the reactor's."""
         super().__init__(gate)
-        self._bus = bus
+        self._publisher = publisher
         self._max_event_bytes = max_event_bytes
         self._call_later = call_later
 
-    def render_POST(self, request: Request) -> bytes | int:
+    def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
         lines = [line for line in request.body().split(b"\n") if line.strip()]
         if not lines:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
-        answers = self._publish_some(lines, request.grants)
-        if not lines:
-            return answer(request, answers, "application/x-ndjson")
-        request.setHeader(b"content-type", b"application/x-ndjson")
         batch = _Batch(request, lines, self._publish_some, self._call_later)
-        request.notifyFinish().addErrback(batch.gone)
-        request.registerProducer(batch, True)
-        request.write(answers)
-        batch.resumeProducing()
+        self._publish_some(lines, request.grants, batch.begin)
         return NOT_DONE_YET
 
-    def _publish_some(self, lines: list[bytes], grants: Grants) -> bytes:
-        """Publish as many `lines` as fit into one turn of the reactor, and take them away; answer for each."""
-        answers, size = [], 0
+    def _publish_some(self, lines: list[bytes], grants: Grants, done: Callable[[bytes], None]) -> None:
+        """Publish as many `lines` as fit into one turn, and take them away; tell `done` the answers."""
+        count, size = 0, 0
         for line in lines[:_LINES_PER_TURN]:
-            answers.append(json_line(self._publish(line, grants)))
+            count += 1
             size += len(line)
             if size > _BYTES_PER_TURN:
                 break
-        del lines[: len(answers)]
-        return b"".join(answers)
+        some = lines[:count]
+        del lines[:count]
+        answers = _Answers(count, done)
+        publish, max_bytes = self._publisher.publish, self._max_event_bytes
+        for place, line in enumerate(some):
+            try:
+                draft = parse_draft(parse_object(line))
+                check_size(draft.data, max_bytes)
+            except Refused as refused:
+                answers.take(place, refused)
+            else:
+                publish(draft, grants, partial(answers.take, place))
 
-    def _publish(self, line: bytes, grants: Grants) -> dict[str, object]:
-        try:
-            draft = parse_draft(parse_object(line))
-            check_size(draft.data, self._max_event_bytes)
-            return _published(self._bus.publish(draft, grants))
-        except Refused as refused:
-            return {"error": refused.problem()}
+
+class _Answers:
+    """What is answered to lines that were published together, in their order."""
+
+    __slots__ = ("_answers", "_done", "_left")
+
+    def __init__(self, count: int, done: Callable[[bytes], None]) -> None:
+        """Tell `done` when all `count` are there."""
+        self._answers = [b""] * count
+        self._left = count
+        self._done = done
+
+    def take(self, place: int, outcome: Outcome) -> None:
+        """Take the answer to one line."""
+        self._answers[place] = json_line(_shown(outcome))
+        self._left -= 1
+        if not self._left:
+            self._done(b"".join(self._answers))
 
 
 @implementer(IPushProducer)
@@ -126,10 +162,10 @@ class _Batch:
         self,
         request: Request,
         lines: list[bytes],
-        publish: Callable[[list[bytes], Grants], bytes],
+        publish: Callable[[list[bytes], Grants, Callable[[bytes], None]], None],
         call_later: CallLater,
     ) -> None:
-        """Write what `publish` answers to the `lines`, some of which it takes away each time."""
+        """Have `publish` publish the `lines`, some of which it takes away each time."""
         self._request = request
         self._lines = lines
         self._publish = publish
@@ -137,12 +173,33 @@ class _Batch:
         self._is_paused = True
         self._is_waiting = False
 
+    def begin(self, answers: bytes) -> None:
+        """Answer the first lines, and go on if there are more."""
+        request = self._request
+        if request.is_gone:
+            return
+        if not self._lines:
+            answer_later(request, answer(request, answers, "application/x-ndjson"))
+            return
+        request.setHeader(b"content-type", b"application/x-ndjson")
+        request.notifyFinish().addErrback(self.gone)
+        request.registerProducer(self, True)
+        request.write(answers)
+        self.resumeProducing()
+
     def _turn(self) -> None:
         self._is_waiting = False
         if self._is_paused:
             return
+        self._is_waiting = True
+        self._publish(self._lines, self._request.grants, self._answered)
+
+    def _answered(self, answers: bytes) -> None:
+        self._is_waiting = False
         request = self._request
-        request.write(self._publish(self._lines, request.grants))
+        if request.is_gone:
+            return
+        request.write(answers)
         if self._lines:
             self._wait()
         else:

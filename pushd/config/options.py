@@ -68,7 +68,36 @@ _PUSHD = Section(
             "",
             "Where the daemon keeps what must outlive it, such as its self-signed certificate. If this is "
             "empty, it is $STATE_DIRECTORY, which systemd sets; else $XDG_STATE_HOME/pushd; else "
-            "~/.local/state/pushd.",
+            "~/.local/state/pushd. Only one daemon at a time can use it.",
+        ),
+        Option(
+            "store",
+            choice("sqlite", "memory"),
+            "sqlite",
+            "Where events are kept. sqlite: in the file pushd.db in the state directory, so that clients that come "
+            "back after a restart get what they have missed. memory: they end with the daemon.",
+        ),
+        Option(
+            "durability",
+            choice("process", "power"),
+            "process",
+            "What an event has survived when its publisher is told that it was published. process: the end of the "
+            "daemon, even by kill -9; if the machine fails, what was published last may be lost, which clients are "
+            "told then. power: that too, because the daemon waits for the disk each time. With store = memory it "
+            "means nothing.",
+        ),
+        Option(
+            "store_size",
+            size(1024 * 1024, 2**44),
+            "1GiB",
+            "About how much the events of all channels may take. When it is more, the oldest of all are dropped.",
+        ),
+        Option(
+            "store_memory",
+            size(1024 * 1024),
+            "64MiB",
+            "About how much of that is also kept in memory, the latest events, so that they need not be read from "
+            "the disk for clients that come back.",
         ),
         Option(
             "stop_timeout",
@@ -173,6 +202,12 @@ _CHANNELS = Section(
     "one that is too slow.",
     (
         Option("history_size", count(), "100", "How many events are kept, the latest ones. 0: none."),
+        Option(
+            "history_bytes",
+            replace(size(1024, 2**40), suffix=""),
+            "64MiB",
+            "How much the events that are kept may take, each counted with 128 bytes besides its data.",
+        ),
         Option("history_age", duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all."),
         Option(
             "on_overflow",
@@ -195,8 +230,8 @@ _CHANNELS_OF_PATTERN = Section(
     tuple(replace(option, default=None, doc=f"As in [channels]. {option.doc}") for option in _CHANNELS.options),
     "PATTERN",
     {
-        "logs/**": {"history_size": "1000", "history_age": "1d", "on_overflow": "close"},
-        "prices/*": {"history_size": "1", "history_age": "1h", "on_overflow": "latest"},
+        "logs/**": {"history_size": "1000", "history_bytes": "64MiB", "history_age": "1d", "on_overflow": "close"},
+        "prices/*": {"history_size": "1", "history_bytes": "64MiB", "history_age": "1h", "on_overflow": "latest"},
     },
 )
 
@@ -242,6 +277,13 @@ _LIMITS = Section(
             duration(0.1),
             "2s",
             "How long clients of Server-Sent Events are told to wait before they connect again.",
+        ),
+        Option(
+            "reconnect_spread",
+            duration(),
+            "5s",
+            "When the daemon stops, clients of Server-Sent Events are told to wait for a time up to this in "
+            "addition, each for another one, so that they do not all come back at once.",
         ),
         Option(
             "request_timeout",

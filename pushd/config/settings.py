@@ -81,6 +81,9 @@ class ChannelSettings:
     history_size: int
     """How many events, at most."""
 
+    history_bytes: int
+    """How much they take, at most, as `pushd.history.size_of` counts."""
+
     history_age_s: float
     """How long an event is kept, in seconds."""
 
@@ -98,6 +101,9 @@ class ChannelOverride:
     history_size: int | None = None
     """How many events are kept."""
 
+    history_bytes: int | None = None
+    """How much they take."""
+
     history_age_s: float | None = None
     """How long an event is kept, in seconds."""
 
@@ -108,6 +114,7 @@ class ChannelOverride:
         """Answer what `settings` are with this override."""
         return ChannelSettings(
             settings.history_size if self.history_size is None else self.history_size,
+            settings.history_bytes if self.history_bytes is None else self.history_bytes,
             settings.history_age_s if self.history_age_s is None else self.history_age_s,
             settings.on_overflow if self.on_overflow is None else self.on_overflow,
         )
@@ -163,6 +170,9 @@ class Limits:
     retry_s: float
     """How long SSE clients are told to wait before they reconnect, in seconds."""
 
+    reconnect_spread_s: float
+    """Over how long they are told to spread that when the daemon stops, in seconds."""
+
     request_timeout_s: float
     """How long an HTTP connection may go without a complete request, in seconds."""
 
@@ -198,6 +208,18 @@ class Config:
 
     state_directory: str | None
     """Where what outlives the daemon is kept; None: see `pushd.config.reading.state_directory`."""
+
+    store: str
+    """Where events are kept: ``sqlite`` or ``memory``."""
+
+    durability: str
+    """What an acknowledged event has survived: the end of the ``process``, or loss of ``power``."""
+
+    store_size_bytes: int
+    """About how much the events of all channels take, at most."""
+
+    store_memory_bytes: int
+    """About how much of that is kept in memory as well."""
 
     stop_timeout_s: float
     """How long connections get to drain when the daemon stops, in seconds."""

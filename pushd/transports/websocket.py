@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from twisted.logger import Logger
@@ -11,7 +12,6 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.access import Grants
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
-from pushd.bus import Bus
 from pushd.channels import Pattern
 from pushd.errors import BadRequest, NotFound, Refused
 from pushd.event import Draft, Encoder
@@ -19,6 +19,7 @@ from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.messages import Publish, Ref, Subscribe, check_size, parse_command, parse_object, parse_ref
+from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, parameter, since_of, subscribed_patterns
@@ -42,15 +43,22 @@ class WebSocket(Endpoint):
     parameters: ClassVar = {"GET": _PARAMETERS, "CONNECT": _PARAMETERS}
 
     def __init__(
-        self, gate: Gate, sessions: Sessions, *, max_event_bytes: int, heartbeat_s: float, ping_timeout_s: float
+        self,
+        gate: Gate,
+        sessions: Sessions,
+        publisher: Publisher,
+        *,
+        max_event_bytes: int,
+        heartbeat_s: float,
+        ping_timeout_s: float,
     ) -> None:
-        """Take events of up to `max_event_bytes`.
+        """Have `publisher` take events of up to `max_event_bytes`.
 
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`.
         """
         super().__init__(gate)
         self._factory = new_factory()
-        self._common = _Common(sessions, max_event_bytes, heartbeat_s, ping_timeout_s)
+        self._common = _Common(sessions, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
 
     def methods(self, request: Request) -> tuple[str, ...]:
         """Override: CONNECT is one only where it can be for a WebSocket."""
@@ -98,6 +106,7 @@ class _Common:
     """What all WebSockets have in common."""
 
     sessions: Sessions
+    publisher: Publisher
     max_event_bytes: int
     heartbeat_s: float
     ping_timeout_s: float
@@ -116,11 +125,6 @@ class _Dialogue:
         self.grants = grants
         self._common = common
         self._alarm: Alarm | None = None
-
-    @property
-    def bus(self) -> Bus:
-        """The bus."""
-        return self._common.sessions.bus
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to what the query of the handshake names."""
@@ -204,31 +208,45 @@ class _JsonDialogue(_Dialogue):
 
     def received(self, payload: bytes, is_binary: bool) -> None:
         """Take a command; what is wrong with it is answered, and the socket stays open."""
-        ref: Ref = None
+        message: dict[str, object] = {}
         try:
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
             message = parse_object(payload)
-            ref = parse_ref(message)
-            self._obey(message, ref)
+            self._obey(message)
         except Refused as refused:
-            _log.info(
-                "refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail
-            )
-            self._answer({"type": "error", **refused.problem()}, ref)
+            self._refuse(refused, _ref_of(message))
 
-    def _obey(self, message: dict[str, object], ref: Ref) -> None:
+    def _refuse(self, refused: Refused, ref: Ref) -> None:
+        _log.info("refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail)
+        self._answer({"type": "error", **refused.problem()}, ref)
+
+    def _published(self, ref: Ref, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            self._refuse(outcome, ref)
+        else:
+            self._answer({"type": "published", "id": outcome.id, "offset": outcome.offset}, ref)
+
+    def _obey(self, message: dict[str, object]) -> None:
         command = parse_command(message)
+        ref = command.ref
         if isinstance(command, Publish):
             check_size(command.draft.data, self._common.max_event_bytes)
-            result = self.bus.publish(command.draft, self.grants)
-            self._answer({"type": "published", "id": result.id, "offset": result.offset}, ref)
+            self._common.publisher.publish(command.draft, self.grants, partial(self._published, ref))
         elif isinstance(command, Subscribe):
             self._subscribe(command.pattern, command.since, ref)
         else:
             if not self.session.unsubscribe(command.channel):
                 raise NotFound(f"not subscribed to {command.channel!r}", "channel")
             self._answer({"type": "unsubscribed", "channel": command.channel}, ref)
+
+
+def _ref_of(message: dict[str, object]) -> Ref:
+    """Answer what the answer to a message that is refused is known by, if it has that."""
+    try:
+        return parse_ref(message)
+    except Refused:
+        return None
 
 
 class _RawDialogue(_Dialogue):
@@ -256,9 +274,14 @@ class _RawDialogue(_Dialogue):
             return
         try:
             draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
-            self.bus.publish(draft, self.grants)
         except Refused as refused:
             self._refuse(refused.detail)
+        else:
+            self._common.publisher.publish(draft, self.grants, self._published)
+
+    def _published(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            self._refuse(outcome.detail)
 
     def _refuse(self, text: str) -> None:
         self.session.close(Reason(Cause.REFUSED, text))

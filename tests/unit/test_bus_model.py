@@ -422,7 +422,7 @@ class BusMachine(RuleBasedStateMachine):
     def no_expiry_is_forgotten(self) -> None:
         log = self.rig.log
         filled = {name for name in log.names() if log._channels[name].history}
-        assert filled <= {channel.name for _, _, channel in log._expiries}
+        assert filled <= {channel.name for _, _, channel in log._trimming._expiries}
 
     def teardown(self) -> None:
         bus, log = self.rig.bus, self.rig.log
@@ -445,7 +445,7 @@ class BusMachine(RuleBasedStateMachine):
         )
         assert not any(channel.subscribed or channel.history for channel in log._channels.values())
         assert set(log._idle) == set(log._channels.values()) == set(log._by_sequence)
-        assert (log._given_ids, log._expiries) == ({}, [])
+        assert (self.rig.archive._given, log._trimming._expiries) == ({}, [])
 
 
 class CrowdedBusMachine(BusMachine):

@@ -43,13 +43,17 @@ class DefaultTests(ConfigCase):
     def test_an_empty_file_has_the_documented_defaults(self) -> None:
         expected = Config(
             state_directory=None,
+            store="sqlite",
+            durability="process",
+            store_size_bytes=2**30,
+            store_memory_bytes=2**26,
             stop_timeout_s=5,
             listeners=(HTTP, HTTPS),
             site=Site(root=None, demo=True, early_hints=False),
             http2=Http2(websocket=False),
             pushes=(),
-            channels=ChannelRules(ChannelSettings(100, 3600, "close")),
-            limits=Limits(2**20, 2**24, 2**20, 100000, 100, 20, 20, 30, 2, 60),
+            channels=ChannelRules(ChannelSettings(100, 2**26, 3600, "close")),
+            limits=Limits(2**20, 2**24, 2**20, 100000, 100, 20, 20, 30, 2, 5, 60),
             auth=Auth(frozenset({"publish", "subscribe"}), (), ()),
             log=Log("info", False),
         )
@@ -270,20 +274,28 @@ history_size = 7
 """
 
     def test_a_channel_without_an_override_has_the_usual_settings(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("other"), ChannelSettings(100, 600, "close"))
+        self.assertEqual(
+            parse(self.TEXT, "x").channels.settings("other"), ChannelSettings(100, 2**26, 600, "close")
+        )
 
     def test_an_override_leaves_alone_what_it_does_not_say(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/chess"), ChannelSettings(5, 600, "close"))
+        self.assertEqual(
+            parse(self.TEXT, "x").channels.settings("news/chess"), ChannelSettings(5, 2**26, 600, "close")
+        )
 
     def test_later_sections_win(self) -> None:
-        self.assertEqual(parse(self.TEXT, "x").channels.settings("news/sport"), ChannelSettings(7, 60, "close"))
+        self.assertEqual(
+            parse(self.TEXT, "x").channels.settings("news/sport"), ChannelSettings(7, 2**26, 60, "close")
+        )
 
     def test_0_is_a_value_too(self) -> None:
         rules = parse("[channels:a]\nhistory_size = 0\nhistory_age = 0", "x").channels
-        self.assertEqual(rules.settings("a"), ChannelSettings(0, 0, "close"))
+        self.assertEqual(rules.settings("a"), ChannelSettings(0, 2**26, 0, "close"))
 
     def test_an_empty_override_changes_nothing(self) -> None:
-        self.assertEqual(parse("[channels:a]", "x").channels.settings("a"), ChannelSettings(100, 3600, "close"))
+        self.assertEqual(
+            parse("[channels:a]", "x").channels.settings("a"), ChannelSettings(100, 2**26, 3600, "close")
+        )
 
     def test_a_pattern_that_is_none_is_refused(self) -> None:
         self.assert_refuses_with("[channels:]", "[channels:]: wanted a channel or a pattern: ")
@@ -345,6 +357,7 @@ NAMES = st.from_regex(r"[a-z0-9_-]{1,32}", fullmatch=True)
 PATTERNS = st.text(min_size=1).filter(is_pattern).map(Pattern.parse)
 HISTORY = {
     "history_size": st.integers(0, 10**9),
+    "history_bytes": sizes(1024),
     "history_age_s": durations(0, 36500 * 86_400_000),
     "on_overflow": st.sampled_from(["close", "latest"]),
 }
@@ -361,11 +374,15 @@ OVERRIDES = st.builds(
 LIMITS = st.builds(
     Limits,
     *(sizes(), sizes(), sizes(1024), COUNTS, COUNTS),
-    *(durations(1000), durations(1000), durations(1000), durations(100), durations(1000)),
+    *(durations(1000), durations(1000), durations(1000), durations(100), durations(), durations(1000)),
 ).filter(lambda limits: limits.batch_size_bytes >= limits.event_size_bytes)
 CONFIGS = st.builds(
     Config,
     state_directory=PATHS,
+    store=st.sampled_from(["sqlite", "memory"]),
+    durability=st.sampled_from(["process", "power"]),
+    store_size_bytes=sizes(2**20).filter(lambda size: size <= 2**36),
+    store_memory_bytes=sizes(2**20).filter(lambda size: size <= 2**36),
     stop_timeout_s=durations(),
     listeners=st.lists(LISTENERS, min_size=1, max_size=4, unique_by=lambda it: it.name).map(tuple),
     site=st.builds(Site, PATHS, st.booleans(), st.booleans()),

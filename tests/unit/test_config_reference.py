@@ -46,7 +46,7 @@ class SampleFileTests(SynchronousTestCase):
     def test_says_the_defaults_when_the_comment_signs_are_gone(self) -> None:
         text = re.sub(r"(?m)^#(?=\S)", "", sample_file())
         config = parse(text, "etc/pushd.ini")
-        self.assertEqual(config.channels.settings("logs/a"), ChannelSettings(1000, 86400, "close"))
+        self.assertEqual(config.channels.settings("logs/a"), ChannelSettings(1000, 2**26, 86400, "close"))
         plain = text.replace("[channels:logs/**]\n", "[channels:none]\n")
         usual = default()
         self.assertEqual(parse(plain, "x").channels.settings("a"), usual.channels.settings("a"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.archive import Given, MemoryArchive
 from pushd.errors import BadRequest, Conflict, NotFound, Unavailable
 from pushd.event import Entry
-from pushd.eventlog import EventLog, Page, Start
+from pushd.eventlog import EventLog, Page, Start, State
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 
 HOUR = 3600.0
@@ -19,15 +20,18 @@ class LogCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.kept = Kept(3, HOUR)
+        self.archive = MemoryArchive()
         self.log = self.make_log(max_channels=1000)
 
     def make_log(self, *, max_channels: int) -> EventLog[str]:
         return EventLog(
-            epoch=EPOCH,
+            state=State(EPOCH),
+            archive=self.archive,
             settings=lambda name: Kept(0) if name.startswith("none") else self.kept,
             now=lambda: STARTED + self.clock.seconds(),
             seconds=self.clock.seconds,
             max_channels=max_channels,
+            max_bytes=1 << 40,
         )
 
     def append(self, *channels: str, data: bytes = b"x", id: str | None = None) -> list[Entry]:
@@ -124,7 +128,7 @@ class RetentionTests(LogCase):
         self.clock.advance(HOUR)
         self.log.expire()
         self.assertEqual(self.histories(), {"a": 0, "b": 0})
-        self.assertEqual(self.log._expiries, [])
+        self.assertEqual(self.log._trimming._expiries, [])
 
     def histories(self) -> dict[str, int]:
         return {name: len(channel.history) for name, channel in self.log._channels.items()}
@@ -148,7 +152,7 @@ class RetentionTests(LogCase):
         self.clock.advance(HOUR / 2)
         self.log.expire()
         self.assertEqual(self.histories(), {"a": 1})
-        self.assertEqual(len(self.log._expiries), 1)
+        self.assertEqual(len(self.log._trimming._expiries), 1)
 
     def test_clear_drops_everything_of_one_channel(self) -> None:
         self.append("a", "b", data=b"1")
@@ -275,11 +279,13 @@ class PositionTests(LogCase):
             self.kept.history_age_s = age_s
             seconds = iter(range(10_000))
             log: EventLog[str] = EventLog(
-                epoch=EPOCH,
+                state=State(EPOCH),
+                archive=MemoryArchive(),
                 settings=lambda name: self.kept,
                 now=self.clock.seconds,
                 seconds=lambda seconds=seconds: float(next(seconds)),  # type: ignore[misc]
                 max_channels=10,
+                max_bytes=1 << 40,
             )
             log.append(draft("a"))
             for _ in range(30):
@@ -349,17 +355,17 @@ class ReadTests(LogCase):
 
 
 class GivenIdTests(LogCase):
-    def assertKnown(self, event_id: str, *channels: str) -> Entry:
-        entry = self.log.published_before(draft(*channels, id=event_id))
-        assert entry is not None, event_id
-        return entry
+    def assertKnown(self, event_id: str, *channels: str) -> Given:
+        given = self.log.published_before(draft(*channels, id=event_id))
+        assert given is not None, event_id
+        return given
 
     def assertFree(self, event_id: str, *channels: str) -> None:
         self.assertIsNone(self.log.published_before(draft(*channels, id=event_id)))
 
     def test_an_id_that_is_kept_is_known(self) -> None:
         (entry,) = self.append("a", id="given")
-        self.assertIs(self.assertKnown("given", "a"), entry)
+        self.assertEqual(self.assertKnown("given", "a"), Given("given", entry.event.sequence, (("a", 1),)))
         self.assertFree("other", "a")
 
     def test_an_event_without_a_given_id_was_never_published_before(self) -> None:
@@ -379,7 +385,7 @@ class GivenIdTests(LogCase):
         self.assertKnown("given", "a")
         self.append_each("a", b"4")
         self.assertFree("given", "b")
-        self.assertEqual(self.log._given_ids, {})
+        self.assertEqual(self.archive._given, {})
 
     def test_an_id_is_free_again_once_its_event_is_too_old(self) -> None:
         self.append("a", id="given")
@@ -387,7 +393,7 @@ class GivenIdTests(LogCase):
         self.assertKnown("given", "a")
         self.clock.advance(1)
         self.assertFree("given", "b")
-        self.assertEqual(self.log._given_ids, {})
+        self.assertEqual(self.archive._given, {})
 
     def test_an_id_is_free_again_once_its_event_is_deleted(self) -> None:
         self.append("a", id="given")
@@ -397,13 +403,13 @@ class GivenIdTests(LogCase):
     def test_an_id_that_no_channel_keeps_is_free_at_once(self) -> None:
         self.append("none", "none2", id="given")
         self.assertFree("given", "a")
-        self.assertEqual(self.log._given_ids, {})
+        self.assertEqual(self.archive._given, {})
 
     def test_an_id_is_known_until_the_last_channel_drops_its_event(self) -> None:
         self.append("a", "none", "b", "c", id="given")
         for channel in ("a", "b"):
             self.log.clear(self.log.existing(channel))
-            self.assertEqual(self.assertKnown("given", "a", "none", "b", "c").channel, "a")
+            self.assertEqual(self.assertKnown("given", "a", "none", "b", "c").places[0][0], "a")
             self.assertRecovered("c", since="given")
         self.log.clear(self.log.existing("c"))
         self.assertFree("given", "x")
@@ -411,7 +417,7 @@ class GivenIdTests(LogCase):
     def test_a_channel_other_than_the_first_may_drop_it_first(self) -> None:
         self.append("a", "b", id="given")
         self.log.clear(self.log.existing("b"))
-        self.assertEqual(self.assertKnown("given", "a", "b").channel, "a")
+        self.assertEqual(self.assertKnown("given", "a", "b").places[0][0], "a")
 
     def test_an_id_used_again_is_that_of_the_new_event(self) -> None:
         self.append("a", data=b"old", id="given")
@@ -428,6 +434,7 @@ class LimitTests(LogCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.archive = MemoryArchive()
         self.log = self.make_log(max_channels=3)
 
     def names(self) -> list[str]:
@@ -440,7 +447,7 @@ class LimitTests(LogCase):
         for channels in (("d",), ("a", "d"), ("d", "e", "f", "g")):
             self.assertRaises(Unavailable, self.append, *channels, id="given")
             self.assertEqual(self.everything_seen(), before)
-        self.assertEqual(self.log._given_ids, {})
+        self.assertEqual(self.archive._given, {})
         self.append("a", "b", "c")
 
     def test_more_channels_at_once_than_there_may_be_are_refused(self) -> None:
@@ -494,6 +501,7 @@ class LimitTests(LogCase):
         self.assertLost("none1", since=positions[1])
 
     def test_after_many_were_given_up_the_highest_of_their_places_counts(self) -> None:
+        self.archive = MemoryArchive()
         self.log = self.make_log(max_channels=1)
         for _ in range(4):
             self.append("none1")

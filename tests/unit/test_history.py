@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.event import Entry
-from pushd.history import History
-from tests.builders import entry
+from pushd.history import EVENT_BYTES, MemoryHistory
+from tests.builders import Kept, entry
 
 
-def filled(*sequences: int) -> History:
+def made(kept: Kept | None = None, dropped: int = 0) -> MemoryHistory:
+    """Make an empty history; it drops nothing by itself."""
+    return MemoryHistory(kept or Kept(1000), dropped)
+
+
+def filled(*sequences: int) -> MemoryHistory:
     """Make a history of entries at `sequences` of the log, their offsets 1, 2, 3, ..."""
-    history = History(0)
+    history = made()
     for offset, sequence in enumerate(sequences, 1):
         history.append(entry(sequence, offset))
     return history
@@ -31,7 +36,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual([one for one in dropped if one in history._entries], [])
 
     def test_an_empty_history_has_nothing_and_remembers_what_came_before_it(self) -> None:
-        history = History(7)
+        history = made(dropped=7)
         self.assertEqual((len(history), history.oldest, history.latest, history.dropped), (0, None, None, 7))
         self.assertEqual((history.after(0), history.at(0), history.at(1)), (None, None, None))
 
@@ -59,16 +64,42 @@ class HistoryTests(SynchronousTestCase):
         self.assertFinds(history.after(0), 5)
 
     def test_trim_takes_what_is_too_much_and_then_what_has_expired(self) -> None:
-        history = History(0)
+        kept, forgotten = Kept(4), list[int]()
+        history = MemoryHistory(
+            kept, 0, {entry(offset).event.id for offset in range(9)}, lambda entry: forgotten.append(entry.offset)
+        )
         for offset, expires_s in enumerate((10.0, 20.0, 30.0, 40.0), 1):
             event = entry(offset).event
             history.append(Entry(event, "a", offset, expires_s))
-        self.assertEqual(history.trim(4, 9.9), [])
-        self.assertEqual([one.offset for one in history.trim(3, 0.0)], [1])
-        self.assertEqual([one.offset for one in history.trim(3, 30.0)], [2, 3])
-        self.assertEqual((history.dropped, len(history)), (3, 1))
-        self.assertEqual([one.offset for one in history.trim(0, 0.0)], [4])
-        self.assertEqual((history.trim(0, 99.0), history.oldest, history.dropped), ([], None, 4))
+        for size, seconds, dropped in ((4, 9.9, []), (3, 0.0, [1]), (3, 30.0, [2, 3])):
+            kept.history_size = size
+            history.trim(seconds)
+            self.assertEqual(forgotten, dropped)
+            forgotten.clear()
+        self.assertEqual((history.dropped, history.sequence, len(history)), (3, 4, 1))
+        self.assertEqual((history.expires_s, history.oldest_sequence), (40.0, 4))
+        kept.history_size = 0
+        history.trim(0.0)
+        self.assertEqual(forgotten, [4])
+        history.trim(99.0)
+        self.assertEqual((history.oldest, history.dropped, history.sequence), (None, 4, 4))
+
+    def test_trim_takes_what_is_over_the_size_in_bytes(self) -> None:
+        history = made(Kept(history_bytes=2 * EVENT_BYTES + 10))
+        for offset, size in enumerate((5, 5, 6, 4, 4), 1):
+            history.append(entry(offset, data=bytes(size)))
+            history.trim(0.0)
+        self.assertEqual((history.dropped, len(history), history.size_bytes), (3, 2, 2 * EVENT_BYTES + 8))
+        history.append(entry(6, data=bytes(1000)))
+        history.trim(0.0)
+        self.assertEqual((history.dropped, len(history), history.size_bytes), (6, 0, 0))
+        self.assertFalse(history.holds(6))
+
+    def test_clear_takes_everything(self) -> None:
+        history = filled(3, 5, 9)
+        self.assertTrue(history.holds(2))
+        history.clear()
+        self.assertEqual((len(history), history.dropped, history.sequence, history.size_bytes), (0, 9, 9, 0))
 
     def test_emptied_it_takes_entries_again(self) -> None:
         history = filled(3)
@@ -79,7 +110,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(history.dropped, 3)
 
     def test_what_was_dropped_is_let_go_of_in_the_long_run(self) -> None:
-        history = History(0)
+        history = made()
         for sequence in range(1, 1001):
             history.append(entry(sequence))
             if sequence > 10:
@@ -91,7 +122,7 @@ class HistoryTests(SynchronousTestCase):
 class HistoryPropertyTests(unittest.TestCase):
     @given(st.lists(st.one_of(st.integers(1, 3), st.none()), max_size=60))
     def test_it_agrees_with_a_list_whatever_is_appended_and_dropped(self, steps: list[int | None]) -> None:
-        history, kept, dropped, sequence, offset = History(0), list[Entry](), 0, 0, 0
+        history, kept, dropped, sequence, offset = made(), list[Entry](), 0, 0, 0
         for step in steps:
             if step is not None:
                 sequence, offset = sequence + step, offset + 1

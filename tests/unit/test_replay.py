@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.history import History
+from pushd.history import MemoryHistory
 from pushd.replay import ENTRY_BYTES, Overtaken, Replay
-from tests.builders import entry
+from tests.builders import Kept, entry
 
 
-def history_of(channel: str, *sequences: int) -> History:
-    history = History(0)
+def history_of(channel: str, *sequences: int) -> MemoryHistory:
+    history = MemoryHistory(Kept(1000), 0)
     for offset, sequence in enumerate(sequences, 1):
         history.append(entry(sequence, offset, channel=channel))
     return history
@@ -29,7 +29,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_without_anything_to_read_it_is_at_its_end(self) -> None:
         self.assertEqual(self.rest(), [])
-        self.replay.add(History(5), 0)
+        self.replay.add(MemoryHistory(Kept(1000), 5), 0)
         self.assertEqual(self.rest(), [])
 
     def test_it_reads_what_came_after_the_position(self) -> None:

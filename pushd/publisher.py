@@ -1,0 +1,53 @@
+"""The publisher: the way into the bus, which may lead through a store and so take a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pushd.access import Grants
+from pushd.bus import Bus, Published
+from pushd.errors import Refused
+from pushd.event import Draft
+
+__all__ = ["Deleted", "Direct", "Outcome", "Publisher"]
+
+Outcome = Published | Refused
+"""What becomes of an event that was to be published."""
+
+Deleted = Refused | None
+"""What becomes of a channel that was to be deleted: None if it was."""
+
+
+class Publisher(Protocol):
+    """Publishes, and says so when nothing acknowledged can be lost any more."""
+
+    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
+        """Publish an event and tell `done`, now or later. Nothing of it was done if that is a `Refused`."""
+
+    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+        """Delete a channel and tell `done`, now or later."""
+
+
+class Direct:
+    """Publishes into a log that is only in memory."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
+        """Publish an event and tell `done`, now."""
+        try:
+            outcome: Outcome = self._bus.publish(draft, grants)
+        except Refused as refused:
+            outcome = refused
+        done(outcome)
+
+    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+        """Delete a channel and tell `done`, now."""
+        outcome: Deleted = None
+        try:
+            self._bus.delete(name, grants)
+        except Refused as refused:
+            outcome = refused
+        done(outcome)

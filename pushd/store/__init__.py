@@ -1,0 +1,1 @@
+"""The store: histories that outlive the process."""

@@ -1,0 +1,156 @@
+"""The archive of the log in the store: see `pushd.archive`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from pushd.archive import Given
+from pushd.channel import Settings
+from pushd.event import Entry
+from pushd.eventlog import EventLog
+from pushd.history import History
+from pushd.jsontext import read_json
+from pushd.store.block import decode
+from pushd.store.change import Change
+from pushd.store.past import Past
+from pushd.store.schema import OFFSETS
+from pushd.store.stored import Recent, StoredHistory
+
+__all__ = ["StoredArchive"]
+
+_BLOCKS_PER_CHANGE = 500
+"""How many blocks are removed in one transaction."""
+
+_LOAD = f"""
+SELECT c.key, c.name, c.first, c.dropped, c.bytes, c."offset", c.sequence,
+    b.place % {OFFSETS} + b.count - 1, b.last_sequence, b.bytes,
+    (SELECT min(place) FROM block WHERE place >= c.key * {OFFSETS} AND place < (c.key + 1) * {OFFSETS}) % {OFFSETS}
+FROM channel c LEFT JOIN block b
+    ON b.place = (SELECT max(place) FROM block WHERE place >= c.key * {OFFSETS} AND place < (c.key + 1) * {OFFSETS})
+ORDER BY max(coalesce(b.last_sequence, 0), c.sequence)
+"""
+
+
+class StoredArchive:
+    """Histories in the store, and the given ids there."""
+
+    def __init__(self, rows: Callable[..., list[Any]], past: Past, recent: Recent) -> None:
+        """Read with `rows`, which answers the rows of a statement."""
+        self._rows = rows
+        self._past = past
+        self._recent = recent
+        self._next_key = 1
+        self._to_remove: dict[int, StoredHistory] = {}  # those with blocks that nobody wants any more
+        self._given_up: dict[int, StoredHistory] = {}
+
+    # As the log knows it
+
+    def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
+        """Make the history of a new channel."""
+        key = self._next_key
+        self._next_key += 1
+        return self._make(key, name, settings, offset=offset, dropped=dropped)
+
+    def _make(self, key: int, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
+        return StoredHistory(
+            key, name, settings, self._past, self._recent, self._remove_later, offset=offset, dropped=dropped
+        )
+
+    def give_up(self, history: History) -> None:
+        """Forget an empty history."""
+        assert isinstance(history, StoredHistory)
+        if history.is_in_store:
+            self._given_up[history.key] = history
+
+    def keep_id(self, entries: list[Entry]) -> None:
+        """Learn of an event with a given id; it is in the store already."""
+
+    def given(self, event_id: str) -> Given | None:
+        """Answer the event of a given id; raise `Unavailable` if that cannot be read."""
+        rows = self._rows("SELECT sequence, places FROM given WHERE id = ?", event_id)
+        if not rows:
+            return None
+        sequence, places = rows[0]
+        return Given(event_id, sequence, tuple(read_json(places).items()))
+
+    # Beginning
+
+    def fill(self, log: EventLog[Any]) -> None:
+        """Enter all channels of the store into the log."""
+        for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in self._rows(
+            _LOAD
+        ):
+            if end is None or end < offset:  # what was there has been dropped
+                end, end_sequence, through = offset, sequence, before
+            self._next_key = max(self._next_key, key + 1)
+
+            def history(settings: Settings) -> StoredHistory:
+                made = self._make(key, name, settings, offset=0, dropped=dropped)  # noqa: B023  called at once
+                made.restore(first, before, end, end_sequence, through)  # noqa: B023
+                return made
+
+            restored = log.restore(name, history, offset=end).history
+            if begin is not None and begin < first:
+                assert isinstance(restored, StoredHistory)
+                self._to_remove[key] = restored
+
+    # Removing
+
+    def _remove_later(self, history: StoredHistory) -> None:
+        self._to_remove[history.key] = history
+
+    @property
+    def has_to_remove(self) -> bool:
+        """True if something is in the store that nobody wants any more."""
+        return bool(self._to_remove or self._given_up)
+
+    def removal(self, change: Change, log: EventLog[Any]) -> Callable[[], None]:
+        """Put into `change` what is to be removed, as much as is good at a time.
+
+        Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
+        """
+        left = _BLOCKS_PER_CHANGE
+        done: list[tuple[StoredHistory, int]] = []
+        for key, history in list(islice(self._to_remove.items(), left)):
+            base = key * OFFSETS
+            rows = self._rows(
+                "SELECT place, count, given, CASE given WHEN 0 THEN NULL ELSE events END FROM block "
+                "WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
+                base,
+                base + history.first - 1,
+                left + 1,
+            )
+            gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + history.first]
+            if gone:
+                change.removed_blocks.append((base, gone[-1][0]))
+                change.removed_ids += self._ids_of(history, gone, log)
+                if history.is_in_store and key not in self._given_up:
+                    change.channels.append(history.row)
+            left -= len(gone)
+            if len(rows) <= left + len(gone):
+                done.append((history, history.first))
+            if left <= 0:
+                break
+        given_up = [key for key in self._given_up if key not in self._to_remove]
+        change.removed_channels += [(key,) for key in given_up]
+
+        def removed() -> None:
+            for history, first in done:
+                if history.first == first:  # and not still more is to be removed
+                    del self._to_remove[history.key]
+            for key in given_up:
+                self._given_up.pop(key, None)
+
+        return removed
+
+    def _ids_of(self, history: StoredHistory, rows: list[Any], log: EventLog[Any]) -> Iterator[tuple[str, int]]:
+        """Answer the given ids in blocks that are to be removed, but those that another channel still has."""
+        for _, _, count, block in rows:
+            if not count:
+                continue
+            for event in decode(block, history.name):
+                given = self.given(event.id)
+                if given is not None and given.sequence == event.sequence and not log.holds(given):
+                    yield given.id, given.sequence

@@ -1,0 +1,116 @@
+"""The change: what one transaction does to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from pushd.archive import Given
+from pushd.batch import Batch
+from pushd.event import Entry
+from pushd.eventlog import State
+from pushd.history import size_of
+from pushd.jsontext import json_bytes
+from pushd.store.block import encode
+from pushd.store.schema import OFFSETS
+from pushd.store.stored import StoredHistory
+
+__all__ = ["Change"]
+
+_BLOCK_BYTES = 256 * 1024
+"""How much the events of one block take, except where one alone takes more."""
+
+
+_PAGE_BYTES = 4096
+
+
+@dataclass(slots=True)
+class Change:
+    """Rows to be written and removed."""
+
+    state: State
+    """What the log knows when it is done."""
+
+    channels: list[tuple[Any, ...]] = field(default_factory=list)
+    """Rows of channels, new ones and such as have changed."""
+
+    blocks: list[tuple[Any, ...]] = field(default_factory=list)
+    """New rows of blocks."""
+
+    given: list[tuple[Any, ...]] = field(default_factory=list)
+    """New rows of given ids."""
+
+    removed_blocks: list[tuple[int, int]] = field(default_factory=list)
+    """First and last place of blocks that nobody wants any more."""
+
+    removed_ids: list[tuple[str, int]] = field(default_factory=list)
+    """Given ids and their sequences."""
+
+    removed_channels: list[tuple[int]] = field(default_factory=list)
+    """Keys of channels that were given up."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much of the file it writes anew."""
+        rows = len(self.channels) + len(self.given) + len(self.removed_blocks) + len(self.removed_ids)
+        return _PAGE_BYTES * (2 + rows + len(self.blocks)) + sum(len(row[-1]) for row in self.blocks)
+
+    def add_batch(self, batch: Batch[Any]) -> None:
+        """Write the events of a batch."""
+        kept: set[str] = set()
+        for channel, entries in batch.by_channel.items():
+            history = channel.history
+            assert isinstance(history, StoredHistory)
+            kept.update(self._add_entries(history, entries, batch.given))
+        self.given += [_given_row(given) for given in batch.given.values() if given.id in kept]
+
+    def _add_entries(self, history: StoredHistory, entries: list[Entry], given: Collection[str]) -> list[str]:
+        """Write the entries of one channel as far as it keeps them; answer the given ids among them."""
+        settings = history.settings
+        count = min(settings.history_size, len(entries)) if settings.history_age_s > 0 else 0
+        surplus = len(entries) - count
+        through = history.bytes_through
+        if surplus or not history.is_in_store:
+            first, dropped, before = history.first, history.dropped, history.bytes_before
+            if surplus:
+                through += sum(map(size_of, entries[:surplus]))
+                first, dropped, before = (
+                    entries[surplus - 1].offset + 1,
+                    entries[surplus - 1].event.sequence,
+                    through,
+                )
+            latest = entries[-1]
+            self.channels.append(
+                (history.key, history.name, first, dropped, before, latest.offset, latest.event.sequence)
+            )
+        begin = surplus
+        ids = [one.event.id for one in entries[surplus:] if one.event.id in given] if given else []
+        while begin < len(entries):
+            size, end = 0, begin
+            while end < len(entries) and (not size or size + len(entries[end].event.data) <= _BLOCK_BYTES):
+                size += size_of(entries[end])
+                end += 1
+            through += size
+            self._add_block(history.key, entries[begin:end], through, ids)
+            begin = end
+        return ids
+
+    def _add_block(self, key: int, entries: list[Entry], through: int, ids: Collection[str]) -> None:
+        first, last = entries[0], entries[-1]
+        block = encode(self.state.epoch, entries, ids)
+        count_given = sum(one.event.id in ids for one in entries) if ids else 0
+        place = key * OFFSETS + first.offset
+        sequences = first.event.sequence, last.event.sequence
+        self.blocks.append((place, len(entries), *sequences, through, count_given, crc32(block), block))
+
+    def clear(self, history: StoredHistory) -> None:
+        """Drop everything that a channel has."""
+        self.channels.append(
+            (history.key, history.name, history.last + 1, history.sequence, history.bytes_through, *history.row[5:])
+        )
+
+
+def _given_row(given: Given) -> tuple[str, int, str]:
+    return given.id, given.sequence, json_bytes(dict(given.places)).decode()

@@ -1,0 +1,86 @@
+"""Continuity: finding out whether the store is all that was acknowledged, or clients know of more.
+
+Positions that clients hold must not come to mean something else. They would if the store lost its end: an older
+copy was put back, or the machine lost its power before everything was on the disk. Three things tell:
+
+- The seal, a number that is in the store and in a file beside it, and grows now and then. In an older copy
+  of the store it is behind.
+- The inode of the file, which the store knows. A copy has another one, even if the seal was copied with it.
+- The id of the kernel's boot. If it is another one, and not everything was on the disk, the end may be lost.
+
+After any of these the log gets a new epoch, and every older position is answered as not recovered.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Marks", "boot_id", "doubt", "new_epoch", "read_seal", "write_seal"]
+
+_EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FILE_NAME = "pushd.seal"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What the store says of itself."""
+
+    seal: int
+    """As it was written last."""
+
+    inode: int
+    """Of its file."""
+
+    boot: str
+    """The id of the boot in which it was written."""
+
+    is_safe: bool
+    """True if everything that was acknowledged is on the disk."""
+
+
+def new_epoch() -> str:
+    """Answer a new epoch."""
+    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(10))
+
+
+def boot_id() -> str:
+    """Answer what stands for this boot of the machine; empty if the kernel does not say."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def doubt(marks: Marks, database: Path, directory: Path) -> str | None:
+    """Answer why something that was acknowledged may be missing in the store; None if nothing is."""
+    seal = read_seal(directory)
+    if seal is None:
+        return f"{directory / _FILE_NAME} is missing"
+    if seal not in (marks.seal, marks.seal - 1):
+        return "it is an older copy"
+    if os.stat(database).st_ino != marks.inode:
+        return "its file is a copy"
+    boot = boot_id()
+    if not marks.is_safe and (boot != marks.boot or not boot):
+        return "the machine was started anew before everything was on the disk"
+    return None
+
+
+def read_seal(directory: Path) -> int | None:
+    """Answer the seal beside the store, None if there is none."""
+    try:
+        return int((directory / _FILE_NAME).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_seal(directory: Path, seal: int) -> None:
+    """Replace the seal beside the store."""
+    path = directory / _FILE_NAME
+    new = path.with_suffix(".new")
+    new.write_text(f"{seal}\n", "ascii")
+    os.replace(new, path)

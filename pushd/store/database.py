@@ -1,0 +1,76 @@
+"""The database: connections to the file of the store, and what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
+
+__all__ = ["FILE_NAME", "connect", "damaged", "refusal", "start_failure"]
+
+FILE_NAME = "pushd.db"
+"""What the file is called, in the state directory."""
+
+_BUSY_TIMEOUT_S = 0.2
+"""How long another program that has locked the file is waited for."""
+
+_CACHE_KIB = 8 * 1024
+_OLDEST = (3, 37)
+"""The first SQLite with tables that are STRICT."""
+
+
+def connect(path: Path, *, is_readable_only: bool = False) -> sqlite3.Connection:
+    """Open the file; whether it is a database shows later."""
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StartFailed(f"SQLite is {sqlite3.sqlite_version}; the store needs 3.37 or later, see [pushd] store")
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if is_readable_only else 'rwc'}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
+
+
+def refusal(error: sqlite3.Error, path: Path) -> Refused:
+    """Make of an error what a client is told."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+        return NoRoom("the disk of the store is full; try again when there is room")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Unavailable("the store is damaged; whoever runs pushd finds more with twistd pushd --check")
+    reasons = {
+        sqlite3.SQLITE_READONLY: "its file cannot be written",
+        sqlite3.SQLITE_BUSY: "another program has locked it",
+        sqlite3.SQLITE_LOCKED: "another program has locked it",
+        sqlite3.SQLITE_IOERR: "its disk reports an error",
+        sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
+    }
+    return Unavailable(f"the store does not work: {reasons.get(code, error)}; try again later")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        left = os.statvfs(path.parent)
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    return left.f_bavail * left.f_frsize < 1024 * 1024
+
+
+def start_failure(error: sqlite3.Error, path: Path) -> StartFailed:
+    """Make of an error what the operator is told whose daemon does not start."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return damaged(path, str(error))
+    return StartFailed(f"the store {path} cannot be used: {error}")
+
+
+def damaged(path: Path, what: str) -> StartFailed:
+    """Say that the file is damaged, and what can be done."""
+    return StartFailed(
+        f"the store {path} is damaged: {what}. Put a copy of it back, or move it away together with "
+        f"{path.name}-wal to begin with an empty one; clients are told that events are missing then"
+    )

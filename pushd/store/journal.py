@@ -1,0 +1,310 @@
+"""The journal: events on their way into the store, all of one turn of the reactor in one transaction.
+
+What is published waits for the end of the turn, is numbered, written in one transaction, put into the log, handed
+to the subscribers and acknowledged, in this order. If it cannot be written, its publishers are told so, and it is
+as if it had never been. One transaction is under way at a time; what comes meanwhile waits for the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushd.access import Grants
+from pushd.archive import Given
+from pushd.batch import Batch, Staged
+from pushd.bus import Bus, published_before
+from pushd.channel import Channel
+from pushd.errors import Refused, Unavailable
+from pushd.event import Draft
+from pushd.publisher import Deleted, Outcome
+from pushd.store.change import Change
+from pushd.store.store import Store
+from pushd.store.stored import StoredHistory
+from pushd.subscription import Subscription
+
+__all__ = ["InThread", "Journal"]
+
+_log = Logger()
+
+InThread = Callable[..., "Deferred[Any]"]
+"""Calls a function in a thread, one at a time, and answers what it answers."""
+
+_EVENTS_PER_BATCH = 1000
+"""How many events are written in one transaction, so that a turn of the reactor does not take long."""
+
+_UNMOVED_BYTES = 8 * 1024 * 1024
+"""After how much the store moves what was written to its place."""
+
+_Staged = Staged[Subscription] | Given | Refused
+_Waiting = tuple[Draft | str, Grants, Callable[[Any], None]]
+"""What is to be published, or the name of a channel that is to be deleted."""
+
+
+class Journal:
+    """A `pushd.publisher.Publisher` over a store."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        call_later: Callable[[float, Callable[[], None]], object],
+        in_thread: InThread,
+        *,
+        writes_in_thread: bool,
+    ) -> None:
+        """Publish to `bus`, whose log is that of `store`; `call_later` is the reactor's.
+
+        With `writes_in_thread`, transactions are made there as well, because they wait for the disk.
+        """
+        self._bus = bus
+        self._store = store
+        self._call_later = call_later
+        self._in_thread = in_thread
+        self._writes_in_thread = writes_in_thread
+        self._waiting: deque[_Waiting] = deque()
+        self._is_due = False
+        self._is_busy = False
+        self._is_tending = False
+        self._is_failing = False
+        self._when_idle: list[Deferred[None]] = []
+
+    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
+        """Publish an event at the end of this turn, and tell `done`."""
+        try:
+            for name in draft.channels:
+                grants.check_publish(name)
+        except Refused as refused:
+            done(refused)
+            return
+        self._wait((draft, grants, done))
+
+    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+        """Delete a channel, after what was published before, and tell `done`."""
+        self._wait((name, grants, done))
+
+    def _wait(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        if not self._is_due and not self._is_busy:
+            self._is_due = True
+            self._call_later(0, self._turn)
+
+    # One transaction
+
+    def _turn(self) -> None:
+        """Begin the next transaction."""
+        self._is_due = False
+        if self._is_busy:
+            return
+        if self._waiting:
+            if isinstance(self._waiting[0][0], str):
+                self._delete(*self._waiting.popleft())
+            else:
+                self._publish()
+        elif self._when_idle:
+            idle, self._when_idle = self._when_idle, []
+            for each in idle:
+                each.callback(None)
+
+    def _publish(self) -> None:
+        """Write what waits, up to the first channel that is to be deleted."""
+        batch = Batch(self._bus.log)
+        staged: list[tuple[_Staged, Callable[[Outcome], None]]] = []
+        waiting, add = self._waiting, batch.add
+        while waiting and len(staged) < _EVENTS_PER_BATCH:
+            draft = waiting[0][0]
+            if isinstance(draft, str):
+                break
+            done = waiting.popleft()[2]
+            try:
+                staged.append((add(draft), done))
+            except Refused as refused:
+                staged.append((refused, done))
+        if not batch.staged:
+            self._published(batch, staged, None)
+            return
+        change = Change(replace(self._bus.log.state, sequence=batch.sequence))
+        change.add_batch(batch)
+        self._write(change, partial(self._published, batch, staged))
+
+    def _published(
+        self,
+        batch: Batch[Subscription],
+        staged: list[tuple[_Staged, Callable[[Outcome], None]]],
+        failure: Refused | None,
+    ) -> None:
+        """Hand out what is in the store now, or say why it is not."""
+        commit, deliver, seconds = batch.commit, self._bus.deliver, self._bus.log.seconds()
+        for one, done in staged:
+            if isinstance(one, Refused):
+                outcome: Outcome = one
+            elif failure is not None and (isinstance(one, Staged) or one.id in batch.given):
+                outcome = failure
+            elif isinstance(one, Given):
+                outcome = published_before(one)
+            else:
+                try:
+                    outcome = deliver(commit(one, seconds))
+                except Exception:  # noqa: BLE001  the others are to be handed out all the same
+                    _log.failure("a fault in pushd while it handed out an event that is stored")
+                    outcome = Unavailable("a fault in pushd; see its log")
+            _tell(done, outcome)
+        if failure is not None:
+            batch.abandon()
+
+    def _delete(self, name: Any, grants: Grants, done: Callable[[Deleted], None]) -> None:
+        try:
+            channel = self._bus.deletable(name, grants)
+        except Refused as refused:
+            _tell(done, refused)
+            self._go_on()
+            return
+        change = Change(self._bus.log.state)
+        assert isinstance(channel.history, StoredHistory)
+        if channel.history.is_in_store:
+            change.clear(channel.history)
+        self._write(change, partial(self._deleted, channel, done))
+
+    def _deleted(
+        self, channel: Channel[Subscription], done: Callable[[Deleted], None], failure: Refused | None
+    ) -> None:
+        if failure is None:
+            self._bus.clear(channel)
+        _tell(done, failure)
+
+    def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:
+        """Make a change and call `then` with what prevented it, if anything did."""
+        self._is_busy = True
+        if self._writes_in_thread:
+            written = self._in_thread(self._store.write, change)
+            written.addCallbacks(lambda _: self._written(None, then), lambda failure: self._failed(failure, then))
+            return
+        try:
+            self._store.write(change)
+        except Refused as refused:
+            self._written(refused, then)
+        else:
+            self._written(None, then)
+
+    def _failed(self, failure: Failure, then: Callable[[Refused | None], None]) -> None:
+        refused = failure.value
+        if not isinstance(refused, Refused):
+            _log.failure("a fault in pushd while it wrote to the store", failure)
+            refused = Unavailable("a fault in pushd; see its log")
+        self._written(refused, then)
+
+    def _written(self, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
+        if failure is not None and not self._is_failing:
+            _log.error("publishing is refused: {detail}", detail=failure.detail)
+        elif failure is None and self._is_failing:
+            _log.info("publishing works again")
+        self._is_failing = failure is not None
+        try:
+            then(failure)
+        except Exception:  # noqa: BLE001  what waits must go on
+            _log.failure("a fault in pushd after it wrote to the store")
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._is_busy = False
+        if (self._waiting or self._when_idle) and not self._is_due:
+            self._is_due = True
+            self._call_later(0, self._turn)
+
+    # Looking after the store
+
+    def tend(self) -> None:
+        """Remove what nobody wants any more, and move what was written to its place. To be called every second."""
+        if self._is_tending:
+            return
+        self._is_tending = True
+        if self._store.unmoved_bytes > _UNMOVED_BYTES:
+            self._in_thread(self._store.checkpoint).addCallback(self._turn_over).addErrback(self._not_tended)
+        else:
+            self._remove_some()
+
+    def _turn_over(self, is_moved: bool) -> None:
+        """Move the rest, with nothing written meanwhile."""
+        if self._is_busy:
+            self._call_later(0, lambda: self._turn_over(is_moved))
+            return
+        self._is_busy = True
+
+        def turned(result: object) -> object:
+            self._is_tending = False
+            self._go_on()
+            return result
+
+        self._in_thread(self._store.turn_over).addBoth(turned).addErrback(self._not_tended)
+
+    def _not_tended(self, failure: Failure) -> None:
+        self._is_tending = False
+        _log.failure("a fault in pushd while it looked after the store", failure)
+
+    def _remove_some(self) -> None:
+        """Remove as much as is good in one turn; go on in the next."""
+        if self._is_busy:
+            self._call_later(0, self._remove_some)
+            return
+        archive = self._store.archive
+        if not archive.has_to_remove:
+            self._give_back()
+            return
+        log = self._bus.log
+        change = Change(log.state)
+        try:
+            removed = archive.removal(change, log)
+        except Refused as refused:
+            self._is_tending = False
+            _log.error("cannot remove what has expired: {detail}", detail=refused.detail)
+            return
+
+        def then(failure: Refused | None) -> None:
+            if failure is not None:
+                self._is_tending = False
+                return
+            removed()
+            self._call_later(0, self._remove_some)
+
+        self._write(change, then)
+
+    def _give_back(self) -> None:
+        """Give free pages back to the file system, some in each turn."""
+        self._is_busy = True
+
+        def gave(is_more: bool) -> None:
+            self._go_on()
+            if is_more:
+                self._call_later(0, self._remove_some)
+            else:
+                self._is_tending = False
+
+        if self._writes_in_thread:
+            self._in_thread(self._store.give_back).addCallback(gave).addErrback(self._not_tended)
+        else:
+            gave(self._store.give_back())
+
+    # The end
+
+    def finish(self) -> Deferred[None]:
+        """Answer when everything that was published is written."""
+        finished: Deferred[None] = Deferred()
+        self._when_idle.append(finished)
+        if not self._is_due and not self._is_busy:
+            self._is_due = True
+            self._call_later(0, self._turn)
+        return finished
+
+
+def _tell(done: Callable[[Any], None], outcome: object) -> None:
+    try:
+        done(outcome)
+    except Exception:  # noqa: BLE001  the others are to be told all the same
+        _log.failure("a fault in pushd while it answered a publisher")

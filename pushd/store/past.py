@@ -1,0 +1,184 @@
+"""The past: entries that are in the store and no longer, or not yet, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from zlib import crc32
+
+from pushd.channel import Settings
+from pushd.errors import Unavailable
+from pushd.event import Entry
+from pushd.history import size_of
+from pushd.store.block import Damaged, decode
+from pushd.store.schema import OFFSETS
+
+__all__ = ["Past", "Reader"]
+
+_CHUNK_OFFSETS = 256
+"""How many entries are read together."""
+
+_OBJECT_BYTES = 600
+"""About how much memory an entry takes besides its data."""
+
+
+class Reader(Protocol):
+    """The history that something is read for."""
+
+    key: int
+    name: str
+    settings: Settings
+    first: int
+    last: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Entries whose offsets follow each other."""
+
+    first: int
+    entries: list[Entry]
+    bytes_through: list[int]
+    """How much all events of the channel took, up to each of these."""
+
+    cost: int
+    """About how much memory it takes, in bytes."""
+
+
+class Past:
+    """Reads blocks, and keeps in memory what was read last: many clients that come back want the same."""
+
+    def __init__(
+        self,
+        rows: Callable[..., list[Any]],
+        *,
+        max_bytes: int,
+        now: Callable[[], float],
+        seconds: Callable[[], float],
+    ) -> None:
+        """Read with `rows`, which answers the rows of a statement; keep about `max_bytes` in memory."""
+        self._rows = rows
+        self._max_bytes = max_bytes
+        self._now = now
+        self._seconds = seconds
+        self._chunks: dict[
+            tuple[int, int], _Chunk
+        ] = {}  # by channel and offset // _CHUNK_OFFSETS, latest used last
+        self.size_bytes = 0
+        """About how much memory is taken."""
+
+    def at(self, reader: Reader, offset: int) -> Entry:
+        """Answer the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
+        chunk = self._chunk(reader, offset)
+        return chunk.entries[offset - chunk.first]
+
+    def bytes_through(self, reader: Reader, offset: int) -> int:
+        """Answer how much all events of the channel took, up to the one at `offset`."""
+        chunk = self._chunk(reader, offset)
+        return chunk.bytes_through[offset - chunk.first]
+
+    def after(self, reader: Reader, sequence: int) -> int:
+        """Answer the offset of the first event after `sequence`, between the first and the last of `reader`."""
+        low, high = reader.first, reader.last  # the answer is between them, or is `high`
+        while low < high:
+            middle = (low + high) // 2
+            place, count, first_sequence, last_sequence = self._block_at(reader, middle)
+            begin, end = place % OFFSETS, place % OFFSETS + count - 1
+            if last_sequence <= sequence:
+                low = end + 1
+            elif first_sequence > sequence:
+                high = max(low, begin)
+            else:
+                return self._after_within(reader, sequence, max(low, begin), min(high, end))
+        return low
+
+    def _after_within(self, reader: Reader, sequence: int, low: int, high: int) -> int:
+        while low < high:
+            middle = (low + high) // 2
+            if self.at(reader, middle).event.sequence <= sequence:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _block_at(self, reader: Reader, offset: int) -> tuple[int, int, int, int]:
+        """Answer place, count, first and last sequence of the block that has `offset`."""
+        place = reader.key * OFFSETS + offset
+        found: list[tuple[int, int, int, int]] = self._rows(
+            "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "
+            "ORDER BY place DESC LIMIT 1",
+            place,
+        )
+        if not found or found[0][0] + found[0][1] <= place:
+            raise self._missing(reader, offset)
+        return found[0]
+
+    def _chunk(self, reader: Reader, offset: int) -> _Chunk:
+        key = (reader.key, offset // _CHUNK_OFFSETS)
+        chunk = self._chunks.pop(key, None)
+        if chunk is not None:
+            if 0 <= offset - chunk.first < len(chunk.entries):
+                self._chunks[key] = chunk
+                return chunk
+            self.size_bytes -= chunk.cost  # more was published since it was read
+        chunk = self._read(reader, max(reader.first, key[1] * _CHUNK_OFFSETS), (key[1] + 1) * _CHUNK_OFFSETS)
+        if not 0 <= offset - chunk.first < len(chunk.entries):
+            raise self._missing(reader, offset)
+        self._chunks[key] = chunk
+        self.size_bytes += chunk.cost
+        while self.size_bytes > self._max_bytes and len(self._chunks) > 1:
+            self.size_bytes -= self._chunks.pop(next(iter(self._chunks))).cost
+        return chunk
+
+    def _read(self, reader: Reader, begin: int, end: int) -> _Chunk:
+        """Read the entries from the offset `begin` to before `end`, as far as they are there."""
+        base = reader.key * OFFSETS
+        rows = self._rows(
+            "SELECT place, bytes, checksum, events FROM block WHERE place < ? AND place >= "
+            "coalesce((SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?)",
+            base + end,
+            base + begin,
+            base,
+            base + begin,
+        )
+        entries: list[Entry] = []
+        through: list[int] = []
+        for place, total, checksum, block in rows:
+            if crc32(block) != checksum:
+                raise self._damaged(reader, place - base, "its checksum is another")
+            read = self._entries(reader, place - base, block)
+            for entry in reversed(read):
+                through.append(total)
+                total -= size_of(entry)
+            through[-len(read) :] = through[-len(read) :][::-1]
+            entries += read
+        skipped = 0 if not entries else max(0, begin - entries[0].offset)
+        entries, through = entries[skipped : skipped + end - begin], through[skipped : skipped + end - begin]
+        cost = sum(len(entry.event.data) + _OBJECT_BYTES for entry in entries)
+        return _Chunk(entries[0].offset if entries else begin, entries, through, cost)
+
+    def _entries(self, reader: Reader, offset: int, block: bytes) -> list[Entry]:
+        settings = reader.settings
+        age_s, may_be_missed = settings.history_age_s, settings.on_overflow == "latest"
+        seconds, now = self._seconds(), self._now()
+        entries = []
+        try:
+            for event in decode(block, reader.name):
+                left_s = min(
+                    age_s, event.time + age_s - now
+                )  # a clock that was set back must not keep it for longer
+                entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
+                offset += 1
+        except Damaged as error:
+            raise self._damaged(reader, offset, str(error)) from None
+        return entries
+
+    def _missing(self, reader: Reader, offset: int) -> Unavailable:
+        return self._damaged(reader, offset, "it is not there")
+
+    def _damaged(self, reader: Reader, offset: int, what: str) -> Unavailable:
+        return Unavailable(
+            f"the store is damaged: event {offset} of channel {reader.name!r} cannot be read: {what}"
+        )

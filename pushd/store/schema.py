@@ -1,0 +1,117 @@
+"""The schema: the tables of the store, and the way to them from each earlier version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "OFFSETS",
+    "VERSION",
+    "Newer",
+    "NotAStore",
+    "create",
+    "migrate",
+    "version_of",
+]
+
+APPLICATION_ID = 0x70757368
+"""What stands in the head of the file: ``push``."""
+
+VERSION = 1
+"""The version that this pushd reads and writes."""
+
+OFFSETS = 1 << 40
+"""How many offsets a channel can have: a place is the key of the channel times this, plus the offset."""
+
+_TABLES = f"""
+CREATE TABLE log (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch TEXT NOT NULL,                   -- 10 characters; new when continuity was lost
+    sequence INTEGER NOT NULL,             -- of the latest event
+    given_up_sequence INTEGER NOT NULL,    -- the latest event of channels that are forgotten
+    given_up_offset INTEGER NOT NULL,      -- the highest offset of channels that are forgotten
+    seal INTEGER NOT NULL,                 -- what the file pushd.seal says, or one more
+    inode INTEGER NOT NULL,                -- of this file: another one is a copy
+    boot TEXT NOT NULL,                    -- the kernel's id of the boot that wrote last
+    is_safe INTEGER NOT NULL               -- 1: what was acknowledged is on the disk
+) STRICT;
+CREATE TABLE channel (
+    key INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    first INTEGER NOT NULL,                -- the offset of the oldest event that it keeps
+    dropped INTEGER NOT NULL,              -- the sequence of the one before that
+    bytes INTEGER NOT NULL,                -- how much all events took that came before the oldest
+    "offset" INTEGER NOT NULL,             -- of its latest event, if there is no block that says so
+    sequence INTEGER NOT NULL              -- of its latest event, likewise
+) STRICT;
+CREATE TABLE block (
+    place INTEGER PRIMARY KEY,             -- key of the channel * {OFFSETS} + offset of the first event
+    count INTEGER NOT NULL,                -- how many events
+    first_sequence INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,                -- how much all events of the channel took, up to the last of these
+    given INTEGER NOT NULL,                -- how many have an id that their publisher gave
+    checksum INTEGER NOT NULL,             -- CRC-32 of the events
+    events BLOB NOT NULL                   -- see pushd/store/block.py
+) STRICT;
+CREATE TABLE given (
+    id TEXT PRIMARY KEY,                   -- that the publisher gave
+    sequence INTEGER NOT NULL,
+    places TEXT NOT NULL                   -- JSON: the offset by the name of each channel, the first one first
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+"""What makes of each version the next one."""
+
+
+class NotAStore(Exception):
+    """The file is a database of something else."""
+
+
+class Newer(Exception):
+    """The file is of a later version, which is the argument."""
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Answer the version of a store, 0 if it is an empty file; raise `NotAStore` or `Newer`."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables == 0 and version == 0:
+        return 0
+    if application != APPLICATION_ID:
+        raise NotAStore
+    if version > VERSION:
+        raise Newer(version)
+    found: int = version
+    return found
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables."""
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {_TABLES}"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
+    )
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    version: int,
+    migrations: Mapping[int, Callable[[sqlite3.Connection], None]] = MIGRATIONS,
+    to: int = VERSION,
+) -> None:
+    """Bring a store from `version` `to` another, each step in a transaction of its own."""
+    for step in range(version, to):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            migrations[step](connection)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,286 @@
+"""The store: one file of SQLite in the state directory, written one transaction at a time.
+
+It is in write-ahead mode: a transaction is appended to a second file, and moved into the first one later, by
+`checkpoint`, which may take its time in a thread while transactions go on. Three connections have different work:
+one writes, one reads, one moves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, Any
+
+from twisted.logger import Logger
+
+from pushd.errors import StartFailed, Unavailable
+from pushd.eventlog import EventLog, State
+from pushd.store import continuity
+from pushd.store.archive import StoredArchive
+from pushd.store.change import Change
+from pushd.store.continuity import Marks
+from pushd.store.database import FILE_NAME, connect, damaged, refusal, start_failure
+from pushd.store.past import Past
+from pushd.store.schema import Newer, NotAStore, create, migrate, version_of
+from pushd.store.stored import Recent
+
+__all__ = ["Store", "lock"]
+
+_log = Logger()
+
+_PAST_BYTES = 32 * 1024 * 1024
+"""How much memory entries take that were read from the store."""
+
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""To how much the second file is cut when it is begun anew."""
+
+_PAGES_GIVEN_BACK = 256
+"""How many free pages are given back to the file system at a time."""
+
+_FREE_PAGES = 1024
+"""How many free pages are kept for what is written next, and as many as a quarter of the file."""
+
+
+def lock(directory: Path) -> IO[str]:
+    """Take the state directory for this process, until it ends; raise `StartFailed` if another one has it."""
+    path = directory / "pushd.lock"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="ascii")  # noqa: SIM115  held for as long as the process lives
+    except OSError as error:
+        raise StartFailed(f"{path}: cannot be opened: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        pid = file.read(20).strip()
+        file.close()
+        raise StartFailed(
+            f"another pushd{f', process {pid},' if pid.isdecimal() else ''} uses the state directory {directory}; "
+            "stop it, or give this one its own, see [pushd] state_directory"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+class Store:
+    """The file. Only one process has it open."""
+
+    _writer: sqlite3.Connection
+    _reader: sqlite3.Connection
+    _mover: sqlite3.Connection
+    _lock: IO[str]
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        is_safe: bool,
+        recent_bytes: int,
+        now: Callable[[], float],
+        seconds: Callable[[], float],
+    ) -> None:
+        """Prepare to `open` the store in `directory`.
+
+        With `is_safe`, a transaction is on the disk when it is done, and not only with the operating system.
+        `recent_bytes` of the latest events are kept in memory.
+        """
+        self.path = directory / FILE_NAME
+        self._directory = directory
+        self._is_safe = is_safe
+        self._seal = 0
+        self.unmoved_bytes = 0
+        """About how much was written since `turn_over`."""
+        past = Past(self._rows, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
+        self.archive = StoredArchive(self._rows, past, Recent(recent_bytes))
+        """What the log reads."""
+
+    def open(self, log: EventLog[Any]) -> None:
+        """Open the file, or make it, and enter what it has into `log`.
+
+        Raises `StartFailed`, which says what can be done, if it cannot be used; then it was not changed.
+        """
+        self._lock = lock(self._directory)
+        with ExitStack() as opened:
+            opened.callback(self._lock.close)
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # what is in it is nobody else's business
+                self._writer = opened.enter_context(closing(connect(self.path)))
+                self._prepare()
+                self._reader = opened.enter_context(closing(connect(self.path)))
+                self._mover = opened.enter_context(closing(connect(self.path)))
+                log.begin(self._begin())
+                self.archive.fill(log)
+            except sqlite3.Error as error:
+                raise start_failure(error, self.path) from error
+            except Unavailable as error:
+                raise damaged(self.path, error.detail) from error
+            except OSError as error:
+                raise StartFailed(f"the store {self.path} cannot be used: {error.strerror}") from error
+            opened.pop_all()
+
+    def _prepare(self) -> None:
+        """Make of whatever file there is a store of this version."""
+        try:
+            version = version_of(self._writer)
+        except NotAStore:
+            raise StartFailed(
+                f"{self.path} is a database, but not pushd's; wanted a store or no such file"
+            ) from None
+        except Newer as error:
+            raise StartFailed(
+                f"the store {self.path} was written by a later pushd (its version is {error}); wanted that one, or "
+                "another state directory"
+            ) from None
+        if not version:
+            self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        self._writer.execute("PRAGMA wal_autocheckpoint = 0")
+        self._writer.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+        if version:
+            migrate(self._writer, version)
+        else:
+            create(self._writer)
+            _log.info("made the store {path}", path=str(self.path))
+
+    def _begin(self) -> State:
+        """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
+        inode = os.stat(self.path).st_ino
+        rows = self._writer.execute(
+            "SELECT epoch, sequence, given_up_sequence, given_up_offset, seal, inode, boot, is_safe FROM log"
+        ).fetchall()
+        if not rows:
+            seal, state = (continuity.read_seal(self._directory) or 0) + 1, State(continuity.new_epoch())
+        else:
+            epoch, sequence, given_up_sequence, given_up_offset, seal, *marks = rows[0]
+            why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
+            if why is not None:
+                epoch = continuity.new_epoch()
+                _log.warn(
+                    "the store is not the one that was left: {why}; older positions are not recovered", why=why
+                )
+            seal = max(seal, continuity.read_seal(self._directory) or 0) + 1
+            state = State(epoch, sequence, given_up_sequence, given_up_offset)
+        self._writer.execute(
+            "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset),
+                *(seal, inode, continuity.boot_id(), int(self._is_safe)),
+            ),
+        )
+        if not self._is_safe:
+            self._writer.execute("PRAGMA synchronous = NORMAL")
+        continuity.write_seal(self._directory, seal)
+        self._seal = seal
+        return state
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        try:
+            return self._reader.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise refusal(error, self.path) from error
+
+    # Writing: all of this may happen in a thread, one at a time
+
+    def write(self, change: Change) -> None:
+        """Make a change, whole; raise `NoRoom` or `Unavailable` if it was not made."""
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            self._make(change)
+            writer.execute("COMMIT")
+            self.unmoved_bytes += change.size_bytes
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise refusal(error, self.path) from error
+
+    def _make(self, change: Change) -> None:
+        execute, execute_many = self._writer.execute, self._writer.executemany
+        if change.removed_channels:
+            execute_many("DELETE FROM channel WHERE key = ?", change.removed_channels)
+        if change.removed_blocks:
+            execute_many("DELETE FROM block WHERE place BETWEEN ? AND ?", change.removed_blocks)
+        if change.removed_ids:
+            execute_many("DELETE FROM given WHERE id = ? AND sequence = ?", change.removed_ids)
+        if change.channels:
+            execute_many(
+                'INSERT INTO channel (key, name, first, dropped, bytes, "offset", sequence) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET first = excluded.first, "
+                "dropped = excluded.dropped, "
+                'bytes = excluded.bytes, "offset" = excluded."offset", sequence = excluded.sequence',
+                change.channels,
+            )
+        if change.blocks:
+            execute_many("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", change.blocks)
+        if change.given:
+            execute_many("INSERT OR REPLACE INTO given VALUES (?, ?, ?)", change.given)
+        state = change.state
+        execute(
+            "UPDATE log SET sequence = ?, given_up_sequence = ?, given_up_offset = ?",
+            (state.sequence, state.given_up_sequence, state.given_up_offset),
+        )
+
+    def _roll_back(self) -> None:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            _log.error("the store could not take back a change: {error}", error=error)
+
+    # Looking after it
+
+    def checkpoint(self) -> bool:
+        """Move what was written to its place; False if more was written meanwhile. May be called in a thread."""
+        try:
+            _, size, moved = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            _log.error("the store could not move what was written: {error}", error=error)
+            return False
+        return bool(size == moved)
+
+    def turn_over(self) -> None:
+        """Move everything to its place and begin the second file anew. Nothing may be written meanwhile."""
+        if not self.checkpoint():
+            return
+        try:
+            self._writer.execute("UPDATE log SET seal = ?", (self._seal + 1,))
+            self._seal += 1
+            self.unmoved_bytes = 0
+            continuity.write_seal(self._directory, self._seal)
+        except (sqlite3.Error, OSError) as error:
+            self._roll_back()
+            _log.error("the store could not be sealed: {error}", error=error)
+
+    def give_back(self) -> bool:
+        """Give some of the free pages back to the file system; False if there are few."""
+        try:
+            (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
+            (all_pages,) = self._writer.execute("PRAGMA page_count").fetchone()
+            if free <= _FREE_PAGES or free * 4 <= all_pages:
+                return False
+            self._writer.execute(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})").fetchall()
+        except sqlite3.Error as error:
+            _log.error("the store could not give back what is free: {error}", error=error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Put everything on the disk and close the file."""
+        try:
+            self._writer.execute("PRAGMA synchronous = FULL")
+            self._writer.execute("UPDATE log SET seal = ?, is_safe = 1", (self._seal + 1,))
+            self._reader.close()
+            self._mover.close()
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            continuity.write_seal(self._directory, self._seal + 1)
+        except (sqlite3.Error, OSError) as error:
+            _log.error("the store could not be closed in order: {error}", error=error)
+        for connection in (self._reader, self._mover, self._writer):
+            connection.close()
+        self._lock.close()

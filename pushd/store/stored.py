@@ -1,0 +1,260 @@
+"""The stored history: the entries of one channel, the latest in memory and all of them in the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from pushd.channel import Settings
+from pushd.entries import Entries
+from pushd.errors import Unavailable
+from pushd.event import Entry
+from pushd.history import EVENT_BYTES, size_of
+from pushd.store.past import Past
+
+__all__ = ["Recent", "StoredHistory"]
+
+_log = Logger()
+
+_STEP = 64
+"""How many entries are dropped one by one, before it is worth while to look for the place to go to."""
+
+
+class Recent:
+    """How much of the histories is in memory: what was published last, in all channels together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep about `max_bytes`."""
+        self._max_bytes = max_bytes
+        self._entries: deque[tuple[StoredHistory, int, int]] = deque()  # with offset and size, oldest first
+        self.size_bytes = 0
+        """About how much that is."""
+
+    def add(self, history: StoredHistory, offset: int, size: int) -> None:
+        """Count an entry, and let the oldest ones go for it."""
+        self._entries.append((history, offset, size))
+        self.size_bytes += size
+        while self.size_bytes > self._max_bytes:
+            oldest, offset, size = self._entries.popleft()
+            self.size_bytes -= size
+            oldest.forget_through(offset)
+
+
+class StoredHistory:
+    """A `pushd.history.History` whose entries are in the store before they are appended."""
+
+    __slots__ = (
+        "_past",
+        "_recent",
+        "_tail",
+        "_to_remove",
+        "bytes_before",
+        "bytes_through",
+        "dropped",
+        "first",
+        "is_in_store",
+        "key",
+        "last",
+        "name",
+        "sequence",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        name: str,
+        settings: Settings,
+        past: Past,
+        recent: Recent,
+        to_remove: Callable[[StoredHistory], None],
+        *,
+        offset: int,
+        dropped: int,
+    ) -> None:
+        """Begin without entries: the next one follows `offset`. `to_remove` is told when entries were dropped."""
+        self._past = past
+        self._recent = recent
+        self._to_remove = to_remove
+        self._tail = Entries()
+        self.key = key
+        """What stands for the channel in the store."""
+        self.name = name
+        """The name of the channel."""
+        self.settings = settings
+        """The settings of the channel."""
+        self.is_in_store = False
+        """True once the store knows the channel."""
+        self.first = offset + 1
+        """The offset of the oldest entry."""
+        self.last = offset
+        """The offset of the latest one that there ever was."""
+        self.sequence = dropped
+        """Its sequence."""
+        self.dropped = dropped
+        """The sequence of the latest entry that was dropped."""
+        self.bytes_before = 0
+        """How much all entries took that were dropped."""
+        self.bytes_through = 0
+        """How much all entries took that there ever were."""
+
+    def restore(self, first: int, bytes_before: int, last: int, sequence: int, bytes_through: int) -> None:
+        """Take over what the store says."""
+        self.is_in_store = True
+        self.first, self.bytes_before = first, bytes_before
+        self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
+
+    @property
+    def row(self) -> tuple[int, str, int, int, int, int, int]:
+        """What the store is to know of the channel."""
+        return self.key, self.name, self.first, self.dropped, self.bytes_before, self.last, self.sequence
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much the entries take."""
+        return self.bytes_through - self.bytes_before
+
+    @property
+    def oldest(self) -> Entry | None:
+        """The first entry, if there is one; raise `Unavailable` if it cannot be read."""
+        return self.at(self.first)
+
+    @property
+    def latest(self) -> Entry | None:
+        """The last entry, if there is one; raise `Unavailable` if it cannot be read."""
+        return self.at(self.last)
+
+    @property
+    def expires_s(self) -> float:
+        """When the oldest entry expires, which must exist; never, if it cannot be read."""
+        entry = self._readable(self.first)
+        return float("inf") if entry is None else entry.expires_s
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The sequence of the oldest entry, which must exist, or of the one before if it cannot be read."""
+        entry = self._readable(self.first)
+        return self.dropped if entry is None else entry.event.sequence
+
+    def append(self, entry: Entry) -> None:
+        """Add the next entry, which is in the store; its offset must follow the latest one's."""
+        size = len(entry.event.data) + EVENT_BYTES
+        self.last = entry.offset
+        self.sequence = entry.event.sequence
+        self.bytes_through += size
+        self._tail.append(entry)
+        self._recent.add(self, entry.offset, size)
+
+    def forget_through(self, offset: int) -> None:
+        """Let go of what is in memory, up to `offset`."""
+        tail = self._tail
+        while (oldest := tail.oldest) is not None and oldest.offset <= offset:
+            tail.drop()
+
+    # Reading
+
+    def at(self, offset: int) -> Entry | None:
+        """Answer the entry at `offset`, if the channel has it; raise `Unavailable` if it cannot be read."""
+        if not self.first <= offset <= self.last:
+            return None
+        return self._tail.at(offset) or self._past.at(self, offset)
+
+    def after(self, sequence: int) -> Entry | None:
+        """Answer the first entry after `sequence`; raise `Unavailable` if it cannot be read."""
+        if not self or self.sequence <= sequence:
+            return None
+        oldest = self._tail.oldest
+        if oldest is not None and (oldest.event.sequence <= sequence or oldest.offset == self.first):
+            return self._tail.after(sequence)
+        if sequence <= self.dropped:
+            return self.at(self.first)
+        return self.at(self._past.after(self, sequence))
+
+    def holds(self, offset: int) -> bool:
+        """Tell whether the channel has the entry at `offset`."""
+        return self.first <= offset <= self.last
+
+    def _readable(self, offset: int) -> Entry | None:
+        """Answer an entry, None if it cannot be read."""
+        try:
+            return self.at(offset)
+        except Unavailable as error:
+            _log.error("{error}", error=error.detail)
+            return None
+
+    # Dropping
+
+    def trim(self, seconds: float) -> bool:
+        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+        settings = self.settings
+        surplus = len(self) - settings.history_size
+        if surplus > 0:
+            self._drop_until(self.first + surplus)
+        while self.size_bytes > settings.history_bytes and self:
+            self._drop_until(self.first + 1)
+        if self and self.expires_s <= seconds:
+            self._drop_until(self._first_alive(seconds))
+        return self.last >= self.first
+
+    def _first_alive(self, seconds: float) -> int:
+        """Answer the offset of the first entry that has not expired, or the one after the last."""
+        step = 1
+        low = self.first  # has expired
+        while low + step <= self.last and self._has_expired(low + step, seconds):
+            low += step
+            step *= 2
+        high = min(low + step, self.last + 1)  # has not
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if self._has_expired(middle, seconds):
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _has_expired(self, offset: int, seconds: float) -> bool:
+        entry = self._readable(offset)
+        return entry is not None and entry.expires_s <= seconds
+
+    def drop(self) -> None:
+        """Drop the oldest entry, which must exist."""
+        self._drop_until(self.first + 1)
+
+    def clear(self) -> None:
+        """Drop all entries."""
+        self._drop_until(self.last + 1)
+
+    def _drop_until(self, offset: int) -> None:
+        """Drop what comes before `offset`."""
+        if offset > self.last:
+            self.dropped, self.bytes_before = self.sequence, self.bytes_through
+        else:
+            try:
+                self._count_until(offset)
+            except Unavailable as error:
+                # A sequence that the entry cannot be after: then nobody is told of more than there is
+                _log.error("{error}", error=error.detail)
+                self.dropped = self.sequence - (self.last - offset + 1)
+                self.bytes_before += self.size_bytes * (offset - self.first) // len(self)
+        self.first = offset
+        self.forget_through(offset - 1)
+        self._to_remove(self)
+
+    def _count_until(self, offset: int) -> None:
+        """Find out what was dropped when the entry at `offset` is the oldest."""
+        if offset - self.first > _STEP:
+            before = self._past.at(self, offset - 1)
+            self.dropped, self.bytes_before = before.event.sequence, self._past.bytes_through(self, offset - 1)
+            return
+        dropped, size = self.dropped, 0
+        for each in range(self.first, offset):
+            entry = self.at(each)
+            assert entry is not None
+            dropped = entry.event.sequence
+            size += size_of(entry)
+        self.dropped, self.bytes_before = dropped, self.bytes_before + size
