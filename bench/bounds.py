@@ -136,6 +136,21 @@ def _publishing() -> Iterator[Bound]:
     yield Bound(f"POST of many lines: {base}", "at least", 25, _to_twisted("publish-batch"))
 
 
+def _storing() -> Iterator[Bound]:
+    base = "events per second with the store ÷ without"
+    for case, title, limit in (
+        ("publish-post", "POST", 0.5),
+        ("publish-websocket", "Publishing over WebSocket", 0.5),
+        ("publish-batch", "POST of many lines", 0.6),
+    ):
+        yield Bound(f"{title}: {base}", "at least", limit, _stored(case))
+
+
+def _stored(case: str) -> Callable[[Results], float | None]:
+    name = "events_per_s"
+    return lambda results: results.ratio((case, "pushd-store", name), (case, "pushd", name))
+
+
 def _beside_stalled() -> Iterator[Bound]:
     yield Bound(
         "2,000 readers beside 2,000 that do not read: p99 ÷ p99 without them",
@@ -160,6 +175,7 @@ BOUNDS: tuple[Bound, ...] = (
     *_over_tls(),
     *_connections(),
     *_publishing(),
+    *_storing(),
     *_beside_stalled(),
 )
 """All of them."""

@@ -63,6 +63,7 @@ class Case:
     """How many requests each of them has without an answer."""
 
 
+_PUSHD = ("pushd", "pushd-store", "pushd-power")
 _ALL = ("pushd", "floor", "nchan", "ws", "websockets", "aiohttp")
 _SSE = ("pushd", "floor", "nchan", "ws", "aiohttp")
 _TLS = ("pushd", "nchan", "ws", "websockets", "aiohttp")
@@ -138,7 +139,7 @@ _CONNECTING = [
 _POST = Case(
     "publish-post",
     "POST, one event in each, 16 connections",
-    ("pushd", "twisted.web", "nchan", "ws", "aiohttp"),
+    (*_PUSHD, "twisted.web", "nchan", "ws", "aiohttp"),
     "publish",
     way="post",
     publishers=16,
@@ -150,7 +151,7 @@ _PUBLISHING = [
         _POST,
         name="publish-batch",
         title="POST, 1,000 events in each, one connection",
-        peers=("pushd",),
+        peers=_PUSHD,
         way="batch",
         batch=1000,
         publishers=1,
@@ -159,7 +160,7 @@ _PUBLISHING = [
         _POST,
         name="publish-websocket",
         title="WebSocket messages, one connection, 64 unanswered",
-        peers=("pushd",),
+        peers=_PUSHD,
         way="websocket",
         publishers=1,
         outstanding=64,

@@ -182,7 +182,8 @@ def _sections(results: Results) -> Iterator[str]:
     publishing = [case for case in measured if case.mode == "publish"]
     if publishing:
         yield "## Publishing"
-        yield "Into a channel without subscribers. ws and aiohttp keep nothing of what is published."
+        yield "Into a channel without subscribers. pushd has `store = memory` where nothing else is said."
+        yield "ws and aiohttp keep nothing of what is published."
         yield _publish(results, publishing)
 
 

@@ -22,6 +22,7 @@ _STOP_TIMEOUT_S = 20.0
 _PUSHD = """\
 [pushd]
 state_directory = {folder}/state
+STORE
 stop_timeout = 1s
 [listen:http]
 endpoint = tcp:{port}:interface=127.0.0.1
@@ -100,11 +101,16 @@ class Server:
     """The ways of publishing to it."""
 
 
-def _start_pushd(place: Place) -> list[str]:
-    config = place.folder / "pushd.ini"
-    config.write_text(place.fill(_PUSHD))
-    twistd = Path(sys.executable).with_name("twistd")
-    return [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(config)]
+def _start_pushd(store: str) -> Callable[[Place], Sequence[str]]:
+    """Answer what starts pushd with these lines of configuration."""
+
+    def start(place: Place) -> list[str]:
+        config = place.folder / "pushd.ini"
+        config.write_text(place.fill(_PUSHD.replace("STORE", store)))
+        twistd = Path(sys.executable).with_name("twistd")
+        return [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(config)]
+
+    return start
 
 
 def _start_nchan(place: Place) -> list[str]:
@@ -136,10 +142,11 @@ _MESSAGE = Way("websocket", "/publish")
 _POST = Way("post", "/publish")
 _HTTP_PATHS = {"websocket": "/ws", "sse": "/sse"}
 
-PEERS: Mapping[str, Server] = {
-    "pushd": Server(
-        "pushd",
-        _start_pushd,
+
+def _pushd(title: str, store: str) -> Server:
+    return Server(
+        title,
+        _start_pushd(store),
         {"websocket": "/ws?channel=bench", "sse": "/sse?channel=bench", "http2": "/sse?channel=bench"},
         {
             "own": _PUSHD_MESSAGE,
@@ -147,7 +154,13 @@ PEERS: Mapping[str, Server] = {
             "post": Way("post", "/channels/bench"),
             "batch": Way("post", "/publish", '{"channel":"bench","data":"', '"}'),
         },
-    ),
+    )
+
+
+PEERS: Mapping[str, Server] = {
+    "pushd": _pushd("pushd", "store = memory"),
+    "pushd-store": _pushd("pushd with its store", "store = sqlite"),
+    "pushd-power": _pushd("pushd with its store, durability = power", "durability = power"),
     "floor": Server("bare C `send()` loop", _start_floor, _HTTP_PATHS, {"own": Way("line", "/publish")}),
     "nchan": Server(
         "nchan (nginx)",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pushd.channel import Settings
-from pushd.event import Entry
+from pushd.errors import Conflict
+from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
 
 __all__ = ["Archive", "Given", "MemoryArchive"]
@@ -25,6 +26,11 @@ class Given:
     places: tuple[tuple[str, int], ...]
     """Its channels, the canonical one first, and its offset in each."""
 
+    def check(self, draft: Draft) -> None:
+        """Raise `Conflict` if `draft`, which has the same id, is for other channels."""
+        if set(draft.channels) != {name for name, _ in self.places}:
+            raise Conflict(f"the id {self.id!r} belongs to an event of channel {self.places[0][0]!r}", "id")
+
 
 class Archive(Protocol):
     """Where histories and given ids are kept."""
@@ -39,7 +45,7 @@ class Archive(Protocol):
         """Forget a history, which is empty: its channel is given up."""
 
     def keep_id(self, entries: list[Entry]) -> None:
-        """Learn that an event with a given id comes into the log; these entries are in no history yet."""
+        """Learn of an event with a given id that comes into a log in memory; no history has its entries yet."""
 
     def given(self, event_id: str) -> Given | None:
         """Answer the event that a publisher gave this id, if a channel may still have it."""

@@ -23,7 +23,7 @@ class Settings(Retention, Protocol):
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""
 
-    __slots__ = ("awaits_expiry", "awaits_room", "history", "name", "offset", "settings", "staged", "subscribed")
+    __slots__ = ("awaits_expiry", "awaits_room", "history", "is_staged", "name", "offset", "settings", "subscribed")
 
     def __init__(self, name: str, settings: Settings, history: History, *, offset: int) -> None:
         self.name = name
@@ -33,8 +33,8 @@ class Channel(Generic[S]):
         self.history = history
         self.subscribed: dict[S, None] = {}
         """Who is subscribed to it by its name."""
-        self.staged = 0
-        """How many events are on their way into it: see `pushd.batch`."""
+        self.is_staged = False
+        """True while events are on their way into it: see `pushd.batch`."""
         self.awaits_expiry = False
         """True if the log is going to look when its oldest entry has become too old."""
         self.awaits_room = False
@@ -43,7 +43,7 @@ class Channel(Generic[S]):
     @property
     def is_idle(self) -> bool:
         """True if nobody would miss it: nothing kept or on its way, nobody subscribed by name."""
-        return not self.history and not self.subscribed and not self.staged
+        return not self.history and not self.subscribed and not self.is_staged
 
     def entry(self, event: Event, offset: int, seconds: float) -> Entry:
         """Make the entry of `event` at `offset`, which is not in the history yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import cast
 
 from pushd.event import Entry
 
@@ -36,28 +35,26 @@ class Entries:
         """The last entry, if there is one."""
         return self._entries[-1] if self._entries else None
 
-    def append(self, entry: Entry) -> None:
-        """Add the next entry; its offset must follow the latest one's."""
-        self._entries.append(entry)
+    def extend(self, entries: list[Entry]) -> None:
+        """Add the next entries; their offsets must follow the latest one's."""
+        self._entries += entries
 
-    def drop(self) -> Entry:
-        """Take away the oldest entry, which must exist, and answer it."""
-        entries, head = self._entries, self._head
-        entry, entries[head] = entries[head], _NOTHING
-        self._head = head + 1
-        if self._head * 2 > len(entries):
-            del entries[: self._head]
+    def drop_until(self, offset: int) -> None:
+        """Take away the entries before `offset`."""
+        oldest = self.oldest
+        if oldest is not None and oldest.offset < offset:
+            del self._entries[: self._head + offset - oldest.offset]
             self._head = 0
-        return entry
-
-    def clear(self) -> None:
-        """Take away all entries."""
-        self._entries, self._head = [], 0
 
     def after(self, sequence: int) -> Entry | None:
         """Answer the first entry whose event came after `sequence` in the log."""
         index = bisect_right(self._entries, sequence, lo=self._head, key=_sequence)
         return self._entries[index] if index < len(self._entries) else None
+
+    def between(self, first: int, end: int) -> list[Entry]:
+        """Answer the entries from the offset `first` to before `end`, all of which must be here."""
+        place = self._head + first - self._entries[self._head].offset
+        return self._entries[place : place + end - first]
 
     def at(self, offset: int) -> Entry | None:
         """Answer the entry at `offset`, if it is here."""
@@ -65,10 +62,6 @@ class Entries:
         if oldest is None or not oldest.offset <= offset < oldest.offset + len(self):
             return None
         return self._entries[self._head + offset - oldest.offset]
-
-
-_NOTHING = cast(Entry, None)
-"""What stands in the place of an entry that was dropped, until the list is shortened."""
 
 
 def _sequence(entry: Entry) -> int:

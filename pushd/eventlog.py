@@ -6,7 +6,7 @@ has it can still tell about: each channel remembers the sequence of the latest e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Generic, TypeVar
@@ -14,13 +14,13 @@ from typing import Generic, TypeVar
 from pushd.archive import Archive, Given
 from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, PatternTree, check_name
-from pushd.errors import Conflict, NotFound, Unavailable
+from pushd.errors import NotFound, Unavailable
 from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
 from pushd.history import History
 from pushd.replay import Replay
 from pushd.trimming import Trimming
 
-__all__ = ["EventLog", "Page", "Start", "State", "check_same"]
+__all__ = ["EventLog", "Page", "Start", "State"]
 
 S = TypeVar("S")
 
@@ -92,7 +92,8 @@ class EventLog(Generic[S]):
         self._epoch = state.epoch
         self._archive = archive
         self._settings = settings
-        self._now = now
+        self.now = now
+        """The time in seconds since 1970."""
         self.seconds = seconds
         """A clock that never jumps."""
         self._max_channels = max_channels
@@ -131,7 +132,7 @@ class EventLog(Generic[S]):
         """Answer the event that has the draft's id already; raise `Conflict` if it is another channel's."""
         given = None if draft.id is None else self._given(draft.id)
         if given is not None:
-            check_same(draft, given)
+            given.check(draft)
         return given
 
     def append(self, draft: Draft) -> list[Entry]:
@@ -140,32 +141,38 @@ class EventLog(Generic[S]):
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
         channels = self.open(draft.channels)
-        event = self.event_of(draft, self.sequence + 1)
+        event = self.event_of(draft, self.sequence + 1, self.now())
+        self.sequence = event.sequence
         seconds = self.seconds()
-        entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
-        self.keep(entries, channels, seconds, is_given=draft.id is not None)
+        entries = []
+        for channel in channels:
+            entries.append(channel.entry(event, channel.offset + 1, seconds))
+        if draft.id is not None:
+            self._archive.keep_id(entries)
+        for entry in entries:
+            self._keep(self._channels[entry.channel], [entry], seconds)
+        if self._trimming.size_bytes > self._trimming.max_bytes:
+            self._trimming.make_room()
         return entries
 
-    def event_of(self, draft: Draft, sequence: int) -> Event:
-        """Make an event, whose place in the log is going to be `sequence`."""
+    def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
+        """Make an event, published `now`, whose place in the log is going to be `sequence`."""
         event_id = draft.id or f"{self._epoch}-{sequence}"  # see own_id
-        return Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, self._now(), sequence)
+        return Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, now, sequence)
 
-    def keep(self, entries: list[Entry], channels: list[Channel[S]], seconds: float, *, is_given: bool) -> None:
-        """Take the next event: its entry in each of its `channels`. `seconds` is what `self.seconds` answers."""
-        self.sequence = entries[0].event.sequence
-        if is_given:
-            self._archive.keep_id(entries)
-        for channel, entry in zip(channels, entries, strict=True):
-            self._keep(channel, entry, seconds)
+    def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
+        """Take the next events, which the archive knows: the entries of each channel, made at `seconds`."""
+        for channel, entries in sorted(by_channel.items(), key=_latest_sequence):
+            self._keep(channel, entries, seconds)
+            self.sequence = entries[-1].event.sequence
         if self._trimming.size_bytes > self._trimming.max_bytes:
             self._trimming.make_room()
 
-    def _keep(self, channel: Channel[S], entry: Entry, seconds: float) -> None:
+    def _keep(self, channel: Channel[S], entries: list[Entry], seconds: float) -> None:
         history = channel.history
         before = history.size_bytes
-        channel.offset = entry.offset
-        history.append(entry)
+        channel.offset = entries[-1].offset
+        history.extend(entries)
         if channel is not self._latest:
             self._by_sequence.pop(channel, None)
             self._by_sequence[channel] = None
@@ -388,7 +395,5 @@ class EventLog(Generic[S]):
         return [channel for channel in active if channel.history.sequence > sequence]
 
 
-def check_same(draft: Draft, given: Given) -> None:
-    """Raise `Conflict` if the event that has the draft's id is not one of the same channels."""
-    if set(draft.channels) != {name for name, _ in given.places}:
-        raise Conflict(f"the id {given.id!r} belongs to an event of channel {given.places[0][0]!r}", "id")
+def _latest_sequence(item: tuple[object, list[Entry]]) -> int:
+    return item[1][-1].event.sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Protocol
+from typing import Protocol, cast
 
 from pushd.entries import Entries
 from pushd.event import Entry
@@ -69,8 +69,8 @@ class History(Protocol):
     def __len__(self) -> int:
         """Count them."""
 
-    def append(self, entry: Entry) -> None:
-        """Add the next entry; its offset must follow the latest one's."""
+    def extend(self, entries: list[Entry]) -> None:
+        """Add the next entries, one or more; their offsets must follow the latest one's."""
 
     def trim(self, seconds: float) -> bool:
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
@@ -127,25 +127,32 @@ class MemoryHistory(Entries):
         """The sequence of the oldest entry, which must exist."""
         return self._entries[self._head].event.sequence
 
-    def append(self, entry: Entry) -> None:
-        """Add the next entry; its offset must follow the latest one's."""
-        self._entries.append(entry)
-        self.size_bytes += len(entry.event.data) + EVENT_BYTES
+    def extend(self, entries: list[Entry]) -> None:
+        """Add the next entries; their offsets must follow the latest one's."""
+        self._entries += entries
+        for entry in entries:
+            self.size_bytes += len(entry.event.data) + EVENT_BYTES
 
     def trim(self, seconds: float) -> bool:
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
         entries, retention = self._entries, self._retention
+        size, max_bytes = retention.history_size, retention.history_bytes
         while entries and (
-            len(entries) - self._head > retention.history_size
+            len(entries) - self._head > size
             or entries[self._head].expires_s <= seconds
-            or self.size_bytes > retention.history_bytes
+            or self.size_bytes > max_bytes
         ):
             self.drop()
         return bool(entries)
 
     def drop(self) -> Entry:
         """Drop the oldest entry, which must exist."""
-        entry = Entries.drop(self)
+        entries, head = self._entries, self._head
+        entry, entries[head] = entries[head], _NOTHING
+        self._head = head = head + 1
+        if head * 2 > len(entries):
+            del entries[:head]
+            self._head = 0
         event = entry.event
         self.size_bytes -= len(event.data) + EVENT_BYTES
         self.dropped = event.sequence
@@ -161,3 +168,7 @@ class MemoryHistory(Entries):
     def holds(self, offset: int) -> bool:
         """Tell whether the channel has the entry at `offset`."""
         return self.at(offset) is not None
+
+
+_NOTHING = cast(Entry, None)
+"""What stands in the place of an entry that was dropped, until the list is shortened."""

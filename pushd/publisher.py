@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pushd.access import Grants
@@ -25,6 +25,9 @@ class Publisher(Protocol):
     def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
         """Publish an event and tell `done`, now or later. Nothing of it was done if that is a `Refused`."""
 
+    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish several events, in order, and tell `done` what became of each, now or later."""
+
     def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`, now or later."""
 
@@ -42,6 +45,16 @@ class Direct:
         except Refused as refused:
             outcome = refused
         done(outcome)
+
+    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish several events and tell `done`, now."""
+        publish, outcomes = self._bus.publish, list[Outcome]()
+        for draft in drafts:
+            try:
+                outcomes.append(publish(draft, grants))
+            except Refused as refused:
+                outcomes.append(refused)
+        done(outcomes)
 
     def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`, now."""

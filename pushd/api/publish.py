@@ -121,37 +121,25 @@ class PublishMany(Endpoint):
             size += len(line)
             if size > _BYTES_PER_TURN:
                 break
-        some = lines[:count]
-        del lines[:count]
-        answers = _Answers(count, done)
-        publish, max_bytes = self._publisher.publish, self._max_event_bytes
-        for place, line in enumerate(some):
+        answers: list[Outcome | None] = [None] * count
+        drafts, places, max_bytes = list[Draft](), list[int](), self._max_event_bytes
+        for place in range(count):
             try:
-                draft = parse_draft(parse_object(line))
+                draft = parse_draft(parse_object(lines[place]))
                 check_size(draft.data, max_bytes)
             except Refused as refused:
-                answers.take(place, refused)
+                answers[place] = refused
             else:
-                publish(draft, grants, partial(answers.take, place))
+                drafts.append(draft)
+                places.append(place)
+        del lines[:count]
 
+        def published(outcomes: list[Outcome]) -> None:
+            for place, outcome in zip(places, outcomes, strict=True):
+                answers[place] = outcome
+            done(b"".join([json_line(_shown(one)) for one in answers if one is not None]))
 
-class _Answers:
-    """What is answered to lines that were published together, in their order."""
-
-    __slots__ = ("_answers", "_done", "_left")
-
-    def __init__(self, count: int, done: Callable[[bytes], None]) -> None:
-        """Tell `done` when all `count` are there."""
-        self._answers = [b""] * count
-        self._left = count
-        self._done = done
-
-    def take(self, place: int, outcome: Outcome) -> None:
-        """Take the answer to one line."""
-        self._answers[place] = json_line(_shown(outcome))
-        self._left -= 1
-        if not self._left:
-            self._done(b"".join(self._answers))
+        self._publisher.publish_all(drafts, grants, published)
 
 
 @implementer(IPushProducer)

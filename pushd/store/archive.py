@@ -92,8 +92,9 @@ class StoredArchive:
                 return made
 
             restored = log.restore(name, history, offset=end).history
-            if begin is not None and begin < first:
-                assert isinstance(restored, StoredHistory)
+            assert isinstance(restored, StoredHistory)
+            restored.removed_through = first - 1 if begin is None else min(first, begin) - 1
+            if restored.removed_through < first - 1:
                 self._to_remove[key] = restored
 
     # Removing
@@ -138,6 +139,7 @@ class StoredArchive:
 
         def removed() -> None:
             for history, first in done:
+                history.removed_through = first - 1
                 if history.first == first:  # and not still more is to be removed
                     del self._to_remove[history.key]
             for key in given_up:

@@ -8,7 +8,7 @@ as if it had never been. One transaction is under way at a time; what comes mean
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 
 from pushd.access import Grants
 from pushd.archive import Given
-from pushd.batch import Batch, Staged
+from pushd.batch import Batch
 from pushd.bus import Bus, published_before
 from pushd.channel import Channel
 from pushd.errors import Refused, Unavailable
-from pushd.event import Draft
+from pushd.event import Draft, Entry
 from pushd.publisher import Deleted, Outcome
 from pushd.store.change import Change
 from pushd.store.store import Store
@@ -43,9 +43,11 @@ _EVENTS_PER_BATCH = 1000
 _UNMOVED_BYTES = 8 * 1024 * 1024
 """After how much the store moves what was written to its place."""
 
-_Staged = Staged[Subscription] | Given | Refused
-_Waiting = tuple[Draft | str, Grants, Callable[[Any], None]]
-"""What is to be published, or the name of a channel that is to be deleted."""
+_Staged = tuple[list[list[Entry] | Given | Refused], Callable[[list[Outcome]], None]]
+"""What is to become of events that were published together, and who is to be told."""
+
+_Waiting = tuple[Sequence[Draft] | str, Grants, Callable[[Any], None]]
+"""What is to be published together, or the name of a channel that is to be deleted; and who is to be told."""
 
 
 class Journal:
@@ -78,13 +80,11 @@ class Journal:
 
     def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
-        try:
-            for name in draft.channels:
-                grants.check_publish(name)
-        except Refused as refused:
-            done(refused)
-            return
-        self._wait((draft, grants, done))
+        self._wait(([draft], grants, partial(_tell_first, done)))
+
+    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish several events at the end of this turn, and tell `done`."""
+        self._wait((drafts, grants, done))
 
     def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after what was published before, and tell `done`."""
@@ -116,19 +116,18 @@ class Journal:
     def _publish(self) -> None:
         """Write what waits, up to the first channel that is to be deleted."""
         batch = Batch(self._bus.log)
-        staged: list[tuple[_Staged, Callable[[Outcome], None]]] = []
-        waiting, add = self._waiting, batch.add
-        while waiting and len(staged) < _EVENTS_PER_BATCH:
-            draft = waiting[0][0]
-            if isinstance(draft, str):
+        staged: list[_Staged] = []
+        waiting, count = self._waiting, 0
+        while waiting and count < _EVENTS_PER_BATCH:
+            drafts, grants, done = waiting[0]
+            if isinstance(drafts, str):
                 break
-            done = waiting.popleft()[2]
-            try:
-                staged.append((add(draft), done))
-            except Refused as refused:
-                staged.append((refused, done))
-        if not batch.staged:
+            waiting.popleft()
+            count += len(drafts)
+            staged.append(([_add(batch, draft, grants) for draft in drafts], done))
+        if not batch:
             self._published(batch, staged, None)
+            self._go_on()
             return
         change = Change(replace(self._bus.log.state, sequence=batch.sequence))
         change.add_batch(batch)
@@ -137,27 +136,26 @@ class Journal:
     def _published(
         self,
         batch: Batch[Subscription],
-        staged: list[tuple[_Staged, Callable[[Outcome], None]]],
+        staged: list[_Staged],
         failure: Refused | None,
     ) -> None:
         """Hand out what is in the store now, or say why it is not."""
-        commit, deliver, seconds = batch.commit, self._bus.deliver, self._bus.log.seconds()
-        for one, done in staged:
-            if isinstance(one, Refused):
-                outcome: Outcome = one
-            elif failure is not None and (isinstance(one, Staged) or one.id in batch.given):
-                outcome = failure
-            elif isinstance(one, Given):
-                outcome = published_before(one)
-            else:
-                try:
-                    outcome = deliver(commit(one, seconds))
-                except Exception:  # noqa: BLE001  the others are to be handed out all the same
-                    _log.failure("a fault in pushd while it handed out an event that is stored")
-                    outcome = Unavailable("a fault in pushd; see its log")
-            _tell(done, outcome)
-        if failure is not None:
+        if failure is None:
+            batch.commit()
+        else:
             batch.abandon()
+        for events, done in staged:
+            _tell(done, [self._outcome(batch, event, failure) for event in events])
+
+    def _outcome(
+        self, batch: Batch[Subscription], event: list[Entry] | Given | Refused, failure: Refused | None
+    ) -> Outcome:
+        """Hand an event out, if that is what is to become of it."""
+        if isinstance(event, list):
+            return self._bus.deliver(event) if failure is None else failure
+        if isinstance(event, Refused):
+            return event
+        return published_before(event) if failure is None or event.id not in batch.given else failure
 
     def _delete(self, name: Any, grants: Grants, done: Callable[[Deleted], None]) -> None:
         try:
@@ -308,3 +306,17 @@ def _tell(done: Callable[[Any], None], outcome: object) -> None:
         done(outcome)
     except Exception:  # noqa: BLE001  the others are to be told all the same
         _log.failure("a fault in pushd while it answered a publisher")
+
+
+def _tell_first(done: Callable[[Outcome], None], outcomes: list[Outcome]) -> None:
+    done(outcomes[0])
+
+
+def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> list[Entry] | Given | Refused:
+    """Put an event into a batch; answer its entries, or what prevents that."""
+    try:
+        for name in draft.channels:
+            grants.check_publish(name)
+        return batch.add(draft)
+    except Refused as refused:
+        return refused

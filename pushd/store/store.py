@@ -110,7 +110,7 @@ class Store:
         with ExitStack() as opened:
             opened.callback(self._lock.close)
             try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # what is in it is nobody else's business
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # for nobody else
                 self._writer = opened.enter_context(closing(connect(self.path)))
                 self._prepare()
                 self._reader = opened.enter_context(closing(connect(self.path)))

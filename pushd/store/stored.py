@@ -11,15 +11,16 @@ from pushd.channel import Settings
 from pushd.entries import Entries
 from pushd.errors import Unavailable
 from pushd.event import Entry
-from pushd.history import EVENT_BYTES, size_of
+from pushd.history import size_of
 from pushd.store.past import Past
 
 __all__ = ["Recent", "StoredHistory"]
 
 _log = Logger()
 
-_STEP = 64
-"""How many entries are dropped one by one, before it is worth while to look for the place to go to."""
+
+_GONE_AT_LEAST = 16
+"""How many entries that were dropped may stay in the store, and an eighth of what is kept."""
 
 
 class Recent:
@@ -58,6 +59,7 @@ class StoredHistory:
         "key",
         "last",
         "name",
+        "removed_through",
         "sequence",
         "settings",
     )
@@ -89,6 +91,8 @@ class StoredHistory:
         """True once the store knows the channel."""
         self.first = offset + 1
         """The offset of the oldest entry."""
+        self.removed_through = offset
+        """The offset of the latest one that the store does not have any more."""
         self.last = offset
         """The offset of the latest one that there ever was."""
         self.sequence = dropped
@@ -141,20 +145,33 @@ class StoredHistory:
         entry = self._readable(self.first)
         return self.dropped if entry is None else entry.event.sequence
 
-    def append(self, entry: Entry) -> None:
-        """Add the next entry, which is in the store; its offset must follow the latest one's."""
-        size = len(entry.event.data) + EVENT_BYTES
-        self.last = entry.offset
-        self.sequence = entry.event.sequence
+    def extend(self, entries: list[Entry]) -> None:
+        """Add the next entries, which are in the store as far as the channel keeps so many."""
+        surplus = len(entries) - self.settings.history_size
+        if surplus > 0:
+            self.clear()
+            self._pass(entries[:surplus])
+            entries = entries[surplus:]
+        if not entries:
+            return
+        size = sum(map(size_of, entries))
+        self.last = entries[-1].offset
+        self.sequence = entries[-1].event.sequence
         self.bytes_through += size
-        self._tail.append(entry)
-        self._recent.add(self, entry.offset, size)
+        self._tail.extend(entries)
+        self._recent.add(self, self.last, size)
+
+    def _pass(self, entries: list[Entry]) -> None:
+        """Take entries that are dropped at once; there must be no others."""
+        self.last = entries[-1].offset
+        self.first = self.last + 1
+        self.sequence = self.dropped = entries[-1].event.sequence
+        self.bytes_through += sum(map(size_of, entries))
+        self.bytes_before = self.bytes_through
 
     def forget_through(self, offset: int) -> None:
         """Let go of what is in memory, up to `offset`."""
-        tail = self._tail
-        while (oldest := tail.oldest) is not None and oldest.offset <= offset:
-            tail.drop()
+        self._tail.drop_until(offset + 1)
 
     # Reading
 
@@ -192,12 +209,12 @@ class StoredHistory:
     def trim(self, seconds: float) -> bool:
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
         settings = self.settings
-        surplus = len(self) - settings.history_size
+        surplus = self.last - self.first + 1 - settings.history_size
         if surplus > 0:
             self._drop_until(self.first + surplus)
-        while self.size_bytes > settings.history_bytes and self:
+        while self.bytes_through - self.bytes_before > settings.history_bytes and self:
             self._drop_until(self.first + 1)
-        if self and self.expires_s <= seconds:
+        if self.last >= self.first and self.expires_s <= seconds:
             self._drop_until(self._first_alive(seconds))
         return self.last >= self.first
 
@@ -242,19 +259,18 @@ class StoredHistory:
                 self.dropped = self.sequence - (self.last - offset + 1)
                 self.bytes_before += self.size_bytes * (offset - self.first) // len(self)
         self.first = offset
-        self.forget_through(offset - 1)
-        self._to_remove(self)
+        self._tail.drop_until(offset)
+        gone, kept = offset - 1 - self.removed_through, self.last - offset + 1
+        if not kept or gone > _GONE_AT_LEAST + kept // 8:
+            self._to_remove(self)
 
     def _count_until(self, offset: int) -> None:
         """Find out what was dropped when the entry at `offset` is the oldest."""
-        if offset - self.first > _STEP:
-            before = self._past.at(self, offset - 1)
-            self.dropped, self.bytes_before = before.event.sequence, self._past.bytes_through(self, offset - 1)
-            return
-        dropped, size = self.dropped, 0
-        for each in range(self.first, offset):
-            entry = self.at(each)
-            assert entry is not None
-            dropped = entry.event.sequence
-            size += size_of(entry)
-        self.dropped, self.bytes_before = dropped, self.bytes_before + size
+        oldest = self._tail.oldest
+        if oldest is not None and oldest.offset <= self.first:
+            gone = self._tail.between(self.first, offset)
+            self.dropped = gone[-1].event.sequence
+            self.bytes_before += sum(map(size_of, gone))
+        else:
+            self.dropped = self._past.at(self, offset - 1).event.sequence
+            self.bytes_before = self._past.bytes_through(self, offset - 1)

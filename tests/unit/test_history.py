@@ -22,7 +22,7 @@ def filled(*sequences: int) -> MemoryHistory:
     """Make a history of entries at `sequences` of the log, their offsets 1, 2, 3, ..."""
     history = made()
     for offset, sequence in enumerate(sequences, 1):
-        history.append(entry(sequence, offset))
+        history.extend([entry(sequence, offset)])
     return history
 
 
@@ -70,7 +70,7 @@ class HistoryTests(SynchronousTestCase):
         )
         for offset, expires_s in enumerate((10.0, 20.0, 30.0, 40.0), 1):
             event = entry(offset).event
-            history.append(Entry(event, "a", offset, expires_s))
+            history.extend([Entry(event, "a", offset, expires_s)])
         for size, seconds, dropped in ((4, 9.9, []), (3, 0.0, [1]), (3, 30.0, [2, 3])):
             kept.history_size = size
             history.trim(seconds)
@@ -87,10 +87,10 @@ class HistoryTests(SynchronousTestCase):
     def test_trim_takes_what_is_over_the_size_in_bytes(self) -> None:
         history = made(Kept(history_bytes=2 * EVENT_BYTES + 10))
         for offset, size in enumerate((5, 5, 6, 4, 4), 1):
-            history.append(entry(offset, data=bytes(size)))
+            history.extend([entry(offset, data=bytes(size))])
             history.trim(0.0)
         self.assertEqual((history.dropped, len(history), history.size_bytes), (3, 2, 2 * EVENT_BYTES + 8))
-        history.append(entry(6, data=bytes(1000)))
+        history.extend([entry(6, data=bytes(1000))])
         history.trim(0.0)
         self.assertEqual((history.dropped, len(history), history.size_bytes), (6, 0, 0))
         self.assertFalse(history.holds(6))
@@ -105,14 +105,14 @@ class HistoryTests(SynchronousTestCase):
         history = filled(3)
         history.drop()
         self.assertEqual((len(history), history.oldest, history.latest, history.dropped), (0, None, None, 3))
-        history.append(entry(8, 2))
+        history.extend([entry(8, 2)])
         self.assertFinds(history.at(2), 8)
         self.assertEqual(history.dropped, 3)
 
     def test_what_was_dropped_is_let_go_of_in_the_long_run(self) -> None:
         history = made()
         for sequence in range(1, 1001):
-            history.append(entry(sequence))
+            history.extend([entry(sequence)])
             if sequence > 10:
                 history.drop()
         self.assertEqual(len(history), 10)
@@ -127,7 +127,7 @@ class HistoryPropertyTests(unittest.TestCase):
             if step is not None:
                 sequence, offset = sequence + step, offset + 1
                 kept.append(entry(sequence, offset))
-                history.append(kept[-1])
+                history.extend([kept[-1]])
             elif kept:
                 oldest = kept.pop(0)
                 dropped = oldest.event.sequence

@@ -12,7 +12,7 @@ from tests.builders import Kept, entry
 def history_of(channel: str, *sequences: int) -> MemoryHistory:
     history = MemoryHistory(Kept(1000), 0)
     for offset, sequence in enumerate(sequences, 1):
-        history.append(entry(sequence, offset, channel=channel))
+        history.extend([entry(sequence, offset, channel=channel)])
     return history
 
 
@@ -50,7 +50,7 @@ class ReplayTests(SynchronousTestCase):
     def test_what_is_appended_later_is_left_to_hold(self) -> None:
         history = history_of("a", 1, 2)
         self.replay.add(history, 0)
-        history.append(entry(3))
+        history.extend([entry(3)])
         self.assertEqual(self.rest(), [(1, "a"), (2, "a")])
 
     def test_what_is_held_comes_after_the_histories_and_in_its_order(self) -> None:
@@ -106,7 +106,7 @@ class ReplayTests(SynchronousTestCase):
         history = history_of("a", 1)
         self.replay.add(history, 0)
         for sequence in (2, 3):
-            history.append(entry(sequence))
+            history.extend([entry(sequence)])
             self.replay.hold(entry(sequence))
         while history:
             history.drop()
