@@ -73,7 +73,7 @@ class Change:
         surplus = len(entries) - count
         through = history.bytes_through
         if surplus or not history.is_in_store:
-            first, dropped, before = history.first, history.dropped, history.bytes_before
+            _, _, first, dropped, before, _, _ = history.row
             if surplus:
                 through += sum(map(size_of, entries[:surplus]))
                 first, dropped, before = (

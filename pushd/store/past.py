@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -21,6 +22,9 @@ _CHUNK_OFFSETS = 256
 
 _OBJECT_BYTES = 600
 """About how much memory an entry takes besides its data."""
+
+
+_BLOCKS = "SELECT place, bytes, checksum, events FROM block"
 
 
 class Reader(Protocol):
@@ -63,9 +67,7 @@ class Past:
         self._max_bytes = max_bytes
         self._now = now
         self._seconds = seconds
-        self._chunks: dict[
-            tuple[int, int], _Chunk
-        ] = {}  # by channel and offset // _CHUNK_OFFSETS, latest used last
+        self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and place in it, latest used last
         self.size_bytes = 0
         """About how much memory is taken."""
 
@@ -74,10 +76,16 @@ class Past:
         chunk = self._chunk(reader, offset)
         return chunk.entries[offset - chunk.first]
 
-    def bytes_through(self, reader: Reader, offset: int) -> int:
-        """Answer how much all events of the channel took, up to the one at `offset`."""
-        chunk = self._chunk(reader, offset)
-        return chunk.bytes_through[offset - chunk.first]
+    def one(self, reader: Reader, offset: int) -> tuple[Entry, int]:
+        """Answer one entry, and how much all events of the channel took up to it, without reading much more."""
+        chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))
+        if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
+            place = reader.key * OFFSETS + offset
+            rows = self._rows(f"{_BLOCKS} WHERE place <= ? ORDER BY place DESC LIMIT 1", place)
+            chunk = self._chunk_of(reader, rows, offset, offset + 1)
+            if not 0 <= offset - chunk.first < len(chunk.entries):
+                raise self._missing(reader, offset)
+        return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
 
     def after(self, reader: Reader, sequence: int) -> int:
         """Answer the offset of the first event after `sequence`, between the first and the last of `reader`."""
@@ -136,25 +144,26 @@ class Past:
         """Read the entries from the offset `begin` to before `end`, as far as they are there."""
         base = reader.key * OFFSETS
         rows = self._rows(
-            "SELECT place, bytes, checksum, events FROM block WHERE place < ? AND place >= "
-            "coalesce((SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?)",
-            base + end,
-            base + begin,
-            base,
-            base + begin,
+            f"{_BLOCKS} WHERE place < ? AND place >= coalesce("
+            "(SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?)",
+            *(base + end, base + begin, base, base + begin),
         )
+        return self._chunk_of(reader, rows, begin, end)
+
+    def _chunk_of(self, reader: Reader, rows: list[Any], begin: int, end: int) -> _Chunk:
+        """Make a chunk of what blocks have from the offset `begin` to before `end`."""
         entries: list[Entry] = []
         through: list[int] = []
         for place, total, checksum, block in rows:
+            offset = place % OFFSETS
             if crc32(block) != checksum:
-                raise self._damaged(reader, place - base, "its checksum is another")
-            read = self._entries(reader, place - base, block)
-            for entry in reversed(read):
-                through.append(total)
-                total -= size_of(entry)
-            through[-len(read) :] = through[-len(read) :][::-1]
+                raise self._damaged(reader, offset, "its checksum is another")
+            read = self._entries(reader, offset, block)
+            sizes = list(map(size_of, read))
+            through += accumulate(sizes, initial=total - sum(sizes))
+            del through[-len(read) - 1]
             entries += read
-        skipped = 0 if not entries else max(0, begin - entries[0].offset)
+        skipped = max(0, begin - entries[0].offset) if entries else 0
         entries, through = entries[skipped : skipped + end - begin], through[skipped : skipped + end - begin]
         cost = sum(len(entry.event.data) + _OBJECT_BYTES for entry in entries)
         return _Chunk(entries[0].offset if entries else begin, entries, through, cost)
@@ -166,9 +175,7 @@ class Past:
         entries = []
         try:
             for event in decode(block, reader.name):
-                left_s = min(
-                    age_s, event.time + age_s - now
-                )  # a clock that was set back must not keep it for longer
+                left_s = min(age_s, event.time + age_s - now)  # not longer if the clock was set back
                 entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
                 offset += 1
         except Damaged as error:

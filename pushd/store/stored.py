@@ -23,6 +23,10 @@ _GONE_AT_LEAST = 16
 """How many entries that were dropped may stay in the store, and an eighth of what is kept."""
 
 
+_UNCOUNTED = 256
+"""How many entries may be dropped before it is found out how much they took, for which the disk may be read."""
+
+
 class Recent:
     """How much of the histories is in memory: what was published last, in all channels together."""
 
@@ -47,13 +51,15 @@ class StoredHistory:
     """A `pushd.history.History` whose entries are in the store before they are appended."""
 
     __slots__ = (
+        "_alive_until_s",
+        "_bytes_before",
+        "_counted",
+        "_dropped",
         "_past",
         "_recent",
         "_tail",
         "_to_remove",
-        "bytes_before",
         "bytes_through",
-        "dropped",
         "first",
         "is_in_store",
         "key",
@@ -97,31 +103,38 @@ class StoredHistory:
         """The offset of the latest one that there ever was."""
         self.sequence = dropped
         """Its sequence."""
-        self.dropped = dropped
-        """The sequence of the latest entry that was dropped."""
-        self.bytes_before = 0
-        """How much all entries took that were dropped."""
+        self._counted = self.first  # what is before is counted in the following two
+        self._dropped = dropped
+        self._bytes_before = 0
+        self._alive_until_s = 0.0  # no entry expires before; the oldest one may expire later
         self.bytes_through = 0
         """How much all entries took that there ever were."""
 
     def restore(self, first: int, bytes_before: int, last: int, sequence: int, bytes_through: int) -> None:
         """Take over what the store says."""
         self.is_in_store = True
-        self.first, self.bytes_before = first, bytes_before
+        self.first, self._counted, self._bytes_before = first, first, bytes_before
         self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
 
     @property
     def row(self) -> tuple[int, str, int, int, int, int, int]:
         """What the store is to know of the channel."""
-        return self.key, self.name, self.first, self.dropped, self.bytes_before, self.last, self.sequence
+        self._count()
+        return self.key, self.name, self.first, self._dropped, self._bytes_before, self.last, self.sequence
+
+    @property
+    def dropped(self) -> int:
+        """The sequence of the latest entry that was dropped."""
+        self._count()
+        return self._dropped
 
     def __len__(self) -> int:
         return self.last - self.first + 1
 
     @property
     def size_bytes(self) -> int:
-        """About how much the entries take."""
-        return self.bytes_through - self.bytes_before
+        """About how much the entries take, some of those that were dropped last included."""
+        return self.bytes_through - self._bytes_before
 
     @property
     def oldest(self) -> Entry | None:
@@ -154,6 +167,8 @@ class StoredHistory:
             entries = entries[surplus:]
         if not entries:
             return
+        if not self:
+            self._alive_until_s = entries[0].expires_s
         size = sum(map(size_of, entries))
         self.last = entries[-1].offset
         self.sequence = entries[-1].event.sequence
@@ -164,10 +179,10 @@ class StoredHistory:
     def _pass(self, entries: list[Entry]) -> None:
         """Take entries that are dropped at once; there must be no others."""
         self.last = entries[-1].offset
-        self.first = self.last + 1
-        self.sequence = self.dropped = entries[-1].event.sequence
+        self.first = self._counted = self.last + 1
+        self.sequence = self._dropped = entries[-1].event.sequence
         self.bytes_through += sum(map(size_of, entries))
-        self.bytes_before = self.bytes_through
+        self._bytes_before = self.bytes_through
 
     def forget_through(self, offset: int) -> None:
         """Let go of what is in memory, up to `offset`."""
@@ -197,9 +212,9 @@ class StoredHistory:
         return self.first <= offset <= self.last
 
     def _readable(self, offset: int) -> Entry | None:
-        """Answer an entry, None if it cannot be read."""
+        """Answer an entry, without reading others along with it; None if it cannot be read."""
         try:
-            return self.at(offset)
+            return self._tail.at(offset) or self._past.one(self, offset)[0]
         except Unavailable as error:
             _log.error("{error}", error=error.detail)
             return None
@@ -212,10 +227,14 @@ class StoredHistory:
         surplus = self.last - self.first + 1 - settings.history_size
         if surplus > 0:
             self._drop_until(self.first + surplus)
-        while self.bytes_through - self.bytes_before > settings.history_bytes and self:
-            self._drop_until(self.first + 1)
-        if self.last >= self.first and self.expires_s <= seconds:
-            self._drop_until(self._first_alive(seconds))
+        if self.size_bytes > settings.history_bytes:
+            self._count()
+            while self.size_bytes > settings.history_bytes and self:
+                self.drop()
+        if self._alive_until_s <= seconds and self.last >= self.first:
+            if self.expires_s <= seconds:
+                self._drop_until(self._first_alive(seconds))
+            self._alive_until_s = self.expires_s if self else 0.0
         return self.last >= self.first
 
     def _first_alive(self, seconds: float) -> int:
@@ -241,6 +260,7 @@ class StoredHistory:
     def drop(self) -> None:
         """Drop the oldest entry, which must exist."""
         self._drop_until(self.first + 1)
+        self._count()
 
     def clear(self) -> None:
         """Drop all entries."""
@@ -248,29 +268,28 @@ class StoredHistory:
 
     def _drop_until(self, offset: int) -> None:
         """Drop what comes before `offset`."""
-        if offset > self.last:
-            self.dropped, self.bytes_before = self.sequence, self.bytes_through
-        else:
-            try:
-                self._count_until(offset)
-            except Unavailable as error:
-                # A sequence that the entry cannot be after: then nobody is told of more than there is
-                _log.error("{error}", error=error.detail)
-                self.dropped = self.sequence - (self.last - offset + 1)
-                self.bytes_before += self.size_bytes * (offset - self.first) // len(self)
         self.first = offset
         self._tail.drop_until(offset)
         gone, kept = offset - 1 - self.removed_through, self.last - offset + 1
         if not kept or gone > _GONE_AT_LEAST + kept // 8:
             self._to_remove(self)
+        if not kept or offset - self._counted > _UNCOUNTED:
+            self._count()
 
-    def _count_until(self, offset: int) -> None:
-        """Find out what was dropped when the entry at `offset` is the oldest."""
-        oldest = self._tail.oldest
-        if oldest is not None and oldest.offset <= self.first:
-            gone = self._tail.between(self.first, offset)
-            self.dropped = gone[-1].event.sequence
-            self.bytes_before += sum(map(size_of, gone))
-        else:
-            self.dropped = self._past.at(self, offset - 1).event.sequence
-            self.bytes_before = self._past.bytes_through(self, offset - 1)
+    def _count(self) -> None:
+        """Find out about everything that was dropped since this was done last."""
+        counted, self._counted = self._counted, self.first
+        if counted == self.first:
+            return
+        if self.first > self.last:
+            self._dropped, self._bytes_before = self.sequence, self.bytes_through
+            return
+        try:
+            entry, self._bytes_before = self._past.one(self, self.first - 1)
+            self._dropped = entry.event.sequence
+        except Unavailable as error:
+            # A sequence that the entry cannot be after: then nobody is told of more than there is
+            _log.error("{error}", error=error.detail)
+            kept = len(self)
+            self._dropped = self.sequence - kept
+            self._bytes_before += self.size_bytes * (self.first - counted) // (self.first - counted + kept)
