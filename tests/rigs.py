@@ -13,11 +13,12 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import quote, urlencode
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IAddress, IConsumer, IProducer, IPushProducer, ITCPTransport
 from twisted.internet.testing import MemoryReactorClock
@@ -32,8 +33,11 @@ from websockets.uri import parse_uri
 from zope.interface import implementer
 
 from pushd.config.reading import parse
+from pushd.config.settings import Config
 from pushd.http2.connection import HTTP2
-from pushd.service import Daemon, assemble
+from pushd.service import Daemon, Parts, assemble
+from pushd.store.store import Store
+from pushd.store.worker import Worker
 
 __all__ = [
     "STARTED",
@@ -42,9 +46,11 @@ __all__ = [
     "DaemonTests",
     "EventStream",
     "HttpClient",
+    "InTurn",
     "Response",
     "Rig",
     "SseEvent",
+    "StoredRig",
     "Traces",
     "WebSocketClient",
     "WebSocketTalk",
@@ -91,21 +97,29 @@ class Rig:
         It takes WebSockets over HTTP/2 unless the file has a section about that.
         """
         self._http = http
-        self.reactor = MemoryReactorClock()
         self.failures: list[object] = []
+        self._started = STARTED
+        self._launch(config)
+
+    def _launch(self, config: str) -> None:
+        """Start a daemon."""
+        self._config = config
+        self.reactor = MemoryReactorClock()
         http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
         settings = parse(_LISTEN + config + http2, "the test")
-        self.parts = assemble(
-            settings,
-            self.reactor,
-            seconds=self.reactor.seconds,
-            now=lambda: STARTED + self.reactor.seconds(),
-        )
+        self.parts = self._assemble(settings)
         self._daemon = Daemon(
             settings, self.parts, self.reactor, state_directory="/nowhere", fail=self.failures.append
         )
         self._daemon.privilegedStartService()
         self._daemon.startService()
+
+    def _assemble(self, settings: Config) -> Parts:
+        return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now)
+
+    def now(self) -> float:
+        """The time of day, in seconds since 1970."""
+        return self._started + self.reactor.seconds()
 
     def turn(self) -> None:
         """Let the reactor run until there is nothing left to do at this moment."""
@@ -121,6 +135,31 @@ class Rig:
         """Stop the daemon, which takes a while; answer when it has."""
         return self._daemon.stopService()
 
+    def restart(
+        self,
+        *,
+        config: str | None = None,
+        after_s: float = 0,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Stop the daemon as SIGTERM does and start it `after_s` later, with another `config` if there is one.
+
+        `meanwhile` is called when it has stopped.
+        """
+        stopped = self.stop()
+        while not stopped.called:
+            self.wait(1)
+        meanwhile()
+        self._start_again(config, after_s)
+
+    def crash(self, *, config: str | None = None, after_s: float = 0) -> None:
+        """End the daemon as kill -9 does: clients have what was sent to them, and nothing is said or written."""
+        self._start_again(config, after_s)
+
+    def _start_again(self, config: str | None, after_s: float) -> None:
+        self._started = self.now() + after_s
+        self._launch(self._config if config is None else config)
+
     @property
     def traces(self) -> Traces:
         """What is there now."""
@@ -135,6 +174,9 @@ class Rig:
             for call in self.reactor.getDelayedCalls()
             if type(call.func).__name__ != "LoopingCall"  # type: ignore[attr-defined]
         ]
+
+    def _work(self) -> None:
+        """Do what is left to do before a request is answered: in memory, nothing."""
 
     # Requests on connections of their own
 
@@ -160,6 +202,7 @@ class Rig:
 
     def _answer(self, client: Client, *arguments: str, **more: Any) -> Response:
         client.send(*arguments, **more)
+        self._work()
         (response,) = client.written
         client.connection.disconnect()
         return response
@@ -185,12 +228,99 @@ class Rig:
         body = b"".join(json.dumps(draft).encode() + b"\n" for draft in drafts)
         client = HttpClient(self)
         client.send("POST", "/publish", body=body)
+        self._work()
         while not client.written[0].is_complete:  # a long batch takes several turns
             self.turn()
         (response,) = client.written
         client.connection.disconnect()
         assert response.status == 200, response
         return json_lines(response.body)
+
+
+class InTurn:
+    """A `pushd.store.worker.Worker` without a thread: what it is to do is done at once, or when the test says."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+        """Whether it waits for `release`."""
+        self._waiting: list[Callable[[], object]] = []
+
+    def start(self) -> None:
+        """See `Worker`."""
+
+    def stop(self) -> None:
+        """See `Worker`."""
+        self.release()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """See `Worker`."""
+        called: Deferred[Any] = Deferred()
+        self._waiting.append(lambda: execute(function, *arguments).chainDeferred(called))
+        if not self.is_held:
+            self.release()
+        return called
+
+    def release(self) -> None:
+        """Do what waits."""
+        self.is_held = False
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+class StoredRig(Rig):
+    """A daemon without ports whose store is a file, so that it can go on where it was."""
+
+    worker: InTurn
+
+    def __init__(
+        self, directory: Path, config: str = "", http: Callable[[Rig], Client] = lambda rig: HttpClient(rig)
+    ) -> None:
+        """Start a daemon as a `Rig` does, whose store is in `directory`."""
+        self.directory = directory
+        super().__init__(config, http)
+
+    def _assemble(self, settings: Config) -> Parts:
+        self.worker = InTurn()
+        self._store = Store(
+            self.directory,
+            is_safe=settings.durability == "power",
+            recent_bytes=settings.store_memory_bytes,
+            now=self.now,
+            seconds=self.reactor.seconds,
+        )
+        return assemble(
+            settings,
+            self.reactor,
+            seconds=self.reactor.seconds,
+            now=self.now,
+            store=self._store,
+            worker=cast(Worker, self.worker),
+        )
+
+    def _work(self) -> None:
+        """Override: a request that writes is answered at the end of a turn."""
+        self.turn()
+
+    def crash(self, *, config: str | None = None, after_s: float = 0) -> None:
+        """Override: the files are as they were at this moment."""
+        self.abandon()
+        self._start_again(config, after_s)
+
+    def abandon(self) -> None:
+        """End the daemon as kill -9 does, and do not start it again.
+
+        What closing the connections would write to the files is taken back.
+        """
+        store = self._store
+        paths = [store.path, store.path.with_name(f"{store.path.name}-wal")]
+        before = {path: path.read_bytes() for path in paths if path.exists()}
+        for connection in (store._reader, store._mover, store._writer):
+            connection.close()
+        for path, data in before.items():
+            with open(path, "r+b" if path.exists() else "wb") as file:  # a copy would be another file
+                file.truncate(0)
+                file.write(data)
+        store._lock.close()
 
 
 # ---- connections
@@ -368,6 +498,8 @@ class Connection:
         self.writes: list[bytes] = []
         """Everything that the daemon has written, by its writes."""
         self.is_reading = True
+        self.cut_after: int | None = None
+        """After how many bytes it breaks; None if it does not."""
         self.on_data: Callable[[], None] = lambda: None
         """Called when something has come, and at the end."""
         peer = IPv4Address("TCP", "127.0.0.1", next(self._ports))
@@ -412,8 +544,15 @@ class Connection:
 
     def take(self, data: bytes) -> None:
         """Receive `data` from the daemon."""
-        self.received += data
-        self.on_data()
+        if self.cut_after is None:
+            self.received += data
+            self.on_data()
+            return
+        self.received = (self.received + data)[: self.cut_after]
+        if len(self.received) == self.cut_after:
+            self.disconnect()
+        else:
+            self.on_data()
 
     def ended(self) -> None:
         """Learn that the connection has ended."""
@@ -601,7 +740,8 @@ class HttpClient:
     @property
     def responses(self) -> list[Response]:
         """What has come."""
-        return parse_responses(self.connection.received, self.methods, is_closed=not self.connection.is_open)
+        is_closed = not self.connection.is_open and self.connection.cut_after is None
+        return parse_responses(self.connection.received, self.methods, is_closed=is_closed)
 
     @property
     def response(self) -> Response:

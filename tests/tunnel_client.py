@@ -233,8 +233,7 @@ class WebSocketOverHttp2(WebSocketTalk):
             self.connection.send(then)
 
     def _close_own(self) -> None:
-        assert self.connection.response is not None
-        if self.connection.response.status == 200:
+        if self.connection.response is not None and self.connection.response.status == 200:
             self.connection.client.connection.disconnect()
 
     @property
