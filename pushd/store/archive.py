@@ -43,15 +43,24 @@ class StoredArchive:
         self._recent = recent
         self._next_key = 1
         self._to_remove: dict[int, StoredHistory] = {}  # those with blocks that nobody wants any more
-        self._given_up: dict[int, StoredHistory] = {}
+        self._given_up: dict[str, StoredHistory] = {}  # by name; still in the store
 
     # As the log knows it
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
-        """Make the history of a new channel."""
-        key = self._next_key
-        self._next_key += 1
-        return self._make(key, name, settings, offset=offset, dropped=dropped)
+        """Make the history of a new channel, which may be one that was given up a moment ago."""
+        before = self._given_up.pop(name, None)
+        if before is None:
+            key = self._next_key
+            self._next_key += 1
+        else:
+            key = before.key
+        history = self._make(key, name, settings, offset=offset, dropped=dropped)
+        if before is not None:
+            history.is_in_store = True
+            if key in self._to_remove:
+                self._to_remove[key] = history
+        return history
 
     def _make(self, key: int, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
         return StoredHistory(
@@ -62,7 +71,7 @@ class StoredArchive:
         """Forget an empty history."""
         assert isinstance(history, StoredHistory)
         if history.is_in_store:
-            self._given_up[history.key] = history
+            self._given_up[history.name] = history
 
     def keep_id(self, entries: list[Entry]) -> None:
         """Learn of an event with a given id; it is in the store already."""
@@ -127,23 +136,24 @@ class StoredArchive:
             if gone:
                 change.removed_blocks.append((base, gone[-1][0]))
                 change.removed_ids += self._ids_of(history, gone, log)
-                if history.is_in_store and key not in self._given_up:
+                if history.is_in_store and history.name not in self._given_up:
                     change.channels.append(history.row)
             left -= len(gone)
             if len(rows) <= left + len(gone):
                 done.append((history, history.first))
             if left <= 0:
                 break
-        given_up = [key for key in self._given_up if key not in self._to_remove]
-        change.removed_channels += [(key,) for key in given_up]
+        given_up = [history for history in self._given_up.values() if history.key not in self._to_remove]
+        change.removed_channels += [(history.key,) for history in given_up]
 
         def removed() -> None:
             for history, first in done:
                 history.removed_through = first - 1
-                if history.first == first:  # and not still more is to be removed
-                    del self._to_remove[history.key]
-            for key in given_up:
-                self._given_up.pop(key, None)
+                if history.first == first and self._to_remove.get(history.key) is history:
+                    del self._to_remove[history.key]  # and not still more is to be removed
+            for history in given_up:
+                if self._given_up.get(history.name) is history:
+                    del self._given_up[history.name]
 
         return removed
 

@@ -51,6 +51,14 @@ class Change:
     removed_channels: list[tuple[int]] = field(default_factory=list)
     """Keys of channels that were given up."""
 
+    histories: list[StoredHistory] = field(default_factory=list)
+    """Those whose channels are written for the first time."""
+
+    def written(self) -> None:
+        """Take note that it is in the store."""
+        for history in self.histories:
+            history.is_in_store = history.is_row_current = True
+
     @property
     def size_bytes(self) -> int:
         """About how much of the file it writes anew."""
@@ -72,7 +80,9 @@ class Change:
         count = min(settings.history_size, len(entries)) if settings.history_age_s > 0 else 0
         surplus = len(entries) - count
         through = history.bytes_through
-        if surplus or not history.is_in_store:
+        if surplus or not history.is_row_current:
+            if not history.is_row_current:
+                self.histories.append(history)
             _, _, first, dropped, before, _, _ = history.row
             if surplus:
                 through += sum(map(size_of, entries[:surplus]))

@@ -182,28 +182,32 @@ class Journal:
         self._is_busy = True
         if self._writes_in_thread:
             written = self._in_thread(self._store.write, change)
-            written.addCallbacks(lambda _: self._written(None, then), lambda failure: self._failed(failure, then))
+            written.addCallbacks(
+                lambda _: self._written(change, None, then), lambda failure: self._failed(change, failure, then)
+            )
             return
         try:
             self._store.write(change)
         except Refused as refused:
-            self._written(refused, then)
+            self._written(change, refused, then)
         else:
-            self._written(None, then)
+            self._written(change, None, then)
 
-    def _failed(self, failure: Failure, then: Callable[[Refused | None], None]) -> None:
+    def _failed(self, change: Change, failure: Failure, then: Callable[[Refused | None], None]) -> None:
         refused = failure.value
         if not isinstance(refused, Refused):
             _log.failure("a fault in pushd while it wrote to the store", failure)
             refused = Unavailable("a fault in pushd; see its log")
-        self._written(refused, then)
+        self._written(change, refused, then)
 
-    def _written(self, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
+    def _written(self, change: Change, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
         if failure is not None and not self._is_failing:
             _log.error("publishing is refused: {detail}", detail=failure.detail)
         elif failure is None and self._is_failing:
             _log.info("publishing works again")
         self._is_failing = failure is not None
+        if failure is None:
+            change.written()
         try:
             then(failure)
         except Exception:  # noqa: BLE001  what waits must go on

@@ -62,6 +62,7 @@ class StoredHistory:
         "bytes_through",
         "first",
         "is_in_store",
+        "is_row_current",
         "key",
         "last",
         "name",
@@ -95,6 +96,8 @@ class StoredHistory:
         """The settings of the channel."""
         self.is_in_store = False
         """True once the store knows the channel."""
+        self.is_row_current = False
+        """True if what the store knows of it can be gone on from by reading its blocks."""
         self.first = offset + 1
         """The offset of the oldest entry."""
         self.removed_through = offset
@@ -112,7 +115,7 @@ class StoredHistory:
 
     def restore(self, first: int, bytes_before: int, last: int, sequence: int, bytes_through: int) -> None:
         """Take over what the store says."""
-        self.is_in_store = True
+        self.is_in_store = self.is_row_current = True
         self.first, self._counted, self._bytes_before = first, first, bytes_before
         self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
 
