@@ -41,6 +41,9 @@ class State:
     given_up_offset: int = 0
     """The highest offset of all channels that were given up."""
 
+    began: int = 0
+    """The place of the latest event before its epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -90,6 +93,7 @@ class EventLog(Generic[S]):
         clock that never jumps. At most `max_channels` channels are kept, with events of about `max_bytes`.
         """
         self._epoch = state.epoch
+        self._began = state.began
         self._archive = archive
         self._settings = settings
         self.now = now
@@ -119,7 +123,7 @@ class EventLog(Generic[S]):
     @property
     def state(self) -> State:
         """What it knows besides its channels."""
-        return State(self._epoch, self.sequence, self._given_up_sequence, self._given_up_offset)
+        return State(self._epoch, self.sequence, self._given_up_sequence, self._given_up_offset, self._began)
 
     @property
     def size_bytes(self) -> int:
@@ -234,7 +238,7 @@ class EventLog(Generic[S]):
 
     def begin(self, state: State) -> None:
         """Go on from what an archive knows, before anything else happens."""
-        self._epoch, self.sequence = state.epoch, state.sequence
+        self._epoch, self._began, self.sequence = state.epoch, state.began, state.sequence
         self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
 
     def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
@@ -361,7 +365,7 @@ class EventLog(Generic[S]):
         if sequence is not None:
             return sequence if sequence <= self.sequence else None
         given = self._given(position)
-        return None if given is None else given.sequence
+        return None if given is None or given.sequence <= self._began else given.sequence
 
     def _given(self, event_id: str) -> Given | None:
         """Answer the event whose id a publisher gave, if any of its channels still has it."""

@@ -33,6 +33,7 @@ CREATE TABLE log (
     sequence INTEGER NOT NULL,             -- of the latest event
     given_up_sequence INTEGER NOT NULL,    -- the latest event of channels that are forgotten
     given_up_offset INTEGER NOT NULL,      -- the highest offset of channels that are forgotten
+    began INTEGER NOT NULL,                -- the latest event before this epoch
     seal INTEGER NOT NULL,                 -- what the file pushd.seal says, or one more
     inode INTEGER NOT NULL,                -- of this file: another one is a copy
     boot TEXT NOT NULL,                    -- the kernel's id of the boot that wrote last

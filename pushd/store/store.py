@@ -153,24 +153,24 @@ class Store:
         """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
         inode = os.stat(self.path).st_ino
         rows = self._writer.execute(
-            "SELECT epoch, sequence, given_up_sequence, given_up_offset, seal, inode, boot, is_safe FROM log"
+            "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, inode, boot, is_safe FROM log"
         ).fetchall()
         if not rows:
             seal, state = (continuity.read_seal(self._directory) or 0) + 1, State(continuity.new_epoch())
         else:
-            epoch, sequence, given_up_sequence, given_up_offset, seal, *marks = rows[0]
+            epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
             if why is not None:
-                epoch = continuity.new_epoch()
+                epoch, began = continuity.new_epoch(), sequence
                 _log.warn(
                     "the store is not the one that was left: {why}; older positions are not recovered", why=why
                 )
             seal = max(seal, continuity.read_seal(self._directory) or 0) + 1
-            state = State(epoch, sequence, given_up_sequence, given_up_offset)
+            state = State(epoch, sequence, given_up_sequence, given_up_offset, began)
         self._writer.execute(
-            "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset),
+                *(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset, state.began),
                 *(seal, inode, continuity.boot_id(), int(self._is_safe)),
             ),
         )

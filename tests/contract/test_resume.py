@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -477,6 +478,38 @@ class ResumeRules(_Base):
             self.assertFalse(subscriber.recovered, since)
             subscriber.disconnect()
         self.assert_lost("news", positions[-1])
+
+    def test_of_an_older_copy_that_was_put_back_it_is_told(self) -> None:
+        """Also by ids that publishers gave, which say nothing of when that was."""
+        positions = self._positions()
+        copy = self.new_directory()
+        self.rig.restart(meanwhile=lambda: shutil.copy(self.directory / "pushd.db", copy))
+        self.publish("news", b"lost")
+
+        def put_back() -> None:
+            with open(self.directory / "pushd.db", "r+b") as file:
+                file.truncate(0)
+                file.write((copy / "pushd.db").read_bytes())
+
+        self.rig.restart(meanwhile=put_back)
+        for since in positions:
+            subscriber = self.kind(self.rig, ["news"], since)
+            self.assertFalse(subscriber.recovered, since)
+            subscriber.disconnect()
+        self.assert_lost("news", positions[-1], b"one", b"two", b"three", b"four")
+        subscriber = self.kind(self.rig, ["news"], "earliest")
+        self.rig.turn()
+        self.assertTrue(subscriber.recovered)
+        self.assertEqual(subscriber.datas[:4], [b"one", b"two", b"three", b"four"])
+        subscriber.disconnect()
+        since = self.publish("news", b"anew", id="given anew")
+        for _, meanwhile in self.meanwhiles:
+            meanwhile()
+            subscriber = self.kind(self.rig, ["news"], "given")
+            self.assertFalse(subscriber.recovered)
+            subscriber.disconnect()
+            later = list(self.id_of)[list(self.id_of).index(b"anew") + 1 :]
+            self.assert_recovered("news", since, *later)
 
     def test_a_store_in_memory_knows_no_position_from_before(self) -> None:
         self.rig = Rig(_CONFIG, self.http)
