@@ -51,10 +51,13 @@ class Entries:
         index = bisect_right(self._entries, sequence, lo=self._head, key=_sequence)
         return self._entries[index] if index < len(self._entries) else None
 
-    def between(self, first: int, end: int) -> list[Entry]:
-        """Answer the entries from the offset `first` to before `end`, all of which must be here."""
-        place = self._head + first - self._entries[self._head].offset
-        return self._entries[place : place + end - first]
+    def run(self, first: int, count: int) -> list[Entry]:
+        """Answer up to `count` entries from the offset `first` on, none if that one is not here."""
+        oldest = self.oldest
+        if oldest is None or first < oldest.offset:
+            return []
+        place = self._head + first - oldest.offset
+        return self._entries[place : place + count]
 
     def at(self, offset: int) -> Entry | None:
         """Answer the entry at `offset`, if it is here."""

@@ -87,6 +87,9 @@ class History(Protocol):
     def at(self, offset: int) -> Entry | None:
         """Answer the entry at `offset`, if the channel has it."""
 
+    def run(self, first: int, count: int) -> list[Entry]:
+        """Answer up to `count` entries from the offset `first` on, none if the channel does not have that one."""
+
     def holds(self, offset: int) -> bool:
         """Tell whether the channel has the entry at `offset`."""
 

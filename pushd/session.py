@@ -271,13 +271,25 @@ class Session:
         self._is_unflushed = False
         while not self.is_paused and not self.is_closed:
             self._is_flushing = True  # what the replay sends now goes into the next write
-            while self._outbox.size < _CHUNK_BYTES and self.subscription.advance():
-                pass
+            while self._outbox.size < _CHUNK_BYTES and self.subscription.is_replaying:
+                self._replay_some()
             self._is_flushing = False
             if self.is_closed or not self._outbox.size:
                 break
             self._write()
         self._settle()
+
+    def _replay_some(self) -> None:
+        """Put the next events of the replay into the outbox."""
+        run = self.subscription.advance_run(_CHUNK_BYTES - self._outbox.size)
+        if not run:
+            self.subscription.advance()
+            return
+        encode = self._encode
+        self._outbox.put_anyway(b"".join([entry.frame(encode) for entry in run]))
+        for entry in run:
+            entry.forget_frames()
+        self._heard += len(run)
 
     def _write(self) -> None:
         self.connection.writer.write(self._outbox.take())

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pushd.access import Grants
 from pushd.channels import Pattern, PatternTree
-from pushd.errors import BadRequest
+from pushd.errors import BadRequest, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import EventLog, Start
 from pushd.reasons import Cause, Reason
@@ -167,6 +167,22 @@ class Subscription:
     def _matches(self, name: str) -> bool:
         return any(pattern.matches(name) for pattern in self._patterns.values())
 
+    def advance_run(self, most_bytes: int) -> list[Entry]:
+        """Take the next events of the replay, of about `most_bytes`, instead of having them delivered.
+
+        None does not mean that there are none; `advance` tells.
+        """
+        replay = self._replay
+        if replay is None:
+            return []
+        try:
+            return replay.run(most_bytes)
+        except Overtaken:
+            self._end_too_slow()
+        except Unavailable as error:
+            self._end_unreadable(error)
+        return []
+
     def advance(self) -> bool:
         """Deliver the next event of the replay; False if there is none: then the subscriber is live.
 
@@ -181,6 +197,9 @@ class Subscription:
             entry = replay.next()
         except Overtaken:
             self._end_too_slow()
+            return False
+        except Unavailable as error:
+            self._end_unreadable(error)
             return False
         if entry is None:
             self._replay = None
@@ -204,6 +223,9 @@ class Subscription:
 
     def _end_too_slow(self) -> None:
         self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+
+    def _end_unreadable(self, error: Unavailable) -> None:
+        self._bus.end(self, Reason(Cause.FAILED, error.detail))
 
     def close(self) -> bool:
         """End the subscription: nothing is delivered any more. False if it has ended already."""

@@ -76,6 +76,11 @@ class Past:
         chunk = self._chunk(reader, offset)
         return chunk.entries[offset - chunk.first]
 
+    def run(self, reader: Reader, first: int, count: int) -> list[Entry]:
+        """Answer up to `count` entries from the offset `first` on, as many as were read together."""
+        chunk = self._chunk(reader, first)
+        return chunk.entries[first - chunk.first :][:count]
+
     def one(self, reader: Reader, offset: int) -> tuple[Entry, int]:
         """Answer one entry, and how much all events of the channel took up to it, without reading much more."""
         chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))

@@ -199,6 +199,12 @@ class StoredHistory:
             return None
         return self._tail.at(offset) or self._past.at(self, offset)
 
+    def run(self, first: int, count: int) -> list[Entry]:
+        """Answer up to `count` entries from the offset `first` on; raise `Unavailable` if they cannot be read."""
+        if not self.first <= first <= self.last:
+            return []
+        return self._tail.run(first, count) or self._past.run(self, first, count)
+
     def after(self, sequence: int) -> Entry | None:
         """Answer the first entry after `sequence`; raise `Unavailable` if it cannot be read."""
         if not self or self.sequence <= sequence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tests.e2e.programs import program
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).parent.parent.parent
 _HEADER = Path("/usr/include/openssl/ssl.h")
 
 
@@ -125,3 +127,12 @@ def test_events_that_come_twice_are_faults(built: Path) -> None:
     with stream_that_says(2, b"HTTP/1.1 200 OK") as port:
         (level,) = load(built, port)["levels"]
     assert level["faults"] > 0
+
+
+def test_the_store_is_measured() -> None:
+    program("taskset")
+    command = [sys.executable, "bench/store.py", "--events=5000", "--clients=20", "--history=50", "--rounds=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "start with them: " in done.stdout
+    assert "20 clients come back for 50 events" in done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.history import MemoryHistory
@@ -111,3 +113,56 @@ class ReplayTests(SynchronousTestCase):
         while history:
             history.drop()
         self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 3])
+
+
+class RunTests(SynchronousTestCase):
+    def test_a_run_ends_before_what_another_source_has_in_between(self) -> None:
+        replay = Replay()
+        replay.add(history_of("a", 1, 2, 5, 6), 0)
+        replay.add(history_of("b", 4, 5), 0)
+        self.assertEqual([one.event.sequence for one in replay.run(1000)], [1, 2])
+        self.assertEqual([one.channel for one in replay.run(1000)], ["b"])
+
+    def test_a_run_has_about_as_many_bytes_as_are_wanted(self) -> None:
+        history = MemoryHistory(Kept(1000), 0)
+        history.extend([entry(sequence, data=bytes(10)) for sequence in range(1, 10)])
+        replay = Replay()
+        replay.add(history, 0)
+        self.assertEqual([len(replay.run(most)) for most in (0, 9, 10, 25)], [1, 1, 2, 3])
+
+    def test_a_run_of_what_was_dropped_is_empty_and_next_says_so(self) -> None:
+        history = history_of("a", 1, 2)
+        replay = Replay()
+        replay.add(history, 0)
+        history.drop()
+        history.drop()
+        self.assertEqual(replay.run(1000), [])
+        self.assertRaises(Overtaken, replay.next)
+
+    @given(
+        st.lists(st.lists(st.integers(1, 30), unique=True, max_size=20).map(sorted), min_size=1, max_size=3),
+        st.lists(st.integers(20, 50), unique=True, max_size=5).map(sorted),
+        st.lists(st.one_of(st.none(), st.integers(0, 8)), max_size=60),
+        st.integers(0, 12),
+    )
+    def test_runs_and_single_steps_in_any_order_give_the_same(
+        self, channels: list[list[int]], held: list[int], steps: list[int | None], since: int
+    ) -> None:
+        def replay() -> Replay:
+            made = Replay()
+            for number, sequences in enumerate(channels):
+                made.add(history_of("abc"[number], *sequences), since)
+            for sequence in held:
+                made.hold(entry(sequence, channel="d"))
+            return made
+
+        wanted = [one.event.sequence for one in iter(replay().next, None)]
+        mixed, found = replay(), list[int]()
+        for step in steps:
+            if step is not None:
+                found += [one.event.sequence for one in mixed.run(step)]
+            elif (one := mixed.next()) is not None:
+                found.append(one.event.sequence)
+        found += [one.event.sequence for one in iter(mixed.next, None)]
+        self.assertEqual(found, wanted)
+        self.assertEqual(mixed.held_bytes, 0)
