@@ -166,7 +166,7 @@ class EventLog(Generic[S]):
 
     def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
         """Take the next events, which the archive knows: the entries of each channel, made at `seconds`."""
-        for channel, entries in sorted(by_channel.items(), key=_latest_sequence):
+        for channel, entries in sorted(by_channel.items(), key=lambda item: item[1][-1].event.sequence):
             self._keep(channel, entries, seconds)
             self.sequence = entries[-1].event.sequence
         if self._trimming.size_bytes > self._trimming.max_bytes:
@@ -397,7 +397,3 @@ class EventLog(Generic[S]):
                     tree.add(pattern, None)
                 active.update((channel, None) for channel in recent if next(tree.match(channel.name), 0) is None)
         return [channel for channel in active if channel.history.sequence > sequence]
-
-
-def _latest_sequence(item: tuple[object, list[Entry]]) -> int:
-    return item[1][-1].event.sequence
