@@ -107,8 +107,7 @@ class EventLog(Generic[S]):
         self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
         self._idle: dict[Channel[S], None] = {}  # those of them that nobody would miss
-        self._given_up_sequence = state.given_up_sequence
-        self._given_up_offset = state.given_up_offset
+        self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def __len__(self) -> int:
@@ -148,9 +147,7 @@ class EventLog(Generic[S]):
         event = self.event_of(draft, self.sequence + 1, self.now())
         self.sequence = event.sequence
         seconds = self.seconds()
-        entries = []
-        for channel in channels:
-            entries.append(channel.entry(event, channel.offset + 1, seconds))
+        entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
         if draft.id is not None:
             self._archive.keep_id(entries)
         for entry in entries:

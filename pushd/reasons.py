@@ -35,4 +35,4 @@ class Reason:
     """Its kind."""
 
     text: str
-    """One sentence that a person can act on, at most 120 bytes long, to fit into a WebSocket close frame."""
+    """One sentence that a person can act on; 120 bytes of it fit into a WebSocket close frame."""

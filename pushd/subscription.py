@@ -121,7 +121,7 @@ class Subscription:
 
         What was published since then comes through `advance`, and what is published from now on comes after
         it. Raises `Forbidden`, and `BadRequest` or `Unavailable` if these are too many channels for the
-        connection or the log; then nothing was changed.
+        connection or the log, or what is kept cannot be read; then nothing was changed.
         """
         assert self.deliver is not _nothing, "closed"
         assert not self._bus.is_delivering, "from within deliver"
@@ -136,18 +136,23 @@ class Subscription:
                 f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
             )
         start, active = log.find(patterns, since)
-        log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
+        replay = Replay() if self._replay is None else self._replay
+        try:
+            for channel in active:
+                replay.add(channel.history, start.sequence)
+            log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
+        except Unavailable:
+            if self._replay is not None:
+                self._replay.keep(self._matches)
+            raise
         for text, pattern in wanted.items():
             if text not in self._patterns:
                 self._patterns[text] = pattern
                 self._bus.enter(pattern, self)
         self._find_only_channel()
         if since != "latest":
-            if self._replay is None:
-                self._replay = Replay()
-                self.deliver = self._hold
-            for channel in active:
-                self._replay.add(channel.history, start.sequence)
+            self._replay = replay
+            self.deliver = self._hold
         return start
 
     def remove(self, text: str) -> bool:
@@ -188,7 +193,7 @@ class Subscription:
 
         Who subscribes calls this as fast as it can take events. If the histories drop events before the
         replay comes to them, or too much is published meanwhile, the subscription ends as too slow, unless they
-        may be missed.
+        may be missed; and so it does, with the reason, if they cannot be read.
         """
         replay = self._replay
         if replay is None:

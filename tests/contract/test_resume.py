@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -510,6 +512,25 @@ class ResumeRules(_Base):
             subscriber.disconnect()
             later = list(self.id_of)[list(self.id_of).index(b"anew") + 1 :]
             self.assert_recovered("news", since, *later)
+
+    def test_what_cannot_be_read_ends_it_with_the_reason(self) -> None:
+        """It has got what came before, and nothing of what comes after."""
+        datas = [b"%d " % number + b"x" * 500 for number in range(600)]
+        since = self.publish_each("news", *datas)[0]
+        self.publish("other", b"fine")
+
+        def damage() -> None:
+            with closing(sqlite3.connect(self.directory / "pushd.db", isolation_level=None)) as store:
+                store.execute("UPDATE block SET checksum = checksum + 1 WHERE last_sequence = 300")
+
+        self.rig.restart(meanwhile=damage)
+        subscriber = self.kind(self.rig, ["news", "other"], since)
+        self.assertIn("cannot be read", subscriber.closed_reason or "")
+        got = subscriber.datas
+        self.assertLess(len(got), 300)
+        self.assertEqual(got, datas[1 : len(got) + 1])
+        self.assertEqual(self.rig.traces.subscribers, 0)
+        self.assert_recovered("other", "earliest", b"fine")
 
     def test_a_store_in_memory_knows_no_position_from_before(self) -> None:
         self.rig = Rig(_CONFIG, self.http)
