@@ -312,10 +312,10 @@ class TestNode:
                 assert numbers == list(range(1, 1001))
 
     def test_eventsource_is_told_what_it_lost(self, channel: str) -> None:
-        """After a restart, the daemon does not know what was before."""
-        types = ("message", "pushd.gap")
+        """After a restart, a daemon that keeps events in memory only does not know what was before."""
+        types, state = ("message", "pushd.gap"), "state_directory = {directory}/state\nstore = memory\n"
         with (
-            running("[limits]\nretry = 100ms\n", listeners=tcp("http", free_port())) as daemon,
+            running("[limits]\nretry = 100ms\n", listeners=tcp("http", free_port()), state=state) as daemon,
             node("eventsource.mjs", _url(daemon, "/sse", channel), *types) as client,
         ):
             client.until('"open"')
