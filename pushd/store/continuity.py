@@ -79,8 +79,11 @@ def read_seal(directory: Path) -> int | None:
 
 
 def write_seal(directory: Path, seal: int) -> None:
-    """Replace the seal beside the store."""
+    """Replace the seal beside the store, and wait until it is on the disk: without it nothing is believed."""
     path = directory / _FILE_NAME
     new = path.with_suffix(".new")
-    new.write_text(f"{seal}\n", "ascii")
+    with open(new, "w", encoding="ascii") as file:
+        file.write(f"{seal}\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(new, path)
