@@ -150,13 +150,14 @@ class Rig:
         while not stopped.called:
             self.wait(1)
         meanwhile()
-        self._start_again(config, after_s)
+        self.start_again(config, after_s)
 
     def crash(self, *, config: str | None = None, after_s: float = 0) -> None:
         """End the daemon as kill -9 does: clients have what was sent to them, and nothing is said or written."""
-        self._start_again(config, after_s)
+        self.start_again(config, after_s)
 
-    def _start_again(self, config: str | None, after_s: float) -> None:
+    def start_again(self, config: str | None = None, after_s: float = 0) -> None:
+        """Start a daemon that has ended, `after_s` later."""
         self._started = self.now() + after_s
         self._launch(self._config if config is None else config)
 
@@ -304,7 +305,7 @@ class StoredRig(Rig):
     def crash(self, *, config: str | None = None, after_s: float = 0) -> None:
         """Override: the files are as they were at this moment."""
         self.abandon()
-        self._start_again(config, after_s)
+        self.start_again(config, after_s)
 
     def abandon(self) -> None:
         """End the daemon as kill -9 does, and do not start it again.

@@ -481,6 +481,14 @@ class ResumeRules(_Base):
             subscriber.disconnect()
         self.assert_lost("news", positions[-1])
 
+    def test_of_a_store_that_was_deleted_after_a_crash_it_is_told(self) -> None:
+        assert isinstance(self.rig, StoredRig)
+        positions = self._positions()
+        self.rig.abandon()
+        (self.directory / "pushd.db").unlink()
+        self.rig.start_again()
+        self.assert_lost("news", positions[-1])
+
     def test_of_an_older_copy_that_was_put_back_it_is_told(self) -> None:
         """Also by ids that publishers gave, which say nothing of when that was."""
         positions = self._positions()
@@ -512,6 +520,21 @@ class ResumeRules(_Base):
             subscriber.disconnect()
             later = list(self.id_of)[list(self.id_of).index(b"anew") + 1 :]
             self.assert_recovered("news", since, *later)
+
+    def test_of_a_machine_that_failed_it_is_told_unless_everything_was_on_the_disk(self) -> None:
+        """The end of the store may be missing after that, and whether it is cannot be seen."""
+        for durability in ("process", "power"):
+            self.start(f"[pushd]\ndurability = {durability}\n{_CONFIG}")
+            assert isinstance(self.rig, StoredRig)
+            positions = self._positions()
+            self.rig.abandon()
+            with closing(sqlite3.connect(self.directory / "pushd.db", isolation_level=None)) as store:
+                store.execute("UPDATE log SET boot = 'the one before'")
+            self.rig.start_again()
+            if durability == "process":
+                self.assert_lost("news", positions[-1], b"one", b"two", b"three", b"four")
+            else:
+                self.assert_recovered("news", positions[1], b"two", b"three", b"four")
 
     def test_what_cannot_be_read_ends_it_with_the_reason(self) -> None:
         """It has got what came before, and nothing of what comes after."""
