@@ -77,6 +77,7 @@ class Journal:
         self._is_tending = False
         self._is_failing = False
         self._when_idle: list[Deferred[None]] = []
+        self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
 
     def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
@@ -216,6 +217,8 @@ class Journal:
 
     def _go_on(self) -> None:
         self._is_busy = False
+        if self._when_free:
+            self._when_free.popleft()()
         if (self._waiting or self._when_idle) and not self._is_due:
             self._is_due = True
             self._call_later(0, self._turn)
@@ -235,7 +238,7 @@ class Journal:
     def _turn_over(self, is_moved: bool) -> None:
         """Move the rest, with nothing written meanwhile."""
         if self._is_busy:
-            self._call_later(0, lambda: self._turn_over(is_moved))
+            self._when_free.append(lambda: self._turn_over(is_moved))
             return
         self._is_busy = True
 
@@ -253,7 +256,7 @@ class Journal:
     def _remove_some(self) -> None:
         """Remove as much as is good in one turn; go on in the next."""
         if self._is_busy:
-            self._call_later(0, self._remove_some)
+            self._when_free.append(self._remove_some)
             return
         archive = self._store.archive
         if not archive.has_to_remove:

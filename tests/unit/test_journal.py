@@ -1,0 +1,53 @@
+"""The journal: what it looks after, and when."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rigs import HttpClient, StoredRig
+
+_CONFIG = "[pushd]\ndurability = power\n[site]\ndemo = no\n[channels]\nhistory_size = 1\n"
+
+
+class TendingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = TemporaryDirectory(prefix="pushd-")
+        self.addCleanup(directory.cleanup)
+        self.rig = StoredRig(Path(directory.name), _CONFIG)
+        self.addCleanup(self.rig.abandon)
+
+    def publish_slowly(self) -> HttpClient:
+        """Publish an event while the disk takes its time."""
+        self.rig.worker.is_held = True
+        publisher = HttpClient(self.rig)
+        publisher.send("POST", "/channels/news", body=b"slow")
+        self.rig.turn()
+        self.assertEqual(publisher.responses, [])
+        return publisher
+
+    def test_it_waits_for_a_transaction_that_is_under_way_without_asking_again_and_again(self) -> None:
+        self.rig.publish_each("news", *[b"x"] * 100)
+        publisher = self.publish_slowly()
+        self.rig.wait(3)  # would not end if each turn of the reactor made another one
+        self.assertEqual(publisher.responses, [])
+        self.rig.worker.release()
+        self.rig.turn()
+        self.assertEqual(publisher.response.status, 201)
+
+    def test_it_comes_to_its_turn_while_publishers_are_waiting(self) -> None:
+        self.rig.publish_each("news", *[b"x"] * 100)
+        journal = self.rig.parts.journal
+        assert journal is not None
+        publishers = [self.publish_slowly() for _ in range(3)]
+        journal.tend()
+        self.rig.worker.release()
+        self.rig.turn()
+        self.assertEqual([publisher.response.status for publisher in publishers], [201] * 3)
+        with closing(sqlite3.connect(self.rig.directory / "pushd.db")) as store:
+            ((count,),) = store.execute("SELECT sum(count) FROM block")
+        self.assertLess(count, 10)
