@@ -538,8 +538,11 @@ class ResumeRules(_Base):
 
     def test_what_cannot_be_read_ends_it_with_the_reason(self) -> None:
         """It has got what came before, and nothing of what comes after."""
-        datas = [b"%d " % number + b"x" * 500 for number in range(600)]
-        since = self.publish_each("news", *datas)[0]
+        texts = [f"{number} " + "x" * 500 for number in range(600)]
+        for start in range(0, 600, 20):
+            self.publish_batch(*({"channel": "news", "data": text} for text in texts[start : start + 20]))
+        datas = [text.encode() for text in texts]
+        since = self.id_of[datas[0]]
         self.publish("other", b"fine")
 
         def damage() -> None:
