@@ -53,6 +53,7 @@ class Batch(Generic[S]):
             if others is None:
                 others = by_channel[channel] = []
                 channel.is_staged = True
+                log.release(channel)  # it is not idle any more
             entry = channel.entry(event, channel.offset + len(others) + 1, seconds)
             others.append(entry)
             entries.append(entry)

@@ -23,7 +23,17 @@ class Settings(Retention, Protocol):
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""
 
-    __slots__ = ("awaits_expiry", "awaits_room", "history", "is_staged", "name", "offset", "settings", "subscribed")
+    __slots__ = (
+        "awaits_expiry",
+        "awaits_room",
+        "history",
+        "is_staged",
+        "name",
+        "offset",
+        "settings",
+        "size_bytes",
+        "subscribed",
+    )
 
     def __init__(self, name: str, settings: Settings, history: History, *, offset: int) -> None:
         self.name = name
@@ -31,6 +41,8 @@ class Channel(Generic[S]):
         self.offset = offset
         """The offset of the latest event it ever had."""
         self.history = history
+        self.size_bytes = 0
+        """How much of the size of all events is counted as this channel's: see `pushd.trimming`."""
         self.subscribed: dict[S, None] = {}
         """Who is subscribed to it by its name."""
         self.is_staged = False

@@ -171,7 +171,6 @@ class EventLog(Generic[S]):
 
     def _keep(self, channel: Channel[S], entries: list[Entry], seconds: float) -> None:
         history = channel.history
-        before = history.size_bytes
         channel.offset = entries[-1].offset
         history.extend(entries)
         if channel is not self._latest:
@@ -180,7 +179,7 @@ class EventLog(Generic[S]):
             self._latest = channel
         is_filled = history.trim(seconds)
         trimming = self._trimming
-        trimming.size_bytes += history.size_bytes - before
+        trimming.count(channel)
         if is_filled:
             if self._idle:
                 self._idle.pop(channel, None)
@@ -243,7 +242,7 @@ class EventLog(Generic[S]):
         settings = self._settings(name)
         channel = self._channels[name] = Channel(name, settings, history(settings), offset=offset)
         self._by_sequence[channel] = None
-        self._trimming.size_bytes += channel.history.size_bytes
+        self._trimming.count(channel)
         if channel.history:
             self._trimming.watch_later(channel)
         else:
@@ -276,7 +275,8 @@ class EventLog(Generic[S]):
             self._idle.pop(channel, None)
         elif channel in self._by_sequence:
             self._idle[channel] = None
-        elif self._channels.pop(channel.name, None) is not None:
+        elif self._is_here(channel):
+            del self._channels[channel.name]
             self._archive.give_up(channel.history)
 
     # Retention
@@ -287,23 +287,19 @@ class EventLog(Generic[S]):
 
     def trim(self, channel: Channel[S]) -> None:
         """Drop what is over the channel's limits."""
-        history = channel.history
-        before = history.size_bytes
-        history.trim(self.seconds())
-        self._trimming.size_bytes += history.size_bytes - before
+        channel.history.trim(self.seconds())
+        self._trimming.count(channel)
         self.release(channel)
 
     def _drop(self, channel: Channel[S]) -> None:
-        history = channel.history
-        before = history.size_bytes
-        history.drop()
-        self._trimming.size_bytes += history.size_bytes - before
+        channel.history.drop()
+        self._trimming.count(channel)
         self.release(channel)
 
     def clear(self, channel: Channel[S]) -> None:
         """Drop everything that the channel has."""
-        self._trimming.size_bytes -= channel.history.size_bytes
         channel.history.clear()
+        self._trimming.count(channel)
         self.release(channel)
 
     # Reading

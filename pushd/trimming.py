@@ -55,6 +55,12 @@ class Trimming(Generic[S]):
         ] = []  # by a sequence that the channel's oldest is not before
         self._count = count()
 
+    def count(self, channel: Channel[S]) -> None:
+        """Take note of how much the events of a channel take now."""
+        size = channel.history.size_bytes
+        self.size_bytes += size - channel.size_bytes
+        channel.size_bytes = size
+
     def watch(self, channel: Channel[S]) -> None:
         """Look at a channel, which has events, when the time comes."""
         if not channel.awaits_expiry:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from twisted.internet.task import Clock
 
 from pushd.access import EVERYTHING, Grants
-from pushd.archive import MemoryArchive
+from pushd.archive import Archive, MemoryArchive
 from pushd.bus import Bus, Published
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
@@ -131,21 +131,32 @@ class Rig:
         """Begin; `kept` are the settings of channels by name, `default` those of all others."""
         self.clock = Clock()
         self.failed: list[tuple[Subscriber, Exception]] = []
-        by_name, otherwise = kept or {}, default or Kept()
+        self.seconds = seconds or self.clock.seconds
+        self._kept, self._default = kept or {}, default or Kept()
+        self._max_channels, self._max_bytes = max_channels, max_bytes
+        self._max_subscribed, self._max_held_bytes = max_subscribed, max_held_bytes
         self.archive = MemoryArchive()
+        self.begin(self.archive)
+
+    def now(self) -> float:
+        """Answer the time of day, in seconds since 1970."""
+        return STARTED + self.clock.seconds()
+
+    def begin(self, archive: Archive) -> None:
+        """Make a log whose histories are in `archive`, and a bus over it."""
         self.log: EventLog[Subscription] = EventLog(
             state=State(EPOCH),
-            archive=self.archive,
-            settings=lambda name: by_name.get(name, otherwise),
-            now=lambda: STARTED + self.clock.seconds(),
-            seconds=seconds or self.clock.seconds,
-            max_channels=max_channels,
-            max_bytes=max_bytes,
+            archive=archive,
+            settings=lambda name: self._kept.get(name, self._default),
+            now=self.now,
+            seconds=self.seconds,
+            max_channels=self._max_channels,
+            max_bytes=self._max_bytes,
         )
         self.bus = Bus(
             self.log,
-            max_subscribed=max_subscribed,
-            max_held_bytes=max_held_bytes,
+            max_subscribed=self._max_subscribed,
+            max_held_bytes=self._max_held_bytes,
             failed=lambda subscriber, error: self.failed.append((subscriber, error)),
         )
 

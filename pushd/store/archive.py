@@ -6,19 +6,23 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+from twisted.logger import Logger
+
 from pushd.archive import Given
 from pushd.channel import Settings
-from pushd.event import Entry
+from pushd.event import Entry, Event
 from pushd.eventlog import EventLog
 from pushd.history import History
 from pushd.jsontext import read_json
-from pushd.store.block import decode
+from pushd.store.block import Damaged, decode
 from pushd.store.change import Change
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import Recent, StoredHistory
 
 __all__ = ["StoredArchive"]
+
+_log = Logger()
 
 _BLOCKS_PER_CHANGE = 500
 """How many blocks are removed in one transaction."""
@@ -124,15 +128,15 @@ class StoredArchive:
         left = _BLOCKS_PER_CHANGE
         done: list[tuple[StoredHistory, int]] = []
         for key, history in list(islice(self._to_remove.items(), left)):
-            base = key * OFFSETS
+            base, first = key * OFFSETS, history.first  # which may grow while other channels are looked at
             rows = self._rows(
                 "SELECT place, count, given, CASE given WHEN 0 THEN NULL ELSE events END FROM block "
                 "WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
                 base,
-                base + history.first - 1,
+                base + first - 1,
                 left + 1,
             )
-            gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + history.first]
+            gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + first]
             if gone:
                 change.removed_blocks.append((base, gone[-1][0]))
                 change.removed_ids += self._ids_of(history, gone, log)
@@ -140,7 +144,7 @@ class StoredArchive:
                     change.channels.append(history.row)
             left -= len(gone)
             if len(rows) <= left + len(gone):
-                done.append((history, history.first))
+                done.append((history, first))
             if left <= 0:
                 break
         given_up = [history for history in self._given_up.values() if history.key not in self._to_remove]
@@ -157,12 +161,17 @@ class StoredArchive:
 
         return removed
 
+    def _events(self, history: StoredHistory, block: bytes) -> list[Event]:
+        try:
+            return list(decode(block, history.name))
+        except Damaged as error:  # it is removed all the same, and its ids are of no use without it
+            _log.error("a block of channel {name} is damaged: {error}", name=history.name, error=error)
+            return []
+
     def _ids_of(self, history: StoredHistory, rows: list[Any], log: EventLog[Any]) -> Iterator[tuple[str, int]]:
         """Answer the given ids in blocks that are to be removed, but those that another channel still has."""
         for _, _, count, block in rows:
-            if not count:
-                continue
-            for event in decode(block, history.name):
+            for event in self._events(history, block) if count else ():
                 given = self.given(event.id)
                 if given is not None and given.sequence == event.sequence and not log.holds(given):
                     yield given.id, given.sequence

@@ -74,11 +74,9 @@ class Change:
             kept.update(self._add_entries(history, entries, batch.given))
         self.given += [_given_row(given) for given in batch.given.values() if given.id in kept]
 
-    def _add_entries(self, history: StoredHistory, entries: list[Entry], given: Collection[str]) -> list[str]:
+    def _add_entries(self, history: StoredHistory, entries: list[Entry], given: Collection[str]) -> set[str]:
         """Write the entries of one channel as far as it keeps them; answer the given ids among them."""
-        settings = history.settings
-        count = min(settings.history_size, len(entries)) if settings.history_age_s > 0 else 0
-        surplus = len(entries) - count
+        surplus = history.surplus(len(entries))
         through = history.bytes_through
         if surplus or not history.is_row_current:
             if not history.is_row_current:
@@ -96,7 +94,7 @@ class Change:
                 (history.key, history.name, first, dropped, before, latest.offset, latest.event.sequence)
             )
         begin = surplus
-        ids = [one.event.id for one in entries[surplus:] if one.event.id in given] if given else []
+        ids = {one.event.id for one in entries[surplus:] if one.event.id in given} if given else set()
         while begin < len(entries):
             size, end = 0, begin
             while end < len(entries) and (not size or size + len(entries[end].event.data) <= _BLOCK_BYTES):

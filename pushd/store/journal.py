@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -76,6 +76,7 @@ class Journal:
         self._is_busy = False
         self._is_tending = False
         self._is_failing = False
+        self._is_ending = False
         self._when_idle: list[Deferred[None]] = []
         self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
 
@@ -189,8 +190,8 @@ class Journal:
             return
         try:
             self._store.write(change)
-        except Refused as refused:
-            self._written(change, refused, then)
+        except Exception:  # noqa: BLE001  as in the thread: what waits must go on
+            self._failed(change, Failure(), then)
         else:
             self._written(change, None, then)
 
@@ -227,7 +228,7 @@ class Journal:
 
     def tend(self) -> None:
         """Remove what nobody wants any more, and move what was written to its place. To be called every second."""
-        if self._is_tending:
+        if self._is_tending or self._is_ending:
             return
         self._is_tending = True
         if self._store.unmoved_bytes > _UNMOVED_BYTES:
@@ -237,6 +238,8 @@ class Journal:
 
     def _turn_over(self, is_moved: bool) -> None:
         """Move the rest, with nothing written meanwhile."""
+        if self._is_ending:
+            return
         if self._is_busy:
             self._when_free.append(lambda: self._turn_over(is_moved))
             return
@@ -255,6 +258,8 @@ class Journal:
 
     def _remove_some(self) -> None:
         """Remove as much as is good in one turn; go on in the next."""
+        if self._is_ending:
+            return
         if self._is_busy:
             self._when_free.append(self._remove_some)
             return
@@ -285,21 +290,23 @@ class Journal:
         self._is_busy = True
 
         def gave(is_more: bool) -> None:
-            self._go_on()
             if is_more:
                 self._call_later(0, self._remove_some)
             else:
                 self._is_tending = False
 
-        if self._writes_in_thread:
-            self._in_thread(self._store.give_back).addCallback(gave).addErrback(self._not_tended)
-        else:
-            gave(self._store.give_back())
+        def done(result: Any) -> Any:
+            self._go_on()
+            return result
+
+        work = self._in_thread if self._writes_in_thread else maybeDeferred
+        work(self._store.give_back).addBoth(done).addCallback(gave).addErrback(self._not_tended)
 
     # The end
 
     def finish(self) -> Deferred[None]:
-        """Answer when everything that was published is written."""
+        """Answer when everything that was published is written. Nothing is to be published after that."""
+        self._is_ending = True
         finished: Deferred[None] = Deferred()
         self._when_idle.append(finished)
         if not self._is_due and not self._is_busy:

@@ -161,6 +161,8 @@ class Past:
         through: list[int] = []
         for place, total, checksum, block in rows:
             offset = place % OFFSETS
+            if entries and offset != entries[-1].offset + 1:
+                break  # what is between was dropped before it was written: nobody can want what comes before it
             if crc32(block) != checksum:
                 raise self._damaged(reader, offset, "its checksum is another")
             read = self._entries(reader, offset, block)

@@ -199,6 +199,9 @@ class Store:
         except sqlite3.Error as error:
             self._roll_back()
             raise refusal(error, self.path) from error
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _make(self, change: Change) -> None:
         execute, execute_many = self._writer.execute, self._writer.executemany

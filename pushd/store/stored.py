@@ -162,8 +162,8 @@ class StoredHistory:
         return self.dropped if entry is None else entry.event.sequence
 
     def extend(self, entries: list[Entry]) -> None:
-        """Add the next entries, which are in the store as far as the channel keeps so many."""
-        surplus = len(entries) - self.settings.history_size
+        """Add the next entries, which are in the store but for the `surplus`."""
+        surplus = self.surplus(len(entries))
         if surplus > 0:
             self.clear()
             self._pass(entries[:surplus])
@@ -178,6 +178,11 @@ class StoredHistory:
         self.bytes_through += size
         self._tail.extend(entries)
         self._recent.add(self, self.last, size)
+
+    def surplus(self, count: int) -> int:
+        """Answer how many of the next `count` entries are dropped at once, and not to be stored."""
+        settings = self.settings
+        return max(0, count - settings.history_size) if settings.history_age_s > 0 else count
 
     def _pass(self, entries: list[Entry]) -> None:
         """Take entries that are dropped at once; there must be no others."""
@@ -238,8 +243,9 @@ class StoredHistory:
             self._drop_until(self.first + surplus)
         if self.size_bytes > settings.history_bytes:
             self._count()
-            while self.size_bytes > settings.history_bytes and self:
-                self.drop()
+            if self and self.size_bytes > settings.history_bytes:
+                self._drop_until(self._first_within(settings.history_bytes))
+                self._count()
         if self._alive_until_s <= seconds and self.last >= self.first:
             if self.expires_s <= seconds:
                 self._drop_until(self._first_alive(seconds))
@@ -248,15 +254,33 @@ class StoredHistory:
 
     def _first_alive(self, seconds: float) -> int:
         """Answer the offset of the first entry that has not expired, or the one after the last."""
+        return self._first_not(lambda offset: self._has_expired(offset, seconds))
+
+    def _first_within(self, max_bytes: int) -> int:
+        """Answer where to begin for all that follows to take `max_bytes` at most."""
+        try:
+            return self._first_not(lambda offset: self._is_beyond(offset, max_bytes))
+        except Unavailable as error:
+            _log.error("{error}", error=error.detail)
+            return self.first + 1 + len(self) * (self.size_bytes - max_bytes) // (self.size_bytes + 1)
+
+    def _is_beyond(self, offset: int, max_bytes: int) -> bool:
+        return self.bytes_through - self._past.one(self, offset - 1)[1] > max_bytes
+
+    def _first_not(self, is_over: Callable[[int], bool]) -> int:
+        """Answer the first offset of which `is_over` is not true, or the one after the last.
+
+        It is true of the first entry. Few are looked at.
+        """
         step = 1
-        low = self.first  # has expired
-        while low + step <= self.last and self._has_expired(low + step, seconds):
+        low = self.first  # is over
+        while low + step <= self.last and is_over(low + step):
             low += step
             step *= 2
-        high = min(low + step, self.last + 1)  # has not
+        high = min(low + step, self.last + 1)  # is not
         while low + 1 < high:
             middle = (low + high) // 2
-            if self._has_expired(middle, seconds):
+            if is_over(middle):
                 low = middle
             else:
                 high = middle

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import Phase, settings
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pushd.access import EVERYTHING
+from pushd.bus import Published
 from pushd.errors import Conflict, NotFound, Unavailable
 from pushd.eventlog import Start
 from pushd.reasons import Cause
@@ -73,6 +74,7 @@ class Fact:
     offsets: dict[str, int]
     time: float
     given_id: str | None
+    data: bytes
 
 
 @dataclass(eq=False)
@@ -98,16 +100,22 @@ class BusMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rig = Rig(kept=CHANNELS, max_channels=self.max_channels, max_held_bytes=MAX_HELD * (1 + ENTRY_BYTES))
+        self.most_channels = self.max_channels
+        self.rig = self.make_rig(max_held_bytes=MAX_HELD * (1 + ENTRY_BYTES))
         self.facts: list[Fact] = []
         self.deleted = dict.fromkeys(CHANNELS, 0)
         """For each channel, the end of the log when it was last deleted."""
         self.given_up: set[str] = set()
         """The channels that were given up and not used since."""
+        self.renewed: set[str] = set()
+        """Channels that were given up, used again, and found in a store, where an offset may be left out."""
         self.given_up_sequence = 0
         self.readers: list[Reader] = []
         self.ended: list[tuple[Reader, int, int]] = []
         self.faults = 0
+
+    def make_rig(self, *, max_held_bytes: int) -> Rig:
+        return Rig(kept=CHANNELS, max_channels=self.max_channels, max_held_bytes=max_held_bytes)
 
     # The model
 
@@ -179,6 +187,8 @@ class BusMachine(RuleBasedStateMachine):
         """Account for everything that was delivered to `reader` since the last time."""
         for entry in reader.client.entries[len(reader.got) :]:
             sequence = entry.event.sequence
+            if sequence > len(self.facts):
+                break  # it was handed out together with the one at hand
             assert sequence in reader.owed, "not owed, or twice"
             before = {other for other in reader.owed if other < sequence}
             assert before <= reader.again, ("a gap or out of order", before, sequence)
@@ -188,7 +198,7 @@ class BusMachine(RuleBasedStateMachine):
             asked = reader.owed[sequence] | means(reader.texts).intersection(fact.channels)
             assert entry.channel in (fact.channels if sequence in reader.held else asked)
             assert entry.offset == fact.offsets[entry.channel]
-            assert entry.event.data == b"%d" % (sequence % 10)
+            assert entry.event.data == fact.data
             reader.got.append(sequence)
             for done in (*before, sequence):
                 del reader.owed[done]
@@ -217,9 +227,9 @@ class BusMachine(RuleBasedStateMachine):
                 last = [fact.sequence for fact in self.facts if channel in fact.channels][-1]
                 self.given_up_sequence = max(self.given_up_sequence, last)
 
-    def assert_full(self, channels: Iterable[str]) -> None:
-        """Hold against a refusal: there would have been too many channels."""
-        assert len({*self.rig.log.names(), *channels}) > self.max_channels
+    def assert_full(self, channels: Iterable[str], names: Iterable[str] | None = None) -> None:
+        """Hold against a refusal: with `names`, or those of now, there would have been too many channels."""
+        assert len({*(self.rig.log.names() if names is None else names), *channels}) > self.max_channels
 
     # What may happen
 
@@ -228,9 +238,9 @@ class BusMachine(RuleBasedStateMachine):
         self.publish_one(channels, given_id)
 
     def publish_one(self, channels: list[str], given_id: str | None) -> None:
-        sequence, known = len(self.facts) + 1, self.known(given_id)
+        data, known = b"%d" % (len(self.facts) % 10), self.known(given_id)
         try:
-            told = self.rig.publish(*channels, data=b"%d" % (sequence % 10), id=given_id)
+            told = self.rig.publish(*channels, data=data, id=given_id)
         except Conflict:
             assert known is not None and set(known.channels) != set(channels)
             return
@@ -244,19 +254,31 @@ class BusMachine(RuleBasedStateMachine):
             assert told.offset == known.offsets[told.channel]
             return
         self.note_given_up()
-        offsets = {}
-        for channel in channels:
-            if channel in self.given_up:
-                entry = self.rig.log._channels[channel].offset
-                assert entry > self.last_offset(channel), "an offset twice"
-                offsets[channel] = entry
-            elif self.given_up_sequence and not self.last_offset(channel):
-                offsets[channel] = self.rig.log._channels[channel].offset
+        self.published(channels, given_id, data, told)
+
+    def published(
+        self,
+        channels: Sequence[str],
+        given_id: str | None,
+        data: bytes,
+        told: Published,
+        offsets: dict[str, int] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Account for the next event that was published; `seconds` is its time, if that is not now."""
+        sequence = len(self.facts) + 1
+        offsets = offsets or {channel: self.rig.log._channels[channel].offset for channel in channels}
+        for channel, offset in offsets.items():
+            last = self.last_offset(channel)
+            if channel in self.given_up | self.renewed or (self.given_up_sequence and not last):
+                assert offset > last, "an offset twice"
             else:
-                offsets[channel] = self.last_offset(channel) + 1
-        fact = Fact(sequence, tuple(channels), offsets, self.rig.clock.seconds(), given_id)
+                assert offset == last + 1
+        seconds = self.rig.clock.seconds() if seconds is None else seconds
+        fact = Fact(sequence, tuple(channels), offsets, seconds, given_id, data)
         self.facts.append(fact)
         self.given_up -= set(channels)
+        self.renewed -= set(channels)
         assert told.id == (given_id or f"{EPOCH}-{sequence}")
         assert (told.channel, told.offset) == (channels[0], offsets[channels[0]])
         audience = [reader for reader in self.readers if means(reader.texts).intersection(channels)]
@@ -377,6 +399,10 @@ class BusMachine(RuleBasedStateMachine):
             assert not exists
             return
         assert exists
+        self.was_deleted(channel, subscribed)
+
+    def was_deleted(self, channel: str, subscribed: list[Reader]) -> None:
+        """Account for a channel that has just been deleted."""
         self.deleted[channel] = len(self.facts)
         for reader in subscribed:
             self.end(reader, Cause.DELETED)
@@ -395,7 +421,7 @@ class BusMachine(RuleBasedStateMachine):
             found += page.entries
         wanted = sorted(self.kept_since(means(texts), place))
         assert [entry.event.sequence for entry in found] == wanted
-        assert datas(found) == [b"%d" % (sequence % 10) for sequence in wanted]
+        assert datas(found) == [self.facts[sequence - 1].data for sequence in wanted]
 
     # What is true at any time
 
@@ -416,7 +442,7 @@ class BusMachine(RuleBasedStateMachine):
         bus = self.rig.bus
         assert (bus.subscribers, bus.failures) == (len(self.readers), self.faults)
         assert self.rig.log.position == f"{EPOCH}-{len(self.facts)}"
-        assert len(self.rig.log) <= self.max_channels
+        assert len(self.rig.log) <= self.most_channels
 
     @invariant()
     def no_expiry_is_forgotten(self) -> None:
@@ -445,7 +471,12 @@ class BusMachine(RuleBasedStateMachine):
         )
         assert not any(channel.subscribed or channel.history for channel in log._channels.values())
         assert set(log._idle) == set(log._channels.values()) == set(log._by_sequence)
-        assert (self.rig.archive._given, log._trimming._expiries) == ({}, [])
+        assert log._trimming._expiries == []
+        self.nothing_is_left()
+
+    def nothing_is_left(self) -> None:
+        """Hold against the archive that nothing is kept any more."""
+        assert self.rig.archive._given == {}
 
 
 class CrowdedBusMachine(BusMachine):

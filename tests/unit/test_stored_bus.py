@@ -1,0 +1,207 @@
+"""The bus over the store: one rule each of what the model of `test_store_model` found or cannot reach."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.access import EVERYTHING
+from pushd.bus import Published
+from pushd.errors import NoRoom, Refused, Unavailable
+from pushd.history import EVENT_BYTES
+from pushd.store import archive, block, journal, past
+from pushd.store.stored import StoredHistory
+from tests.builders import Kept, draft
+from tests.stored import StoredRig, directory
+
+
+class StoredBusCase(SynchronousTestCase):
+    def made(self, **options: Any) -> StoredRig:
+        """Make a bus over a new store."""
+        path = directory()
+        self.addCleanup(path.cleanup)
+        rig = StoredRig(path.name, **options)
+        self.addCleanup(rig.end)
+        return rig
+
+    def history(self, rig: StoredRig, name: str) -> StoredHistory:
+        """Answer the history of a channel."""
+        history = rig.log._channels[name].history
+        assert isinstance(history, StoredHistory)
+        return history
+
+
+class TurnTests(StoredBusCase):
+    def test_what_waits_behind_repeated_events_goes_on(self) -> None:
+        rig = self.made()
+        rig.publish("a", id="one")
+        told: list[object] = []
+        rig.journal.publish(draft("a", id="one"), EVERYTHING, told.append)
+        rig.journal.delete("a", EVERYTHING, told.append)
+        finished = rig.journal.finish()
+        rig.settle()
+        self.assertEqual(told[1:], [None])
+        self.assertTrue(finished.called)
+
+    def test_more_repeated_events_than_one_transaction_takes_are_all_answered(self) -> None:
+        rig = self.made()
+        rig.publish("a", id="one")
+        with patch.object(journal, "_EVENTS_PER_BATCH", 2):
+            told = rig.publish_together(*[(("a",), b"x", "one")] * 5)
+        self.assertEqual([outcome.id for outcome in told if isinstance(outcome, Published)], ["one"] * 5)
+
+    def test_a_fault_while_writing_is_told_and_takes_nothing_back_that_was_there(self) -> None:
+        for writes_in_thread in (False, True):
+            rig = self.made(writes_in_thread=writes_in_thread)
+            rig.publish("a", data=b"1")
+            with patch.object(rig.store, "_make", side_effect=ZeroDivisionError):
+                (told,) = rig.publish_together((("a",), b"2", None))
+            self.assertIsInstance(told, Unavailable)
+            self.assertEqual(rig.publish("a", data=b"3").offset, 2)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            rig.crash()
+            self.assertEqual(rig.retained("a"), [b"1", b"3"])
+
+    def test_who_published_into_a_full_disk_is_told_and_so_is_who_repeated_it(self) -> None:
+        rig = self.made()
+        rig.publish("a", id="before")
+        rig.failures = 1
+        told = rig.publish_together((("a",), b"", "one"), (("a",), b"", "one"), (("a",), b"", "before"))
+        self.assertEqual([type(outcome) for outcome in told], [NoRoom, NoRoom, Published])
+        self.assertEqual(rig.publish("a", id="one").offset, 2)
+
+
+class ChannelTests(StoredBusCase):
+    def test_a_channel_with_events_on_their_way_is_not_given_up(self) -> None:
+        rig = self.made(default=Kept(history_size=1), max_channels=1)
+        rig.publish("a")
+        rig.delete("a")
+        told = rig.publish_together((("a",), b"1", None), (("b",), b"2", None))
+        self.assertEqual([isinstance(outcome, Refused) for outcome in told], [False, True])
+        self.assertEqual(rig.retained("a"), [b"1"])
+
+    def test_a_channel_that_was_given_up_can_be_used_before_the_store_has_forgotten_it(self) -> None:
+        rig = self.made(max_channels=1)
+        rig.publish_together((("a",), b"1", None), (("a",), b"2", None))
+        rig.delete("a")
+        rig.publish("b")
+        rig.delete("b")
+        self.assertEqual(rig.publish("a", data=b"3").offset, 4)  # after all that "b" had
+        rig.crash()
+        self.assertEqual(rig.retained("a"), [b"3"])
+        rig.tend()
+        self.assertEqual(rig.store._rows("SELECT count(*) FROM block"), [(1,)])
+
+    def test_a_channel_that_was_deleted_stays_deleted(self) -> None:
+        rig = self.made()
+        rig.publish("a")
+        rig.delete("a")
+        rig.crash()
+        self.assertEqual(rig.retained("a"), [])
+        self.assertEqual(rig.publish("a").offset, 2)
+
+    def test_a_channel_that_was_deleted_while_it_was_given_up_and_made_anew_stays(self) -> None:
+        rig = self.made(writes_in_thread=True, max_channels=1)
+        rig.publish("a")
+        told: list[object] = []
+        rig.journal.delete("a", EVERYTHING, told.append)
+        rig.turns.turn()
+        rig.clock.advance(4000)
+        rig.log.expire()
+        rig.log.open(["b"])
+        rig.log.release(rig.log.open(["b"])[0])
+        client, subscription, _ = rig.subscribe("a")
+        rig.settle()
+        self.assertEqual(told, [None])
+        rig.publish("a", data=b"2")
+        self.assertEqual(client.datas, [b"2"])
+        subscription.close()
+
+    def test_the_row_of_a_channel_is_written_once_and_not_with_every_event(self) -> None:
+        rig = self.made()
+        rig.publish("a")
+        with patch.object(rig.store, "write", wraps=rig.store.write) as write:
+            rig.publish("a")
+        (change,) = write.call_args.args
+        self.assertEqual((change.channels, len(change.blocks)), ([], 1))
+
+
+class MemoryTests(StoredBusCase):
+    def test_what_is_dropped_within_its_transaction_is_never_read(self) -> None:
+        rig = self.made(default=Kept(history_size=2), recent_bytes=0)
+        told = rig.publish_together(*[(("a",), b"%d" % number, None) for number in range(7)])
+        self.assertEqual(rig.logged, [])
+        self.assertEqual(self.history(rig, "a").dropped, 5)
+        self.assertEqual(rig.store._rows("SELECT sum(count) FROM block"), [(2,)])
+        self.assertEqual([outcome.offset for outcome in told if isinstance(outcome, Published)], list(range(1, 8)))
+        self.assertEqual(rig.retained("a"), [b"5", b"6"])
+
+    def test_what_was_read_while_more_was_written_is_not_taken_for_it(self) -> None:
+        """Of ten that are written together three are dropped at once, and leave a hole before the other seven."""
+        rig = self.made(writes_in_thread=True, default=Kept(history_size=7), recent_bytes=0)
+        rig.publish_together(*[(("a",), b"%d" % number, None) for number in (1, 2)])
+        for number in range(3, 13):
+            rig.journal.publish(draft("a", data=b"%d" % number), EVERYTHING, lambda outcome: None)
+        rig.turns.turn()
+        rig.thread.work()
+        rig.store.archive._past._chunks.clear()
+        self.assertEqual(rig.retained("a"), [b"1", b"2"])
+        rig.settle()
+        self.assertEqual(rig.retained("a"), [b"%d" % number for number in range(6, 13)])
+
+    def test_a_history_that_may_take_less_after_a_restart_is_cut_without_reading_it(self) -> None:
+        kept = Kept(history_size=100_000)
+        self.patch(past, "_CHUNK_OFFSETS", 4)
+        rig = self.made(default=kept, past_bytes=200_000)
+        for _ in range(5):
+            rig.publish_together(*[(("a",), b"x" * 72, None)] * 1000)
+        rig.close()
+        kept.history_bytes = 1000 * 200
+        rig.open()
+        with patch.object(past, "decode", wraps=block.decode) as decode:
+            rig.log.existing("a")
+        self.assertLess(decode.call_count, 50)  # there are 1250 chunks
+        history = self.history(rig, "a")
+        self.assertEqual((history.first, len(history), history.size_bytes), (4001, 1000, 200_000))
+        self.assertEqual(history.dropped, 4000)
+
+    def test_only_so_much_of_the_latest_events_is_in_memory(self) -> None:
+        rig = self.made(recent_bytes=10 * EVENT_BYTES)
+        for _ in range(3):
+            rig.publish_together(*[(("a", "b"), b"", None)] * 5)
+        tails = [self.history(rig, name)._tail for name in ("a", "b")]
+        self.assertEqual([len(tail) for tail in tails], [5, 5])
+        self.assertEqual(len(rig.retained("a")), 15)
+
+
+class EndTests(StoredBusCase):
+    def test_nothing_is_looked_after_any_more_once_all_is_written(self) -> None:
+        for writes_in_thread in (False, True):
+            rig = self.made(writes_in_thread=writes_in_thread, default=Kept(history_size=1))
+            self.patch(archive, "_BLOCKS_PER_CHANGE", 1)
+            for _ in range(10):
+                rig.publish_together(*[(("a",), b"x", None)] * 3)
+            rig.journal.tend()
+            finished = rig.journal.finish()
+            while not finished.called:
+                rig.turns.turn()
+                rig.thread.work()
+                rig.thread.answer()
+            rig.store.close()
+            rig.settle()
+            self.assertEqual(rig.logged, [])
+            rig.open()
+            self.assertEqual(rig.retained("a"), [b"x"])
+
+    def test_a_fault_while_room_is_given_back_does_not_keep_anybody_waiting(self) -> None:
+        for writes_in_thread in (False, True):
+            rig = self.made(writes_in_thread=writes_in_thread)
+            with patch.object(rig.store, "give_back", side_effect=ZeroDivisionError):
+                rig.tend()
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertEqual(rig.publish("a").offset, 1)
+            with patch.object(rig.store, "give_back", return_value=False) as give_back:
+                rig.tend()
+            give_back.assert_called_once_with()
