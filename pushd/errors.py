@@ -14,7 +14,7 @@
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
     │   ├── Unknown       501   a protocol that is not spoken
-    │   ├── Unavailable   503   over a limit of the daemon as a whole, or the store does not work
+    │   ├── Unavailable   503   over a limit of the daemon as a whole, the store does not work, or it stops
     │   ├── VersionNeeded 505   another version of HTTP was wanted
     │   └── NoRoom        507   the disk is full
     └── StartFailed             a listener, a certificate or the store could not be had
@@ -62,19 +62,21 @@ class Refused(PushdError):
     """A client's request that is answered with an error.
 
     Its text is the ``detail`` of the answer: what was wrong and what was wanted. ``field`` names the part of
-    the request that was wrong, if one was.
+    the request that was wrong, if one was. ``retry_s`` is how long the client is asked to wait before it tries
+    again, in seconds, if it is asked to.
     """
 
     status = 400
     title = "Bad Request"
 
-    def __init__(self, detail: str, field: str | None = None) -> None:
+    def __init__(self, detail: str, field: str | None = None, retry_s: float | None = None) -> None:
         """Say `detail`, shortened if it quotes too much of what came from outside."""
         if len(detail) > _MAX_DETAIL:
             detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 :]}"
         super().__init__(detail)
         self.detail = detail
         self.field = field
+        self.retry_s = retry_s
 
     def problem(self) -> dict[str, object]:
         """Answer the members of the problem document (RFC 9457, section 3.1)."""

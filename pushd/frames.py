@@ -11,6 +11,7 @@ from functools import cache
 from pushd.event import Encoder, Entry
 from pushd.eventlog import Page
 from pushd.jsontext import json_bytes, json_line
+from pushd.reasons import Reason
 
 __all__ = [
     "BINARY",
@@ -23,6 +24,7 @@ __all__ = [
     "page_json",
     "sse_block",
     "sse_event",
+    "stream_end",
     "stream_line",
     "websocket_data",
     "websocket_event",
@@ -87,6 +89,14 @@ def _message(entry: Entry) -> bytes:
 def stream_line(entry: Entry) -> bytes:
     """Encode an event as a line of NDJSON."""
     return _message(entry) + b"\n"
+
+
+def stream_end(reason: Reason) -> bytes:
+    """Make the line of NDJSON that says why there are no more."""
+    line: dict[str, object] = {"type": "closed", "detail": reason.text}
+    if reason.retry_s is not None:
+        line["retry_after"] = round(reason.retry_s, 3)
+    return json_line(line)
 
 
 def websocket_frame(payload: bytes, opcode: int) -> bytes:

@@ -67,7 +67,9 @@ class Gate:
     def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
         if origin in self._origins or ("*" in self._origins and _ORIGIN.fullmatch(origin)):
             request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
-            request.setHeader(b"access-control-expose-headers", b"location, event-id, event-type, event-position")
+            request.setHeader(
+                b"access-control-expose-headers", b"location, event-id, event-type, event-position, retry-after"
+            )
             request.responseHeaders.addRawHeader(b"vary", b"origin")
             if request.method == b"OPTIONS":
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")

@@ -89,6 +89,7 @@ class PushSession:
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
+        sessions.check_open()
         self._sessions = sessions
         self._stream = stream
         self._connection = connection

@@ -36,3 +36,6 @@ class Reason:
 
     text: str
     """One sentence that a person can act on; 120 bytes of it fit into a WebSocket close frame."""
+
+    retry_s: float | None = None
+    """How long this client is asked to wait before it comes back, in seconds, if it is asked to."""

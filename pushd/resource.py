@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import ceil
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -86,6 +87,8 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
     )
     if isinstance(refused, WrongMethod):
         request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
+    if refused.retry_s is not None:
+        request.setHeader(b"retry-after", b"%d" % ceil(refused.retry_s))  # whole seconds: RFC 9110, section 10.2.3
     body = answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
     request.setResponseCode(refused.status, refused.title.encode("ascii"))
     return body

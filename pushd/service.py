@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from random import random
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -186,10 +187,11 @@ class Daemon(Service):
         *,
         state_directory: str,
         fail: Callable[[StartFailed], None],
+        random: Callable[[], float] = random,
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
 
-        `fail` is called if they cannot be, and ends the process. Raises
+        `fail` is called if they cannot be, and ends the process. `random` answers numbers from 0 to 1. Raises
         `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
         """
         if config.site.root is not None and not Path(config.site.root).is_dir():
@@ -198,6 +200,7 @@ class Daemon(Service):
         self._parts = parts
         self._reactor = reactor
         self._fail = fail
+        self._random = random
         silence_s = config.limits.heartbeat_s + config.limits.ping_timeout_s
         self._ports = [
             prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory), silence_s=silence_s)
@@ -276,7 +279,7 @@ class Daemon(Service):
             await port.close()
         connections = self._parts.site.connections
         _log.info("stopping; {count} connections are open", count=len(connections))
-        self._parts.sessions.close(Reason(Cause.STOPPING, "the server is going away"))
+        self._parts.sessions.close(self._farewell)
         for connection in connections:
             connection.finish()
         ended = connections.ended().addTimeout(self._config.stop_timeout_s, self._reactor)
@@ -290,6 +293,12 @@ class Daemon(Service):
             if loop.running:
                 loop.stop()
         await self._close_store()
+
+    def _farewell(self) -> Reason:
+        """Answer what one client is told: each is asked to come back at another time."""
+        limits = self._config.limits
+        retry_s = limits.retry_s + self._random() * limits.reconnect_spread_s
+        return Reason(Cause.STOPPING, "the server is going away", retry_s)
 
     async def _close_store(self) -> None:
         parts = self._parts

@@ -21,6 +21,7 @@ from pushd.access import Grants
 from pushd.bus import Bus
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
+from pushd.errors import Unavailable
 from pushd.event import Encoder, Entry
 from pushd.eventlog import Start
 from pushd.outbox import Outbox
@@ -94,6 +95,7 @@ class Sessions:
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._unflushed: deque[Flushed] = deque()
         self._leaving: deque[tuple[Session, Reason]] = deque()
+        self._farewell: Callable[[], Reason] | None = None
 
     def __len__(self) -> int:
         """Count those whose connections still live."""
@@ -147,11 +149,18 @@ class Sessions:
         if self._leaving:
             self._call_later(0, self._dismiss_some)
 
-    def close(self, reason: Reason) -> None:
-        """Close them all."""
+    def check_open(self) -> None:
+        """Raise `Unavailable` if nobody is taken any more."""
+        if self._farewell is not None:
+            reason = self._farewell()
+            raise Unavailable(reason.text, retry_s=reason.retry_s)
+
+    def close(self, farewell: Callable[[], Reason]) -> None:
+        """Close them all, and take nobody any more. `farewell` answers the reason for each."""
+        self._farewell = farewell
         for client in list(self._open):
             try:
-                client.close(reason)
+                client.close(farewell())
             except Exception:  # noqa: BLE001  the others are to be told all the same
                 _log.failure("a fault in pushd while it closed {client}", client=client)
 
@@ -179,7 +188,8 @@ class Session:
     )
 
     def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, grants: Grants) -> None:
-        """Begin a session on `connection`, to which events go as `encode` makes them."""
+        """Begin a session on `connection`, to which events go as `encode` makes them; see `Sessions.check_open`."""
+        sessions.check_open()
         self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)

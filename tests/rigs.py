@@ -98,6 +98,8 @@ class Rig:
         """
         self._http = http
         self.failures: list[object] = []
+        self.chance: Callable[[], float] = lambda: 0.5
+        """Draws a number from 0 to 1 where something is left to chance."""
         self._started = STARTED
         self._launch(config)
 
@@ -109,7 +111,12 @@ class Rig:
         settings = parse(_LISTEN + config + http2, "the test")
         self.parts = self._assemble(settings)
         self._daemon = Daemon(
-            settings, self.parts, self.reactor, state_directory="/nowhere", fail=self.failures.append
+            settings,
+            self.parts,
+            self.reactor,
+            state_directory="/nowhere",
+            fail=self.failures.append,
+            random=lambda: self.chance(),
         )
         self._daemon.privilegedStartService()
         self._daemon.startService()

@@ -282,8 +282,8 @@ _LIMITS = Section(
             "reconnect_spread",
             duration(),
             "5s",
-            "When the daemon stops, clients of Server-Sent Events are told to wait for a time up to this in "
-            "addition, each for another one, so that they do not all come back at once.",
+            "When the daemon stops, clients are told to wait for retry and a time up to this in addition, each for "
+            "another one, so that they do not all come back at once.",
         ),
         Option(
             "request_timeout",

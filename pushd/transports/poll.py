@@ -98,6 +98,7 @@ class _Waiting:
         self._subscription: Subscription | None = None
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
+        self._sessions.check_open()
         subscription = self._bus.subscribe(self, self._request.grants)
         try:
             subscription.add(patterns, "latest")
@@ -137,7 +138,7 @@ class _Waiting:
             self.flush()
         elif self._end():
             refused = NotFound if reason.cause is Cause.DELETED else Unavailable
-            self._request.write(answer_problem(self._request, refused(reason.text)))
+            self._request.write(answer_problem(self._request, refused(reason.text, retry_s=reason.retry_s)))
             self._request.finish()
 
     def _gone(self, reason: Failure) -> None:

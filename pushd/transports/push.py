@@ -9,12 +9,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.errors import Conflict, VersionNeeded
-from pushd.frames import json_line
+from pushd.frames import json_line, stream_end
 from pushd.gate import Gate
 from pushd.http2.stream import Stream
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.pushsession import PushSession
-from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.session import Sessions
@@ -22,11 +21,7 @@ from pushd.session import Sessions
 __all__ = ["EventPush"]
 
 
-def _closing(reason: Reason) -> bytes:
-    return json_line({"type": "closed", "detail": reason.text})
-
-
-_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", _closing)
+_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
 class EventPush(Endpoint):

@@ -19,7 +19,8 @@ __all__ = ["ServerSentEvents"]
 
 
 def _closing(reason: Reason) -> bytes:
-    return sse_block(json_bytes({"detail": reason.text}).decode(), type="pushd.closed")
+    closed = sse_block(json_bytes({"detail": reason.text}).decode(), type="pushd.closed")
+    return closed if reason.retry_s is None else f"retry: {int(reason.retry_s * 1000)}\n".encode() + closed
 
 
 _FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)

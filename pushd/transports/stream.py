@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.frames import json_line, stream_line
+from pushd.frames import json_line, stream_end, stream_line
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
-from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.session import Session, Sessions
@@ -17,11 +16,7 @@ from pushd.session import Session, Sessions
 __all__ = ["JsonStream"]
 
 
-def _closing(reason: Reason) -> bytes:
-    return json_line({"type": "closed", "detail": reason.text})
-
-
-_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", _closing)
+_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
 class JsonStream(Endpoint):

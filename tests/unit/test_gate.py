@@ -242,7 +242,8 @@ class OriginTests(DaemonTests):
             self.assertEqual(response.header("access-control-allow-origin"), origin)
             self.assertIn("origin", [value.lower() for value in response.all("vary")])
             exposed = response.header("access-control-expose-headers") or ""
-            self.assertEqual(set(exposed.split(", ")), {"location", "event-id", "event-type", "event-position"})
+            wanted = {"location", "event-id", "event-type", "event-position", "retry-after"}
+            self.assertEqual(set(exposed.split(", ")), wanted)
             self.assertIsNone(response.header("access-control-allow-credentials"))
         for origin in ("http://www.example.com", "https://example.com", "https://www.example.com:8443", "null"):
             self.assert_origin(403, origin, "localhost")

@@ -188,7 +188,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_stopping_tells_subscribers_and_ends_the_connection(self) -> None:
         self.peer.get(1, "/sse?channel=news")
-        self.parts.sessions.close(Reason(Cause.STOPPING, "the server is going away"))
+        self.parts.sessions.close(lambda: Reason(Cause.STOPPING, "the server is going away"))
         for connection in self.parts.site.connections:
             connection.finish()
         ended = self.parts.site.connections.ended()

@@ -170,3 +170,16 @@ class PollTests(DaemonTests):
         self.rig.stop()
         self.rig.turn()
         self.assert_problem(client.response, 503, says="going away")
+
+    def test_the_503_says_after_how_many_seconds_to_come_back(self) -> None:
+        self.start("[limits]\nretry = 2s\nreconnect_spread = 10s\n")
+        clients = self.poll("news"), self.poll("news")
+        chances = iter((0.0, 0.51))
+        self.rig.chance = lambda: next(chances)
+        self.rig.stop()
+        self.rig.turn()
+        found = {client.response.header("retry-after") for client in clients}
+        self.assertEqual(found, {"2", "8"})
+
+    def test_a_problem_that_waiting_does_not_solve_says_nothing_of_it(self) -> None:
+        self.assertIsNone(self.rig.get("/poll").header("retry-after"))

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pushd.access import EVERYTHING, Grants
-from pushd.errors import BadRequest, Forbidden
+from pushd.errors import BadRequest, Forbidden, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import Start
 from pushd.reasons import Cause, Reason
@@ -587,9 +587,15 @@ class CloseTests(SessionCase):
     def test_closing_all_tells_every_session(self) -> None:
         peers = [self.house.subscribed() for _ in range(3)]
         self.assertEqual(len(self.house.sessions), 3)
-        self.house.sessions.close(STOPPING)
+        self.house.sessions.close(lambda: STOPPING)
         for peer in peers:
             self.assertClosed(peer, Cause.STOPPING)
+
+    def test_after_that_nobody_is_taken(self) -> None:
+        self.house.sessions.close(lambda: Reason(Cause.STOPPING, "going away", 2.5))
+        refused = self.assertRaises(Unavailable, self.house.subscribed)
+        self.assertEqual((refused.detail, refused.retry_s), ("going away", 2.5))
+        self.assertEqual((len(self.house.sessions), self.house.rig.bus.subscribers), (0, 0))
 
     def test_a_connection_that_does_not_end_in_ten_seconds_is_aborted(self) -> None:
         for end in (lambda peer: peer.session.close(STOPPING), lambda peer: peer.session.finish()):

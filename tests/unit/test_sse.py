@@ -209,6 +209,27 @@ class SseTests(SseTestCase):
         )
         self.assertTrue(client.response.is_complete)
 
+    def test_at_a_stop_each_client_is_told_another_time_to_come_back(self) -> None:
+        self.start("[limits]\nretry = 2500ms\nreconnect_spread = 4s\n")
+        chances = iter((0.0, 0.25, 0.9999))
+        clients = {self.open("news") for _ in range(3)}
+        self.rig.chance = lambda: next(chances)
+        self.rig.stop()
+        self.rig.wait(1)
+        streams = [self.stream(client) for client in clients]
+        self.assertEqual({stream.retry_ms for stream in streams}, {2500, 3500, 6499})
+        for stream, client in zip(streams, clients, strict=True):
+            (event,) = stream.events
+            detail = {"detail": "the server is going away"}
+            self.assertEqual((event.type, json.loads(event.data)), ("pushd.closed", detail))
+            self.assertTrue(client.response.is_complete)
+
+    def test_who_is_closed_for_another_reason_comes_back_as_soon_as_ever(self) -> None:
+        client = self.open("news")
+        self.rig.request("DELETE", "/channels/news")
+        self.rig.turn()
+        self.assertEqual(self.stream(client).retry_ms, 2500)
+
 
 class Http1Tests(SseTestCase):
     """What is so over HTTP/1 only, where a stream has a connection to itself."""

@@ -100,6 +100,15 @@ class StreamTests(DaemonTests):
         )
         self.assertTrue(client.response.is_complete)
 
+    def test_at_a_stop_the_last_line_says_when_to_come_back(self) -> None:
+        self.start("[limits]\nretry = 2s\nreconnect_spread = 10s\n")
+        client = self.open("news")
+        self.rig.chance = lambda: 0.12345
+        self.rig.stop()
+        self.rig.turn()
+        last = {"type": "closed", "detail": "the server is going away", "retry_after": 3.235}
+        self.assertEqual(json_lines(client.response.body), [last])
+
     def test_other_methods_are_refused(self) -> None:
         response = self.rig.request("POST", "/stream?channel=news")
         self.assert_problem(response, 405, says="POST")
