@@ -30,6 +30,9 @@ _LINGER_S = 5.0
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""
 
+_LAST_REQUEST_S = 1.0
+"""For how long one more request is taken over a connection that is about to end."""
+
 _JOINED_BYTES = 64 * 1024
 """How much of what is to be sent is joined."""
 
@@ -67,6 +70,8 @@ class HTTP1(HTTPChannel):
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._is_reading = False
+        self._is_last = False
+        """True if the next request is the last one."""
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
@@ -140,10 +145,16 @@ class HTTP1(HTTPChannel):
         self.loseConnection()
 
     def finish(self) -> None:
-        """Close the connection once the request at hand, if there is one, has been answered."""
-        self.persistent = False
-        if not self.requests:
-            self.end()
+        """Close the connection once the request at hand has been answered, or the one that is on its way.
+
+        A client that knows nothing of the end may be sending it, and could not tell whether it was served if the
+        connection just ended (RFC 9112, section 9.6).
+        """
+        self._is_last = True
+        if self.requests:
+            self.persistent = False
+        else:
+            self._savedTimeOut = self.setTimeout(_LAST_REQUEST_S)
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -242,9 +253,10 @@ class HTTP1(HTTPChannel):
         request = self.requestFactory(self)
         request.requestHeaders = head.fields
         self.requests.append(request)
-        if head.closes:
+        if self._is_last:
+            self.setTimeout(self._savedTimeOut)
+        if head.closes or self._is_last:
             self.persistent = False
-            request.setHeader(b"connection", b"close")
         length = head.length
         if length is not None and length > self._max_body_bytes:
             self.refuse_body()
@@ -296,6 +308,8 @@ class HTTP1(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Override: a response begins. What comes next sends it: some of the body, `body_writer` or the end."""
+        if not self.persistent:
+            headers.setRawHeaders(b"connection", [b"close"])
         lines = [b"%b %b %b" % (version, code, reason)]
         lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
         self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd import tls
@@ -20,6 +21,8 @@ from pushd.errors import StartFailed
 from pushd.writethrough import TLSFactory
 
 __all__ = ["Port", "prepare"]
+
+_log = Logger()
 
 _BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel has a limit of its own, somaxconn."""
@@ -83,8 +86,16 @@ class Port:
         if self._port is not None:
             port, self._port = self._port, None
             stopping = port.stopListening()
-            if isinstance(stopping, Deferred):
-                await stopping
+            try:
+                if isinstance(stopping, Deferred):
+                    await stopping
+            except OSError as error:  # somebody has removed the file of a Unix socket
+                _log.warn(
+                    "[listen:{name}] {endpoint}: cannot be closed in order: {reason}",
+                    name=self._listener.name,
+                    endpoint=self._listener.endpoint,
+                    reason=error.strerror,
+                )
 
     @property
     def url(self) -> str:

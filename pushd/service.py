@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import random
+from typing import TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -26,7 +27,7 @@ from pushd.archive import MemoryArchive
 from pushd.assets import Assets, link_to
 from pushd.bus import Bus
 from pushd.config.settings import Config
-from pushd.errors import StartFailed
+from pushd.errors import StartFailed, Unavailable
 from pushd.eventlog import EventLog, State
 from pushd.gate import Gate
 from pushd.listen import prepare
@@ -48,7 +49,18 @@ from pushd.wheel import Wheel
 
 __all__ = ["Daemon", "Parts", "assemble"]
 
+T = TypeVar("T")
+
 _log = Logger()
+
+_CLOSE_PORT_S = 1.0
+"""How long it may take to stop listening at one place."""
+
+_ACKNOWLEDGE_S = 1.0
+"""How long what was published before the stop is waited for before everybody is told."""
+
+_CLOSE_STORE_S = 10.0
+"""How long it may take to write what is still to be written and close the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +213,9 @@ class Daemon(Service):
         self._reactor = reactor
         self._fail = fail
         self._random = random
+        self._is_store_open = False
+        self._is_hurried = False
+        self._awaited: Deferred[None] | None = None
         silence_s = config.limits.heartbeat_s + config.limits.ping_timeout_s
         self._ports = [
             prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory), silence_s=silence_s)
@@ -237,6 +252,7 @@ class Daemon(Service):
             except StartFailed as error:
                 self._give_up(error)
                 return
+            self._is_store_open = True
             parts.worker.start()
         for loop in self._loops:
             self._start(loop)
@@ -269,30 +285,62 @@ class Daemon(Service):
         _log.info("read the certificates again")
 
     def stopService(self) -> Deferred[None]:
-        """Override: answer when everybody is gone, after `[pushd] stop_timeout` at the latest."""
+        """Override: answer when everybody is gone and the store is closed, or when neither can be waited for."""
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
+
+    def _stop_failed(self, failure: Failure) -> None:
+        _log.failure("a fault in pushd while it stopped", failure)
+
+    def hurry(self) -> None:
+        """Abort the connections that are waited for, if it stops."""
+        self._is_hurried = True
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     async def _stop(self) -> None:
         """Stop in order: take nobody new, tell everybody, let them take what was written, then close."""
+        timeout_s = self._config.stop_timeout_s
+        deadline_s = self._reactor.seconds() + timeout_s
         for port in self._ports:
-            await port.close()
-        connections = self._parts.site.connections
+            if not await self._within(_CLOSE_PORT_S, Deferred.fromCoroutine(port.close())):
+                _log.error("could not stop listening at {url}", url=port.url)
+        connections, journal = self._parts.site.connections, self._parts.journal
         _log.info("stopping; {count} connections are open", count=len(connections))
+        if journal is not None:
+            await self._within(min(_ACKNOWLEDGE_S, timeout_s), journal.written())
         self._parts.sessions.close(self._farewell)
         for connection in connections:
             connection.finish()
-        ended = connections.ended().addTimeout(self._config.stop_timeout_s, self._reactor)
-        try:
-            await ended
-        except NotInTime:
-            _log.warn("aborting {count} connections that did not drain in time", count=len(connections))
-            for connection in connections:
-                connection.abort()
+        await self._drain(deadline_s)
         for loop in self._loops:
             if loop.running:
                 loop.stop()
         await self._close_store()
+
+    async def _drain(self, deadline_s: float) -> None:
+        """Wait until the connections have ended; end those that do not until `deadline_s`."""
+        connections, journal = self._parts.site.connections, self._parts.journal
+        self._awaited = connections.ended()
+        if self._is_hurried:
+            self._awaited.cancel()
+        if await self._within(max(0, deadline_s - self._reactor.seconds()), self._awaited):
+            return
+        if journal is not None:
+            reason = self._farewell()
+            journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
+        why = "pushd was told to stop again" if self._is_hurried else "they did not drain in time"
+        _log.warn("aborting {count} connections: {why}", count=len(connections), why=why)
+        for connection in connections:
+            connection.abort()
+
+    async def _within(self, timeout_s: float, waiting: Deferred[T]) -> bool:
+        """Wait for something, but not for longer than `timeout_s`; tell whether it is done."""
+        try:
+            await waiting.addTimeout(timeout_s, self._reactor)
+        except (NotInTime, CancelledError):
+            return False
+        return True
 
     def _farewell(self) -> Reason:
         """Answer what one client is told: each is asked to come back at another time."""
@@ -301,8 +349,21 @@ class Daemon(Service):
         return Reason(Cause.STOPPING, "the server is going away", retry_s)
 
     async def _close_store(self) -> None:
+        """Write what is still to be written and close the store, unless its disk does not answer."""
         parts = self._parts
-        if parts.journal is not None and parts.store is not None and parts.worker is not None:
-            await parts.journal.finish()
+        if parts.journal is None or parts.store is None or parts.worker is None or not self._is_store_open:
+            return
+        deadline_s = self._reactor.seconds() + _CLOSE_STORE_S
+        is_closed = await self._within(_CLOSE_STORE_S, parts.journal.finish())
+        if is_closed:
+            left_s = deadline_s - self._reactor.seconds()
+            is_closed = await self._within(max(0, left_s), parts.worker(parts.store.close))
+        if is_closed:
             parts.worker.stop()
-            parts.store.close()
+            _log.info("the store is closed")
+        else:
+            _log.error(
+                "the store did not answer for {timeout_s} s, and is left as if pushd had been killed: what was "
+                "acknowledged is in it",
+                timeout_s=_CLOSE_STORE_S,
+            )

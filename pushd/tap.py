@@ -122,10 +122,16 @@ class _Logged(MultiService):
         super().setServiceParent(parent)
 
 
-def _reload_at_hangup(daemon: Daemon) -> None:
-    """Have SIGHUP, which would end twistd, read the certificates again."""
+def _obey_signals(daemon: Daemon) -> None:
+    """Have SIGHUP, which would end twistd, read the certificates again, and a second SIGTERM end the waiting."""
     threads = IReactorFromThreads(reactor)
     signal.signal(signal.SIGHUP, lambda number, frame: threads.callFromThread(daemon.reload))
+
+    def hurry_at_next() -> None:
+        for number in signal.SIGTERM, signal.SIGINT:
+            signal.signal(number, lambda number, frame: threads.callFromThread(daemon.hurry))
+
+    reactor.addSystemEventTrigger("before", "shutdown", hurry_at_next)
 
 
 def makeService(options: Options) -> IService:
@@ -134,7 +140,7 @@ def makeService(options: Options) -> IService:
         daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:
         raise SystemExit(f"pushd: {error}") from None
-    reactor.callWhenRunning(_reload_at_hangup, daemon)
+    reactor.callWhenRunning(_obey_signals, daemon)
     observer = None
     if options.parent is not None:
         observer = leveled_observer(options.parent, options["configuration"].log.level)

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.access import Grants
+from pushd.access import EVERYTHING, Grants
 from pushd.archive import Given
 from pushd.batch import Batch
 from pushd.bus import Bus, published_before
@@ -46,8 +46,9 @@ _UNMOVED_BYTES = 8 * 1024 * 1024
 _Staged = tuple[list[list[Entry] | Given | Refused], Callable[[list[Outcome]], None]]
 """What is to become of events that were published together, and who is to be told."""
 
-_Waiting = tuple[Sequence[Draft] | str, Grants, Callable[[Any], None]]
-"""What is to be published together, or the name of a channel that is to be deleted; and who is to be told."""
+_Waiting = tuple[Sequence[Draft] | str | None, Grants, Callable[[Any], None]]
+"""What is to be published together, or the name of a channel that is to be deleted, or None for a mark; and who
+is to be told."""
 
 
 class Journal:
@@ -77,6 +78,7 @@ class Journal:
         self._is_tending = False
         self._is_failing = False
         self._is_ending = False
+        self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
         self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
 
@@ -93,7 +95,13 @@ class Journal:
         self._wait((name, grants, done))
 
     def _wait(self, waiting: _Waiting) -> None:
+        if self._refused is not None:
+            _refuse(waiting, self._refused)
+            return
         self._waiting.append(waiting)
+        self._turn_later()
+
+    def _turn_later(self) -> None:
         if not self._is_due and not self._is_busy:
             self._is_due = True
             self._call_later(0, self._turn)
@@ -106,7 +114,12 @@ class Journal:
         if self._is_busy:
             return
         if self._waiting:
-            if isinstance(self._waiting[0][0], str):
+            first, _, done = self._waiting[0]
+            if first is None:
+                self._waiting.popleft()
+                _tell(done, None)
+                self._go_on()
+            elif isinstance(first, str):
                 self._delete(*self._waiting.popleft())
             else:
                 self._publish()
@@ -116,13 +129,13 @@ class Journal:
                 each.callback(None)
 
     def _publish(self) -> None:
-        """Write what waits, up to the first channel that is to be deleted."""
+        """Write what waits, up to the first that is no event."""
         batch = Batch(self._bus.log)
         staged: list[_Staged] = []
         waiting, count = self._waiting, 0
         while waiting and count < _EVENTS_PER_BATCH:
             drafts, grants, done = waiting[0]
-            if isinstance(drafts, str):
+            if drafts is None or isinstance(drafts, str):
                 break
             waiting.popleft()
             count += len(drafts)
@@ -220,9 +233,8 @@ class Journal:
         self._is_busy = False
         if self._when_free:
             self._when_free.popleft()()
-        if (self._waiting or self._when_idle) and not self._is_due:
-            self._is_due = True
-            self._call_later(0, self._turn)
+        if self._waiting or self._when_idle:
+            self._turn_later()
 
     # Looking after the store
 
@@ -304,15 +316,31 @@ class Journal:
 
     # The end
 
+    def written(self) -> Deferred[None]:
+        """Answer when everything that was published until now is acknowledged, or refused."""
+        written: Deferred[None] = Deferred()
+        self._wait((None, EVERYTHING, lambda _: written.callback(None)))
+        return written
+
+    def refuse(self, refused: Refused) -> None:
+        """Refuse what waits, and what still comes. What is being written is not touched."""
+        self._refused = refused
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            _refuse(one, refused)
+
     def finish(self) -> Deferred[None]:
-        """Answer when everything that was published is written. Nothing is to be published after that."""
+        """Look after the store no more, and answer when everything that was published is written."""
         self._is_ending = True
         finished: Deferred[None] = Deferred()
         self._when_idle.append(finished)
-        if not self._is_due and not self._is_busy:
-            self._is_due = True
-            self._call_later(0, self._turn)
+        self._turn_later()
         return finished
+
+
+def _refuse(waiting: _Waiting, refused: Refused) -> None:
+    what, _, done = waiting
+    _tell(done, refused if what is None or isinstance(what, str) else [refused] * len(what))
 
 
 def _tell(done: Callable[[Any], None], outcome: object) -> None:

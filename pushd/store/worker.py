@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -15,13 +17,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Threads(ThreadPool):
+    """Threads that do not keep the process from ending: one may wait for a disk that does not answer."""
+
+    threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+
+
 class Worker:
     """One thread, which does one thing after the other."""
 
     def __init__(self, reactor: Any) -> None:
         """Answer in the thread of `reactor`."""
         self._reactor = reactor
-        self._pool = ThreadPool(0, 1, "pushd-store")
+        self._pool = _Threads(0, 1, "pushd-store")
 
     def start(self) -> None:
         """Begin: not before the process has forked for the last time."""
@@ -33,5 +41,5 @@ class Worker:
         return called
 
     def stop(self) -> None:
-        """End, when everything is done. It takes as long as that."""
+        """End, when everything is done, which is waited for: to be called when it is."""
         self._pool.stop()

@@ -419,7 +419,7 @@ class TestStop:
                 daemon.signal(SIGTERM)
                 assert daemon.wait() in STOPPED
                 assert monotonic() - began < 6
-            assert "aborting 2 connections that did not drain in time" in daemon.log
+            assert "aborting 2 connections: they did not drain in time" in daemon.log
 
     def test_it_ends_at_once_when_nobody_is_there(self) -> None:
         with running(state="stop_timeout = 60s\n", listeners=tcp("http")) as daemon:

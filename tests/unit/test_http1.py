@@ -336,11 +336,13 @@ class ConnectionTests(HttpTests):
         self.rig.wait(200)
         self.assertTrue(client.connection.is_open)
 
-    def test_an_idle_connection_is_closed_when_the_daemon_stops(self) -> None:
+    def test_an_idle_connection_is_closed_a_second_after_the_daemon_stops(self) -> None:
         idle, used = HttpClient(self.rig), HttpClient(self.rig)
         used.send("GET", "/healthz")
         stopped = self.rig.stop()
         self.rig.turn()
+        self.assertNoResult(stopped)
+        self.rig.wait(1)
         self.successResultOf(stopped)
         self.assertEqual((idle.connection.is_open, used.connection.is_open), (False, False))
         self.assertTrue(used.response.is_complete)
@@ -352,14 +354,46 @@ class ConnectionTests(HttpTests):
         self.assertNoResult(stopped)
         client.connection.send(b"bc")
         self.rig.turn()
-        self.assertEqual(client.response.status, 201)
+        self.assertEqual((client.response.status, client.response.header("connection")), (201, "close"))
         self.assertFalse(client.connection.is_open)
         self.successResultOf(stopped)
+
+    def test_a_request_on_its_way_when_the_daemon_stops_is_answered_and_the_last(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/healthz")
+        stopped = self.rig.stop()
+        self.rig.reactor.advance(0.9)
+        client.connection.send(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\na")
+        self.rig.wait(2)
+        self.assertNoResult(stopped)
+        client.methods.append("POST")
+        client.connection.send(b"bcGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.rig.turn()
+        self.assertEqual([it.status for it in client.responses], [200, 201])
+        self.assertEqual([it.header("connection") for it in client.responses], [None, "close"])
+        self.assertFalse(client.connection.is_open)
+        self.successResultOf(stopped)
+
+    def test_nobody_can_subscribe_any_more_when_the_daemon_stops(self) -> None:
+        before = self.rig.traces
+        for path in ("/sse", "/stream", "/poll", "/ws"):
+            client = HttpClient(self.rig)
+            self.rig.stop()
+            self.rig.turn()
+            key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version": "13"}
+            upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", **key} if path == "/ws" else {}
+            client.send("GET", f"{path}?channel=news", headers=upgrade)
+            self.rig.turn()
+            self.assert_problem(client.response, 503, says="the server is going away")
+            self.assertRegex(client.response.header("retry-after") or "", "^[1-9]$")
+            self.assertFalse(client.connection.is_open)
+            self.assertEqual(self.rig.traces.subscribers, before.subscribers)
+            self.start()
 
     def test_a_head_that_is_not_whole_is_no_request_when_the_daemon_stops(self) -> None:
         client = self.sent(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\n")
         stopped = self.rig.stop()
-        self.rig.turn()
+        self.rig.wait(1)
         self.successResultOf(stopped)
         self.assertEqual((client.connection.received, client.connection.is_open), (b"", False))
 

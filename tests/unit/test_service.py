@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import capturedLogs, formatEvent
 from twisted.test.iosim import FakeTransport
@@ -19,6 +21,8 @@ from pushd.config.reading import parse
 from pushd.errors import StartFailed
 from pushd.reasons import Cause, Reason
 from pushd.service import Daemon, Parts, assemble
+from pushd.store.store import Store
+from pushd.store.worker import Worker
 from tests.builders import draft, patterns
 from tests.unit.test_listen import Reactor
 from tests.unit.test_tls import forgive_deprecated_certificates
@@ -415,6 +419,7 @@ class StopTests(ServiceCase):
         fresh, used = self.connect(), self.connect(HEALTH)
         self.assertIn("200 OK", used.sent)
         stopping = daemon.stopService()
+        self.wait(1)
         for wire in (fresh, used):
             self.assertTrue(wire.disconnecting)
             self.assertNoResult(stopping)
@@ -443,7 +448,7 @@ class StopTests(ServiceCase):
         self.assertEqual([wire.is_aborted for wire in (slow, quick, idle)], [True, False, True])
         self.assertStopped(stopping)
         warnings = [formatEvent(event) for event in events if event["log_level"].name == "warn"]
-        self.assertEqual(warnings, ["aborting 2 connections that did not drain in time"])
+        self.assertEqual(warnings, ["aborting 2 connections: they did not drain in time"])
 
     def test_it_is_over_even_if_a_connection_does_not_end_when_it_is_aborted(self) -> None:
         daemon = self.start(PLAIN + STOP)
@@ -493,3 +498,225 @@ class StopTests(ServiceCase):
         self.assertEqual(faults, [])
         self.assertIsNone(self.successResultOf(stopping))
         self.assertTrue(wire.is_aborted or wire.disconnecting)
+
+    def test_told_again_it_waits_no_longer(self) -> None:
+        daemon = self.start(f"{PLAIN}[pushd]\nstop_timeout = 60s\n")
+        wire = self.connect(STREAM)
+        stopping = daemon.stopService()
+        self.assertNoResult(stopping)
+        with capturedLogs() as events:
+            daemon.hurry()
+        self.assertTrue(wire.is_aborted)
+        self.assertEqual(formatEvent(events[0]), "aborting 1 connections: pushd was told to stop again")
+        daemon.hurry()
+        self.assertStopped(stopping)
+
+    def test_told_again_before_anybody_was_told_it_waits_for_nobody(self) -> None:
+        daemon = self.start(f"{PLAIN}[pushd]\nstop_timeout = 60s\n")
+        self.reactor.open[0].stopped = stopped = Deferred()  # type: ignore[var-annotated]
+        wire = self.connect(STREAM)
+        stopping = daemon.stopService()
+        daemon.hurry()
+        stopped.callback(None)
+        self.assertTrue(wire.is_aborted)
+        self.assertStopped(stopping)
+
+    def test_a_port_that_does_not_close_does_not_hold_up_the_stop(self) -> None:
+        daemon = self.start(TWO)
+        self.reactor.open[0].stopped = Deferred()
+        with capturedLogs() as events:
+            stopping = daemon.stopService()
+            self.wait(1)
+        self.assertStopped(stopping)
+        self.assertEqual([port.stops for port in self.reactor.open], [1, 1])
+        self.assertIn("could not stop listening at ", str(formatEvent(events[0])))
+
+
+class Disk(Worker):
+    """What works for the store in these tests: at once, or when the test says that the disk answers."""
+
+    def __init__(self) -> None:
+        self.is_answering = True
+        self.is_running = False
+        self._waiting: list[Callable[[], object]] = []
+
+    def start(self) -> None:
+        """Override: begin."""
+        self.is_running = True
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **named: Any) -> Deferred[Any]:
+        """Override: call `function`, now or later."""
+        assert self.is_running
+        called: Deferred[Any] = Deferred()
+        self._waiting.append(lambda: maybeDeferred(function, *args, **named).chainDeferred(called))
+        if self.is_answering:
+            self.answer()
+        return called
+
+    def answer(self) -> None:
+        """Have the disk answer again."""
+        self.is_answering = True
+        while self._waiting:
+            self._waiting.pop(0)()
+
+    def stop(self) -> None:
+        """Override: end; everything must be done."""
+        assert not self._waiting
+        self.is_running = False
+
+
+class StoredStopTests(ServiceCase):
+    """Stopping with a store."""
+
+    def make(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
+        """Override: with a store, on a disk of its own."""
+        config, clock = parse(text, "x"), self.reactor
+        self.disk = Disk()
+        seconds, now = clock.seconds, lambda: NOW + clock.seconds()
+        is_safe = config.durability == "power"
+        store = Store(Path(self.directory), is_safe=is_safe, recent_bytes=1 << 20, now=now, seconds=seconds)
+        self.parts = change(assemble(config, clock, seconds=seconds, now=now, store=store, worker=self.disk))
+        return Daemon(config, self.parts, clock, state_directory=self.directory, fail=self.fail_start)
+
+    def post(self, data: str, wire: Wire | None = None) -> Wire:
+        """Begin to publish to channel a, over a connection of its own or over `wire`."""
+        wire = wire or self.connect()
+        head = f"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        protocol: Any = wire.protocol
+        protocol.dataReceived((head + data).encode())
+        return wire
+
+    def kept(self) -> list[bytes]:
+        """Start again, and answer what is there."""
+        self.start()
+        entries = self.parts.bus.read(patterns("a"), "earliest", 100, EVERYTHING).entries
+        self.parts.store.close()  # type: ignore[union-attr]
+        return [entry.event.data for entry in entries]
+
+    POWER = f"{PLAIN}[pushd]\ndurability = power\nstop_timeout = 3s\n"
+
+    def test_what_was_published_before_is_acknowledged_and_kept_and_delivered(self) -> None:
+        daemon = self.start()
+        reader = self.connect(STREAM)
+        epoch = self.parts.bus.log.position.partition("-")[0]
+        with capturedLogs() as events:
+            publisher = self.post("last")
+            stopping = daemon.stopService()
+            self.reactor.advance(0)
+            self.reactor.advance(0)
+        self.assertIn("201 Created", publisher.sent)
+        self.assertRegex(reader.sent, "(?s)data: last\n\n.*event: pushd.closed")
+        for wire in (reader, publisher):
+            wire.drain()
+        self.reactor.advance(0)
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertFalse(self.disk.is_running)
+        self.assertEqual(formatEvent(events[-1]), "stopping; 2 connections are open")
+        self.assertEqual(self.kept(), [b"last"])
+        self.assertEqual(self.parts.bus.log.position.partition("-")[0], epoch)
+
+    def test_what_is_published_while_it_stops_is_too(self) -> None:
+        daemon = self.start()
+        publisher, reader = self.connect(), self.connect(STREAM)
+        stopping = daemon.stopService()
+        self.reactor.advance(0)
+        self.post("late", publisher)
+        self.reactor.advance(0)
+        self.assertRegex(publisher.sent, "(?s)201 Created.*Connection: close")
+        for wire in (reader, publisher):
+            wire.drain()
+        self.reactor.advance(0)
+        self.successResultOf(stopping)
+        self.assertEqual(self.kept(), [b"late"])
+
+    def test_an_event_whose_publisher_has_gone_is_written_before_the_store_is_closed(self) -> None:
+        daemon = self.start()
+        publisher = self.post("orphan")
+        publisher.drain()
+        stopping = daemon.stopService()
+        self.reactor.advance(0)
+        self.reactor.advance(0)
+        self.successResultOf(stopping)
+        self.assertEqual(self.kept(), [b"orphan"])
+
+    def test_it_says_when_the_store_is_closed(self) -> None:
+        daemon = self.start()
+        with capturedLogs() as events:
+            stopping = daemon.stopService()
+            self.reactor.advance(0)
+            self.reactor.advance(0)
+        self.successResultOf(stopping)
+        self.assertEqual(formatEvent(events[-1]), "the store is closed")
+
+    def test_a_disk_that_does_not_answer_does_not_keep_anybody_from_being_told(self) -> None:
+        daemon = self.start(self.POWER)
+        reader = self.connect(STREAM)
+        self.disk.is_answering = False
+        publisher = self.post("x")
+        self.reactor.advance(0)
+        daemon.stopService()
+        self.wait(1)
+        self.assertIn("pushd.closed", reader.sent)
+        self.disk.answer()
+        self.assertIn("201 Created", publisher.sent)
+        for wire in (reader, publisher):
+            wire.drain()
+        self.reactor.advance(0)
+        self.assertEqual(self.kept(), [b"x"])
+
+    def test_a_disk_that_does_not_answer_does_not_hold_up_the_stop_for_ever(self) -> None:
+        daemon = self.start(self.POWER)
+        self.disk.is_answering = False
+        under_way = self.post("under way")
+        self.reactor.advance(0)
+        waiting = self.post("waiting")
+        with capturedLogs() as events:
+            stopping = daemon.stopService()
+            self.wait(3)
+            self.assertRegex(waiting.sent, "(?s)503 Service Unavailable.*Retry-After: [2-7]\r.*going away")
+            self.assertTrue(under_way.is_aborted)
+            self.assertNoResult(stopping)
+            self.wait(10)
+        self.successResultOf(stopping)
+        said = "the store did not answer for 10.0 s, and is left as if pushd had been killed"
+        self.assertIn(said, str(formatEvent(events[-1])))
+        self.disk.answer()  # and what was under way gets there after all
+        self.parts.store.close()  # type: ignore[union-attr]
+        self.assertEqual(self.kept(), [b"under way"])
+
+    def test_a_store_that_is_slow_to_close_does_not_hold_up_the_stop_for_ever(self) -> None:
+        daemon = self.start()
+        self.disk.is_answering = False
+        stopping = daemon.stopService()
+        self.reactor.advance(0)
+        self.wait(9)
+        self.assertNoResult(stopping)
+        self.wait(1)
+        self.successResultOf(stopping)
+        self.disk.answer()
+
+    def test_a_store_that_cannot_be_closed_does_not_hold_up_the_stop(self) -> None:
+        daemon = self.start()
+        self.parts.store.close()  # type: ignore[union-attr]  # so that it cannot be closed again
+        with capturedLogs() as events:
+            stopping = daemon.stopService()
+            self.reactor.advance(0)
+            self.reactor.advance(0)
+        self.successResultOf(stopping)
+        self.assertIn("the store could not be closed in order: ", "\n".join(map(str, map(formatEvent, events))))
+
+    def test_one_that_never_started_can_be_stopped(self) -> None:
+        stopping = self.make().stopService()
+        self.reactor.advance(0)
+        self.successResultOf(stopping)
+
+    def test_while_it_stops_nobody_looks_after_the_store(self) -> None:
+        daemon = self.start()
+        journal = self.parts.journal
+        assert journal is not None
+        journal.tend()
+        stopping = daemon.stopService()
+        journal.tend()
+        self.wait(2)
+        self.successResultOf(stopping)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
