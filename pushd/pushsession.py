@@ -24,7 +24,8 @@ from pushd.http2.stream import Stream
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.resource import event_fields, path_of_event
-from pushd.session import Connection, Sessions
+from pushd.session import Connection
+from pushd.sessions import Sessions
 
 __all__ = ["PushSession"]
 

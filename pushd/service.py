@@ -33,7 +33,7 @@ from pushd.gate import Gate
 from pushd.listen import prepare
 from pushd.publisher import Direct, Publisher
 from pushd.reasons import Cause, Reason
-from pushd.session import Sessions
+from pushd.sessions import Sessions
 from pushd.site import PushdSite, tree
 from pushd.store.continuity import new_epoch
 from pushd.store.journal import Journal

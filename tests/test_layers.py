@@ -43,6 +43,7 @@ LAYERS: list[list[str]] = [
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
     ["pushd.connections", "pushd.http1head", "pushd.peer"],
     ["pushd.session"],
+    ["pushd.sessions"],
     ["pushd.crowd"],
     ["pushd.writethrough"],
     ["pushd.store.journal"],

@@ -25,7 +25,7 @@ from pushd.resource import (
     subscribed_patterns,
     whole_number,
 )
-from pushd.session import Sessions
+from pushd.sessions import Sessions
 from pushd.subscription import Subscription
 
 __all__ = ["LongPoll"]

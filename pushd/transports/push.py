@@ -16,7 +16,7 @@ from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.pushsession import PushSession
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
-from pushd.session import Sessions
+from pushd.sessions import Sessions
 
 __all__ = ["EventPush"]
 

@@ -13,7 +13,8 @@ from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, decoded, since_of, subscribed_patterns
-from pushd.session import Session, Sessions
+from pushd.session import Session
+from pushd.sessions import Sessions
 
 __all__ = ["ServerSentEvents"]
 

@@ -11,7 +11,8 @@ from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
-from pushd.session import Session, Sessions
+from pushd.session import Session
+from pushd.sessions import Sessions
 
 __all__ = ["JsonStream"]
 

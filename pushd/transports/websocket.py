@@ -23,7 +23,8 @@ from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.resource import Endpoint, parameter, since_of, subscribed_patterns
-from pushd.session import Session, Sessions
+from pushd.session import Session
+from pushd.sessions import Sessions
 from pushd.wheel import Alarm
 
 __all__ = ["WebSocket"]

@@ -15,7 +15,8 @@ from pushd.access import EVERYTHING
 from pushd.event import Draft, Encoder
 from pushd.frames import chunked, sse_event, stream_line, websocket_event
 from pushd.reasons import Reason
-from pushd.session import Session, Sessions
+from pushd.session import Session
+from pushd.sessions import Sessions
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
 from tests.builders import Kept, patterns

@@ -19,7 +19,8 @@ from pushd.event import Entry
 from pushd.eventlog import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
-from pushd.session import Session, Sessions
+from pushd.session import Session
+from pushd.sessions import Sessions
 from pushd.wheel import Wheel
 from tests.builders import EPOCH, Client, Kept, Rig, catch_up, patterns
 
