@@ -167,7 +167,7 @@ class EventLog(Generic[S]):
             self._keep(channel, entries, seconds)
             self.sequence = entries[-1].event.sequence
         if self._trimming.size_bytes > self._trimming.max_bytes:
-            self._trimming.make_room()
+            self._trimming.make_room(sum(map(len, by_channel.values())))
 
     def _keep(self, channel: Channel[S], entries: list[Entry], seconds: float) -> None:
         history = channel.history

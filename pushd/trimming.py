@@ -17,8 +17,8 @@ K = TypeVar("K", int, float)
 _CHANNELS_PER_CALL = 500
 """How many channels are looked at each time for what has expired."""
 
-_EVENTS_PER_CALL = 1000
-"""How many events are dropped each time because all together are too much."""
+_STEPS_PER_CALL = 1000
+"""How many steps are taken each time because all events together are too much; to drop one takes two at most."""
 
 
 class Trimming(Generic[S]):
@@ -96,10 +96,10 @@ class Trimming(Generic[S]):
                     self.watch(channel)
         self.make_room()
 
-    def make_room(self) -> None:
-        """Drop some of the oldest events of all, if there are too many bytes."""
+    def make_room(self, added: int = 0) -> None:
+        """Drop some of the oldest events of all, if there are too many bytes; more than were `added` just now."""
         oldest = self._oldest
-        for _ in range(_EVENTS_PER_CALL):
+        for _ in range(_STEPS_PER_CALL + 2 * added):
             if self.size_bytes <= self.max_bytes or not oldest:
                 return
             sequence, number, channel = oldest[0]

@@ -24,6 +24,9 @@ _OBJECT_BYTES = 600
 """About how much memory an entry takes besides its data."""
 
 
+_FRONTS = 16
+"""Of how many channels the block is kept in memory that was looked into last to find what is to be dropped."""
+
 _BLOCKS = "SELECT place, bytes, checksum, events FROM block"
 
 
@@ -68,8 +71,9 @@ class Past:
         self._now = now
         self._seconds = seconds
         self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and place in it, latest used last
+        self._fronts: dict[int, _Chunk] = {}  # one block of a channel, by its key, latest used last
         self.size_bytes = 0
-        """About how much memory is taken."""
+        """About how much memory is taken, but for a few blocks."""
 
     def at(self, reader: Reader, offset: int) -> Entry:
         """Answer the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
@@ -85,12 +89,24 @@ class Past:
         """Answer one entry, and how much all events of the channel took up to it, without reading much more."""
         chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))
         if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
-            place = reader.key * OFFSETS + offset
-            rows = self._rows(f"{_BLOCKS} WHERE place <= ? ORDER BY place DESC LIMIT 1", place)
-            chunk = self._chunk_of(reader, rows, offset, offset + 1)
+            chunk = self._front(reader, offset)
+        return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
+
+    def _front(self, reader: Reader, offset: int) -> _Chunk:
+        """Answer the block that has `offset`: what is dropped next is often in the same one."""
+        chunk = self._fronts.pop(reader.key, None)
+        if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
+            base = reader.key * OFFSETS
+            rows = self._rows(
+                f"{_BLOCKS} WHERE place BETWEEN ? AND ? ORDER BY place DESC LIMIT 1", base, base + offset
+            )
+            chunk = self._chunk_of(reader, rows, 0, OFFSETS)
             if not 0 <= offset - chunk.first < len(chunk.entries):
                 raise self._missing(reader, offset)
-        return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
+        self._fronts[reader.key] = chunk
+        if len(self._fronts) > _FRONTS:
+            del self._fronts[next(iter(self._fronts))]
+        return chunk
 
     def after(self, reader: Reader, sequence: int) -> int:
         """Answer the offset of the first event after `sequence`, between the first and the last of `reader`."""
