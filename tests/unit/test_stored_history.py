@@ -345,3 +345,32 @@ class ReadingTests(StoredBusCase):
         self.assertTrue(rig.read("a", since=f"{EPOCH}-2").recovered)
         rig.tend()
         self.assertEqual(rig.publish("a", data=b"7").offset, 7)
+
+    def test_a_damaged_block_does_not_keep_others_from_being_removed(self) -> None:
+        self.patch(stored, "_GONE_AT_LEAST", 0)
+        rig = self.made(default=Kept(history_size=2), recent_bytes=1 << 20)
+        for number in range(1, 5):
+            rig.publish("a", id=f"id {number}")
+        rig.store._writer.execute("UPDATE block SET events = x'00' WHERE place % ? = 1", (OFFSETS,))
+        damaged = block.encode(EPOCH, [], set()) + b"cut"
+        rig.store._writer.execute("UPDATE block SET events = ? WHERE place % ? = 2", (damaged, OFFSETS))
+        rig.tend()
+        self.assertIn("pushd.store.archive", [one["log_namespace"] for one in rig.logged])
+        self.assertFalse(rig.store.archive.has_to_remove)
+        rig.publish("a", id="id 5")
+        rig.tend()
+        self.assertEqual(rig.store._rows("SELECT count(*) FROM block"), [(2,)])
+
+    def test_a_block_that_is_missing_is_not_replaced_by_that_of_another_channel(self) -> None:
+        rig = self.made(recent_bytes=0)
+        for name in "ab":
+            rig.publish_together(*[((name,), b"x", None)] * 5)
+        rig.publish("b")
+        history = self.history(rig, "b")
+        rig.store._writer.execute("DELETE FROM block WHERE place = ?", (history.key * OFFSETS + 1,))
+        rig.store.archive._past._chunks.clear()
+        rig.store.archive._past._fronts.clear()
+        for read in (history._past.one, history._past.at):
+            with self.assertRaises(Unavailable):
+                read(history, 3)
+        self.assertEqual(history._past.at(history, 6).offset, 6)
