@@ -23,6 +23,7 @@ from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
 from pushd.service import Daemon, assemble
+from pushd.store.check import check
 from pushd.store.store import Store
 from pushd.store.worker import Worker
 from pushd.tls import check_directory
@@ -53,10 +54,7 @@ class Options(usage.Options):
                 print(print_config(self["configuration"]), end="")
                 raise SystemExit(0)
             if self["check"]:
-                check_directory(state_directory(self["configuration"], os.environ))
-                with TemporaryDirectory() as directory:  # a check makes no certificate to keep
-                    _daemon(self, directory)
-                print(f"{self['config'] or 'the built-in configuration'} is fine")
+                self._check()
                 raise SystemExit(0)
         except (ConfigError, StartFailed) as error:
             raise SystemExit(f"pushd: {error}") from None
@@ -70,6 +68,20 @@ class Options(usage.Options):
                 return parse_bytes(file.read(), path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def _check(self) -> None:
+        """Check everything that a start needs, and say what was found; raise `StartFailed` if it is not fine."""
+        config: Config = self["configuration"]
+        state = state_directory(config, os.environ)
+        check_directory(state)
+        with TemporaryDirectory() as directory:  # a check makes no certificate to keep
+            _daemon(self, directory)
+        print(f"{self['config'] or 'the built-in configuration'} is fine")
+        checked = check(Path(state)) if config.store == "sqlite" else None
+        if checked is not None:
+            if checked.damages:
+                raise SystemExit("\n".join(f"pushd: the store {checked.path}: {line}" for line in checked.damages))
+            print(checked.summary)
 
 
 def _daemon(options: Options, directory: str) -> Daemon:
@@ -95,6 +107,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
         """Say why there is no start, and end the process before the reactor runs."""
         if not twistd.get("nodaemon"):
             _log.critical("{error}", error=error)
+            sys.excepthook = lambda *exception: None  # which would add a traceback to it
             raise error  # twistd's parent process waits to be told, and prints it
         print(f"pushd: {error}", file=sys.__stderr__)  # in place of sys.stderr is the log
         if twistd.get("logfile") or twistd.get("syslog"):

@@ -213,7 +213,7 @@ class StoredRig(Rig):
 
         They are put back by what is in them, so that they stay the same files: a copy is found out.
         """
-        names = ("pushd.db", "pushd.db-wal", "pushd.seal")
+        names = ("pushd.db", "pushd.db-wal")
         files = {name: (self.path / name).read_bytes() for name in names}
         self.abandon()
         for name, content in files.items():

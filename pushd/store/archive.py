@@ -88,10 +88,15 @@ class StoredArchive:
         sequence, places = rows[0]
         return Given(event_id, sequence, tuple(read_json(places).items()))
 
+    def look(self, sequence: int) -> None:
+        """See whether the system's clock was set, after the event at `sequence` and before the next one."""
+        self._past.look(sequence)
+
     # Beginning
 
     def fill(self, log: EventLog[Any]) -> None:
         """Enter all channels of the store into the log."""
+        self.look(log.sequence)
         for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in self._rows(
             _LOAD
         ):

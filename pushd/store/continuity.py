@@ -5,6 +5,8 @@ copy was put back, or the machine lost its power before everything was on the di
 
 - The seal, a number that is in the store and in a file beside it, and grows now and then. In an older copy
   of the store it is behind.
+- When the file of the seal was changed (its ctime, which nobody can set), which the store knows. If a copy was
+  written over both files, that of the seal has another one.
 - The inode of the file, which the store knows. A copy has another one, even if the seal was copied with it.
 - The id of the kernel's boot. If it is another one, and not everything was on the disk, the end may be lost.
 
@@ -18,7 +20,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Marks", "boot_id", "doubt", "new_epoch", "read_seal", "write_seal"]
+__all__ = ["Marks", "boot_id", "doubt", "new_epoch", "next_seal", "read_seal", "write_seal"]
 
 _EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -31,6 +33,9 @@ class Marks:
 
     seal: int
     """As it was written last."""
+
+    sealed_s: int
+    """When the file of the seal was changed, in seconds since 1970; 0 if that is not known."""
 
     inode: int
     """Of its file."""
@@ -62,6 +67,8 @@ def doubt(marks: Marks, database: Path, directory: Path) -> str | None:
         return f"{directory / _FILE_NAME} is missing"
     if seal not in (marks.seal, marks.seal - 1):
         return "it is an older copy"
+    if marks.sealed_s and seal == marks.seal and _changed_s(directory / _FILE_NAME) != marks.sealed_s:
+        return f"{directory / _FILE_NAME} was put there by somebody else"
     if os.stat(database).st_ino != marks.inode:
         return "its file is a copy"
     boot = boot_id()
@@ -78,8 +85,17 @@ def read_seal(directory: Path) -> int | None:
         return None
 
 
-def write_seal(directory: Path, seal: int) -> None:
-    """Replace the seal beside the store, and wait until it is on the disk: without it nothing is believed."""
+def next_seal(stored: int, directory: Path) -> int:
+    """Answer the seal to go on with: a new one, unless the last one has not come into its file."""
+    seal = read_seal(directory)
+    return stored if seal == stored - 1 else max(stored, seal or 0) + 1
+
+
+def write_seal(directory: Path, seal: int) -> int:
+    """Replace the seal beside the store; answer when that was, for the store to know.
+
+    It waits until the seal is on the disk: without it nothing is believed.
+    """
     path = directory / _FILE_NAME
     new = path.with_suffix(".new")
     with open(new, "w", encoding="ascii") as file:
@@ -87,3 +103,8 @@ def write_seal(directory: Path, seal: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
+    return _changed_s(path)
+
+
+def _changed_s(path: Path) -> int:
+    return int(os.stat(path).st_ctime)  # not all file systems know more than seconds

@@ -8,8 +8,9 @@ import sqlite3
 from pathlib import Path
 
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
+from pushd.store.schema import Newer, NotAStore, version_of
 
-__all__ = ["FILE_NAME", "connect", "damaged", "refusal", "start_failure"]
+__all__ = ["FILE_NAME", "connect", "damaged", "found_version", "refusal", "start_failure"]
 
 FILE_NAME = "pushd.db"
 """What the file is called, in the state directory."""
@@ -22,11 +23,14 @@ _OLDEST = (3, 37)
 """The first SQLite with tables that are STRICT."""
 
 
-def connect(path: Path, *, is_readable_only: bool = False) -> sqlite3.Connection:
-    """Open the file; whether it is a database shows later."""
+def connect(path: Path, *, is_readable_only: bool = False, is_immutable: bool = False) -> sqlite3.Connection:
+    """Open the file; whether it is a database shows later.
+
+    If it `is_immutable`, nobody writes to it, and SQLite makes no files beside it.
+    """
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StartFailed(f"SQLite is {sqlite3.sqlite_version}; the store needs 3.37 or later, see [pushd] store")
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if is_readable_only else 'rwc'}"
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if is_readable_only else 'rwc'}&immutable={int(is_immutable)}"
     connection = sqlite3.connect(
         uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
     )
@@ -35,12 +39,25 @@ def connect(path: Path, *, is_readable_only: bool = False) -> sqlite3.Connection
     return connection
 
 
-def refusal(error: sqlite3.Error, path: Path) -> Refused:
+def found_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Answer the version of the store, 0 if it is still to be made; raise `StartFailed` if it is no such file."""
+    try:
+        return version_of(connection)
+    except NotAStore:
+        raise StartFailed(f"{path} is a database, but not pushd's; wanted a store or no such file") from None
+    except Newer as error:
+        raise StartFailed(
+            f"the store {path} was written by a later pushd (its version is {error}); wanted that one, or "
+            "another state directory"
+        ) from None
+
+
+def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
     """Make of an error what a client is told."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return NoRoom("the disk of the store is full; try again when there is room")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
         return Unavailable("the store is damaged; whoever runs pushd finds more with twistd pushd --check")
     reasons = {
         sqlite3.SQLITE_READONLY: "its file cannot be written",
@@ -50,6 +67,10 @@ def refusal(error: sqlite3.Error, path: Path) -> Refused:
         sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
     }
     return Unavailable(f"the store does not work: {reasons.get(code, error)}; try again later")
+
+
+def _one_line(error: sqlite3.Error) -> str:
+    return " ".join(str(error).split())  # SQLite quotes its schema
 
 
 def _is_full(path: Path) -> bool:
@@ -64,8 +85,8 @@ def start_failure(error: sqlite3.Error, path: Path) -> StartFailed:
     """Make of an error what the operator is told whose daemon does not start."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return damaged(path, str(error))
-    return StartFailed(f"the store {path} cannot be used: {error}")
+        return damaged(path, _one_line(error))
+    return StartFailed(f"the store {path} cannot be used: {_one_line(error)}")
 
 
 def damaged(path: Path, what: str) -> StartFailed:

@@ -130,6 +130,7 @@ class Journal:
 
     def _publish(self) -> None:
         """Write what waits, up to the first that is no event."""
+        self._store.archive.look(self._bus.log.sequence)
         batch = Batch(self._bus.log)
         staged: list[_Staged] = []
         waiting, count = self._waiting, 0
@@ -240,6 +241,8 @@ class Journal:
 
     def tend(self) -> None:
         """Remove what nobody wants any more, and move what was written to its place. To be called every second."""
+        if not self._is_busy:  # else there are events that the log does not have yet
+            self._store.archive.look(self._bus.log.sequence)
         if self._is_tending or self._is_ending:
             return
         self._is_tending = True

@@ -13,6 +13,7 @@ from pushd.errors import Unavailable
 from pushd.event import Entry
 from pushd.history import size_of
 from pushd.store.block import Damaged, decode
+from pushd.store.calendar import Calendar
 from pushd.store.schema import OFFSETS
 
 __all__ = ["Past", "Reader"]
@@ -70,10 +71,15 @@ class Past:
         self._max_bytes = max_bytes
         self._now = now
         self._seconds = seconds
+        self._calendar = Calendar(now, seconds)
         self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and place in it, latest used last
         self._fronts: dict[int, _Chunk] = {}  # one block of a channel, by its key, latest used last
         self.size_bytes = 0
         """About how much memory is taken, but for a few blocks."""
+
+    def look(self, sequence: int) -> None:
+        """See whether the system's clock was set: see `pushd.store.calendar`."""
+        self._calendar.look(sequence)
 
     def at(self, reader: Reader, offset: int) -> Entry:
         """Answer the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
@@ -198,7 +204,7 @@ class Past:
         entries = []
         try:
             for event in decode(block, reader.name):
-                left_s = min(age_s, event.time + age_s - now)  # not longer if the clock was set back
+                left_s = min(age_s, self._calendar.time_of(event) + age_s - now)
                 entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
                 offset += 1
         except Damaged as error:

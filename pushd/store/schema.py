@@ -35,6 +35,7 @@ CREATE TABLE log (
     given_up_offset INTEGER NOT NULL,      -- the highest offset of channels that are forgotten
     began INTEGER NOT NULL,                -- the latest event before this epoch
     seal INTEGER NOT NULL,                 -- what the file pushd.seal says, or one more
+    sealed INTEGER NOT NULL,               -- when the file pushd.seal was last changed, in seconds; 0: not known
     inode INTEGER NOT NULL,                -- of this file: another one is a copy
     boot TEXT NOT NULL,                    -- the kernel's id of the boot that wrote last
     is_safe INTEGER NOT NULL               -- 1: what was acknowledged is on the disk

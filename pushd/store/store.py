@@ -23,9 +23,9 @@ from pushd.store import continuity
 from pushd.store.archive import StoredArchive
 from pushd.store.change import Change
 from pushd.store.continuity import Marks
-from pushd.store.database import FILE_NAME, connect, damaged, refusal, start_failure
+from pushd.store.database import FILE_NAME, connect, damaged, found_version, refusal, start_failure
 from pushd.store.past import Past
-from pushd.store.schema import Newer, NotAStore, create, migrate, version_of
+from pushd.store.schema import create, migrate
 from pushd.store.stored import Recent
 
 __all__ = ["Store", "lock"]
@@ -121,23 +121,15 @@ class Store:
                 raise start_failure(error, self.path) from error
             except Unavailable as error:
                 raise damaged(self.path, error.detail) from error
+            except (TypeError, ValueError, OverflowError) as error:  # also of messages of SQLite that are not UTF-8
+                raise damaged(self.path, "it has values that cannot be") from error
             except OSError as error:
                 raise StartFailed(f"the store {self.path} cannot be used: {error.strerror}") from error
             opened.pop_all()
 
     def _prepare(self) -> None:
         """Make of whatever file there is a store of this version."""
-        try:
-            version = version_of(self._writer)
-        except NotAStore:
-            raise StartFailed(
-                f"{self.path} is a database, but not pushd's; wanted a store or no such file"
-            ) from None
-        except Newer as error:
-            raise StartFailed(
-                f"the store {self.path} was written by a later pushd (its version is {error}); wanted that one, or "
-                "another state directory"
-            ) from None
+        version = found_version(self._writer, self.path)
         if not version:
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._writer.execute("PRAGMA journal_mode = WAL")
@@ -153,10 +145,11 @@ class Store:
         """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
         inode = os.stat(self.path).st_ino
         rows = self._writer.execute(
-            "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, inode, boot, is_safe FROM log"
+            "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, sealed, inode, boot, "
+            "is_safe FROM log"
         ).fetchall()
         if not rows:
-            seal, state = (continuity.read_seal(self._directory) or 0) + 1, State(continuity.new_epoch())
+            seal, state = continuity.next_seal(0, self._directory), State(continuity.new_epoch())
         else:
             epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
@@ -165,10 +158,10 @@ class Store:
                 _log.warn(
                     "the store is not the one that was left: {why}; older positions are not recovered", why=why
                 )
-            seal = max(seal, continuity.read_seal(self._directory) or 0) + 1
+            seal = continuity.next_seal(seal, self._directory)
             state = State(epoch, sequence, given_up_sequence, given_up_offset, began)
         self._writer.execute(
-            "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
             (
                 *(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset, state.began),
                 *(seal, inode, continuity.boot_id(), int(self._is_safe)),
@@ -176,14 +169,27 @@ class Store:
         )
         if not self._is_safe:
             self._writer.execute("PRAGMA synchronous = NORMAL")
-        continuity.write_seal(self._directory, seal)
         self._seal = seal
+        self._write_seal()
         return state
+
+    def _write_seal(self) -> None:
+        """Write the seal that the store has into its file as well."""
+        sealed_s = continuity.write_seal(self._directory, self._seal)
+        self._writer.execute("UPDATE log SET sealed = ?", (sealed_s,))
+
+    def _seal_anew(self, is_safe: bool) -> None:
+        """Go on to the next seal."""
+        if continuity.read_seal(self._directory) != self._seal:  # it could not be written; never be two ahead of it
+            self._write_seal()
+        self._writer.execute("UPDATE log SET seal = ?, sealed = 0, is_safe = ?", (self._seal + 1, int(is_safe)))
+        self._seal += 1
+        self._write_seal()
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         try:
             return self._reader.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise refusal(error, self.path) from error
 
     # Writing: all of this may happen in a thread, one at a time
@@ -252,10 +258,8 @@ class Store:
         if not self.checkpoint():
             return
         try:
-            self._writer.execute("UPDATE log SET seal = ?", (self._seal + 1,))
-            self._seal += 1
+            self._seal_anew(self._is_safe)
             self.unmoved_bytes = 0
-            continuity.write_seal(self._directory, self._seal)
         except (sqlite3.Error, OSError) as error:
             self._roll_back()
             _log.error("the store could not be sealed: {error}", error=error)
@@ -277,11 +281,10 @@ class Store:
         """Put everything on the disk and close the file."""
         try:
             self._writer.execute("PRAGMA synchronous = FULL")
-            self._writer.execute("UPDATE log SET seal = ?, is_safe = 1", (self._seal + 1,))
+            self._seal_anew(is_safe=True)
             self._reader.close()
             self._mover.close()
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            continuity.write_seal(self._directory, self._seal + 1)
         except (sqlite3.Error, OSError) as error:
             _log.error("the store could not be closed in order: {error}", error=error)
         for connection in (self._reader, self._mover, self._writer):

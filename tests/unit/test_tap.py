@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +21,7 @@ from pushd import tap
 from pushd.config.reading import default, parse
 from pushd.errors import StartFailed
 from pushd.tap import Options, makeService
+from tests.bare_store import Stored
 from tests.unit.test_listen import Reactor
 from tests.unit.test_log import forgive_log_files
 from tests.unit.test_tls import forgive_deprecated_certificates
@@ -164,6 +167,37 @@ class CheckTests(TapCase):
         self.assertNotFine(PLAIN, "/below: cannot be written: ", "is not a directory")
         self.environ.clear()
         self.assertNotFine(PLAIN, "state_directory", "wanted one of them")
+
+    def assertChecked(self, text: str = PLAIN) -> SystemExit:
+        error: SystemExit = self.assertRaises(SystemExit, self.options, "--config", self.config(text), "--check")
+        return error
+
+    def test_the_store_is_read_and_what_it_has_is_said(self) -> None:
+        stored = Stored(self.state)
+        self.addCleanup(stored.close)
+        stored.publish_each("a", b"123", b"45")
+        self.assertEqual(self.assertChecked().code, 0)
+        last = self.stdout.getvalue().splitlines()[-1]
+        self.assertEqual(last, f"the store {self.state}/pushd.db is fine: 1 channels with 2 events of 5 bytes")
+
+    def test_each_damage_of_the_store_is_a_line(self) -> None:
+        stored = Stored(self.state)
+        stored.publish_each("a", b"1", b"2", b"3")
+        stored.close()
+        with closing(sqlite3.connect(self.state / "pushd.db")) as connection, connection:
+            connection.execute("UPDATE block SET checksum = 0 WHERE first_sequence > 1")
+        lines = str(self.assertChecked().code).splitlines()
+        where = f"pushd: the store {self.state}/pushd.db"
+        damaged = "of channel 'a' are damaged: their checksum is another"
+        self.assertEqual(lines, [f"{where}: events {place} {damaged}" for place in ("2 to 2", "3 to 3")])
+        self.assertEqual(self.assertChecked(f"[pushd]\nstore = memory\n{PLAIN}").code, 0)
+
+    def test_a_store_that_cannot_be_read_is_said_in_one_line(self) -> None:
+        self.state.mkdir()
+        (self.state / "pushd.db").write_bytes(b"hello" * 1000)
+        self.assertOneLine(
+            self.assertChecked(), "pushd.db is damaged: file is not a database. Put a copy of it back"
+        )
 
 
 class MakeServiceTests(TapCase):

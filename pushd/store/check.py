@@ -1,0 +1,254 @@
+"""The check of a store: reads all of it, beside a daemon that may have it open, and changes nothing."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from zlib import crc32
+
+from pushd.errors import StartFailed
+from pushd.event import Event, sequence_in
+from pushd.history import EVENT_BYTES
+from pushd.jsontext import read_json
+from pushd.store.block import Damaged, decode
+from pushd.store.database import FILE_NAME, connect, damaged, found_version, start_failure
+from pushd.store.schema import OFFSETS, VERSION
+
+__all__ = ["Checked", "check"]
+
+_MAX_DAMAGES = 100
+"""How many damages are told."""
+
+_EPOCH = re.compile(r"[0-9a-z]{10}")
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was found in a store."""
+
+    path: Path
+    """Its file."""
+
+    channels: int = 0
+    """How many channels it has."""
+
+    events: int = 0
+    """How many events they keep."""
+
+    size_bytes: int = 0
+    """How much the data of these takes."""
+
+    damages: list[str] = field(default_factory=list)
+    """What is wrong, one line each; of very many, the first ones."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the operator, if nothing is wrong."""
+        counts = f"{self.channels} channels with {self.events} events of {self.size_bytes} bytes"
+        return f"the store {self.path} is fine: {counts}"
+
+    def damage(self, line: str) -> None:
+        """Note a damage; raise `_TooMany` if that is enough."""
+        self.damages.append(line)
+        if len(self.damages) >= _MAX_DAMAGES:
+            raise _TooMany
+
+
+class _TooMany(Exception):
+    """More damages than anybody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    key: int
+    name: str
+    first: int
+    last: int
+    sequence: int
+
+
+def check(directory: Path) -> Checked | None:
+    """Read the store in `directory`, all of it; answer None if there is none.
+
+    Raises `StartFailed`, which says why, if it cannot be read at all.
+    """
+    path = directory / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        if not _has_log(path):  # then nobody has it open, and SQLite need not make files beside it
+            checked = _check(path, is_immutable=True)
+            if not _has_log(path):
+                return checked
+        return _check(path, is_immutable=False)
+    except sqlite3.OperationalError as error:
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise StartFailed(
+                f"the store {path} cannot be checked: {error}. What was written last is in {path.name}-wal, and to "
+                "read that SQLite has to write beside it: check it as a user who can, or check a copy of both files"
+            ) from error
+        raise start_failure(error, path) from error
+    except sqlite3.Error as error:
+        raise start_failure(error, path) from error
+    except ValueError as error:  # a message of SQLite that is not UTF-8
+        raise damaged(path, "it has values that cannot be") from error
+
+
+def _has_log(path: Path) -> bool:
+    """Tell whether there is a write-ahead log: the daemon runs, or was killed."""
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+def _check(path: Path, *, is_immutable: bool) -> Checked:
+    checked = Checked(path)
+    with closing(connect(path, is_readable_only=True, is_immutable=is_immutable)) as connection:
+        connection.execute("BEGIN")  # all of it as it is at one moment
+        version = found_version(connection, path)
+        if version == 0:
+            return checked
+        if version != VERSION:
+            raise StartFailed(
+                f"the store {path} is of version {version}, and {VERSION} can be checked; start pushd with it first"
+            )
+        try:
+            for (line,) in connection.execute(f"PRAGMA integrity_check({_MAX_DAMAGES})"):
+                if line != "ok":
+                    checked.damage(" ".join(line.split()))
+            _Check(connection, checked).run()
+        except _TooMany:
+            checked.damages.append("and there is more")
+        except sqlite3.OperationalError as error:
+            if not checked.damages and "UTF-8" not in str(error):
+                raise
+            checked.damages.append(f"it cannot be read on: {' '.join(str(error).split())}")
+        except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:  # values that cannot be
+            checked.damages.append(f"it cannot be read on: {' '.join(str(error).split())}")
+    return checked
+
+
+class _Check:
+    """What SQLite does not know of the tables."""
+
+    def __init__(self, connection: sqlite3.Connection, checked: Checked) -> None:
+        self._connection = connection
+        self._checked = checked
+        self._damage = checked.damage
+        self._sequence = 0
+        self._found: dict[str, int] = {}  # the sequence by the given id, of events in blocks
+
+    def run(self) -> None:
+        """Read everything."""
+        execute = self._connection.execute
+        logs = execute("SELECT epoch, sequence, given_up_sequence FROM log").fetchall()
+        if logs:
+            epoch, self._sequence, given_up = logs[0]
+            if not _EPOCH.fullmatch(epoch):
+                self._damage(f"the epoch of the log is {epoch!r}")
+            if given_up > self._sequence:
+                self._damage(f"the log is at {self._sequence}, and forgotten channels had events up to {given_up}")
+        for row in execute('SELECT key, name, first, "offset", sequence FROM channel ORDER BY key'):
+            self._channel(_Channel(*row))
+        if not logs and self._checked.channels:
+            self._damage("the log is missing")
+        for (key,) in execute(
+            f"SELECT DISTINCT place / {OFFSETS} FROM block WHERE place / {OFFSETS} NOT IN (SELECT key FROM channel)"
+        ):
+            self._damage(f"there are events of a channel that is not there, with the key {key}")
+        for event_id, sequence, places in execute("SELECT id, sequence, places FROM given"):
+            self._given(event_id, sequence, places)
+
+    def _channel(self, channel: _Channel) -> None:
+        """Check the row of a channel and its blocks."""
+        self._checked.channels += 1
+        where = f"channel {channel.name!r}"
+        if channel.sequence > self._sequence:
+            self._damage(f"{where} is at {channel.sequence} of the log, which ends at {self._sequence}")
+        following = channel.first
+        latest, through = 0, None
+        for place, count, first, last, total, given, checksum, block in self._connection.execute(
+            "SELECT place, count, first_sequence, last_sequence, bytes, given, checksum, events FROM block "
+            "WHERE place >= ? AND place < ? ORDER BY place",
+            (channel.key * OFFSETS, (channel.key + 1) * OFFSETS),
+        ):
+            begin = place % OFFSETS
+            what = f"events {begin} to {begin + count - 1} of {where}"
+            is_kept = begin + count > channel.first  # else it is only not removed yet
+            if is_kept and begin > following:
+                self._damage(f"events {following} to {begin - 1} of {where} are missing")
+                through = None
+            elif begin < following and is_kept and following > channel.first:
+                self._damage(f"{what} are there twice")
+            if first <= latest or last < first or last > self._sequence:
+                self._damage(f"{what} are at {first} to {last} of the log, after {latest}, up to {self._sequence}")
+            events = self._events(channel.name, what, checksum, block)
+            if events is not None:
+                self._block(what, events, (count, first, last, given))
+                size = sum(len(event.data) + EVENT_BYTES for event in events)
+                if is_kept and through is not None and through + size != total:
+                    self._damage(f"{what} take {size} bytes, not {total - through}")
+                self._count(events[max(0, channel.first - begin) :])
+            latest = last
+            if is_kept:
+                following, through = begin + count, total
+        if following <= channel.last:
+            self._damage(f"events {following} to {channel.last} of {where} are missing")
+
+    def _count(self, events: list[Event]) -> None:
+        self._checked.events += len(events)
+        self._checked.size_bytes += sum(len(event.data) for event in events)
+        for event in events:
+            if sequence_in(event.id) is not None:
+                continue
+            rows = self._connection.execute("SELECT sequence FROM given WHERE id = ?", (event.id,)).fetchall()
+            if not rows and len(event.channels) > 1:
+                continue  # what was dropped in one channel may have blocks in another for a while
+            if not rows or rows[0][0] < event.sequence:  # an event with the id that came later may be in its place
+                self._damage(
+                    f"the id {event.id!r} of the event at {event.sequence} of the log is not among the given"
+                )
+
+    def _events(self, name: str, what: str, checksum: int, block: bytes) -> list[Event] | None:
+        """Answer the events of a block, None if they cannot be read."""
+        if crc32(block) != checksum:
+            self._damage(f"{what} are damaged: their checksum is another")
+            return None
+        try:
+            events = list(decode(block, name))
+        except Damaged as error:
+            self._damage(f"{what} are damaged: {error}")
+            return None
+        for event in events:
+            if name not in event.channels:
+                self._damage(f"{what} are damaged: {event.id!r} belongs to {event.channels[0]!r}")
+        return events
+
+    def _block(self, what: str, events: list[Event], said: tuple[int, int, int, int]) -> None:
+        """Check the events of a block against its row: their number, first and last sequence, how many ids."""
+        sequences = [event.sequence for event in events]
+        given = [event for event in events if sequence_in(event.id) is None]
+        found = (len(events), *sequences[:1], *sequences[-1:], len(given))
+        if found != said:
+            self._damage(f"{what} are damaged: {_shown(found)} are there, and {_shown(said)} should be")
+        if any(after <= before for before, after in pairwise(sequences)):
+            self._damage(f"{what} are damaged: they are out of order")
+        for event in given:
+            self._found[event.id] = max(event.sequence, self._found.get(event.id, 0))
+
+    def _given(self, event_id: str, sequence: int, places: str) -> None:
+        """Check that an id points to an event that has it."""
+        try:
+            is_read = isinstance(read_json(places), dict)
+        except ValueError:
+            is_read = False
+        if not is_read:
+            self._damage(f"where the event with the id {event_id!r} is cannot be read")
+        elif self._found.get(event_id) != sequence:
+            self._damage(f"there is no event with the id {event_id!r} at {sequence} of the log")
+
+
+def _shown(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))

@@ -1,0 +1,94 @@
+"""What is dropped, deleted or given up stays so, also if the daemon is killed right after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.access import EVERYTHING
+from pushd.bus import Published
+from pushd.store.check import check
+from tests.bare_store import Stored
+from tests.builders import Kept
+
+
+class RemovalTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.stored = self.open()
+        self.addCleanup(lambda: self.stored.close())
+
+    def open(self) -> Stored:
+        kept = {"few": Kept(history_size=3), "short": Kept(history_age_s=5)}
+        return Stored(self.directory, kept=kept, max_channels=4)
+
+    def crash(self) -> None:
+        """Kill the daemon and start it again; what is left must be whole."""
+        self.stored.crash()
+        checked = check(self.directory)
+        assert checked is not None
+        self.assertEqual(checked.damages, [])
+        self.stored = self.open()
+
+    def test_what_was_dropped_is_not_looked_for_after_a_crash(self) -> None:
+        self.stored.publish_each("few", *(b"%d" % number for number in range(60)))
+        self.stored.wait(2)
+        self.crash()
+        self.assertEqual(self.stored.datas("few"), [b"57", b"58", b"59"])
+
+    def test_a_channel_that_was_deleted_in_the_run_that_made_it_is_empty_after_a_crash(self) -> None:
+        self.stored.publish_each("a", b"1", b"2")
+        before = self.stored.log.position
+        outcomes: list[object] = []
+        self.stored.journal.delete("a", EVERYTHING, outcomes.append)
+        self.stored.turn()
+        self.assertEqual(outcomes, [None])
+        self.crash()
+        self.assertEqual(self.stored.datas("a"), [])
+        outcome = self.stored.publish("a")
+        assert isinstance(outcome, Published)
+        self.assertEqual(outcome.offset, 3)
+        self.assertTrue(self.stored.read("a", since=before).recovered)
+        self.assertFalse(self.stored.read("a", since=before.rpartition("-")[0] + "-1").recovered)
+
+    def give_up(self) -> None:
+        """Publish to a channel, and then to so many others that it is given up once it is empty."""
+        self.stored.publish_each("short", b"1", b"2")
+        self.stored.wait(6)
+        for name in ("a", "b", "c", "d"):
+            self.stored.publish_each(name, b"x")
+        self.assertIsNone(self.stored.log.get("short"))
+
+    def clear(self, *names: str) -> None:
+        """Drop what channels have, if they are there."""
+        for name in names:
+            channel = self.stored.log.get(name)
+            if channel is not None:
+                self.stored.log.clear(channel)
+
+    def test_a_channel_that_was_given_up_is_gone_after_a_crash(self) -> None:
+        self.give_up()
+        self.stored.wait(1)
+        self.crash()
+        self.assertIsNone(self.stored.log.get("short"))
+
+    def make_anew(self, waits: int) -> None:
+        """Give up a channel and publish to it again."""
+        self.give_up()
+        self.clear("a", "b", "c", "d")
+        outcome = self.stored.publish("short", data=b"new")
+        assert isinstance(outcome, Published), outcome
+        self.assertGreater(outcome.offset, 2)
+        self.stored.wait(waits)
+        self.crash()
+        self.assertEqual(self.stored.datas("short"), [b"new"])
+
+    def test_a_channel_that_is_made_anew_before_the_store_has_forgotten_it(self) -> None:
+        self.make_anew(0)
+
+    def test_what_such_a_channel_had_before_is_removed(self) -> None:
+        self.make_anew(2)
