@@ -25,7 +25,9 @@ _CHANNEL = "news"
 _LAST = "the last"
 _SIGNALS = (SIGTERM, SIGKILL, SIGKILL, SIGTERM, SIGKILL)
 _EVENTS_PER_LIFE = 150
-_CONFIG = "[channels]\nhistory_size = 100000\n[limits]\nretry = 100ms\npoll_timeout = 2s\n"
+_CONFIG = (
+    "[channels]\nhistory_size = 100000\n[limits]\nretry = 100ms\nreconnect_spread = 200ms\npoll_timeout = 2s\n"
+)
 
 
 class Publisher:
@@ -105,6 +107,10 @@ class Follower:
         """Remember an event."""
         self.position = event_id
         self.got.append(data)
+
+    def wait_for(self, count: int, name: str) -> None:
+        """Wait until it has so many events; it is called `name`."""
+        eventually(lambda: len(self.got) >= count or self.failure, f"{name} has {count} events", 30)
 
     def join(self) -> None:
         """Wait for its end, and raise what went wrong."""
@@ -305,7 +311,10 @@ def test_every_client_gets_every_event_once_while_the_daemon_is_stopped_and_kill
         publisher = Publisher(daemon)
         ending.callback(publisher.finish)
         for number in _SIGNALS:
+            before = len(publisher.acknowledged)
             publisher.publish_more(_EVENTS_PER_LIFE)
+            for name, follower in followers.items():
+                follower.wait_for(before + 1, name)
             daemon.signal(number)
             daemon.wait()
             daemon.start()
