@@ -7,7 +7,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-from pushd.errors import PushdError
+from pushd.errors import PushdError, Unavailable
 from pushd.event import Entry
 from pushd.history import History
 
@@ -36,7 +36,7 @@ class Replay:
     An event that several of its sources have comes once.
     """
 
-    __slots__ = ("_count", "_cursors", "_heap", "_held_for", "_last", "held_bytes")
+    __slots__ = ("_count", "_cursors", "_fault", "_heap", "_held_for", "_last", "held_bytes")
 
     def __init__(self) -> None:
         self._heap: list[_Item] = []
@@ -44,6 +44,7 @@ class Replay:
         self._held_for: dict[int, tuple[str, ...]] = {}
         self._count = count()
         self._last = 0
+        self._fault: Unavailable | None = None  # why there is nothing more
         self.held_bytes = 0
         """About how much memory the entries take that are held back."""
 
@@ -114,11 +115,20 @@ class Replay:
         """Tell whether an item is held, or the place of a cursor that has not been moved from it."""
         return item[3] is None or self._cursors.get(item[3]) is item
 
+    def _go_on(self, entry: Entry, history: History, last_offset: int) -> None:
+        """Move the cursor of `history` on from `entry`, which is delivered whatever is found behind it."""
+        try:
+            self._read_on(entry, history, last_offset)
+        except Unavailable as error:
+            self._fault = error
+
     def run(self, most_bytes: int) -> list[Entry]:
         """Take the next entries of one history, if nothing else comes between them, of about `most_bytes`.
 
         None does not mean that there are none: `next` finds out. Most replays are of one channel, and go faster so.
         """
+        if self._fault is not None:
+            raise self._fault
         heap = self._heap
         if not heap or heap[0][3] is None or not self._is_current(heap[0]) or heap[0][0] == self._last:
             return []
@@ -137,11 +147,16 @@ class Replay:
             if run[-1].offset == last_offset:
                 del self._cursors[history]
             else:
-                self._read_on(run[-1], history, last_offset)
+                self._go_on(run[-1], history, last_offset)
         return run
 
     def next(self) -> Entry | None:
-        """Answer the next entry, or None after the last; raise `Overtaken` if it is no longer there."""
+        """Answer the next entry, or None after the last; raise `Overtaken` if it is no longer there.
+
+        Raises `Unavailable` if it cannot be read; everything before it has been answered then.
+        """
+        if self._fault is not None:
+            raise self._fault
         while self._heap:
             item = heappop(self._heap)
             if not self._is_current(item):
@@ -153,7 +168,7 @@ class Replay:
             elif entry.offset == last_offset:
                 del self._cursors[history]
             else:
-                self._read_on(entry, history, last_offset)
+                self._go_on(entry, history, last_offset)
             if sequence != self._last:
                 self._last = sequence
                 return entry

@@ -197,9 +197,26 @@ class TestPage:
         curl(page.daemon, "another", "there")
         page.wait_for_datas("there")
 
-    def test_after_a_restart_it_comes_back_and_says_that_the_position_was_lost(self, browser: Chrome) -> None:
+    def test_after_a_restart_it_comes_back_and_has_lost_nothing(self, browser: Chrome) -> None:
         port = free_port()
-        with running(listeners=tcp("http", port)) as daemon:
+        with running("[limits]\nreconnect_spread = 0s\n", listeners=tcp("http", port)) as daemon:
+            page = Page(browser, daemon, "demo")
+            curl(daemon, "demo", "before")
+            page.wait_for_datas("before")
+            daemon.stop()
+            eventually(lambda: "open" not in page.states(), "both panes notice")
+            daemon.start()
+            page.wait_for("open")
+            eventually(lambda: daemon.has_subscribers("demo", 2), "both panes are back")
+            curl(daemon, "demo", "after")
+            page.wait_for_datas("before", "after")
+            page.wait_in_both(lambda pane: "position lost" not in str(page.notices(pane)), "nothing was lost")
+            browser.get("about:blank")
+            console_errors(browser)
+
+    def test_after_a_restart_it_comes_back_and_says_that_the_position_was_lost(self, browser: Chrome) -> None:
+        port, state = free_port(), "state_directory = {directory}/state\nstore = memory\n"
+        with running("[limits]\nreconnect_spread = 0s\n", listeners=tcp("http", port), state=state) as daemon:
             page = Page(browser, daemon, "demo")
             curl(daemon, "demo", "before")
             page.wait_for_datas("before")

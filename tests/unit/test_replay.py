@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.errors import Unavailable
+from pushd.event import Entry
 from pushd.history import MemoryHistory
 from pushd.replay import ENTRY_BYTES, Overtaken, Replay
 from tests.builders import Kept, entry
@@ -113,6 +115,39 @@ class ReplayTests(SynchronousTestCase):
         while history:
             history.drop()
         self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 3])
+
+
+class Unreadable(MemoryHistory):
+    """A history whose entries from an offset on cannot be read."""
+
+    first_bad = 3
+
+    def at(self, offset: int) -> Entry | None:
+        if offset >= self.first_bad:
+            raise Unavailable("cannot be read")
+        return super().at(offset)
+
+    def run(self, first: int, count: int) -> list[Entry]:
+        return super().run(first, min(count, self.first_bad - first))
+
+
+class FaultTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        history = Unreadable(Kept(1000), 0)
+        history.extend([entry(sequence) for sequence in range(1, 6)])
+        self.replay = Replay()
+        self.replay.add(history, 0)
+
+    def test_a_run_before_what_cannot_be_read_is_answered_and_then_the_fault(self) -> None:
+        self.assertEqual([one.offset for one in self.replay.run(1000)], [1, 2])
+        for _ in range(2):
+            self.assertRaises(Unavailable, self.replay.run, 1000)
+            self.assertRaises(Unavailable, self.replay.next)
+
+    def test_single_steps_as_well(self) -> None:
+        found = [self.replay.next(), self.replay.next()]
+        self.assertEqual([one and one.offset for one in found], [1, 2])
+        self.assertRaises(Unavailable, self.replay.next)
 
 
 class RunTests(SynchronousTestCase):
