@@ -51,12 +51,20 @@ class Replay:
     def add(self, history: History, sequence: int) -> None:
         """Read what `history` has now after `sequence`; if it is read already, from the earlier of both places."""
         entry, latest = history.after(sequence), history.latest
-        if entry is None or latest is None:
-            return
+        if entry is not None and latest is not None:
+            self._begin(entry, history, latest.offset)
+
+    def join(self, other: Replay) -> None:
+        """Read what `other` was to read, which has read nothing yet."""
+        for _, _, entry, history, last_offset in other._cursors.values():
+            assert history is not None
+            self._begin(entry, history, last_offset)
+
+    def _begin(self, entry: Entry, history: History, last_offset: int) -> None:
         before = self._cursors.get(history)
         if before is not None and before[2].offset < entry.offset:
             entry = before[2]
-        self._read(entry, history, latest.offset)
+        self._read(entry, history, last_offset)
         if len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
             self.keep(lambda name: True)  # leave out the places that were moved from
 

@@ -136,22 +136,20 @@ class Subscription:
                 f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
             )
         start, active = log.find(patterns, since)
-        replay = Replay() if self._replay is None else self._replay
-        try:
-            for channel in active:
-                replay.add(channel.history, start.sequence)
-            log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
-        except Unavailable:
-            if self._replay is not None:
-                self._replay.keep(self._matches)
-            raise
+        replay = Replay()
+        for channel in active:
+            replay.add(channel.history, start.sequence)
+        log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
         for text, pattern in wanted.items():
             if text not in self._patterns:
                 self._patterns[text] = pattern
                 self._bus.enter(pattern, self)
         self._find_only_channel()
         if since != "latest":
-            self._replay = replay
+            if self._replay is None:
+                self._replay = replay
+            else:
+                self._replay.join(replay)
             self.deliver = self._hold
         return start
 

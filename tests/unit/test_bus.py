@@ -339,6 +339,22 @@ class SubscribeTests(BusCase):
         self.rig.publish("a")
         self.assertEqual(len(client.entries), 1)
 
+    def test_what_is_refused_leaves_a_replay_that_is_under_way_as_it_was(self) -> None:
+        self.rig = self.make_rig(max_channels=1)
+        ids = [told.id for told in self.rig.publish_each("a", b"1", b"2", b"3")]
+        client, subscription, _ = self.rig.subscribe("a", since=ids[1])
+        with self.assertRaises(Unavailable):
+            subscription.add(patterns("*", "b"), "earliest")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"3"])
+
+    def test_what_is_added_to_a_replay_is_read_from_the_earlier_place(self) -> None:
+        ids = [self.rig.publish(name, data=data).id for name, data in (("a", b"1"), ("b", b"2"), ("a", b"3"))]
+        client, subscription, _ = self.rig.subscribe("a", since=ids[1])
+        subscription.add(patterns("*"), "earliest")
+        catch_up(subscription)
+        self.assertEqual(client.datas, [b"1", b"2", b"3"])
+
 
 class SlowSubscriberTests(BusCase):
     def test_a_replay_that_the_history_overtakes_ends_as_too_slow(self) -> None:
