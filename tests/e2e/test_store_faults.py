@@ -199,7 +199,7 @@ def why_not(directory: Path, config: Path, *, is_checked: bool = False, in_backg
     done = twistd(f"--pidfile={pid}", f"--logfile={log}", "pushd", "--config", str(config), directory=directory)
     assert done.returncode == 1, done
     assert "StartFailed: " in done.stderr, done  # of which twistd shows the first 100 bytes
-    assert not pid.exists()
+    eventually(lambda: not pid.exists(), "no pidfile is left")
     text = log.read_text()
     assert "Traceback" not in text + done.stderr, text
     (critical,) = re.findall(r"#critical\] (.*)\n", text)
