@@ -21,6 +21,9 @@ __all__ = ["Past", "Reader"]
 _CHUNK_OFFSETS = 256
 """How many entries are read together."""
 
+_CHUNK_BYTES = 1024 * 1024
+"""About how much they may take, unless one block alone takes more."""
+
 _OBJECT_BYTES = 600
 """About how much memory an entry takes besides its data."""
 
@@ -157,8 +160,8 @@ class Past:
             if 0 <= offset - chunk.first < len(chunk.entries):
                 self._chunks[key] = chunk
                 return chunk
-            self.size_bytes -= chunk.cost  # more was published since it was read
-        chunk = self._read(reader, max(reader.first, key[1] * _CHUNK_OFFSETS), (key[1] + 1) * _CHUNK_OFFSETS)
+            self.size_bytes -= chunk.cost  # there is more than was read
+        chunk = self._read(reader, offset)
         if not 0 <= offset - chunk.first < len(chunk.entries):
             raise self._missing(reader, offset)
         self._chunks[key] = chunk
@@ -167,14 +170,23 @@ class Past:
             self.size_bytes -= self._chunks.pop(next(iter(self._chunks))).cost
         return chunk
 
-    def _read(self, reader: Reader, begin: int, end: int) -> _Chunk:
-        """Read the entries from the offset `begin` to before `end`, as far as they are there."""
-        base = reader.key * OFFSETS
-        rows = self._rows(
-            f"{_BLOCKS} WHERE place < ? AND place >= coalesce("
-            "(SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?)",
+    def _read(self, reader: Reader, offset: int) -> _Chunk:
+        """Read the entry at `offset` and those around it; if these are large, some of those that follow."""
+        base, begin = reader.key * OFFSETS, offset - offset % _CHUNK_OFFSETS
+        begin, end = max(reader.first, begin), begin + _CHUNK_OFFSETS
+        blocks = self._rows(
+            "SELECT place, bytes FROM block WHERE place < ? AND place >= coalesce("
+            "(SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?) ORDER BY place",
             *(base + end, base + begin, base, base + begin),
         )
+        if blocks and blocks[-1][1] - blocks[0][1] > _CHUNK_BYTES:
+            blocks = [one for at, one in enumerate(blocks, 1) if at == len(blocks) or blocks[at][0] > base + offset]
+            end = next(
+                (place - base for place, through in blocks[1:] if through > blocks[0][1] + _CHUNK_BYTES), end
+            )
+        if not blocks:
+            raise self._missing(reader, offset)
+        rows = self._rows(f"{_BLOCKS} WHERE place BETWEEN ? AND ? ORDER BY place", blocks[0][0], base + end - 1)
         return self._chunk_of(reader, rows, begin, end)
 
     def _chunk_of(self, reader: Reader, rows: list[Any], begin: int, end: int) -> _Chunk:

@@ -312,16 +312,32 @@ class ReadingTests(StoredBusCase):
         history, kept = self.history(rig, "a"), rig.store.archive._past
         kept._chunks.clear()
         kept.size_bytes = 0
-        with patch.object(kept, "_rows", wraps=kept._rows) as rows:
+        with patch.object(kept, "_read", wraps=kept._read) as reads:
             for offset in range(1, 41):
                 history.at(offset)
-            self.assertEqual(rows.call_count, 5)  # 1 to 9, 10 to 19, 20 to 29, 30 to 39, 40
+            self.assertEqual(reads.call_count, 5)  # 1 to 9, 10 to 19, 20 to 29, 30 to 39, 40
             self.assertLessEqual(kept.size_bytes, 25 * past._OBJECT_BYTES)
             for offset in range(30, 41):
                 history.at(offset)
-            self.assertEqual(rows.call_count, 5)
+            self.assertEqual(reads.call_count, 5)
             history.at(1)
-            self.assertEqual(rows.call_count, 6)
+            self.assertEqual(reads.call_count, 6)
+
+    def test_of_large_events_only_so_many_are_read_together(self) -> None:
+        self.patch(past, "_CHUNK_BYTES", 1000)
+        rig = self.made(default=Kept(), recent_bytes=0, past_bytes=0)
+        datas = [b"%d" % number * size for number, size in enumerate((300, 10, 400, 5000, 10, 10, 900, 900, 10))]
+        for data in datas:
+            rig.publish("a", data=data)
+        history = self.history(rig, "a")
+        for offset in (1, 3, 4, 9, 2, 6):
+            with patch.object(past, "crc32", wraps=past.crc32) as read:
+                history._past._chunks.clear()
+                entry = history.at(offset)
+            self.assertEqual(entry and entry.event.data, datas[offset - 1])
+            sizes = [len(call.args[0]) for call in read.call_args_list]
+            self.assertLessEqual(sum(sizes[1:]), 1000, (offset, sizes))
+        self.assertEqual(rig.retained("a"), datas)
 
     def test_what_was_published_since_a_chunk_was_read_is_there(self) -> None:
         rig = self.made(recent_bytes=0)
