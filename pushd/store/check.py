@@ -48,7 +48,7 @@ class Checked:
     @property
     def summary(self) -> str:
         """One line for the operator, if nothing is wrong."""
-        counts = f"{self.channels} channels with {self.events} events of {self.size_bytes} bytes"
+        counts = f"channels: {self.channels}, events: {self.events}, bytes: {self.size_bytes}"
         return f"the store {self.path} is fine: {counts}"
 
     def damage(self, line: str) -> None:

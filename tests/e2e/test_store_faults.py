@@ -307,7 +307,7 @@ class TestTwoDaemons:
             assert lines == [wanted] * 2
             daemon.publish("a", "still there")
             done = twistd("-n", "pushd", "--check", "--config", str(config), directory=tmp_path)
-            assert re.search(r"^the store .* is fine: 1 channels with 1 events of 11 bytes$", done.stdout, re.M), (
+            assert re.search(r"^the store .* is fine: channels: 1, events: 1, bytes: 11$", done.stdout, re.M), (
                 done
             )
 

@@ -70,7 +70,7 @@ class FineTests(CheckCase):
         self.assertEqual(checked.size_bytes, 10 + 20 * 4 * 2 + len(b"given") + 2 * len(b"given too") + 2)
         path = self.directory / "pushd.db"
         self.assertEqual(
-            checked.summary, f"the store {path} is fine: 4 channels with 55 events of {checked.size_bytes} bytes"
+            checked.summary, f"the store {path} is fine: channels: 4, events: 55, bytes: {checked.size_bytes}"
         )
 
     def test_nothing_is_changed_and_no_file_is_made(self) -> None:

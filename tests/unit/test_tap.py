@@ -178,7 +178,7 @@ class CheckTests(TapCase):
         stored.publish_each("a", b"123", b"45")
         self.assertEqual(self.assertChecked().code, 0)
         last = self.stdout.getvalue().splitlines()[-1]
-        self.assertEqual(last, f"the store {self.state}/pushd.db is fine: 1 channels with 2 events of 5 bytes")
+        self.assertEqual(last, f"the store {self.state}/pushd.db is fine: channels: 1, events: 2, bytes: 5")
 
     def test_each_damage_of_the_store_is_a_line(self) -> None:
         stored = Stored(self.state)
