@@ -33,6 +33,9 @@ are libraries, by a WebSocket message that their server program passes on; the b
 row says so where it is otherwise. With 16 in flight, an event is published whenever one has reached everybody;
 what falls due in one turn of the load client goes out together, if it is for one connection.
 
+**What is kept.** The others keep what is published in memory, or not at all, and so does pushd, with
+`store = memory`, except where a row says that it is with its store.
+
 **What subscribers get.** The data of an event has {payload} bytes. pushd sends it in its JSON messages with
 everything else that they have, nchan and the libraries send the bare data; over SSE all but aiohttp send an id
 too. SSE beside ws is Node's own `http`. Every delivery is checked: each subscriber has to get each event once,
@@ -182,8 +185,7 @@ def _sections(results: Results) -> Iterator[str]:
     publishing = [case for case in measured if case.mode == "publish"]
     if publishing:
         yield "## Publishing"
-        yield "Into a channel without subscribers. pushd has `store = memory` where nothing else is said."
-        yield "ws and aiohttp keep nothing of what is published."
+        yield "Into a channel without subscribers. ws and aiohttp keep nothing of what is published."
         yield _publish(results, publishing)
 
 
