@@ -252,7 +252,7 @@ class Journal:
             self._remove_some()
 
     def _turn_over(self, is_moved: bool) -> None:
-        """Move the rest, with nothing written meanwhile."""
+        """Move the rest, with nothing written meanwhile, and go on to what is to be removed."""
         if self._is_ending:
             return
         if self._is_busy:
@@ -260,12 +260,12 @@ class Journal:
             return
         self._is_busy = True
 
-        def turned(result: object) -> object:
-            self._is_tending = False
+        def done(result: Any) -> Any:
             self._go_on()
             return result
 
-        self._in_thread(self._store.turn_over).addBoth(turned).addErrback(self._not_tended)
+        turned = self._in_thread(self._store.turn_over).addBoth(done)
+        turned.addCallback(lambda _: self._remove_some()).addErrback(self._not_tended)
 
     def _not_tended(self, failure: Failure) -> None:
         self._is_tending = False

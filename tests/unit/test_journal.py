@@ -51,3 +51,17 @@ class TendingTests(SynchronousTestCase):
         with closing(sqlite3.connect(self.rig.directory / "pushd.db")) as store:
             ((count,),) = store.execute("SELECT sum(count) FROM block")
         self.assertLess(count, 10)
+
+    def test_it_removes_what_was_dropped_though_much_is_written_all_the_time(self) -> None:
+        store = self.rig.parts.store
+        journal = self.rig.parts.journal
+        assert store is not None
+        assert journal is not None
+        self.rig.publish_each("news", *[b"x"] * 100)
+        store.unmoved_bytes = 1 << 30
+        journal.tend()
+        self.rig.turn()
+        self.assertEqual(store.unmoved_bytes // (1 << 20), 0)
+        with closing(sqlite3.connect(self.rig.directory / "pushd.db")) as database:
+            ((count,),) = database.execute("SELECT sum(count) FROM block")
+        self.assertLess(count, 30)
