@@ -307,9 +307,7 @@ class TestTwoDaemons:
             assert lines == [wanted] * 2
             daemon.publish("a", "still there")
             done = twistd("-n", "pushd", "--check", "--config", str(config), directory=tmp_path)
-            assert re.search(r"^the store .* is fine: channels: 1, events: 1, bytes: 11$", done.stdout, re.M), (
-                done
-            )
+            assert re.search(r"^the store .* is fine: channels: 1, events: 1, bytes: 11$", done.stdout, re.M), done
 
     def test_after_a_kill_the_next_one_starts(self) -> None:
         with running(listeners=tcp("http")) as daemon:
