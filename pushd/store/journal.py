@@ -77,6 +77,7 @@ class Journal:
         self._is_busy = False
         self._is_tending = False
         self._is_failing = False
+        self._cannot_remove = False
         self._is_ending = False
         self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
@@ -156,6 +157,8 @@ class Journal:
         failure: Refused | None,
     ) -> None:
         """Hand out what is in the store now, or say why it is not."""
+        if batch:
+            self._note(failure)
         if failure is None:
             batch.commit()
         else:
@@ -189,9 +192,18 @@ class Journal:
     def _deleted(
         self, channel: Channel[Subscription], done: Callable[[Deleted], None], failure: Refused | None
     ) -> None:
+        self._note(failure)
         if failure is None:
             self._bus.clear(channel)
         _tell(done, failure)
+
+    def _note(self, failure: Refused | None) -> None:
+        """Log it when publishing stops to work, and when it works again."""
+        if failure is not None and not self._is_failing:
+            _log.error("publishing is refused: {detail}", detail=failure.detail)
+        elif failure is None and self._is_failing:
+            _log.info("publishing works again")
+        self._is_failing = failure is not None
 
     def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:
         """Make a change and call `then` with what prevented it, if anything did."""
@@ -217,11 +229,6 @@ class Journal:
         self._written(change, refused, then)
 
     def _written(self, change: Change, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
-        if failure is not None and not self._is_failing:
-            _log.error("publishing is refused: {detail}", detail=failure.detail)
-        elif failure is None and self._is_failing:
-            _log.info("publishing works again")
-        self._is_failing = failure is not None
         if failure is None:
             change.written()
         try:
@@ -292,6 +299,9 @@ class Journal:
             return
 
         def then(failure: Refused | None) -> None:
+            if failure is not None and not self._cannot_remove:
+                _log.error("what was dropped cannot be removed: {detail}", detail=failure.detail)
+            self._cannot_remove = failure is not None
             if failure is not None:
                 self._is_tending = False
                 return

@@ -6,9 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.errors import NoRoom
 from tests.rigs import HttpClient, StoredRig
 
 _CONFIG = "[pushd]\ndurability = power\n[site]\ndemo = no\n[channels]\nhistory_size = 1\n"
@@ -65,3 +68,18 @@ class TendingTests(SynchronousTestCase):
         with closing(sqlite3.connect(self.rig.directory / "pushd.db")) as database:
             ((count,),) = database.execute("SELECT sum(count) FROM block")
         self.assertLess(count, 30)
+
+    def test_that_it_cannot_remove_is_logged_once_and_not_taken_for_publishing(self) -> None:
+        store, journal = self.rig.parts.store, self.rig.parts.journal
+        assert store is not None
+        assert journal is not None
+        self.rig.publish_each("news", *[b"x"] * 100)
+        with capturedLogs() as logs:
+            with patch.object(store, "write", side_effect=NoRoom("the disk is full")):
+                for _ in range(3):
+                    journal.tend()
+                    self.rig.turn()
+            journal.tend()
+            self.rig.turn()
+        self.assertEqual([log["log_format"] for log in logs], ["what was dropped cannot be removed: {detail}"])
+        self.assertFalse(store.archive.has_to_remove)
