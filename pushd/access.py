@@ -2,33 +2,141 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from pushd.errors import Forbidden
+from pushd.channels import Pattern
+from pushd.errors import Forbidden, Refused, Unauthorized
 
-__all__ = ["EVERYTHING", "Grants"]
+__all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach"]
+
+MAX_PATTERNS = 100
+"""How many patterns a token or a hook may grant for one right."""
+
+
+class Reach:
+    """The channels that a right reaches: those of some patterns."""
+
+    __slots__ = ("_is_all", "_names", "_patterns", "texts")
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        patterns = tuple(patterns)
+        self.texts = tuple(pattern.text for pattern in patterns)
+        """The patterns as they were written."""
+        self._is_all = "**" in self.texts
+        self._names = frozenset(pattern.text for pattern in patterns if pattern.is_name)
+        self._patterns = tuple(pattern for pattern in patterns if not pattern.is_name)
+
+    def __bool__(self) -> bool:
+        """Tell whether there is any channel."""
+        return bool(self.texts)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what was written."""
+        return isinstance(other, Reach) and self.texts == other.texts
+
+    def __hash__(self) -> int:
+        """Go by what was written."""
+        return hash(self.texts)
+
+    def has(self, text: str) -> bool:
+        """Tell whether the channel `text`, or every channel that the pattern `text` matches, is reached.
+
+        A pattern must be covered by one of these; several that only cover it together do not count.
+        """
+        if self._is_all or text in self._names:
+            return True
+        if not self._patterns:
+            return False
+        asked = Pattern.parse(text)
+        if asked.is_name:
+            return any(pattern.matches(text) for pattern in self._patterns)
+        return any(pattern.covers(asked) for pattern in self._patterns)
+
+
+_ALL = Reach([Pattern.parse("**")])
+_NONE = Reach([])
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
     """The rights of one client. The bus asks them for every operation."""
 
-    publish: bool
-    """True if the client may publish to every channel, and delete it."""
+    publish: Reach
+    """To which channels the client may publish."""
 
-    subscribe: bool
-    """True if the client may subscribe to every channel, and read its history and state."""
+    subscribe: Reach
+    """To which channels it may subscribe, and whose history and state it may read."""
+
+    is_operator: bool = False
+    """Whether it may look after channels and connections."""
+
+    origin: str = "[auth] anonymous"
+    """Where the rights come from, for the one who is refused."""
+
+    wants_token: bool = False
+    """Whether a token might give more, and none was shown."""
+
+    @classmethod
+    def of(
+        cls,
+        words: Iterable[str],
+        publish: Iterable[Pattern] = (),
+        subscribe: Iterable[Pattern] = (),
+        *,
+        origin: str = "[auth] anonymous",
+        wants_token: bool = False,
+    ) -> Grants:
+        """Make those that ``[auth]`` writes as `words` for everything, and patterns."""
+        words = frozenset(words)
+        return cls(
+            _ALL if "publish" in words else Reach(publish),
+            _ALL if "subscribe" in words else Reach(subscribe),
+            "operator" in words,
+            origin,
+            wants_token,
+        )
 
     def check_publish(self, channel: str) -> None:
-        """Raise `Forbidden` unless the client may publish to `channel`."""
-        if not self.publish:
-            raise Forbidden(f"no right to publish to {channel!r}: [auth] anonymous does not have publish")
+        """Raise `Forbidden` or `Unauthorized` unless the client may publish to `channel`."""
+        if self.publish is not _ALL and not self.publish.has(channel):
+            raise self._refusal(f"no right to publish to {channel!r}", "publish")
 
     def check_subscribe(self, pattern: str) -> None:
-        """Raise `Forbidden` unless the client may subscribe to `pattern`."""
-        if not self.subscribe:
-            raise Forbidden(f"no right to subscribe to {pattern!r}: [auth] anonymous does not have subscribe")
+        """Raise `Forbidden` or `Unauthorized` unless the client may subscribe to `pattern`."""
+        if self.subscribe is not _ALL and not self.subscribe.has(pattern):
+            raise self._refusal(f"no right to subscribe to {pattern!r}", "subscribe")
+
+    def check_operator(self, what: str) -> None:
+        """Raise `Forbidden` or `Unauthorized` unless the client may look after things, here by `what`."""
+        if not self.is_operator:
+            raise self._refusal(f"no right to {what}", "operator")
+
+    def _refusal(self, detail: str, right: str) -> Refused:
+        kind = Unauthorized if self.wants_token else Forbidden
+        wanted = "; wanted a token that does" if self.wants_token else ""
+        return kind(f"{detail}: {self.origin} does not give {right} for it{wanted}")
 
 
-EVERYTHING = Grants(publish=True, subscribe=True)
+EVERYTHING = Grants(_ALL, _ALL, True, "pushd itself")
 """The rights of the daemon itself."""
+
+NOTHING = Grants(_NONE, _NONE)
+"""No rights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is, as far as somebody vouches for it."""
+
+    grants: Grants
+    """What it may do."""
+
+    user: str | None = None
+    """What the user is called, by the claim ``sub`` of a token, or a certificate, or the application."""
+
+    payload: object = None
+    """What others are shown of it: a JSON value."""
+
+    expires_at: float | None = field(default=None)
+    """When all this ends, in seconds since 1970; None: never."""

@@ -14,14 +14,18 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
 
-__all__ = ["MAX_NAME_BYTES", "Pattern", "PatternTree", "check_name"]
+__all__ = ["MAX_NAME_BYTES", "MAX_REPEATS", "Pattern", "PatternTree", "check_name"]
 
 MAX_NAME_BYTES = 255
 """The longest name or pattern, in bytes of UTF-8."""
+
+MAX_REPEATS = 4
+"""How many ``**`` a pattern may have: what it costs to match and to compare grows with them."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TOKEN = re.compile(r"^[^/.:]*|[/.:][^/.:]*")
@@ -78,6 +82,8 @@ class Pattern:
         for token in _tokens(text):
             if not (token in _REPEATS and tokens and tokens[-1] == token):
                 tokens.append(token)
+        if sum(token in _REPEATS for token in tokens) > MAX_REPEATS:
+            raise BadRequest(f"the pattern {text!r} has more than {MAX_REPEATS} times **", "channel")
         paths = [tuple(tokens)]
         while paths[-1][0] == "**" and len(paths[-1]) > 1:
             # The ** may stand for nothing, and then the separator after it stands for nothing too.
@@ -91,6 +97,64 @@ class Pattern:
         tree: PatternTree[None] = PatternTree()
         tree.add(self, None)
         return any(True for _ in tree.match(name))
+
+    def covers(self, other: Pattern) -> bool:
+        """Tell whether every channel that `other` matches is matched by this pattern."""
+        return all(any(_covers(path, asked) for path in self.paths) for asked in other.paths)
+
+
+def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
+    """Tell whether every name that `asked` stands for is one of `path`."""
+    return all(_takes(path, tokens) for tokens in _unrepeated(asked))
+
+
+def _unrepeated(asked: tuple[str, ...]) -> Iterator[list[str]]:
+    """Answer `asked` in every way of having each ``**`` stand for nothing, or for a segment at least.
+
+    A token with a separator is not the first of any name, and no tokens at all are none.
+    """
+    choices = [((token,), ()) if token in _REPEATS else ((token,),) for token in asked]
+    for chosen in product(*choices):
+        tokens = [token for part in chosen for token in part]
+        if tokens and not _separator(tokens[0]):
+            yield tokens
+
+
+def _takes(path: tuple[str, ...], tokens: list[str]) -> bool:
+    """Tell whether `path` matches whatever `tokens` stand for, in which ``**`` is a segment at least.
+
+    It walks the tokens once and keeps the places in `path` that fit so far, each with whether the ``**`` before it
+    has begun: then that goes on with any token.
+    """
+    places = {(0, False)}
+    for token in tokens:
+        following = {place for place in places if place[1]}
+        for place in _behind_repeats(path, places):
+            if place < len(path) and _stands_for(path[place], token):
+                following.add((place + 1, path[place] in _REPEATS))
+        places = following
+    return len(path) in _behind_repeats(path, places)
+
+
+def _behind_repeats(path: tuple[str, ...], places: set[tuple[int, bool]]) -> set[int]:
+    """Answer the `places`, and those behind every ``**`` that follows them: it may stand for nothing."""
+    reached = {place for place, _ in places}
+    for place, token in enumerate(path):
+        if place in reached and token in _REPEATS:
+            reached.add(place + 1)
+    return reached
+
+
+def _stands_for(token: str, other: str) -> bool:
+    """Tell whether `token` of a pattern can stand for all that `other` does, be that of a name or a pattern."""
+    if token == other:
+        return True
+    is_known = token in _STARS and (token in _REPEATS or other not in _REPEATS)
+    return is_known and _separator(token) == _separator(other)
+
+
+def _separator(token: str) -> str:
+    return token[:1] if token[:1] in _SEPARATORS else ""
 
 
 class _Node(Generic[T]):
@@ -164,7 +228,7 @@ class PatternTree(Generic[T]):
 
 def _steps(token: str) -> tuple[str, str, str]:
     """Answer the tokens of patterns that may stand for `token` of a name."""
-    separator = token[:1] if token[:1] in _SEPARATORS else ""
+    separator = _separator(token)
     return token, f"{separator}*", f"{separator}**"
 
 

@@ -6,13 +6,15 @@
     ├── ConfigError             the ini file is wrong; names the place and what was wanted
     ├── Refused                 a client asked for something that it cannot have
     │   ├── BadRequest    400   the request itself is wrong; names the field
+    │   ├── Unauthorized  401   not granted to who has no valid token
     │   ├── Forbidden     403   not granted
     │   ├── NotFound      404   no such channel, event or page
     │   ├── WrongMethod   405   the resource does not know the method
     │   ├── Conflict      409   the id belongs to another channel
     │   ├── TooLarge      413   over a limit in bytes
-    │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
+    │   ├── TooMany       429   over a limit of one address or user
+    │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── Unknown       501   a protocol that is not spoken
     │   ├── Unavailable   503   over a limit of the daemon as a whole, the store does not work, or it stops
     │   ├── VersionNeeded 505   another version of HTTP was wanted
@@ -34,6 +36,8 @@ __all__ = [
     "Refused",
     "StartFailed",
     "TooLarge",
+    "TooMany",
+    "Unauthorized",
     "Unavailable",
     "Unknown",
     "UpgradeNeeded",
@@ -90,6 +94,18 @@ class BadRequest(Refused):
     """The request itself is wrong."""
 
 
+class Unauthorized(Refused):
+    """The client has no right to this, and shows no token, or none that is valid (RFC 6750, section 3.1)."""
+
+    status = 401
+    title = "Unauthorized"
+
+    def __init__(self, detail: str, field: str | None = None, *, is_token_wrong: bool = False) -> None:
+        """Say `detail`; with `is_token_wrong`, of a token that was shown."""
+        super().__init__(detail, field)
+        self.is_token_wrong = is_token_wrong
+
+
 class Forbidden(Refused):
     """The client has no right to this."""
 
@@ -141,6 +157,13 @@ class UpgradeNeeded(Refused):
 
     status = 426
     title = "Upgrade Required"
+
+
+class TooMany(Refused):
+    """One address or user has too many of something, or wants it too often (RFC 6585, section 4)."""
+
+    status = 429
+    title = "Too Many Requests"
 
 
 class Unknown(Refused):

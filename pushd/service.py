@@ -165,7 +165,7 @@ def _endpoints(
 ) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     limits, auth, bus = config.limits, config.auth, sessions.bus
-    grants = Grants(publish="publish" in auth.anonymous, subscribe="subscribe" in auth.anonymous)
+    grants = Grants.of(auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe)
     gate = Gate(grants, auth.hosts, auth.origins)
     return {
         b"channels": ChannelList(gate, bus, publisher, max_event_bytes=limits.event_size_bytes),

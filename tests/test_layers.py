@@ -63,17 +63,19 @@ LAYERS: list[list[str]] = [
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.archive", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
-    ["pushd.history"],
-    ["pushd.entries", "pushd.config.settings", "pushd.config.kinds"],
+    ["pushd.history", "pushd.config.guards"],
+    ["pushd.entries", "pushd.config.option"],
+    ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
-    ["pushd.channels", "pushd.access"],
+    ["pushd.access"],
+    ["pushd.channels"],
     ["pushd.errors", "pushd.jsontext", "pushd.reasons", "pushd.record"],
 ]
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
     "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "orjson", "re", "struct", "sys",
-    "textwrap", "typing",
+    "textwrap", "typing", "urllib",
 }  # fmt: skip
 
 RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

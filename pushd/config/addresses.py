@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
 
-__all__ = ["Endpoint", "parse_endpoint", "parse_host", "parse_origin", "parse_path", "parse_resource"]
+__all__ = [
+    "Endpoint",
+    "parse_endpoint",
+    "parse_host",
+    "parse_network",
+    "parse_origin",
+    "parse_path",
+    "parse_resource",
+    "parse_url",
+]
 
 _PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _RESOURCE = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+;=:@%/?-]*")
@@ -114,6 +125,28 @@ def parse_resource(text: str) -> str:
     """Check the path of something that a page needs, which may have a query; raise `ValueError` with it."""
     if not _RESOURCE.fullmatch(text):
         raise ValueError(text)
+    return text
+
+
+def parse_network(text: str) -> str:
+    """Read the address of a machine or a network, or ``unix``; raise `ValueError` if it is neither."""
+    return text if text == "unix" else str(ip_network(text)).removesuffix("/32").removesuffix("/128")
+
+
+def parse_url(text: str, schemes: Collection[str]) -> str:
+    """Check a URL that requests are made to; raise `ValueError` with it if it is none.
+
+    `schemes` are those that it may have; ``http to this machine`` is http to the loopback interface. It has neither
+    a user nor a password, which would end up in the log, nor a fragment.
+    """
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    is_known = parts.scheme in schemes or ("http to this machine" in schemes and _is_loopback(host))
+    if parts.scheme not in ("http", "https") or not is_known:
+        raise ValueError(text)
+    if not text.isascii() or not text.isprintable() or " " in text or "@" in parts.netloc or parts.fragment:
+        raise ValueError(text)
+    parse_host(parts.netloc)
     return text
 
 

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pushd.config.addresses import parse_endpoint
-from pushd.config.units import parse_count, parse_duration, parse_size, show_duration, show_size
+from pushd.channels import Pattern
+from pushd.config.addresses import parse_endpoint, parse_url
+from pushd.config.units import (
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    show_duration,
+    show_rate,
+    show_size,
+)
+from pushd.errors import BadRequest
 
-__all__ = ["ENDPOINT", "FLAG", "PATH", "Kind", "choice", "count", "duration", "listing", "size", "words"]
+__all__ = [
+    "ENDPOINT",
+    "FLAG",
+    "NAME",
+    "PATH",
+    "PATTERNS",
+    "RATE",
+    "SECRET",
+    "TEXT",
+    "Kind",
+    "choice",
+    "count",
+    "duration",
+    "listing",
+    "size",
+    "url",
+    "words",
+]
+
+T = TypeVar("T")
+
+_COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+"""A token of RFC 9110, as RFC 6265, section 4.1.1, wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +60,9 @@ class Kind:
 
     suffix: str = ""
     """How the name of the field in `pushd.config.settings` goes on after the name of the option: with the unit."""
+
+    is_secret: bool = False
+    """Whether values are never shown."""
 
 
 def size(least_bytes: int = 0, most_bytes: int = 2**36) -> Kind:
@@ -52,6 +88,12 @@ def choice(*words: str) -> Kind:
     return Kind(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
 
 
+def url(*schemes: str) -> Kind:
+    """Answer the kind for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
+    form = f"a URL such as https://app.example.com/hook, with {' or '.join(schemes)}"
+    return Kind(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
+
+
 def words(*words: str) -> Kind:
     """Answer the kind for any of `words`, in no order."""
     parse = _each(lambda text: _one_of(text, words))
@@ -74,11 +116,11 @@ def _within(parse: Callable[[str], float], least: float, most: float) -> Callabl
     return parse_within
 
 
-def _each(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    def parse_each(text: str) -> tuple[str, ...]:
+def _each(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    def parse_each(text: str) -> tuple[T, ...]:
         return tuple(dict.fromkeys(_items(text)))
 
-    def _items(text: str) -> Iterable[str]:
+    def _items(text: str) -> Iterable[T]:
         for item in text.split(",") if text else ():
             try:
                 yield parse(item.strip())
@@ -110,6 +152,32 @@ def _parse_line(text: str) -> str:
     return text
 
 
+def _parse_text(text: str) -> str | None:
+    if not _parse_line(text).isprintable():
+        raise ValueError(text)
+    return text or None
+
+
+def _parse_secret(text: str) -> str | None:
+    try:
+        return _parse_text(text)
+    except ValueError:
+        raise ValueError("what is there") from None  # the message shows it
+
+
+def _parse_name(text: str) -> str | None:
+    if text and not _COOKIE_NAME.fullmatch(text):
+        raise ValueError(text)
+    return text or None
+
+
+def _parse_pattern(text: str) -> Pattern:
+    try:
+        return Pattern.parse(text)
+    except BadRequest:
+        raise ValueError(text) from None
+
+
 def _parse_endpoint(text: str) -> str:
     parse_endpoint(_parse_line(text))
     return text
@@ -128,3 +196,22 @@ ENDPOINT = Kind(
     str,
 )
 """Where to listen."""
+
+TEXT = Kind("text on one line", _parse_text, lambda value: value or "")
+"""Any text, or None."""
+
+SECRET = Kind("text on one line", _parse_secret, lambda value: value or "", is_secret=True)
+"""Text that is never shown, or None."""
+
+NAME = Kind("a name as cookies have", _parse_name, lambda value: value or "")
+"""The name of a cookie, or None."""
+
+RATE = Kind("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)
+"""How many in a second."""
+
+PATTERNS = Kind(
+    "channels and patterns such as news or public/**, separated by commas, or nothing",
+    _each(_parse_pattern),
+    lambda patterns: ", ".join(pattern.text for pattern in patterns),
+)
+"""Channels and patterns."""

@@ -3,60 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from pushd.config.addresses import parse_host, parse_origin, parse_resource
-from pushd.config.kinds import ENDPOINT, FLAG, PATH, Kind, choice, count, duration, listing, size, words
+from pushd.config.addresses import parse_resource
+from pushd.config.guards import AUTH, HOOKS, KEY, LIMITS, PROXIES
+from pushd.config.kinds import ENDPOINT, FLAG, PATH, choice, count, duration, listing, size
+from pushd.config.option import Option, Section
 
-__all__ = ["LISTENERS", "SECTIONS", "Option", "Section"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One line of the file."""
-
-    name: str
-    """What stands before the ``=``."""
-
-    kind: Kind
-    """What may stand after it."""
-
-    default: str | None
-    """The value that applies if the file does not say one, as it is written there; None: there is none."""
-
-    doc: str
-    """What it means, in plain sentences."""
-
-    @property
-    def field(self) -> str:
-        """The name of the field in the dataclasses of `pushd.config.settings`."""
-        return self.name + self.kind.suffix
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One section of the file, or a family of sections that are called ``[name:PARAMETER]``."""
-
-    name: str
-    """What stands in the brackets, up to the colon."""
-
-    doc: str
-    """What it is for, in plain sentences."""
-
-    options: tuple[Option, ...]
-    """What may stand in it, in the order of the reference."""
-
-    parameter: str | None = None
-    """What comes after the colon, for the reader; None: there is no colon."""
-
-    examples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Of a family: what the sample file shows, by parameter, and the values of options."""
-
-    @property
-    def header(self) -> str:
-        """What stands in the brackets, for the reader."""
-        return self.name if self.parameter is None else f"{self.name}:{self.parameter}"
-
+__all__ = ["LISTENERS", "SECTIONS"]
 
 _PUSHD = Section(
     "pushd",
@@ -138,6 +92,28 @@ _LISTEN = Section(
             "key, the daemon makes a self-signed certificate and keeps it in the state directory.",
         ),
         Option("key", PATH, "", "The file with the private key of the certificate, in PEM."),
+        Option(
+            "client_ca",
+            PATH,
+            "",
+            "The file with the certificates, in PEM, of the authorities that clients' certificates must come "
+            "from. Clients are then asked for one (mutual TLS), and its subject is the user, as in "
+            "CN=alice,O=Example. What they may do is said by certified in [auth].",
+        ),
+        Option(
+            "client_certificate",
+            choice("required", "optional"),
+            "required",
+            "With client_ca: whether clients without a certificate are refused, in the TLS handshake, or served "
+            "like anybody.",
+        ),
+        Option(
+            "proxy_protocol",
+            FLAG,
+            "no",
+            "Whether connections from the addresses in [proxies] begin with a header of the PROXY protocol, "
+            "version 1 or 2, which says where the client is. Connections from other addresses are closed then.",
+        ),
     ),
     "NAME",
     LISTENERS,
@@ -198,8 +174,8 @@ _PUSH = Section(
 
 _CHANNELS = Section(
     "channels",
-    "What is kept of every channel, so that a client that comes back gets what it has missed, and what becomes of "
-    "one that is too slow.",
+    "What is kept of every channel, so that a client that comes back gets what it has missed, what becomes of one "
+    "that is too slow, and who is told who is there.",
     (
         Option("history_size", count(), "100", "How many events are kept, the latest ones. 0: none."),
         Option(
@@ -218,6 +194,15 @@ _CHANNELS = Section(
             "nothing. latest: it stays connected, and the older half of what is waiting for it from such channels "
             "is dropped; that is for channels on which only the latest counts.",
         ),
+        Option(
+            "presence",
+            choice("operator", "subscribers", "events"),
+            "operator",
+            "Who is told who is subscribed to a channel. operator: who has that right, for GET "
+            "/channels/CHANNEL/presence. subscribers: everybody who may subscribe to the channel. events: the "
+            "same, and whenever a client subscribes to the channel by its name, or does so no more, an event of "
+            "the type pushd.join or pushd.leave is published to it.",
+        ),
     ),
 )
 
@@ -230,100 +215,21 @@ _CHANNELS_OF_PATTERN = Section(
     tuple(replace(option, default=None, doc=f"As in [channels]. {option.doc}") for option in _CHANNELS.options),
     "PATTERN",
     {
-        "logs/**": {"history_size": "1000", "history_bytes": "64MiB", "history_age": "1d", "on_overflow": "close"},
-        "prices/*": {"history_size": "1", "history_bytes": "64MiB", "history_age": "1h", "on_overflow": "latest"},
+        "logs/**": {
+            "history_size": "1000",
+            "history_bytes": "64MiB",
+            "history_age": "1d",
+            "on_overflow": "close",
+            "presence": "operator",
+        },
+        "prices/*": {
+            "history_size": "1",
+            "history_bytes": "64MiB",
+            "history_age": "1h",
+            "on_overflow": "latest",
+            "presence": "operator",
+        },
     },
-)
-
-_LIMITS = Section(
-    "limits",
-    "How much the daemon takes from its clients, and how long it waits for them.",
-    (
-        Option("event_size", size(1), "1MiB", "The largest data of one event."),
-        Option(
-            "batch_size",
-            size(1),
-            "16MiB",
-            "The largest body of any request; a POST to /publish holds many events. At least event_size.",
-        ),
-        Option(
-            "outbox",
-            size(1024),
-            "1MiB",
-            "How much may wait for one subscriber. What becomes of one for whom more is waiting is said by "
-            "on_overflow in [channels].",
-        ),
-        Option("channels", count(1), "100000", "How many channels the daemon keeps in memory."),
-        Option("subscriptions", count(1), "100", "How many channels or patterns one connection may subscribe to."),
-        Option(
-            "heartbeat",
-            duration(1),
-            "20s",
-            "How often an idle connection hears from the daemon: a ping over WebSocket, a comment over "
-            "Server-Sent Events, an empty line over NDJSON. It must be shorter than the time-outs of the "
-            "proxies in between.",
-        ),
-        Option(
-            "ping_timeout",
-            duration(1),
-            "20s",
-            "A WebSocket client that sends nothing for this long after a ping is dropped. A client of any kind "
-            "whose machine takes nothing of what is sent to it for heartbeat and this together is dropped without "
-            "a word.",
-        ),
-        Option("poll_timeout", duration(1), "30s", "How long a request to /poll waits for an event."),
-        Option(
-            "retry",
-            duration(0.1),
-            "2s",
-            "How long clients of Server-Sent Events are told to wait before they connect again.",
-        ),
-        Option(
-            "reconnect_spread",
-            duration(),
-            "5s",
-            "When the daemon stops, clients are told to wait for retry and a time up to this in addition, each for "
-            "another one, so that they do not all come back at once.",
-        ),
-        Option(
-            "request_timeout",
-            duration(1),
-            "60s",
-            "An HTTP connection on which no complete request arrives for this long is closed.",
-        ),
-    ),
-)
-
-_AUTH = Section(
-    "auth",
-    "Who may do what.",
-    (
-        Option(
-            "anonymous",
-            words("publish", "subscribe"),
-            "publish, subscribe",
-            "What anybody may do who can reach the daemon. The default holds only while every listener is on "
-            "the loopback interface or a unix socket; otherwise this must be said. Empty: nothing. A reverse "
-            "proxy opens a listener on this machine to others: with one in front, say what you want.",
-        ),
-        Option(
-            "hosts",
-            listing("hosts such as push.example.com or push.example.com:8443", parse_host),
-            "",
-            "Further names by which clients may address the daemon, each a host or host:port, without a "
-            "scheme; without a port, the name counts at every port. An IPv6 address stands in brackets. Its "
-            "own are the address that a client connected to and, on the loopback interface, localhost. "
-            "Requests by any other name are refused.",
-        ),
-        Option(
-            "origins",
-            listing("origins such as https://www.example.com or http://localhost:3000, or *", parse_origin),
-            "",
-            "Web origins whose pages may use the daemon, each scheme://host or scheme://host:port, as the "
-            "header Origin has them; they get the headers of CORS. * stands for any origin. Requests from "
-            "pages of any other origin than the daemon's own are refused.",
-        ),
-    ),
 )
 
 _LOG = Section(
@@ -340,5 +246,19 @@ _LOG = Section(
     ),
 )
 
-SECTIONS = (_PUSHD, _LISTEN, _SITE, _HTTP2, _PUSH, _CHANNELS, _CHANNELS_OF_PATTERN, _LIMITS, _AUTH, _LOG)
+SECTIONS = (
+    _PUSHD,
+    _LISTEN,
+    _SITE,
+    _HTTP2,
+    _PUSH,
+    _CHANNELS,
+    _CHANNELS_OF_PATTERN,
+    LIMITS,
+    AUTH,
+    KEY,
+    PROXIES,
+    HOOKS,
+    _LOG,
+)
 """The whole table, in the order of the reference."""

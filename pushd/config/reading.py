@@ -10,17 +10,21 @@ from typing import Any
 from pushd.channels import Pattern
 from pushd.config.addresses import parse_endpoint, parse_path
 from pushd.config.ini import decode_ini, read_ini
-from pushd.config.options import LISTENERS, SECTIONS, Section
+from pushd.config.option import Section
+from pushd.config.options import LISTENERS, SECTIONS
 from pushd.config.settings import (
     Auth,
     ChannelOverride,
     ChannelRules,
     ChannelSettings,
     Config,
+    Hooks,
     Http2,
+    Key,
     Limits,
     Listener,
     Log,
+    Proxies,
     PushList,
     Site,
 )
@@ -31,7 +35,7 @@ __all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
 
 _SINGLE = {section.name: section for section in SECTIONS if section.parameter is None}
 _FAMILIES = {section.name: section for section in SECTIONS if section.parameter is not None}
-_LISTENER_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 _Sections = Mapping[str, Mapping[str, str]]
 
@@ -85,7 +89,10 @@ def state_directory(config: Config, environ: Mapping[str, str]) -> str:
 
 
 def print_config(config: Config) -> str:
-    """Answer a file that says every option, and that `parse` reads as an equal configuration."""
+    """Answer a file that says every option, and that `parse` reads as an equal configuration but for secrets.
+
+    Those are not shown.
+    """
     blocks = [
         _print_section("pushd", _SINGLE["pushd"], config),
         *(_print_section(f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
@@ -99,6 +106,9 @@ def print_config(config: Config) -> str:
         ),
         _print_section("limits", _SINGLE["limits"], config.limits),
         _print_section("auth", _SINGLE["auth"], config.auth),
+        *(_print_section(f"key:{it.name}", _FAMILIES["key"], it) for it in config.keys),
+        _print_section("proxies", _SINGLE["proxies"], config.proxies),
+        _print_section("hooks", _SINGLE["hooks"], config.hooks),
         _print_section("log", _SINGLE["log"], config.log),
     ]
     return "\n".join(blocks)
@@ -108,7 +118,9 @@ def _print_section(header: str, section: Section, values: object) -> str:
     lines = [f"[{header}]"]
     for option in section.options:
         value = getattr(values, option.field)
-        if value is not None or option.default is not None:
+        if value is not None and option.kind.is_secret:
+            lines.append(f"# {option.name} is not shown")
+        elif value is not None or option.default is not None:
             lines.append(f"{option.name} = {option.kind.show(value)}".rstrip())
     return "\n".join(lines) + "\n"
 
@@ -128,6 +140,9 @@ def _config(sections: _Sections) -> Config:
         channels=ChannelRules(ChannelSettings(**_read("channels", sections)), tuple(_overrides(sections))),
         limits=_limits(sections),
         auth=Auth(**_read("auth", sections)),
+        keys=tuple(_keys(sections)),
+        proxies=Proxies(**_read("proxies", sections)),
+        hooks=_hooks(sections),
         log=Log(**_read("log", sections)),
     )
 
@@ -179,9 +194,9 @@ def _read(header: str, sections: _Sections) -> dict[str, Any]:
         try:
             fields[option.field] = option.kind.parse(text)
         except ValueError as error:
-            part = str(error)
+            part, shown = (text, "...") if option.kind.is_secret else (str(error), text)
             but = f", not {_short(part)!r}" if part != text else ""
-            raise ConfigError(f"{_place(header, option.name, text)}: wanted {option.kind.form}{but}") from None
+            raise ConfigError(f"{_place(header, option.name, shown)}: wanted {option.kind.form}{but}") from None
     return fields
 
 
@@ -192,7 +207,7 @@ def _listeners(sections: _Sections) -> Iterator[Listener]:
         sections = {f"listen:{name}": said for name, said in LISTENERS.items()}
         family = list(_family("listen", sections))
     for header, name in family:
-        if not _LISTENER_NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise ConfigError(f"[{_short(header)}]: wanted a name of 1 to 32 of the characters a-z, 0-9, _ and -")
         if "endpoint" not in sections[header]:
             raise ConfigError(f"[{header}] endpoint is not said: wanted one such as tcp:8080:interface=127.0.0.1")
@@ -252,6 +267,50 @@ def _limits(sections: _Sections) -> Limits:
         place = _place("limits", "batch_size", show_size(limits.batch_size_bytes))
         raise ConfigError(f"{place}: wanted at least event_size, which is {show_size(limits.event_size_bytes)}")
     return limits
+
+
+def _keys(sections: _Sections) -> Iterator[Key]:
+    for header, name in _family("key", sections):
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"[{_short(header)}]: wanted a name of 1 to 32 of the characters a-z, 0-9, _ and -")
+        if "algorithm" not in sections[header]:
+            raise ConfigError(f"[{header}] algorithm is not said: wanted one such as HS256 or ES256")
+        key = Key(name, **_read(header, sections))
+        _check_key(header, key)
+        yield key
+
+
+def _check_key(header: str, key: Key) -> None:
+    """Raise `ConfigError` unless the options of a key fit together."""
+    is_shared = key.algorithm.startswith("HS")
+    known = ("secret", "secret_file") if is_shared else ("public_key_file", "jwks_url")
+    said = [
+        name for name in ("secret", "secret_file", "public_key_file", "jwks_url") if getattr(key, name) is not None
+    ]
+    if len(said) != 1 or said[0] not in known:
+        raise ConfigError(
+            f"[{header}] says {' and '.join(said) or 'nothing to check tokens with'}: "
+            f"wanted just one of {' and '.join(known)} with {key.algorithm}"
+        )
+    least = int(key.algorithm[2:]) // 8 if is_shared else 0
+    if key.secret is not None and len(key.secret.encode()) < least:
+        raise ConfigError(
+            f"[{header}] secret: wanted at least {least} bytes with {key.algorithm} (RFC 7518, section 3.2)"
+        )
+
+
+def _hooks(sections: _Sections) -> Hooks:
+    hooks = Hooks(**_read("hooks", sections))
+    urls = {
+        name for name in ("before_connect", "before_subscribe", "before_publish", "after") if getattr(hooks, name)
+    }
+    secrets = [name for name in ("secret", "secret_file") if getattr(hooks, name) is not None]
+    if urls and len(secrets) != 1:
+        raise ConfigError(
+            f"[hooks] says {' and '.join(secrets) or 'no secret'}: wanted just one of secret and secret_file, "
+            "which requests are signed with"
+        )
+    return hooks
 
 
 def _place(header: str, name: str, text: str) -> str:

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from textwrap import fill
 
-from pushd.config.options import SECTIONS, Option, Section
+from pushd.config.option import Option, Section
+from pushd.config.options import SECTIONS
 
 __all__ = ["COMMANDS", "reference_page", "sample_file"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pushd.channels import Pattern
 
@@ -12,10 +12,13 @@ __all__ = [
     "ChannelRules",
     "ChannelSettings",
     "Config",
+    "Hooks",
     "Http2",
+    "Key",
     "Limits",
     "Listener",
     "Log",
+    "Proxies",
     "PushList",
     "Site",
 ]
@@ -39,6 +42,15 @@ class Listener:
 
     key: str | None = None
     """The path of the PEM file with the private key; None exactly if `certificate` is."""
+
+    client_ca: str | None = None
+    """The path of the PEM file with the authorities of clients' certificates; None: they are not asked for one."""
+
+    client_certificate: str = "required"
+    """With `client_ca`: ``required`` or ``optional``."""
+
+    proxy_protocol: bool = False
+    """Whether connections of trusted proxies begin with a header of the PROXY protocol, and there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,9 @@ class ChannelSettings:
     on_overflow: str
     """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
 
+    presence: str = "operator"
+    """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelOverride:
@@ -110,6 +125,9 @@ class ChannelOverride:
     on_overflow: str | None = None
     """What becomes of a subscriber that is too slow."""
 
+    presence: str | None = None
+    """Who is told who is there."""
+
     def apply(self, settings: ChannelSettings) -> ChannelSettings:
         """Answer what `settings` are with this override."""
         return ChannelSettings(
@@ -117,6 +135,7 @@ class ChannelOverride:
             settings.history_bytes if self.history_bytes is None else self.history_bytes,
             settings.history_age_s if self.history_age_s is None else self.history_age_s,
             settings.on_overflow if self.on_overflow is None else self.on_overflow,
+            settings.presence if self.presence is None else self.presence,
         )
 
 
@@ -152,6 +171,27 @@ class Limits:
     outbox_bytes: int
     """How many bytes may wait for one subscriber before it is closed as too slow."""
 
+    connections: int
+    """How many connections there may be; 0: as many as files may be open, less some."""
+
+    connections_per_address: int
+    """How many of them one address may have; 0: any number."""
+
+    connections_per_user: int
+    """How many subscribers one user may have connected; 0: any number."""
+
+    connect_rate: float
+    """How many subscribers may connect from one address, per second; 0: any number."""
+
+    connect_burst: int
+    """How many of them may come at once."""
+
+    publish_rate: float
+    """How many events one user or address may publish, per second; 0: any number."""
+
+    publish_burst: int
+    """How many of them may come at once."""
+
     channels: int
     """How many channels are kept in memory."""
 
@@ -176,19 +216,126 @@ class Limits:
     request_timeout_s: float
     """How long an HTTP connection may go without a complete request, in seconds."""
 
+    head_timeout_s: float
+    """How long the head of a request may take, and a TLS handshake, in seconds."""
+
+    body_rate_bytes: int
+    """How much of a body must come, in bytes per second, on average after `request_timeout_s`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Auth:
     """Who may do what."""
 
     anonymous: frozenset[str]
-    """What anybody may do: any of ``publish`` and ``subscribe``."""
+    """What anybody may do: any of ``operator``, ``publish`` and ``subscribe``."""
+
+    anonymous_publish: tuple[Pattern, ...]
+    """To which channels anybody may publish, if not to all."""
+
+    anonymous_subscribe: tuple[Pattern, ...]
+    """To which channels anybody may subscribe, if not to all."""
+
+    certified: frozenset[str]
+    """What clients with a certificate may do."""
+
+    certified_publish: tuple[Pattern, ...]
+    """To which channels they may publish, if not to all."""
+
+    certified_subscribe: tuple[Pattern, ...]
+    """To which channels they may subscribe, if not to all."""
+
+    cookie: str | None
+    """The name of the cookie that may hold a token."""
+
+    leeway_s: float
+    """By how much the clock of who makes tokens may differ, in seconds."""
 
     hosts: tuple[str, ...]
     """Further names of the daemon: ``host`` or ``host:port``, in lower case."""
 
     origins: tuple[str, ...]
     """Web origins whose pages may use the daemon, as browsers write them; ``*``: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What tokens are checked with, by just one of the secrets, files and URLs."""
+
+    name: str
+    """What stands for it in the log."""
+
+    algorithm: str
+    """The only one that tokens may be signed with, as ``HS256``."""
+
+    secret: str | None = field(default=None, repr=False)
+    """The secret itself, of HS256, HS384 or HS512."""
+
+    secret_file: str | None = None
+    """The path of the file that holds it."""
+
+    public_key_file: str | None = None
+    """The path of the PEM file with the public key."""
+
+    jwks_url: str | None = None
+    """Where public keys are fetched from."""
+
+    issuer: str | None = None
+    """What the claim ``iss`` must be; None: anything."""
+
+    audience: str | None = None
+    """What the claim ``aud`` must be or have; None: there must be none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The reverse proxies in front of the daemon."""
+
+    trusted: tuple[str, ...]
+    """Their addresses and networks; ``unix``: every Unix socket."""
+
+    header: str
+    """Where they say where the client is: ``x-forwarded-for``, ``forwarded`` or ``none``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the application is asked and told."""
+
+    before_connect: str | None
+    """The URL that is asked before a subscriber is connected, if one is; so are the others."""
+
+    before_subscribe: str | None
+    before_publish: str | None
+    after: str | None
+    """The URL that is told afterwards."""
+
+    after_events: frozenset[str]
+    """Of what: any of ``connect``, ``disconnect``, ``subscribe``, ``unsubscribe``, ``occupied``, ``vacated``."""
+
+    secret: str | None = field(repr=False)
+    """What requests are signed with, as ``whsec_...``; None exactly if `secret_file` is there or no URL is."""
+
+    secret_file: str | None
+    """The path of the file that holds it."""
+
+    timeout_s: float
+    """How long an answer may take, in seconds."""
+
+    when_down: str
+    """What counts as the answer of an application that does not answer: ``deny`` or ``allow``."""
+
+    retry_for_s: float
+    """For how long it is tried to tell something, in seconds."""
+
+    queue: int
+    """How much may wait to be told."""
+
+    breaker_failures: int
+    """After how many failures in a row the application is not asked for a while."""
+
+    breaker_pause_s: float
+    """For how long, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,4 +382,9 @@ class Config:
     channels: ChannelRules
     limits: Limits
     auth: Auth
+    keys: tuple[Key, ...]
+    """What tokens are checked with, in the order of the file."""
+
+    proxies: Proxies
+    hooks: Hooks
     log: Log

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["parse_count", "parse_duration", "parse_size", "show_duration", "show_size"]
+__all__ = ["parse_count", "parse_duration", "parse_rate", "parse_size", "show_duration", "show_rate", "show_size"]
 
 _NUMBER = re.compile(r"([0-9]{1,15})([A-Za-z]*)")
+_RATE = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,3})?")
 _BYTES = {
     "GiB": 2**30,
     "GB": 10**9,
@@ -51,6 +52,18 @@ def show_duration(duration_s: float) -> str:
 def parse_count(text: str) -> int:
     """Read a plain whole number, or raise `ValueError`."""
     return _parse(text, {"": 1})
+
+
+def parse_rate(text: str) -> float:
+    """Read how many there are in a second, such as ``10`` or ``0.5``, or raise `ValueError`."""
+    if not _RATE.fullmatch(text) or float(text) > 10**9:
+        raise ValueError(text)
+    return float(text)
+
+
+def show_rate(rate: float) -> str:
+    """Write how many there are in a second, to a thousandth."""
+    return f"{rate:.3f}".rstrip("0").rstrip(".")
 
 
 def _parse(text: str, units: dict[str, int]) -> int:

@@ -17,7 +17,7 @@ from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"
-NOTHING = Grants(publish=False, subscribe=False)
+NOTHING = Grants.of([])
 
 
 def fail(*_: object) -> None:
@@ -106,7 +106,7 @@ class PublishTests(BusCase):
     def test_without_the_right_nothing_is_published(self) -> None:
         client, _, _ = self.rig.subscribe("a")
         self.assertRaises(Forbidden, self.rig.bus.publish, draft("a"), NOTHING)
-        self.assertRaises(Forbidden, self.rig.bus.publish, draft("a"), Grants(publish=False, subscribe=True))
+        self.assertRaises(Forbidden, self.rig.bus.publish, draft("a"), Grants.of(["subscribe"]))
         self.assertEqual((client.entries, self.rig.log.position), ([], BEGINNING))
 
     def test_a_retry_with_the_same_id_is_a_success_that_changes_nothing(self) -> None:
@@ -319,7 +319,7 @@ class SubscribeTests(BusCase):
 
     def test_without_the_right_nothing_is_added(self) -> None:
         client = Client()
-        subscription = self.rig.bus.subscribe(client, Grants(publish=True, subscribe=False))
+        subscription = self.rig.bus.subscribe(client, Grants.of(["publish"]))
         self.assertRaises(Forbidden, subscription.add, patterns("a"), "earliest")
         self.rig.publish("a")
         self.assertEqual((client.entries, len(subscription)), ([], 0))
@@ -649,7 +649,7 @@ class DeleteTests(BusCase):
 
     def test_without_the_right_nothing_is_deleted(self) -> None:
         self.rig.publish("a", data=b"1")
-        reader = Grants(publish=False, subscribe=True)
+        reader = Grants.of(["subscribe"])
         self.assertRaises(Forbidden, self.rig.bus.delete, "a", reader)
         self.assertEqual(self.rig.retained("a"), [b"1"])
 
@@ -698,7 +698,7 @@ class ReadingTests(BusCase):
 
     def test_without_the_right_nothing_can_be_read(self) -> None:
         self.rig.publish("a", id="given")
-        grants = Grants(publish=True, subscribe=False)
+        grants = Grants.of(["publish"])
         bus = self.rig.bus
         self.assertRaises(Forbidden, bus.event, "a", "given", grants)
         self.assertRaises(Forbidden, bus.read, patterns("a"), "earliest", 1, grants)

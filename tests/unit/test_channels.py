@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unittest
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.channels import MAX_NAME_BYTES, Pattern, PatternTree, check_name
+from pushd.channels import MAX_NAME_BYTES, MAX_REPEATS, Pattern, PatternTree, check_name
 from pushd.errors import BadRequest
 
 SEPARATORS = "/.:"
@@ -59,7 +60,7 @@ def texts(*parts: str) -> st.SearchStrategy[str]:
 
 
 NAMES = texts("a", "b", "")
-PATTERNS = texts("a", "b", "", "*", "**", "**")
+PATTERNS = texts("a", "b", "", "*", "**", "**").filter(lambda text: text.count("**") <= MAX_REPEATS)
 
 
 def matched(tree: PatternTree[str], name: str) -> list[str]:
@@ -209,6 +210,83 @@ class MatchingPropertyTests(unittest.TestCase):
         self.assertEqual(tree._root.children, {})
 
 
+COVER_NAMES = [
+    first + "".join(rest)
+    for length in range(4)
+    for first in "ax"
+    for rest in product(("/a", "/x", ".a", ".x"), repeat=length)
+]
+"""Every name of up to four of these segments: ``x`` stands for whatever a pattern does not name."""
+
+COVER_PATTERNS = st.lists(st.sampled_from(["a", "*", "**"]), min_size=1, max_size=4).flatmap(
+    lambda segments: st.lists(st.sampled_from("/."), min_size=len(segments) - 1, max_size=len(segments) - 1).map(
+        lambda marks: "".join(mark + segment for mark, segment in zip(["", *marks], segments, strict=True))
+    )
+)
+
+
+class CoveringTests(unittest.TestCase):
+    @given(COVER_PATTERNS, COVER_PATTERNS)
+    def test_what_a_covered_pattern_matches_is_matched_by_what_covers_it(self, wide: str, asked: str) -> None:
+        if Pattern.parse(wide).covers(Pattern.parse(asked)):
+            missed = [
+                name
+                for name in COVER_NAMES
+                if Pattern.parse(asked).matches(name) and not Pattern.parse(wide).matches(name)
+            ]
+            self.assertEqual(missed, [])
+
+    @given(COVER_PATTERNS)
+    def test_a_pattern_covers_itself_and_everything_is_covered_by_two_stars(self, text: str) -> None:
+        self.assertTrue(Pattern.parse(text).covers(Pattern.parse(text)))
+        self.assertTrue(Pattern.parse("**").covers(Pattern.parse(text)))
+
+    def test_examples(self) -> None:
+        for wide, asked, is_covered in [
+            ("a/*", "a/b", True),
+            ("a/*", "a/**", False),
+            ("a/**", "a/*", True),
+            ("a/**", "a", True),
+            ("a/**", "a/**/b", True),
+            ("a/**", "a/**.b", False),  # it may be a.b
+            ("a/*", "a.*", False),
+            ("**/b", "a/**/b", True),
+            ("*", "**", False),
+            ("**", "a.*:**", True),
+            ("a/*/c", "a/b/*", False),
+        ]:
+            with self.subTest(f"{wide} and {asked}"):
+                self.assertEqual(Pattern.parse(wide).covers(Pattern.parse(asked)), is_covered)
+
+    def test_the_worst_pattern_is_compared_in_little_time(self) -> None:
+        stars = "**" + "/*" * 50 + ".**" + ":*" * 20 + "/**"
+        asked = "**" + "/*" * 60 + ".**" + ":*" * 20 + "/**" + ".**"
+        visits = 0
+
+        class Counted(str):
+            __slots__ = ()
+
+            def __eq__(self, other: object) -> bool:
+                nonlocal visits
+                visits += 1
+                return str.__eq__(self, other)
+
+            __hash__ = str.__hash__
+
+        wide = Pattern.parse(stars)
+        counted = Pattern(wide.text, tuple(tuple(map(Counted, path)) for path in wide.paths), False)
+        counted.covers(Pattern.parse(asked))
+        self.assertLess(visits, 500_000)
+
+    def test_a_pattern_has_two_stars_four_times_at_most(self) -> None:
+        Pattern.parse("**/a/**/a/**/a/**")
+        Pattern.parse("/".join(["**"] * 20))  # a run is like one
+        for text in ("**/a/**/a/**/a/**/a/**", "**.**:**/**.**"):
+            with self.assertRaises(BadRequest) as caught:
+                Pattern.parse(text)
+            self.assertIn("more than 4 times **", caught.exception.detail)
+
+
 class PatternTreeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.tree: PatternTree[str] = PatternTree()
@@ -268,7 +346,9 @@ class CostTests(SynchronousTestCase):
 
     def test_the_worst_pattern_costs_at_most_its_nodes_for_each_segment(self) -> None:
         for unit in ("/**/a", "/*/**", "/**/*", "/**", "/a/**", "/**.**"):
-            pattern = ("a" + unit * 255)[:254].rpartition(unit[0])[0] + unit[0] + "b"
+            repeats = 1 if unit == "/**" else MAX_REPEATS // unit.count("**")  # a run is like one
+            stars = ("/*" * 10 + unit) * repeats
+            pattern = ("a" + stars + "/*" * 255)[:253].rpartition("/")[0] + "/b"
             name = "a" + "/a" * 127
             tree: PatternTree[str] = PatternTree()
             tree.add(Pattern.parse(pattern), "one")

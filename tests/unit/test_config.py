@@ -15,10 +15,13 @@ from pushd.config.settings import (
     ChannelRules,
     ChannelSettings,
     Config,
+    Hooks,
     Http2,
+    Key,
     Limits,
     Listener,
     Log,
+    Proxies,
     PushList,
     Site,
 )
@@ -39,6 +42,23 @@ class ConfigCase(SynchronousTestCase):
             self.assertIn(part, message)
 
 
+NO_HOOKS = Hooks(
+    before_connect=None,
+    before_subscribe=None,
+    before_publish=None,
+    after=None,
+    after_events=frozenset({"connect", "disconnect", "occupied", "subscribe", "unsubscribe", "vacated"}),
+    secret=None,
+    secret_file=None,
+    timeout_s=2,
+    when_down="deny",
+    retry_for_s=300,
+    queue=10000,
+    breaker_failures=5,
+    breaker_pause_s=5,
+)
+
+
 class DefaultTests(ConfigCase):
     def test_an_empty_file_has_the_documented_defaults(self) -> None:
         expected = Config(
@@ -53,8 +73,43 @@ class DefaultTests(ConfigCase):
             http2=Http2(websocket=False),
             pushes=(),
             channels=ChannelRules(ChannelSettings(100, 2**26, 3600, "close")),
-            limits=Limits(2**20, 2**24, 2**20, 100000, 100, 20, 20, 30, 2, 5, 60),
-            auth=Auth(frozenset({"publish", "subscribe"}), (), ()),
+            limits=Limits(
+                event_size_bytes=2**20,
+                batch_size_bytes=2**24,
+                outbox_bytes=2**20,
+                connections=0,
+                connections_per_address=1000,
+                connections_per_user=100,
+                connect_rate=0,
+                connect_burst=100,
+                publish_rate=0,
+                publish_burst=1000,
+                channels=100000,
+                subscriptions=100,
+                heartbeat_s=20,
+                ping_timeout_s=20,
+                poll_timeout_s=30,
+                retry_s=2,
+                reconnect_spread_s=5,
+                request_timeout_s=60,
+                head_timeout_s=10,
+                body_rate_bytes=1024,
+            ),
+            auth=Auth(
+                frozenset({"operator", "publish", "subscribe"}),
+                (),
+                (),
+                frozenset({"publish", "subscribe"}),
+                (),
+                (),
+                cookie=None,
+                leeway_s=10,
+                hosts=(),
+                origins=(),
+            ),
+            keys=(),
+            proxies=Proxies((), "x-forwarded-for"),
+            hooks=NO_HOOKS,
             log=Log("info", False),
         )
         self.assertEqual(default(), expected)
@@ -221,7 +276,7 @@ class AnonymousTests(ConfigCase):
 
     def test_everything_is_allowed_while_all_listeners_are_local(self) -> None:
         text = "".join(f"[listen:{i}]\nendpoint = {endpoint}\n" for i, endpoint in enumerate(self.LOCAL))
-        self.assertEqual(parse(text, "x").auth.anonymous, {"publish", "subscribe"})
+        self.assertEqual(parse(text, "x").auth.anonymous, {"operator", "publish", "subscribe"})
 
     def test_one_open_listener_is_enough_to_have_to_say_it(self) -> None:
         for endpoint in self.OPEN:
@@ -241,7 +296,7 @@ class AnonymousTests(ConfigCase):
         self.assert_refuses(
             "[auth]\nanonymous = publish, admin",
             "[auth] anonymous = publish, admin: "
-            "wanted any of publish, subscribe, separated by commas, or nothing, not 'admin'",
+            "wanted any of operator, publish, subscribe, separated by commas, or nothing, not 'admin'",
         )
 
 
@@ -332,6 +387,74 @@ class StateDirectoryTests(SynchronousTestCase):
         self.assertIn("[pushd] state_directory", str(error))
 
 
+class KeyTests(ConfigCase):
+    SECRET = "0123456789abcdef" * 4
+
+    def test_a_key_has_one_source_that_fits_its_algorithm(self) -> None:
+        for algorithm, line in [
+            ("HS256", f"secret = {self.SECRET[:32]}"),
+            ("HS512", f"secret = {self.SECRET}"),
+            ("HS384", "secret_file = /a"),
+            ("ES256", "public_key_file = /a"),
+            ("EdDSA", "jwks_url = https://a.example/keys"),
+            ("RS256", "jwks_url = http://localhost:8000/keys"),
+        ]:
+            (key,) = parse(f"[key:a]\nalgorithm = {algorithm}\n{line}\n", "x").keys
+            self.assertEqual((key.name, key.algorithm), ("a", algorithm))
+
+    def test_other_sources_are_refused(self) -> None:
+        for algorithm, lines in [
+            ("HS256", ""),
+            ("HS256", "public_key_file = /a"),
+            ("HS256", "jwks_url = https://a.example/keys"),
+            ("HS256", f"secret = {self.SECRET}\nsecret_file = /a"),
+            ("RS256", f"secret = {self.SECRET}"),
+            ("RS256", "secret_file = /a"),
+            ("RS256", "public_key_file = /a\njwks_url = https://a.example/keys"),
+        ]:
+            text = f"[key:a]\nalgorithm = {algorithm}\n{lines}\n"
+            self.assert_refuses_with(text, "[key:a] says", "wanted just one of")
+
+    def test_a_secret_is_as_long_as_its_algorithm_wants_and_is_never_shown(self) -> None:
+        for algorithm, least in [("HS256", 32), ("HS384", 48), ("HS512", 64)]:
+            parse(f"[key:a]\nalgorithm = {algorithm}\nsecret = {self.SECRET[:least]}\n", "x")
+            text = f"[key:a]\nalgorithm = {algorithm}\nsecret = {self.SECRET[: least - 1]}\n"
+            error = self.assertRaises(ConfigError, parse, text, "x")
+            self.assertIn(f"at least {least} bytes", str(error))
+            self.assertNotIn(self.SECRET[:20], str(error))
+        error = self.assertRaises(ConfigError, parse, "[key:a]\nalgorithm = HS256\nsecret = hush\n hush\n", "x")
+        self.assertNotIn("hush", str(error))
+
+    def test_the_algorithm_must_be_said_and_none_is_none(self) -> None:
+        self.assert_refuses_with("[key:a]\nsecret_file = /a", "[key:a] algorithm is not said")
+        self.assert_refuses_with("[key:a]\nalgorithm = none", "wanted one of HS256")
+        self.assert_refuses_with("[key:A]\nalgorithm = HS256", "[key:A]: wanted a name")
+
+    def test_keys_are_fetched_over_tls_or_from_this_machine(self) -> None:
+        for url in (
+            "http://a.example/keys",
+            "ftp://a.example/",
+            "https://",
+            "https://u:p@a.example/",
+            "https://a/#b",
+        ):
+            text = f"[key:a]\nalgorithm = RS256\njwks_url = {url}\n"
+            self.assert_refuses_with(text, "[key:a] jwks_url", "wanted a URL")
+
+
+class HooksTests(ConfigCase):
+    def test_urls_need_one_secret(self) -> None:
+        for lines in ("", "secret = whsec_a\nsecret_file = /a\n"):
+            text = f"[hooks]\nbefore_publish = http://app.internal:9000/hook\n{lines}"
+            self.assert_refuses_with(text, "[hooks] says", "wanted just one of secret and secret_file")
+
+    def test_the_proxies_are_networks(self) -> None:
+        proxies = parse("[proxies]\ntrusted = 10.0.0.0/8, 192.0.2.7, ::1, unix\n", "x").proxies
+        self.assertEqual(proxies.trusted, ("10.0.0.0/8", "192.0.2.7", "::1", "unix"))
+        for text in ("10.0.0.1/8", "localhost", "10.0.0.0/33"):
+            self.assert_refuses_with(f"[proxies]\ntrusted = {text}\n", "wanted networks")
+
+
 def durations(least_ms: int = 0, most_ms: int = 604_800_000) -> st.SearchStrategy[float]:
     return st.integers(least_ms, most_ms).map(lambda milliseconds: milliseconds / 1000)
 
@@ -351,6 +474,7 @@ def is_pattern(text: str) -> bool:
 COUNTS = st.integers(1, 10**9)
 PRINTING = st.characters(exclude_categories=["Cc", "Cs"])
 PATHS = st.one_of(st.none(), st.text(PRINTING, min_size=1).map(str.strip).filter(bool))
+TEXTS = PATHS.filter(lambda text: text is None or text.isprintable())
 FILES = st.text(PRINTING, min_size=1).map(str.strip).filter(bool)
 ENDPOINTS = st.sampled_from([*AnonymousTests.OPEN, *AnonymousTests.LOCAL])
 NAMES = st.from_regex(r"[a-z0-9_-]{1,32}", fullmatch=True)
@@ -360,22 +484,49 @@ HISTORY = {
     "history_bytes": sizes(1024),
     "history_age_s": durations(0, 36500 * 86_400_000),
     "on_overflow": st.sampled_from(["close", "latest"]),
+    "presence": st.sampled_from(["operator", "subscribers", "events"]),
 }
+RATES = st.integers(0, 10**12).map(lambda thousandths: thousandths / 1000)
+REACHES = st.lists(
+    st.sampled_from(["a", "**", "a/*", "b.**:c"]).map(Pattern.parse), unique_by=lambda it: it.text
+).map(tuple)
+RIGHTS = st.frozensets(st.sampled_from(["operator", "publish", "subscribe"]))
+URLS = st.sampled_from(["https://a.example/x?y=1", "https://[::1]:1/", "http://localhost:80/hook"])
 HOSTS = st.lists(st.sampled_from(["a", "b:80", "[::1]", "[::1]:1", "c.example"]), unique=True).map(tuple)
 ORIGINS = st.lists(st.sampled_from(["*", "https://a", "http://b:8080", "app://x"]), unique=True).map(tuple)
 
 LISTENERS = st.one_of(
     st.builds(Listener, NAMES, ENDPOINTS, st.booleans()),
-    st.builds(Listener, NAMES, ENDPOINTS, st.just(True), FILES, FILES),
+    st.builds(
+        Listener,
+        *(NAMES, ENDPOINTS, st.just(True), FILES, FILES),
+        *(FILES, st.sampled_from(["required", "optional"]), st.booleans()),
+    ),
 )
 OVERRIDES = st.builds(
     ChannelOverride, PATTERNS, **{name: st.none() | strategy for name, strategy in HISTORY.items()}
 )
 LIMITS = st.builds(
     Limits,
-    *(sizes(), sizes(), sizes(1024), COUNTS, COUNTS),
+    *(sizes(), sizes(), sizes(1024)),
+    *(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), RATES, COUNTS, RATES, COUNTS),
+    *(COUNTS, COUNTS),
     *(durations(1000), durations(1000), durations(1000), durations(100), durations(), durations(1000)),
+    *(durations(1000), sizes()),
 ).filter(lambda limits: limits.batch_size_bytes >= limits.event_size_bytes)
+KEYS = st.one_of(
+    st.builds(Key, NAMES, st.just("HS256"), st.none(), FILES, issuer=TEXTS, audience=TEXTS),
+    st.builds(Key, NAMES, st.sampled_from(["ES256", "EdDSA"]), public_key_file=FILES),
+    st.builds(Key, NAMES, st.sampled_from(["RS256", "PS512"]), jwks_url=URLS, issuer=TEXTS),
+)
+HOOKS = st.builds(
+    Hooks,
+    *(st.none() | URLS for _ in range(4)),
+    st.frozensets(st.sampled_from(sorted(NO_HOOKS.after_events))),
+    *(st.none(), FILES),
+    *(durations(100, 60_000), st.sampled_from(["deny", "allow"]), durations(), st.integers(1, 10**7), COUNTS),
+    durations(100, 3_600_000),
+)
 CONFIGS = st.builds(
     Config,
     state_directory=PATHS,
@@ -403,7 +554,18 @@ CONFIGS = st.builds(
         st.lists(OVERRIDES, max_size=4, unique_by=lambda it: it.pattern.text).map(tuple),
     ),
     limits=LIMITS,
-    auth=st.builds(Auth, st.frozensets(st.sampled_from(["publish", "subscribe"])), HOSTS, ORIGINS),
+    auth=st.builds(
+        Auth,
+        *(RIGHTS, REACHES, REACHES, RIGHTS, REACHES, REACHES),
+        *(st.none() | st.sampled_from(["token", "__Host-t"]), durations(0, 3_600_000), HOSTS, ORIGINS),
+    ),
+    keys=st.lists(KEYS, max_size=3, unique_by=lambda it: it.name).map(tuple),
+    proxies=st.builds(
+        Proxies,
+        st.lists(st.sampled_from(["unix", "10.0.0.0/8", "192.0.2.1", "fd00::/8"]), unique=True).map(tuple),
+        st.sampled_from(["x-forwarded-for", "forwarded", "none"]),
+    ),
+    hooks=HOOKS,
     log=st.builds(Log, st.sampled_from(["debug", "info", "warn", "error", "critical"]), st.booleans()),
 )
 
@@ -412,6 +574,18 @@ class PrintTests(SynchronousTestCase):
     @given(CONFIGS)
     def test_what_is_printed_reads_back_equal(self, config: Config) -> None:
         self.assertEqual(parse(print_config(config), "printed"), config)
+
+    def test_secrets_are_not_shown(self) -> None:
+        secret = "0123456789abcdef" * 4
+        text = (
+            f"[key:a]\nalgorithm = HS512\nsecret = {secret}\n"
+            f"[hooks]\nafter = https://a.example/\nsecret = whsec_{secret}\n"
+        )
+        config = parse(text, "x")
+        self.assertEqual(config.keys[0].secret, secret)
+        for shown in (print_config(config), repr(config), str(config)):
+            self.assertNotIn(secret, shown)
+        self.assertEqual(print_config(config).count("# secret is not shown"), 2)
 
     def test_values_are_printed_in_their_shortest_form(self) -> None:
         text = "[limits]\nevent_size = 1048576\nheartbeat = 60s\n[log]\nrequests = true\n"

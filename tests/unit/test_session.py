@@ -228,7 +228,7 @@ class WriteTests(SessionCase):
         self.assertWrote(peer)
 
     def test_what_the_client_may_not_have_is_refused_and_the_session_stays(self) -> None:
-        peer = self.house.join(grants=Grants(publish=True, subscribe=False))
+        peer = self.house.join(grants=Grants.of(["publish"]))
         self.assertRaises(Forbidden, peer.session.subscribe, patterns("a"), "latest")
         too_many = patterns(*map(str, range(101)))
         self.assertRaises(BadRequest, self.house.join().session.subscribe, too_many, "latest")
@@ -666,7 +666,7 @@ class EndedTests(SessionCase):
 
     def test_nothing_is_left_of_one_that_never_subscribed_or_could_not(self) -> None:
         self.house.join().session.ended()
-        peer = self.house.join(grants=Grants(publish=True, subscribe=False))
+        peer = self.house.join(grants=Grants.of(["publish"]))
         self.assertRaises(Forbidden, peer.session.subscribe, patterns("a"), "latest")
         peer.session.ended()
         self.assertNothingLeft()

@@ -1,0 +1,305 @@
+"""The options that say who may do what, and how much."""
+
+from __future__ import annotations
+
+from pushd.config.addresses import parse_host, parse_network, parse_origin
+from pushd.config.kinds import (
+    NAME,
+    PATH,
+    PATTERNS,
+    RATE,
+    SECRET,
+    TEXT,
+    choice,
+    count,
+    duration,
+    listing,
+    size,
+    url,
+    words,
+)
+from pushd.config.option import Option, Section
+
+__all__ = ["AUTH", "HOOKS", "KEY", "LIMITS", "PROXIES"]
+
+RIGHTS = words("operator", "publish", "subscribe")
+_NOTICES = ("connect", "disconnect", "occupied", "subscribe", "unsubscribe", "vacated")
+
+
+LIMITS = Section(
+    "limits",
+    "How much the daemon takes from its clients, and how long it waits for them.",
+    (
+        Option("event_size", size(1), "1MiB", "The largest data of one event."),
+        Option(
+            "batch_size",
+            size(1),
+            "16MiB",
+            "The largest body of any request; a POST to /publish holds many events. At least event_size.",
+        ),
+        Option(
+            "outbox",
+            size(1024),
+            "1MiB",
+            "How much may wait for one subscriber. What becomes of one for whom more is waiting is said by "
+            "on_overflow in [channels].",
+        ),
+        Option(
+            "connections",
+            count(),
+            "0",
+            "How many connections the daemon has at once; others are answered 503. 0: as many as files may be open "
+            "(ulimit -n), less 64.",
+        ),
+        Option(
+            "connections_per_address",
+            count(),
+            "1000",
+            "How many connections one address of IPv4, or one /64 network of IPv6, has at once; others are "
+            "answered 429. Behind a proxy, these are those of subscribers, by what the proxy says of them. "
+            "Loopback addresses and Unix sockets are not counted. 0: any number.",
+        ),
+        Option(
+            "connections_per_user",
+            count(),
+            "100",
+            "How many subscribers one user, as a token or a certificate names it, has connected at once; others "
+            "are answered 429. 0: any number.",
+        ),
+        Option(
+            "connect_rate",
+            RATE,
+            "0",
+            "How many subscribers may connect in a second from one address, counted as above; others are answered "
+            "429. 0: any number.",
+        ),
+        Option("connect_burst", count(1), "100", "How many may come at once before connect_rate counts."),
+        Option(
+            "publish_rate",
+            RATE,
+            "0",
+            "How many events one user, or one address without a user, may publish in a second; others are refused "
+            "with 429. 0: any number.",
+        ),
+        Option("publish_burst", count(1), "1000", "How many may come at once before publish_rate counts."),
+        Option("channels", count(1), "100000", "How many channels the daemon keeps in memory."),
+        Option("subscriptions", count(1), "100", "How many channels or patterns one connection may subscribe to."),
+        Option(
+            "heartbeat",
+            duration(1),
+            "20s",
+            "How often an idle connection hears from the daemon: a ping over WebSocket, a comment over "
+            "Server-Sent Events, an empty line over NDJSON. It must be shorter than the time-outs of the "
+            "proxies in between.",
+        ),
+        Option(
+            "ping_timeout",
+            duration(1),
+            "20s",
+            "A WebSocket client that sends nothing for this long after a ping is dropped. A client of any kind "
+            "whose machine takes nothing of what is sent to it for heartbeat and this together is dropped without "
+            "a word.",
+        ),
+        Option("poll_timeout", duration(1), "30s", "How long a request to /poll waits for an event."),
+        Option(
+            "retry",
+            duration(0.1),
+            "2s",
+            "How long clients of Server-Sent Events are told to wait before they connect again.",
+        ),
+        Option(
+            "reconnect_spread",
+            duration(),
+            "5s",
+            "When the daemon stops, clients are told to wait for retry and a time up to this in addition, each for "
+            "another one, so that they do not all come back at once.",
+        ),
+        Option(
+            "request_timeout",
+            duration(1),
+            "60s",
+            "An HTTP connection on which no complete request arrives for this long is closed.",
+        ),
+        Option(
+            "head_timeout",
+            duration(1),
+            "10s",
+            "How long the head of a request may take from its first byte, and a TLS handshake in all.",
+        ),
+        Option(
+            "body_rate",
+            size(1),
+            "1KiB",
+            "How much of the body of a request must come in a second, on average after request_timeout.",
+        ),
+    ),
+)
+
+AUTH = Section(
+    "auth",
+    "Who may do what.",
+    (
+        Option(
+            "anonymous",
+            RIGHTS,
+            "operator, publish, subscribe",
+            "What anybody may do who can reach the daemon. publish: to every channel. subscribe: to every "
+            "channel, and read its history. operator: look after channels and connections. The default holds only "
+            "while every listener is on the loopback interface or a unix socket; otherwise this must be said. "
+            "Empty: nothing. A reverse proxy opens a listener on this machine to others: with one in front, say "
+            "what you want.",
+        ),
+        Option(
+            "anonymous_publish",
+            PATTERNS,
+            "",
+            "The channels to which anybody may publish.",
+        ),
+        Option(
+            "anonymous_subscribe",
+            PATTERNS,
+            "",
+            "The channels to which anybody may subscribe.",
+        ),
+        Option(
+            "certified",
+            RIGHTS,
+            "publish, subscribe",
+            "What clients may do that show a certificate; see client_ca in [listen:NAME].",
+        ),
+        Option("certified_publish", PATTERNS, "", "The channels to which they may publish."),
+        Option("certified_subscribe", PATTERNS, "", "The channels to which they may subscribe."),
+        Option(
+            "cookie",
+            NAME,
+            "",
+            "The name of a cookie that may hold a token. Such a request is only served if its Origin is the "
+            "daemon's own or one of origins, of which * is not one here. Empty: no cookie does.",
+        ),
+        Option(
+            "leeway",
+            duration(0, 3600),
+            "10s",
+            "By how much the clock of who makes tokens may differ, where exp and nbf are looked at.",
+        ),
+        Option(
+            "hosts",
+            listing("hosts such as push.example.com or push.example.com:8443", parse_host),
+            "",
+            "Further names by which clients may address the daemon, each a host or host:port, without a "
+            "scheme; without a port, the name counts at every port. An IPv6 address stands in brackets. Its "
+            "own are the address that a client connected to and, on the loopback interface, localhost. "
+            "Requests by any other name are refused.",
+        ),
+        Option(
+            "origins",
+            listing("origins such as https://www.example.com or http://localhost:3000, or *", parse_origin),
+            "",
+            "Web origins whose pages may use the daemon, each scheme://host or scheme://host:port, as the "
+            "header Origin has them; they get the headers of CORS. * stands for any origin. Requests from "
+            "pages of any other origin than the daemon's own are refused.",
+        ),
+    ),
+)
+
+KEY = Section(
+    "key",
+    "A key that tokens (JWT) are checked with. NAME stands for it in the log and in the command that makes "
+    "tokens: 1 to 32 of the characters a-z, 0-9, _ and -. Just one of secret, secret_file, public_key_file and "
+    "jwks_url must be said.",
+    (
+        Option(
+            "algorithm",
+            choice(*(f"{kind}{size}" for kind in ("HS", "RS", "PS", "ES") for size in (256, 384, 512)), "EdDSA"),
+            None,
+            "The only algorithm that tokens may be signed with; it must be said.",
+        ),
+        Option(
+            "secret",
+            SECRET,
+            "",
+            "The secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes. It is never shown.",
+        ),
+        Option("secret_file", PATH, "", "A file that holds it; white space at its end does not count."),
+        Option("public_key_file", PATH, "", "The file with the public key, in PEM, for the other algorithms."),
+        Option(
+            "jwks_url",
+            url("https", "http to this machine"),
+            "",
+            "Where the public keys are fetched from, as a JSON Web Key Set (RFC 7517).",
+        ),
+        Option("issuer", TEXT, "", "What the claim iss must be. Empty: anything."),
+        Option("audience", TEXT, "", "What the claim aud must be or have. Empty: there must be none."),
+    ),
+    "NAME",
+    {"app": {"algorithm": "HS256", "secret_file": "/etc/pushd/app.secret"}},
+)
+
+PROXIES = Section(
+    "proxies",
+    "The reverse proxies in front of the daemon, which say where clients are.",
+    (
+        Option(
+            "trusted",
+            listing("networks such as 10.0.0.0/8 or 192.0.2.7 or fd00::/8, or unix", parse_network),
+            "",
+            "The addresses of the proxies; unix stands for every Unix socket. What others say is not believed.",
+        ),
+        Option(
+            "header",
+            choice("x-forwarded-for", "forwarded", "none"),
+            "x-forwarded-for",
+            "The header in which they say it, and which they must set themselves: the last address in it that is "
+            "not one of theirs is the client's. forwarded is that of RFC 7239.",
+        ),
+    ),
+)
+
+HOOKS = Section(
+    "hooks",
+    "The application is asked whether clients may do something, and told what they have done, by POST requests "
+    "with JSON; docs/hooks.rst says more. Empty: it is not.",
+    (
+        Option("before_connect", url("https", "http"), "", "Asked before a subscriber is connected."),
+        Option("before_subscribe", url("https", "http"), "", "Asked before it is subscribed to a channel."),
+        Option("before_publish", url("https", "http"), "", "Asked before an event of a client is published."),
+        Option("after", url("https", "http"), "", "Told afterwards what has happened."),
+        Option("after_events", words(*_NOTICES), ", ".join(_NOTICES), "Of what it is told."),
+        Option(
+            "secret",
+            SECRET,
+            "",
+            "What the requests are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64. "
+            "It must be said with any URL, here or in secret_file, and is never shown.",
+        ),
+        Option("secret_file", PATH, "", "A file that holds it; white space at its end does not count."),
+        Option("timeout", duration(0.1, 60), "2s", "How long an answer may take."),
+        Option(
+            "when_down",
+            choice("deny", "allow"),
+            "deny",
+            "What counts as the answer of an application that is asked and does not answer: deny with 503, or "
+            "allow.",
+        ),
+        Option(
+            "retry_for",
+            duration(0, 7 * 86400),
+            "5m",
+            "For how long it is tried to tell something, with growing pauses, before it is dropped.",
+        ),
+        Option(
+            "queue",
+            count(1, 10**7),
+            "10000",
+            "How much waits to be told. When it is more, the oldest is dropped, and the application is told how "
+            "much.",
+        ),
+        Option(
+            "breaker_failures",
+            count(1),
+            "5",
+            "After how many failures in a row the application counts as down, and is not asked for a while.",
+        ),
+        Option("breaker_pause", duration(0.1, 3600), "5s", "For how long, before one question tries it again."),
+    ),
+)
