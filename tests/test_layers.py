@@ -63,7 +63,7 @@ LAYERS: list[list[str]] = [
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.archive", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
-    ["pushd.history", "pushd.config.guards"],
+    ["pushd.history", "pushd.config.guards", "pushd.caller"],
     ["pushd.entries", "pushd.config.option"],
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
