@@ -22,7 +22,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.frames import BINARY, TEXT
-from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
 from pushd.writethrough import Writer, writer
 
@@ -33,6 +32,7 @@ _CLOSE_CODES = {
     Cause.DELETED: 1000,
     Cause.REFUSED: 1008,
     Cause.TOO_SLOW: 1013,
+    Cause.TOO_MANY: 1013,
     Cause.FAILED: 1011,
 }
 """RFC 6455, section 7.4.1, and the registry of close codes."""
@@ -98,12 +98,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     def __init__(self) -> None:
         """Override: there is nothing to do for each."""
 
-    @property
-    def client_name(self) -> str:
-        """What the client is called in the log."""
-        return peer_name(self.transport.getPeer())
+    client_name: str
+    """What the client is called in the log."""
 
-    peer = client_name  # in the log of Autobahn
+    @property
+    def peer(self) -> str:  # type: ignore[override]
+        """Override: what Autobahn calls it in its log."""
+        return self.client_name
 
     @property
     def held_bytes(self) -> int:
@@ -297,9 +298,12 @@ def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]
     return {name: value for name, value in state if name in _SHARED or isinstance(value, _UNCHANGING)}
 
 
-def new_connection(factory: WebSocketServerFactory, max_message_bytes: int) -> WebSocketConnection:
+def new_connection(
+    factory: WebSocketServerFactory, max_message_bytes: int, client_name: str
+) -> WebSocketConnection:
     """Make a WebSocket that takes messages of up to `max_message_bytes`; it begins with `makeConnection`."""
     connection = factory.protocol()
     assert isinstance(connection, WebSocketConnection)
+    connection.client_name = client_name
     connection.maxMessagePayloadSize = connection.maxFramePayloadSize = max_message_bytes
     return connection

@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from typing import Protocol
 
 from pushd.access import Grants
 from pushd.archive import Given
 from pushd.audience import Audience, Audiences
+from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
 from pushd.event import Draft, Entry
@@ -27,7 +29,7 @@ from pushd.reasons import Cause, Reason
 from pushd.record import record
 from pushd.subscription import Group, Subscriber, Subscription
 
-__all__ = ["Bus", "ChannelState", "Published", "published_before"]
+__all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
 
 
 @record()
@@ -76,6 +78,16 @@ class ChannelState:
     """The position after everything that was published until now."""
 
 
+class Watch(Protocol):
+    """What is told who subscribes. It may not change the bus before it has answered."""
+
+    def entered(self, caller: Caller, pattern: Pattern, count: int) -> None:
+        """Learn that `caller` has subscribed; of a channel by its name, as the one that makes them `count`."""
+
+    def left(self, caller: Caller, pattern: Pattern, count: int) -> None:
+        """Learn that it does so no more, and that `count` are left."""
+
+
 class Bus:
     """The log and everyone who is subscribed to its channels."""
 
@@ -106,6 +118,8 @@ class Bus:
         """How many subscribers there are."""
         self.failures = 0
         """How many subscribers were dropped because they raised."""
+        self.watch: Watch | None = None
+        """What is told who subscribes, if that is wanted."""
         self.missed = 0
         """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
 
@@ -179,7 +193,7 @@ class Bus:
 
     def deletable(self, name: str, grants: Grants) -> Channel[Subscription]:
         """Answer a channel that may be deleted; raise `Forbidden` or `NotFound`."""
-        grants.check_publish(name)
+        grants.check_operator(f"delete the channel {name!r}")
         return self.log.existing(name)
 
     def clear(self, channel: Channel[Subscription]) -> None:
@@ -202,8 +216,12 @@ class Bus:
         return self.log.read(patterns, since, limit)
 
     def state(self, name: str, grants: Grants) -> ChannelState:
-        """Describe a channel; one that nobody has used is empty."""
-        grants.check_subscribe(check_name(name))
+        """Describe a channel, also to operators; one that nobody has used is empty."""
+        if not grants.is_operator:
+            grants.check_subscribe(name)
+        return self._state(check_name(name))
+
+    def _state(self, name: str) -> ChannelState:
         subscribers, position = self._audiences.of(name).count, self.log.position
         channel = self.log.get(name)
         if channel is None:
@@ -214,9 +232,26 @@ class Bus:
 
     def states(self, grants: Grants, *, prefix: str, after: str, limit: int) -> list[ChannelState]:
         """Describe the first `limit` channels whose names begin with `prefix` and come after `after`."""
-        grants.check_subscribe("**")
+        if not grants.is_operator:
+            grants.check_subscribe("**")
         names = (name for name in self.log.names() if name.startswith(prefix) and name > after)
-        return [self.state(name, grants) for name in nsmallest(limit, names)]
+        return [self._state(name) for name in nsmallest(limit, names)]
+
+    def present(self, name: str, grants: Grants) -> list[Caller]:
+        """Answer who gets the events of a channel, in the order in which they came.
+
+        Raises `Forbidden` if that is not shown to who may only subscribe to it.
+        """
+        if not grants.is_operator:
+            grants.check_subscribe(check_name(name))
+            if self.log.settings(name).presence == "operator":
+                grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
+        callers = (
+            subscription.caller
+            for recipient in self._audiences.of(check_name(name)).recipients
+            for subscription in recipient.subscriptions
+        )
+        return sorted(callers, key=lambda caller: caller.since)
 
     def has_audience(self, name: str) -> bool:
         """Tell whether anybody would get an event of the channel `name`."""
@@ -224,26 +259,34 @@ class Bus:
 
     # Subscribing
 
-    def subscribe(self, subscriber: Subscriber, grants: Grants) -> Subscription:
+    def subscribe(self, subscriber: Subscriber, caller: Caller) -> Subscription:
         """Enter a subscriber; it gets nothing until channels are added to its subscription."""
         self.subscribers += 1
-        return Subscription(self, subscriber, grants)
+        return Subscription(self, subscriber, caller)
 
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
         """Begin to hand `subscription` what is published to `pattern`; a name must be that of a channel."""
+        count = 0
         if pattern.is_name:
             channel = self._channel(pattern.text)
             channel.subscribed[subscription] = None
+            count = len(channel.subscribed)
             self.log.release(channel)
         self._audiences.enter(pattern, subscription)
+        if self.watch is not None:
+            self.watch.entered(subscription.caller, pattern, count)
 
     def leave(self, pattern: Pattern, subscription: Subscription) -> None:
         """Undo `enter`."""
+        count = 0
         if pattern.is_name:
             channel = self._channel(pattern.text)
             del channel.subscribed[subscription]
+            count = len(channel.subscribed)
             self.log.release(channel)
         self._audiences.leave(pattern, subscription)
+        if self.watch is not None:
+            self.watch.left(subscription.caller, pattern, count)
 
     def regroup(self, name: str) -> None:
         """Take note that a subscriber of the channel `name` has joined a group or left one."""

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from pushd.access import EVERYTHING, Grants, Identity
 
-__all__ = ["DAEMON", "Caller"]
+__all__ = ["DAEMON", "Caller", "Place"]
+
+
+class Place(Protocol):
+    """Where somebody is."""
+
+    @property
+    def address(self) -> str:
+        """The IP address as text; ``unix`` for a Unix socket."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log, as ``192.0.2.1:40312``."""
 
 
 class Caller:
     """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
 
-    __slots__ = ("address", "id", "identity", "name", "since", "transport")
+    __slots__ = ("id", "identity", "place", "since", "transport")
 
-    def __init__(self, identity: Identity, address: str, name: str) -> None:
+    def __init__(self, identity: Identity, place: Place) -> None:
         self.identity = identity
         """Who it is, and what it may do."""
-        self.address = address
-        """Its IP address as text, also behind a trusted proxy; ``unix`` for a Unix socket."""
-        self.name = name
-        """What it is called in the log, as ``192.0.2.1:40312``."""
+        self.place = place
+        """Where it is, also behind a trusted proxy."""
         self.id: str | None = None
         """The id of its connection, if it is a subscriber that was let in."""
         self.transport = "http"
-        """What it speaks: ``websocket``, ``sse``, ``stream``, ``poll``, ``push``, or ``http`` for a plain request."""
+        """What it speaks: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
         self.since = 0.0
         """When it was let in, in seconds since 1970."""
+
+    @property
+    def address(self) -> str:
+        """Its IP address as text; ``unix`` for a Unix socket."""
+        return self.place.address
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return self.place.name
 
     @property
     def grants(self) -> Grants:
@@ -37,5 +60,11 @@ class Caller:
         return self.identity.user
 
 
-DAEMON = Caller(Identity(EVERYTHING), "", "pushd itself")
+@dataclass(frozen=True, slots=True)
+class _Here:
+    address: str = "unix"
+    name: str = "pushd itself"
+
+
+DAEMON = Caller(Identity(EVERYTHING), _Here())
 """The daemon itself."""

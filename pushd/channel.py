@@ -19,6 +19,10 @@ class Settings(Retention, Protocol):
     def on_overflow(self) -> str:
         """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
 
+    @property
+    def presence(self) -> str:
+        """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
+
 
 class Channel(Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it."""

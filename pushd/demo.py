@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pushd.access import EVERYTHING
 from pushd.assets import link_to
 from pushd.bus import Bus
+from pushd.caller import DAEMON
 from pushd.event import Draft
 from pushd.publisher import Publisher
 
@@ -44,4 +44,4 @@ class Clock:
         """Publish the time in ISO 8601, if anybody is subscribed. To be called every second."""
         if self._bus.has_audience(CLOCK):
             time = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds")
-            self._publisher.publish(Draft((CLOCK,), time.encode(), True), EVERYTHING, lambda outcome: None)
+            self._publisher.publish(Draft((CLOCK,), time.encode(), True), DAEMON, lambda outcome: None)

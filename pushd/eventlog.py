@@ -95,7 +95,7 @@ class EventLog(Generic[S]):
         self._epoch = state.epoch
         self._began = state.began
         self._archive = archive
-        self._settings = settings
+        self.settings = settings
         self.now = now
         """The time in seconds since 1970."""
         self.seconds = seconds
@@ -227,7 +227,7 @@ class EventLog(Generic[S]):
     def _open(self, name: str) -> Channel[S]:
         channel = self._channels.get(name)
         if channel is None:
-            offset, dropped, settings = self._given_up_offset, self._given_up_sequence, self._settings(name)
+            offset, dropped, settings = self._given_up_offset, self._given_up_sequence, self.settings(name)
             history = self._archive.history(name, settings, offset=offset, dropped=dropped)
             channel = self._channels[name] = Channel(name, settings, history, offset=offset)
         return channel
@@ -239,7 +239,7 @@ class EventLog(Generic[S]):
 
     def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
         """Enter a channel that the archive has. Those whose latest events are older come first."""
-        settings = self._settings(name)
+        settings = self.settings(name)
         channel = self._channels[name] = Channel(name, settings, history(settings), offset=offset)
         self._by_sequence[channel] = None
         self._trimming.count(channel)

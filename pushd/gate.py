@@ -1,9 +1,10 @@
-"""The gate: which requests are served at all, and with what rights.
+"""The gate: which requests are served at all, and who sends them.
 
-While rights are anonymous, whoever can send a request has them. A web page anywhere can make its visitor's
-browser send requests to addresses that only the visitor can reach, so two things are checked: ``Host`` (a page
-may have had its own name resolve to this machine, which is called DNS rebinding) and ``Origin`` (a page may
-call this one by its right name). Browsers set both and pages cannot change them; other clients send their own.
+A web page anywhere can make its visitor's browser send requests to addresses that only the visitor can reach,
+with the visitor's cookies. So two things are checked first: ``Host`` (a page may have had its own name resolve to
+this machine, which is called DNS rebinding) and ``Origin`` (a page may call this one by its right name). Browsers
+set both and pages cannot change them; other clients send their own. Then a token, a client certificate, or neither
+says who it is.
 """
 
 from __future__ import annotations
@@ -11,44 +12,153 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.web.server import Request
+from twisted.web.http_headers import Headers
 
-from pushd.access import Grants
-from pushd.errors import BadRequest, Forbidden
+from pushd.access import Grants, Identity
+from pushd.caller import Caller
+from pushd.config.settings import Auth
+from pushd.errors import BadRequest, Forbidden, Unauthorized
+from pushd.peer import Place
+from pushd.request import Request
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "Tokens", "Trust"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)  # RFC 6750, section 2.1
 _PREFLIGHT_AGE_S = 600
+_SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_EXPOSED = b"location, event-id, event-type, event-position, retry-after, www-authenticate"
+_TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
+
+
+class Tokens(Protocol):
+    """What knows whom a token stands for: `pushd.tokens.tokens.Tokens`."""
+
+    def identify(self, token: str) -> Identity | Deferred[Identity]:
+        """Answer it, now or later; raise `Unauthorized` if the token is not valid."""
+
+
+class Trust(Protocol):
+    """What knows where a client is: `pushd.proxies.Trust`."""
+
+    is_any: bool
+    """Whether there is any proxy that is believed."""
+
+    def client_address(self, peer: IAddress, headers: Headers) -> str:
+        """Answer its IP address, or ``unix``."""
 
 
 class Gate:
     """Lets requests in."""
 
-    def __init__(self, grants: Grants, hosts: tuple[str, ...], origins: tuple[str, ...]) -> None:
-        """Give `grants` to everybody who is let in.
+    def __init__(self, auth: Auth, trust: Trust, tokens: Tokens | None = None) -> None:
+        """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at."""
+        self._hosts = frozenset(auth.hosts)
+        self._origins = frozenset(auth.origins)
+        self._cookie = None if auth.cookie is None else auth.cookie.encode("ascii")
+        self._tokens = tokens
+        self._trust = trust
+        self._anonymous = Identity(
+            Grants.of(
+                auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe, wants_token=tokens is not None
+            )
+        )
+        self._certified = Grants.of(
+            auth.certified, auth.certified_publish, auth.certified_subscribe, origin="[auth] certified"
+        )
 
-        `hosts` are further names of this server, each with a port or without; `origins` are the web origins
-        whose pages may use it besides its own, and ``*`` means all.
-        """
-        self._grants = grants
-        self._hosts = frozenset(hosts)
-        self._origins = frozenset(origins)
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Find out who sends a request, as its ``caller``; raise `Refused` if it is not served.
 
-    def admit(self, request: Request) -> Grants:
-        """Answer the rights of a request; raise `Forbidden` or `BadRequest` if it is not served.
-
-        Sets the headers by which a browser lets a page of an allowed origin read the answer (CORS).
+        That is done at once or, if it takes longer, when the answer is. Sets the headers by which a browser lets a
+        page of an allowed origin read the answer (CORS).
         """
         host = self._check_host(request)
         origin = _single_header(request, b"origin")
         if origin is not None:
-            self._check_origin(request, origin.lower(), host)
-        return self._grants
+            origin = origin.lower()
+            self._check_origin(request, origin, host)
+        connection = request.connection
+        request.caller = Caller(self._anonymous, self._place(request) if self._trust.is_any else connection.place)
+        if request.method == b"OPTIONS":
+            return None  # a browser asks before it shows a token
+        token = None if self._tokens is None else self._token(request, origin, host)
+        if token is not None:
+            return self._show(request.caller, token)
+        if connection.certified_user is not None:
+            request.caller.identity = Identity(self._certified, connection.certified_user)
+        return None
+
+    def _place(self, request: Request) -> Place:
+        peer = request.getClientAddress()
+        return Place.of(peer, self._trust.client_address(peer, request.requestHeaders))
+
+    def _show(self, caller: Caller, token: str) -> Deferred[None] | None:
+        """Have `caller` be whom the token stands for, now or when that is answered."""
+        identity = self.identify(token)
+        if isinstance(identity, Identity):
+            caller.identity = identity
+            return None
+
+        def identified(identity: Identity) -> None:
+            caller.identity = identity
+
+        return identity.addCallback(identified)
+
+    def identify(self, token: str) -> Identity | Deferred[Identity]:
+        """Answer whom a token stands for, now or later; raise `Unauthorized` if it is not valid."""
+        if self._tokens is None:
+            raise Unauthorized("a token, but there is no [key:NAME] to check it with", is_token_wrong=True)
+        return self._tokens.identify(token)
+
+    # Where a token may be
+
+    def _token(self, request: Request, origin: str | None, host: str | None) -> str | None:
+        headers = request.requestHeaders
+        in_header = _single_header(request, b"authorization")
+        in_query: list[bytes] | None = request.args.get(b"access_token")
+        if in_header is not None and in_query is not None:
+            raise BadRequest("a token in Authorization and in access_token; wanted one (RFC 6750, section 2)")
+        if in_header is not None:
+            bearer = _BEARER.fullmatch(in_header)
+            if bearer is None:
+                raise Unauthorized("Authorization is not of the form Bearer TOKEN (RFC 6750, section 2.1)")
+            return str(bearer[1])
+        if in_query is not None:
+            if len(in_query) > 1:
+                raise BadRequest(f"access_token is there {len(in_query)} times; wanted once", "access_token")
+            return in_query[0].decode("utf-8", "replace")
+        if self._cookie is not None and headers.hasHeader(b"cookie"):
+            return self._token_in_cookie(request, self._cookie, origin, host)
+        return None
+
+    def _token_in_cookie(self, request: Request, name: bytes, origin: str | None, host: str | None) -> str | None:
+        """Answer a token that the browser sends by itself, if a page that may use it is behind the request."""
+        values = _cookies(request, name)
+        if not values:
+            return None
+        if len(set(values)) > 1:
+            raise BadRequest(f"the cookie {name.decode('ascii')} is there {len(values)} times", "Cookie")
+        if origin is None:
+            is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
+            site = _single_header(request, b"sec-fetch-site")
+            if request.method not in _SAFE_METHODS or is_upgrade or site in ("cross-site", "same-site"):
+                raise Forbidden("a token in a cookie needs an Origin, which is missing", "Origin")
+        elif origin not in self._origins and not _is_own(origin, host):
+            raise Forbidden(
+                f"a token in a cookie, from a page of {origin!r}, which [auth] origins lets in only by *; "
+                f"to let it use cookies: [auth] origins = {origin}",
+                "Origin",
+            )
+        return values[0].decode("utf-8", "replace")
+
+    # Host and Origin
 
     def _check_host(self, request: Request) -> str | None:
         host = _single_header(request, b"host")
@@ -67,21 +177,35 @@ class Gate:
     def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
         if origin in self._origins or ("*" in self._origins and _ORIGIN.fullmatch(origin)):
             request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
-            request.setHeader(
-                b"access-control-expose-headers", b"location, event-id, event-type, event-position, retry-after"
-            )
+            request.setHeader(b"access-control-expose-headers", _EXPOSED)
+            if self._cookie is not None and origin in self._origins:
+                request.setHeader(b"access-control-allow-credentials", b"true")
             request.responseHeaders.addRawHeader(b"vary", b"origin")
             if request.method == b"OPTIONS":
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
-                request.setHeader(
-                    b"access-control-allow-headers", b"content-type, event-id, event-type, last-event-id"
-                )
+                request.setHeader(b"access-control-allow-headers", _TAKEN)
                 request.setHeader(b"access-control-max-age", b"%d" % _PREFLIGHT_AGE_S)
-        elif origin not in (f"http://{host}", f"https://{host}"):
+        elif not _is_own(origin, host):
             raise Forbidden(
                 f"Origin {origin!r} is not this server's own; to allow its pages: [auth] origins = {origin}",
                 "Origin",
             )
+
+
+def _is_own(origin: str, host: str | None) -> bool:
+    """Tell whether a page of `origin` is of the server that was addressed as `host`."""
+    return origin in (f"http://{host}", f"https://{host}")
+
+
+def _cookies(request: Request, name: bytes) -> list[bytes]:
+    """Answer the values of a cookie (RFC 6265, section 5.4), of which there may be some for different paths."""
+    found = []
+    for line in request.requestHeaders.getRawHeaders(b"cookie", []):
+        for pair in line.split(b";"):
+            key, equals, value = pair.strip().partition(b"=")
+            if equals and key == name:
+                found.append(value.strip(b'"'))
+    return found
 
 
 def _single_header(request: Request, name: bytes) -> str | None:

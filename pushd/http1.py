@@ -19,7 +19,7 @@ from pushd.connections import Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.frames import json_line
 from pushd.http1head import MAX_HEAD_BYTES, Head, is_start, malformed, parse_head
-from pushd.peer import peer_name
+from pushd.peer import Place
 from pushd.writethrough import Writer, writer
 
 __all__ = ["HTTP1"]
@@ -52,6 +52,9 @@ class HTTP1(HTTPChannel):
 
     is_tunnel = False
 
+    certified_user: str | None = None
+    """The subject of the client's certificate, if it was verified."""
+
     hand_to: Callable[[Speaker], None]
     """Has something else speak on this connection from now on."""
 
@@ -81,6 +84,11 @@ class HTTP1(HTTPChannel):
     @cached_property
     def _addresses(self) -> tuple[IAddress, IAddress]:
         return super().getPeer(), super().getHost()
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the client is."""
+        return Place.of(self.getPeer())
 
     def getPeer(self) -> IAddress:
         """Override: answer who asks."""
@@ -112,9 +120,7 @@ class HTTP1(HTTPChannel):
             return
         self._discarded = 0
         self._drop_bodies()
-        self.log.info(
-            "refused a request from {peer}: {detail}", peer=peer_name(self.getPeer()), detail=refused.detail
-        )
+        self.log.info("refused a request from {peer}: {detail}", peer=self.place.name, detail=refused.detail)
         body = json_line(refused.problem())
         head = (
             f"HTTP/1.1 {refused.status} {refused.title}\r\n"

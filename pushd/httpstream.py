@@ -14,7 +14,6 @@ from pushd.errors import Refused
 from pushd.event import Encoder
 from pushd.eventlog import Start
 from pushd.frames import chunk, chunked
-from pushd.peer import peer_name
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
@@ -129,7 +128,7 @@ class ResponseStream:
     @property
     def client_name(self) -> str:
         """What the client is called in the log."""
-        return peer_name(self._request.getClientAddress())
+        return self._request.caller.name
 
     def close(self, reason: Reason) -> None:
         """Say why, end the response, and with it the connection."""

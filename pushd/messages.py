@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pushd.channels import Pattern, check_name
@@ -17,6 +17,7 @@ from pushd.record import record
 __all__ = [
     "Command",
     "Publish",
+    "Renew",
     "Subscribe",
     "Unsubscribe",
     "check_since",
@@ -69,7 +70,18 @@ class Publish:
     """What the answer is known by."""
 
 
-Command = Subscribe | Unsubscribe | Publish
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """``{"type":"renew","token":..,"ref"?:..}``"""
+
+    token: str = field(repr=False)
+    """The new token."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+Command = Subscribe | Unsubscribe | Publish | Renew
 
 
 def check_since(since: str) -> str:
@@ -199,4 +211,7 @@ def parse_command(message: dict[str, Any]) -> Command:
         return Unsubscribe(Pattern.parse(_text(message, "channel")).text, ref)
     if kind == "publish":
         return Publish(parse_draft(message, _PUBLISH_FIELDS), ref)
-    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe or publish", "type")
+    if kind == "renew":
+        _check_fields(message, {"type", "token", "ref"})
+        return Renew(_text(message, "token"), ref)
+    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe, publish or renew", "type")

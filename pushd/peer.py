@@ -1,11 +1,54 @@
-"""How the other end of a connection is named in the log."""
+"""Who is at the other end of a connection: its name in the log, its address, and what it is counted by."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address as IPv4
+from ipaddress import IPv6Address as IPv6
+from ipaddress import ip_address, ip_network
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
+from zope.interface import implementer
 
-__all__ = ["peer_name"]
+from pushd.record import record
+
+__all__ = ["UNIX", "Place", "UnknownAddress", "address_of", "limit_key", "parse_ip", "peer_name"]
+
+UNIX = "unix"
+"""The address of who comes by a Unix socket, of whom nobody says where it is."""
+
+_CACHED = 4096
+"""How many addresses are remembered in their usual form."""
+
+
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class UnknownAddress:
+    """Where a client is of whom its proxy says that it does not know."""
+
+    proxy: IAddress
+    """Where the proxy is."""
+
+
+@record()
+class Place:
+    """Where a client is."""
+
+    address: str
+    """Its IP address, or `UNIX`."""
+
+    name: str
+    """What it is called in the log."""
+
+    @classmethod
+    def of(cls, peer: IAddress, address: str | None = None) -> Place:
+        """Make the place of `peer`, or, by way of it, of a client at `address`."""
+        direct, name = address_of(peer), peer_name(peer)
+        if address is None or address == direct:
+            return cls(direct, name)
+        return cls(address, f"{address} by way of {name}")
 
 
 def peer_name(address: IAddress) -> str:
@@ -14,4 +57,47 @@ def peer_name(address: IAddress) -> str:
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):
         return f"[{address.host}]:{address.port}"
+    if isinstance(address, UnknownAddress):
+        return f"somebody behind {peer_name(address.proxy)}"
     return "a Unix socket"
+
+
+def address_of(peer: IAddress) -> str:
+    """Answer the IP address of a peer, or `UNIX`."""
+    if isinstance(peer, IPv4Address):
+        host: str = peer.host
+        return host
+    if isinstance(peer, IPv6Address):
+        return _usual(peer.host)
+    if isinstance(peer, UnknownAddress):
+        return address_of(peer.proxy)
+    return UNIX
+
+
+@lru_cache(_CACHED)
+def _usual(host: str) -> str:
+    return str(parse_ip(host.partition("%")[0]))
+
+
+def parse_ip(text: str) -> IPv4 | IPv6:
+    """Read an IP address, or raise `ValueError`; one of IPv4 in the form of IPv6 is one of IPv4."""
+    if "%" in text:
+        raise ValueError(text)  # a zone, which means nothing on another machine and may be any text
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6) else None
+    return address if mapped is None else mapped
+
+
+@lru_cache(_CACHED)
+def limit_key(address: str) -> str | None:
+    """Answer what the connections of `address`, which is one of IP or `UNIX`, are counted by.
+
+    This is the address, or with IPv6 its /64 network, of which one client has all addresses. It is None for
+    loopback addresses and Unix sockets, which are not counted.
+    """
+    if address == UNIX:
+        return None
+    ip = parse_ip(address)
+    if ip.is_loopback:
+        return None
+    return str(ip) if ip.version == 4 else str(ip_network((int(ip) >> 64 << 64, 64)))

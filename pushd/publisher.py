@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pushd.access import Grants
 from pushd.bus import Bus, Published
+from pushd.caller import Caller
 from pushd.errors import Refused
 from pushd.event import Draft
 
@@ -22,13 +22,13 @@ Deleted = Refused | None
 class Publisher(Protocol):
     """Publishes, and says so when nothing acknowledged can be lost any more."""
 
-    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
-        """Publish an event and tell `done`, now or later. Nothing of it was done if that is a `Refused`."""
+    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+        """Publish an event of `caller` and tell `done`, now or later. Nothing was done if that is a `Refused`."""
 
-    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events, in order, and tell `done` what became of each, now or later."""
 
-    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`, now or later."""
 
 
@@ -38,17 +38,17 @@ class Direct:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event and tell `done`, now."""
         try:
-            outcome: Outcome = self._bus.publish(draft, grants)
+            outcome: Outcome = self._bus.publish(draft, caller.identity.grants)
         except Refused as refused:
             outcome = refused
         done(outcome)
 
-    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events and tell `done`, now."""
-        publish, outcomes = self._bus.publish, list[Outcome]()
+        publish, grants, outcomes = self._bus.publish, caller.grants, list[Outcome]()
         for draft in drafts:
             try:
                 outcomes.append(publish(draft, grants))
@@ -56,11 +56,11 @@ class Direct:
                 outcomes.append(refused)
         done(outcomes)
 
-    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`, now."""
         outcome: Deleted = None
         try:
-            self._bus.delete(name, grants)
+            self._bus.delete(name, caller.grants)
         except Refused as refused:
             outcome = refused
         done(outcome)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from pushd.access import Grants
+from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Entry
 from pushd.eventlog import Start
@@ -60,7 +60,7 @@ class PushSession:
         "_connection",
         "_count",
         "_count_before",
-        "_end_reason",
+        "_failure",
         "_in_flight",
         "_in_flight_bytes",
         "_is_held",
@@ -77,6 +77,8 @@ class PushSession:
         "_tried",
         "_waiting",
         "_waiting_bytes",
+        "caller",
+        "end_reason",
         "is_closed",
         "subscription",
     )
@@ -86,11 +88,11 @@ class PushSession:
         sessions: Sessions,
         stream: Stream,
         connection: Connection,
-        grants: Grants,
+        caller: Caller,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
-        sessions.check_open()
+        sessions.check_room(caller)
         self._sessions = sessions
         self._stream = stream
         self._connection = connection
@@ -107,14 +109,18 @@ class PushSession:
         self._tried = 0
         self._retry_s = _FIRST_RETRY_S
         self._retry_call: IDelayedCall | None = None
-        self._end_reason: Reason | None = None
+        self._failure: Reason | None = None
         self._is_held = False
         self._is_paused = False
         self._is_unflushed = False
         self.is_closed = False
         """True once nothing more can be promised."""
         self._count_before = 0
-        self.subscription = sessions.bus.subscribe(self, grants)
+        self.caller = caller
+        """Who it is."""
+        self.end_reason: Reason | None = None
+        """Why it was ended by the daemon, if it was."""
+        self.subscription = sessions.bus.subscribe(self, caller)
         sessions.add(self)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
@@ -139,6 +145,11 @@ class PushSession:
         self._waiting.append(push)
         self._waiting_bytes += push.cost
         self._flush_later()
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How much waits to be promised or sent, in bytes, counted as its bounds are."""
+        return self._waiting_bytes + self._in_flight_bytes
 
     def was_quiet(self) -> bool:
         """Tell whether no event has come since this was asked before."""
@@ -168,8 +179,8 @@ class PushSession:
     def flush(self) -> None:
         """Promise what waits, and what the replay brings, as far as there is room."""
         self._is_unflushed = self._is_held = False
-        if self._end_reason is not None:
-            self.close(self._end_reason)
+        if self._failure is not None:
+            self.close(self._failure)
         while self._has_more and self._has_room():
             push = self._next()
             if push is None:
@@ -228,13 +239,13 @@ class PushSession:
             if push is not None:
                 self._remember(push)
         elif outcome is Outcome.LOST:
-            self._end_reason = _LOST
+            self._failure = _LOST
         elif outcome is Outcome.REFUSED:
             if push is None:
-                self._end_reason = _TOO_LATE
+                self._failure = _TOO_LATE
             else:
                 self._retry(push)
-        if self._is_held or self._end_reason is not None:
+        if self._is_held or self._failure is not None:
             self._flush_later()
 
     def _remember(self, push: _Push) -> None:
@@ -263,7 +274,8 @@ class PushSession:
         """End the session: what there is room for is still promised, and `reason` said after it."""
         if self.is_closed:
             return
-        self._end_reason = None
+        self._failure = None
+        self.end_reason = reason
         if reason.cause is not Cause.TOO_SLOW:
             self.flush()
         self._stop()

@@ -17,6 +17,9 @@ class Cause(Enum):
     TOO_SLOW = auto()
     """The client takes events slower than they come."""
 
+    TOO_MANY = auto()
+    """The client wants something too often."""
+
     DELETED = auto()
     """The channel was deleted."""
 

@@ -17,9 +17,11 @@ from twisted.web.http import Request as AnyRequest
 from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.http_headers import Headers
 
-from pushd.access import Grants
+from pushd.caller import Caller
+from pushd.channels import Pattern
 from pushd.connections import Upgraded
 from pushd.frames import json_line
+from pushd.peer import Place
 from pushd.writethrough import Writer
 
 __all__ = ["Connection", "Request"]
@@ -37,6 +39,14 @@ class Connection(Protocol):
 
     def body_writer(self) -> Writer:
         """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
+
+    @property
+    def place(self) -> Place:
+        """Where the other end is: the client, or a proxy."""
+
+    @property
+    def certified_user(self) -> str | None:
+        """The subject of the client's certificate, if it was verified."""
 
     @property
     def is_tunnel(self) -> bool:
@@ -62,8 +72,11 @@ class Request(server.Request):
 
     log = Logger()
 
-    grants: Grants
-    """The rights of the client, once the gate has let it in."""
+    caller: Caller
+    """Who sends it, once the gate has let it in."""
+
+    wanted: tuple[list[Pattern], str]
+    """What a subscriber wants: channels and patterns, and the position to begin at."""
 
     _body_size = 0
 
@@ -112,7 +125,14 @@ class Request(server.Request):
     @property
     def connection(self) -> Connection:
         """What the request came over. `twisted.web` calls it the channel, which is another thing here."""
-        return cast(Connection, self.channel)
+        connection: Any = self.channel
+        return connection  # type: ignore[no-any-return]
+
+    @property
+    def sender_name(self) -> str:
+        """What who sends it is called in the log."""
+        caller: Caller | None = getattr(self, "caller", None)
+        return self.connection.place.name if caller is None else caller.name
 
     @property
     def is_gone(self) -> bool:

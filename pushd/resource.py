@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil
 from typing import ClassVar
 from urllib.parse import quote
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
-from pushd.errors import BadRequest, NotFound, Refused, WrongMethod
+from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
 from pushd.event import Event
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_since
-from pushd.peer import peer_name
 from pushd.request import Request
 
 __all__ = [
     "DEFAULT_LIMIT",
     "MAX_LIMIT",
     "Answering",
+    "Branch",
     "Endpoint",
     "Missing",
-    "Problem",
     "answer",
     "answer_later",
     "answer_nothing",
@@ -82,9 +83,11 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
         status=refused.status,
         method=request.method.decode("ascii", "backslashreplace"),
         path=request.path.decode("ascii", "backslashreplace"),
-        peer=peer_name(request.getClientAddress()),
+        peer=request.sender_name,
         detail=refused.detail,
     )
+    if isinstance(refused, Unauthorized):
+        request.setHeader(b"www-authenticate", _challenge(refused))
     if isinstance(refused, WrongMethod):
         request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
     if refused.retry_s is not None:
@@ -92,6 +95,14 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
     body = answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
     request.setResponseCode(refused.status, refused.title.encode("ascii"))
     return body
+
+
+def _challenge(refused: Unauthorized) -> bytes:
+    """Answer what says how to be let in (RFC 6750, section 3)."""
+    if not refused.is_token_wrong:
+        return b'Bearer realm="pushd"'
+    why = re.sub(r"[^ !#-[\]-~]", "'", refused.detail)
+    return f'Bearer realm="pushd", error="invalid_token", error_description="{why}"'.encode("ascii")
 
 
 class Answering(Resource):
@@ -112,33 +123,65 @@ class Answering(Resource):
         cls._methods = tuple(sorted(names if "GET" in names else names - {"HEAD"}))
 
     def render(self, request: Request) -> bytes | int:
-        """Override: call the method."""
+        """Override: let the request in, which may take a while, and call the method."""
+        is_admitted = False
         try:
-            self.admit(request)
-            if self.isLeaf and request.postpath:
-                raise nothing_at(request)
-            method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
-            if method not in known:
-                raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
-            self._check_parameters(request, method)
-            result: bytes | int = super().render(request)
+            waiting = self.admit(request)
+            if waiting is None:
+                is_admitted = True
+                self.check(request)
+                waiting = self.ask(request)
+                if waiting is None:
+                    result: bytes | int = super().render(request)
+                    return result
         except Refused as refused:
             return answer_problem(request, refused)
-        return result
+        rendered = Deferred.fromCoroutine(self._render_later(request, waiting, is_admitted=is_admitted))
+        rendered.addErrback(request.processingFailed)
+        return NOT_DONE_YET
 
-    def admit(self, request: Request) -> None:
-        """Let the request in, or raise `Refused`."""
+    async def _render_later(self, request: Request, waiting: Deferred[None], *, is_admitted: bool) -> None:
+        """Go on with a request that has to wait: for the gate or, if it `is_admitted`, for whom else is asked."""
+        try:
+            await waiting
+            if not is_admitted:
+                self.check(request)
+                asked = self.ask(request)
+                if asked is not None:
+                    await asked
+            if request.is_gone:
+                return
+            result: bytes | int = super().render(request)
+        except Refused as refused:
+            if request.is_gone:
+                return
+            result = answer_problem(request, refused)
+        if isinstance(result, bytes):
+            answer_later(request, result)
 
-    def _check_parameters(self, request: Request, method: str) -> None:
-        """Raise `BadRequest` if the query has a name that means nothing here."""
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Let the request in, now or when that is answered, or raise `Refused`."""
+        return None
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Ask whoever else must agree to a request that is right, or raise `Refused`."""
+        return None
+
+    def check(self, request: Request) -> None:
+        """Raise `Refused` unless there is such a thing, and the query fits."""
+        if self.isLeaf and request.postpath:
+            raise nothing_at(request)
+        method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
+        if method not in known:
+            raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
         if self.parameters is None:
             return
-        known = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
+        allowed = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
         for name in request.args:
-            if name.decode("utf-8", "backslashreplace") not in known:
-                shown = name.decode("utf-8", "backslashreplace")[:64]
-                wanted = f"known are {', '.join(sorted(known))}" if known else "none are known here"
-                raise BadRequest(f"unknown query parameter {shown!r}; {wanted}", shown)
+            shown = name.decode("utf-8", "backslashreplace")
+            if shown not in allowed and shown != "access_token":  # the gate has looked at that
+                wanted = f"known are {', '.join(sorted(allowed))}" if allowed else "none are known here"
+                raise BadRequest(f"unknown query parameter {shown[:64]!r}; {wanted}", shown[:64])
 
     def methods(self, request: Request) -> tuple[str, ...]:
         """Answer the methods that there are for such a request."""
@@ -150,7 +193,7 @@ class Answering(Resource):
 
 
 class Endpoint(Answering):
-    """One resource behind the gate: its methods find the rights of the client in ``request.grants``."""
+    """One resource behind the gate: its methods find who asks in ``request.caller``."""
 
     isLeaf = True
 
@@ -159,14 +202,31 @@ class Endpoint(Answering):
         super().__init__()
         self.gate = gate
 
-    def admit(self, request: Request) -> None:
+    def admit(self, request: Request) -> Deferred[None] | None:
         """Override: ask the gate."""
-        request.grants = self.gate.admit(request)
+        return self.gate.admit(request)
 
     def render_OPTIONS(self, request: Request) -> int:
         """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
         request.setHeader(b"allow", ", ".join(self.methods(request)).encode("ascii"))
         return answer_nothing(request)
+
+
+class Branch(Endpoint):
+    """An endpoint with others below it."""
+
+    isLeaf = False
+
+    def child(self, segment: bytes) -> IResource:
+        """Answer what is served below, at `segment`; may raise `Refused`."""
+        raise NotImplementedError
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Override: go one segment down."""
+        try:
+            return self.child(path)
+        except Refused as refused:
+            return Problem(self.gate, refused)
 
 
 class Problem(Endpoint):
@@ -176,9 +236,8 @@ class Problem(Endpoint):
         super().__init__(gate)
         self._refused = refused
 
-    def admit(self, request: Request) -> None:
-        """Override: let it in, which a page of an allowed origin needs to read the answer, and refuse it."""
-        super().admit(request)
+    def check(self, request: Request) -> None:
+        """Override: refuse, but only who was let in: a page of an allowed origin can read the answer then."""
         raise self._refused
 
 

@@ -1,9 +1,8 @@
-"""The daemon: everything put together from the configuration, started and stopped in order."""
+"""The daemon: started and stopped in order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import random
@@ -16,38 +15,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
 
-from pushd import demo, tls
-from pushd.access import Grants
-from pushd.api.channels import ChannelList
-from pushd.api.health import Health
-from pushd.api.publish import PublishMany
-from pushd.archive import MemoryArchive
-from pushd.assets import Assets, link_to
-from pushd.bus import Bus
+from pushd import tls
+from pushd.assembly import Parts
 from pushd.config.settings import Config
 from pushd.errors import StartFailed, Unavailable
-from pushd.eventlog import EventLog, State
-from pushd.gate import Gate
 from pushd.listen import prepare
-from pushd.publisher import Direct, Publisher
 from pushd.reasons import Cause, Reason
-from pushd.sessions import Sessions
-from pushd.site import PushdSite, tree
-from pushd.store.continuity import new_epoch
-from pushd.store.journal import Journal
-from pushd.store.store import Store
-from pushd.store.worker import Worker
-from pushd.subscription import Subscriber, Subscription
-from pushd.transports.poll import LongPoll
-from pushd.transports.push import EventPush
-from pushd.transports.sse import ServerSentEvents
-from pushd.transports.stream import JsonStream
-from pushd.transports.websocket import WebSocket
-from pushd.wheel import Wheel
 
-__all__ = ["Daemon", "Parts", "assemble"]
+__all__ = ["Daemon"]
 
 T = TypeVar("T")
 
@@ -61,131 +37,6 @@ _ACKNOWLEDGE_S = 1.0
 
 _CLOSE_STORE_S = 10.0
 """How long it may take to write what is still to be written and close the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the daemon consists of, without ports and timers."""
-
-    bus: Bus
-    """Where everything is published."""
-
-    sessions: Sessions
-    """Who is connected."""
-
-    site: PushdSite
-    """What is served."""
-
-    every_second: tuple[Callable[[], None], ...]
-    """What is to be called each second."""
-
-    journal: Journal | None = None
-    """What publishes into the store, if there is one."""
-
-    store: Store | None = None
-    """Where events are kept, if not only in memory."""
-
-    worker: Worker | None = None
-    """What works for the store in a thread."""
-
-
-def assemble(
-    config: Config,
-    reactor: IReactorTime,
-    *,
-    seconds: Callable[[], float],
-    now: Callable[[], float],
-    store: Store | None = None,
-    worker: Worker | None = None,
-) -> Parts:
-    """Put the parts together.
-
-    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in `store`, for
-    which `worker` works; without them, in memory.
-    """
-    log: EventLog[Subscription] = EventLog(
-        state=State(new_epoch()),
-        archive=MemoryArchive() if store is None else store.archive,
-        settings=config.channels.settings,
-        now=now,
-        seconds=seconds,
-        max_channels=config.limits.channels,
-        max_bytes=config.store_size_bytes,
-    )
-    bus = Bus(
-        log,
-        max_subscribed=config.limits.subscriptions,
-        max_held_bytes=config.limits.outbox_bytes,
-        failed=_subscriber_failed,
-    )
-    journal = None
-    if store is not None and worker is not None:
-        journal = Journal(bus, store, reactor.callLater, worker, writes_in_thread=config.durability == "power")
-    publisher: Publisher = Direct(bus) if journal is None else journal
-    wheel = Wheel(seconds)
-    sessions = Sessions(bus, wheel, reactor.callLater, max_outbox_bytes=config.limits.outbox_bytes)
-    clock = demo.Clock(bus, publisher, now)
-    has_demo = config.site.root is None and config.site.demo
-    files = demo.PAGES if has_demo else None if config.site.root is None else Path(config.site.root)
-    site = PushdSite(
-        tree(_endpoints(config, sessions, publisher, reactor, lambda: _counts(site, bus)), files),
-        reactor,
-        wheel=wheel,
-        max_body_bytes=config.limits.batch_size_bytes,
-        request_timeout_s=config.limits.request_timeout_s,
-        logs_requests=config.log.requests,
-        assets=_assets(config, has_demo=has_demo),
-        websocket_over_http2=config.http2.websocket,
-    )
-    tends = () if journal is None else (journal.tend,)
-    every_second = (wheel.turn, log.expire, *tends, *((clock.tick,) if has_demo else ()))
-    return Parts(bus, sessions, site, every_second, journal, store, worker)
-
-
-def _assets(config: Config, *, has_demo: bool) -> Assets:
-    lists = {page.path: [link_to(path) for path in page.resources] for page in config.pushes}
-    links = {**(demo.ASSETS if has_demo else {}), **lists}
-    return Assets(links, hints_over_http1=config.site.early_hints)
-
-
-def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
-    _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
-
-
-def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
-    return {"connections": len(site.connections), "subscribers": bus.subscribers, "channels": len(bus.log)}
-
-
-def _endpoints(
-    config: Config,
-    sessions: Sessions,
-    publisher: Publisher,
-    reactor: IReactorTime,
-    counts: Callable[[], dict[str, int]],
-) -> dict[bytes, IResource]:
-    """Make what is served beside files."""
-    limits, auth, bus = config.limits, config.auth, sessions.bus
-    grants = Grants.of(auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe)
-    gate = Gate(grants, auth.hosts, auth.origins)
-    return {
-        b"channels": ChannelList(gate, bus, publisher, max_event_bytes=limits.event_size_bytes),
-        b"publish": PublishMany(
-            gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater
-        ),
-        b"ws": WebSocket(
-            gate,
-            sessions,
-            publisher,
-            max_event_bytes=limits.event_size_bytes,
-            heartbeat_s=limits.heartbeat_s,
-            ping_timeout_s=limits.ping_timeout_s,
-        ),
-        b"sse": ServerSentEvents(gate, sessions, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
-        b"stream": JsonStream(gate, sessions, heartbeat_s=limits.heartbeat_s),
-        b"poll": LongPoll(gate, sessions, timeout_s=limits.poll_timeout_s),
-        b"push": EventPush(gate, sessions, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
-        b"healthz": Health(counts),
-    }
 
 
 class Daemon(Service):
@@ -245,15 +96,15 @@ class Daemon(Service):
     def startService(self) -> None:
         """Override: the reactor is about to run."""
         super().startService()
-        parts = self._parts
-        if parts.store is not None and parts.worker is not None:
+        storage = self._parts.storage
+        if storage is not None:
             try:
-                parts.store.open(parts.bus.log)
+                storage.store.open(self._parts.bus.log)
             except StartFailed as error:
                 self._give_up(error)
                 return
             self._is_store_open = True
-            parts.worker.start()
+            storage.worker.start()
         for loop in self._loops:
             self._start(loop)
         self._greet()
@@ -305,10 +156,11 @@ class Daemon(Service):
         for port in self._ports:
             if not await self._within(_CLOSE_PORT_S, Deferred.fromCoroutine(port.close())):
                 _log.error("could not stop listening at {url}", url=port.url)
-        connections, journal = self._parts.site.connections, self._parts.journal
+        connections, storage = self._parts.site.connections, self._parts.storage
         _log.info("stopping; {count} connections are open", count=len(connections))
-        if journal is not None:
-            await self._within(min(_ACKNOWLEDGE_S, timeout_s), journal.written())
+        if storage is not None:
+            await self._within(min(_ACKNOWLEDGE_S, timeout_s), storage.journal.written())
+        self._parts.attendance.stop()
         self._parts.sessions.close(self._farewell)
         for connection in connections:
             connection.finish()
@@ -320,15 +172,15 @@ class Daemon(Service):
 
     async def _drain(self, deadline_s: float) -> None:
         """Wait until the connections have ended; end those that do not until `deadline_s`."""
-        connections, journal = self._parts.site.connections, self._parts.journal
+        connections, storage = self._parts.site.connections, self._parts.storage
         self._awaited = connections.ended()
         if self._is_hurried:
             self._awaited.cancel()
         if await self._within(max(0, deadline_s - self._reactor.seconds()), self._awaited):
             return
-        if journal is not None:
+        if storage is not None:
             reason = self._farewell()
-            journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
+            storage.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
         why = "pushd was told to stop again" if self._is_hurried else "they did not drain in time"
         _log.warn("aborting {count} connections: {why}", count=len(connections), why=why)
         for connection in connections:
@@ -350,16 +202,16 @@ class Daemon(Service):
 
     async def _close_store(self) -> None:
         """Write what is still to be written and close the store, unless its disk does not answer."""
-        parts = self._parts
-        if parts.journal is None or parts.store is None or parts.worker is None or not self._is_store_open:
+        storage = self._parts.storage
+        if storage is None or not self._is_store_open:
             return
         deadline_s = self._reactor.seconds() + _CLOSE_STORE_S
-        is_closed = await self._within(_CLOSE_STORE_S, parts.journal.finish())
+        is_closed = await self._within(_CLOSE_STORE_S, storage.journal.finish())
         if is_closed:
             left_s = deadline_s - self._reactor.seconds()
-            is_closed = await self._within(max(0, left_s), parts.worker(parts.store.close))
+            is_closed = await self._within(max(0, left_s), storage.worker(storage.store.close))
         if is_closed:
-            parts.worker.stop()
+            storage.worker.stop()
             _log.info("the store is closed")
         else:
             _log.error(

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushd.access import Grants
+from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
 from pushd.event import Encoder, Entry
@@ -68,15 +68,17 @@ class Session:
         "_is_unflushed",
         "_outbox",
         "_sessions",
+        "caller",
         "connection",
+        "end_reason",
         "is_closed",
         "is_paused",
         "subscription",
     )
 
-    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, grants: Grants) -> None:
-        """Begin a session on `connection`, to which events go as `encode` makes them; see `Sessions.check_open`."""
-        sessions.check_open()
+    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, caller: Caller) -> None:
+        """Begin a session on `connection`, to which events go as `encode` makes them; see `Sessions.check_room`."""
+        sessions.check_room(caller)
         self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)
@@ -90,10 +92,14 @@ class Session:
         self.is_closed = False
         """True once nothing more can be sent."""
         self.connection = connection
+        self.caller = caller
+        """Who it is."""
+        self.end_reason: Reason | None = None
+        """Why it was ended by the daemon, if it was."""
         self._crowd: Crowd | None = None
         self._heard = 0
         self._heard_before = 0
-        self.subscription = sessions.bus.subscribe(self, grants)
+        self.subscription = sessions.bus.subscribe(self, caller)
         sessions.add(self)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
@@ -108,6 +114,17 @@ class Session:
         self._leave_crowd()
         self._flush_later()
         return self.subscription.remove(text)
+
+    def revoke(self) -> list[str]:
+        """Unsubscribe from what the caller may not subscribe to any more; answer what that is."""
+        self._leave_crowd()
+        self._flush_later()
+        return self.subscription.revoke()
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How much waits to be sent to the client, in bytes."""
+        return self._outbox.size
 
     def was_quiet(self) -> bool:
         """Tell whether no event has come since this was asked before."""
@@ -239,6 +256,7 @@ class Session:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
         if self.is_closed:
             return
+        self.end_reason = reason
         self._leave_crowd()
         if reason.cause is Cause.TOO_SLOW:
             self.is_closed = True
@@ -247,9 +265,9 @@ class Session:
             return
         if self._outbox.size:
             self._write()
-        self.part(reason)
+        self.farewell(reason)
 
-    def part(self, reason: Reason) -> None:
+    def farewell(self, reason: Reason) -> None:
         """Send `reason` after what was written, and end."""
         self.finish()
         self.connection.close(reason)
@@ -269,8 +287,8 @@ class Session:
         """Learn that the connection has ended, for whatever reason."""
         self._leave_crowd()
         self.is_closed = self._is_parting = True
-        self._sessions.remove(self)
         self.subscription.close()
+        self._sessions.remove(self)
         self._outbox.clear()
         if self._abort_alarm is not None:
             self._abort_alarm.cancel()

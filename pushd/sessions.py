@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
 from pushd.bus import Bus
+from pushd.caller import Caller
 from pushd.crowd import Crowd
-from pushd.errors import Unavailable
+from pushd.errors import TooMany, Unavailable
 from pushd.event import Encoder
-from pushd.reasons import Reason
-from pushd.wheel import Wheel
+from pushd.peer import limit_key
+from pushd.reasons import Cause, Reason
+from pushd.subscription import Subscription
+from pushd.wheel import Alarm, Wheel
 
-__all__ = ["CHUNK_BYTES", "Client", "Sessions"]
+__all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions", "number_of"]
 
 _log = Logger()
 
@@ -27,18 +32,57 @@ _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
 
-class Client(Protocol):
-    """What can be ended: a session, or a request that waits for an event."""
+_RETRY_S = 5.0
+"""After how long one may try again who has too many connections."""
+
+
+class Guest(Protocol):
+    """A subscriber that is connected: a session, or a request that waits for an event."""
+
+    caller: Caller
+    """Who it is."""
+
+    end_reason: Reason | None
+    """Why it was ended by the daemon, if it was."""
+
+    @property
+    def subscription(self) -> Subscription:
+        """What it is subscribed to."""
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How much waits to be sent to it."""
 
     def close(self, reason: Reason) -> None:
         """Tell the client why and end."""
 
 
-class Leaving(Client, Protocol):
+class Leaving(Guest, Protocol):
     """A session that takes nothing more."""
 
-    def part(self, reason: Reason) -> None:
+    def farewell(self, reason: Reason) -> None:
         """Tell its client why, and end."""
+
+
+class Attendance(Protocol):
+    """What is told who comes and who goes."""
+
+    def connected(self, caller: Caller) -> None:
+        """Learn that a subscriber was let in."""
+
+    def disconnected(self, caller: Caller, reason: str) -> None:
+        """Learn that it has gone, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many sessions there may be; 0 stands for any number."""
+
+    per_address: int = 0
+    """Of one address of IPv4 or /64 of IPv6; loopback and Unix sockets do not count."""
+
+    per_user: int = 0
+    """Of one user."""
 
 
 class Flushed(Protocol):
@@ -58,13 +102,28 @@ class Sessions:
         call_later: Callable[[float, Callable[[], None]], object],
         *,
         max_outbox_bytes: int,
+        now: Callable[[], float],
+        prefix: str,
+        bounds: Bounds = Bounds(),
+        attendance: Attendance | None = None,
     ) -> None:
-        """Begin without sessions; `call_later` is the reactor's."""
+        """Begin without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.
+
+        Their ids begin with `prefix`. `attendance` is told who comes and goes.
+        """
         self.bus = bus
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
-        self._open: set[Client] = set()
+        self._now = now
+        self._prefix = prefix
+        self._count = 0
+        self._bounds = bounds
+        self._attendance = attendance
+        self._open: dict[str, Guest] = {}
+        self._per_address: Counter[str] = Counter()
+        self._per_user: Counter[str] = Counter()
+        self._expiries: dict[Guest, Alarm] = {}
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._unflushed: deque[Flushed] = deque()
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
@@ -74,13 +133,63 @@ class Sessions:
         """Count those whose connections still live."""
         return len(self._open)
 
-    def add(self, client: Client) -> None:
-        """Enter a client that has come."""
-        self._open.add(client)
+    def __iter__(self) -> Iterator[Guest]:
+        """Answer them in the order in which they came."""
+        return iter(list(self._open.values()))
 
-    def remove(self, client: Client) -> None:
-        """Take out a client whose connection has ended."""
-        self._open.discard(client)
+    def after(self, connection_id: str | None) -> Iterator[Guest]:
+        """Answer those that came after the one with an id, which may have gone; without it, all."""
+        start = 0 if connection_id is None else number_of(connection_id)
+        return (guest for key, guest in list(self._open.items()) if number_of(key) > start)
+
+    def get(self, connection_id: str) -> Guest | None:
+        """Answer the one with the id `connection_id`."""
+        return self._open.get(connection_id)
+
+    def name(self, caller: Caller) -> None:
+        """Give `caller` an id, unless it has one."""
+        if caller.id is None:
+            self._count += 1
+            caller.id = f"{self._prefix}-{self._count}"
+
+    def add(self, guest: Guest) -> None:
+        """Enter a subscriber that has come; see `check_room`."""
+        caller = guest.caller
+        self.name(caller)
+        assert caller.id is not None
+        caller.since = self._now()
+        self._open[caller.id] = guest
+        if (key := limit_key(caller.address)) is not None:
+            self._per_address[key] += 1
+        if caller.user is not None:
+            self._per_user[caller.user] += 1
+        self.expire_later(guest)
+        if self._attendance is not None:
+            self._attendance.connected(caller)
+
+    def remove(self, guest: Guest) -> None:
+        """Take out a subscriber whose connection has ended, unless that was done."""
+        caller = guest.caller
+        if caller.id is None or self._open.get(caller.id) is not guest:
+            return
+        del self._open[caller.id]
+        _count_down(self._per_address, limit_key(caller.address))
+        _count_down(self._per_user, caller.user)
+        if (alarm := self._expiries.pop(guest, None)) is not None:
+            alarm.cancel()
+        if self._attendance is not None:
+            why = guest.end_reason
+            self._attendance.disconnected(caller, "the client has gone" if why is None else why.text)
+
+    def expire_later(self, guest: Guest) -> None:
+        """End a subscriber when its rights end."""
+        if (alarm := self._expiries.pop(guest, None)) is not None:
+            alarm.cancel()
+        expires_at = guest.caller.identity.expires_at
+        if expires_at is not None:
+            reason = Reason(Cause.REFUSED, "the token has expired; come back with a new one")
+            delay_s = max(0.0, expires_at - self._now())
+            self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
     def crowd(self, channel: str, encode: Encoder) -> Crowd:
         """Answer those who keep up with `channel` and get what `encode` makes."""
@@ -117,22 +226,42 @@ class Sessions:
     def _dismiss_some(self) -> None:
         for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
             session, reason = self._leaving.popleft()
-            if session in self._open:
-                session.part(reason)
+            if session.caller.id in self._open:
+                session.farewell(reason)
         if self._leaving:
             self._call_later(0, self._dismiss_some)
 
-    def check_open(self) -> None:
-        """Raise `Unavailable` if nobody is taken any more."""
+    def check_room(self, caller: Caller) -> None:
+        """Raise `Unavailable` if nobody is taken any more, `TooMany` if no more of this address or user."""
         if self._farewell is not None:
             reason = self._farewell()
             raise Unavailable(reason.text, retry_s=reason.retry_s)
+        bounds, key = self._bounds, limit_key(caller.address)
+        if key is not None and 0 < bounds.per_address <= self._per_address[key]:
+            limit = f"[limits] connections_per_address is {bounds.per_address}"
+            raise TooMany(f"{key} has too many subscribers connected: {limit}", retry_s=_RETRY_S)
+        if caller.user is not None and 0 < bounds.per_user <= self._per_user[caller.user]:
+            limit = f"[limits] connections_per_user is {bounds.per_user}"
+            raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
     def close(self, farewell: Callable[[], Reason]) -> None:
         """Close them all, and take nobody any more. `farewell` answers the reason for each."""
         self._farewell = farewell
-        for client in list(self._open):
+        for guest in self:
             try:
-                client.close(farewell())
+                guest.close(farewell())
             except Exception:  # noqa: BLE001  the others are to be told all the same
-                _log.failure("a fault in pushd while it closed {client}", client=client)
+                _log.failure("a fault in pushd while it closed {guest}", guest=guest)
+
+
+def number_of(connection_id: str) -> int:
+    """Answer which connection it was, counted from 1; 0 if it is no id of any."""
+    number = connection_id.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+
+
+def _count_down(counts: Counter[str], key: str | None) -> None:
+    if key is not None and key in counts:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
@@ -19,7 +20,6 @@ from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2, Shared
 from pushd.http2.limits import Limits
 from pushd.http2.switch import Choice, Switch
-from pushd.peer import peer_name
 from pushd.request import Request
 from pushd.resource import Answering, Missing
 from pushd.wheel import Wheel
@@ -95,7 +95,7 @@ class PushdSite(Site):
                 code=request.code,
                 method=request.method.decode("ascii", "backslashreplace"),
                 path=request.path.decode("ascii", "backslashreplace"),
-                peer=peer_name(request.getClientAddress()),
+                peer=cast(Request, request).sender_name,
                 size=request.sentLength,
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from pushd.access import Grants
+from pushd.caller import Caller
 from pushd.channels import Pattern, PatternTree
 from pushd.errors import BadRequest, Unavailable
 from pushd.event import Entry
@@ -69,11 +69,12 @@ class _Bus(Protocol):
 class Subscription:
     """Everything that one subscriber is subscribed to."""
 
-    __slots__ = ("_bus", "_grants", "_patterns", "_replay", "deliver", "group", "only_channel", "subscriber")
+    __slots__ = ("_bus", "_patterns", "_replay", "caller", "deliver", "group", "only_channel", "subscriber")
 
-    def __init__(self, bus: _Bus, subscriber: Subscriber, grants: Grants) -> None:
+    def __init__(self, bus: _Bus, subscriber: Subscriber, caller: Caller) -> None:
         self._bus = bus
-        self._grants = grants
+        self.caller = caller
+        """Who is subscribed; its rights may change."""
         self._patterns: dict[str, Pattern] = {}
         self._replay: Replay | None = None
         self.only_channel: str | None = None
@@ -129,7 +130,7 @@ class Subscription:
         log = self._bus.log
         wanted = {pattern.text: pattern for pattern in patterns}
         for text in wanted:
-            self._grants.check_subscribe(text)
+            self.caller.grants.check_subscribe(text)
         if len(self._patterns.keys() | wanted.keys()) > self._bus.max_subscribed:
             limit = self._bus.max_subscribed
             raise BadRequest(
@@ -166,6 +167,22 @@ class Subscription:
                 tree.add(other, None)
             self._replay.keep(lambda name: any(True for _ in tree.match(name)))
         return True
+
+    def revoke(self) -> list[str]:
+        """Unsubscribe from the channels and patterns that the rights of the caller do not reach any more.
+
+        Answers their texts.
+        """
+        reach = self.caller.grants.subscribe
+        lost = [text for text in self._patterns if not reach.has(text)]
+        for text in lost:
+            self.remove(text)
+        return lost
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The channels and patterns, as they were subscribed to."""
+        return tuple(self._patterns)
 
     def _matches(self, name: str) -> bool:
         return any(pattern.matches(name) for pattern in self._patterns.values())

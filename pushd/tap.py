@@ -18,11 +18,12 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from pushd.assembly import assemble
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
-from pushd.service import Daemon, assemble
+from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
 from pushd.store.worker import Worker
@@ -90,17 +91,17 @@ def _daemon(options: Options, directory: str) -> Daemon:
     Raises `StartFailed` if something that it needs is not there.
     """
     config: Config = options["configuration"]
-    store = worker = None
+    store = None
     if config.store == "sqlite":
-        store = Store(
+        kept = Store(
             Path(directory),
             is_safe=config.durability == "power",
             recent_bytes=config.store_memory_bytes,
             now=time.time,
             seconds=time.monotonic,
         )
-        worker = Worker(reactor)
-    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time, store=store, worker=worker)
+        store = kept, Worker(reactor)
+    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time, store=store)
     twistd: Mapping[str, Any] = options.parent or {}
 
     def fail(error: StartFailed) -> NoReturn:

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
-from pushd.access import EVERYTHING
 from pushd.bus import Bus
+from pushd.caller import DAEMON
 from pushd.errors import Refused
 from pushd.event import Entry
 from pushd.eventlog import EventLog, Page, State
@@ -75,7 +75,7 @@ class Stored:
         """Publish several events in one turn."""
         outcomes: list[Outcome] = []
         for channels, data, event_id in events:
-            self.journal.publish(draft(*channels, data=data, id=event_id), EVERYTHING, outcomes.append)
+            self.journal.publish(draft(*channels, data=data, id=event_id), DAEMON, outcomes.append)
         self.turn()
         assert len(outcomes) == len(events)
         return outcomes

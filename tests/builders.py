@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from twisted.internet.task import Clock
 
-from pushd.access import EVERYTHING, Grants
+from pushd.access import EVERYTHING, Grants, Identity
 from pushd.archive import Archive, MemoryArchive
 from pushd.bus import Bus, Published
+from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
 from pushd.eventlog import EventLog, Page, Start, State
+from pushd.peer import Place
 from pushd.reasons import Cause, Reason
 from pushd.subscription import Subscriber, Subscription
 
@@ -21,6 +23,7 @@ __all__ = [
     "Client",
     "Kept",
     "Rig",
+    "a_caller",
     "catch_up",
     "datas",
     "draft",
@@ -51,6 +54,14 @@ class Kept:
 
     on_overflow: str = "close"
     """What becomes of slow subscribers."""
+
+    presence: str = "operator"
+    """Who is told who is there."""
+
+
+def a_caller(grants: Grants = EVERYTHING, address: str = "192.0.2.1", user: str | None = None) -> Caller:
+    """Make one that has some rights."""
+    return Caller(Identity(grants, user), Place(address, f"{address}:4711"))
 
 
 def patterns(*texts: str) -> list[Pattern]:
@@ -173,7 +184,7 @@ class Rig:
     ) -> tuple[Client, Subscription, Start]:
         """Subscribe a client to `texts`; what is replayed waits for `advance`."""
         client = client or Client()
-        subscription = self.bus.subscribe(client, grants)
+        subscription = self.bus.subscribe(client, a_caller(grants))
         return client, subscription, subscription.add(patterns(*texts), since)
 
     def caught_up(self, *texts: str, since: str) -> tuple[Client, Start]:

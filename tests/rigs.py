@@ -32,10 +32,11 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 from zope.interface import implementer
 
+from pushd.assembly import Parts, Storage, assemble
 from pushd.config.reading import parse
 from pushd.config.settings import Config
 from pushd.http2.connection import HTTP2
-from pushd.service import Daemon, Parts, assemble
+from pushd.service import Daemon
 from pushd.store.store import Store
 from pushd.store.worker import Worker
 
@@ -301,9 +302,15 @@ class StoredRig(Rig):
             self.reactor,
             seconds=self.reactor.seconds,
             now=self.now,
-            store=self._store,
-            worker=cast(Worker, self.worker),
+            store=(self._store, cast(Worker, self.worker)),
         )
+
+    @property
+    def storage(self) -> Storage:
+        """The store and what works for it."""
+        storage = self.parts.storage
+        assert storage is not None
+        return storage
 
     def _work(self) -> None:
         """Override: a request that writes is answered at the end of a turn."""

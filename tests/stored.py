@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from pushd.access import EVERYTHING
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.errors import Refused
 from pushd.publisher import Outcome
 from pushd.store import continuity
@@ -181,7 +181,7 @@ class StoredRig(Rig):
         """Publish several events in one turn: their channels, data and ids."""
         told: list[Outcome] = []
         for channels, data, event_id in each:
-            self.journal.publish(draft(*channels, data=data, id=event_id), EVERYTHING, told.append)
+            self.journal.publish(draft(*channels, data=data, id=event_id), DAEMON, told.append)
         self.settle()
         assert len(told) == len(each), "not all were told"
         return told
@@ -189,7 +189,7 @@ class StoredRig(Rig):
     def delete(self, channel: str) -> None:
         """Delete a channel; raise what refuses it."""
         told: list[Refused | None] = []
-        self.journal.delete(channel, EVERYTHING, told.append)
+        self.journal.delete(channel, DAEMON, told.append)
         self.settle()
         (refused,) = told
         if refused is not None:

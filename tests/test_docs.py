@@ -13,11 +13,11 @@ import docutils.utils
 from docutils import nodes
 from twisted.internet.testing import MemoryReactorClock
 
+from pushd.assembly import assemble
 from pushd.config.options import SECTIONS
 from pushd.config.reading import default, parse
 from pushd.config.settings import Config
 from pushd.messages import parse_command, parse_object
-from pushd.service import assemble
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.rst", ROOT / "CHANGELOG.rst", *(ROOT / "docs").rglob("*.rst")])
@@ -81,7 +81,7 @@ class ExampleTests(TestCase):
                     if line.startswith("{") and "[...]" not in line:
                         found += 1
                         message = json.loads(line)
-                        if message.get("type") in ("subscribe", "unsubscribe", "publish"):
+                        if message.get("type") in ("subscribe", "unsubscribe", "publish", "renew"):
                             parse_command(parse_object(line))
         self.assertGreater(found, 8)
 

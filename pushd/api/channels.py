@@ -10,9 +10,11 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish import publish_one
+from pushd.attendance import shown
 from pushd.bus import Bus, ChannelState
+from pushd.caller import Caller
 from pushd.channels import Pattern, check_name
-from pushd.errors import NotFound, Refused
+from pushd.errors import NotFound
 from pushd.event import Entry
 from pushd.frames import page_json
 from pushd.gate import Gate
@@ -21,8 +23,8 @@ from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    Branch,
     Endpoint,
-    Problem,
     answer,
     answer_later,
     answer_nothing,
@@ -34,6 +36,7 @@ from pushd.resource import (
     since_of,
     whole_number,
 )
+from pushd.sessions import number_of
 
 __all__ = ["ChannelList"]
 
@@ -54,24 +57,7 @@ def _place(entry: Entry | None) -> dict[str, object] | None:
     return None if entry is None else {"id": entry.event.id, "offset": entry.offset}
 
 
-class _Branch(Endpoint):
-    """An endpoint with others below it."""
-
-    isLeaf = False
-
-    def child(self, segment: bytes) -> IResource:
-        """Answer what is served below, at `segment`; may raise `Refused`."""
-        raise NotImplementedError
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        """Override: go one segment down."""
-        try:
-            return self.child(path)
-        except Refused as refused:
-            return Problem(self.gate, refused)
-
-
-class ChannelList(_Branch):
+class ChannelList(Branch):
     """``/channels``: every channel, in pages; below it, each by its name."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
@@ -92,12 +78,12 @@ class ChannelList(_Branch):
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
-        states = self._bus.states(request.grants, prefix=prefix, after=after, limit=limit + 1)
+        states = self._bus.states(request.caller.grants, prefix=prefix, after=after, limit=limit + 1)
         following = states[limit - 1].channel if len(states) > limit else None
         return json_answer(request, {"channels": [_state(one) for one in states[:limit]], "next": following})
 
 
-class _Channel(_Branch):
+class _Channel(Branch):
     """``/channels/{channel}``"""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
@@ -110,14 +96,16 @@ class _Channel(_Branch):
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
-        """Answer the history."""
-        if segment != b"events":
-            raise NotFound("a channel has nothing but events below it; write / in its name as %2F")
-        return _History(self.gate, self._bus, self._name)
+        """Answer the history, or who is there."""
+        if segment == b"events":
+            return _History(self.gate, self._bus, self._name)
+        if segment == b"presence":
+            return _Presence(self.gate, self._bus, self._name)
+        raise NotFound("a channel has nothing but events and presence below it; write / in its name as %2F")
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the state of the channel."""
-        return json_answer(request, _state(self._bus.state(self._name, request.grants)))
+        return json_answer(request, _state(self._bus.state(self._name, request.caller.grants)))
 
     def render_POST(self, request: Request) -> int:
         """Publish."""
@@ -125,7 +113,7 @@ class _Channel(_Branch):
 
     def render_DELETE(self, request: Request) -> int:
         """Forget the history and close the subscribers."""
-        self._publisher.delete(self._name, request.grants, partial(_answer_deleted, request))
+        self._publisher.delete(self._name, request.caller, partial(_answer_deleted, request))
         return NOT_DONE_YET
 
 
@@ -138,7 +126,7 @@ def _answer_deleted(request: Request, outcome: Deleted) -> None:
         answer_later(request, answer_problem(request, outcome))
 
 
-class _History(_Branch):
+class _History(Branch):
     """``/channels/{channel}/events``"""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
@@ -156,9 +144,38 @@ class _History(_Branch):
         """Answer a page of the history."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         pattern = Pattern.parse(self._name)
-        page = self._bus.read([pattern], since_of(request, "earliest"), limit, request.grants)
+        page = self._bus.read([pattern], since_of(request, "earliest"), limit, request.caller.grants)
         request.setHeader(b"cache-control", b"no-store")
         return answer(request, page_json(page))
+
+
+class _Presence(Endpoint):
+    """``/channels/{channel}/presence``: who gets its events."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
+
+    def __init__(self, gate: Gate, bus: Bus, name: str) -> None:
+        super().__init__(gate)
+        self._bus = bus
+        self._name = name
+
+    def render_GET(self, request: Request) -> bytes:
+        """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
+        limit, after = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), parameter(request, "after")
+        callers = self._bus.present(self._name, request.caller.grants)
+        users = {caller.user for caller in callers if caller.user is not None}
+        first = 0 if after is None else number_of(after)
+        rest = [caller for caller in callers if number_of(caller.id or "") > first]
+        page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
+        request.setHeader(b"cache-control", b"no-store")
+        members = {"channel": self._name, "count": len(callers), "users": len(users)}
+        return json_answer(
+            request, {**members, "connections": [_present(caller) for caller in page], "next": following}
+        )
+
+
+def _present(caller: Caller) -> dict[str, object]:
+    return {**shown(caller), "since": caller.since}
 
 
 class _Event(Endpoint):
@@ -174,7 +191,7 @@ class _Event(Endpoint):
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the data."""
-        entry = self._bus.event(self._name, self._id, request.grants)
+        entry = self._bus.event(self._name, self._id, request.caller.grants)
         for name, value in event_fields(entry.event):
             request.setHeader(name, value)
         return entry.event.data

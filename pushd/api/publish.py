@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from pushd.access import Grants
+from pushd.caller import Caller
 from pushd.errors import BadRequest, Refused
 from pushd.event import Draft
 from pushd.frames import json_line
@@ -64,7 +64,7 @@ def publish_one(request: Request, publisher: Publisher, channel: str, max_bytes:
     draft = Draft.checked(
         (channel,), data, type=_option(request, "event", b"Event-Type"), id=_option(request, "id", b"Event-ID")
     )
-    publisher.publish(draft, request.grants, partial(_answer_one, request))
+    publisher.publish(draft, request.caller, partial(_answer_one, request))
     return NOT_DONE_YET
 
 
@@ -110,10 +110,10 @@ class PublishMany(Endpoint):
         if not lines:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
         batch = _Batch(request, lines, self._publish_some, self._call_later)
-        self._publish_some(lines, request.grants, batch.begin)
+        self._publish_some(lines, request.caller, batch.begin)
         return NOT_DONE_YET
 
-    def _publish_some(self, lines: list[bytes], grants: Grants, done: Callable[[bytes], None]) -> None:
+    def _publish_some(self, lines: list[bytes], caller: Caller, done: Callable[[bytes], None]) -> None:
         """Publish as many `lines` as fit into one turn, and take them away; tell `done` the answers."""
         count, size = 0, 0
         for line in lines[:_LINES_PER_TURN]:
@@ -139,7 +139,7 @@ class PublishMany(Endpoint):
                 answers[place] = outcome
             done(b"".join([json_line(_shown(one)) for one in answers if one is not None]))
 
-        self._publisher.publish_all(drafts, grants, published)
+        self._publisher.publish_all(drafts, caller, published)
 
 
 @implementer(IPushProducer)
@@ -150,7 +150,7 @@ class _Batch:
         self,
         request: Request,
         lines: list[bytes],
-        publish: Callable[[list[bytes], Grants, Callable[[bytes], None]], None],
+        publish: Callable[[list[bytes], Caller, Callable[[bytes], None]], None],
         call_later: CallLater,
     ) -> None:
         """Have `publish` publish the `lines`, some of which it takes away each time."""
@@ -180,7 +180,7 @@ class _Batch:
         if self._is_paused:
             return
         self._is_waiting = True
-        self._publish(self._lines, self._request.grants, self._answered)
+        self._publish(self._lines, self._request.caller, self._answered)
 
     def _answered(self, answers: bytes) -> None:
         self._is_waiting = False

@@ -17,6 +17,7 @@ from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
 from pushd.http2.promises import COPIED, Answer, Promises, Told, promised
+from pushd.peer import Place
 from pushd.writethrough import Writer, writer
 
 __all__ = ["Stream"]
@@ -53,11 +54,9 @@ class Stream:
         "urgency",
     )
 
-    transport = None
-    """`twisted.web` reads it; there is none."""
-
-    is_tunnel = False
-    """Whether another protocol is to be spoken on it; see `pushd.http2.tunnel`."""
+    transport = None  # twisted.web reads it
+    certified_user: str | None = None
+    is_tunnel = False  # see pushd.http2.tunnel
 
     def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
         """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
@@ -250,6 +249,11 @@ class Stream:
 
     factory = site
     """What logs requests."""
+
+    @property
+    def place(self) -> Place:
+        """Where the client is."""
+        return Place.of(self._carrier.peer)
 
     def getPeer(self) -> IAddress:
         """Answer who asks."""

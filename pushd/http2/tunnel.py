@@ -15,7 +15,6 @@ from pushd.errors import Unknown
 from pushd.http2.carrier import Carrier
 from pushd.http2.head import Head
 from pushd.http2.stream import Stream
-from pushd.peer import peer_name
 
 __all__ = ["Tunnel"]
 
@@ -67,7 +66,7 @@ class Tunnel(Stream):
         try:
             speaker.dataReceived(data)
         except Exception:  # noqa: BLE001  the other streams have nothing to do with it
-            self._log.failure("a fault in pushd, in a stream of {peer}", peer=peer_name(self.getPeer()))
+            self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
             self.abort()
         if self._speaker is None:
             return  # it has ended the stream

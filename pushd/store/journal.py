@@ -21,6 +21,7 @@ from pushd.access import EVERYTHING, Grants
 from pushd.archive import Given
 from pushd.batch import Batch
 from pushd.bus import Bus, published_before
+from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.errors import Refused, Unavailable
 from pushd.event import Draft, Entry
@@ -83,17 +84,17 @@ class Journal:
         self._when_idle: list[Deferred[None]] = []
         self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
 
-    def publish(self, draft: Draft, grants: Grants, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
-        self._wait(([draft], grants, partial(_tell_first, done)))
+        self._wait(([draft], caller.grants, partial(_tell_first, done)))
 
-    def publish_all(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events at the end of this turn, and tell `done`."""
-        self._wait((drafts, grants, done))
+        self._wait((drafts, caller.grants, done))
 
-    def delete(self, name: str, grants: Grants, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after what was published before, and tell `done`."""
-        self._wait((name, grants, done))
+        self._wait((name, caller.grants, done))
 
     def _wait(self, waiting: _Waiting) -> None:
         if self._refused is not None:

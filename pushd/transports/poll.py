@@ -8,7 +8,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
-from pushd.errors import NotFound, Refused, Unavailable
+from pushd.door import Door, Subscribing
+from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import Page
 from pushd.frames import page_json
@@ -18,46 +19,43 @@ from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
-    Endpoint,
     answer,
     answer_problem,
-    since_of,
-    subscribed_patterns,
     whole_number,
 )
 from pushd.sessions import Sessions
-from pushd.subscription import Subscription
 
 __all__ = ["LongPoll"]
 
 
-class LongPoll(Endpoint):
+class LongPoll(Subscribing):
     """One answer for each request: ``{"events":[...],"position":..,"recovered":..}``.
 
     If there is nothing since the position, the answer waits for the next event; after a while it is ``204``.
     Either way the header ``Event-Position`` is the position to ask for next.
     """
 
+    transport = "poll"
     parameters: ClassVar = {"GET": frozenset({"channel", "since", "limit"})}
 
     def __init__(
         self,
         gate: Gate,
-        sessions: Sessions,
+        door: Door,
         *,
         timeout_s: float,
     ) -> None:
         """Wait up to `timeout_s`."""
-        super().__init__(gate)
-        self._sessions = sessions
+        super().__init__(gate, door)
+        self._sessions = door.sessions
         self._timeout_s = timeout_s
 
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""
-        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        patterns, since = request.wanted
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         bus = self._sessions.bus
-        page = bus.read(patterns, since, limit, request.grants)
+        page = bus.read(patterns, since, limit, request.caller.grants)
         if page.entries or not page.recovered or request.method == b"HEAD":
             return _answer(request, page)
         waiting = _Waiting(request, limit, self._sessions)
@@ -77,11 +75,14 @@ class _Waiting:
     __slots__ = (
         "_bus",
         "_entries",
+        "_is_waiting",
         "_limit",
         "_request",
         "_sessions",
-        "_subscription",
         "_timeout",
+        "caller",
+        "end_reason",
+        "subscription",
     )
 
     def __init__(
@@ -95,17 +96,21 @@ class _Waiting:
         self._limit = limit
         self._sessions = sessions
         self._entries: list[Entry] = []
-        self._subscription: Subscription | None = None
+        self._is_waiting = False
+        self.caller = request.caller
+        """Who it is."""
+        self.end_reason: Reason | None = None
+        """Why it was ended by the daemon, if it was."""
+        sessions.check_room(request.caller)
+        self.subscription = self._bus.subscribe(self, request.caller)
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
-        self._sessions.check_open()
-        subscription = self._bus.subscribe(self, self._request.grants)
         try:
-            subscription.add(patterns, "latest")
+            self.subscription.add(patterns, "latest")
         except Refused:
-            subscription.close()
+            self.subscription.close()
             raise
-        self._subscription = subscription
+        self._is_waiting = True
         self._sessions.add(self)
         self._timeout = self._sessions.wheel.call_in(timeout_s, self._time_out)
         self._request.notifyFinish().addErrback(self._gone)
@@ -134,22 +139,35 @@ class _Waiting:
 
     def close(self, reason: Reason) -> None:
         """Learn that there will be no event."""
+        self.end_reason = reason
         if self._entries:
             self.flush()
         elif self._end():
-            refused = NotFound if reason.cause is Cause.DELETED else Unavailable
-            self._request.write(answer_problem(self._request, refused(reason.text, retry_s=reason.retry_s)))
+            self._request.write(answer_problem(self._request, _refused(reason)))
             self._request.finish()
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How much data waits to be sent, in bytes."""
+        return sum(len(entry.event.data) for entry in self._entries)
 
     def _gone(self, reason: Failure) -> None:
         self._end()
 
     def _end(self) -> bool:
         """Stop waiting; False if that was done before."""
-        if self._subscription is None:
+        if not self._is_waiting:
             return False
-        self._subscription.close()
-        self._subscription = None
+        self._is_waiting = False
+        self.subscription.close()
         self._timeout.cancel()
         self._sessions.remove(self)
         return True
+
+
+def _refused(reason: Reason) -> Refused:
+    if reason.cause is Cause.DELETED:
+        return NotFound(reason.text)
+    if reason.cause is Cause.REFUSED:
+        return Forbidden(reason.text)
+    return Unavailable(reason.text, retry_s=reason.retry_s)

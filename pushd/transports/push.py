@@ -8,6 +8,7 @@ from typing import ClassVar
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
 
+from pushd.door import Door, Subscribing
 from pushd.errors import Conflict, VersionNeeded
 from pushd.frames import json_line, stream_end
 from pushd.gate import Gate
@@ -15,8 +16,6 @@ from pushd.http2.stream import Stream
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.pushsession import PushSession
 from pushd.request import Request
-from pushd.resource import Endpoint, since_of, subscribed_patterns
-from pushd.sessions import Sessions
 
 __all__ = ["EventPush"]
 
@@ -24,39 +23,40 @@ __all__ = ["EventPush"]
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
-class EventPush(Endpoint):
+class EventPush(Subscribing):
     """A stream that stays open, and on which every event is promised as ``/channels/{channel}/events/{id}``.
 
     Its body is NDJSON that says what is not an event: ``{"type":"gap","since":..}`` first if the position was
     lost, ``{"type":"closed","detail":..}`` last, and empty lines as heartbeats.
     """
 
+    transport = "push"
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(
         self,
         gate: Gate,
-        sessions: Sessions,
+        door: Door,
         *,
         heartbeat_s: float,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Send an idle client an empty line each `heartbeat_s`. `call_later` is the reactor's."""
-        super().__init__(gate)
-        self._sessions = sessions
+        super().__init__(gate, door)
+        self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
         self._call_later = call_later
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe."""
-        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        patterns, since = request.wanted
         stream = _promising(request)
         if request.method == b"HEAD":
             request.setHeader(b"content-type", _FORMAT.content_type)
             return b""
 
         def make(body: ResponseStream) -> PushSession:
-            return PushSession(self._sessions, stream, body, request.grants, self._call_later)
+            return PushSession(self._sessions, stream, body, request.caller, self._call_later)
 
         response = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = response.subscribe(patterns, since)

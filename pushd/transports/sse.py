@@ -6,15 +6,16 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
+from pushd.channels import Pattern
+from pushd.door import Door, Subscribing
 from pushd.eventlog import Start
 from pushd.frames import json_bytes, sse_block, sse_event
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reasons import Reason
 from pushd.request import Request
-from pushd.resource import Endpoint, decoded, since_of, subscribed_patterns
+from pushd.resource import decoded, since_of, subscribed_patterns
 from pushd.session import Session
-from pushd.sessions import Sessions
 
 __all__ = ["ServerSentEvents"]
 
@@ -27,7 +28,7 @@ def _closing(reason: Reason) -> bytes:
 _FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)
 
 
-class ServerSentEvents(Endpoint):
+class ServerSentEvents(Subscribing):
     """An event stream of the channels in the query.
 
     It begins with a comment, so that a client sees that it is connected, and with the position, so that a
@@ -35,29 +36,34 @@ class ServerSentEvents(Endpoint):
     the client asked for was lost, it gets one ``pushd.gap`` before the first event.
     """
 
+    transport = "sse"
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
-    def __init__(self, gate: Gate, sessions: Sessions, *, retry_s: float, heartbeat_s: float) -> None:
+    def __init__(self, gate: Gate, door: Door, *, retry_s: float, heartbeat_s: float) -> None:
         """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""
-        super().__init__(gate)
-        self._sessions = sessions
+        super().__init__(gate, door)
+        self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
         self._opening = f": pushd\nretry: {int(retry_s * 1000)}\n"
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe."""
-        patterns, since = subscribed_patterns(request), _since(request)
+        patterns, since = request.wanted
         if request.method == b"HEAD":
             request.setHeader(b"content-type", _FORMAT.content_type)
             return b""
 
         def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, body.encoder(sse_event), request.grants)
+            return Session(self._sessions, body, body.encoder(sse_event), request.caller)
 
         stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         stream.begin(self._first(start, since))
         return NOT_DONE_YET
+
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Override: a client that comes back says where it was in a header, which wins over its first query."""
+        return subscribed_patterns(request), _since(request)
 
     def _first(self, start: Start, since: str) -> bytes:
         first = f"{self._opening}id: {start.position}\n\n".encode()
@@ -67,7 +73,7 @@ class ServerSentEvents(Endpoint):
 
 
 def _since(request: Request) -> str:
-    """Answer where to begin: a client that comes back says so in a header, which wins over its first query."""
+    """Answer where to begin."""
     header = request.requestHeaders.getRawHeaders(b"last-event-id")
     if header and header[-1]:
         return decoded(header[-1], "Last-Event-ID")

@@ -6,13 +6,12 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
+from pushd.door import Door, Subscribing
 from pushd.frames import json_line, stream_end, stream_line
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.request import Request
-from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.session import Session
-from pushd.sessions import Sessions
 
 __all__ = ["JsonStream"]
 
@@ -20,29 +19,30 @@ __all__ = ["JsonStream"]
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
-class JsonStream(Endpoint):
+class JsonStream(Subscribing):
     """Lines of JSON: ``{"type":"event",...}``, and ``{"type":"gap","since":..}`` first if the position was lost.
 
     An empty line is a heartbeat.
     """
 
+    transport = "stream"
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
-    def __init__(self, gate: Gate, sessions: Sessions, *, heartbeat_s: float) -> None:
+    def __init__(self, gate: Gate, door: Door, *, heartbeat_s: float) -> None:
         """Send an idle client an empty line each `heartbeat_s`."""
-        super().__init__(gate)
-        self._sessions = sessions
+        super().__init__(gate, door)
+        self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe."""
-        patterns, since = subscribed_patterns(request), since_of(request, "latest")
+        patterns, since = request.wanted
         if request.method == b"HEAD":
             request.setHeader(b"content-type", _FORMAT.content_type)
             return b""
 
         def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, body.encoder(stream_line), request.grants)
+            return Session(self._sessions, body, body.encoder(stream_line), request.caller)
 
         stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)

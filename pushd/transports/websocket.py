@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.access import Grants
+from pushd.access import Identity
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
+from pushd.caller import Caller
 from pushd.channels import Pattern
-from pushd.errors import BadRequest, NotFound, Refused
+from pushd.door import Door, Subscribing
+from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
 from pushd.event import Draft, Encoder
 from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
-from pushd.messages import Publish, Ref, Subscribe, check_size, parse_command, parse_object, parse_ref
+from pushd.messages import (
+    Publish,
+    Ref,
+    Renew,
+    Subscribe,
+    Unsubscribe,
+    check_size,
+    parse_command,
+    parse_object,
+    parse_ref,
+)
 from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
-from pushd.resource import Endpoint, parameter, since_of, subscribed_patterns
+from pushd.resource import parameter, since_of, subscribed_patterns
 from pushd.session import Session
-from pushd.sessions import Sessions
 from pushd.wheel import Alarm
 
 __all__ = ["WebSocket"]
@@ -32,21 +46,25 @@ __all__ = ["WebSocket"]
 _MESSAGE_OVERHEAD_BYTES = 4096
 """How much longer than its data a JSON message may be, beside what base64 adds."""
 
+_MAX_WAITING = 100
+"""How many messages may wait for one that takes longer."""
+
 _log = Logger()
 
 
 _PARAMETERS = frozenset({"channel", "since", "format"})
 
 
-class WebSocket(Endpoint):
+class WebSocket(Subscribing):
     """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
 
+    transport = "websocket"
     parameters: ClassVar = {"GET": _PARAMETERS, "CONNECT": _PARAMETERS}
 
     def __init__(
         self,
         gate: Gate,
-        sessions: Sessions,
+        door: Door,
         publisher: Publisher,
         *,
         max_event_bytes: int,
@@ -57,9 +75,14 @@ class WebSocket(Endpoint):
 
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`.
         """
-        super().__init__(gate)
+        super().__init__(gate, door)
         self._factory = new_factory()
-        self._common = _Common(sessions, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
+        self._common = _Common(gate, door, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
+
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Override: without channels in the query, they come in messages."""
+        has_channels = _format(request) == "raw" or b"channel" in request.args
+        return subscribed_patterns(request) if has_channels else [], since_of(request, "latest")
 
     def methods(self, request: Request) -> tuple[str, ...]:
         """Override: CONNECT is one only where it can be for a WebSocket."""
@@ -77,13 +100,12 @@ class WebSocket(Endpoint):
     def _open(self, request: Request, accept: Callable[[Request], list[Field]]) -> int:
         """Subscribe to the channels in the query, answer what `accept` does, and hand the connection over."""
         is_raw = _format(request) == "raw"
-        patterns = subscribed_patterns(request) if is_raw or b"channel" in request.args else []
-        since = since_of(request, "latest")
+        patterns, since = request.wanted
         fields = accept(request)
         max_bytes = self._common.max_event_bytes
         max_message_bytes = max_bytes if is_raw else max_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
-        websocket = new_connection(self._factory, max_message_bytes)
-        dialogue = (_RawDialogue if is_raw else _JsonDialogue)(websocket, self._common, request.grants)
+        websocket = new_connection(self._factory, max_message_bytes, request.caller.name)
+        dialogue = (_RawDialogue if is_raw else _JsonDialogue)(websocket, self._common, request.caller)
         websocket.listener = dialogue
         try:
             dialogue.subscribe(patterns, since)
@@ -106,7 +128,8 @@ def _format(request: Request) -> str:
 class _Common:
     """What all WebSockets have in common."""
 
-    sessions: Sessions
+    gate: Gate
+    door: Door
     publisher: Publisher
     max_event_bytes: int
     heartbeat_s: float
@@ -116,14 +139,14 @@ class _Common:
 class _Dialogue:
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
-    __slots__ = ("_alarm", "_common", "grants", "session", "websocket")
+    __slots__ = ("_alarm", "_common", "caller", "session", "websocket")
 
     encode: Encoder
 
-    def __init__(self, websocket: WebSocketConnection, common: _Common, grants: Grants) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: _Common, caller: Caller) -> None:
         self.websocket = websocket
-        self.session = Session(common.sessions, websocket, self.encode, grants)
-        self.grants = grants
+        self.session = Session(common.door.sessions, websocket, self.encode, caller)
+        self.caller = caller
         self._common = common
         self._alarm: Alarm | None = None
 
@@ -163,7 +186,7 @@ class _Dialogue:
         self._set_alarm(self._common.heartbeat_s, self._ping)
 
     def _set_alarm(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._alarm = self._common.sessions.wheel.call_in(delay_s, call)
+        self._alarm = self._common.door.sessions.wheel.call_in(delay_s, call)
 
     def _ping(self) -> None:
         self.websocket.has_heard = False
@@ -181,9 +204,16 @@ class _Dialogue:
 class _JsonDialogue(_Dialogue):
     """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
 
-    __slots__ = ()
+    __slots__ = ("_is_busy", "_later", "_later_bytes")
 
     encode = staticmethod(websocket_event)
+
+    def __init__(self, websocket: WebSocketConnection, common: _Common, caller: Caller) -> None:
+        """Override: no command waits."""
+        super().__init__(websocket, common, caller)
+        self._is_busy = False
+        self._later: deque[tuple[bytes, bool]] | None = None
+        self._later_bytes = 0
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to each, and say so as if it had been asked for in a message."""
@@ -211,12 +241,48 @@ class _JsonDialogue(_Dialogue):
         """Take a command; what is wrong with it is answered, and the socket stays open."""
         message: dict[str, object] = {}
         try:
+            if self._is_busy:
+                self._wait(payload, is_binary)
+                return
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
             message = parse_object(payload)
-            self._obey(message)
+            waiting = self._obey(message)
         except Refused as refused:
             self._refuse(refused, _ref_of(message))
+        else:
+            if waiting is not None:
+                self._is_busy = True
+                Deferred.fromCoroutine(self._finish(waiting, _ref_of(message))).addErrback(self._failed)
+
+    # A command that takes longer, and those that wait behind it
+
+    def _wait(self, payload: bytes, is_binary: bool) -> None:
+        if self._later is None:
+            self._later = deque()
+        size = self._later_bytes + len(payload)
+        if len(self._later) >= _MAX_WAITING or size > self._common.max_event_bytes * 2:
+            raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
+        self._later.append((payload, is_binary))
+        self._later_bytes = size
+
+    async def _finish(self, waiting: Awaitable[Callable[[], None]], ref: Ref) -> None:
+        """Do what a command wants when that is known, and then obey those that wait."""
+        try:
+            go_on = await waiting
+            if not self.session.is_closed:
+                go_on()
+        except Refused as refused:
+            self._refuse(refused, ref)
+        self._is_busy = False
+        while self._later and not self._is_busy and not self.session.is_closed:
+            payload, is_binary = self._later.popleft()
+            self._later_bytes -= len(payload)
+            self.received(payload, is_binary)
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.caller.name)
+        self.websocket.abort()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:
         _log.info("refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail)
@@ -228,18 +294,43 @@ class _JsonDialogue(_Dialogue):
         else:
             self._answer({"type": "published", "id": outcome.id, "offset": outcome.offset}, ref)
 
-    def _obey(self, message: dict[str, object]) -> None:
+    def _obey(self, message: dict[str, object]) -> Awaitable[Callable[[], None]] | None:
+        """Do what a command wants; or answer what is to be waited for, and then called."""
         command = parse_command(message)
         ref = command.ref
         if isinstance(command, Publish):
             check_size(command.draft.data, self._common.max_event_bytes)
-            self._common.publisher.publish(command.draft, self.grants, partial(self._published, ref))
+            self._common.publisher.publish(command.draft, self.caller, partial(self._published, ref))
         elif isinstance(command, Subscribe):
-            self._subscribe(command.pattern, command.since, ref)
-        else:
+            pattern, since = command.pattern, command.since
+            waiting = self._common.door.subscribe(self.caller, pattern, since)
+            if waiting is not None:
+                return waiting.addCallback(lambda _: partial(self._subscribe, pattern, since, ref))
+            self._subscribe(pattern, since, ref)
+        elif isinstance(command, Unsubscribe):
             if not self.session.unsubscribe(command.channel):
                 raise NotFound(f"not subscribed to {command.channel!r}", "channel")
             self._answer({"type": "unsubscribed", "channel": command.channel}, ref)
+        else:
+            return self._renew(command)
+        return None
+
+    async def _renew(self, command: Renew) -> Callable[[], None]:
+        """Find out what a new token gives."""
+        identity = self._common.gate.identify(command.token)
+        if not isinstance(identity, Identity):
+            identity = await identity
+        if identity.user != self.caller.user:
+            raise Forbidden(f"the token is of the user {identity.user!r}, not of {self.caller.user!r}", "token")
+        return partial(self._renewed, await self._common.door.identity(self.caller, identity), command.ref)
+
+    def _renewed(self, identity: Identity, ref: Ref) -> None:
+        self.caller.identity = identity
+        self._common.door.sessions.expire_later(self.session)
+        for text in self.session.revoke():
+            detail = "the new token does not reach it"
+            self._answer({"type": "unsubscribed", "channel": text, "detail": detail}, None)
+        self._answer({"type": "renewed", "expires": identity.expires_at}, ref)
 
 
 def _ref_of(message: dict[str, object]) -> Ref:
@@ -278,11 +369,12 @@ class _RawDialogue(_Dialogue):
         except Refused as refused:
             self._refuse(refused.detail)
         else:
-            self._common.publisher.publish(draft, self.grants, self._published)
+            self._common.publisher.publish(draft, self.caller, self._published)
 
     def _published(self, outcome: Outcome) -> None:
         if isinstance(outcome, Refused):
-            self._refuse(outcome.detail)
+            cause = Cause.TOO_MANY if isinstance(outcome, TooMany) else Cause.REFUSED
+            self.session.close(Reason(cause, outcome.detail))
 
     def _refuse(self, text: str) -> None:
         self.session.close(Reason(Cause.REFUSED, text))

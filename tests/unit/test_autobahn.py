@@ -140,7 +140,7 @@ class AutobahnTests(SynchronousTestCase):
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
-        connection = new_connection(self.factory, MAX_BYTES)
+        connection = new_connection(self.factory, MAX_BYTES, "somebody")
         listener, transport = Listener(), Transport()
         connection.listener = listener
         connection.makeConnection(transport)
@@ -257,7 +257,8 @@ class AutobahnTests(SynchronousTestCase):
 
     def test_an_idle_connection_has_next_to_nothing_of_its_own(self) -> None:
         connection, _, _ = self.open()
-        own = {"listener", "transport", "connected", "writer", "maxFramePayloadSize", "maxMessagePayloadSize"}
+        own = {"client_name", "connected", "listener", "transport", "writer"}
+        own |= {"maxFramePayloadSize", "maxMessagePayloadSize"}
         self.assertEqual(vars(connection).keys(), own)
 
     def test_nothing_is_formatted_for_autobahn_s_log(self) -> None:

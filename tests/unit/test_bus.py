@@ -14,7 +14,7 @@ from pushd.event import Entry
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.subscription import Subscription
-from tests.builders import EPOCH, Client, Kept, Rig, catch_up, datas, draft, offsets, patterns
+from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"
 NOTHING = Grants.of([])
@@ -319,7 +319,7 @@ class SubscribeTests(BusCase):
 
     def test_without_the_right_nothing_is_added(self) -> None:
         client = Client()
-        subscription = self.rig.bus.subscribe(client, Grants.of(["publish"]))
+        subscription = self.rig.bus.subscribe(client, a_caller(Grants.of(["publish"])))
         self.assertRaises(Forbidden, subscription.add, patterns("a"), "earliest")
         self.rig.publish("a")
         self.assertEqual((client.entries, len(subscription)), ([], 0))

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pushd.access import EVERYTHING
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.errors import Conflict, NotFound, Unavailable
 from pushd.eventlog import Start
 from pushd.reasons import Cause
@@ -300,7 +301,7 @@ class BusMachine(RuleBasedStateMachine):
     @rule(texts=SOME_PATTERNS, since=SINCE)
     def subscribe(self, texts: list[str], since: str | int) -> None:
         client = Client()
-        reader = Reader(client, self.rig.bus.subscribe(client, EVERYTHING))
+        reader = Reader(client, self.rig.bus.subscribe(client, DAEMON))
         self.readers.append(reader)
         self.add_to(reader, texts, since)
 

@@ -19,7 +19,7 @@ from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
-from tests.builders import Kept, patterns
+from tests.builders import Kept, a_caller, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client
 from tests.rigs import HttpClient, WebSocketClient
@@ -65,10 +65,17 @@ class Connection:
 def cost(encode: Encoder, subscribers: int, in_flight: int, *channels: str, on_overflow: str = "close") -> int:
     """Answer how many calls it takes to publish events within one turn and bring them into all sockets."""
     bus = BusRig(default=Kept(on_overflow=on_overflow))
-    sessions = Sessions(bus.bus, Wheel(bus.clock.seconds), bus.clock.callLater, max_outbox_bytes=1 << 20)
+    sessions = Sessions(
+        bus.bus,
+        Wheel(bus.clock.seconds),
+        bus.clock.callLater,
+        max_outbox_bytes=1 << 20,
+        now=bus.clock.seconds,
+        prefix="test",
+    )
     sockets = [SocketRig() for _ in range(subscribers)]
     for socket in sockets:
-        session = Session(sessions, Connection(writer(socket.transport)), encode, EVERYTHING)
+        session = Session(sessions, Connection(writer(socket.transport)), encode, a_caller())
         session.subscribe(patterns(*(channels or ("news",))), "latest")
     bus.clock.advance(0)
 

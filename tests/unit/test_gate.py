@@ -242,7 +242,7 @@ class OriginTests(DaemonTests):
             self.assertEqual(response.header("access-control-allow-origin"), origin)
             self.assertIn("origin", [value.lower() for value in response.all("vary")])
             exposed = response.header("access-control-expose-headers") or ""
-            wanted = {"location", "event-id", "event-type", "event-position", "retry-after"}
+            wanted = {"location", "event-id", "event-type", "event-position", "retry-after", "www-authenticate"}
             self.assertEqual(set(exposed.split(", ")), wanted)
             self.assertIsNone(response.header("access-control-allow-credentials"))
         for origin in ("http://www.example.com", "https://example.com", "https://www.example.com:8443", "null"):

@@ -12,10 +12,10 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
+from pushd.assembly import assemble
 from pushd.config.reading import default
 from pushd.http2.faults import Code
 from pushd.reasons import Cause, Reason
-from pushd.service import assemble
 from pushd.site import PushdSite, StaticFiles
 from pushd.wheel import Wheel
 from tests.http2_peer import HTTP2TestCase, Peer

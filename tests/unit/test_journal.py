@@ -44,8 +44,7 @@ class TendingTests(SynchronousTestCase):
 
     def test_it_comes_to_its_turn_while_publishers_are_waiting(self) -> None:
         self.rig.publish_each("news", *[b"x"] * 100)
-        journal = self.rig.parts.journal
-        assert journal is not None
+        journal = self.rig.storage.journal
         publishers = [self.publish_slowly() for _ in range(3)]
         journal.tend()
         self.rig.worker.release()
@@ -56,10 +55,8 @@ class TendingTests(SynchronousTestCase):
         self.assertLess(count, 10)
 
     def test_it_removes_what_was_dropped_though_much_is_written_all_the_time(self) -> None:
-        store = self.rig.parts.store
-        journal = self.rig.parts.journal
-        assert store is not None
-        assert journal is not None
+        store = self.rig.storage.store
+        journal = self.rig.storage.journal
         self.rig.publish_each("news", *[b"x"] * 100)
         store.unmoved_bytes = 1 << 30
         journal.tend()
@@ -70,9 +67,7 @@ class TendingTests(SynchronousTestCase):
         self.assertLess(count, 30)
 
     def test_that_it_cannot_remove_is_logged_once_and_not_taken_for_publishing(self) -> None:
-        store, journal = self.rig.parts.store, self.rig.parts.journal
-        assert store is not None
-        assert journal is not None
+        store, journal = self.rig.storage.store, self.rig.storage.journal
         self.rig.publish_each("news", *[b"x"] * 100)
         with capturedLogs() as logs:
             with patch.object(store, "write", side_effect=NoRoom("the disk is full")):

@@ -281,7 +281,7 @@ class CommandTests(MessageCase):
         self.assertRefused(parse_command, {"channel": "a"}, "type", "missing")
         for kind in ("", "Subscribe", "event", "subscribe ", "\ud800"):
             self.assertRefused(
-                parse_command, subscribe(type=kind), "type", "wanted subscribe, unsubscribe or publish"
+                parse_command, subscribe(type=kind), "type", "wanted subscribe, unsubscribe, publish or renew"
             )
         for value in NO_STRINGS:
             self.assertRefused(parse_command, subscribe(type=value), "type", "wanted a string")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -17,13 +17,16 @@ from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING
+from pushd.assembly import Parts, Storage, assemble
+from pushd.caller import DAEMON
 from pushd.config.reading import parse
 from pushd.errors import StartFailed
 from pushd.reasons import Cause, Reason
-from pushd.service import Daemon, Parts, assemble
+from pushd.service import Daemon
 from pushd.store.store import Store
 from pushd.store.worker import Worker
-from tests.builders import draft, patterns
+from pushd.subscription import Subscription
+from tests.builders import a_caller, draft, patterns
 from tests.unit.test_listen import Reactor
 from tests.unit.test_tls import forgive_deprecated_certificates
 
@@ -195,7 +198,7 @@ class AssembleTests(ServiceCase):
 
         causes: list[Cause] = []
         self.make()
-        self.parts.bus.subscribe(Faulty(), EVERYTHING).add(patterns("a"), "latest")
+        self.parts.bus.subscribe(Faulty(), DAEMON).add(patterns("a"), "latest")
         self.parts.bus.publish(draft("a"), EVERYTHING)
         self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), causes), (1, [Cause.FAILED]))
 
@@ -481,6 +484,11 @@ class StopTests(ServiceCase):
         class Faulty:
             """A client that cannot be closed."""
 
+            caller = a_caller()
+            end_reason: Reason | None = None
+            outbox_bytes = 0
+            subscription = cast(Subscription, None)
+
             def close(self, reason: Reason) -> None:
                 """Fail."""
                 raise ZeroDivisionError("a fault")
@@ -575,8 +583,15 @@ class StoredStopTests(ServiceCase):
         seconds, now = clock.seconds, lambda: NOW + clock.seconds()
         is_safe = config.durability == "power"
         store = Store(Path(self.directory), is_safe=is_safe, recent_bytes=1 << 20, now=now, seconds=seconds)
-        self.parts = change(assemble(config, clock, seconds=seconds, now=now, store=store, worker=self.disk))
+        self.parts = change(assemble(config, clock, seconds=seconds, now=now, store=(store, self.disk)))
         return Daemon(config, self.parts, clock, state_directory=self.directory, fail=self.fail_start)
+
+    @property
+    def storage(self) -> Storage:
+        """The store and what works for it."""
+        storage = self.parts.storage
+        assert storage is not None
+        return storage
 
     def post(self, data: str, wire: Wire | None = None) -> Wire:
         """Begin to publish to channel a, over a connection of its own or over `wire`."""
@@ -590,7 +605,7 @@ class StoredStopTests(ServiceCase):
         """Start again, and answer what is there."""
         self.start()
         entries = self.parts.bus.read(patterns("a"), "earliest", 100, EVERYTHING).entries
-        self.parts.store.close()  # type: ignore[union-attr]
+        self.storage.store.close()
         return [entry.event.data for entry in entries]
 
     POWER = f"{PLAIN}[pushd]\ndurability = power\nstop_timeout = 3s\n"
@@ -681,7 +696,7 @@ class StoredStopTests(ServiceCase):
         said = "the store did not answer for 10.0 s, and is left as if pushd had been killed"
         self.assertIn(said, str(formatEvent(events[-1])))
         self.disk.answer()  # and what was under way gets there after all
-        self.parts.store.close()  # type: ignore[union-attr]
+        self.storage.store.close()
         self.assertEqual(self.kept(), [b"under way"])
 
     def test_a_store_that_is_slow_to_close_does_not_hold_up_the_stop_for_ever(self) -> None:
@@ -697,7 +712,7 @@ class StoredStopTests(ServiceCase):
 
     def test_a_store_that_cannot_be_closed_does_not_hold_up_the_stop(self) -> None:
         daemon = self.start()
-        self.parts.store.close()  # type: ignore[union-attr]  # so that it cannot be closed again
+        self.storage.store.close()  # so that it cannot be closed again
         with capturedLogs() as events:
             stopping = daemon.stopService()
             self.reactor.advance(0)
@@ -712,8 +727,7 @@ class StoredStopTests(ServiceCase):
 
     def test_while_it_stops_nobody_looks_after_the_store(self) -> None:
         daemon = self.start()
-        journal = self.parts.journal
-        assert journal is not None
+        journal = self.storage.journal
         journal.tend()
         stopping = daemon.stopService()
         journal.tend()

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pushd.access import EVERYTHING, Grants
+from pushd.caller import DAEMON
 from pushd.errors import BadRequest, Forbidden, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import Start
@@ -22,7 +23,7 @@ from pushd.replay import ENTRY_BYTES
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel
-from tests.builders import EPOCH, Client, Kept, Rig, catch_up, patterns
+from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
 
 CHUNK = 64 * 1024
 """How much of a replay is written at once."""
@@ -121,7 +122,14 @@ class House:
         self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
         self.clock = self.rig.clock
         self.wheel = Wheel(self.clock.seconds)
-        self.sessions = Sessions(self.rig.bus, self.wheel, self.clock.callLater, max_outbox_bytes=max_outbox_bytes)
+        self.sessions = Sessions(
+            self.rig.bus,
+            self.wheel,
+            self.clock.callLater,
+            max_outbox_bytes=max_outbox_bytes,
+            now=self.clock.seconds,
+            prefix="test",
+        )
 
     def turn(self) -> None:
         """Let one turn of the reactor end."""
@@ -140,7 +148,7 @@ class House:
     def join(self, *, grants: Grants = EVERYTHING) -> Peer:
         """Begin a session that is not subscribed to anything."""
         connection = Connection()
-        return Peer(Session(self.sessions, connection, framed, grants), connection)
+        return Peer(Session(self.sessions, connection, framed, a_caller(grants)), connection)
 
     def subscribed(self, *texts: str, since: str = "latest") -> Peer:
         """Begin a session that is subscribed to channels, and let it catch up."""
@@ -727,7 +735,7 @@ class FaultTests(SessionCase):
             raise ZeroDivisionError("a fault")
 
         connection = Connection()
-        faulty = Peer(Session(self.house.sessions, connection, encode, EVERYTHING), connection)
+        faulty = Peer(Session(self.house.sessions, connection, encode, a_caller()), connection)
         faulty.session.subscribe(patterns("a"), "latest")
         peer = self.house.subscribed()
         self.house.publish(b"1")
@@ -770,7 +778,7 @@ class AnyInterleavingTests(TestCase):
     ) -> None:
         house = House(max_outbox_bytes=outbox, max_held_bytes=held, keeps=keeps)
         peer, expected = house.join(), Client()
-        at_once = house.rig.bus.subscribe(expected, EVERYTHING)
+        at_once = house.rig.bus.subscribe(expected, DAEMON)
         if pauses_at_each_write:
             peer.connection.acts = lambda data: peer.session.pauseProducing()
         for step in steps:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
 from pushd.store import continuity
 from pushd.store.check import check
@@ -56,7 +57,7 @@ class RefusalTests(StoreCase):
     def assertRefuses(self, stored: Stored, kind: type[Refused], status: int, says: str) -> None:
         """Check that publishing is refused, that all else goes on, and that the log says it once."""
         client = Client()
-        stored.bus.subscribe(client, EVERYTHING).add(patterns("a"), "latest")
+        stored.bus.subscribe(client, DAEMON).add(patterns("a"), "latest")
         with capturedLogs() as events:
             for _ in range(5):
                 outcome = stored.publish("a", "new", data=b"refused" * 1000)

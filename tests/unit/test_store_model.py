@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from pushd.access import EVERYTHING
 from pushd.archive import Given
 from pushd.batch import Batch
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.errors import Conflict, NoRoom, NotFound, Unavailable
 from pushd.event import Entry
 from pushd.history import EVENT_BYTES
@@ -159,14 +159,14 @@ class StoreMachine(BusMachine):
         if isinstance(what, str):
             waiting = Waiting([what], is_delete=True)
             self.waiting.append(waiting)
-            self.stored.journal.delete(what, EVERYTHING, partial(self.told, waiting))
+            self.stored.journal.delete(what, DAEMON, partial(self.told, waiting))
             return
         channels, given_id = what
         self.count += 1
         waiting = Waiting(channels, given_id, b"%d" % (self.count % 10))
         self.waiting.append(waiting)
         asked = draft(*channels, data=waiting.data, id=given_id)
-        self.stored.journal.publish(asked, EVERYTHING, partial(self.told, waiting))
+        self.stored.journal.publish(asked, DAEMON, partial(self.told, waiting))
 
     def told(self, waiting: Waiting, outcome: Any) -> None:
         self.checked(self.account, waiting, outcome)
@@ -240,7 +240,7 @@ class StoreMachine(BusMachine):
             waiting.append(Waiting(channels, given_id, b"%d" % (self.count % 10)))
         self.waiting += waiting
         drafts = [draft(*one.channels, data=one.data, id=one.given_id) for one in waiting]
-        self.stored.journal.publish_all(drafts, EVERYTHING, partial(self.all_told, waiting))
+        self.stored.journal.publish_all(drafts, DAEMON, partial(self.all_told, waiting))
         if not self.writes_in_thread:
             self.settle()
 

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.store.check import check
 from tests.bare_store import Stored
 from tests.builders import Kept
@@ -44,7 +44,7 @@ class RemovalTests(SynchronousTestCase):
         self.stored.publish_each("a", b"1", b"2")
         before = self.stored.log.position
         outcomes: list[object] = []
-        self.stored.journal.delete("a", EVERYTHING, outcomes.append)
+        self.stored.journal.delete("a", DAEMON, outcomes.append)
         self.stored.turn()
         self.assertEqual(outcomes, [None])
         self.crash()

@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING
 from pushd.bus import Published
+from pushd.caller import DAEMON
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.history import EVENT_BYTES
 from pushd.store import archive, block, journal, past
@@ -38,8 +38,8 @@ class TurnTests(StoredBusCase):
         rig = self.made()
         rig.publish("a", id="one")
         told: list[object] = []
-        rig.journal.publish(draft("a", id="one"), EVERYTHING, told.append)
-        rig.journal.delete("a", EVERYTHING, told.append)
+        rig.journal.publish(draft("a", id="one"), DAEMON, told.append)
+        rig.journal.delete("a", DAEMON, told.append)
         finished = rig.journal.finish()
         rig.settle()
         self.assertEqual(told[1:], [None])
@@ -106,7 +106,7 @@ class ChannelTests(StoredBusCase):
         rig = self.made(writes_in_thread=True, max_channels=1)
         rig.publish("a")
         told: list[object] = []
-        rig.journal.delete("a", EVERYTHING, told.append)
+        rig.journal.delete("a", DAEMON, told.append)
         rig.turns.turn()
         rig.clock.advance(4000)
         rig.log.expire()
@@ -143,7 +143,7 @@ class MemoryTests(StoredBusCase):
         rig = self.made(writes_in_thread=True, default=Kept(history_size=7), recent_bytes=0)
         rig.publish_together(*[(("a",), b"%d" % number, None) for number in (1, 2)])
         for number in range(3, 13):
-            rig.journal.publish(draft("a", data=b"%d" % number), EVERYTHING, lambda outcome: None)
+            rig.journal.publish(draft("a", data=b"%d" % number), DAEMON, lambda outcome: None)
         rig.turns.turn()
         rig.thread.work()
         rig.store.archive._past._chunks.clear()

@@ -1,0 +1,131 @@
+"""Who is connected, for operators: ``/connections``, and one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from twisted.web.resource import IResource
+
+from pushd.attendance import shown
+from pushd.channels import Pattern
+from pushd.errors import BadRequest, NotFound
+from pushd.gate import Gate
+from pushd.reasons import Cause, Reason
+from pushd.request import Request
+from pushd.resource import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Branch,
+    Endpoint,
+    answer_nothing,
+    decoded,
+    json_answer,
+    parameter,
+    whole_number,
+)
+from pushd.sessions import Guest, Sessions
+
+__all__ = ["ConnectionList"]
+
+_FILTERS = ("user", "channel", "transport", "address")
+_CLOSED = Reason(Cause.REFUSED, "closed by an operator")
+
+
+def _state(guest: Guest) -> dict[str, object]:
+    """Answer what there is to know of a subscriber, as JSON shows it."""
+    caller = guest.caller
+    return {
+        **shown(caller),
+        "address": caller.address,
+        "since": caller.since,
+        "expires": caller.identity.expires_at,
+        "channels": list(guest.subscription.texts),
+        "outbox_bytes": guest.outbox_bytes,
+    }
+
+
+class ConnectionList(Branch):
+    """``/connections``: all subscribers that are connected, in pages; below it, each by its id."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {
+        "GET": frozenset({*_FILTERS, "after", "limit"}),
+        "DELETE": frozenset(_FILTERS),
+    }
+
+    def __init__(self, gate: Gate, sessions: Sessions) -> None:
+        super().__init__(gate)
+        self._sessions = sessions
+
+    def child(self, segment: bytes) -> IResource:
+        """Answer one connection."""
+        return _Connection(self.gate, self._sessions, decoded(segment, "connection"))
+
+    def render_GET(self, request: Request) -> bytes:
+        """Answer ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
+        request.caller.grants.check_operator("list connections")
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        after = parameter(request, "after")
+        found: list[Guest] = []
+        for guest in self._sessions.after(after):
+            if len(found) > limit:
+                break
+            if _fits(guest, request):
+                found.append(guest)
+        following = found[limit - 1].caller.id if len(found) > limit else None
+        request.setHeader(b"cache-control", b"no-store")
+        return json_answer(request, {"connections": [_state(one) for one in found[:limit]], "next": following})
+
+    def render_DELETE(self, request: Request) -> bytes:
+        """Close all that a filter finds; answer ``{"closed":..}``, how many that were."""
+        request.caller.grants.check_operator("close connections")
+        if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
+            raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
+        found = [guest for guest in self._sessions if _fits(guest, request)]
+        for guest in found:
+            guest.close(_CLOSED)
+        return json_answer(request, {"closed": len(found)})
+
+
+def _fits(guest: Guest, request: Request) -> bool:
+    """Tell whether a subscriber is one of those that the query asks for."""
+    caller = guest.caller
+    for name, value in (("user", caller.user), ("transport", caller.transport), ("address", caller.address)):
+        wanted = parameter(request, name)
+        if wanted is not None and value != wanted:
+            return False
+    channel = parameter(request, "channel")
+    return channel is None or any(_gets(text, channel) for text in guest.subscription.texts)
+
+
+def _gets(text: str, channel: str) -> bool:
+    return text == channel or Pattern.parse(text).matches(channel)
+
+
+class _Connection(Endpoint):
+    """``/connections/{id}``"""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+
+    def __init__(self, gate: Gate, sessions: Sessions, connection_id: str) -> None:
+        super().__init__(gate)
+        self._sessions = sessions
+        self._id = connection_id
+
+    def _guest(self) -> Guest:
+        guest = self._sessions.get(self._id)
+        if guest is None:
+            raise NotFound(f"there is no connection {self._id[:64]!r}", "connection")
+        return guest
+
+    def render_GET(self, request: Request) -> bytes:
+        """Answer what there is to know of it."""
+        request.caller.grants.check_operator("see a connection")
+        request.setHeader(b"cache-control", b"no-store")
+        return json_answer(request, _state(self._guest()))
+
+    def render_DELETE(self, request: Request) -> int:
+        """Close it."""
+        request.caller.grants.check_operator("close a connection")
+        self._guest().close(_CLOSED)
+        return answer_nothing(request)

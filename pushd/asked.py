@@ -1,0 +1,115 @@
+"""The publisher that asks first: the application may refuse each event of a client, or change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.logger import Logger
+
+from pushd.caller import Caller
+from pushd.errors import Refused, TooMany, Unavailable
+from pushd.event import Draft
+from pushd.publisher import Deleted, Outcome, Publisher
+
+__all__ = ["Asked", "AskingToPublish"]
+
+_log = Logger()
+
+_AT_ONCE = 10
+"""About how many events of a batch the application is asked at once."""
+
+_MAX_WAITING = 1000
+"""How many events of one client may wait for those before them."""
+
+_MAX_WAITING_BYTES = 4 * 1024 * 1024
+"""How much their data may be."""
+
+
+class AskingToPublish(Protocol):
+    """What asks the application: `pushd.hooks.asking.Asking`."""
+
+    @property
+    def asks_publish(self) -> bool:
+        """Whether it is asked about each event."""
+
+    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+        """Answer what is published; raise `Refused` if nothing is."""
+
+
+class _Queue:
+    """Those of one client that want to publish, one after the other."""
+
+    __slots__ = ("count", "lock", "size")
+
+    def __init__(self) -> None:
+        self.lock = DeferredLock()
+        self.count = 0
+        self.size = 0
+
+
+class Asked:
+    """A `pushd.publisher.Publisher` that passes on what the application allows, in the order of each client."""
+
+    def __init__(self, publisher: Publisher, asking: AskingToPublish) -> None:
+        self._publisher = publisher
+        self._asking = asking
+        self._queues: dict[Caller, _Queue] = {}
+
+    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+        """Publish an event and tell `done`, when the application has answered."""
+        self.publish_all([draft], caller, lambda outcomes: done(outcomes[0]))
+
+    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish events and tell `done`, when the application has answered."""
+        queue = self._queues.setdefault(caller, _Queue())
+        size = sum(len(draft.data) for draft in drafts)
+        if queue.count and (queue.count + len(drafts) > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):
+            too_many = TooMany("too many events wait for the application; wait for the answers", retry_s=1)
+            done([too_many] * len(drafts))
+            return
+        queue.count += len(drafts)
+        queue.size += size
+
+        def end(result: object) -> object:
+            queue.count -= len(drafts)
+            queue.size -= size
+            if not queue.count:
+                self._queues.pop(caller, None)
+            return result
+
+        waiting = queue.lock.run(lambda: Deferred.fromCoroutine(self._publish(drafts, caller, done)))
+        waiting.addBoth(end).addErrback(
+            lambda failure: _log.failure("a fault in pushd while it published", failure)
+        )
+
+    async def _publish(
+        self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]
+    ) -> None:
+        answers: list[Draft | Refused] = []
+        for start in range(0, len(drafts), _AT_ONCE):
+            some = drafts[start : start + _AT_ONCE]
+            answers += await gatherResults([Deferred.fromCoroutine(self._ask(draft, caller)) for draft in some])
+        allowed = [answer for answer in answers if isinstance(answer, Draft)]
+
+        def published(outcomes: list[Outcome]) -> None:
+            following = iter(outcomes)
+            done([answer if isinstance(answer, Refused) else next(following) for answer in answers])
+
+        self._publisher.publish_all(allowed, caller, published)
+
+    async def _ask(self, draft: Draft, caller: Caller) -> Draft | Refused:
+        try:
+            for name in draft.channels:
+                caller.grants.check_publish(name)
+            return await self._asking.before_publish(caller, draft)
+        except Refused as refused:
+            return refused
+        except Exception:  # noqa: BLE001  the others of the batch have their answers
+            _log.failure("a fault in pushd while it asked the application")
+            return Unavailable("a fault in pushd; see its log")
+
+    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+        """Delete a channel and tell `done`."""
+        self._publisher.delete(name, caller, done)

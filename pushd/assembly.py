@@ -1,0 +1,250 @@
+"""The parts of the daemon, put together from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+
+from pushd import demo
+from pushd.api.channels import ChannelList
+from pushd.api.connections import ConnectionList
+from pushd.api.health import Health
+from pushd.api.publish import PublishMany
+from pushd.archive import Archive, MemoryArchive
+from pushd.asked import Asked, AskingToPublish
+from pushd.assets import Assets, link_to
+from pushd.attendance import Attendance, Telling
+from pushd.bucket import Buckets
+from pushd.bus import Bus
+from pushd.config.settings import Config, Limits, Site
+from pushd.door import Asking, Door
+from pushd.eventlog import EventLog, State
+from pushd.gate import Gate, Tokens
+from pushd.proxies import Trust
+from pushd.publisher import Direct, Publisher
+from pushd.sessions import Bounds, Sessions
+from pushd.site import PushdSite, tree
+from pushd.store.continuity import new_epoch
+from pushd.store.journal import Journal
+from pushd.store.store import Store
+from pushd.store.worker import Worker
+from pushd.subscription import Subscriber, Subscription
+from pushd.throttled import Throttled
+from pushd.transports.poll import LongPoll
+from pushd.transports.push import EventPush
+from pushd.transports.sse import ServerSentEvents
+from pushd.transports.stream import JsonStream
+from pushd.transports.websocket import WebSocket
+from pushd.wheel import Wheel
+
+__all__ = ["Outside", "Parts", "Storage", "assemble"]
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A store and what works for it."""
+
+    store: Store
+    """Where events are kept."""
+
+    worker: Worker
+    """What works for the store in a thread."""
+
+    journal: Journal
+    """What publishes into it."""
+
+
+class AskingOfAll(Asking, AskingToPublish, Protocol):
+    """What asks the application about everything that it wants to be asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What reaches beyond the daemon, or has to do with it."""
+
+    tokens: Tokens | None = None
+    """What knows whom a token stands for, if there is a key."""
+
+    asking: AskingOfAll | None = None
+    """What asks the application, if it wants to be asked."""
+
+    telling: Telling | None = None
+    """What tells the application, if it wants to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the daemon consists of, without ports and timers."""
+
+    bus: Bus
+    """Where everything is published."""
+
+    sessions: Sessions
+    """Who is connected."""
+
+    site: PushdSite
+    """What is served."""
+
+    every_second: tuple[Callable[[], None], ...]
+    """What is to be called each second."""
+
+    attendance: Attendance
+    """What tells who comes and goes."""
+
+    storage: Storage | None = None
+    """Where events are kept, if not only in memory."""
+
+
+def assemble(
+    config: Config,
+    reactor: IReactorTime,
+    *,
+    seconds: Callable[[], float],
+    now: Callable[[], float],
+    store: tuple[Store, Worker] | None = None,
+    outside: Outside = Outside(),
+) -> Parts:
+    """Put the parts together.
+
+    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
+    for which its worker works; without one, in memory.
+    """
+    log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
+    bus = Bus(
+        log,
+        max_subscribed=config.limits.subscriptions,
+        max_held_bytes=config.limits.outbox_bytes,
+        failed=_subscriber_failed,
+    )
+    storage = None if store is None else _storage(config, bus, reactor, *store)
+    publisher: Publisher = Direct(bus) if storage is None else storage.journal
+    wheel = Wheel(seconds)
+    attendance = bus.watch = Attendance(
+        publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
+    )
+    limits = config.limits
+    sessions = Sessions(
+        bus,
+        wheel,
+        reactor.callLater,
+        max_outbox_bytes=limits.outbox_bytes,
+        now=now,
+        prefix=new_epoch(),
+        bounds=Bounds(limits.connections_per_address, limits.connections_per_user),
+        attendance=attendance,
+    )
+    gate = Gate(config.auth, Trust(config.proxies), outside.tokens)
+    door = Door(sessions, _buckets(limits.connect_rate, limits.connect_burst, seconds), outside.asking)
+    guarded = _guarded(publisher, limits, outside.asking, seconds)
+    site = PushdSite(
+        tree(_endpoints(config, gate, door, guarded, reactor, lambda: _counts(site, bus)), _files(config.site)),
+        reactor,
+        wheel=wheel,
+        max_body_bytes=limits.batch_size_bytes,
+        request_timeout_s=limits.request_timeout_s,
+        logs_requests=config.log.requests,
+        assets=_assets(config),
+        websocket_over_http2=config.http2.websocket,
+    )
+    tends = () if storage is None else (storage.journal.tend,)
+    ticks = (demo.Clock(bus, publisher, now).tick,) if _has_demo(config.site) else ()
+    every_second = (wheel.turn, log.expire, *tends, *ticks)
+    return Parts(bus, sessions, site, every_second, attendance, storage)
+
+
+def _log_of(
+    config: Config, archive: Archive, seconds: Callable[[], float], now: Callable[[], float]
+) -> EventLog[Subscription]:
+    return EventLog(
+        state=State(new_epoch()),
+        archive=archive,
+        settings=config.channels.settings,
+        now=now,
+        seconds=seconds,
+        max_channels=config.limits.channels,
+        max_bytes=config.store_size_bytes,
+    )
+
+
+def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, worker: Worker) -> Storage:
+    writes_in_thread = config.durability == "power"
+    return Storage(store, worker, Journal(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread))
+
+
+def _guarded(
+    publisher: Publisher, limits: Limits, asking: AskingToPublish | None, seconds: Callable[[], float]
+) -> Publisher:
+    """Answer what clients publish with: what is too much is refused first, then the application is asked."""
+    if asking is not None and asking.asks_publish:
+        publisher = Asked(publisher, asking)
+    rates = _buckets(limits.publish_rate, limits.publish_burst, seconds)
+    return publisher if rates is None else Throttled(publisher, rates)
+
+
+def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> Buckets | None:
+    return Buckets(rate, burst, seconds) if rate else None
+
+
+def _has_demo(site: Site) -> bool:
+    return site.root is None and site.demo
+
+
+def _files(site: Site) -> Path | None:
+    if site.root is not None:
+        return Path(site.root)
+    return demo.PAGES if site.demo else None
+
+
+def _assets(config: Config) -> Assets:
+    lists = {page.path: [link_to(path) for path in page.resources] for page in config.pushes}
+    links = {**(demo.ASSETS if _has_demo(config.site) else {}), **lists}
+    return Assets(links, hints_over_http1=config.site.early_hints)
+
+
+def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
+    _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
+
+
+def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
+    return {"connections": len(site.connections), "subscribers": bus.subscribers, "channels": len(bus.log)}
+
+
+def _endpoints(
+    config: Config,
+    gate: Gate,
+    door: Door,
+    publisher: Publisher,
+    reactor: IReactorTime,
+    counts: Callable[[], dict[str, int]],
+) -> dict[bytes, IResource]:
+    """Make what is served beside files."""
+    limits, sessions, bus = config.limits, door.sessions, door.sessions.bus
+    return {
+        b"connections": ConnectionList(gate, sessions),
+        b"channels": ChannelList(gate, bus, publisher, max_event_bytes=limits.event_size_bytes),
+        b"publish": PublishMany(
+            gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater
+        ),
+        b"ws": WebSocket(
+            gate,
+            door,
+            publisher,
+            max_event_bytes=limits.event_size_bytes,
+            heartbeat_s=limits.heartbeat_s,
+            ping_timeout_s=limits.ping_timeout_s,
+        ),
+        b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
+        b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),
+        b"poll": LongPoll(gate, door, timeout_s=limits.poll_timeout_s),
+        b"push": EventPush(gate, door, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
+        b"healthz": Health(counts),
+    }

@@ -1,0 +1,113 @@
+"""Attendance: who comes and goes, for the application and for the channels that say so themselves."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from pushd.caller import DAEMON, Caller
+from pushd.channels import Pattern
+from pushd.event import Draft
+from pushd.frames import json_bytes
+from pushd.publisher import Publisher
+
+__all__ = ["Attendance", "Telling", "shown"]
+
+_EVENTS_PER_TURN = 200
+"""How many joins and leaves are published before the reactor has its turn."""
+
+
+class Telling(Protocol):
+    """What tells the application: `pushd.hooks.telling.Telling`."""
+
+    def connected(self, caller: Caller) -> None:
+        """Tell that a subscriber was let in."""
+
+    def disconnected(self, caller: Caller, reason: str) -> None:
+        """Tell that it has gone."""
+
+    def subscribed(self, caller: Caller, channel: str) -> None:
+        """Tell that it has subscribed to a channel or pattern."""
+
+    def unsubscribed(self, caller: Caller, channel: str) -> None:
+        """Tell that it does so no more."""
+
+    def occupied(self, channel: str) -> None:
+        """Tell that a channel has its first subscriber."""
+
+    def vacated(self, channel: str) -> None:
+        """Tell that it has lost its last."""
+
+
+def shown(caller: Caller) -> dict[str, object]:
+    """Answer what others are shown of a subscriber, as JSON."""
+    members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
+    if caller.identity.payload is not None:
+        members["payload"] = caller.identity.payload
+    return members
+
+
+class Attendance:
+    """Tells the application, and publishes joins and leaves: a `pushd.bus.Watch`, and what sessions tell."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        call_later: Callable[[float, Callable[[], None]], object],
+        presence: Callable[[str], str],
+        telling: Telling | None = None,
+    ) -> None:
+        """Publish with `publisher`, at the end of the turn, to channels whose `presence` is ``events``."""
+        self._publisher = publisher
+        self._call_later = call_later
+        self._presence = presence
+        self._telling = telling
+        self._waiting: deque[Draft] = deque()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Publish nothing any more: everybody leaves at once."""
+        self._is_stopping = True
+        self._waiting.clear()
+
+    def connected(self, caller: Caller) -> None:
+        """Learn that a subscriber was let in."""
+        if self._telling is not None:
+            self._telling.connected(caller)
+
+    def disconnected(self, caller: Caller, reason: str) -> None:
+        """Learn that it has gone, and why."""
+        if self._telling is not None:
+            self._telling.disconnected(caller, reason)
+
+    def entered(self, caller: Caller, pattern: Pattern, count: int) -> None:
+        """Learn that a subscriber has come to a channel or pattern."""
+        if self._telling is not None:
+            self._telling.subscribed(caller, pattern.text)
+            if count == 1:
+                self._telling.occupied(pattern.text)
+        self._publish("pushd.join", caller, pattern)
+
+    def left(self, caller: Caller, pattern: Pattern, count: int) -> None:
+        """Learn that it has left."""
+        if self._telling is not None:
+            self._telling.unsubscribed(caller, pattern.text)
+            if pattern.is_name and not count:
+                self._telling.vacated(pattern.text)
+        self._publish("pushd.leave", caller, pattern)
+
+    def _publish(self, kind: str, caller: Caller, pattern: Pattern) -> None:
+        """Publish later: the bus is at it, and whoever has come is to be told first that it has."""
+        if self._is_stopping or not pattern.is_name or self._presence(pattern.text) != "events":
+            return
+        if not self._waiting:
+            self._call_later(0, self._publish_some)
+        self._waiting.append(Draft((pattern.text,), json_bytes(shown(caller)), True, kind))
+
+    def _publish_some(self) -> None:
+        drafts = [self._waiting.popleft() for _ in range(min(_EVENTS_PER_TURN, len(self._waiting)))]
+        if self._waiting:
+            self._call_later(0, self._publish_some)
+        if drafts:
+            self._publisher.publish_all(drafts, DAEMON, lambda outcomes: None)

@@ -1,0 +1,133 @@
+"""The door: subscribers are let in as far as there is room for them, and the application agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from twisted.internet.defer import Deferred
+
+from pushd.access import Identity
+from pushd.caller import Caller
+from pushd.channels import Pattern
+from pushd.errors import TooMany
+from pushd.gate import Gate
+from pushd.peer import limit_key
+from pushd.request import Request
+from pushd.resource import Endpoint, since_of, subscribed_patterns
+from pushd.sessions import Sessions
+
+__all__ = ["Asking", "Door", "Rates", "Subscribing"]
+
+
+class Asking(Protocol):
+    """What asks the application: `pushd.hooks.asking.Asking`."""
+
+    @property
+    def asks_connect(self) -> bool:
+        """Whether it is asked about subscribers that come."""
+
+    @property
+    def asks_subscribe(self) -> bool:
+        """Whether it is asked about each channel."""
+
+    async def before_connect(self, caller: Caller) -> Identity:
+        """Answer who it is for the application; raise `Refused` if it may not come."""
+
+    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+        """Raise `Refused` if it may not subscribe."""
+
+
+class Rates(Protocol):
+    """What knows how often something was done by whom: `pushd.bucket.Buckets`."""
+
+    def take(self, key: str, count: int = 1) -> float:
+        """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
+
+
+class Door:
+    """Where subscribers come in."""
+
+    def __init__(self, sessions: Sessions, connects: Rates | None = None, asking: Asking | None = None) -> None:
+        """Let them in to `sessions`, as often as `connects` says, and as the application answers."""
+        self.sessions = sessions
+        """Those who are in."""
+        self._connects = connects
+        self._asking = asking
+
+    def enter(
+        self, caller: Caller, transport: str, patterns: Sequence[Pattern], since: str
+    ) -> Deferred[None] | None:
+        """Let `caller` in to begin with `patterns`, now or when that is answered; raise `Refused` if it may not."""
+        caller.transport = transport
+        self.sessions.name(caller)
+        self.sessions.check_room(caller)
+        self._check_rate(caller)
+        asking = self._asking
+        if asking is not None and (asking.asks_connect or asking.asks_subscribe):
+            return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since))
+        _check(caller, patterns)
+        return None
+
+    def _check_rate(self, caller: Caller) -> None:
+        key = limit_key(caller.address)
+        if self._connects is None or key is None:
+            return
+        wait_s = self._connects.take(key)
+        if wait_s:
+            raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
+
+    async def _ask(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
+        caller.identity = await self.identity(caller, caller.identity)
+        _check(caller, patterns)
+        if asking.asks_subscribe:
+            for pattern in patterns:
+                await asking.before_subscribe(caller, pattern.text, since)
+
+    async def identity(self, caller: Caller, identity: Identity) -> Identity:
+        """Answer what the application makes of `identity`, which `caller` shows."""
+        asking = self._asking
+        if asking is None or not asking.asks_connect:
+            return identity
+        shown = Caller(identity, caller.place)
+        shown.id, shown.transport = caller.id, caller.transport
+        return await asking.before_connect(shown)
+
+    def subscribe(self, caller: Caller, pattern: Pattern, since: str) -> Deferred[None] | None:
+        """Let `caller`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
+        asking = self._asking
+        if asking is None or not asking.asks_subscribe:
+            return None  # the bus looks at the rights
+        _check(caller, [pattern])
+        return Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+
+
+def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:
+    """Raise `Refused` before anybody is let in who may not subscribe; the bus looks again."""
+    for pattern in patterns:
+        caller.grants.check_subscribe(pattern.text)
+
+
+class Subscribing(Endpoint):
+    """An endpoint that subscribers come to: its methods find what they want in ``request.wanted``."""
+
+    transport: ClassVar[str]
+    """What it is called."""
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        """Serve those whom `gate` and `door` let in."""
+        super().__init__(gate)
+        self.door = door
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: read what is wanted and ask at the door."""
+        if request.method == b"OPTIONS":
+            return None
+        request.wanted = patterns, since = self.wanted(request)
+        if request.method == b"HEAD":
+            return None
+        return self.door.enter(request.caller, self.transport, patterns, since)
+
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Read the channels and patterns, and the position to begin at."""
+        return subscribed_patterns(request), since_of(request, "latest")

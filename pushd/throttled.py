@@ -1,0 +1,61 @@
+"""The publisher that is asked too often: it lets each user or address publish so many events in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pushd.caller import Caller
+from pushd.errors import TooMany
+from pushd.event import Draft
+from pushd.peer import limit_key
+from pushd.publisher import Deleted, Outcome, Publisher
+
+__all__ = ["Throttled"]
+
+
+class Rates(Protocol):
+    """What knows how often something was done by whom: `pushd.bucket.Buckets`."""
+
+    def take(self, key: str, count: int = 1) -> float:
+        """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
+
+
+class Throttled:
+    """A `pushd.publisher.Publisher` that passes on what is not too much. Operators are not limited."""
+
+    def __init__(self, publisher: Publisher, rates: Rates) -> None:
+        self._publisher = publisher
+        self._rates = rates
+
+    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+        """Publish an event and tell `done`, unless it is one too many."""
+        too_many = self._take(caller)
+        if too_many is None:
+            self._publisher.publish(draft, caller, done)
+        else:
+            done(too_many)
+
+    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish events until there is one too many, and tell `done` of all."""
+        refused: list[Outcome] = []
+        count = 0
+        for _ in drafts:
+            too_many = self._take(caller)
+            if too_many is None:
+                count += 1
+            else:
+                refused = [too_many] * (len(drafts) - count)
+                break
+        self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
+
+    def _take(self, caller: Caller) -> TooMany | None:
+        key = limit_key(caller.address) if caller.user is None else f"user {caller.user}"
+        if key is None or caller.grants.is_operator:
+            return None
+        wait_s = self._rates.take(key)
+        return TooMany(f"{key} publishes too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
+
+    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+        """Delete a channel and tell `done`."""
+        self._publisher.delete(name, caller, done)
