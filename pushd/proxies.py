@@ -46,6 +46,7 @@ class Trust:
         self._networks = tuple(_network(text) for text in proxies.trusted if text != UNIX)
         self.is_any = bool(proxies.trusted)
         """Whether there is any."""
+        """Whether there is any."""
         self._header = None if proxies.header == "none" or not self.is_any else proxies.header.encode("ascii")
         self._is_in = lru_cache(_CACHED)(self._search)
         self._cached_client = lru_cache(_CACHED)(self._client)
