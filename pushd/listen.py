@@ -122,25 +122,29 @@ def prepare(
     self_signed: Callable[[], tuple[str, str]],
     *,
     silence_s: float,
+    behind_proxy: Callable[[IProtocolFactory], IProtocolFactory],
 ) -> Port:
     """Make the port of `listener`, which serves `factory`; raise `StartFailed` if it cannot be one.
 
     `self_signed` answers the paths of the certificate and key that serve where none are configured. A client whose
-    machine takes nothing of what is sent to it for `silence_s` is gone, even if it never said so.
+    machine takes nothing of what is sent to it for `silence_s` is gone, even if it never said so. `behind_proxy`
+    makes what takes connections that begin with a header of the PROXY protocol, if the listener has such.
     """
     try:
         endpoint = serverFromString(reactor, _with_backlog(listener.endpoint))
     except (ValueError, TypeError, LookupError, OSError) as error:
         where = f"[listen:{listener.name}] endpoint = {listener.endpoint}"
         raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
+    credentials = None
     if listener.tls:
         try:
             credentials = tls.Credentials(_configured(listener) or self_signed)
         except StartFailed as error:
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
         factory = TLSFactory(credentials, False, factory)
-        return Port(listener, endpoint, factory, silence_s, credentials)
-    return Port(listener, endpoint, factory, silence_s)
+    if listener.proxy_protocol:
+        factory = behind_proxy(factory)  # its header comes before the TLS handshake
+    return Port(listener, endpoint, factory, silence_s, credentials)
 
 
 def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:

@@ -21,6 +21,8 @@ from pushd.assembly import Parts
 from pushd.config.settings import Config
 from pushd.errors import StartFailed, Unavailable
 from pushd.listen import prepare
+from pushd.proxies import Trust
+from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
 
 __all__ = ["Daemon"]
@@ -67,9 +69,17 @@ class Daemon(Service):
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
-        silence_s = config.limits.heartbeat_s + config.limits.ping_timeout_s
+        limits, site = config.limits, parts.site
+        reception = Reception(Trust(config.proxies), site.connections, parts.sessions.wheel, limits.head_timeout_s)
         self._ports = [
-            prepare(listener, parts.site, reactor, partial(tls.self_signed, state_directory), silence_s=silence_s)
+            prepare(
+                listener,
+                site,
+                reactor,
+                partial(tls.self_signed, state_directory),
+                silence_s=limits.heartbeat_s + limits.ping_timeout_s,
+                behind_proxy=reception,
+            )
             for listener in config.listeners
         ]
         self._loops = [self._loop(call) for call in parts.every_second]

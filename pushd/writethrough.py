@@ -22,12 +22,13 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import directlyProvides, providedBy
 
-__all__ = ["Send", "TLSFactory", "Writer", "writer"]
+__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "writer"]
 
 Send = Callable[[bytes], int]
 """Takes bytes for a peer, and answers how many of them it took."""
@@ -68,7 +69,32 @@ def writer(transport: Any) -> Writer:
         return _SocketWriter(transport)
     if isinstance(transport, _TLSTransport):
         return _TransportWriter(transport.write_through, transport.send)
+    if isinstance(transport, Readdressed):
+        return writer(transport.transport)
     return _TransportWriter(transport.write, partial(_whole, transport.write))
+
+
+class Readdressed:
+    """A transport that is between other addresses than its own: those of who speaks through a proxy."""
+
+    def __init__(self, transport: Any, peer: IAddress, host: IAddress) -> None:
+        """Be `transport`, from `peer` to `host`."""
+        self.transport = transport
+        """What everything else is left to."""
+        self._peer, self._host = peer, host
+        directlyProvides(self, providedBy(transport))
+
+    def getPeer(self) -> IAddress:
+        """Answer who speaks. See `ITransport`."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """Answer to whom. See `ITransport`."""
+        return self._host
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave everything else to the transport."""
+        return getattr(self.transport, name)
 
 
 class _SocketWriter:

@@ -17,7 +17,7 @@ LAYERS: list[list[str]] = [
     ["pushd.assembly"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
-    ["pushd.tls", "pushd.log"],
+    ["pushd.tls", "pushd.log", "pushd.proxyprotocol"],
     [
         "pushd.transports.websocket",
         "pushd.transports.sse",

@@ -145,9 +145,9 @@ AUTH = Section(
             "operator, publish, subscribe",
             "What anybody may do who can reach the daemon. publish: to every channel. subscribe: to every "
             "channel, and read its history. operator: look after channels and connections. The default holds only "
-            "while every listener is on the loopback interface or a unix socket; otherwise this must be said. "
-            "Empty: nothing. A reverse proxy opens a listener on this machine to others: with one in front, say "
-            "what you want.",
+            "while every listener is on the loopback interface or a unix socket, and [proxies] trusts nobody; "
+            "otherwise this must be said. Empty: nothing. A reverse proxy opens a listener on this machine to "
+            "others: with one in front, say what you want.",
         ),
         Option(
             "anonymous_publish",

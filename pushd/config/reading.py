@@ -36,6 +36,10 @@ __all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
 _SINGLE = {section.name: section for section in SECTIONS if section.parameter is None}
 _FAMILIES = {section.name: section for section in SECTIONS if section.parameter is not None}
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_UNSAID = (
+    "and [auth] does not say what anybody may do: wanted anonymous = publish, subscribe to let everyone in, or "
+    "anonymous = (empty) for no one"
+)
 
 _Sections = Mapping[str, Mapping[str, str]]
 
@@ -129,8 +133,10 @@ def _config(sections: _Sections) -> Config:
     for header, said in sections.items():
         _check_names(header, said)
     listeners = tuple(_listeners(sections))
+    proxies = Proxies(**_read("proxies", sections))
+    _check_introduced(listeners, proxies)
     if "anonymous" not in sections.get("auth", {}):
-        _check_local(listeners)
+        _check_local(listeners, proxies)
     return Config(
         **_read("pushd", sections),
         listeners=listeners,
@@ -141,7 +147,7 @@ def _config(sections: _Sections) -> Config:
         limits=_limits(sections),
         auth=Auth(**_read("auth", sections)),
         keys=tuple(_keys(sections)),
-        proxies=Proxies(**_read("proxies", sections)),
+        proxies=proxies,
         hooks=_hooks(sections),
         log=Log(**_read("log", sections)),
     )
@@ -228,17 +234,27 @@ def _check_listener(header: str, listener: Listener) -> None:
         raise ConfigError(f"{said[0]}: wanted tls = yes with it")
     if said and missing:
         raise ConfigError(f"{said[0]}: wanted {missing[0]} with it")
+    if listener.client_ca is not None and not listener.tls:
+        raise ConfigError(f"{_place(header, 'client_ca', listener.client_ca)}: wanted tls = yes with it")
 
 
-def _check_local(listeners: Iterable[Listener]) -> None:
+def _check_introduced(listeners: Iterable[Listener], proxies: Proxies) -> None:
+    """Raise `ConfigError` if a listener takes connections of trusted proxies only, and there are none."""
+    for listener in listeners:
+        if listener.proxy_protocol and not proxies.trusted:
+            place = _place(f"listen:{listener.name}", "proxy_protocol", "yes")
+            raise ConfigError(f"{place}: wanted the addresses of the proxies with it, in [proxies] trusted")
+
+
+def _check_local(listeners: Iterable[Listener], proxies: Proxies) -> None:
     """Raise `ConfigError` if the default of ``anonymous`` would let more in than this machine."""
     for listener in listeners:
         if not parse_endpoint(listener.endpoint).is_local:
             place = _place(f"listen:{listener.name}", "endpoint", listener.endpoint)
-            raise ConfigError(
-                f"{place}: this is open to other machines, and [auth] does not say what anybody may do: "
-                "wanted anonymous = publish, subscribe to let everyone in, or anonymous = (empty) for no one"
-            )
+            raise ConfigError(f"{place}: this is open to other machines, {_UNSAID}")
+    if proxies.trusted:
+        place = _place("proxies", "trusted", ", ".join(proxies.trusted))
+        raise ConfigError(f"{place}: others come through a proxy, {_UNSAID}")
 
 
 def _overrides(sections: _Sections) -> Iterator[ChannelOverride]:

@@ -246,6 +246,20 @@ class ListenerTests(ConfigCase):
         text = "[listen:a]\nendpoint = unix:/a\ncertificate = /c\nkey = /k"
         self.assert_refuses(text, "[listen:a] certificate = /c: wanted tls = yes with it")
 
+    def test_an_authority_of_clients_needs_tls(self) -> None:
+        text = "[listen:a]\nendpoint = unix:/a\nclient_ca = /ca\n"
+        self.assert_refuses(text, "[listen:a] client_ca = /ca: wanted tls = yes with it")
+        listener = parse(f"{text}tls = yes\nclient_certificate = optional", "x").listeners[0]
+        self.assertEqual((listener.client_ca, listener.client_certificate), ("/ca", "optional"))
+
+    def test_headers_of_proxies_need_proxies(self) -> None:
+        text = "[auth]\nanonymous =\n[listen:a]\nendpoint = unix:/a\nproxy_protocol = yes\n"
+        self.assert_refuses(
+            text,
+            "[listen:a] proxy_protocol = yes: wanted the addresses of the proxies with it, in [proxies] trusted",
+        )
+        self.assertTrue(parse(f"{text}[proxies]\ntrusted = unix", "x").listeners[0].proxy_protocol)
+
     def test_an_endpoint_must_be_said(self) -> None:
         self.assert_refuses_with("[listen:a]\ntls = yes", "[listen:a] endpoint is not said: wanted")
         self.assert_refuses_with("[listen:a]\nendpoint =", "[listen:a] endpoint =: wanted a Twisted endpoint")
@@ -284,6 +298,14 @@ class AnonymousTests(ConfigCase):
             self.assert_refuses_with(
                 text, f"[listen:out] endpoint = {endpoint}: ", "anonymous = publish, subscribe"
             )
+
+    def test_a_proxy_is_enough_to_have_to_say_it(self) -> None:
+        self.assert_refuses(
+            "[proxies]\ntrusted = unix, ::1",
+            "[proxies] trusted = unix, ::1: others come through a proxy, and [auth] does not say what anybody may "
+            "do: wanted anonymous = publish, subscribe to let everyone in, or anonymous = (empty) for no one",
+        )
+        self.assertEqual(parse("[proxies]\nheader = forwarded", "x").proxies.trusted, ())
 
     def test_what_is_said_holds_wherever_the_listeners_are(self) -> None:
         said = {"": set(), "publish": {"publish"}, "subscribe,publish": {"publish", "subscribe"}}
@@ -449,7 +471,8 @@ class HooksTests(ConfigCase):
             self.assert_refuses_with(text, "[hooks] says", "wanted just one of secret and secret_file")
 
     def test_the_proxies_are_networks(self) -> None:
-        proxies = parse("[proxies]\ntrusted = 10.0.0.0/8, 192.0.2.7, ::1, unix\n", "x").proxies
+        text = "[auth]\nanonymous =\n[proxies]\ntrusted = 10.0.0.0/8, 192.0.2.7, ::1, unix\n"
+        proxies = parse(text, "x").proxies
         self.assertEqual(proxies.trusted, ("10.0.0.0/8", "192.0.2.7", "::1", "unix"))
         for text in ("10.0.0.1/8", "localhost", "10.0.0.0/33"):
             self.assert_refuses_with(f"[proxies]\ntrusted = {text}\n", "wanted networks")
@@ -567,7 +590,7 @@ CONFIGS = st.builds(
     ),
     hooks=HOOKS,
     log=st.builds(Log, st.sampled_from(["debug", "info", "warn", "error", "critical"]), st.booleans()),
-)
+).filter(lambda config: config.proxies.trusted or not any(it.proxy_protocol for it in config.listeners))
 
 
 class PrintTests(SynchronousTestCase):

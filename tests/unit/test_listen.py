@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -98,6 +99,7 @@ class ListenCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
         self.factory: Factory[Protocol] | PushdSite = Factory.forProtocol(Protocol)
+        self.factories_behind_proxies: list[IProtocolFactory] = []
         directory = TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
@@ -107,7 +109,18 @@ class ListenCase(SynchronousTestCase):
         """Prepare a port for a factory in memory."""
         listener = Listener("main", endpoint, tls)
         self_signed = self.self_signed if tls else no_certificate
-        return prepare(listener, self.factory, self.reactor, self_signed, silence_s=40)
+        return self.prepare_listener(listener, self_signed)
+
+    def prepare_listener(self, listener: Listener, self_signed: Callable[[], tuple[str, str]]) -> Port:
+        """Prepare the port of `listener`."""
+        return prepare(
+            listener, self.factory, self.reactor, self_signed, silence_s=40, behind_proxy=self.behind_proxy
+        )
+
+    def behind_proxy(self, factory: IProtocolFactory) -> IProtocolFactory:
+        """Note what is behind a proxy."""
+        self.factories_behind_proxies.append(factory)
+        return Factory.forProtocol(Protocol)
 
     def self_signed(self) -> tuple[str, str]:
         """Make a certificate."""
@@ -322,15 +335,24 @@ class TlsTests(ListenCase):
             self.prepare("tcp:1", tls=speaks_tls).open()
             self.assertIs(type(self.reactor.tcpServers[-1][1]), kind)
 
+    def test_the_header_of_a_proxy_comes_before_tls_and_only_where_it_is_configured(self) -> None:
+        for speaks_tls, kind in ((False, PushdSite), (True, TLSFactory)):
+            listener = Listener("main", "tcp:1", speaks_tls, proxy_protocol=True)
+            self.prepare_listener(listener, self.self_signed).open()
+            self.assertIs(type(self.factories_behind_proxies[-1]), kind)
+            self.assertIs(type(self.reactor.tcpServers[-1][1]), Factory)
+            self.prepare("tcp:1", tls=speaks_tls)
+        self.assertEqual(len(self.factories_behind_proxies), 2)
+
     def test_a_configured_certificate_is_used_instead_of_the_self_signed_one(self) -> None:
         certificate, key = self.self_signed()
         listener = Listener("main", "tcp:8443", True, certificate, key)
-        prepare(listener, self.factory, self.reactor, no_certificate, silence_s=40)
+        self.prepare_listener(listener, no_certificate)
 
     def test_a_certificate_that_cannot_be_served_with_fails_the_start(self) -> None:
         certificate, _ = self.self_signed()
         for paths in (("/nosuch.crt", "/nosuch.key"), (certificate, certificate)):
             listener = Listener("main", "tcp:8443", True, *paths)
-            begin = partial(prepare, listener, self.factory, self.reactor, no_certificate, silence_s=40)
+            begin = partial(self.prepare_listener, listener, no_certificate)
             error = self.assertRaises(StartFailed, begin)
             self.assertTrue(str(error).startswith(f"[listen:main] {paths[0]}"), error)
