@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isinf
 from typing import Any
 
 import orjson
 
-__all__ = ["json_bytes", "json_line", "read_json"]
+__all__ = ["json_bytes", "json_line", "read_json", "read_strict_json"]
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -33,6 +34,42 @@ def read_json(text: bytes | str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def read_strict_json(text: bytes) -> Any:
+    """Read one JSON text as `read_json` does, but refuse what others may read as something else (RFC 7493).
+
+    That is two members of one object with one name, and numbers that are no doubles; integers have 100 digits at
+    most. Raises as `read_json` does.
+    """
+    return _STRICT.decode(text.decode())
+
+
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        names = [name for name, _ in members]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the member {twice[:40]!r} is there more than once")
+    return found
+
+
+def _short_integer(digits: str) -> int:
+    if len(digits) > 100:
+        raise ValueError(f"an integer has {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_short_integer, parse_float=_finite, parse_constant=_refuse_constant
+)
 
 
 def json_bytes(message: Mapping[str, object]) -> bytes:

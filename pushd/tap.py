@@ -19,6 +19,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from pushd.assembly import assemble
+from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
@@ -28,10 +29,12 @@ from pushd.store.check import check
 from pushd.store.store import Store
 from pushd.store.worker import Worker
 from pushd.tls import check_directory
+from pushd.tokens.mint import Wish, choose_key, mint
 
 __all__ = ["Options", "makeService"]
 
 _log = Logger()
+_LIFETIME = duration(1, 366 * 86400)
 
 
 class Options(usage.Options):
@@ -40,11 +43,18 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Push events to clients over WebSocket, Server-Sent Events and plain HTTP."
     optParameters = [
-        ["config", "c", None, "The ini file; without one, built-in defaults on 127.0.0.1:8080 and :8443."]
+        ["config", "c", None, "The ini file; without one, built-in defaults on 127.0.0.1:8080 and :8443."],
+        ["key", None, None, "With --token: the NAME of the [key:NAME] that signs it, if several could."],
+        ["user", None, None, "With --token: the user that it is for."],
+        ["publish", None, None, "With --token: channels and patterns to publish to, separated by commas."],
+        ["subscribe", None, None, "With --token: channels and patterns to subscribe to, separated by commas."],
+        ["expires", None, None, "With --token: how long it lasts, as 10m or 7d; 1h if it is not said."],
     ]
     optFlags = [
         ["check", None, "Check the configuration and everything that it names, and exit."],
         ["print-config", None, "Print the whole configuration with all defaults, and exit."],
+        ["token", None, "Print a token to try things with, signed with a secret of the ini file, and exit."],
+        ["operator", None, "With --token: give the right to look after channels and connections."],
     ]
 
     def postOptions(self) -> None:
@@ -57,6 +67,12 @@ class Options(usage.Options):
             if self["check"]:
                 self._check()
                 raise SystemExit(0)
+            if self["token"]:
+                print(self._token())
+                raise SystemExit(0)
+            for name in ("key", "user", "publish", "subscribe", "expires", "operator"):
+                if self[name]:
+                    raise ConfigError(f"--{name} goes with --token")
         except (ConfigError, StartFailed) as error:
             raise SystemExit(f"pushd: {error}") from None
 
@@ -69,6 +85,27 @@ class Options(usage.Options):
                 return parse_bytes(file.read(), path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def _token(self) -> str:
+        """Make the token that the command line asks for."""
+        key = choose_key(self["configuration"].keys, self["key"])
+        wish = Wish(
+            self["user"],
+            self._argument("publish", PATTERNS, ""),
+            self._argument("subscribe", PATTERNS, ""),
+            bool(self["operator"]),
+            self._argument("expires", _LIFETIME, "1h"),
+        )
+        return mint(key, wish, time.time())
+
+    def _argument(self, name: str, kind: Kind, default: str) -> Any:
+        """Read an option as the ini file has it; raise `ConfigError` if that is not possible."""
+        text = default if self[name] is None else self[name]
+        try:
+            return kind.parse(text)
+        except ValueError as error:
+            but = f", not {str(error)!r}" if str(error) != text else ""
+            raise ConfigError(f"--{name} {text}: wanted {kind.form}{but}") from None
 
     def _check(self) -> None:
         """Check everything that a start needs, and say what was found; raise `StartFailed` if it is not fine."""

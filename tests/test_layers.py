@@ -57,6 +57,13 @@ LAYERS: list[list[str]] = [
     ["pushd.store.past"],
     ["pushd.store.database", "pushd.store.continuity", "pushd.store.worker", "pushd.store.calendar"],
     ["pushd.store.schema", "pushd.store.block"],
+    ["pushd.tokens.tokens"],
+    ["pushd.tokens.sections", "pushd.tokens.mint"],
+    ["pushd.tokens.keyset"],
+    ["pushd.tokens.jwks", "pushd.tokens.fetch"],
+    ["pushd.tokens.keys"],
+    ["pushd.tokens.claims"],
+    ["pushd.tokens.compact"],
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.publisher"],
     ["pushd.bus"],
@@ -77,8 +84,8 @@ LAYERS: list[list[str]] = [
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
-    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "operator", "orjson", "re", "struct", "sys",
-    "textwrap", "typing", "urllib",
+    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "math", "operator", "orjson", "re", "struct",
+    "sys", "textwrap", "typing", "urllib",
 }  # fmt: skip
 
 RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.jsontext import json_bytes, json_line, read_json
+from pushd.jsontext import json_bytes, json_line, read_json, read_strict_json
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 VALUES = st.recursive(
@@ -95,6 +95,30 @@ class ReadTests(SynchronousTestCase):
                     self.assertRaises(RecursionError, read_json, text.encode())
                 else:
                     self.assertEqual(read_json(text), read_json(text.encode()))
+
+
+class StrictTests(SynchronousTestCase):
+    @given(VALUES)
+    def test_what_was_written_is_read(self, value: Any) -> None:
+        self.assertEqual(repr(read_strict_json(json.dumps(value).encode())), repr(value))
+
+    def test_what_others_may_read_as_something_else_is_refused(self) -> None:
+        for text, why in (
+            (b'{"a":1,"b":2,"a":1}', "the member 'a' is there more than once"),
+            (b'[{"a":{"b":1,"\\u0062":1}}]', "the member 'b' is there more than once"),
+            (b"[NaN]", "NaN is not JSON"),
+            (b"-Infinity", "-Infinity is not JSON"),
+            (b"1e400", "a number is too large"),
+            (b"[-1e400]", "a number is too large"),
+            (b"1" * 101, "an integer has 101 digits"),
+        ):
+            error = self.assertRaises(ValueError, read_strict_json, text)
+            self.assertEqual(str(error), why)
+        self.assertEqual(read_strict_json(b"1" * 100), int("1" * 100))
+
+    def test_bytes_have_to_be_utf_8(self) -> None:
+        for text in b"\xff", "{}".encode("utf-16"), b"\xef\xbb\xbf{}":
+            self.assertRaises(ValueError, read_strict_json, text)
 
 
 class WriteTests(SynchronousTestCase):

@@ -1,0 +1,84 @@
+"""Making tokens to try things with, signed with a secret of the configuration."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from pushd.channels import Pattern
+from pushd.config.settings import Key
+from pushd.errors import ConfigError, Unauthorized
+from pushd.tokens.claims import read_identity, read_times
+from pushd.tokens.compact import check_size
+from pushd.tokens.keys import read_secret
+
+__all__ = ["Wish", "choose_key", "mint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a token is to claim."""
+
+    user: str | None = None
+    """Who shows it."""
+
+    publish: tuple[Pattern, ...] = ()
+    """To which channels the user may publish."""
+
+    subscribe: tuple[Pattern, ...] = ()
+    """To which channels the user may subscribe."""
+
+    is_operator: bool = False
+    """Whether the user may look after channels and connections."""
+
+    lasts_s: float = 3600.0
+    """For how long, in seconds."""
+
+
+def choose_key(keys: Sequence[Key], name: str | None) -> Key:
+    """Answer the key called `name`, or the only one with a secret; raise `ConfigError` if there is none such."""
+    if not keys:
+        raise ConfigError(
+            "there is no [key:NAME] whose secret could sign a token; put these lines into the file:\n\n"
+            f"[key:app]\nalgorithm = HS256\nsecret = {secrets.token_urlsafe(48)}\n"
+        )
+    names = ", ".join(key.name for key in keys)
+    if name is not None:
+        keys = [key for key in keys if key.name == name]
+        if not keys:
+            raise ConfigError(f"--key {name}: there is no [key:{name}]; wanted one of {names}")
+    shared = [key for key in keys if key.algorithm.startswith("HS")]
+    if not shared:
+        raise ConfigError(
+            f"[key:{keys[0].name}] algorithm = {keys[0].algorithm}: tokens for it are signed with a private key, "
+            "which pushd does not have; make them where that is (docs/tokens.rst); wanted a key with a secret"
+        )
+    if len(shared) > 1:
+        names = ", ".join(key.name for key in shared)
+        raise ConfigError(f"several keys could sign a token; wanted --key with one of {names}")
+    return shared[0]
+
+
+def mint(key: Key, wish: Wish, now: float) -> str:
+    """Make a token; raise `StartFailed` if the secret cannot be had, `ConfigError` if no token can claim that."""
+    rights: dict[str, object] = {
+        "publish": [pattern.text for pattern in wish.publish],
+        "subscribe": [pattern.text for pattern in wish.subscribe],
+    }
+    if wish.is_operator:
+        rights["operator"] = True
+    claims: dict[str, Any] = {"iat": int(now), "exp": int(now + wish.lasts_s), "pushd": rights}
+    for name, value in ("iss", key.issuer), ("aud", key.audience), ("sub", wish.user):
+        if value is not None:
+            claims[name] = value
+    token = jwt.encode(claims, read_secret(key), key.algorithm, headers={"kid": key.name})
+    try:
+        check_size(token)
+        read_identity(claims, read_times(claims), leeway_s=0, origin="")
+    except Unauthorized as error:
+        raise ConfigError(f"no token can claim that: {error.detail}") from None
+    return token

@@ -1,0 +1,146 @@
+"""The sections ``[key:NAME]``: how near a token comes to what each of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pushd.access import Identity
+from pushd.config.settings import Key
+from pushd.errors import Unauthorized, Unavailable
+from pushd.tokens.claims import Times, check_audience, read_identity, read_times
+from pushd.tokens.compact import Compact, quote
+from pushd.tokens.fetch import Fetch
+from pushd.tokens.keys import Verifier, read_key
+from pushd.tokens.keyset import KeySet
+
+__all__ = ["MAX_UNNAMED", "Miss", "Nearness", "Proof", "Section"]
+
+MAX_UNNAMED = 10
+"""How many keys of a set are tried for a token that does not say which."""
+
+
+class Nearness(IntEnum):
+    """How far a token came."""
+
+    KEY = 0
+    """There is no key for it."""
+    SIGNATURE = 1
+    """It is signed by somebody else."""
+    AUDIENCE = 2
+    """It is signed by the right one, for somebody else."""
+    TIME = 3
+    """It is for this server, but not now."""
+    CLAIMS = 4
+    """What it claims cannot be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a section does not take a token."""
+
+    nearness: Nearness
+    """How far it came."""
+
+    detail: str
+    """What was wrong and what was wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a token proves."""
+
+    section: Section
+    """By whom."""
+
+    generation: int
+    """Which keys that section had."""
+
+    times: Times
+    """When it counts."""
+
+    identity: Identity
+    """Who shows it."""
+
+
+class Section:
+    """One section."""
+
+    def __init__(self, key: Key, *, leeway_s: float, fetch: Fetch, seconds: Callable[[], float]) -> None:
+        """Read the key, if it is in a file; raise `StartFailed` if that is no good."""
+        self.name = key.name
+        self.algorithm = key.algorithm
+        self.issuer = key.issuer
+        self._audience = key.audience
+        self._leeway_s = leeway_s
+        self._fixed: list[Verifier] = []
+        self.keys: KeySet | None = None
+        """What is fetched, if its keys are."""
+        if key.jwks_url is None:
+            self._fixed.append(read_key(key))
+        else:
+            self.keys = KeySet(key.name, key.jwks_url, key.algorithm, fetch=fetch, seconds=seconds)
+
+    @property
+    def generation(self) -> int:
+        """How often its keys have changed."""
+        return 0 if self.keys is None else self.keys.generation
+
+    @property
+    def trouble(self) -> Unavailable | None:
+        """Why there are no keys at all, if there are none."""
+        return None if self.keys is None else self.keys.trouble
+
+    def keep_fresh(self) -> None:
+        """Fetch its keys in the background if they are old."""
+        if self.keys is not None:
+            self.keys.keep_fresh()
+
+    def is_named(self, kid: str) -> bool:
+        """Tell whether the header ``kid`` means this section."""
+        return kid == self.name or (self.keys is not None and self.keys.has_kid(kid))
+
+    def is_worth_fetching(self, kid: str | None) -> bool:
+        """Tell whether its keys should be fetched for a token with this ``kid``."""
+        return self.keys is not None and self.keys.is_worth_fetching(self._kid_within(kid))
+
+    def judge(self, token: Compact, now: float) -> Proof | Miss:
+        """Answer what the token proves, or why nothing."""
+        kid = self._kid_within(token.kid)
+        verifiers = self._fixed if self.keys is None else self.keys.verifiers(kid)
+        if not verifiers:
+            return Miss(Nearness.KEY, self._no_key(kid))
+        if kid is None and len(verifiers) > MAX_UNNAMED:
+            return Miss(Nearness.KEY, f"kid is missing; wanted that of one of the {len(verifiers)} keys of {self}")
+        if not any(verifier.has_signed(token.signed, token.signature) for verifier in verifiers):
+            return Miss(Nearness.SIGNATURE, f"the signature is wrong; wanted one with {self} ({self.algorithm})")
+        return self._believe(token, now)
+
+    def _believe(self, token: Compact, now: float) -> Proof | Miss:
+        """Answer what a token proves that is signed by the right one."""
+        nearness = Nearness.AUDIENCE
+        try:
+            check_audience(token.claims, self._audience)
+            nearness = Nearness.TIME
+            times = read_times(token.claims)
+            times.check(now, self._leeway_s)
+            nearness = Nearness.CLAIMS
+            origin = f"the token of {self}"
+            identity = read_identity(token.claims, times, leeway_s=self._leeway_s, origin=origin)
+        except Unauthorized as error:
+            return Miss(nearness, error.detail)
+        return Proof(self, self.generation, times, identity)
+
+    def _kid_within(self, kid: str | None) -> str | None:
+        """Answer which of its keys is meant, if the token says."""
+        return None if kid == self.name else kid
+
+    def _no_key(self, kid: str | None) -> str:
+        if kid is None:
+            return f"the key set of {self} has no key for {self.algorithm}"
+        return f"kid is {quote(kid)}; wanted that of a key of {self}"
+
+    def __str__(self) -> str:
+        """Say which it is."""
+        return f"key {self.name}"

@@ -1,0 +1,140 @@
+"""Who shows a token: the checks of all the sections ``[key:NAME]``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+
+from twisted.internet.defer import Deferred
+
+from pushd.access import Identity
+from pushd.config.settings import Key
+from pushd.errors import Refused, Unauthorized
+from pushd.tokens.compact import Compact, check_size, kind_of, quote, read_compact, wrong
+from pushd.tokens.fetch import Fetch
+from pushd.tokens.sections import Miss, Nearness, Proof, Section
+
+__all__ = ["MAX_KEPT", "Tokens"]
+
+MAX_KEPT = 4096
+"""How many tokens are remembered whose signature was right."""
+
+
+class Tokens:
+    """Checks tokens."""
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        *,
+        leeway_s: float,
+        now: Callable[[], float],
+        seconds: Callable[[], float],
+        fetch: Fetch,
+        max_kept: int = MAX_KEPT,
+    ) -> None:
+        """Read the files of `keys`; raise `StartFailed` if one is no good.
+
+        `now` is the time of day in seconds since 1970, `seconds` a monotonic clock, `leeway_s` by how much the
+        time of day of who makes tokens may differ, and `fetch` fetches key sets.
+        """
+        self._sections = [Section(key, leeway_s=leeway_s, fetch=fetch, seconds=seconds) for key in keys]
+        self._leeway_s = leeway_s
+        self._now = now
+        self._max_kept = max_kept
+        self._kept: OrderedDict[bytes, Proof] = OrderedDict()
+
+    def identify(self, token: str) -> Identity | Deferred[Identity]:
+        """Answer who shows `token`: later, if a key set must be fetched first.
+
+        If it is no good, `Unauthorized` is raised, or what the Deferred fails with; if no keys can be had to tell,
+        `Unavailable`. Neither quotes the token.
+        """
+        check_size(token)
+        digest = sha256(token.encode()).digest()
+        proof = self._kept.get(digest)
+        if proof is not None and proof.generation == proof.section.generation:
+            proof.section.keep_fresh()
+            try:
+                proof.times.check(self._now(), self._leeway_s)
+            except Unauthorized:
+                del self._kept[digest]
+                raise
+            self._kept.move_to_end(digest)
+            return proof.identity
+        shown = read_compact(token)
+        sections = self._fitting(shown)
+        for section in sections:
+            section.keep_fresh()
+        found = self._judge(shown, sections)
+        if isinstance(found, Proof):
+            return self._keep(digest, found)
+        lacking = [section for section in sections if section.is_worth_fetching(shown.kid)]
+        if found.nearness <= Nearness.SIGNATURE and lacking:
+            return Deferred.fromCoroutine(self._fetch(digest, shown, sections, lacking))
+        raise _refusal(found, sections)
+
+    async def _fetch(
+        self, digest: bytes, shown: Compact, sections: Sequence[Section], lacking: Sequence[Section]
+    ) -> Identity:
+        """Judge again with the keys that were lacking."""
+        for fetched in [section.keys.fetched() for section in lacking if section.keys is not None]:
+            await fetched
+        found = self._judge(shown, _named(shown, sections))
+        if isinstance(found, Proof):
+            return self._keep(digest, found)
+        raise _refusal(found, sections)
+
+    def _fitting(self, shown: Compact) -> Sequence[Section]:
+        """Answer the sections that may take the token, one at least; raise `Unauthorized` if none may."""
+        if not self._sections:
+            raise wrong("no token is taken, because no [key:NAME] is configured; wanted a request without one")
+        fitting = [section for section in self._sections if section.algorithm == shown.algorithm]
+        if not fitting:
+            wanted = _or(f"{section.algorithm} ({section})" for section in self._sections)
+            raise wrong(f"alg is {quote(shown.algorithm)}; wanted {wanted}")
+        issued = [section for section in fitting if section.issuer in (None, shown.claims.get("iss"))]
+        if not issued:
+            issuer = shown.claims.get("iss", "")
+            said = quote(issuer) if isinstance(issuer, str) else kind_of(issuer)
+            wanted = _or(f"{section.issuer!r} ({section})" for section in fitting)
+            raise wrong(f"iss is {said if 'iss' in shown.claims else 'missing'}; wanted {wanted}")
+        return _named(shown, issued)
+
+    def _judge(self, shown: Compact, sections: Sequence[Section]) -> Proof | Miss:
+        """Answer what the token proves to one of `sections`, or the nearest miss."""
+        now = self._now()
+        misses = []
+        for section in sections:
+            found = section.judge(shown, now)
+            if isinstance(found, Proof):
+                return found
+            misses.append(found)
+        return max(misses, key=lambda miss: miss.nearness)
+
+    def _keep(self, digest: bytes, proof: Proof) -> Identity:
+        self._kept[digest] = proof
+        if len(self._kept) > self._max_kept:
+            self._kept.popitem(last=False)
+        return proof.identity
+
+
+def _named(shown: Compact, sections: Sequence[Section]) -> Sequence[Section]:
+    """Answer those of `sections` that the header ``kid`` means, or all if it means none."""
+    if shown.kid is None:
+        return sections
+    return [section for section in sections if section.is_named(shown.kid)] or sections
+
+
+def _refusal(miss: Miss, sections: Sequence[Section]) -> Refused:
+    """Answer the error that says why there is no proof."""
+    if miss.nearness <= Nearness.SIGNATURE:
+        for section in sections:
+            if section.trouble is not None:
+                return section.trouble
+    return wrong(miss.detail)
+
+
+def _or(texts: Iterable[str]) -> str:
+    return " or ".join(texts)
