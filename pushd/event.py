@@ -32,6 +32,7 @@ _CACHED_BYTES = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OWN_ID = re.compile(r"([0-9a-z]{10})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _RESERVED = frozenset({"latest", "earliest"})
+_OWN_TYPE = "pushd."
 
 
 def own_id(epoch: str, sequence: int) -> str:
@@ -63,8 +64,14 @@ def check_id(event_id: str) -> str:
 
 
 def check_type(event_type: str) -> str:
-    """Answer `event_type` if it can be the type of an event; raise `BadRequest` if not."""
-    return _check_line(event_type, "event")
+    """Answer `event_type` if a publisher may give it; raise `BadRequest` if not.
+
+    Subscribers believe types that begin with ``pushd.``: only the daemon makes drafts of those.
+    """
+    _check_line(event_type, "event")
+    if event_type.startswith(_OWN_TYPE):
+        raise BadRequest(f"the type {event_type!r} begins with {_OWN_TYPE}: such are the daemon's own", "event")
+    return event_type
 
 
 def _check_line(text: str, name: str) -> str:

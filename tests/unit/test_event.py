@@ -84,13 +84,21 @@ class OwnIdTests(unittest.TestCase):
 
 class TypeTests(SynchronousTestCase):
     def test_a_type_is_answered_as_it_is(self) -> None:
-        for event_type in ("a", "latest", f"{EPOCH}-1", "t" * 255, "news.sport"):
+        for event_type in ("a", "latest", f"{EPOCH}-1", "t" * 255, "news.sport", "pushd", "pushdown", "a.pushd.b"):
             self.assertEqual(check_type(event_type), event_type)
 
     def test_a_type_that_would_break_a_line_is_refused(self) -> None:
         for event_type in ("a\nb", "a\r", "\x00", "\x85", "", "t" * 256, "\udc00"):
             error = self.assertRaises(BadRequest, check_type, event_type)
             self.assertEqual(error.field, "event")
+
+    def test_a_type_of_the_daemon_is_refused_from_publishers_and_can_be_its_own(self) -> None:
+        for event_type in ("pushd.", "pushd.gap", "pushd.closed", "pushd.join", "pushd.anything"):
+            error = self.assertRaises(BadRequest, check_type, event_type)
+            self.assertEqual((error.status, error.field), (400, "event"))
+            self.assertIn(f"{event_type!r} begins with pushd.", error.detail)
+            self.assertRaises(BadRequest, Draft.checked, ("a",), b"x", type=event_type)
+            self.assertEqual(Draft(("a",), b"x", True, event_type).type, event_type)
 
 
 class DraftTests(SynchronousTestCase):
