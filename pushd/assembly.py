@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -20,13 +19,14 @@ from pushd.api.publish import PublishMany
 from pushd.archive import Archive, MemoryArchive
 from pushd.asked import Asked, AskingToPublish
 from pushd.assets import Assets, link_to
-from pushd.attendance import Attendance, Telling
+from pushd.attendance import Attendance
 from pushd.bucket import Buckets
 from pushd.bus import Bus
 from pushd.config.settings import Config, Limits, Site
-from pushd.door import Asking, Door
+from pushd.door import Door
 from pushd.eventlog import EventLog, State
-from pushd.gate import Gate, Tokens
+from pushd.gate import Gate
+from pushd.outside import ALONE, Outside
 from pushd.proxies import Trust
 from pushd.publisher import Direct, Publisher
 from pushd.sessions import Bounds, Sessions
@@ -44,7 +44,7 @@ from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
 from pushd.wheel import Wheel
 
-__all__ = ["Outside", "Parts", "Storage", "assemble"]
+__all__ = ["Parts", "Storage", "assemble"]
 
 _log = Logger()
 
@@ -61,24 +61,6 @@ class Storage:
 
     journal: Journal
     """What publishes into it."""
-
-
-class AskingOfAll(Asking, AskingToPublish, Protocol):
-    """What asks the application about everything that it wants to be asked about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What reaches beyond the daemon, or has to do with it."""
-
-    tokens: Tokens | None = None
-    """What knows whom a token stands for, if there is a key."""
-
-    asking: AskingOfAll | None = None
-    """What asks the application, if it wants to be asked."""
-
-    telling: Telling | None = None
-    """What tells the application, if it wants to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +93,7 @@ def assemble(
     seconds: Callable[[], float],
     now: Callable[[], float],
     store: tuple[Store, Worker] | None = None,
-    outside: Outside = Outside(),
+    outside: Outside = ALONE,
 ) -> Parts:
     """Put the parts together.
 

@@ -24,6 +24,7 @@ from pushd.config.reading import default, parse_bytes, print_config, state_direc
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
+from pushd.outside import reach
 from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
@@ -138,7 +139,9 @@ def _daemon(options: Options, directory: str) -> Daemon:
             seconds=time.monotonic,
         )
         store = kept, Worker(reactor)
-    parts = assemble(config, reactor, seconds=time.monotonic, now=time.time, store=store)
+    seconds, now = time.monotonic, time.time
+    outside = reach(config, reactor, seconds=seconds, now=now)
+    parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside)
     twistd: Mapping[str, Any] = options.parent or {}
 
     def fail(error: StartFailed) -> NoReturn:

@@ -15,6 +15,7 @@ LAYERS: list[list[str]] = [
     ["pushd.tap"],
     ["pushd.service"],
     ["pushd.assembly"],
+    ["pushd.outside"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
     ["pushd.tls", "pushd.log", "pushd.proxyprotocol"],
