@@ -45,7 +45,6 @@ __all__ = [
     "WrongMethod",
 ]
 
-
 _MAX_DETAIL = 600
 """How long a detail may be, in characters."""
 

@@ -27,7 +27,6 @@ _log = Logger()
 _BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel has a limit of its own, somaxconn."""
 
-
 _UNSENT_BYTES = 128 * 1024
 """How much of what was written for a connection may wait in the kernel without being on its way.
 

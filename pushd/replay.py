@@ -16,7 +16,6 @@ __all__ = ["ENTRY_BYTES", "Overtaken", "Replay"]
 ENTRY_BYTES = 256
 """About how much memory an entry takes, beside its data."""
 
-
 _RUN = 64
 """How many entries of one history are taken at once."""
 

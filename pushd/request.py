@@ -26,7 +26,6 @@ from pushd.writethrough import Writer
 
 __all__ = ["Connection", "Request"]
 
-
 _IN_MEMORY_BYTES = 1024 * 1024
 """The longest body that is not put into a file while it comes."""
 

@@ -31,7 +31,6 @@ CHUNK_BYTES = 64 * 1024
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
-
 _RETRY_S = 5.0
 """After how long one may try again who has too many connections."""
 

@@ -50,9 +50,8 @@ class Trimming(Generic[S]):
         self.size_bytes = 0
         """About how much all events take."""
         self._expiries: list[tuple[float, int, Channel[S]]] = []  # each channel once at most
-        self._oldest: list[
-            tuple[int, int, Channel[S]]
-        ] = []  # by a sequence that the channel's oldest is not before
+        # by a sequence that the channel's oldest is not before
+        self._oldest: list[tuple[int, int, Channel[S]]] = []
         self._count = count()
 
     def count(self, channel: Channel[S]) -> None:

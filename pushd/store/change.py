@@ -22,7 +22,6 @@ __all__ = ["Change"]
 _BLOCK_BYTES = 256 * 1024
 """How much the events of one block take, except where one alone takes more."""
 
-
 _PAGE_BYTES = 4096
 
 

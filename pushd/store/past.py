@@ -27,7 +27,6 @@ _CHUNK_BYTES = 1024 * 1024
 _OBJECT_BYTES = 600
 """About how much memory an entry takes besides its data."""
 
-
 _FRONTS = 16
 """Of how many channels the block is kept in memory that was looked into last to find what is to be dropped."""
 

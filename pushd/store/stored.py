@@ -18,10 +18,8 @@ __all__ = ["Recent", "StoredHistory"]
 
 _log = Logger()
 
-
 _GONE_AT_LEAST = 16
 """How many entries that were dropped may stay in the store, and an eighth of what is kept."""
-
 
 _UNCOUNTED = 256
 """How many entries may be dropped before it is found out how much they took, for which the disk may be read."""

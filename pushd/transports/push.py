@@ -19,7 +19,6 @@ from pushd.request import Request
 
 __all__ = ["EventPush"]
 
-
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 

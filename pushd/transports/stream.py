@@ -15,7 +15,6 @@ from pushd.session import Session
 
 __all__ = ["JsonStream"]
 
-
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 

@@ -51,7 +51,6 @@ _MAX_WAITING = 100
 
 _log = Logger()
 
-
 _PARAMETERS = frozenset({"channel", "since", "format"})
 
 
