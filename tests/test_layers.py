@@ -50,6 +50,8 @@ LAYERS: list[list[str]] = [
     ["pushd.sessions"],
     ["pushd.crowd", "pushd.peer"],
     ["pushd.writethrough"],
+    ["pushd.hooks.asking", "pushd.hooks.post", "pushd.hooks.telling"],
+    ["pushd.hooks.signing"],
     ["pushd.store.journal"],
     ["pushd.store.store", "pushd.store.check"],
     ["pushd.store.archive"],
@@ -68,8 +70,8 @@ LAYERS: list[list[str]] = [
     # ------------------ below this line: no Twisted, Autobahn, clock, file or socket ------------------
     ["pushd.publisher"],
     ["pushd.bus"],
-    ["pushd.subscription", "pushd.audience"],
-    ["pushd.frames", "pushd.messages", "pushd.outbox", "pushd.wheel", "pushd.bucket"],
+    ["pushd.subscription", "pushd.audience", "pushd.hooks.answers"],
+    ["pushd.frames", "pushd.hooks.words", "pushd.messages", "pushd.outbox", "pushd.wheel", "pushd.bucket"],
     ["pushd.batch"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.archive", "pushd.trimming"],
@@ -80,7 +82,7 @@ LAYERS: list[list[str]] = [
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access"],
     ["pushd.channels"],
-    ["pushd.errors", "pushd.jsontext", "pushd.reasons", "pushd.record"],
+    ["pushd.errors", "pushd.hooks.breaker", "pushd.jsontext", "pushd.reasons", "pushd.record"],
 ]
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {

@@ -1,0 +1,1 @@
+"""What the application is asked before clients may do something, and what it is told afterwards."""

@@ -1,0 +1,228 @@
+"""What the application answers, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+from pushd.access import MAX_PATTERNS, Grants, Identity, Reach
+from pushd.channels import Pattern
+from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
+from pushd.event import Draft, check_type
+from pushd.jsontext import json_bytes
+from pushd.messages import check_size, parse_draft, parse_object
+
+__all__ = [
+    "CONNECT",
+    "MAX_REASON_CHARACTERS",
+    "PUBLISH",
+    "SUBSCRIBE",
+    "Answer",
+    "NoAnswer",
+    "Post",
+    "changed_draft",
+    "changed_identity",
+    "read_answer",
+]
+
+MAX_REASON_CHARACTERS = 200
+"""How much of a reason is passed on."""
+
+MAX_USER_BYTES = 255
+"""The longest name of a user, in bytes of UTF-8."""
+
+MAX_DEPTH = 32
+"""How deep arrays and objects of a payload may be nested."""
+
+MAX_EXPIRES_IN_S = 10.0**9
+"""The longest time that rights may be given for, in seconds."""
+
+SUBSCRIBE = frozenset({"allow", "reason"})
+"""What an answer to ``before_subscribe`` may have."""
+
+CONNECT = SUBSCRIBE | {"user", "payload", "publish", "subscribe", "operator", "expires_in"}
+"""What an answer to ``before_connect`` may have."""
+
+PUBLISH = SUBSCRIBE | {"data", "data_base64", "event"}
+"""What an answer to ``before_publish`` may have."""
+
+_ORIGIN = "[hooks] before_connect"
+_REFUSALS: dict[int, Callable[[str, float | None], Refused]] = {
+    401: lambda reason, retry_s: Unauthorized(reason),
+    403: lambda reason, retry_s: Forbidden(reason),
+    429: lambda reason, retry_s: TooMany(reason, retry_s=retry_s),
+}
+
+
+class NoAnswer(PushdError):
+    """The application gave no answer, or a wrong one. The text is for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the application sent back, unchecked."""
+
+    status: int
+    """Its HTTP status."""
+
+    body: bytes = b""
+    """Its body, of a bounded size."""
+
+    retry_after_s: float | None = None
+    """How long it asks to wait, in seconds, if it does."""
+
+
+Post = Callable[[str, str, bytes], Awaitable[Answer]]
+"""Posts a body to a URL under an id, in this order: URL, id, body. Raises `NoAnswer` if that fails."""
+
+
+def read_answer(answer: Answer, known: Set[str]) -> dict[str, Any]:
+    """Answer what the application says, of which there may be the members `known`.
+
+    Raises `Refused` if it does not allow what it was asked for, and `NoAnswer` if its answer is wrong.
+    """
+    refusal = _REFUSALS.get(answer.status)
+    if refusal is not None:
+        raise refusal(_reason(_members_or_none(answer.body)), answer.retry_after_s)
+    if not 200 <= answer.status < 300:
+        raise NoAnswer(f"the status is {answer.status}")
+    if not answer.body:
+        return {}
+    try:
+        members = parse_object(answer.body)
+    except BadRequest as error:
+        raise NoAnswer(f"the answer is {error.detail}") from None
+    if not members.keys() <= known:
+        unknown = sorted(members.keys() - known)[0]
+        raise NoAnswer(f"the answer has the unknown member {unknown[:64]!r}; known are {', '.join(sorted(known))}")
+    _check_kind(members, "reason", str, "a string")
+    _check_kind(members, "allow", bool, "true or false")
+    if not members.get("allow", True):
+        raise Forbidden(_reason(members))
+    return members
+
+
+def _members_or_none(body: bytes) -> dict[str, Any]:
+    """Answer the members of a body that need not be JSON, because the status says it all."""
+    try:
+        return parse_object(body)
+    except BadRequest:
+        return {}
+
+
+def _reason(members: dict[str, Any]) -> str:
+    """Answer the reason of the application, on one line and without anything that does not print."""
+    reason = members.get("reason")
+    text = reason if isinstance(reason, str) else ""
+    printing = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printing.split())[:MAX_REASON_CHARACTERS] or "the application does not allow it"
+
+
+def _check_kind(members: dict[str, Any], name: str, kind: type, wanted: str) -> None:
+    if name in members and not isinstance(members[name], kind):
+        raise NoAnswer(f"{name} of the answer is of another kind; wanted {wanted}")
+
+
+# before_connect
+
+
+def changed_identity(identity: Identity, members: dict[str, Any], now: float) -> Identity:
+    """Answer `identity` with what the application sets; raise `NoAnswer` if that is wrong.
+
+    `now` is the time in seconds since 1970.
+    """
+    changes: dict[str, Any] = {}
+    if "user" in members:
+        changes["user"] = _user(members["user"])
+    if "payload" in members:
+        changes["payload"] = _payload(members["payload"])
+    if "expires_in" in members:
+        changes["expires_at"] = now + _expires_in_s(members["expires_in"])
+    if members.keys() & {"publish", "subscribe", "operator"}:
+        changes["grants"] = _grants(identity.grants, members)
+    return replace(identity, **changes)
+
+
+def _user(user: object) -> str | None:
+    if user is None:
+        return None
+    try:
+        size = len(user.encode()) if isinstance(user, str) else 0
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= MAX_USER_BYTES or not str(user).isprintable():
+        raise NoAnswer(f"user of the answer: wanted null or 1 to {MAX_USER_BYTES} bytes of printable text")
+    return str(user)
+
+
+def _payload(payload: object) -> object:
+    level = [payload]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _inside(value)]
+    if any(isinstance(value, dict | list) for value in level):
+        raise NoAnswer(f"payload of the answer is nested more than {MAX_DEPTH} deep")
+    try:
+        json_bytes({"payload": payload})
+    except ValueError:
+        raise NoAnswer("payload of the answer has a number that is not finite") from None
+    return payload
+
+
+def _inside(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _expires_in_s(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not isfinite(value) or not 0 < value <= MAX_EXPIRES_IN_S:  # type: ignore[arg-type, operator]
+        raise NoAnswer("expires_in of the answer: wanted a number of seconds above 0, up to 10^9")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _grants(grants: Grants, members: dict[str, Any]) -> Grants:
+    _check_kind(members, "operator", bool, "true or false")
+    is_all = members.keys() >= {"publish", "subscribe"}
+    return Grants(
+        _reach(members["publish"], "publish") if "publish" in members else grants.publish,
+        _reach(members["subscribe"], "subscribe") if "subscribe" in members else grants.subscribe,
+        members.get("operator", grants.is_operator),
+        _ORIGIN if is_all else f"{grants.origin} with {_ORIGIN}",
+        grants.wants_token and not is_all,
+    )
+
+
+def _reach(texts: object, name: str) -> Reach:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise NoAnswer(f"{name} of the answer is of another kind; wanted an array of channel patterns")
+    if len(texts) > MAX_PATTERNS:
+        raise NoAnswer(f"{name} of the answer has {len(texts)} patterns; wanted {MAX_PATTERNS} at most")
+    try:
+        return Reach([Pattern.parse(text) for text in texts])
+    except BadRequest as error:
+        raise NoAnswer(f"{name} of the answer: {error.detail}") from None
+
+
+# before_publish
+
+
+def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -> Draft:
+    """Answer `draft` with what the application sets; raise `NoAnswer` if that is not what one may publish."""
+    try:
+        data, is_text = draft.data, draft.is_text
+        if members.keys() & {"data", "data_base64"}:
+            given: dict[str, Any] = {name: members[name] for name in ("data", "data_base64") if name in members}
+            published = parse_draft({"channel": draft.channels[0], **given})
+            data, is_text = published.data, published.is_text
+            check_size(data, max_event_bytes)
+        kind = members.get("event", draft.type)
+        if not isinstance(kind, str | None):
+            raise NoAnswer("event of the answer is of another kind; wanted null or a string")
+        if kind is not None:
+            check_type(kind)
+    except (BadRequest, TooLarge) as error:
+        raise NoAnswer(f"the event of the answer: {error.detail}") from None
+    return Draft(draft.channels, data, is_text, kind, draft.id)

@@ -1,0 +1,258 @@
+"""Posting to the application, over HTTP.
+
+One private name of Twisted is used here: the connection that an answer comes by, which is to be aborted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+from OpenSSL import SSL
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionDone,
+    DNSLookupError,
+)
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import (  # type: ignore[attr-defined]  # of which one is not in its __all__
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
+
+from pushd.hooks.answers import Answer, NoAnswer
+from pushd.hooks.signing import Signer
+
+__all__ = ["MAX_ANSWER_BYTES", "Poster"]
+
+MAX_ANSWER_BYTES = 2**16
+"""How large the body of an answer may be."""
+
+MAX_IDLE_CONNECTIONS = 100
+"""How many connections to one host are kept for later."""
+
+MAX_IDLE_S = 4
+"""For how long: servers close theirs after 5 seconds (Node) or later."""
+
+_FAULTS = (
+    CancelledError,
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+    RequestGenerationFailed,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    SSL.Error,
+)
+"""What a request may fail by; not all of them have a root in common."""
+
+
+class Poster:
+    """Posts signed requests and takes their answers, within bounds of time and size. It is a `Post`."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        signer: Signer,
+        *,
+        timeout_s: float,
+        now: Callable[[], float],
+        policy: IPolicyForHTTPS | None = None,
+    ) -> None:
+        """Sign by `signer`, at the time `now`, in seconds since 1970, and wait `timeout_s` for an answer.
+
+        `policy` says which certificates are good; None: those that the system trusts.
+        """
+        self._reactor = reactor
+        self._signer = signer
+        self._timeout_s = timeout_s
+        self._now = now
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
+        self._pool.cachedConnectionTimeout = MAX_IDLE_S
+        agent = Agent(reactor, policy or BrowserLikePolicyForHTTPS(), connectTimeout=timeout_s + 1, pool=self._pool)
+        no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self._client = HTTPClient(_Plain(agent), no_cookies, _Body)
+
+    async def __call__(self, url: str, message_id: str, body: bytes) -> Answer:
+        """Post `body` to `url`; answer what comes back, or raise `NoAnswer`."""
+        exchange = Deferred.fromCoroutine(self._exchange(url, message_id, body))
+        timeout = self._reactor.callLater(self._timeout_s, exchange.cancel)
+        try:
+            return await exchange
+        except _FAULTS as error:
+            cause = _cause(error)
+            if not isinstance(cause, CancelledError | ConnectingCancelledError):
+                raise NoAnswer(_why(cause)) from None
+            if timeout.active():
+                raise CancelledError from None
+            raise NoAnswer(f"there was no answer within {self._timeout_s:g} s") from None
+        finally:
+            if timeout.active():
+                timeout.cancel()
+
+    async def close(self) -> None:
+        """Close the connections that are kept for later."""
+        await self._pool.closeCachedConnections()
+
+    async def _exchange(self, url: str, message_id: str, body: bytes) -> Answer:
+        """Send a request, a second time if its connection ended before there was any answer.
+
+        The server may have closed a connection that was kept just when the request was sent.
+        """
+        try:
+            response = await self._send(url, message_id, body)
+        except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as error:
+            if not _has_only_ended(error):
+                raise
+            response = await self._send(url, message_id, body)
+        reader = _Reader()
+        response.deliverBody(reader)
+        return Answer(response.code, await reader.done, self._retry_after_s(response.headers))
+
+    def _send(self, url: str, message_id: str, body: bytes) -> Deferred[Any]:
+        fields = {"content-type": "application/json", "user-agent": "pushd"}
+        fields |= self._signer.headers(message_id, self._now(), body)
+        headers = Headers({name: [value] for name, value in fields.items()})
+        return self._client.request(
+            "POST", url, headers=headers, data=body, allow_redirects=False, unbuffered=True, reactor=self._reactor
+        )
+
+    def _retry_after_s(self, headers: Headers) -> float | None:
+        """Read ``Retry-After`` (RFC 9110, section 10.2.3): seconds or a date; None if it is neither."""
+        text = (headers.getRawHeaders("retry-after") or [""])[0].strip()
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            return float(text)
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - self._now())
+        except (ValueError, OverflowError):
+            return None
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """The body of a request, sent at once; what treq takes for it would ask the global reactor when to go on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """See `IBodyProducer`."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+
+    def stopProducing(self) -> None:
+        """See `IProducer`."""
+
+
+@implementer(IAgent)
+class _Plain:
+    """Lets nothing through that is compressed, of which a little may be very much."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        """See `IAgent`."""
+        headers = Headers() if headers is None else headers.copy()
+        headers.setRawHeaders("accept-encoding", ["identity"])
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._check)
+
+    def _check(self, response: IResponse) -> IResponse:
+        codings = response.headers.getRawHeaders("content-encoding") or ["identity"]
+        if [coding.strip().lower() for coding in codings] != ["identity"]:
+            reader = _Reader(0)
+            reader.done.addErrback(lambda failure: None)
+            response.deliverBody(reader)
+            raise NoAnswer(f"the answer has the content coding {codings[0][:64]!r}; wanted none")
+        return response
+
+
+class _Reader(Protocol):
+    """Reads the body of an answer."""
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda done: self._abort())
+        self._left = max_bytes
+        self._parts: list[bytes] = []
+
+    def connectionMade(self) -> None:
+        """Override: the body begins."""
+        if not self._left:
+            self._abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: here is some of it."""
+        self._left -= len(data)
+        if self._left >= 0:
+            self._parts.append(data)
+        elif not self.done.called:
+            self.done.errback(NoAnswer(f"the answer has more than {MAX_ANSWER_BYTES} bytes"))
+            self._abort()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """Override: it has ended, or the connection has."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and self._parts):
+            self.done.callback(b"".join(self._parts))
+        elif reason.check(PotentialDataLoss):  # nothing is an answer, but it may also be none
+            self.done.errback(NoAnswer("the answer has neither a body nor a length"))
+        else:
+            self.done.errback(reason)
+
+    def _abort(self) -> None:
+        """End the connection at once: `loseConnection` would wait, over TLS, for one who may never have enough."""
+        connection = self.transport._producer  # type: ignore[union-attr]
+        if connection is not None:
+            connection.abortConnection()
+
+
+def _has_only_ended(error: Exception) -> bool:
+    reasons = getattr(error, "reasons", [])
+    return all(reason.check(ConnectionClosed) for reason in reasons)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Answer what is at the bottom of an error."""
+    while reasons := getattr(error, "reasons", None):
+        error = reasons[0].value
+    return error
+
+
+def _why(error: BaseException) -> str:
+    """Answer on one line what is wrong."""
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return f"TLS failed: {error.args[0][-1][-1]}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

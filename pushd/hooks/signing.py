@@ -1,0 +1,55 @@
+"""Signatures, by which the application knows that it is pushd who asks: those of Standard Webhooks, version v1."""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+from pushd.config.settings import Hooks
+from pushd.errors import StartFailed
+
+__all__ = ["Signer"]
+
+_PREFIX = "whsec_"
+_MAX_FILE_BYTES = 4096
+
+
+class Signer:
+    """Signs requests with a secret, which it never shows."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, secret: str, source: str = "[hooks] secret") -> None:
+        """Take ``whsec_...``; raise `StartFailed`, which names its `source`, if it is of another form."""
+        try:
+            key = b64decode(secret.removeprefix(_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:
+            raise StartFailed(f"{source}: wanted {_PREFIX} and 24 to 64 bytes in base64")
+        self._key = key
+
+    @classmethod
+    def of(cls, hooks: Hooks) -> Signer:
+        """Take the secret that is configured, from its file if it is in one."""
+        if hooks.secret_file is None:
+            return cls(hooks.secret or "")
+        source = f"[hooks] secret_file = {hooks.secret_file}"
+        try:
+            with Path(hooks.secret_file).open("rb") as file:
+                text = file.read(_MAX_FILE_BYTES).decode("ascii", "replace")
+        except OSError as error:
+            raise StartFailed(f"{source}: cannot be read: {error.strerror}") from None
+        return cls(text.rstrip(), source)
+
+    def headers(self, message_id: str, now: float, body: bytes) -> dict[str, str]:
+        """Answer what goes with a request; `now` is in seconds since 1970, and `message_id` has no full stop."""
+        time = str(int(now))
+        digest = hmac.digest(self._key, b".".join((message_id.encode(), time.encode(), body)), "sha256")
+        return {
+            "webhook-id": message_id,
+            "webhook-timestamp": time,
+            "webhook-signature": f"v1,{b64encode(digest).decode()}",
+        }

@@ -1,0 +1,60 @@
+"""What the application is asked and told, in JSON."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from urllib.parse import urlsplit
+
+from pushd.caller import Caller
+from pushd.event import Draft
+from pushd.jsontext import json_bytes
+
+__all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe_question"]
+
+
+def shown(url: str) -> str:
+    """Answer a URL as it may be logged: its query may hold a secret."""
+    return urlsplit(url)._replace(query="").geturl()
+
+
+def _who(caller: Caller) -> dict[str, object]:
+    return {
+        "connection": caller.id,
+        "transport": caller.transport,
+        "address": caller.address,
+        "user": caller.user,
+    }
+
+
+def _question(hook: str, caller: Caller) -> dict[str, object]:
+    return {"hook": hook, **_who(caller), "payload": caller.identity.payload}
+
+
+def connect_question(caller: Caller, path: str) -> bytes:
+    """Ask whether `caller` may connect at `path`; a query, which may have a token in it, is left out."""
+    return json_bytes({**_question("before_connect", caller), "path": path.partition("?")[0]})
+
+
+def subscribe_question(caller: Caller, channel: str, since: str) -> bytes:
+    """Ask whether `caller` may subscribe to a channel or pattern, from the position `since`."""
+    return json_bytes({**_question("before_subscribe", caller), "channel": channel, "since": since})
+
+
+def publish_question(caller: Caller, draft: Draft) -> bytes:
+    """Ask whether `caller` may publish an event."""
+    if draft.is_text:
+        data = {"data": draft.data.decode()}
+    else:
+        data = {"data_base64": b64encode(draft.data).decode()}
+    event = {"channels": list(draft.channels), **data, "event": draft.type, "id": draft.id}
+    return json_bytes({**_question("before_publish", caller), **event})
+
+
+def notice(event: str, notice_id: str, time: float, caller: Caller | None, **more: object) -> bytes:
+    """Tell what has happened, by `caller` if it was a client, at `time` in seconds since 1970."""
+    message: dict[str, object] = {"event": event, "id": notice_id, "time": time}
+    if caller is not None:
+        message |= _who(caller)
+        if caller.identity.payload is not None:
+            message["payload"] = caller.identity.payload
+    return json_bytes({**message, **more})
