@@ -132,7 +132,7 @@ def assemble(
         reactor,
         wheel=wheel,
         max_body_bytes=limits.batch_size_bytes,
-        request_timeout_s=limits.request_timeout_s,
+        patience=limits.patience,
         logs_requests=config.log.requests,
         assets=_assets(config),
         websocket_over_http2=config.http2.websocket,

@@ -10,6 +10,7 @@
     │   ├── Forbidden     403   not granted
     │   ├── NotFound      404   no such channel, event or page
     │   ├── WrongMethod   405   the resource does not know the method
+    │   ├── TimedOut      408   the request was not complete in time
     │   ├── Conflict      409   the id belongs to another channel
     │   ├── TooLarge      413   over a limit in bytes
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
@@ -35,6 +36,7 @@ __all__ = [
     "PushdError",
     "Refused",
     "StartFailed",
+    "TimedOut",
     "TooLarge",
     "TooMany",
     "Unauthorized",
@@ -128,6 +130,13 @@ class WrongMethod(Refused):
     def __init__(self, detail: str, allowed: tuple[str, ...]) -> None:
         super().__init__(detail)
         self.allowed = allowed
+
+
+class TimedOut(Refused):
+    """The request was not complete in time."""
+
+    status = 408
+    title = "Request Timeout"
 
 
 class Conflict(Refused):

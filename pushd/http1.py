@@ -16,10 +16,13 @@ from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChu
 from twisted.web.http_headers import Headers
 
 from pushd.connections import Speaker, Upgraded
-from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.frames import json_line
-from pushd.http1head import MAX_HEAD_BYTES, Head, is_start, malformed, parse_head
+from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
+from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
+from pushd.http1watch import HEAD, NOTHING, Watch
+from pushd.patience import Patience
 from pushd.peer import Place
+from pushd.refusal import refusal
+from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
 
 __all__ = ["HTTP1"]
@@ -58,10 +61,20 @@ class HTTP1(HTTPChannel):
     hand_to: Callable[[Speaker], None]
     """Has something else speak on this connection from now on."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        """Make a connection that takes bodies of up to `max_body_bytes`."""
+    timeOut = None
+    """Twisted's time-out is used at the end of a connection only."""
+
+    turned_away: Refused | None = None
+    """The answer to the first request, if nothing is to be served."""
+
+    body_bytes = 0
+    """How much has come of the body that is coming."""
+
+    def __init__(self, max_body_bytes: int, patience: Patience, wheel: Wheel) -> None:
+        """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""
         super().__init__()
         self._max_body_bytes = max_body_bytes
+        self._watch = Watch(self, patience, wheel)
         self._upgraded: Speaker | None = None
         self._discarded: int | None = None
         """How much was thrown away since a request was refused; None if none was."""
@@ -80,6 +93,7 @@ class HTTP1(HTTPChannel):
         """Override: the connection begins."""
         self._writer = writer(self.transport)
         super().connectionMade()
+        self._watch.sees(NOTHING)
 
     @cached_property
     def _addresses(self) -> tuple[IAddress, IAddress]:
@@ -102,6 +116,7 @@ class HTTP1(HTTPChannel):
 
     def check_body(self, size: int) -> bool:
         """Tell whether a body of unknown length may be `size` bytes long; refuse its request if not."""
+        self.body_bytes = size
         if size > self._max_body_bytes:
             self.refuse_body()
         return self._discarded is None
@@ -110,7 +125,15 @@ class HTTP1(HTTPChannel):
         """Answer that the body is too large."""
         self._refuse(TooLarge(f"the body is larger than {self._max_body_bytes} bytes, see [limits]"))
 
-    def _refuse(self, refused: Refused) -> None:
+    def too_slow(self, refused: TimedOut) -> None:
+        """Answer that the request did not come in time."""
+        self._refuse(refused)
+
+    def idle(self) -> None:
+        """Close: no request came for too long."""
+        self.timeoutConnection()
+
+    def _refuse(self, refused: Refused, method: bytes = b"") -> None:
         """Answer a request that has not been read to its end, and throw away what still comes.
 
         If the connection were closed while the client is still sending, it would be reset, and the client
@@ -119,16 +142,14 @@ class HTTP1(HTTPChannel):
         if self._discarded is not None or self.transport is None:
             return
         self._discarded = 0
+        self._watch.pause()
         self._drop_bodies()
-        self.log.info("refused a request from {peer}: {detail}", peer=self.place.name, detail=refused.detail)
-        body = json_line(refused.problem())
-        head = (
-            f"HTTP/1.1 {refused.status} {refused.title}\r\n"
-            "Content-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        self.write(head.encode("ascii") + body)
+        if refused is not self.turned_away:
+            self.log.info("refused a request from {peer}: {detail}", peer=self.place.name, detail=refused.detail)
+        fields, body = refusal(refused)
+        lines = [f"HTTP/1.1 {refused.status} {refused.title}".encode("ascii")]
+        lines += [b"%b: %b" % (name.title(), value) for name, value in [*fields, (b"connection", b"close")]]
+        self.write(b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if method == b"HEAD" else body))
         self.setTimeout(_LINGER_S)
 
     def _drop_bodies(self) -> None:
@@ -160,7 +181,7 @@ class HTTP1(HTTPChannel):
         if self.requests:
             self.persistent = False
         else:
-            self._savedTimeOut = self.setTimeout(_LAST_REQUEST_S)
+            self.setTimeout(_LAST_REQUEST_S)
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -174,7 +195,7 @@ class HTTP1(HTTPChannel):
         To be called from the ``render`` of the request, of which nothing is kept (RFC 9110, section 7.8).
         """
         assert self.transport is not None
-        self.setTimeout(None)
+        self._watch.end()
         self.requests.clear()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
         lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade"]
@@ -191,7 +212,6 @@ class HTTP1(HTTPChannel):
         if self._discarded is not None:
             self._discard(data)
             return
-        self.resetTimeout()
         self._unread += data
         self._read()
         if self._has_to_wait and len(self._unread) > _UNREAD_BYTES:
@@ -212,9 +232,18 @@ class HTTP1(HTTPChannel):
         finally:
             self._is_reading = False
             self._flush()
+        if not self._handlingRequest and self._discarded is None:
+            self._watch.sees(self._awaited)
         if self._upgraded is not None and self._unread:
             rest, self._unread = self._unread, b""
             self._upgraded.dataReceived(rest)
+
+    @property
+    def _awaited(self) -> object:
+        """What the client has to send next, for the watch. What it sent too early does not count."""
+        if self._head is not None:
+            return self._head
+        return HEAD if self._unread and not self._waitingForTransport else NOTHING
 
     def _read_some(self) -> bool:
         """Read a head or some of a body; False if no more can be read of what has come."""
@@ -259,8 +288,12 @@ class HTTP1(HTTPChannel):
         request = self.requestFactory(self)
         request.requestHeaders = head.fields
         self.requests.append(request)
+        self._watch.what = None
+        if self.turned_away is not None:
+            self._refuse(self.turned_away, head.method)
+            return
         if self._is_last:
-            self.setTimeout(self._savedTimeOut)
+            self.setTimeout(None)
         if head.closes or self._is_last:
             self.persistent = False
         length = head.length
@@ -268,6 +301,7 @@ class HTTP1(HTTPChannel):
             self.refuse_body()
             return
         self._head = head
+        self.body_bytes = 0
         request.gotLength(length)
         if head.expects_continue:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -280,6 +314,10 @@ class HTTP1(HTTPChannel):
 
     def _chunks_ended(self, rest: bytes) -> None:
         self._unread = rest
+        try:
+            check_trailers(self._chunks._trailerHeaders if self._chunks is not None else [])
+        except BadRequest as refused:
+            self._refuse(refused)
         self._run()
 
     def _run(self) -> None:
@@ -290,7 +328,7 @@ class HTTP1(HTTPChannel):
         self._handlingRequest = True
         self.requests[-1].requestReceived(head.method, head.target, head.version)
         if self._handlingRequest and self._upgraded is None:
-            self._savedTimeOut = self.setTimeout(None)  # the answer may take as long as it likes
+            self._watch.pause()  # the answer may take as long as it likes
 
     def requestDone(self, request: object) -> None:
         """Override: a response is complete."""
@@ -299,7 +337,6 @@ class HTTP1(HTTPChannel):
         if not self.persistent:
             self.loseConnection()
         elif not self._is_reading:
-            self.setTimeout(self._savedTimeOut)
             if not self._waitingForTransport:
                 self._networkProducer.resumeProducing()
             self._flush()
@@ -351,5 +388,6 @@ class HTTP1(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
+        self._watch.end()
         self._drop_bodies()
         super().connectionLost(reason)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
 from pushd.errors import BadRequest
 from pushd.record import record
 
-__all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "is_start", "malformed", "parse_head"]
+__all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "check_trailers", "is_start", "malformed", "parse_head"]
 
 MAX_HEAD_BYTES = 16 * 1024
 """The longest head."""
@@ -18,9 +19,10 @@ MAX_FIELDS = 500
 """How many header fields there may be."""
 
 _MAX_LENGTH_DIGITS = 18
+_NO_TRAILERS = ("content-length", "transfer-encoding", "host", "connection", "authorization", "cookie", "origin")
 
 _start = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) (HTTP/1\.[01])").fullmatch
-_fold = re.compile(rb"\r\n[ \t]+")
+_authority = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE).fullmatch
 _stray = re.compile(rb"[\r\n\0]").search
 
 
@@ -69,6 +71,8 @@ def parse_head(block: bytes) -> Head:
     method, target, version = start.groups()
     is_old = version == b"HTTP/1.0"
     fields = _fields(rest)
+    if target[:1] != b"/":
+        target = _origin_form(method, target, fields)
     connection = fields.getRawHeaders(b"connection", ())
     closes = is_old or b"close" in b" ".join(connection).lower().replace(b",", b" ").split()
     expected = fields.getRawHeaders(b"expect", ())
@@ -76,10 +80,21 @@ def parse_head(block: bytes) -> Head:
     return Head(method, target, version, fields, _length(fields, is_old), closes, expects_continue)
 
 
+def _origin_form(method: bytes, target: bytes, fields: Headers) -> bytes:
+    """Answer the path and the query of a target that does not begin with them (section 3.2)."""
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    absolute = _authority(target)
+    if absolute is None:
+        raise BadRequest("the target is neither a path nor an http URL (RFC 9112, section 3.2)")
+    authority, rest = absolute.groups()
+    if fields.getRawHeaders(b"host", [authority]) != [authority]:
+        raise BadRequest("Host is not that of the target (RFC 9112, section 3.2.2)")
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
 def _fields(text: bytes) -> Headers:
-    """Read header fields (section 5)."""
-    if b"\r\n " in text or b"\r\n\t" in text:
-        text = _fold.sub(b" ", text)  # section 5.2
+    """Read header fields (section 5). A line that is folded is refused, as section 5.2 allows."""
     lines = text.split(b"\r\n") if text else []
     if len(lines) > MAX_FIELDS or _stray(b"".join(lines)):
         raise malformed()
@@ -110,3 +125,14 @@ def _length(fields: Headers, is_old: bool) -> int | None:
     if not lengths[0].isdigit() or len(lengths[0]) > _MAX_LENGTH_DIGITS:
         raise malformed()
     return int(lengths[0])
+
+
+def check_trailers(lines: Iterable[bytes | bytearray]) -> None:
+    """Raise `BadRequest` if the lines behind the last chunk are no trailers, or such as would change the request.
+
+    Nothing is done with those that may be (RFC 9110, section 6.5.1).
+    """
+    for line in lines:
+        fields = _fields(bytes(line))
+        if any(fields.hasHeader(name) for name in _NO_TRAILERS):
+            raise BadRequest("a trailer that has to be a header (RFC 9110, section 6.5.1)")

@@ -17,9 +17,11 @@ from twisted.web.static import File
 from pushd.assets import Assets
 from pushd.connections import Connections, Speaker
 from pushd.http1 import HTTP1
-from pushd.http2.connection import HTTP2, Shared
+from pushd.http2.connection import HTTP2
 from pushd.http2.limits import Limits
+from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
+from pushd.patience import Patience
 from pushd.request import Request
 from pushd.resource import Answering, Missing
 from pushd.wheel import Wheel
@@ -42,32 +44,32 @@ class PushdSite(Site):
         *,
         wheel: Wheel,
         max_body_bytes: int,
-        request_timeout_s: float,
+        patience: Patience,
         logs_requests: bool,
         assets: Assets | None = None,
         websocket_over_http2: bool = False,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
-        A connection without a complete request for `request_timeout_s` is closed. The time-outs of HTTP/2 are
-        on `wheel`. `assets` go with pages. With `websocket_over_http2`, a WebSocket can be one of its streams.
+        Clients are waited for with `patience`; the time-outs are on `wheel`. `assets` go with pages. With
+        `websocket_over_http2`, a WebSocket can be a stream of HTTP/2.
         """
-        super().__init__(root, Request, timeout=request_timeout_s, parsePOSTFormSubmission=False, reactor=reactor)
+        super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
-        self.protocol = partial(HTTP1, max_body_bytes)  # type: ignore[method-assign,assignment]
+        self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
         self._logs_requests = logs_requests
         self._assets = assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(
             self,
             self.connections,
-            Limits(max_body_bytes, request_timeout_s, takes_websockets=websocket_over_http2),
+            Limits(max_body_bytes, patience, takes_websockets=websocket_over_http2),
             wheel,
             wheel.seconds,
             reactor.callLater,
         )
         self._choice = Choice(
-            self._new_http1, partial(HTTP2, self._http2), self.connections, wheel, request_timeout_s
+            self._new_http1, partial(HTTP2, self._http2), self.connections, wheel, patience.head_timeout_s
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Switch:  # type: ignore[override]

@@ -14,12 +14,14 @@ from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
 from pushd.eventlog import EventLog, Page, Start, State
+from pushd.patience import Patience
 from pushd.peer import Place
 from pushd.reasons import Cause, Reason
 from pushd.subscription import Subscriber, Subscription
 
 __all__ = [
     "EPOCH",
+    "PATIENCE",
     "Client",
     "Kept",
     "Rig",
@@ -34,6 +36,9 @@ __all__ = [
 
 EPOCH = "0123456789"
 """The epoch of every log in the tests."""
+
+PATIENCE = Patience(head_timeout_s=10, request_timeout_s=60, body_rate_bytes=1024)
+"""How long clients are waited for, unless a test says something else."""
 
 STARTED = 1_700_000_000.0
 """The time of day, in seconds since 1970, when the clock of a rig stands at 0."""

@@ -32,6 +32,7 @@ from pushd.request import Request
 from pushd.resource import Missing
 from pushd.site import PushdSite
 from pushd.wheel import Wheel
+from tests.builders import PATIENCE
 
 __all__ = ["PREFACE", "HTTP2TestCase", "Pages", "Peer", "Transport"]
 
@@ -311,7 +312,7 @@ class HTTP2TestCase(SynchronousTestCase):
             self.clock,
             wheel=self.wheel,
             max_body_bytes=MAX_BODY,
-            request_timeout_s=60,
+            patience=PATIENCE,
             logs_requests=False,
         )
         self.peer = self.new_peer()

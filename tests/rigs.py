@@ -613,7 +613,7 @@ class Client(Protocol):
     """A client that makes requests over one connection, in one version of HTTP."""
 
     alarms: int
-    """How many of the daemon's alarms the connection has, whatever is asked for on it."""
+    """How many of the daemon's alarms the connection has while nothing goes on over it."""
 
     close_timeout_s: int
     """How long a client that takes nothing any more is waited for."""
@@ -720,7 +720,7 @@ def _parse_body(response: Response, data: bytes, position: int, method: str, is_
 class HttpClient:
     """A client that speaks HTTP/1.1."""
 
-    alarms = 0
+    alarms = 1
     close_timeout_s = 10
 
     def __init__(self, rig: Rig, host: IAddress = LOCALHOST) -> None:

@@ -131,8 +131,8 @@ class Subscriber:
 
     @property
     def alarms(self) -> int:
-        """How many alarms its connection has, whatever is asked for on it."""
-        return 0
+        """How many alarms its connection has while nothing goes on over it."""
+        return 1
 
     @property
     def close_timeout_s(self) -> int:

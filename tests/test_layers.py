@@ -38,14 +38,14 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.watch", "pushd.http2.tunnel"],
     ["pushd.http2.stream"],
     ["pushd.http2.carrier"],
-    ["pushd.http2.promises"],
+    ["pushd.http2.promises", "pushd.http2.shared"],
     ["pushd.http2.bodies", "pushd.http2.incoming"],
     ["pushd.http2.codec"],
     ["pushd.http2.decoding", "pushd.http2.encoding", "pushd.http2.flow"],
     ["pushd.http2.head", "pushd.http2.framing", "pushd.http2.limits"],
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
-    ["pushd.connections", "pushd.http1head", "pushd.proxies"],
+    ["pushd.connections", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
     ["pushd.session"],
     ["pushd.sessions"],
     ["pushd.crowd", "pushd.peer"],
@@ -82,7 +82,7 @@ LAYERS: list[list[str]] = [
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access"],
     ["pushd.channels"],
-    ["pushd.errors", "pushd.hooks.breaker", "pushd.jsontext", "pushd.reasons", "pushd.record"],
+    ["pushd.errors", "pushd.hooks.breaker", "pushd.jsontext", "pushd.patience", "pushd.reasons", "pushd.record"],
 ]
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {

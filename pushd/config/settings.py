@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pushd.channels import Pattern
+from pushd.patience import Patience
 
 __all__ = [
     "Auth",
@@ -221,6 +222,11 @@ class Limits:
 
     body_rate_bytes: int
     """How much of a body must come, in bytes per second, on average after `request_timeout_s`."""
+
+    @property
+    def patience(self) -> Patience:
+        """How long clients are waited for."""
+        return Patience(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class Bodies:
         else:
             self._is_tight = True
 
+    def is_held_up(self, stream_id: int) -> bool:
+        """Tell whether others have to be whole before this one may go on."""
+        return self._is_tight and stream_id != next(iter(self._held), stream_id)
+
     def holds(self, stream_id: int, size: int) -> None:
         """Learn how much is held of what came on a stream that brings messages, and no body: `size` bytes."""
         if not size:

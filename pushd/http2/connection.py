@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -14,26 +13,25 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.connections import Connections
-from pushd.errors import HeadTooLarge
+from pushd.errors import HeadTooLarge, Refused
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
 from pushd.http2.codec import Codec
-from pushd.http2.encoding import FieldEncoder
 from pushd.http2.faults import Code, ConnectionFault, StreamFault, code_name
 from pushd.http2.flow import Scheduler
 from pushd.http2.head import Head
 from pushd.http2.incoming import Incoming
-from pushd.http2.limits import Budgets, Limits
+from pushd.http2.limits import Budgets
 from pushd.http2.promises import Promises, Told
+from pushd.http2.shared import Shared
 from pushd.http2.stream import Stream
 from pushd.http2.tunnel import Tunnel
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
-from pushd.wheel import Alarm, Wheel
+from pushd.wheel import Alarm
 from pushd.writethrough import writer
 
-__all__ = ["HTTP2", "Shared"]
+__all__ = ["HTTP2"]
 
 _PASS_BYTES = 256 * 1024
 """How much DATA is made before the reactor has its turn."""
@@ -48,41 +46,16 @@ _UNWANTED_S = 0.3
 with the reset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all connections of a site have in common."""
-
-    site: Any
-    """The `twisted.web.server.Site`."""
-
-    connections: Connections
-    """Where each enters itself."""
-
-    limits: Limits
-    """What each may have."""
-
-    wheel: Wheel
-    """For time-outs."""
-
-    seconds: Callable[[], float]
-    """A clock that never jumps."""
-
-    call_later: Callable[[float, Callable[[], None]], IDelayedCall]
-    """The reactor's."""
-
-    encoder: FieldEncoder = field(default_factory=FieldEncoder)
-    """Remembers the bytes of fields."""
-
-
 @implementer(IPushProducer)
 class HTTP2(Protocol):
     """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
 
     log = Logger()
 
-    def __init__(self, shared: Shared) -> None:
-        """Make a connection of the site of `shared`."""
+    def __init__(self, shared: Shared, turned_away: Refused | None = None) -> None:
+        """Make a connection of the site of `shared`; `turned_away` is the answer to its first request, and last."""
         self._shared = shared
+        self._turned_away = turned_away
         self.site = shared.site
         self.encoder = shared.encoder
         self.max_body_bytes = shared.limits.max_body_bytes
@@ -158,29 +131,54 @@ class HTTP2(Protocol):
 
     def refused(self, detail: str) -> None:
         """Log why something was refused."""
+        if self._turned_away is not None:
+            return  # who turned it away has logged it
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
             self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=peer_name(self.peer), detail=detail)
         elif self._logged == _MAX_LOGGED + 1:
             self.log.info("more was refused over HTTP/2 from {peer}", peer=peer_name(self.peer))
 
+    @property
+    def head_at_hand(self) -> int | None:
+        """See `Incoming`."""
+        return self._incoming.head_at_hand
+
+    def is_held_up(self, stream: Stream) -> bool:
+        """Tell whether a stream has to wait for others before it may send more of its body."""
+        return self._bodies.is_held_up(stream.stream_id)
+
     # Listener: what the client sent
 
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
         """Begin a request."""
-        self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream).begin(head, is_ended)
+        stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
+        if self._turned_away is None:
+            stream.begin(head, is_ended)
+        else:
+            self._turn_away(stream, self._turned_away, head.method == b"HEAD")
+
+    def _turn_away(self, stream: Stream, refused: Refused, is_head: bool) -> None:
+        """Refuse the first request, and serve no other."""
+        stream.refuse(refused, is_head)
+        self._is_draining = True
+        self.drained()
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
         """Refuse a request that was not read."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
-        self._begin(stream_id, priority.DEFAULT.urgency).refuse(refused, is_head)
+        stream = self._begin(stream_id, priority.DEFAULT.urgency)
+        if self._turned_away is None:
+            stream.refuse(refused, is_head)
+        else:
+            self._turn_away(stream, self._turned_away, is_head)
 
     def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
         if not self._takes_streams:
             raise StreamFault(stream_id, Code.REFUSED_STREAM, "the connection is about to end")
         stream = self.streams[stream_id] = kind(self, stream_id, urgency)
-        stream.active_at = self._shared.seconds()
+        stream.began_at = self._shared.seconds()
         self._bodies.begun(stream_id)
         return stream
 
@@ -188,7 +186,6 @@ class HTTP2(Protocol):
         """Take a part of a request's body."""
         stream = self.streams.get(stream_id)
         if stream is not None:
-            stream.active_at = self._shared.seconds()
             stream.receive(data, is_ended)
             if not is_ended and not stream.is_tunnel:
                 self._bodies.received(stream_id, size)

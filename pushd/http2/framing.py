@@ -56,6 +56,7 @@ PRIORITY_FLAG = 0x20
 
 _ON_STREAMS = frozenset({DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION})
 _ON_CONNECTION = frozenset({SETTINGS, PING, GOAWAY, PRIORITY_UPDATE})
+_HEADERS_KIND = bytes([HEADERS])
 _SIZES = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 _LEAST_SIZES = {GOAWAY: 8, PRIORITY_UPDATE: 4}
 _HEAD = struct.Struct(">HBBBI")
@@ -85,6 +86,7 @@ class Reader:
         "_block_flags",
         "_block_frames",
         "_block_stream",
+        "_blocks",
         "_max_block",
         "_pending",
         "_preface",
@@ -104,7 +106,14 @@ class Reader:
         self._block_stream = 0
         self._block_flags = 0
         self._block_frames = 0
+        self._blocks = 0
         self._seen = seen
+
+    @property
+    def block_at_hand(self) -> int | None:
+        """Which header block it is of which a part has come: its number; None if there is none."""
+        is_begun = self._block_stream or self._pending[3:4] == _HEADERS_KIND
+        return self._blocks if is_begun else None
 
     def read(self, data: bytes) -> Iterator[Frame]:
         """Answer the frames that are complete with `data`, one by one; raise `ConnectionFault`."""
@@ -171,6 +180,7 @@ class Reader:
                 if len(payload) < 5:
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
                 payload = payload[5:]  # deprecated by section 5.3.2
+            self._blocks += 1
             if flags & END_HEADERS:
                 return Frame(HEADERS, flags, stream_id, payload, len(payload))
             self._block, self._block_stream, self._block_flags, self._block_frames = [], stream_id, flags, 0

@@ -78,6 +78,11 @@ class Incoming:
         }
         self._free_resets = 0
 
+    @property
+    def head_at_hand(self) -> int | None:
+        """The number of the header block of which a part has come; None if there is none."""
+        return self._reader.block_at_hand
+
     def receive(self, data: bytes) -> None:
         """Take bytes of the client; raise `ConnectionFault` if it is over."""
         codec = self._codec

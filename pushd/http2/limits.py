@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from pushd.http2.faults import Code, ConnectionFault
+from pushd.patience import Patience
 
 __all__ = ["Budgets", "Kind", "Limits"]
 
@@ -18,14 +19,11 @@ class Limits:
     max_body_bytes: int
     """The largest body of a request."""
 
-    idle_timeout_s: float
-    """How long a connection may have no request, and a request may wait for more of its body."""
+    patience: Patience
+    """How long a client is waited for. The time for a head is that for its preface, too."""
 
     takes_websockets: bool = False
     """Whether a stream may become a WebSocket (RFC 8441)."""
-
-    preface_timeout_s: float = 10.0
-    """How long a client may take until its preface is there, from the end of the TLS handshake."""
 
     stall_timeout_s: float = 30.0
     """How long data may wait for a client that takes none of it."""

@@ -11,13 +11,13 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from pushd.errors import Refused, TooLarge, WrongMethod
-from pushd.frames import json_line
 from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
 from pushd.http2.promises import COPIED, Answer, Promises, Told, promised
 from pushd.peer import Place
+from pushd.refusal import refusal
 from pushd.writethrough import Writer, writer
 
 __all__ = ["Stream"]
@@ -47,9 +47,9 @@ class Stream:
         "_outgoing",
         "_producer",
         "_pull",
-        "_received",
         "_request",
-        "active_at",
+        "began_at",
+        "received",
         "stream_id",
         "urgency",
     )
@@ -64,14 +64,15 @@ class Stream:
         self.stream_id = stream_id
         self.urgency = urgency
         """How urgent the response is (RFC 9218)."""
-        self.active_at = 0.0
-        """When something of the request came, for the connection to know."""
+        self.began_at = 0.0
+        """When the request began, for the connection to know."""
         self._block: bytes | None = None
         self._has_head = False
         self._head: Head | None = None
         self._request: Any = None
         self._is_read = False
-        self._received = 0
+        self.received = 0
+        """How much of its body has come."""
         self._outgoing = Outgoing()
         self._is_finished = False
         self._is_lost = False
@@ -111,9 +112,9 @@ class Stream:
         """Take a part of the body."""
         if self._is_read:
             return
-        self._received += len(data)
+        self.received += len(data)
         length = None if self._head is None else self._head.content_length
-        if length is not None and (self._received > length or (is_ended and self._received != length)):
+        if length is not None and (self.received > length or (is_ended and self.received != length)):
             text = f"the body is not as long as content-length says, {length} bytes (section 8.1.1)"
             raise StreamFault(self.stream_id, Code.PROTOCOL_ERROR, text)
         if data:
@@ -163,10 +164,7 @@ class Stream:
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
-        body = json_line(refused.problem())
-        fields = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-        if isinstance(refused, WrongMethod):
-            fields.append((b"allow", ", ".join(refused.allowed).encode("ascii")))
+        fields, body = refusal(refused)
         if is_head or (self._head is not None and self._head.method == b"HEAD"):
             body = b""
         self.answer(b"%d" % refused.status, fields, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from pushd.errors import TimedOut
 from pushd.http2.faults import Code
 from pushd.http2.limits import Limits
 from pushd.wheel import Alarm, Wheel
@@ -30,6 +31,13 @@ class Watched(Protocol):
     def streams(self) -> Mapping[int, Stream]:
         """Those whose responses are not sent yet."""
 
+    @property
+    def head_at_hand(self) -> int | None:
+        """The number of the header block of which a part has come; None if there is none."""
+
+    def is_held_up(self, stream: Stream) -> bool:
+        """Tell whether a stream has to wait for others before it may send more of its body."""
+
     def refused(self, detail: str) -> None:
         """Log why something was refused."""
 
@@ -52,7 +60,18 @@ class Watch:
     An event stream that is silent, whose client would take more, is never touched.
     """
 
-    __slots__ = ("_alarm", "_began", "_connection", "_drained_at", "_idle_since", "_limits", "_seconds", "_wheel")
+    __slots__ = (
+        "_alarm",
+        "_began",
+        "_connection",
+        "_drained_at",
+        "_head",
+        "_head_since",
+        "_idle_since",
+        "_limits",
+        "_seconds",
+        "_wheel",
+    )
 
     def __init__(self, connection: Watched, limits: Limits, wheel: Wheel, seconds: Callable[[], float]) -> None:
         """Watch `connection` from `begin` to `end`."""
@@ -61,7 +80,8 @@ class Watch:
         self._wheel = wheel
         self._seconds = seconds
         self._alarm: Alarm | None = None
-        self._began = self._idle_since = seconds()
+        self._began = self._idle_since = self._head_since = seconds()
+        self._head: int | None = None
         self._drained_at: float | None = None
 
     def begin(self) -> None:
@@ -86,18 +106,29 @@ class Watch:
 
     def _look(self) -> None:
         self._alarm = self._wheel.call_in(_EACH_S, self._look)
-        now, limits, connection = self._seconds(), self._limits, self._connection
-        if not connection.codec.is_begun and now - self._began >= limits.preface_timeout_s:
+        now, patience, connection = self._seconds(), self._limits.patience, self._connection
+        if not connection.codec.is_begun and now - self._began >= patience.head_timeout_s:
             connection.refused("it did not begin to speak HTTP/2 in time")
             connection.close(Code.NO_ERROR, "too late")
+        elif self._is_head_late(now):
+            connection.refused(f"a header block was not complete within {patience.head_timeout_s:g} s")
+            connection.close(Code.ENHANCE_YOUR_CALM, "a header block was not complete in time, see [limits]")
         elif not connection.streams:
-            if now - self._idle_since >= limits.idle_timeout_s:
+            if now - self._idle_since >= patience.request_timeout_s:
                 connection.close(Code.NO_ERROR, "idle")
         else:
             self._look_at_streams(now)
         if self._drained_at is not None and now >= self._drained_at:
             self._drained_at = None
             connection.drained()
+
+    def _is_head_late(self, now: float) -> bool:
+        """Tell whether a header block is on its way for too long; without it, no other can be read."""
+        head = self._connection.head_at_hand
+        if head is None or head != self._head:
+            self._head, self._head_since = head, now
+            return False
+        return now - self._head_since >= self._limits.patience.head_timeout_s - _EACH_S
 
     def _look_at_streams(self, now: float) -> None:
         limits, connection = self._limits, self._connection
@@ -110,6 +141,11 @@ class Watch:
             connection.refused(f"it opened no window for stream {stream.stream_id} for too long")
             connection.reset(stream, Code.CANCEL)
         for stream in list(connection.streams.values()):
-            if not stream.is_read and now - stream.active_at >= limits.idle_timeout_s:
-                connection.refused(f"the request on stream {stream.stream_id} was not completed in time")
-                connection.reset(stream, Code.CANCEL)
+            if stream.is_read:
+                continue
+            if connection.is_held_up(stream):
+                stream.began_at = now
+            most_s = limits.patience.body_s(stream.received)
+            if now - stream.began_at >= most_s:
+                text = f"of the body {stream.received} bytes came within {most_s:.0f} s, see [limits]"
+                stream.refuse(TimedOut(text))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.server import Site
 
@@ -209,14 +210,15 @@ class MalformedTests(HttpTests):
                 )
                 self.assert_refused(self.sent(head + b"5\r\nhello\r\n0\r\n\r\n"), 400)
 
-    def test_a_folded_length_cannot_smuggle_a_request(self) -> None:
-        client = self.sent(
-            b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nX: a\r\n Transfer-Encoding: chunked\r\n"
-            b"Content-Length: 5\r\n\r\n0\r\n\r\n"
-        )
-        self.assertEqual([response.status for response in client.responses], [201])
-        (event,) = self.rig.get("/channels/news/events").json["events"]
-        self.assertEqual(event["data"], "0\r\n\r\n")
+    def test_a_folded_line_is_refused_and_smuggles_nothing(self) -> None:
+        for fold in (b" ", b"\t", b"  "):
+            client = self.sent(
+                b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nX: a\r\n"
+                + fold
+                + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+            )
+            self.assert_refused(client, 400, "not a valid HTTP/1.1 request")
+        self.assertEqual(self.retained(), 0)
 
     def test_chunks_that_are_malformed_are_refused(self) -> None:
         for chunks in (
@@ -236,6 +238,51 @@ class MalformedTests(HttpTests):
                 head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
                 self.assert_refused(self.sent(head + chunks), 400)
         self.assertEqual(self.retained(), 0)
+
+    def test_trailers_that_are_none_or_would_change_the_request_are_refused(self) -> None:
+        head = (
+            b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+        )
+        for trailer in (
+            b"Content-Length: 5",
+            b"transfer-encoding: chunked",
+            b"Host: elsewhere",
+            b"Authorization: Bearer x",
+            b"Cookie: a=b",
+            b"A: b\r\nConnection: close",
+            b"no colon",
+            b"A : b",
+            b"A: b\r\n folded",
+            b"A: b\nB: c",
+            b"A: b\rB: c",
+            b"A: b\n\nGET /smuggled HTTP/1.1\nHost: localhost\n",
+            b"A: \x00",
+        ):
+            with self.subTest(trailer):
+                self.assert_refused(self.sent(head + trailer + b"\r\n\r\n"), 400)
+        self.assertEqual(self.retained(), 0)
+        client = self.sent(head + b"A: b\r\nEvent-Type: c\r\n\r\n")
+        self.assertEqual(client.response.status, 201)
+        (event,) = self.rig.get("/channels/news/events").json["events"]
+        self.assertNotIn("event", event, "a trailer is not a header")
+
+    def test_a_target_is_a_path_or_a_url_of_the_host(self) -> None:
+        def ask(target: bytes, method: bytes = b"GET", host: bytes = b"localhost") -> HttpClient:
+            return self.sent(method + b" " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", method.decode())
+
+        for target in (b"xhealthz", b"localhost:80", b"localhost/healthz", b"*", b"ftp://localhost/healthz"):
+            with self.subTest(target):
+                self.assert_refused(ask(target), 400, "neither a path nor an http URL")
+        for method in (b"CONNECT", b"GET"):
+            self.assert_refused(ask(b"localhost:443", method), 400, "neither a path")
+        for target in (b"http://elsewhere/healthz", b"http://localhost:81/healthz", b"http:///healthz"):
+            with self.subTest(target):
+                self.assert_refused(ask(target), 400, "Host is not that of the target")
+        for target in (b"http://localhost/healthz", b"HTTP://localhost/healthz", b"https://localhost/healthz"):
+            self.assertEqual(ask(target).response.status, 200)
+        self.assertEqual(ask(b"http://localhost?a", b"HEAD").response.status, 200)
+        self.assertEqual(ask(b"http://evil/channels", host=b"evil").response.status, 403, "the gate sees the same")
+        self.assertEqual(ask(b"*", b"OPTIONS").response.status, 200)
 
     def test_a_refused_request_is_answered_once_however_many_faults_follow(self) -> None:
         client = self.sent(
@@ -306,19 +353,18 @@ class ConnectionTests(HttpTests):
         self.assertFalse(client.connection.is_open)
 
     def test_a_connection_without_a_request_is_closed_after_the_time_out(self) -> None:
-        for data in (
-            b"",
-            b"GET /healthz HT",
-            b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc",
-        ):
-            with self.subTest(data):
+        for request in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            with self.subTest(request):
                 client = HttpClient(self.rig)
-                client.connection.send(data)
+                client.methods.append("GET")
+                client.connection.send(request)
                 self.rig.wait(59)
                 self.assertTrue(client.connection.is_open)
                 self.rig.wait(2)
                 self.assertFalse(client.connection.is_open)
+                self.assertEqual(len(client.responses), bool(request), "there is nothing to be answered")
         self.assertEqual(self.rig.delayed, [])
+        self.assertEqual(self.rig.traces.alarms, 0)
 
     def test_after_an_answer_the_time_out_begins_anew(self) -> None:
         client = HttpClient(self.rig)
@@ -403,6 +449,127 @@ class ConnectionTests(HttpTests):
         self.rig.wait(6)
         self.successResultOf(stopped)
         self.assertFalse(client.connection.is_open)
+
+
+class SlowTests(HttpTests):
+    """Requests that come drop by drop."""
+
+    config = "[limits]\nhead_timeout = 10s\nrequest_timeout = 60s\nbody_rate = 100\n"
+
+    POST = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\n"
+
+    def drip(self, client: HttpClient, byte: bytes, most_s: int) -> int:
+        """Send `byte` each second as long as the daemon listens; answer for how many seconds it did."""
+        for second in range(most_s):
+            if client.connection.received or not client.connection.is_open:
+                return second
+            client.connection.send(byte)
+            self.rig.wait(1)
+        return most_s
+
+    def test_a_head_that_drips_is_answered_408(self) -> None:
+        for start in (b"G", b"\r\n", b"GET /healthz HTTP/1.1\r\nX: "):
+            with self.subTest(start):
+                client = HttpClient(self.rig)
+                self.rig.wait(40)  # which does not count
+                client.send_raw("GET", start)
+                self.assertIn(self.drip(client, b"x" if len(start) > 2 else b"", 20), (10, 11, 12))
+                self.assert_refused(client, 408, "the head was not complete within 10 s")
+
+    def test_so_is_one_behind_a_request_that_was_answered(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/healthz")
+        self.rig.wait(30)
+        client.send_raw("GET", b"GET /")
+        self.rig.wait(9)
+        self.assertEqual(len(client.responses), 1)
+        self.rig.wait(3)
+        self.assertEqual([one.status for one in client.responses], [200, 408])
+
+    def test_heads_that_come_one_after_the_other_have_their_time_each(self) -> None:
+        """Whatever comes, there is always a part of a head."""
+        client = HttpClient(self.rig)
+        get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        client.connection.send(get[:20])
+        for _ in range(10):
+            self.rig.wait(8)
+            client.send_raw("GET", get[20:] + get[:20])
+        self.rig.turn()
+        self.assertEqual([one.status for one in client.responses], [200] * 10)
+
+    def test_a_head_that_waits_for_the_answer_before_has_its_time_after_it(self) -> None:
+        client = HttpClient(self.rig)
+        client.send("GET", "/poll?channel=news")
+        client.connection.send(b"GET /healthz HTTP/1.1\r\n")
+        self.rig.wait(25)
+        self.rig.publish("news")
+        self.rig.wait(8)
+        client.send_raw("GET", b"Host: localhost\r\n\r\n")
+        self.rig.turn()
+        self.assertEqual([one.status for one in client.responses], [200, 200])
+
+    def test_a_body_that_drips_is_answered_408(self) -> None:
+        for head_end, byte in (
+            (b"Content-Length: 1000\r\n\r\n", b"x"),
+            (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+            (b"Transfer-Encoding: chunked\r\n\r\n1", b"0"),
+            (b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"x"),
+        ):
+            with self.subTest(head_end):
+                client = HttpClient(self.rig)
+                client.send_raw("POST", self.POST + head_end)
+                self.assertIn(self.drip(client, byte, 90), (60, 61, 62, 63))
+                self.assert_refused(client, 408, "see [limits]")
+        self.assertEqual(self.retained(), 0)
+
+    def test_a_body_that_stops_is_answered_408(self) -> None:
+        client = self.sent(self.POST + b"Content-Length: 2000\r\n\r\n" + b"x" * 1000)
+        self.rig.wait(69)
+        self.assertEqual(client.responses, [])
+        self.rig.wait(3)
+        self.assert_refused(client, 408, "of the body 1000 bytes came within 70 s")
+
+    def test_a_body_that_comes_as_fast_as_it_has_to_is_taken(self) -> None:
+        client = self.sent(self.POST + b"Content-Length: 20000\r\n\r\n")
+        for _ in range(199):
+            client.connection.send(b"x" * 100)
+            self.rig.wait(1)
+        self.assertEqual(client.responses, [])
+        client.connection.send(b"x" * 100)
+        self.rig.turn()
+        self.assertEqual(client.response.status, 201)
+
+    def test_bodies_that_come_one_after_the_other_have_their_time_each(self) -> None:
+        client = HttpClient(self.rig)
+        post = self.POST + b"Content-Length: 4\r\n\r\nabcd"
+        client.connection.send(post[:-2])
+        for _ in range(5):
+            self.rig.wait(50)
+            client.send_raw("POST", post[-2:] + post[:-2])
+        self.rig.turn()
+        self.assertEqual([one.status for one in client.responses], [201] * 5)
+
+    def test_a_client_that_does_not_read_its_answers_has_not_sent_half_a_head(self) -> None:
+        self.rig.publish("large", b"x" * 100_000)
+        client = HttpClient(self.rig)
+        client.connection.stop_reading()
+        client.connection.send(b"GET /channels/large/events HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        self.rig.wait(30)
+        self.assertTrue(client.connection.is_open)
+        client.connection.start_reading()
+        self.rig.turn()
+        client.methods = ["GET"] * 3
+        self.assertEqual([one.status for one in client.responses], [200] * 3)
+
+    def test_what_is_refused_is_in_the_log_with_the_peer(self) -> None:
+        said: list[str] = []
+        observer = cast(ILogObserver, lambda event: said.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.sent(b"GET /", "GET")
+        self.rig.wait(12)
+        line = next(one for one in said if "refused a request" in one)
+        self.assertRegex(line, r"refused a request from 127\.0\.0\.1:\d+: the head was not complete within 10 s")
 
 
 class WriteTests(HttpTests):
@@ -585,7 +752,7 @@ class TwistedTests(DaemonTests):
         connection.transport = transport
         connection._networkProducer = transport
         self.assertEqual((connection._handlingRequest, connection._waitingForTransport), (False, False))
-        self.assertEqual((connection._savedTimeOut, connection._abortingCall), (None, None))
+        self.assertIsNone(connection._abortingCall)
         connection.pauseProducing()
         self.assertTrue(connection._waitingForTransport)
         self.assertEqual(transport.producerState, "paused")
@@ -602,5 +769,8 @@ class TwistedTests(DaemonTests):
         for data in b"3\r\nab", b"c\r\n0\r\n\r\nrest":
             decoder.dataReceived(data)
         self.assertEqual(parts, [b"ab", b"c", b"rest"])
+        decoder = _ChunkedTransferDecoder(parts.append, parts.append)
+        decoder.dataReceived(b"0\r\nA: b\r\nC:d\r\n\r\n")
+        self.assertEqual(decoder._trailerHeaders, [b"A: b", b"C:d"])
         decoder = _ChunkedTransferDecoder(parts.append, parts.append)
         self.assertRaises(_MalformedChunkedDataError, decoder.dataReceived, b"x\r\n")

@@ -18,6 +18,7 @@ import pushd.http2.codec
 from pushd.http2.codec import STREAM_WINDOW, Codec, Past
 from pushd.http2.faults import Code, ConnectionFault, StreamFault
 from pushd.http2.limits import Limits
+from tests.builders import PATIENCE
 
 
 class PinTests(SynchronousTestCase):
@@ -78,7 +79,7 @@ class PinTests(SynchronousTestCase):
         self.assertIs(self.connection._closed_streams.get(1), StreamClosedBy.SEND_END_STREAM)
 
     def test_closed_streams_are_bounded_by_a_class_attribute(self) -> None:
-        codec = Codec(Limits(max_body_bytes=1, idle_timeout_s=1))
+        codec = Codec(Limits(max_body_bytes=1, patience=PATIENCE))
         for n in range(2000):
             codec._state._closed_streams[n] = None
         self.assertEqual(len(codec._state._closed_streams), 1000)
@@ -118,7 +119,7 @@ class PinTests(SynchronousTestCase):
 
 class CodecTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.codec = Codec(Limits(max_body_bytes=1000, idle_timeout_s=60))
+        self.codec = Codec(Limits(max_body_bytes=1000, patience=PATIENCE))
         self.codec.start()
         self.codec.take()
         self.codec.receive_settings(0, b"")

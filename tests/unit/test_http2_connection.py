@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -427,14 +435,88 @@ class TimeOutTests(HTTP2TestCase):
         self.peer.pass_time(6)
         self.assertTrue(self.peer.transport.is_aborted)
 
-    def test_a_request_that_is_not_completed(self) -> None:
-        self.peer.send(self.peer.headers(1, method="POST", end=False))
+    def test_a_body_that_is_not_completed(self) -> None:
+        """The time is what `tests.builders.PATIENCE` says; the other streams go on."""
+        self.peer.get(1, "/open")
+        self.peer.send(self.peer.headers(3, method="POST", end=False))
         self.peer.pass_time(50)
-        self.peer.data(1, b"x")
-        self.peer.pass_time(50)
-        self.assertEqual(self.peer.resets(1), [])
+        self.peer.data(3, b"x")
+        self.assertIsNone(self.peer.status(3))
         self.peer.pass_time(14)
-        self.assert_reset(1, Code.CANCEL)
+        self.assert_answers(3, 408)
+        self.assertIn(b'"status":408', self.peer.body(3))
+        self.assertIn(b"of the body 1 bytes came within 60 s", self.peer.body(3))
+        self.assertEqual(self.peer.fields(3)["content-type"], "application/problem+json")
+        self.peer.pass_time(1)
+        self.assert_reset(3, Code.NO_ERROR)
+        self.pages.open.requests[0].finish()
+        self.assert_answers(1)
+        self.assert_alive()
+
+    def test_a_body_that_comes_as_fast_as_it_has_to(self) -> None:
+        self.peer.send(self.peer.headers(1, method="POST", end=False))
+        for _ in range(90):
+            self.peer.data(1, b"x" * 1024)
+            self.peer.pass_time(1)
+        self.assertIsNone(self.peer.status(1))
+        self.peer.data(1, end=True)
+        self.assertEqual(self.peer.status(1), 200)
+
+    def test_a_body_that_drips(self) -> None:
+        self.peer.send(self.peer.headers(1, method="POST", end=False))
+        for _ in range(66):
+            self.peer.data(1, b"x" * 10)
+            self.peer.pass_time(1)
+        self.assert_answers(1, 408)
+
+    def test_a_body_that_has_to_wait_for_others_is_not_blamed(self) -> None:
+        object.__setattr__(self.site._http2.limits, "held_body_bytes", 30_000)
+        peer = self.new_peer().begin()
+        for stream_id in (1, 3, 5):
+            peer.send(peer.headers(stream_id, method="POST", end=False))
+        peer.data(3, b"x" * 16_000)
+        peer.data(5, b"x" * 15_000)
+        for _ in range(80):
+            peer.data(1, b"x" * 1000)
+            peer.pass_time(1)
+        self.assertEqual([peer.status(stream_id) for stream_id in (1, 3, 5)], [None, None, None])
+        peer.data(1, end=True)
+        peer.pass_time(80)
+        self.assertEqual([peer.status(stream_id) for stream_id in (1, 3, 5)], [200, 408, None])
+
+    def test_a_header_block_that_drips_ends_the_connection(self) -> None:
+        self.peer.get(1, "/open")
+        self.peer.send(HeadersFrame(3, data=b"\x82"))
+        for _ in range(8):
+            self.peer.send(ContinuationFrame(3, b"\x84"))
+            self.peer.pass_time(1)
+        self.assertFalse(self.peer.is_closed)
+        for _ in range(6):
+            if not self.peer.is_closed:
+                self.peer.send(ContinuationFrame(3, b"\x84"))
+            self.peer.pass_time(1)
+        self.assert_ended(Code.ENHANCE_YOUR_CALM)
+        self.assertEqual(len(self.pages.open.lost), 1)
+
+    def test_a_frame_of_headers_that_drips_ends_it_too(self) -> None:
+        self.peer.get(1, "/open")
+        block = self.peer.headers(3).serialize()
+        for place in range(20):
+            if not self.peer.is_closed:
+                self.peer.send(block[place : place + 1])
+            self.peer.pass_time(1)
+        self.assert_ended(Code.ENHANCE_YOUR_CALM)
+
+    def test_header_blocks_that_come_one_after_the_other_do_not(self) -> None:
+        """Whenever it is looked, one is there in part."""
+        rest = b""
+        for stream_id in range(1, 61, 2):
+            block = self.peer.headers(stream_id).serialize()
+            self.peer.send(rest + block[:12])
+            rest = block[12:]
+            self.peer.pass_time(2)
+        self.peer.send(rest)
+        self.assert_alive()
 
     def test_all_alarms_end_with_the_connection(self) -> None:
         self.peer.get(1, "/open")

@@ -18,6 +18,7 @@ from pushd.http2.faults import Code
 from pushd.reasons import Cause, Reason
 from pushd.site import PushdSite, StaticFiles
 from pushd.wheel import Wheel
+from tests.builders import PATIENCE
 from tests.http2_peer import HTTP2TestCase, Peer
 
 
@@ -215,7 +216,7 @@ class FileTests(SynchronousTestCase):
             self.clock,
             wheel=self.wheel,
             max_body_bytes=1000,
-            request_timeout_s=60,
+            patience=PATIENCE,
             logs_requests=False,
         )
         self.peer = Peer(site, self.wheel, self.clock).begin()

@@ -28,6 +28,7 @@ from pushd.listen import Port, prepare
 from pushd.site import PushdSite
 from pushd.wheel import Wheel
 from pushd.writethrough import TLSFactory
+from tests.builders import PATIENCE
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 
@@ -293,7 +294,7 @@ class TlsTests(ListenCase):
             self.reactor,
             wheel=Wheel(self.reactor.seconds),
             max_body_bytes=100,
-            request_timeout_s=60,
+            patience=PATIENCE,
             logs_requests=False,
         )
 

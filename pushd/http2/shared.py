@@ -1,0 +1,42 @@
+"""What the HTTP/2 connections of a site have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+from pushd.connections import Connections
+from pushd.http2.encoding import FieldEncoder
+from pushd.http2.limits import Limits
+from pushd.wheel import Wheel
+
+__all__ = ["Shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a site have in common."""
+
+    site: Any
+    """The `twisted.web.server.Site`."""
+
+    connections: Connections
+    """Where each enters itself."""
+
+    limits: Limits
+    """What each may have."""
+
+    wheel: Wheel
+    """For time-outs."""
+
+    seconds: Callable[[], float]
+    """A clock that never jumps."""
+
+    call_later: Callable[[float, Callable[[], None]], IDelayedCall]
+    """The reactor's."""
+
+    encoder: FieldEncoder = field(default_factory=FieldEncoder)
+    """Remembers the bytes of fields."""

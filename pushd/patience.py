@@ -1,0 +1,25 @@
+"""How long clients are waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Patience"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The time that clients have for what they send: the same over every version of HTTP."""
+
+    head_timeout_s: float
+    """How long the head of a request may take from its first byte, and a TLS handshake in all, in seconds."""
+
+    request_timeout_s: float
+    """How long a connection may have no request, and what a body has beside `body_rate_bytes`, in seconds."""
+
+    body_rate_bytes: int
+    """How much of a body must come, in bytes per second."""
+
+    def body_s(self, size: int) -> float:
+        """Answer how long a body, or a message, may take of which `size` bytes have come."""
+        return self.request_timeout_s + size / self.body_rate_bytes
