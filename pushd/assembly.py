@@ -223,6 +223,7 @@ def _endpoints(
             max_event_bytes=limits.event_size_bytes,
             heartbeat_s=limits.heartbeat_s,
             ping_timeout_s=limits.ping_timeout_s,
+            patience=limits.patience,
         ),
         b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),

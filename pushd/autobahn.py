@@ -22,7 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.frames import BINARY, TEXT
+from pushd.messagewatch import MessageWatch
+from pushd.patience import Patience
 from pushd.reasons import Cause, Reason
+from pushd.wheel import Wheel
 from pushd.writethrough import Writer, writer
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
@@ -89,6 +92,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     maxFramePayloadSize: int
     maxMessagePayloadSize: int
 
+    _patience: Patience
+    _wheel: Wheel
+    _watch: MessageWatch | None = None
     _frames = 0
     _is_closing = False
 
@@ -185,6 +191,12 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.transport.loseConnection()
         super().onMessageFrameBegin(length)
 
+    def onMessageEnd(self) -> None:
+        """Override: a message is whole, but for those that `_take_messages` takes."""
+        if self._watch is not None:
+            self._watch.completed()
+        super().onMessageEnd()
+
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
@@ -217,10 +229,29 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         self.has_heard = True
-        if not self.data and self.current_frame is None and not self.inside_message:
+        if self._is_between:
             data = self._take_messages(data)
         if data:
             self._dataReceived(data)  # what the method overridden does beside formats a message for nobody
+            self._watch_rest(len(data))
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether nothing has come of what comes next."""
+        return not self.data and self.current_frame is None and not self.inside_message
+
+    def _watch_rest(self, size: int) -> None:
+        """Have the rest of a message come in time."""
+        if self._is_between:
+            if self._watch is not None:
+                self._watch.completed()
+        else:
+            if self._watch is None:
+                self._watch = MessageWatch(self._patience, self._wheel, self._close_late)
+            self._watch.came(size)
+
+    def _close_late(self, text: str) -> None:
+        self.close(Reason(Cause.REFUSED, text))
 
     def _take_messages(self, data: bytes) -> bytes:
         """Take the plain messages that `data` begins with; answer what Autobahn is to look at."""
@@ -233,6 +264,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self.state = self.STATE_CLOSED
+        if self._watch is not None:
+            self._watch.end()
         self.listener.lost()
 
 
@@ -266,8 +299,8 @@ def _plain_message(data: bytes, start: int, max_bytes: int) -> tuple[int, bytes,
     return opcode, payload, stop
 
 
-def new_factory() -> WebSocketServerFactory:
-    """Make the factory of all WebSockets."""
+def new_factory(patience: Patience, wheel: Wheel) -> WebSocketServerFactory:
+    """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them."""
     factory = WebSocketServerFactory(server="pushd", reactor=object())
     factory.setProtocolOptions(
         versions=[13],
@@ -278,6 +311,7 @@ def new_factory() -> WebSocketServerFactory:
         autoPingInterval=0,
     )
     kind: Any = type("WebSocketConnection", (WebSocketConnection,), _state_after_handshake(factory))
+    kind._patience, kind._wheel = patience, wheel
     factory.protocol = kind
     return factory
 

@@ -34,6 +34,7 @@ from pushd.messages import (
     parse_object,
     parse_ref,
 )
+from pushd.patience import Patience
 from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
@@ -69,13 +70,15 @@ class WebSocket(Subscribing):
         max_event_bytes: int,
         heartbeat_s: float,
         ping_timeout_s: float,
+        patience: Patience,
     ) -> None:
         """Have `publisher` take events of up to `max_event_bytes`.
 
-        A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`.
+        A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`. Its
+        messages are waited for with `patience`.
         """
         super().__init__(gate, door)
-        self._factory = new_factory()
+        self._factory = new_factory(patience, door.sessions.wheel)
         self._common = _Common(gate, door, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:

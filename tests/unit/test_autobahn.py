@@ -16,7 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.reasons import Cause, Reason
+from pushd.wheel import Wheel
 from pushd.writethrough import Writer
+from tests.builders import PATIENCE
 from tests.unit.test_websocket import HANDSHAKE, frame
 
 MAX_BYTES = 100_000
@@ -136,7 +138,7 @@ class Transport(StringTransport):
 
 class AutobahnTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.factory = new_factory()
+        self.factory = new_factory(PATIENCE, Wheel(lambda: 0.0))
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
@@ -224,7 +226,7 @@ class AutobahnTests(SynchronousTestCase):
         state = vars(self.factory.protocol)
         plain = (bool, int, str, bytes, type(None))
         changing = {name for name, value in state.items() if not isinstance(value, plain)}
-        self.assertEqual(changing - {"__doc__", "__module__"}, {"factory", "trafficStats"})
+        self.assertEqual(changing - {"__doc__", "__module__"}, {"factory", "trafficStats", "_patience", "_wheel"})
 
     def test_connections_do_not_mix(self) -> None:
         (first, heard_first, _), (second, heard_second, _) = self.open(), self.open()

@@ -690,6 +690,82 @@ class FrameTests(WebSocketTests):
         self.assertEqual([len(message) for message in client.messages], list(sizes))
 
 
+class SlowTests(WebSocketTests):
+    """Messages that come drop by drop."""
+
+    config = "[limits]\nevent_size = 64KiB\nrequest_timeout = 60s\nbody_rate = 100\nheartbeat = 1h\n"
+
+    MESSAGE = frame(b'{"type":"publish","channel":"news","data":"hello"}')
+
+    def drip(self, client: WebSocketTalk, data: bytes, each: int, most_s: int) -> int:
+        """Send `each` bytes of `data` each second while it is open; answer for how many seconds it was."""
+        for second in range(most_s):
+            if client.close is not None:
+                return second
+            client.connection.send(data[second * each : (second + 1) * each])
+            self.rig.wait(1)
+        return most_s
+
+    def test_a_message_that_is_not_completed_ends_the_connection(self) -> None:
+        for start in (b"\x81", self.MESSAGE[:4], self.MESSAGE[:-1], frame(b"a", fin=False), frame(b"ping", 9)[:-1]):
+            with self.subTest(start):
+                self.start(self.config)
+                client = self.open()
+                self.rig.wait(100)  # which does not count
+                client.connection.send(start)
+                self.rig.wait(59)
+                self.assertTrue(client.is_open)
+                self.rig.wait(4)
+                self.assert_closed(client, 1008, f"of a message {len(start)} bytes came within 6")
+
+    def test_so_does_one_that_drips(self) -> None:
+        client = self.open()
+        self.assertIn(self.drip(client, frame(b"x" * 5000), 10, 90), range(60, 70))
+        self.assert_closed(client, 1008, "see [limits]")
+
+    def test_so_does_one_in_frames_without_end(self) -> None:
+        client = self.open()
+        parts = frame(b"x", fin=False) + frame(b"x", 0, fin=False) * 100
+        self.assertIn(self.drip(client, parts, 7, 90), range(60, 70))
+        self.assert_closed(client, 1008, "see [limits]")
+
+    def test_pings_within_it_do_not_help(self) -> None:
+        client = self.open()
+        client.connection.send(frame(b"x", fin=False))
+        for _ in range(64):
+            if client.connection.is_open:
+                client.connection.send(frame(b"", 9))
+            self.rig.wait(1)
+        self.assert_closed(client, 1008, "see [limits]")
+
+    def test_one_that_comes_as_fast_as_it_has_to_is_taken(self) -> None:
+        client = self.open("/ws?channel=news&format=raw")
+        self.assertEqual(self.drip(client, frame(b"x" * 20_000), 100, 201), 201)
+        self.assertEqual(client.messages, ["x" * 20_000])
+
+    def test_messages_that_come_one_after_the_other_have_their_time_each(self) -> None:
+        """Whenever it is looked, a part of one is there."""
+        client = self.open("/ws?channel=news")
+        client.connection.send(self.MESSAGE[:9])
+        for _ in range(10):
+            self.rig.wait(50)
+            client.connection.send(self.MESSAGE[9:] + self.MESSAGE[:9])
+        self.rig.turn()
+        self.assertTrue(client.is_open)
+        self.assertEqual([one["type"] for one in client.json].count("event"), 10)
+
+    def test_after_a_part_a_whole_one_is_in_time(self) -> None:
+        client = self.open("/ws?channel=news")
+        client.connection.send(self.MESSAGE[:9])
+        client.connection.send(self.MESSAGE[9:])
+        for _ in range(100):
+            self.rig.wait(2)
+            client.connection.send(self.MESSAGE)
+        self.assertTrue(client.is_open)
+        client.connection.disconnect()
+        self.assertEqual(self.rig.traces.alarms, 0)
+
+
 class PingTests(WebSocketTests):
     """Pings from the daemon, on the wheel."""
 
