@@ -14,6 +14,7 @@ from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.config.settings import Hooks
 from pushd.hooks.answers import Answer, NoAnswer
+from pushd.peer import Place
 
 __all__ = ["NO_HOOKS", "SECRET", "Application", "Posted", "answer", "caller", "hooks"]
 
@@ -53,7 +54,7 @@ def caller(user: str | None = "ada", payload: object = None, *, expires_at: floa
     """Answer a subscriber that may do what is below ``a``."""
     reach = Reach([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
-    made = Caller(Identity(grants, user, payload, expires_at), "192.0.2.7", "192.0.2.7:1")
+    made = Caller(Identity(grants, user, payload, expires_at), Place("192.0.2.7", "192.0.2.7:1"))
     made.id, made.transport = "c1", "websocket"
     return made
 

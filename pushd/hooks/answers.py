@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -33,6 +34,9 @@ MAX_REASON_CHARACTERS = 200
 MAX_USER_BYTES = 255
 """The longest name of a user, in bytes of UTF-8."""
 
+MAX_PAYLOAD_BYTES = 4096
+"""How long a payload may be, in JSON: as long as one of a token."""
+
 MAX_DEPTH = 32
 """How deep arrays and objects of a payload may be nested."""
 
@@ -48,6 +52,7 @@ CONNECT = SUBSCRIBE | {"user", "payload", "publish", "subscribe", "operator", "e
 PUBLISH = SUBSCRIBE | {"data", "data_base64", "event"}
 """What an answer to ``before_publish`` may have."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ORIGIN = "[hooks] before_connect"
 _REFUSALS: dict[int, Callable[[str, float | None], Refused]] = {
     401: lambda reason, retry_s: Unauthorized(reason),
@@ -152,8 +157,9 @@ def _user(user: object) -> str | None:
         size = len(user.encode()) if isinstance(user, str) else 0
     except UnicodeEncodeError:
         size = 0
-    if not 1 <= size <= MAX_USER_BYTES or not str(user).isprintable():
-        raise NoAnswer(f"user of the answer: wanted null or 1 to {MAX_USER_BYTES} bytes of printable text")
+    if not 1 <= size <= MAX_USER_BYTES or _CONTROL.search(str(user)):
+        wanted = f"wanted null or 1 to {MAX_USER_BYTES} bytes of text without control characters"
+        raise NoAnswer(f"user of the answer: {wanted}")
     return str(user)
 
 
@@ -164,9 +170,11 @@ def _payload(payload: object) -> object:
     if any(isinstance(value, dict | list) for value in level):
         raise NoAnswer(f"payload of the answer is nested more than {MAX_DEPTH} deep")
     try:
-        json_bytes({"payload": payload})
+        size = len(json_bytes({"": payload})) - len(b'{"":}')
     except ValueError:
         raise NoAnswer("payload of the answer has a number that is not finite") from None
+    if size > MAX_PAYLOAD_BYTES:
+        raise NoAnswer(f"payload of the answer has {size} bytes; wanted {MAX_PAYLOAD_BYTES} at most")
     return payload
 
 

@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -21,10 +22,11 @@ from twisted.internet.error import (
     ConnectionDone,
     DNSLookupError,
 )
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # of which one is not in its __all__
+    URI,
     Agent,
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
@@ -37,7 +39,7 @@ from twisted.web.client import (  # type: ignore[attr-defined]  # of which one i
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from pushd.hooks.answers import Answer, NoAnswer
@@ -92,7 +94,8 @@ class Poster:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = MAX_IDLE_S
-        agent = Agent(reactor, policy or BrowserLikePolicyForHTTPS(), connectTimeout=timeout_s + 1, pool=self._pool)
+        endpoints = _Endpoints(reactor, policy or BrowserLikePolicyForHTTPS(), timeout_s + 1)
+        agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
         self._client = HTTPClient(_Plain(agent), no_cookies, _Body)
 
@@ -149,6 +152,37 @@ class Poster:
             return max(0.0, parsedate_to_datetime(text).timestamp() - self._now())
         except (ValueError, OverflowError):
             return None
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where connections are made to."""
+
+    def __init__(self, reactor: Any, policy: IPolicyForHTTPS, timeout_s: float) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._timeout_s = timeout_s
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See `IAgentEndpointFactory`."""
+        endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout_s)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _Quiet(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """An endpoint without a line in the log for each connection."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """See `IStreamClientEndpoint`."""
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
+        connected: Deferred[Any] = self._endpoint.connect(protocolFactory)
+        return connected
 
 
 @implementer(IBodyProducer)

@@ -206,6 +206,7 @@ WRONG_CONNECT: dict[str, list[object]] = {
     "user of the answer": members("user", 5, "", "a\nb", "\ud800", "x" * 256, True, []),
     "nested more than 32 deep": [{"payload": eval("[" * deep + "1" + "]" * deep)} for deep in (33, 90)],
     "not finite": [b'{"payload":1e999}'],
+    "payload of the answer has 4097 bytes": members("payload", "x" * 4095),
     "expires_in of the answer": members("expires_in", 0, -1, "60", True, None, 1e10),
     "wanted an array of channel patterns": members("publish", None, "a", {}, [1], ["a", None]),
     "has 101 patterns": [{"subscribe": ["a"] * 101}],
@@ -265,6 +266,7 @@ class WrongTests(AskingTests):
         for body in (
             {"user": "x" * 255},
             {"payload": eval("[" * 32 + "1" + "]" * 32)},
+            {"payload": "x" * 4094},
             {"publish": ["a"] * 100},
             {"expires_in": 1e9},
         ):
