@@ -39,6 +39,9 @@ class Telling(Protocol):
     def vacated(self, channel: str) -> None:
         """Tell that it has lost its last."""
 
+    async def close(self, timeout_s: float) -> None:
+        """Tell what waits, within `timeout_s`."""
+
 
 def shown(caller: Caller) -> dict[str, object]:
     """Answer what others are shown of a subscriber, as JSON."""
@@ -70,6 +73,11 @@ class Attendance:
         """Publish nothing any more: everybody leaves at once."""
         self._is_stopping = True
         self._waiting.clear()
+
+    async def close(self, timeout_s: float) -> None:
+        """Tell what waits, within `timeout_s`."""
+        if self._telling is not None:
+            await self._telling.close(timeout_s)
 
     def connected(self, caller: Caller) -> None:
         """Learn that a subscriber was let in."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from random import random
+from secrets import token_hex
 from typing import Any, Protocol
 
 from pushd.asked import AskingToPublish
@@ -11,6 +14,10 @@ from pushd.attendance import Telling
 from pushd.config.settings import Config
 from pushd.door import Asking
 from pushd.gate import Tokens
+from pushd.hooks.asking import Asking as HooksAsking
+from pushd.hooks.post import Poster
+from pushd.hooks.signing import Signer
+from pushd.hooks.telling import Telling as HooksTelling
 from pushd.tokens.fetch import HttpsFetch
 from pushd.tokens.tokens import Tokens as KeyedTokens
 
@@ -45,4 +52,32 @@ def reach(config: Config, reactor: Any, *, seconds: Callable[[], float], now: Ca
     if config.keys:
         fetch = HttpsFetch(reactor)
         tokens = KeyedTokens(config.keys, leeway_s=config.auth.leeway_s, now=now, seconds=seconds, fetch=fetch)
-    return Outside(tokens)
+    return _with_application(config, tokens, reactor, seconds=seconds, now=now)
+
+
+def _with_application(
+    config: Config, tokens: Tokens | None, reactor: Any, *, seconds: Callable[[], float], now: Callable[[], float]
+) -> Outside:
+    hooks = config.hooks
+    if not (hooks.before_connect or hooks.before_subscribe or hooks.before_publish or hooks.after):
+        return Outside(tokens)
+    post = Poster(reactor, Signer.of(hooks), timeout_s=hooks.timeout_s, now=now)
+    prefix, numbers = token_hex(8), count(1)
+    asking = HooksAsking(
+        hooks,
+        post,
+        max_event_bytes=config.limits.event_size_bytes,
+        seconds=seconds,
+        now=now,
+        new_id=lambda: f"{prefix}-q{next(numbers)}",
+    )
+    telling = HooksTelling(
+        hooks,
+        post,
+        call_later=reactor.callLater,
+        seconds=reactor.seconds,
+        now=now,
+        random=random,
+        token=prefix,
+    )
+    return Outside(tokens, asking, telling if hooks.after else None)

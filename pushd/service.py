@@ -37,6 +37,9 @@ _CLOSE_PORT_S = 1.0
 _ACKNOWLEDGE_S = 1.0
 """How long what was published before the stop is waited for before everybody is told."""
 
+_TELL_S = 2.0
+"""How long it may take to tell the application that everybody has gone."""
+
 _CLOSE_STORE_S = 10.0
 """How long it may take to write what is still to be written and close the store."""
 
@@ -175,6 +178,7 @@ class Daemon(Service):
         for connection in connections:
             connection.finish()
         await self._drain(deadline_s)
+        await self._parts.attendance.close(0 if self._is_hurried else _TELL_S)
         for loop in self._loops:
             if loop.running:
                 loop.stop()

@@ -92,14 +92,14 @@ class Asking:
         """Whether it is asked before an event is published."""
         return self._hooks.before_publish is not None
 
-    async def before_connect(self, caller: Caller, path: str) -> Identity:
-        """Ask whether `caller` may connect at `path`; answer who it is from now on, or raise `Refused`."""
+    async def before_connect(self, caller: Caller) -> Identity:
+        """Ask whether `caller` may connect; answer who it is from now on, or raise `Refused`."""
         identity = caller.identity
 
         def read(answer: Answer) -> Identity:
             return changed_identity(identity, read_answer(answer, CONNECT), self._now())
 
-        return await self._ask(self._hooks.before_connect, connect_question(caller, path), read, identity)
+        return await self._ask(self._hooks.before_connect, connect_question(caller), read, identity)
 
     async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
         """Ask whether `caller` may subscribe to the channel or pattern `channel`; raise `Refused` if not."""

@@ -30,9 +30,9 @@ def _question(hook: str, caller: Caller) -> dict[str, object]:
     return {"hook": hook, **_who(caller), "payload": caller.identity.payload}
 
 
-def connect_question(caller: Caller, path: str) -> bytes:
-    """Ask whether `caller` may connect at `path`; a query, which may have a token in it, is left out."""
-    return json_bytes({**_question("before_connect", caller), "path": path.partition("?")[0]})
+def connect_question(caller: Caller) -> bytes:
+    """Ask whether `caller` may connect."""
+    return json_bytes(_question("before_connect", caller))
 
 
 def subscribe_question(caller: Caller, channel: str, since: str) -> bytes:

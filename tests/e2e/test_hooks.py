@@ -113,7 +113,7 @@ class AskingTests(HooksTests):
             {"when": {"channel": "a/*"}, "answer": {"allow": False, "reason": "closed\r\non Sundays"}},
             {"when": {"channels": "a"}, "answer": {"data": "changed ☃"}},
         )
-        identity = await self.asking.before_connect(caller(payload={"ä": "\ud800"}), "/ws")
+        identity = await self.asking.before_connect(caller(payload={"ä": "\ud800"}))
         self.assertEqual((identity.user, identity.grants.publish.texts), ("Ådä", ("x/*",)))
         self.assertEqual(str(await self.fails(Forbidden, self.subscribe())), "closed on Sundays")
         draft = await self.asking.before_publish(caller(), Draft(("a", "b"), "☃".encode() * 30_000, True))

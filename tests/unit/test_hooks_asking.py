@@ -48,7 +48,7 @@ class AskingTests(SynchronousTestCase):
 
     def connect(self, reaction: Answer | str | None, who: Caller | None = None) -> Identity:
         self.application.always(reaction)
-        return self.successResultOf(self.ask(self.asking.before_connect(who or caller(), "/ws")))
+        return self.successResultOf(self.ask(self.asking.before_connect(who or caller())))
 
     def publish(self, reaction: Answer | str | None, draft: Draft | None = None) -> Draft:
         self.application.always(reaction)
@@ -76,11 +76,7 @@ class QuestionTests(AskingTests):
         self.connect(answer(), caller(payload=[1]))
         posted = self.application.posted[0]
         self.assertEqual((posted.url, posted.id), (f"{URL}&before_connect", "m-1"))
-        self.assertEqual(posted.body, {"hook": "before_connect", **self.WHO, "path": "/ws"})
-
-    def test_a_token_in_the_query_is_not_passed_on(self) -> None:
-        self.ask(self.asking.before_connect(caller(), "/sse?access_token=x"))
-        self.assertEqual(self.application.bodies[0]["path"], "/sse")
+        self.assertEqual(posted.body, {"hook": "before_connect", **self.WHO})
 
     def test_subscribing(self) -> None:
         self.successResultOf(self.ask(self.asking.before_subscribe(caller(payload=[1]), "a/*", "earliest")))
@@ -249,7 +245,7 @@ class WrongTests(AskingTests):
                     self.assert_fails(why, self.connect_in_vain)
 
     def connect_in_vain(self) -> None:
-        self.failureResultOf(self.ask(self.asking.before_connect(caller(), "/ws")), Unavailable)
+        self.failureResultOf(self.ask(self.asking.before_connect(caller())), Unavailable)
 
     def test_so_is_an_event_that_nobody_may_publish(self) -> None:
         for why, bodies in WRONG_PUBLISH.items():
@@ -334,7 +330,7 @@ class DownTests(AskingTests):
         for _ in range(3):
             self.refused(Unavailable, "no")
         self.application.always(answer())
-        self.failureResultOf(self.ask(self.asking.before_connect(caller(), "/ws")), Unavailable)
+        self.failureResultOf(self.ask(self.asking.before_connect(caller())), Unavailable)
 
     def test_a_question_that_nobody_waits_for_any_more_is_taken_back(self) -> None:
         for _ in range(3):
