@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -31,6 +32,8 @@ from pushd.resource import (
 )
 
 __all__ = ["PublishMany", "publish_one"]
+
+_log = Logger()
 
 CallLater = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
@@ -137,9 +140,24 @@ class PublishMany(Endpoint):
         def published(outcomes: list[Outcome]) -> None:
             for place, outcome in zip(places, outcomes, strict=True):
                 answers[place] = outcome
+            _log_refused(answers, caller)
             done(b"".join([json_line(_shown(one)) for one in answers if one is not None]))
 
         self._publisher.publish_all(drafts, caller, published)
+
+
+def _log_refused(answers: Sequence[Outcome | None], caller: Caller) -> None:
+    """Log that lines were refused, and why the first of them was: there may be thousands."""
+    refused = [outcome for outcome in answers if isinstance(outcome, Refused)]
+    if refused:
+        _log.info(
+            "refused {count} of {total} lines of a batch from {peer}, the first of them: {status} {detail}",
+            count=len(refused),
+            total=len(answers),
+            peer=caller.name,
+            status=refused[0].status,
+            detail=refused[0].detail,
+        )
 
 
 @implementer(IPushProducer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from tests.rigs import Client, DaemonTests, Response, json_lines
 
 
@@ -248,6 +250,17 @@ class PublishManyTests(DaemonTests):
         self.start("[auth]\nanonymous =\n")
         (answer,) = self.post(b'{"channel":"a","data":"x"}')
         self.assertEqual(answer["error"]["status"], 403)
+
+    def test_that_lines_were_refused_is_logged_once_with_the_first_reason(self) -> None:
+        with capturedLogs() as logged:
+            self.rig.publish_many({"channel": "a", "data": "1"}, {"channel": "a"}, {"data": "3"})
+        lines = [formatEvent(event) for event in logged if event["log_namespace"] == "pushd.api.publish"]
+        (line,) = lines
+        self.assertIn("refused 2 of 3 lines of a batch from 127.0.0.1:", line)
+        self.assertIn("the first of them: 400 wanted one of data", line)
+        with capturedLogs() as logged:
+            self.rig.publish_many({"channel": "a", "data": "1"})
+        self.assertEqual([event for event in logged if event["log_namespace"] == "pushd.api.publish"], [])
 
     def test_json_is_answered_as_it_came(self) -> None:
         text = '\u0000\u001f"\\/ü\u2028\U0001f600'
