@@ -42,6 +42,7 @@ from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
+from pushd.turnstile import Turnstile, most_connections
 from pushd.wheel import Wheel
 
 __all__ = ["Parts", "Storage", "assemble"]
@@ -124,7 +125,8 @@ def assemble(
         bounds=Bounds(limits.connections_per_address, limits.connections_per_user),
         attendance=attendance,
     )
-    gate = Gate(config.auth, Trust(config.proxies), outside.tokens)
+    trust = Trust(config.proxies)
+    gate = Gate(config.auth, trust, outside.tokens)
     door = Door(sessions, _buckets(limits.connect_rate, limits.connect_burst, seconds), outside.asking)
     guarded = _guarded(publisher, limits, outside.asking, seconds)
     site = PushdSite(
@@ -133,6 +135,9 @@ def assemble(
         wheel=wheel,
         max_body_bytes=limits.batch_size_bytes,
         patience=limits.patience,
+        turnstile=Turnstile(
+            most_connections(limits.connections), limits.connections_per_address, wheel, trust.is_trusted
+        ),
         logs_requests=config.log.requests,
         assets=_assets(config),
         websocket_over_http2=config.http2.websocket,

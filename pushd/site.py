@@ -16,6 +16,7 @@ from twisted.web.static import File
 
 from pushd.assets import Assets
 from pushd.connections import Connections, Speaker
+from pushd.errors import Refused
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2
 from pushd.http2.limits import Limits
@@ -24,6 +25,7 @@ from pushd.http2.switch import Choice, Switch
 from pushd.patience import Patience
 from pushd.request import Request
 from pushd.resource import Answering, Missing
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
 __all__ = ["PushdSite", "StaticFiles", "tree"]
@@ -45,14 +47,15 @@ class PushdSite(Site):
         wheel: Wheel,
         max_body_bytes: int,
         patience: Patience,
+        turnstile: Turnstile,
         logs_requests: bool,
         assets: Assets | None = None,
         websocket_over_http2: bool = False,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
-        Clients are waited for with `patience`; the time-outs are on `wheel`. `assets` go with pages. With
-        `websocket_over_http2`, a WebSocket can be a stream of HTTP/2.
+        Clients are let in by `turnstile`, and waited for with `patience`; the time-outs are on `wheel`. `assets` go
+        with pages. With `websocket_over_http2`, a WebSocket can be a stream of HTTP/2.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
@@ -69,16 +72,21 @@ class PushdSite(Site):
             reactor.callLater,
         )
         self._choice = Choice(
-            self._new_http1, partial(HTTP2, self._http2), self.connections, wheel, patience.head_timeout_s
+            self._new_http1,
+            partial(HTTP2, self._http2),
+            turnstile,
+            self.connections,
+            wheel,
+            patience.head_timeout_s,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Switch:  # type: ignore[override]
         """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
         return Switch(self._choice)
 
-    def _new_http1(self, hand_to: Callable[[Speaker], None]) -> HTTP1:
+    def _new_http1(self, hand_to: Callable[[Speaker], None], turned_away: Refused | None) -> HTTP1:
         http1: HTTP1 = super().buildProtocol(None)
-        http1.hand_to = hand_to
+        http1.hand_to, http1.turned_away = hand_to, turned_away
         return http1
 
     def acceptableProtocols(self) -> list[bytes]:

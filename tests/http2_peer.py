@@ -26,11 +26,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from pushd.errors import Refused
 from pushd.http2.connection import HTTP2
 from pushd.http2.faults import Code
 from pushd.request import Request
 from pushd.resource import Missing
 from pushd.site import PushdSite
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
 
@@ -149,10 +151,10 @@ class Pages(Resource):
 class Peer:
     """The client of one connection."""
 
-    def __init__(self, site: PushdSite, wheel: Wheel, clock: Clock) -> None:
+    def __init__(self, site: PushdSite, wheel: Wheel, clock: Clock, turned_away: Refused | None = None) -> None:
         self.wheel, self.clock = wheel, clock
         self.transport = Transport()
-        self.connection = HTTP2(site._http2)
+        self.connection = HTTP2(site._http2, turned_away)
         self.encoder, self.decoder = Encoder(), Decoder()
         self.seen: list[Frame] = []
         """Every frame that the server sent."""
@@ -313,6 +315,7 @@ class HTTP2TestCase(SynchronousTestCase):
             wheel=self.wheel,
             max_body_bytes=MAX_BODY,
             patience=PATIENCE,
+            turnstile=Turnstile(0, 0, self.wheel),
             logs_requests=False,
         )
         self.peer = self.new_peer()

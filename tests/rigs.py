@@ -189,9 +189,9 @@ class Rig:
 
     # Requests on connections of their own
 
-    def connect(self, host: IAddress = LOCALHOST) -> Connection:
-        """Open a connection to the address `host`."""
-        return Connection(self, host)
+    def connect(self, host: IAddress = LOCALHOST, peer: IAddress | None = None) -> Connection:
+        """Open a connection to the address `host`, from `peer`, or from this machine."""
+        return Connection(self, host, peer=peer)
 
     def client(self) -> Client:
         """Connect a client."""
@@ -506,7 +506,9 @@ class Connection:
 
     _ports = count(50_000)
 
-    def __init__(self, rig: Rig, host: IAddress = LOCALHOST, *, is_http2: bool = False) -> None:
+    def __init__(
+        self, rig: Rig, host: IAddress = LOCALHOST, *, is_http2: bool = False, peer: IAddress | None = None
+    ) -> None:
         self.rig = rig
         self.received = b""
         """Everything that has come."""
@@ -517,7 +519,7 @@ class Connection:
         """After how many bytes it breaks; None if it does not."""
         self.on_data: Callable[[], None] = lambda: None
         """Called when something has come, and at the end."""
-        peer = IPv4Address("TCP", "127.0.0.1", next(self._ports))
+        peer = peer or IPv4Address("TCP", "127.0.0.1", next(self._ports))
         self._socket = _Socket(self, host, peer)
         site = rig.parts.site
         self.protocol: Any = HTTP2(site._http2) if is_http2 else site.buildProtocol(peer)
@@ -723,8 +725,8 @@ class HttpClient:
     alarms = 1
     close_timeout_s = 10
 
-    def __init__(self, rig: Rig, host: IAddress = LOCALHOST) -> None:
-        self.connection = rig.connect(host)
+    def __init__(self, rig: Rig, host: IAddress = LOCALHOST, peer: IAddress | None = None) -> None:
+        self.connection = rig.connect(host, peer)
         self.methods: list[str] = []
 
     def send(

@@ -49,7 +49,7 @@ LIMITS = Section(
             count(),
             "0",
             "How many connections the daemon has at once; others are answered 503. 0: as many as files may be open "
-            "(ulimit -n), less 64.",
+            "(ulimit -n), less 128, or half as many if that is more.",
         ),
         Option(
             "connections_per_address",

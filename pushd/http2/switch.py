@@ -11,6 +11,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.connections import Connections, Speaker
+from pushd.errors import Refused
+from pushd.turnstile import Ticket, Turnstile
 from pushd.wheel import Alarm, Wheel
 
 __all__ = ["Choice", "Switch"]
@@ -20,11 +22,14 @@ __all__ = ["Choice", "Switch"]
 class Choice:
     """What all connections of a site have in common before one of these speaks."""
 
-    http1: Callable[[Callable[[Speaker], None]], Speaker]
+    http1: Callable[[Callable[[Speaker], None], Refused | None], Speaker]
     """Makes what speaks HTTP/1.1, and can hand the connection over to something else."""
 
-    http2: Callable[[], Speaker]
-    """Makes what speaks HTTP/2."""
+    http2: Callable[[Refused | None], Speaker]
+    """Makes what speaks HTTP/2; it is given, as the other, what it answers if nothing is to be served."""
+
+    turnstile: Turnstile
+    """Counts the connections."""
 
     connections: Connections
     """Where those who speak are entered."""
@@ -33,7 +38,7 @@ class Choice:
     """For time-outs."""
 
     timeout_s: float
-    """How long a TLS handshake may take."""
+    """How long a TLS handshake may take, and everything of a connection that is turned away."""
 
 
 @implementer(IHandshakeListener)
@@ -45,23 +50,40 @@ class Switch(Protocol):
         self._choice = choice
         self._speaker: Speaker | None = None
         self._alarm: Alarm | None = None
+        self._ticket: Ticket | None = None
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
+        assert self.transport is not None
         choice = self._choice
+        ticket = self._ticket = choice.turnstile.enter(self.transport.getPeer())
+        if ticket is None:
+            self.abort()
+            return
+        if ticket.refused is not None:
+            self._alarm = choice.wheel.call_in(choice.timeout_s, self.abort)
         if ISSLTransport(self.transport, None) is None:
-            self.hand_to(choice.http1(self.hand_to))
+            self.hand_to(choice.http1(self.hand_to, ticket.refused))
         else:
             choice.connections.add(self)
-            self._alarm = choice.wheel.call_in(choice.timeout_s, self.abort)
+            if self._alarm is None:
+                self._alarm = choice.wheel.call_in(choice.timeout_s, self._handshake_failed)
+
+    def _handshake_failed(self) -> None:
+        assert self.transport is not None
+        self._choice.turnstile.handshake_failed(self.transport.getPeer(), self._choice.timeout_s)
+        self.abort()
 
     def handshakeCompleted(self) -> None:
         """Override: TLS is agreed on."""
-        choice = self._choice
+        choice, ticket = self._choice, self._ticket
+        if ticket is None:
+            return
         negotiated = INegotiated(self.transport, None)
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
-        self._stop_waiting()
-        self.hand_to(choice.http2() if is_http2 else choice.http1(self.hand_to))
+        if ticket.refused is None:
+            self._stop_waiting()
+        self.hand_to(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
 
     def hand_to(self, speaker: Speaker) -> None:
         """Have `speaker` speak from now on, instead of who did until now."""
@@ -81,6 +103,8 @@ class Switch(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self._stop_waiting()
+        if self._ticket is not None:
+            self._ticket.give_back()
         speaker, self._speaker = self._speaker, None
         self._choice.connections.discard(speaker or self)
         if speaker is not None:

@@ -17,6 +17,7 @@ from pushd.config.reading import default
 from pushd.http2.faults import Code
 from pushd.reasons import Cause, Reason
 from pushd.site import PushdSite, StaticFiles
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
 from tests.http2_peer import HTTP2TestCase, Peer
@@ -217,6 +218,7 @@ class FileTests(SynchronousTestCase):
             wheel=self.wheel,
             max_body_bytes=1000,
             patience=PATIENCE,
+            turnstile=Turnstile(0, 0, self.wheel),
             logs_requests=False,
         )
         self.peer = Peer(site, self.wheel, self.clock).begin()

@@ -26,6 +26,7 @@ from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.listen import Port, prepare
 from pushd.site import PushdSite
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from pushd.writethrough import TLSFactory
 from tests.builders import PATIENCE
@@ -295,6 +296,7 @@ class TlsTests(ListenCase):
             wheel=Wheel(self.reactor.seconds),
             max_body_bytes=100,
             patience=PATIENCE,
+            turnstile=Turnstile(0, 0, Wheel(self.reactor.seconds)),
             logs_requests=False,
         )
 
