@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def assemble(
     door = Door(sessions, _buckets(limits.connect_rate, limits.connect_burst, seconds), outside.asking)
     guarded = _guarded(publisher, limits, outside.asking, seconds)
     site = PushdSite(
-        tree(_endpoints(config, gate, door, guarded, reactor, lambda: _counts(site, bus)), _files(config.site)),
+        tree(_endpoints(config, gate, door, guarded, reactor, lambda: _counts(site, bus)), *_files(config.site)),
         reactor,
         wheel=wheel,
         max_body_bytes=limits.batch_size_bytes,
@@ -185,10 +185,11 @@ def _has_demo(site: Site) -> bool:
     return site.root is None and site.demo
 
 
-def _files(site: Site) -> Path | None:
+def _files(site: Site) -> tuple[Path | None, Sequence[tuple[bytes, bytes]]]:
+    """Answer where the files are that are served, if there are any, and what goes with them."""
     if site.root is not None:
-        return Path(site.root)
-    return demo.PAGES if site.demo else None
+        return Path(site.root), ()
+    return (demo.PAGES, demo.FIELDS) if site.demo else (None, ())
 
 
 def _assets(config: Config) -> Assets:

@@ -12,7 +12,7 @@ from pushd.caller import DAEMON
 from pushd.event import Draft
 from pushd.publisher import Publisher
 
-__all__ = ["ASSETS", "CLOCK", "PAGES", "Clock"]
+__all__ = ["ASSETS", "CLOCK", "FIELDS", "PAGES", "Clock"]
 
 CLOCK = "clock"
 """The channel of the clock."""
@@ -29,6 +29,17 @@ ASSETS = {
     )
 }
 """What goes with the page."""
+
+
+FIELDS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""The header fields of its answers: what is not its own does not run in it, and nobody puts it into a frame."""
 
 
 class Clock:

@@ -22,7 +22,7 @@ _MAX_LENGTH_DIGITS = 18
 _NO_TRAILERS = ("content-length", "transfer-encoding", "host", "connection", "authorization", "cookie", "origin")
 
 _start = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) (HTTP/1\.[01])").fullmatch
-_authority = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE).fullmatch
+_authority = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE).fullmatch
 _stray = re.compile(rb"[\r\n\0]").search
 
 

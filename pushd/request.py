@@ -103,12 +103,13 @@ class Request(server.Request):
 
     def process(self) -> None:
         """Override: have what is at the path answer."""
-        if self.path == b"*":
-            super().process()
-            return
         channel: Any = self.channel
         self.site = channel.site
         self.set_common_headers()
+        if self.path == b"*":  # with OPTIONS, which no resource has to do with: RFC 9110, section 9.3.7
+            self.setHeader(b"content-length", b"0")
+            self.finish()
+            return
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from os.path import commonpath, realpath
 from pathlib import Path
 from typing import cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import Request as AnyRequest
@@ -111,9 +113,36 @@ class PushdSite(Site):
 
 
 class StaticFiles(Answering, File):  # type: ignore[misc]
-    """The files of a directory, without listings and without those whose names begin with a dot."""
+    """The files of a directory, without listings and without those whose names begin with a dot.
+
+    Links are followed as long as they lead to files of the directory. Nothing else than files is served: who opens
+    a named pipe waits for who writes to it.
+    """
 
     childNotFound = Missing()  # type: ignore[assignment]
+
+    fields: Sequence[tuple[bytes, bytes]] = ()
+    """The header fields that the answers have beside those of every answer."""
+
+    root: str | None = None
+    """The path of the directory; None for itself."""
+
+    def createSimilarFile(self, path: str) -> StaticFiles:
+        """Override: make what serves a file in the directory."""
+        file: StaticFiles = super().createSimilarFile(path)
+        file.fields, file.root = self.fields, self.root or self.path
+        return file
+
+    @property
+    def _is_served(self) -> bool:
+        root = realpath(self.root or self.path)
+        return commonpath((root, realpath(self.path))) == root and (self.isdir() or self.isfile())
+
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Override: everybody is let in."""
+        for name, value in self.fields:
+            request.setHeader(name, value)
+        return None
 
     def directoryListing(self) -> IResource:
         """Override: there are no listings."""
@@ -132,7 +161,7 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         if not _is_file_name(path):
             return Missing()
         child: IResource = File.getChild(self, path, request)
-        return child
+        return Missing() if isinstance(child, StaticFiles) and not child._is_served else child
 
 
 def _is_file_name(segment: bytes) -> bool:
@@ -153,9 +182,17 @@ class _Root(Resource):
         return Missing()
 
 
-def tree(children: dict[bytes, IResource], files: Path | None) -> IResource:
-    """Make the root of the site: the endpoints by their first segment, and `files` for everything else."""
-    root: Resource = _Root() if files is None else StaticFiles(str(files))
+def tree(
+    children: dict[bytes, IResource], files: Path | None, fields: Sequence[tuple[bytes, bytes]] = ()
+) -> IResource:
+    """Make the root of the site: the endpoints by their first segment, and `files` for everything else.
+
+    Answers with files have `fields`.
+    """
+    root: Resource = _Root()
+    if files is not None:
+        root = StaticFiles(str(files))
+        root.fields = fields
     for segment, resource in children.items():
         root.putChild(segment, resource)
     return root

@@ -123,7 +123,13 @@ _SITE = Section(
     "site",
     "What the daemon serves besides channels.",
     (
-        Option("root", PATH, "", "A directory of static files, to be served under /. Empty: none."),
+        Option(
+            "root",
+            PATH,
+            "",
+            "A directory of static files, to be served under /. Files whose names begin with a dot are not served, "
+            "nor are links that lead out of it. Empty: none.",
+        ),
         Option(
             "demo",
             FLAG,

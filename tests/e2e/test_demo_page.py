@@ -127,6 +127,22 @@ def curl(daemon: Daemon, channel: str, data: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
+INTRUSION = """
+    const [done] = arguments;
+    const violated = new Set();
+    document.addEventListener("securitypolicyviolation", (event) => violated.add(event.effectiveDirective));
+    const add = (name, attributes) => document.body.append(Object.assign(document.createElement(name), attributes));
+    add("script", { textContent: "window.intruded = 1" });
+    add("script", { src: "http://127.0.0.1:9/x.js" });
+    add("img", { src: "http://127.0.0.1:9/x.png" });
+    add("iframe", { src: "/" });
+    document.body.insertAdjacentHTML("beforeend", `<p style="color: red" onclick="window.intruded = 1">x</p>`);
+    document.body.lastElementChild.click();
+    fetch("http://127.0.0.1:9/").catch(() => 0);
+    setTimeout(() => done([...violated].sort()), 500);
+"""
+
+
 class TestPage:
     """What can be done with it."""
 
@@ -232,6 +248,29 @@ class TestPage:
             assert not page.find("#problem").is_displayed()
             browser.get("about:blank")
             assert all("ERR_CONNECTION" in text or "WebSocket" in text for text in console_errors(browser))
+
+    def test_what_is_not_its_own_does_not_run_in_it(self, page: Page) -> None:
+        """Its Content-Security-Policy, as the browser understands it; the page itself never breaks it."""
+        violated = page.driver.execute_async_script(INTRUSION)
+        assert violated == [
+            "connect-src",
+            "frame-src",
+            "img-src",
+            "script-src-attr",
+            "script-src-elem",
+            "style-src-attr",
+        ]
+        assert page.driver.execute_script("return window.intruded") is None
+        said = console_errors(page.driver)
+        assert said
+        assert all("Content Security Policy" in text for text in said), said
+
+    def test_nobody_puts_it_into_a_frame(self, browser: Chrome, daemon: Daemon, tmp_path: Path) -> None:
+        with another_site(tmp_path) as origin:
+            (tmp_path / "frame.html").write_text(f"<!doctype html><iframe src='{daemon.http}/'></iframe>")
+            browser.get(f"{origin}/frame.html")
+            eventually(lambda: "frame-ancestors" in str(console_errors(browser)), "the browser refuses")
+            browser.get("about:blank")
 
     def test_https_works_too(self, browser: Chrome) -> None:
         with running(listeners=tcp("https", tls=True)) as daemon:

@@ -270,12 +270,20 @@ class MalformedTests(HttpTests):
         def ask(target: bytes, method: bytes = b"GET", host: bytes = b"localhost") -> HttpClient:
             return self.sent(method + b" " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", method.decode())
 
-        for target in (b"xhealthz", b"localhost:80", b"localhost/healthz", b"*", b"ftp://localhost/healthz"):
+        for target in (
+            b"xhealthz",
+            b"localhost:80",
+            b"localhost/healthz",
+            b"*",
+            b"ftp://localhost/healthz",
+            b"http:///healthz",
+            b"http://",
+        ):
             with self.subTest(target):
                 self.assert_refused(ask(target), 400, "neither a path nor an http URL")
         for method in (b"CONNECT", b"GET"):
             self.assert_refused(ask(b"localhost:443", method), 400, "neither a path")
-        for target in (b"http://elsewhere/healthz", b"http://localhost:81/healthz", b"http:///healthz"):
+        for target in (b"http://elsewhere/healthz", b"http://localhost:81/healthz", b"http://a@localhost/healthz"):
             with self.subTest(target):
                 self.assert_refused(ask(target), 400, "Host is not that of the target")
         for target in (b"http://localhost/healthz", b"HTTP://localhost/healthz", b"https://localhost/healthz"):

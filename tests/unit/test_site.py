@@ -54,6 +54,18 @@ class DemoTests(FileTests):
             ticks, ["2023-11-14T22:13:23+00:00", "2023-11-14T22:13:24+00:00", "2023-11-14T22:13:25+00:00"]
         )
 
+    def test_nothing_runs_in_its_pages_that_is_not_its_own(self) -> None:
+        for path in ("/", "/index.html", "/demo.js", "/demo.css", "/favicon.svg"):
+            for method in ("GET", "HEAD"):
+                with self.subTest(path):
+                    response = self.ask(path, method)
+                    policy = response.header("content-security-policy") or ""
+                    self.assertEqual(response.status, 200)
+                    self.assertTrue(policy.startswith("default-src 'none';"), policy)
+                    self.assertIn("frame-ancestors 'none'", policy)
+                    self.assertNotIn("unsafe", policy)
+                    self.assertEqual(response.header("referrer-policy"), "no-referrer")
+
     def test_without_a_site_there_is_nothing_at_the_root(self) -> None:
         self.start("[site]\ndemo = no\n")
         for path in ("/", "/index.html", "/demo.js"):
@@ -162,9 +174,61 @@ class StaticFileTests(FileTests):
                 self.assertEqual(response.status, 404, response)
                 self.assertNotEqual(response.body, b"secret")
 
-    def test_a_link_is_followed(self) -> None:
+    def test_a_link_is_followed_within_the_root(self) -> None:
         os.symlink((self.root / "page.html").absolute(), self.root / "link.html")
+        os.symlink("sub", self.root / "links")
+        os.symlink("../page.html", self.root / "sub" / "up.html")
         self.assert_served("/link.html", "page", "text/html")
+        self.assert_served("/links/data.json", "{}", "application/json")
+        self.assert_served("/links/", "sub index", "text/html")
+        self.assert_served("/links/up.html", "page", "text/html")
+
+    def test_a_link_that_leads_out_of_the_root_is_not_served(self) -> None:
+        os.symlink("../secret.txt", self.root / "out.txt")
+        os.symlink((self.outside / "secret.txt").absolute(), self.root / "sub" / "out.txt")
+        os.symlink("out.txt", self.root / "twice.txt")
+        os.symlink("../root-secret", self.root / "out")
+        os.symlink("/", self.root / "all")
+        os.symlink("none", self.root / "broken.txt")
+        os.symlink("loop", self.root / "loop")
+        (self.root / "indexed").mkdir()
+        os.symlink("../../secret.txt", self.root / "indexed" / "index.html")
+        for path in (
+            "/out.txt",
+            "/sub/out.txt",
+            "/twice.txt",
+            "/out/secret.txt",
+            "/out/",
+            "/out",
+            "/all/etc/passwd",
+            "/broken.txt",
+            "/loop",
+            "/indexed/",
+            "/indexed/index.html",
+        ):
+            for method in ("GET", "HEAD"):
+                with self.subTest(path):
+                    self.assertEqual(self.ask(path, method).status, 404)
+
+    def test_the_root_may_be_a_link_and_lead_elsewhere_later(self) -> None:
+        (self.outside / "v2").mkdir()
+        (self.outside / "v2" / "page.html").write_text("second")
+        current = self.outside / "current"
+        current.symlink_to("root")
+        self.start(f"[site]\nroot = {current.absolute()}\n")
+        self.assert_served("/page.html", "page", "text/html")
+        current.unlink()
+        current.symlink_to("v2")
+        self.assert_served("/page.html", "second", "text/html")
+
+    def test_what_is_no_file_is_not_served(self) -> None:
+        os.mkfifo(self.root / "pipe")
+        self.assert_problem(self.ask("/pipe"), 404)
+
+    def test_its_pages_have_nothing_forced_on_them(self) -> None:
+        response = self.ask("/page.html")
+        for name in ("content-security-policy", "referrer-policy", "x-frame-options"):
+            self.assertIsNone(response.header(name))
 
     def test_hidden_files_are_not_served(self) -> None:
         for path in (
