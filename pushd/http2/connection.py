@@ -159,10 +159,9 @@ class HTTP2(Protocol):
             self._turn_away(stream, self._turned_away, head.method == b"HEAD")
 
     def _turn_away(self, stream: Stream, refused: Refused, is_head: bool) -> None:
-        """Refuse the first request, and serve no other."""
+        """Refuse the first request, and serve no other. GOAWAY follows the answer: httpx reads none behind it."""
         stream.refuse(refused, is_head)
-        self._is_draining = True
-        self.drained()
+        self._is_draining, self._takes_streams = True, False
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
         """Refuse a request that was not read."""

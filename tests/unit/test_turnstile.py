@@ -300,6 +300,7 @@ class Http2TurnedAwayTests(HTTP2TestCase):
         self.assertEqual(fields["x-content-type-options"], "nosniff")
         first: GoAwayFrame = self.peer.goaways()[0]
         self.assertEqual((first.error_code, first.last_stream_id), (Code.NO_ERROR, 1))
+        self.assertIsInstance(self.peer.seen[-1], GoAwayFrame, "httpx reads nothing behind it")
         self.assertTrue(self.peer.is_closed)
         self.assertEqual(self.pages.open.requests, [])
 
