@@ -19,7 +19,10 @@ __all__ = ["Recent", "StoredHistory"]
 _log = Logger()
 
 _GONE_AT_LEAST = 16
-"""How many entries that were dropped may stay in the store, and an eighth of what is kept."""
+"""How many entries that were dropped may stay in the store while others are kept, and an eighth of as many as are.
+
+They go with those that are dropped next, for removing each by itself would cost as much as writing it.
+"""
 
 _UNCOUNTED = 256
 """How many entries may be dropped before it is found out how much they took, for which the disk may be read."""

@@ -211,6 +211,36 @@ class WritingTests(StoredBusCase):
         rig.tend()
         self.assertEqual(self.blocks(rig), [(number, 1) for number in range(6, 11)])
 
+    def test_what_was_dropped_may_stay_up_to_an_eighth_of_what_is_kept(self) -> None:
+        self.patch(stored, "_GONE_AT_LEAST", 0)
+        rig = self.made(default=Kept(history_size=100, history_age_s=5))
+        for count in (1, 1, 6, 1, 8):
+            for _ in range(count):
+                rig.publish("a")
+            rig.clock.advance(1)
+        for kept, first_there in ((16, 1), (15, 3), (9, 9), (8, 9), (0, 18)):
+            rig.log.expire()
+            for _ in range(3):  # more often changes nothing
+                rig.tend()
+                self.assertFalse(rig.store.archive.has_to_remove)
+                self.assertEqual(self.blocks(rig), [(offset, 1) for offset in range(first_there, 18)])
+            self.assertEqual(len(rig.retained("a")), kept)
+            rig.clock.advance(1)
+
+    def test_what_was_dropped_may_stay_if_it_is_16_at_most_and_something_is_kept(self) -> None:
+        rig = self.made(default=Kept(history_size=1))
+        for offset in range(1, 18):
+            rig.publish("a")
+            rig.tend()
+            self.assertEqual(len(self.blocks(rig)), offset)
+        rig.publish("a")
+        rig.tend()
+        self.assertEqual(self.blocks(rig), [(18, 1)])
+        rig.publish("a")
+        rig.delete("a")
+        rig.tend()
+        self.assertEqual(self.blocks(rig), [])
+
     def test_a_long_transaction_is_cut_into_blocks(self) -> None:
         self.patch(change, "_BLOCK_BYTES", 1000)
         rig = self.made()
