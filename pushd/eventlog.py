@@ -307,9 +307,10 @@ class EventLog(Generic[S]):
     def event(self, name: str, event_id: str) -> Entry:
         """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
         channel = self.existing(name)
-        given, sequence = self._given(event_id), sequence_in(event_id)
-        if given is not None:
-            sequence = given.sequence
+        sequence = sequence_in(event_id)
+        if sequence is None:  # else it is of a form that no publisher can give
+            given = self._given(event_id)
+            sequence = None if given is None else given.sequence
         entry = None if sequence is None else channel.history.after(sequence - 1)
         if entry is None or entry.event.id != event_id:
             raise NotFound(f"channel {name!r} has no event {event_id!r}, or no longer has it", "id")

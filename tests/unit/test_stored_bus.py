@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import Published
 from pushd.caller import DAEMON
-from pushd.errors import NoRoom, Refused, Unavailable
+from pushd.errors import NoRoom, NotFound, Refused, Unavailable
 from pushd.history import EVENT_BYTES
 from pushd.store import archive, block, journal, past
 from pushd.store.stored import StoredHistory
-from tests.builders import Kept, draft
+from tests.builders import EPOCH, Kept, draft
 from tests.stored import StoredRig, directory
 
 
@@ -166,6 +166,18 @@ class MemoryTests(StoredBusCase):
         history = self.history(rig, "a")
         self.assertEqual((history.first, len(history), history.size_bytes), (4001, 1000, 200_000))
         self.assertEqual(history.dropped, 4000)
+
+    def test_one_event_in_memory_is_found_by_an_id_of_the_daemon_without_asking_the_store(self) -> None:
+        rig = self.made()
+        made, given = rig.publish("a"), rig.publish("a", id="given")
+        asked: list[str] = []
+        rig.store._reader.set_trace_callback(asked.append)
+        self.assertEqual(rig.log.event("a", made.id).event.id, made.id)
+        for unknown in (f"{EPOCH}-3", "anotherlog-1"):
+            self.assertRaises(NotFound, rig.log.event, "a", unknown)
+        self.assertEqual(asked, [])
+        self.assertEqual(rig.log.event("a", given.id).event.id, given.id)
+        self.assertEqual(len(asked), 1)
 
     def test_only_so_much_of_the_latest_events_is_in_memory(self) -> None:
         rig = self.made(recent_bytes=10 * EVENT_BYTES)
