@@ -79,6 +79,8 @@ class Journal:
         self._is_tending = False
         self._is_failing = False
         self._cannot_remove = False
+        self._cannot_give_back = False
+        self._may_give_back = True  # until it is found that few pages are free
         self._is_ending = False
         self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
@@ -277,7 +279,12 @@ class Journal:
 
     def _not_tended(self, failure: Failure) -> None:
         self._is_tending = False
-        _log.failure("a fault in pushd while it looked after the store", failure)
+        if not isinstance(failure.value, Refused):
+            _log.failure("a fault in pushd while it looked after the store", failure)
+            return
+        if not self._cannot_give_back:
+            _log.error("what is free cannot be given back: {detail}", detail=failure.value.detail)
+        self._cannot_give_back = True
 
     def _remove_some(self) -> None:
         """Remove as much as is good in one turn; go on in the next."""
@@ -288,7 +295,10 @@ class Journal:
             return
         archive = self._store.archive
         if not archive.has_to_remove:
-            self._give_back()
+            if self._may_give_back:
+                self._give_back()
+            else:
+                self._is_tending = False
             return
         log = self._bus.log
         change = Change(log.state)
@@ -307,6 +317,7 @@ class Journal:
                 self._is_tending = False
                 return
             removed()
+            self._may_give_back = True
             self._call_later(0, self._remove_some)
 
         self._write(change, then)
@@ -316,6 +327,7 @@ class Journal:
         self._is_busy = True
 
         def gave(is_more: bool) -> None:
+            self._may_give_back, self._cannot_give_back = is_more, False
             if is_more:
                 self._call_later(0, self._remove_some)
             else:

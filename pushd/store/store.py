@@ -265,7 +265,10 @@ class Store:
             _log.error("the store could not be sealed: {error}", error=error)
 
     def give_back(self) -> bool:
-        """Give some of the free pages back to the file system; False if there are few."""
+        """Give some of the free pages back to the file system; False if there are few, and none was given back.
+
+        Raises `NoRoom` or `Unavailable` if that cannot be done now.
+        """
         try:
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
             (all_pages,) = self._writer.execute("PRAGMA page_count").fetchone()
@@ -273,8 +276,7 @@ class Store:
                 return False
             self._writer.execute(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})").fetchall()
         except sqlite3.Error as error:
-            _log.error("the store could not give back what is free: {error}", error=error)
-            return False
+            raise refusal(error, self.path) from error
         return True
 
     def close(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import Published
 from pushd.caller import DAEMON
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable
 from pushd.history import EVENT_BYTES
-from pushd.store import archive, block, journal, past
+from pushd.store import archive, block, journal, past, store
 from pushd.store.stored import StoredHistory
 from tests.builders import EPOCH, Kept, draft
 from tests.stored import StoredRig, directory
@@ -186,6 +187,76 @@ class MemoryTests(StoredBusCase):
         tails = [self.history(rig, name)._tail for name in ("a", "b")]
         self.assertEqual([len(tail) for tail in tails], [5, 5])
         self.assertEqual(len(rig.retained("a")), 15)
+
+
+class GivingBackTests(StoredBusCase):
+    def watched(self, rig: StoredRig) -> list[str]:
+        """Answer what its writer is asked from now on."""
+        asked: list[str] = []
+        rig.store._writer.set_trace_callback(asked.append)
+        return asked
+
+    def free(self, rig: StoredRig) -> tuple[int, int]:
+        """Answer how many pages are free, and how many there are."""
+        names = ("freelist_count", "page_count")
+        free, pages = (rig.store._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+        return free, pages
+
+    def test_free_pages_are_given_back_after_something_was_removed_and_looked_for_after_the_start(self) -> None:
+        self.patch(store, "_FREE_PAGES", 0)
+        self.patch(store, "_PAGES_GIVEN_BACK", 4)
+        looked = ["PRAGMA freelist_count", "PRAGMA page_count"]
+        for writes_in_thread in (False, True):
+            rig = self.made(writes_in_thread=writes_in_thread)
+            asked = self.watched(rig)
+            rig.tend()
+            self.assertEqual(asked, looked)
+            rig.publish("a", data=b"x" * 100_000)
+            self.assertAsksNothing(rig)
+            rig.delete("a")
+            asked = self.watched(rig)
+            rig.tend()
+            self.assertGreater(asked.count("PRAGMA incremental_vacuum(4)"), 2)
+            self.assertEqual(asked[-2:], looked)
+            free, pages = self.free(rig)
+            self.assertLessEqual(free * 4, pages)
+            self.assertAsksNothing(rig)
+            rig.restart()
+            asked = self.watched(rig)
+            rig.tend()
+            self.assertEqual(asked, looked)
+            self.assertAsksNothing(rig)
+
+    def assertAsksNothing(self, rig: StoredRig) -> None:
+        """Check that looking after the store costs neither a question nor a turn."""
+        asked = self.watched(rig)
+        for _ in range(3):
+            rig.journal.tend()
+            self.assertEqual((asked, len(rig.turns), len(rig.thread)), ([], 0, 0))
+
+    def test_what_cannot_be_given_back_now_is_tried_again_and_logged_once(self) -> None:
+        rig = self.made()
+        rig.publish("a", data=b"x" * 100_000)
+        rig.delete("a")
+        rig.tend()
+        rig.restart()
+        free, _ = self.free(rig)
+        self.assertGreater(free, 20)
+        self.patch(store, "_FREE_PAGES", 0)
+        rig.store._writer.execute("PRAGMA query_only = ON")
+        for _ in range(3):
+            rig.tend()
+        self.assertEqual(
+            [formatEvent(event) for event in rig.logged],
+            [
+                "what is free cannot be given back: the store does not work: its file cannot be written; "
+                "try again later"
+            ],
+        )
+        self.assertEqual(self.free(rig)[0], free)
+        rig.store._writer.execute("PRAGMA query_only = OFF")
+        rig.tend()
+        self.assertLess(self.free(rig)[0], 10)
 
 
 class EndTests(StoredBusCase):
