@@ -95,9 +95,11 @@ class Poster:
         self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = MAX_IDLE_S
         endpoints = _Endpoints(reactor, policy or BrowserLikePolicyForHTTPS(), timeout_s + 1)
-        agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self._client = HTTPClient(_Plain(agent), no_cookies, _Body)
+        self._kept, self._new = (
+            HTTPClient(_Plain(Agent.usingEndpointFactory(reactor, endpoints, pool)), no_cookies, _Body)
+            for pool in (self._pool, HTTPConnectionPool(reactor, persistent=False))
+        )
 
     async def __call__(self, url: str, message_id: str, body: bytes) -> Answer:
         """Post `body` to `url`; answer what comes back, or raise `NoAnswer`."""
@@ -123,23 +125,24 @@ class Poster:
     async def _exchange(self, url: str, message_id: str, body: bytes) -> Answer:
         """Send a request, a second time if its connection ended before there was any answer.
 
-        The server may have closed a connection that was kept just when the request was sent.
+        The server may have closed a connection that was kept just when the request was sent; the second time it is
+        a new one.
         """
         try:
-            response = await self._send(url, message_id, body)
+            response = await self._send(self._kept, url, message_id, body)
         except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as error:
             if not _has_only_ended(error):
                 raise
-            response = await self._send(url, message_id, body)
+            response = await self._send(self._new, url, message_id, body)
         reader = _Reader()
         response.deliverBody(reader)
         return Answer(response.code, await reader.done, self._retry_after_s(response.headers))
 
-    def _send(self, url: str, message_id: str, body: bytes) -> Deferred[Any]:
+    def _send(self, client: HTTPClient, url: str, message_id: str, body: bytes) -> Deferred[Any]:
         fields = {"content-type": "application/json", "user-agent": "pushd"}
         fields |= self._signer.headers(message_id, self._now(), body)
         headers = Headers({name: [value] for name, value in fields.items()})
-        return self._client.request(
+        return client.request(
             "POST", url, headers=headers, data=body, allow_redirects=False, unbuffered=True, reactor=self._reactor
         )
 

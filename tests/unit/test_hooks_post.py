@@ -271,14 +271,21 @@ class HostileTests(PostTests):
 
 
 class AgainTests(PostTests):
-    def test_a_connection_that_ends_without_any_answer_is_tried_once_more(self) -> None:
+    def test_a_connection_that_ends_without_any_answer_is_tried_once_more_on_a_new_one(self) -> None:
+        earlier = [self.post(), self.post()]
+        wires = [self.wire(0), self.wire(1)]
+        for wire in wires:
+            wire.answer(OK)
+        for posted in earlier:
+            self.successResultOf(posted)
         posted = self.post()
-        wire = self.wire()
-        first = wire.value()
-        wire.end()
-        wire = self.wire()
-        self.assertEqual(wire.value(), first)
-        wire.answer(OK)
+        self.reactor.advance(0)
+        (kept,) = (wire for wire in wires if wire.value())
+        kept.end()
+        new = self.wire()
+        self.assertEqual(len(self.reactor.tcpClients), 3)
+        self.assertEqual(new.value().replace(b"Connection: close\r\n", b""), kept.value())
+        new.answer(OK)
         self.assertEqual(self.successResultOf(posted).body, b"{}")
 
     def test_and_not_twice(self) -> None:
