@@ -38,9 +38,12 @@ class Fetch(Protocol):
 class HttpsFetch:
     """Fetches documents over verified TLS, or, where a URL says so, without TLS. It follows no redirects."""
 
-    def __init__(self, reactor: Any, policy: IPolicyForHTTPS | None = None) -> None:
+    def __init__(
+        self, reactor: Any, policy: IPolicyForHTTPS | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Fetch by `reactor`; `policy` says whom to trust, by default the authorities that the system trusts."""
         self._reactor = reactor
+        self._timeout_s = timeout_s
         self._policy = policy or BrowserLikePolicyForHTTPS()
 
     def __call__(self, url: str) -> Deferred[bytes]:
@@ -53,7 +56,7 @@ class HttpsFetch:
             return result if isinstance(result, bytes) else Failure(_unavailable(result))
 
         clock = cast(IReactorTime, self._reactor)
-        return fetched.addTimeout(TIMEOUT_S, clock, _say_timeout).addBoth(end)
+        return fetched.addTimeout(self._timeout_s, clock, _say_timeout).addBoth(end)
 
     async def _get(self, url: str, endpoints: _Endpoints) -> bytes:
         agent = Agent.usingEndpointFactory(self._reactor, endpoints)

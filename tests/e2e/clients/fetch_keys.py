@@ -1,0 +1,48 @@
+"""Fetches what its arguments name by pushd's own fetch, or asks whom a token stands for; prints what came of it.
+
+Arguments: ``fetch URL...``, or ``identify INI TOKEN``.
+"""
+
+import json
+import sys
+import time
+
+from pushd.config.reading import parse
+from pushd.errors import Refused
+from pushd.tokens.fetch import HttpsFetch
+from pushd.tokens.tokens import Tokens
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import react
+
+
+async def fetch_each(reactor, *urls):
+    fetch = HttpsFetch(reactor, timeout_s=2)
+    for url in urls:
+        try:
+            say(length=len(await fetch(url)))
+        except Refused as error:
+            say(why=error.detail, status=error.status)
+
+
+async def identify(reactor, ini, token):
+    keys = parse(ini, "the test").keys
+    fetch = HttpsFetch(reactor, timeout_s=2)
+    tokens = Tokens(keys, leeway_s=0, now=time.time, seconds=time.monotonic, fetch=fetch)
+    try:
+        identity = tokens.identify(token)
+        identity = await identity if isinstance(identity, Deferred) else identity
+        say(user=identity.user)
+    except Refused as error:
+        say(why=error.detail, status=error.status)
+
+
+def say(**members):
+    print(json.dumps(members), flush=True)
+
+
+def main(reactor, what, *arguments):
+    work = {"fetch": fetch_each, "identify": identify}[what]
+    return ensureDeferred(work(reactor, *arguments))
+
+
+react(main, sys.argv[1:])
