@@ -7,12 +7,13 @@ import json
 import sys
 import time
 
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import react
+
 from pushd.config.reading import parse
 from pushd.errors import Refused
 from pushd.tokens.fetch import HttpsFetch
 from pushd.tokens.tokens import Tokens
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.task import react
 
 
 async def fetch_each(reactor, *urls):
