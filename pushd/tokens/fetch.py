@@ -11,6 +11,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
@@ -117,6 +118,7 @@ class _Noted:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """See `IStreamClientEndpoint`."""
+        cast(Factory, protocolFactory).noisy = False  # it would log each time that it begins and ends
         connected: Deferred[Any] = self._endpoint.connect(protocolFactory)
         return connected.addCallback(self._note)
 
@@ -138,5 +140,5 @@ def _unavailable(failure: Failure) -> Unavailable:
         return Unavailable(f"TLS: {why}")
     if isinstance(error, CancelledError):
         return Unavailable("it was given up")
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).rstrip(".")
     return Unavailable(f"{type(error).__name__}: {said}" if said else type(error).__name__)

@@ -178,7 +178,9 @@ def run(directory: Path, trusted: Path | None, *arguments: str) -> list[dict[str
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    *said, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last == {"logged": "Main loop terminated."}
+    return said
 
 
 @pytest.fixture
@@ -267,6 +269,10 @@ class TestIdentify:
             text = token({"sub": "ann"}, algorithm="ES256", header={"kid": "one"})
             directory = authority.path.parent
             assert run(directory, authority.path, "identify", ini, text) == [{"user": "ann"}]
-            assert run(directory, None, "identify", ini, text) == [
-                {"why": "the keys of key id cannot be had: TLS: certificate verify failed", "status": 503}
-            ]
+            warning, refusal = run(directory, None, "identify", ini, text)
+            why = "TLS: certificate verify failed"
+            assert refusal == {"why": f"the keys of key id cannot be had: {why}", "status": 503}
+            url = server.url("/jwks")
+            assert warning == {
+                "logged": f"the keys of [key:id] cannot be fetched: {url}: {why}; no token of it is taken"
+            }

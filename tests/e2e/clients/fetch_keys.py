@@ -1,4 +1,4 @@
-"""Fetches what its arguments name by pushd's own fetch, or asks whom a token stands for; prints what came of it.
+"""Fetches URLs by pushd's own fetch, or asks whom a token stands for; prints what came of it and what is logged.
 
 Arguments: ``fetch URL...``, or ``identify INI TOKEN``.
 """
@@ -9,6 +9,7 @@ import time
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
+from twisted.logger import formatEvent, globalLogBeginner
 
 from pushd.config.reading import parse
 from pushd.errors import Refused
@@ -37,6 +38,10 @@ async def identify(reactor, ini, token):
         say(why=error.detail, status=error.status)
 
 
+def log(event):
+    say(logged=formatEvent(event))
+
+
 def say(**members):
     print(json.dumps(members), flush=True)
 
@@ -46,4 +51,5 @@ def main(reactor, what, *arguments):
     return ensureDeferred(work(reactor, *arguments))
 
 
+globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
 react(main, sys.argv[1:])
