@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 
+from pushd.certified import subject_of
 from pushd.connections import Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
@@ -54,9 +55,6 @@ class HTTP1(HTTPChannel):
     abortTimeout = 5
 
     is_tunnel = False
-
-    certified_user: str | None = None
-    """The subject of the client's certificate, if it was verified."""
 
     hand_to: Callable[[Speaker], None]
     """Has something else speak on this connection from now on."""
@@ -111,6 +109,11 @@ class HTTP1(HTTPChannel):
     def getHost(self) -> IAddress:
         """Override: answer which address was asked."""
         return self._addresses[1]
+
+    @cached_property
+    def certified_user(self) -> str | None:
+        """The subject of the certificate that the client has shown, if it has."""
+        return subject_of(self.transport)
 
     # Requests that are refused before they are read
 

@@ -73,7 +73,7 @@ class Port:
             port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def reload(self) -> None:
-        """Read the certificate again, if there is one; raise `StartFailed` if it is no good: the old one stays."""
+        """Read the certificates again, if there are any; raise `StartFailed` if one is no good: nothing changes."""
         if self._credentials is not None:
             try:
                 self._credentials.reload()
@@ -137,7 +137,7 @@ def prepare(
     credentials = None
     if listener.tls:
         try:
-            credentials = tls.Credentials(_configured(listener) or self_signed)
+            credentials = tls.Credentials(_configured(listener) or self_signed, _clients(listener))
         except StartFailed as error:
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
         factory = TLSFactory(credentials, False, factory)
@@ -150,6 +150,12 @@ def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
     """Answer what answers the paths of the listener's certificate and key, if they are configured."""
     certificate, key = listener.certificate, listener.key
     return None if certificate is None or key is None else lambda: (certificate, key)
+
+
+def _clients(listener: Listener) -> tls.Authorities | None:
+    """Answer who may have issued the certificates of the listener's clients, if they are asked for any."""
+    is_required = listener.client_certificate == "required"
+    return None if listener.client_ca is None else tls.Authorities(listener.client_ca, is_required)
 
 
 def _with_backlog(description: str) -> str:

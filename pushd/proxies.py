@@ -46,7 +46,6 @@ class Trust:
         self._networks = tuple(_network(text) for text in proxies.trusted if text != UNIX)
         self.is_any = bool(proxies.trusted)
         """Whether there is any."""
-        """Whether there is any."""
         self._header = None if proxies.header == "none" or not self.is_any else proxies.header.encode("ascii")
         self._is_in = lru_cache(_CACHED)(self._search)
         self._cached_client = lru_cache(_CACHED)(self._client)
@@ -107,7 +106,7 @@ def _x_forwarded_for(value: str) -> Iterator[IPv4 | IPv6 | None]:
         if not text:
             continue  # RFC 9110, section 5.6.1
         try:
-            yield _node(text)
+            yield parse_ip(text) if text.count(":") > 1 and not text.startswith("[") else _node(text)
         except ValueError:
             raise BadRequest(
                 f"X-Forwarded-For has {text!r}; wanted an IP address, with or without a port", "X-Forwarded-For"
@@ -115,9 +114,7 @@ def _x_forwarded_for(value: str) -> Iterator[IPv4 | IPv6 | None]:
 
 
 def _node(text: str) -> IPv4 | IPv6 | None:
-    """Read a node as RFC 7239, section 6, has it, or an address of IPv6 without brackets; else `ValueError`."""
-    if text.count(":") > 1 and not text.startswith("["):
-        return parse_ip(text)
+    """Read a node as RFC 7239, section 6, has it, or raise `ValueError`; None: a client that somebody hides."""
     match = _NODE.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -126,10 +123,10 @@ def _node(text: str) -> IPv4 | IPv6 | None:
         raise ValueError(text)
     if name.lower() == "unknown" or _OBFUSCATED.fullmatch(name):
         return None
-    if not name.startswith("["):
-        return IPv4(name)
-    IPv6(name[1:-1])
-    return parse_ip(name[1:-1])
+    address = name.strip("[]")
+    if ("[" in name) != (":" in address):
+        raise ValueError(text)
+    return parse_ip(address)
 
 
 def _forwarded(value: str) -> Iterator[IPv4 | IPv6 | None]:
@@ -141,10 +138,8 @@ def _forwarded(value: str) -> Iterator[IPv4 | IPv6 | None]:
     try:
         elements = list(_elements(value))
         for element in reversed(elements):
-            text = element.get("for")
-            if text is not None and text.count(":") > 1 and not text.startswith("["):
-                raise ValueError(text)
             if element:
+                text = element.get("for")
                 yield None if text is None else _node(text)
     except ValueError:
         shown = value if len(value) <= 100 else f"{value[:50]} ... {value[-50:]}"

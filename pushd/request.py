@@ -44,12 +44,12 @@ class Connection(Protocol):
         """Where the other end is: the client, or a proxy."""
 
     @property
-    def certified_user(self) -> str | None:
-        """The subject of the client's certificate, if it was verified."""
-
-    @property
     def is_tunnel(self) -> bool:
         """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
+
+    @property
+    def certified_user(self) -> str | None:
+        """The subject of the certificate that the client has shown, if it has, as ``CN=alice,O=Example``."""
 
     def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""

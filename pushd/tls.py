@@ -20,24 +20,31 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from pushd.certified import Authorities, ask, subject_of
 from pushd.errors import StartFailed
 
-__all__ = ["Credentials", "check_directory", "load", "self_signed"]
+__all__ = ["Authorities", "Credentials", "check_directory", "load", "self_signed", "subject_of"]
 
 _LIFETIME = timedelta(days=825)
 _RENEW_BEFORE = timedelta(days=30)
 
 
-def load(certificate: str, key: str) -> CertificateOptions:
-    """Read a certificate chain and its key, both PEM; raise `StartFailed` if that cannot be served with."""
+def load(certificate: str, key: str, clients: Authorities | None = None) -> CertificateOptions:
+    """Read a certificate chain and its key, both PEM; raise `StartFailed` if that cannot be served with.
+
+    With `clients`, these are asked for certificates too.
+    """
     chain = x509_chain(certificate)
     private_key = _private_key(key)
     try:
         if chain[0].public_key() != private_key.public_key():
             raise StartFailed(f"{key} is not the key of the certificate in {certificate}")
-        return _options(chain, private_key)
+        options = _options(chain, private_key)
     except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
         raise StartFailed(f"{certificate}: OpenSSL does not take it: {_why(error)}") from None
+    if clients is not None:
+        _ask(options.getContext(), clients)
+    return options
 
 
 def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOptions:
@@ -51,18 +58,40 @@ def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOpti
     return options
 
 
+def _ask(context: SSL.Context, clients: Authorities) -> None:
+    """Have clients asked for certificates; raise `StartFailed` if nobody's could be taken."""
+    authorities = x509_chain(clients.path)
+    for number, certificate in enumerate(authorities, 1):
+        try:
+            is_one = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except (ValueError, x509.ExtensionNotFound):
+            is_one = False
+        if not is_one:
+            raise StartFailed(
+                f"{clients.path}: certificate {number} is not that of an authority (RFC 5280, section 4.2.1.9)"
+            )
+    try:
+        ask(context, authorities, is_required=clients.is_required)
+    except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
+        raise StartFailed(f"{clients.path}: OpenSSL does not take it: {_why(error)}") from None
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class Credentials:
     """A certificate and its key, which can be replaced while connections live: those keep what they began with."""
 
-    def __init__(self, paths: Callable[[], tuple[str, str]]) -> None:
-        """Serve with the certificate and key at `paths`; raise `StartFailed` if that is not possible."""
+    def __init__(self, paths: Callable[[], tuple[str, str]], clients: Authorities | None = None) -> None:
+        """Serve with the certificate and key at `paths`; raise `StartFailed` if that is not possible.
+
+        With `clients`, these are asked for certificates too.
+        """
         self._paths = paths
-        self._options = load(*paths())
+        self._clients = clients
+        self._options = load(*paths(), clients)
 
     def reload(self) -> None:
         """Read the files again for connections to come; if that raises `StartFailed`, nothing has changed."""
-        self._options = load(*self._paths())
+        self._options = load(*self._paths(), self._clients)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Begin the TLS of one connection."""

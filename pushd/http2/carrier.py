@@ -27,6 +27,7 @@ class Carrier(Protocol[StreamT]):
     peer: IAddress
     host: IAddress
     is_secure: bool
+    certified_user: str | None
     max_body_bytes: int
     promises: Promises
 

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.certified import subject_of
 from pushd.errors import HeadTooLarge, Refused
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
@@ -51,6 +52,7 @@ class HTTP2(Protocol):
     """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
 
     log = Logger()
+    transport: Any
 
     def __init__(self, shared: Shared, turned_away: Refused | None = None) -> None:
         """Make a connection of the site of `shared`; `turned_away` is the answer to its first request, and last."""
@@ -83,14 +85,14 @@ class HTTP2(Protocol):
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
-        transport: Any = self.transport
-        self._write = writer(transport).write
+        self._write = writer(self.transport).write
         self._shared.connections.add(self)
-        self.peer, self.host = transport.getPeer(), transport.getHost()
-        self.is_secure = ISSLTransport(transport, None) is not None
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-        transport.registerProducer(self, True)
+        self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
+        self.is_secure = ISSLTransport(self.transport, None) is not None
+        self.certified_user = subject_of(self.transport)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
         self._watch.begin()
         self.codec.start()
         self._flush()
@@ -380,17 +382,15 @@ class HTTP2(Protocol):
         if self._is_ended:
             return
         self._is_ended = True
-        transport: Any = self.transport
         self.codec.goaway(code, text)
         self._write(self.codec.take())
         self._lose_streams(Failure(ConnectionDone(f"the connection has ended: {code.name}")))
         self._watch.end()
-        transport.unregisterProducer()  # or a TLS transport waits for it for ever
-        transport.loseConnection()
+        self.transport.unregisterProducer()  # or a TLS transport waits for it for ever
+        self.transport.loseConnection()
         self._linger = self._shared.wheel.call_in(self._shared.limits.linger_s, self.abort)
 
     def abort(self) -> None:
         """Close the connection now."""
         self._is_ended = True
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()

@@ -55,7 +55,6 @@ class Stream:
     )
 
     transport = None  # twisted.web reads it
-    certified_user: str | None = None
     is_tunnel = False  # see pushd.http2.tunnel
 
     def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
@@ -169,6 +168,11 @@ class Stream:
             body = b""
         self.answer(b"%d" % refused.status, fields, body)
 
+    @property
+    def certified_user(self) -> str | None:
+        """The subject of the certificate that the client has shown, if it has."""
+        return self._carrier.certified_user
+
     def body_writer(self) -> Writer:
         """Answer what takes the rest of a body."""
         return writer(self)
@@ -245,8 +249,7 @@ class Stream:
         """The site that answers."""
         return self._carrier.site
 
-    factory = site
-    """What logs requests."""
+    factory = site  # it logs requests
 
     @property
     def place(self) -> Place:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IHandshakeListener, INegotiated, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.certified import has_no_certificate
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
+from pushd.peer import peer_name
 from pushd.turnstile import Ticket, Turnstile
 from pushd.wheel import Alarm, Wheel
 
@@ -44,6 +47,8 @@ class Choice:
 @implementer(IHandshakeListener)
 class Switch(Protocol):
     """Hands the connection to HTTP/2 if that was agreed on, and else, or without TLS, to HTTP/1.1."""
+
+    log = Logger()
 
     def __init__(self, choice: Choice) -> None:
         """Wait for the TLS handshake, if there is one."""
@@ -110,6 +115,11 @@ class Switch(Protocol):
         if speaker is not None:
             del self.dataReceived
             speaker.connectionLost(reason)
+        elif has_no_certificate(reason) and self.transport is not None:
+            self.log.info(
+                "refused a TLS handshake with {peer}: it has no certificate, and client_ca wants one",
+                peer=peer_name(self.transport.getPeer()),
+            )
 
     def finish(self) -> None:
         """Close: there is no request."""

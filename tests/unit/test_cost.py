@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 
 from pushd.access import EVERYTHING
+from pushd.config.settings import Proxies
 from pushd.event import Draft, Encoder
 from pushd.frames import chunked, sse_event, stream_line, websocket_event
+from pushd.proxies import Trust
 from pushd.reasons import Reason
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel
-from pushd.writethrough import Writer, writer
+from pushd.writethrough import Readdressed, Writer, writer
 from tests.builders import Kept, a_caller, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client
@@ -194,3 +198,29 @@ class PublishingTests(SynchronousTestCase):
         send(1)
         more, fewer = (calls_of(lambda count=count: send(count)) for count in (60, 10))  # type: ignore[misc]
         self.assertLessEqual((more - fewer) / 50, 98)
+
+
+class ProxyTests(SynchronousTestCase):
+    """What it costs for each request to know where its client is."""
+
+    def cost(self, proxies: Proxies, *fields: str) -> int:
+        """Answer how many calls it takes, when the same was asked before."""
+        trust, peer = Trust(proxies), IPv4Address("TCP", "10.0.0.1", 40000)
+        headers = Headers({b"x-forwarded-for": [field.encode() for field in fields]})
+        calls_of(lambda: trust.client_address(peer, headers))
+        return calls_of(lambda: trust.client_address(peer, headers))
+
+    def test_without_proxies(self) -> None:
+        self.assertLessEqual(self.cost(Proxies((), "x-forwarded-for"), "203.0.113.9"), 5)
+
+    def test_behind_a_proxy(self) -> None:
+        self.assertLessEqual(self.cost(Proxies(("10.0.0.0/8",), "x-forwarded-for"), "203.0.113.9, 10.0.0.2"), 15)
+
+    def test_behind_the_proxy_protocol_a_delivery_goes_the_same_way(self) -> None:
+        socket = SocketRig()
+        peer = IPv4Address("TCP", "203.0.113.9", 4711)
+        way = writer(Readdressed(socket.transport, peer, peer))
+        direct = writer(socket.transport)
+        self.assertEqual(way.send, direct.send)
+        calls = [calls_of(lambda it=it: it.write(b"abc")) for it in (direct, way)]  # type: ignore[misc]
+        self.assertEqual(calls[0], calls[1])

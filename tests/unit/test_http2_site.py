@@ -6,9 +6,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from hyperframe.frame import DataFrame, SettingsFrame
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import INegotiated, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
@@ -32,6 +34,9 @@ class TLSTransport(StringTransport):
     def __init__(self) -> None:
         super().__init__()
         directlyProvides(self, ISSLTransport, INegotiated)
+
+    def getPeerCertificate(self) -> None:
+        """See `ISSLTransport`: there is none."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
@@ -95,7 +100,7 @@ class SwitchTests(HTTP2TestCase):
 
     def test_a_connection_that_is_lost_in_its_handshake(self) -> None:
         switch = self.connect(TLSTransport())
-        switch.connectionLost(None)  # type: ignore[attr-defined]
+        switch.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
         self.assertEqual((len(self.site.connections), len(self.wheel)), (0, 0))
 
 

@@ -7,7 +7,9 @@ import errno
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -30,6 +32,7 @@ from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from pushd.writethrough import TLSFactory
 from tests.builders import PATIENCE
+from tests.certificates import Authority
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 
@@ -351,6 +354,31 @@ class TlsTests(ListenCase):
         certificate, key = self.self_signed()
         listener = Listener("main", "tcp:8443", True, certificate, key)
         self.prepare_listener(listener, no_certificate)
+
+    def test_the_authorities_of_clients_are_those_that_are_configured(self) -> None:
+        path = Authority().write(Path(self.directory), "ca")
+        for word, is_required in (("required", True), ("optional", False)):
+            listener = Listener("main", "tcp:8443", True, client_ca=path, client_certificate=word)
+            self.prepare_listener(listener, self.self_signed).open()
+            factory: Any = self.reactor.tcpServers[-1][1]
+            mode = factory._creatorCallable(factory.buildProtocol(None)).get_context().get_verify_mode()
+            self.assertEqual(bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT), is_required)
+            self.assertTrue(mode & SSL.VERIFY_PEER)
+
+    def test_authorities_that_are_none_fail_the_start(self) -> None:
+        certificate, _ = self.self_signed()
+        for path, why in (("/nosuch.pem", "cannot be read"), (certificate, "not that of an authority")):
+            listener = Listener("main", "tcp:8443", True, client_ca=path)
+            error = self.assertRaises(StartFailed, self.prepare_listener, listener, self.self_signed)
+            self.assertOneLine(error, f"[listen:main] {path}", why)
+
+    def test_authorities_that_are_none_any_more_do_not_end_the_trust_in_the_old_ones(self) -> None:
+        path = Authority().write(Path(self.directory), "ca")
+        listener = Listener("main", "tcp:8443", True, client_ca=path)
+        port = self.prepare_listener(listener, self.self_signed)
+        port.reload()
+        Path(path).write_text("")
+        self.assertOneLine(self.assertRaises(StartFailed, port.reload), f"[listen:main] {path}", "not a PEM")
 
     def test_a_certificate_that_cannot_be_served_with_fails_the_start(self) -> None:
         certificate, _ = self.self_signed()
