@@ -437,9 +437,10 @@ class _Model:
 
     def answer_late(self) -> None:
         """Answer the request that waits for its answer, if one does."""
-        if self.reaction == "later" and self.application.posted and self.telling.waiting:
+        waiting = [posted for posted in self.application.posted[-1:] if not posted.answered.called]
+        if self.reaction == "later" and self.telling.waiting and waiting:
             self.reaction = "taken"
-            self.application.posted[-1].answered.callback(answer())
+            waiting[0].answered.callback(answer())
 
 
 class ModelTests(SynchronousTestCase):
@@ -477,7 +478,7 @@ class ModelTests(SynchronousTestCase):
         if is_bounded and retry_for_s == 10_000 and all(reaction != "410" for _, reaction, _ in steps):
             self.assertEqual(numbers, list(range(model.happened)))
 
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=150)
     @given(
         queue=st.integers(1, 50),
         steps=st.lists(st.tuples(st.integers(0, 130), st.sampled_from(["taken", "refused", "410"])), max_size=25),
