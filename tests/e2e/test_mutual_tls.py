@@ -54,12 +54,12 @@ def files(daemon: Daemon, client: str) -> list[str]:
     return ["--cert", str(daemon.directory / f"{client}.crt"), "--key", str(daemon.directory / f"{client}.key")]
 
 
-def curl(daemon: Daemon, url: str, *options: str) -> tuple[int, str]:
-    """Ask for ``/healthz``; answer curl's exit status, and the status and version of the answer."""
+def curl(daemon: Daemon, url: str, *options: str, path: str = "/healthz") -> tuple[int, str]:
+    """Ask for a path; answer curl's exit status, and the status and version of the answer."""
     command = [program("curl"), "-sS", "--noproxy", "*", "--max-time", "20", "-o", "/dev/null"]
     command += ["--cacert", str(daemon.certificate), "-w", "%{http_code} %{http_version}", *options]
     done = subprocess.run(
-        [*command, f"https://localhost:{urlsplit(url).port}/healthz"], capture_output=True, text=True, timeout=30
+        [*command, f"https://localhost:{urlsplit(url).port}{path}"], capture_output=True, text=True, timeout=30
     )
     return done.returncode, done.stdout
 
@@ -105,6 +105,21 @@ class TestCurl:
             status, said = curl(daemon, url, *options)
             assert (status != 0, said) == (True, "000 0")
             log.wait(f", CN=alice,O=Example: {why}")
+
+
+class TestRights:
+    """Nobody may publish but who has a certificate."""
+
+    @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
+    def test_they_are_those_of_certified(self, option: str) -> None:
+        config = CONFIG.replace("anonymous = publish, subscribe", "anonymous = subscribe\ncertified = publish")
+        with running(config, listeners=LISTENERS, starts=False) as daemon:
+            CA.write(daemon.directory, "ca")
+            CLIENTS["alice"].write(daemon.directory, "alice")
+            daemon.start()
+            for options, status in ((files(daemon, "alice"), "201"), ([], "403")):
+                said = curl(daemon, daemon.urls[2], option, "-d", "x", *options, path="/channels/rights")
+                assert said == (0, f"{status} {'2' if option == '--http2' else '1.1'}")
 
 
 class TestOpenssl:

@@ -233,6 +233,45 @@ class TestProxyProtocol:
             assert [len(next(datas)) for _ in range(20)] == [20_001 + (number > 9) for number in range(20)]
 
 
+class TestForwarded:
+    """What is said in each request. ``/healthz`` is served to everybody, wherever they are."""
+
+    def asks(self, daemon: Daemon, url: str, start: bytes, field: str, source: str = "127.0.0.1") -> bytes:
+        """Ask for the state of a channel with a field, after `start`; answer the first line that comes."""
+        return talk(url, start + get("/channels/forwarded", field), source).split(b"\r\n")[0]
+
+    def test_the_proxy_is_believed(self, daemon: Daemon) -> None:
+        log = Log(daemon)
+        self.asks(daemon, daemon.http, b"", "X-Forwarded-For: 6.6.6.6, 203.0.113.7")
+        log.wait(" GET /channels/forwarded from 203.0.113.7 by way of 127.0.0.1:")
+
+    def test_others_are_not(self, daemon: Daemon) -> None:
+        log = Log(daemon)
+        self.asks(daemon, daemon.http, b"", "X-Forwarded-For: 203.0.113.7", "127.0.0.2")
+        log.wait(" GET /channels/forwarded from 127.0.0.2:")
+
+    @pytest.mark.parametrize("start", [V1, V2, b"PROXY UNKNOWN\r\n"])
+    def test_nor_is_the_client_of_a_proxy_that_speaks_the_proxy_protocol(
+        self, daemon: Daemon, start: bytes
+    ) -> None:
+        log = Log(daemon)
+        assert b" 400 " not in self.asks(daemon, daemon.urls[2], start, "X-Forwarded-For: nonsense")
+        self.asks(daemon, daemon.urls[2], start, "X-Forwarded-For: 6.6.6.6")
+        unknown = b"UNKNOWN" in start
+        log.wait(f" GET /channels/forwarded from {'somebody behind 127.0.0.1:' if unknown else '203.0.113.9:4711'}")
+
+    def test_two_proxies_one_after_the_other_are(self, daemon: Daemon) -> None:
+        log = Log(daemon)
+        start = V1.replace(b"203.0.113.9", b"127.0.0.1")
+        self.asks(daemon, daemon.urls[2], start, "X-Forwarded-For: 203.0.113.7")
+        log.wait(" GET /channels/forwarded from 203.0.113.7 by way of 127.0.0.1:4711")
+
+    def test_what_is_malformed_is_refused(self, daemon: Daemon) -> None:
+        assert b" 400 " in self.asks(daemon, daemon.http, b"", "X-Forwarded-For: nonsense")
+        assert b" 400 " not in self.asks(daemon, daemon.http, b"", "Forwarded: nonsense")
+        assert b" 400 " not in self.asks(daemon, daemon.http, b"", "X-Forwarded-For: nonsense", "127.0.0.2")
+
+
 class TestNotTrusted:
     """Those who would like to be somebody else."""
 
