@@ -60,7 +60,8 @@ class Gate:
     def __init__(self, auth: Auth, trust: Trust, tokens: Tokens | None = None) -> None:
         """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at."""
         self._hosts = frozenset(auth.hosts)
-        self._origins = frozenset(auth.origins)
+        self._origins = frozenset(auth.origins) - {"*"}
+        self._takes_any_origin = "*" in auth.origins
         self._cookie = None if auth.cookie is None else auth.cookie.encode("ascii")
         self._tokens = tokens
         self._trust = trust
@@ -175,7 +176,7 @@ class Gate:
         return host
 
     def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
-        if origin in self._origins or ("*" in self._origins and _ORIGIN.fullmatch(origin)):
+        if origin in self._origins or (self._takes_any_origin and _ORIGIN.fullmatch(origin)):
             request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
             request.setHeader(b"access-control-expose-headers", _EXPOSED)
             if self._cookie is not None and origin in self._origins:
