@@ -33,6 +33,7 @@ from pushd.certified import subject_of, subject_text
 from pushd.errors import StartFailed
 from pushd.site import PushdSite
 from pushd.tls import Authorities, Credentials
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from pushd.writethrough import TLSFactory
 from tests.builders import PATIENCE
@@ -216,6 +217,7 @@ class CertifiedCase(SynchronousTestCase):
             wheel=Wheel(self.clock.seconds),
             max_body_bytes=100,
             patience=PATIENCE,
+            turnstile=Turnstile(0, 0, Wheel(self.clock.seconds)),
             logs_requests=False,
         )
         self.credentials = self.asking(self.ca.pem)
