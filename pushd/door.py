@@ -125,6 +125,7 @@ class Subscribing(Endpoint):
             return None
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
+            _check(request.caller, patterns)
             return None
         return self.door.enter(request.caller, self.transport, patterns, since)
 

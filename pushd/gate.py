@@ -149,9 +149,9 @@ class Gate:
         if origin is None:
             is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
             site = _single_header(request, b"sec-fetch-site")
-            if request.method not in _SAFE_METHODS or is_upgrade or site in ("cross-site", "same-site"):
+            if request.method not in _SAFE_METHODS or is_upgrade or site not in (None, "same-origin", "none"):
                 raise Forbidden("a token in a cookie needs an Origin, which is missing", "Origin")
-        elif origin not in self._origins and not _is_own(origin, host):
+        elif origin not in self._origins and not _is_own(request, origin, host):
             raise Forbidden(
                 f"a token in a cookie, from a page of {origin!r}, which [auth] origins lets in only by *; "
                 f"to let it use cookies: [auth] origins = {origin}",
@@ -186,16 +186,19 @@ class Gate:
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
                 request.setHeader(b"access-control-allow-headers", _TAKEN)
                 request.setHeader(b"access-control-max-age", b"%d" % _PREFLIGHT_AGE_S)
-        elif not _is_own(origin, host):
+        elif not _is_own(request, origin, host):
             raise Forbidden(
                 f"Origin {origin!r} is not this server's own; to allow its pages: [auth] origins = {origin}",
                 "Origin",
             )
 
 
-def _is_own(origin: str, host: str | None) -> bool:
-    """Tell whether a page of `origin` is of the server that was addressed as `host`."""
-    return origin in (f"http://{host}", f"https://{host}")
+def _is_own(request: Request, origin: str, host: str | None) -> bool:
+    """Tell whether a page of `origin` is of the server that was addressed as `host`.
+
+    Without TLS here, there may be some in front. With it, a page that came without may be anybody's.
+    """
+    return origin == f"https://{host}" or (origin == f"http://{host}" and not request.isSecure())
 
 
 def _cookies(request: Request, name: bytes) -> list[bytes]:

@@ -56,8 +56,8 @@ class HTTP1(HTTPChannel):
 
     is_tunnel = False
 
-    hand_to: Callable[[Speaker], None]
-    """Has something else speak on this connection from now on."""
+    hand_to: Callable[[Speaker, bytes], None]
+    """Has something else speak on this connection from now on, and take first what was not read."""
 
     timeOut = None
     """Twisted's time-out is used at the end of a connection only."""
@@ -195,7 +195,7 @@ class HTTP1(HTTPChannel):
     def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with ``101`` and `fields`, and hand the connection to `speaker`.
 
-        To be called from the ``render`` of the request, of which nothing is kept (RFC 9110, section 7.8).
+        To be called from the ``render`` of the request, or later; nothing is kept of it (RFC 9110, section 7.8).
         """
         assert self.transport is not None
         self._watch.end()
@@ -206,7 +206,9 @@ class HTTP1(HTTPChannel):
         self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
         self._flush()
         self._upgraded = speaker
-        self.hand_to(speaker)
+        self._networkProducer.resumeProducing()  # the answer may have taken a while
+        unread, self._unread = self._unread, b""
+        self.hand_to(speaker, unread)
 
     # Reading
 
@@ -237,9 +239,6 @@ class HTTP1(HTTPChannel):
             self._flush()
         if not self._handlingRequest and self._discarded is None:
             self._watch.sees(self._awaited)
-        if self._upgraded is not None and self._unread:
-            rest, self._unread = self._unread, b""
-            self._upgraded.dataReceived(rest)
 
     @property
     def _awaited(self) -> object:

@@ -16,6 +16,8 @@ from twisted.web import server
 from twisted.web.http import Request as AnyRequest
 from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
 
 from pushd.caller import Caller
 from pushd.channels import Pattern
@@ -161,6 +163,22 @@ class Request(server.Request):
         self.setHeader(b"date", _http_date(int(time())))
         self.setHeader(b"x-content-type-options", b"nosniff")
 
+    def __repr__(self) -> str:
+        """Override: leave out the query, which may hold secrets."""
+        method, path = (text.decode("ascii", "backslashreplace") for text in (self.method, self.path))
+        return f"<{method} {path}>"
+
+    def render(self, resource: IResource) -> None:
+        """Override: have `resource` answer; HEAD without the body."""
+        body = resource.render(self)
+        if body is NOT_DONE_YET:
+            return
+        assert isinstance(body, bytes), resource
+        if body or self.method != b"HEAD":
+            self.setHeader(b"content-length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+
     def write(self, data: bytes) -> None:
         """Override: the first time, the head goes before `data`."""
         if not self.startedWriting:
@@ -170,6 +188,8 @@ class Request(server.Request):
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
         self.log.failure("a fault in pushd while it served {path}", reason, path=self.path)
+        if self.is_gone:
+            return reason
         if self.startedWriting:
             self.loseConnection()
             return reason

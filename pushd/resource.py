@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 from typing import ClassVar
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -137,14 +138,14 @@ class Answering(Resource):
         except Refused as refused:
             return answer_problem(request, refused)
         rendered = Deferred.fromCoroutine(self._render_later(request, waiting, is_admitted=is_admitted))
-        rendered.addErrback(request.processingFailed)
+        rendered.addErrback(partial(_fail, request))
         return NOT_DONE_YET
 
     async def _render_later(self, request: Request, waiting: Deferred[None], *, is_admitted: bool) -> None:
         """Go on with a request that has to wait: for the gate or, if it `is_admitted`, for whom else is asked."""
         try:
             await waiting
-            if not is_admitted:
+            if not is_admitted and not request.is_gone:
                 self.check(request)
                 asked = self.ask(request)
                 if asked is not None:
@@ -174,7 +175,7 @@ class Answering(Resource):
         method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
         if method not in known:
             raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
-        if self.parameters is None:
+        if self.parameters is None or method == "OPTIONS":  # that is about another request with this query
             return
         allowed = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
         for name in request.args:
@@ -190,6 +191,10 @@ class Answering(Resource):
     def getChild(self, path: bytes, request: Request) -> IResource:
         """Override: there is nothing below, unless a subclass says so."""
         return Missing()
+
+
+def _fail(request: Request, failure: Failure) -> None:
+    request.processingFailed(failure)
 
 
 class Endpoint(Answering):

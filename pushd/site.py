@@ -7,6 +7,7 @@ from functools import partial
 from os.path import commonpath, realpath
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -15,6 +16,7 @@ from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.static import File
+from twisted.web.util import redirectTo
 
 from pushd.assets import Assets
 from pushd.connections import Connections, Speaker
@@ -86,7 +88,7 @@ class PushdSite(Site):
         """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
         return Switch(self._choice)
 
-    def _new_http1(self, hand_to: Callable[[Speaker], None], turned_away: Refused | None) -> HTTP1:
+    def _new_http1(self, hand_to: Callable[[Speaker, bytes], None], turned_away: Refused | None) -> HTTP1:
         http1: HTTP1 = super().buildProtocol(None)
         http1.hand_to, http1.turned_away = hand_to, turned_away
         return http1
@@ -156,12 +158,23 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         answer: bytes | int = File.render_GET(self, request)
         return answer
 
+    def redirect(self, request: AnyRequest) -> bytes:
+        """Override: the path of a directory ends in a slash. A token in the query is not said again."""
+        parts = [part for part in request.uri.partition(b"?")[2].split(b"&") if part and not _is_token(part)]
+        location = request.path + b"/" + (b"?" + b"&".join(parts) if parts else b"")
+        body: bytes = redirectTo(location, request)  # type: ignore[arg-type]
+        return body
+
     def getChild(self, path: bytes, request: AnyRequest) -> IResource:
         """Override: hide what is hidden, but ``.well-known`` (RFC 8615)."""
         if not _is_file_name(path):
             return Missing()
         child: IResource = File.getChild(self, path, request)
         return Missing() if isinstance(child, StaticFiles) and not child._is_served else child
+
+
+def _is_token(part: bytes) -> bool:
+    return unquote_to_bytes(part.partition(b"=")[0]) == b"access_token"
 
 
 def _is_file_name(segment: bytes) -> bool:

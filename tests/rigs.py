@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -36,6 +36,7 @@ from pushd.assembly import Parts, Storage, assemble
 from pushd.config.reading import parse
 from pushd.config.settings import Config
 from pushd.http2.connection import HTTP2
+from pushd.outside import ALONE, Outside
 from pushd.service import Daemon
 from pushd.store.store import Store
 from pushd.store.worker import Worker
@@ -92,12 +93,18 @@ class Traces:
 class Rig:
     """A daemon without ports."""
 
-    def __init__(self, config: str = "", http: Callable[[Rig], Client] = lambda rig: HttpClient(rig)) -> None:
-        """Start a daemon with the text of an ini file, whose clients speak `http`.
+    def __init__(
+        self,
+        config: str = "",
+        http: Callable[[Rig], Client] = lambda rig: HttpClient(rig),
+        outside: Outside = ALONE,
+    ) -> None:
+        """Start a daemon with the text of an ini file, whose clients speak `http`, and what reaches `outside`.
 
         It takes WebSockets over HTTP/2 unless the file has a section about that.
         """
         self._http = http
+        self._outside = outside
         self.failures: list[object] = []
         self.chance: Callable[[], float] = lambda: 0.5
         """Draws a number from 0 to 1 where something is left to chance."""
@@ -123,7 +130,7 @@ class Rig:
         self._daemon.startService()
 
     def _assemble(self, settings: Config) -> Parts:
-        return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now)
+        return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now, outside=self._outside)
 
     def now(self) -> float:
         """The time of day, in seconds since 1970."""
@@ -282,11 +289,15 @@ class StoredRig(Rig):
     worker: InTurn
 
     def __init__(
-        self, directory: Path, config: str = "", http: Callable[[Rig], Client] = lambda rig: HttpClient(rig)
+        self,
+        directory: Path,
+        config: str = "",
+        http: Callable[[Rig], Client] = lambda rig: HttpClient(rig),
+        outside: Outside = ALONE,
     ) -> None:
         """Start a daemon as a `Rig` does, whose store is in `directory`."""
         self.directory = directory
-        super().__init__(config, http)
+        super().__init__(config, http, outside)
 
     def _assemble(self, settings: Config) -> Parts:
         self.worker = InTurn()
@@ -303,6 +314,7 @@ class StoredRig(Rig):
             seconds=self.reactor.seconds,
             now=self.now,
             store=(self._store, cast(Worker, self.worker)),
+            outside=self._outside,
         )
 
     @property
@@ -921,14 +933,25 @@ class WebSocketClient(WebSocketTalk):
     connection: Connection
     protocol: ClientProtocol
 
-    def __init__(self, rig: Rig, target: str, *, then: bytes = b"", origin: str | None = None) -> None:
-        """Connect to `target`; `then` is sent in the same segment as the handshake."""
+    def __init__(
+        self,
+        rig: Rig,
+        target: str,
+        *,
+        then: bytes = b"",
+        origin: str | None = None,
+        fields: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Connect to `target`, with more header `fields`; `then` is sent in the same segment as the handshake."""
         uri = parse_uri(f"ws://localhost{target}")
         super().__init__(ClientProtocol(uri, max_size=None, origin=origin))  # type: ignore[arg-type]
         self.handshake: HandshakeResponse | None = None
         self.connection = rig.connect()
         self.connection.on_data = self._process
-        self.protocol.send_request(self.protocol.connect())
+        request = self.protocol.connect()
+        for name, value in fields:
+            request.headers[name] = value
+        self.protocol.send_request(request)
         self.connection.send(b"".join(self.protocol.data_to_send()) + then)
 
     def shook_hands(self, response: HandshakeResponse) -> None:
@@ -947,6 +970,9 @@ class DaemonTests(SynchronousTestCase):
     http: ClassVar[type[Client]] = HttpClient
     """What its clients speak."""
 
+    world: Outside = ALONE
+    """What reaches beyond the daemon."""
+
     def setUp(self) -> None:
         """Start it."""
         super().setUp()
@@ -954,7 +980,7 @@ class DaemonTests(SynchronousTestCase):
 
     def start(self, config: str = "") -> None:
         """Start a daemon, instead of the one that is there."""
-        self.rig = Rig(config, self.http)
+        self.rig = Rig(config, self.http, self.world)
 
     def assert_problem(self, response: Response, status: int, *, field: str | None = None, says: str = "") -> None:
         """The response is a complete problem document (RFC 9457) about `field`, which says so in its detail."""

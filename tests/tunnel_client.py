@@ -219,13 +219,17 @@ class WebSocketOverHttp2(WebSocketTalk):
         then: bytes = b"",
         origin: str | None = None,
         client: TunnelClient | None = None,
-        fields: Iterable[tuple[str, str]] = (("sec-websocket-version", "13"),),
+        fields: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Connect to `target` over `client`, or over a connection of its own, which it closes in the end."""
+        """Connect to `target` over `client`, or over a connection of its own, which it closes in the end.
+
+        With more header `fields`, if there are any.
+        """
         super().__init__(Protocol(Side.CLIENT, max_size=None))
         own = client or TunnelClient(rig)
         origins = [] if origin is None else [("origin", origin)]
-        self.connection = StreamConnection(own, target, [*fields, *origins])
+        version = ("sec-websocket-version", "13")
+        self.connection = StreamConnection(own, target, [version, *fields, *origins])
         self.connection.on_data = self._process
         if client is None:
             self.connection.on_end = self._close_own

@@ -25,7 +25,7 @@ __all__ = ["Choice", "Switch"]
 class Choice:
     """What all connections of a site have in common before one of these speaks."""
 
-    http1: Callable[[Callable[[Speaker], None], Refused | None], Speaker]
+    http1: Callable[[Callable[[Speaker, bytes], None], Refused | None], Speaker]
     """Makes what speaks HTTP/1.1, and can hand the connection over to something else."""
 
     http2: Callable[[Refused | None], Speaker]
@@ -90,8 +90,8 @@ class Switch(Protocol):
             self._stop_waiting()
         self.hand_to(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
 
-    def hand_to(self, speaker: Speaker) -> None:
-        """Have `speaker` speak from now on, instead of who did until now."""
+    def hand_to(self, speaker: Speaker, unread: bytes = b"") -> None:
+        """Have `speaker` speak from now on, instead of who did until now, and take what that has not read."""
         assert self.transport is not None
         before = self._speaker or self
         self._speaker = speaker
@@ -99,6 +99,15 @@ class Switch(Protocol):
         self._choice.connections.add(speaker)
         self._choice.connections.discard(before)
         speaker.makeConnection(self.transport)
+        if not unread:
+            return
+        try:
+            speaker.dataReceived(unread)
+        except Exception:  # noqa: BLE001  whoever had it before has nothing to do with it
+            self.log.failure(
+                "a fault in pushd, in a connection with {peer}", peer=peer_name(self.transport.getPeer())
+            )
+            self.abort()
 
     def _stop_waiting(self) -> None:
         if self._alarm is not None:

@@ -27,7 +27,7 @@ class Tunnel(Stream):
     The connection of HTTP/2 and the other streams go on.
     """
 
-    __slots__ = ("_speaker", "disconnecting")
+    __slots__ = ("_early", "_is_client_done", "_speaker", "disconnecting")
 
     _log = Logger()
 
@@ -37,6 +37,8 @@ class Tunnel(Stream):
         """Override: nobody speaks yet."""
         super().__init__(carrier, stream_id, urgency)
         self._speaker: Upgraded | None = None
+        self._early = b""
+        self._is_client_done = False
         self.disconnecting = False
         """True once nothing more is read, and what was written is the last."""
 
@@ -57,10 +59,16 @@ class Tunnel(Stream):
         self._carrier.wake(self)
         self._speaker = speaker
         speaker.makeConnection(self)
+        early, self._early = self._early, b""
+        if early or self._is_client_done:
+            self.receive(early, self._is_client_done)
 
     def receive(self, data: bytes, is_ended: bool) -> None:
         """Override: take what the client has sent, unless it was refused; `is_ended`: it sends no more."""
         speaker = self._speaker
+        if speaker is None and self._request is not None:  # until it is answered; the window is not opened before
+            self._early += data
+            self._is_client_done |= is_ended
         if speaker is None or self.disconnecting:
             return
         try:

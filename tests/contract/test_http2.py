@@ -6,7 +6,9 @@ from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests
 from tests.unit import (
     test_channels_api,
+    test_cookies,
     test_gate,
+    test_gate_tokens,
     test_health,
     test_poll,
     test_publish,
@@ -81,3 +83,27 @@ class ResourceTests(OverHttp2, test_resource.ResourceTests):
 
 class OriginTests(OverHttp2, test_gate.OriginTests):
     """Which pages are let in."""
+
+
+class TokenPlaceTests(OverHttp2, test_gate_tokens.PlaceTests):
+    """Where a token may be."""
+
+
+class TokenAnswerTests(OverHttp2, test_gate_tokens.AnswerTests):
+    """What is answered to who has no right."""
+
+
+class PreflightTests(OverHttp2, test_gate_tokens.PreflightTests):
+    """What a browser asks first."""
+
+
+class WaitingTests(OverHttp2, test_gate_tokens.WaitingTests):
+    """Requests that wait until it is known what their token means."""
+
+
+class CookieTests(OverHttp2, test_cookies.CookieTests):
+    """Tokens in cookies."""
+
+
+class CredentialsTests(OverHttp2, test_cookies.CredentialsTests):
+    """What a browser is told of cookies."""
