@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -24,7 +25,7 @@ from pushd.store.journal import Journal
 from pushd.store.store import Store
 from tests.builders import EPOCH, Rig, draft
 
-__all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "directory"]
+__all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "directory", "turn_blocks_into_numbers"]
 
 OTHER_EPOCH = "continuity"
 """The epoch that the store gets when continuity was lost."""
@@ -233,3 +234,16 @@ class StoredRig(Rig):
         """Let go of everything."""
         globalLogPublisher.removeObserver(self._observer)
         self.abandon()
+
+
+def turn_blocks_into_numbers(path: Path) -> None:
+    """Damage a store as a bit can that is wrong: a block is of another type, though the table is STRICT."""
+    find = "SELECT sql FROM sqlite_schema WHERE name = 'block'"
+    with closing(sqlite3.connect(path)) as database:
+        ((strict,),) = database.execute(find)
+    for sql, change in ((strict.replace("STRICT", ""), "UPDATE block SET events = 7"), (strict, find)):
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("PRAGMA writable_schema = ON")
+            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'block'", (sql,))
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(change)

@@ -211,8 +211,11 @@ class _Check:
                     f"the id {event.id!r} of the event at {event.sequence} of the log is not among the given"
                 )
 
-    def _events(self, name: str, what: str, checksum: int, block: bytes) -> list[Event] | None:
+    def _events(self, name: str, what: str, checksum: int, block: object) -> list[Event] | None:
         """Answer the events of a block, None if they cannot be read."""
+        if not isinstance(block, bytes):
+            self._damage(f"{what} are damaged: they are not of the kind that was written")
+            return None
         if crc32(block) != checksum:
             self._damage(f"{what} are damaged: their checksum is another")
             return None

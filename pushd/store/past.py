@@ -196,6 +196,8 @@ class Past:
             offset = place % OFFSETS
             if entries and offset != entries[-1].offset + 1:
                 break  # what is between was dropped before it was written: nobody can want what comes before it
+            if not (isinstance(block, bytes) and isinstance(total, int)):
+                raise self._damaged(reader, offset, "it is not of the kind that was written")
             if crc32(block) != checksum:
                 raise self._damaged(reader, offset, "its checksum is another")
             read = self._entries(reader, offset, block)

@@ -358,7 +358,7 @@ class AnyInputTests(TestCase):
             try:
                 parse(message)
             except BadRequest as refused:
-                self.assertIn(refused.field, {*FIELDS, *message})
+                self.assertIn(refused.field, {*FIELDS, *(name[:64] for name in message)})
 
     @given(messages)
     @example({"type": "subscribe", "\ud800": 1})

@@ -16,6 +16,7 @@ from pushd.store.check import Checked, check
 from pushd.store.schema import OFFSETS
 from tests.bare_store import Stored
 from tests.builders import Kept
+from tests.stored import turn_blocks_into_numbers
 
 
 class CheckCase(SynchronousTestCase):
@@ -129,6 +130,11 @@ class DamageTests(CheckCase):
         with self.changing() as connection:
             connection.execute("UPDATE block SET events = CAST(replace(events, ?, ?) AS BLOB)", (b"both", b"moth"))
         self.assertDamage("events 11 to 30 of channel 'a' are damaged: their checksum is another", "of channel 'b'")
+
+    def test_a_block_that_is_a_number(self) -> None:
+        self.fill()
+        turn_blocks_into_numbers(self.directory / "pushd.db")
+        self.assertDamage("events 11 to 30 of channel 'a' are damaged: they are not of the kind that was written")
 
     def test_a_block_that_is_none_though_its_checksum_is_right(self) -> None:
         with self.changing() as connection:

@@ -19,6 +19,7 @@ from pushd.store import continuity
 from pushd.store.check import check
 from tests.bare_store import Stored
 from tests.builders import STARTED, Client, Kept, patterns
+from tests.stored import turn_blocks_into_numbers
 
 
 class StoreCase(SynchronousTestCase):
@@ -273,6 +274,14 @@ class DamageTests(StoreCase):
                 (self.directory / beside).unlink(missing_ok=True)
             found += self.use()
         self.assertGreater(found, 10)
+
+    def test_a_block_of_another_kind_is_refused(self) -> None:
+        stored = self.open()
+        stored.publish("a", data=b"x" * 100)
+        self.close(stored)
+        turn_blocks_into_numbers(self.directory / "pushd.db")
+        error = self.assertRaises(Unavailable, self.open().read, "a")
+        self.assertIn("not of the kind that was written", error.detail)
 
     def use(self) -> int:
         """Use a store in all ways; answer how often it was refused."""
