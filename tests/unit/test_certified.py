@@ -495,7 +495,7 @@ class FileTests(CertifiedCase):
         self.assert_says(self.ca.pem + self.alice.pem, "certificate 2 is not that of an authority")
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16)  # 64 bytes at most: X.520
 ATTRIBUTES = st.builds(
     x509.NameAttribute,
     st.sampled_from([NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME]),
