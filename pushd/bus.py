@@ -114,6 +114,8 @@ class Bus:
         self._undelivered: deque[list[Entry]] = deque()
         self.is_delivering = False
         """True while events are handed out."""
+        self.at_hand: list[Entry] = []
+        """The entries of the event that is being handed out."""
         self.subscribers = 0
         """How many subscribers there are."""
         self.failures = 0
@@ -161,8 +163,10 @@ class Bus:
                 self._hand_out(entries, self._audiences.of_each(entries))
         finally:
             self.is_delivering = False
+            self.at_hand = []
 
     def _hand_out(self, entries: list[Entry], audiences: list[Audience[Subscription | Group]]) -> None:
+        self.at_hand = entries
         for entry, audience in zip(entries, audiences, strict=True):
             for recipient in audience.recipients:
                 try:

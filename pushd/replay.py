@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -40,7 +40,7 @@ class Replay:
     def __init__(self) -> None:
         self._heap: list[_Item] = []
         self._cursors: dict[History, _Item] = {}
-        self._held_for: dict[int, tuple[str, ...]] = {}
+        self._held_for: dict[int, list[Entry]] = {}
         self._count = count()
         self._last = 0
         self._fault: Unavailable | None = None  # why there is nothing more
@@ -67,10 +67,10 @@ class Replay:
         if len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
             self.keep(lambda name: True)  # leave out the places that were moved from
 
-    def hold(self, entry: Entry, channels: tuple[str, ...] = ()) -> None:
-        """Put in an entry that was published meanwhile; `channels`: those it is wanted for, if more than one."""
-        if channels:
-            self._held_for[entry.event.sequence] = channels
+    def hold(self, entry: Entry, entries: Sequence[Entry] = ()) -> None:
+        """Put in an entry that was published meanwhile; `entries`: all of its event that are wanted, if several."""
+        if len(entries) > 1:
+            self._held_for[entry.event.sequence] = list(entries)
         self.held_bytes += _cost(entry)
         heappush(self._heap, (entry.event.sequence, next(self._count), entry, None, 0))
 
@@ -104,19 +104,23 @@ class Replay:
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Leave out the channels whose names are not `wanted`, also if they are wanted again later."""
-        for sequence, channels in self._held_for.items():
-            self._held_for[sequence] = tuple(filter(wanted, channels))
-        self._heap = [item for item in self._heap if self._is_current(item) and self._is_wanted(item, wanted)]
+        kept = (self._kept(item, wanted) for item in self._heap if self._is_current(item))
+        self._heap = [item for item in kept if item is not None]
         heapify(self._heap)
         self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
-        self._held_for = {sequence: channels for sequence, channels in self._held_for.items() if channels}
         self.held_bytes = sum(_cost(item[2]) for item in self._heap if item[3] is None)
 
-    def _is_wanted(self, item: _Item, wanted: Callable[[str], bool]) -> bool:
-        """Tell whether what an item stands for is wanted: a held entry may be for several channels of its event."""
-        entry = item[2]
-        channels = (entry.channel,) if item[3] is not None else self._held_for.get(item[0], (entry.channel,))
-        return any(map(wanted, channels))
+    def _kept(self, item: _Item, wanted: Callable[[str], bool]) -> _Item | None:
+        """Answer an item if it is wanted; if its event was held for several channels, by one that is."""
+        sequence, number, entry, history, _ = item
+        entries = None if history is not None else self._held_for.get(sequence)
+        if entries is None:
+            return item if wanted(entry.channel) else None
+        entries = self._held_for[sequence] = [one for one in entries if wanted(one.channel)]
+        if not entries:
+            del self._held_for[sequence]
+            return None
+        return item if entry in entries else (sequence, number, entries[0], None, 0)
 
     def _is_current(self, item: _Item) -> bool:
         """Tell whether an item is held, or the place of a cursor that has not been moved from it."""

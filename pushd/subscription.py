@@ -47,6 +47,7 @@ class _Bus(Protocol):
     max_subscribed: int
     max_held_bytes: int
     is_delivering: bool
+    at_hand: list[Entry]
     subscribers: int
     missed: int
 
@@ -234,8 +235,8 @@ class Subscription:
 
     def _hold(self, entry: Entry) -> None:
         assert self._replay is not None
-        names = entry.event.channels
-        self._replay.hold(entry, tuple(filter(self._matches, names)) if len(names) > 1 else ())
+        entries = self._bus.at_hand
+        self._replay.hold(entry, [one for one in entries if self._matches(one.channel)] if len(entries) > 1 else ())
         if self._replay.held_bytes > self._bus.max_held_bytes:
             self._bus.missed += self._replay.miss_held()
             if self._replay.held_bytes > self._bus.max_held_bytes:

@@ -203,6 +203,12 @@ class _Dialogue:
             self.websocket.abort()
 
 
+_Waiting = Awaitable[Callable[[], None]]
+"""A command that takes longer, and then answers what does it."""
+
+_Unfinished = tuple[_Waiting, Ref]
+
+
 class _JsonDialogue(_Dialogue):
     """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
 
@@ -241,46 +247,57 @@ class _JsonDialogue(_Dialogue):
 
     def received(self, payload: bytes, is_binary: bool) -> None:
         """Take a command; what is wrong with it is answered, and the socket stays open."""
+        if self._is_busy:
+            if not self._wait(payload, is_binary):
+                self._take(payload, is_binary, is_too_much=True)
+        elif (unfinished := self._take(payload, is_binary)) is not None:
+            self._is_busy = True
+            Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self._failed)
+
+    def _take(self, payload: bytes, is_binary: bool, *, is_too_much: bool = False) -> _Unfinished | None:
+        """Obey a command, or answer what is wrong with it; if it has to wait, answer it."""
         message: dict[str, object] = {}
         try:
-            if self._is_busy:
-                self._wait(payload, is_binary)
-                return
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
             message = parse_object(payload)
+            if is_too_much:
+                raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
             waiting = self._obey(message)
         except Refused as refused:
             self._refuse(refused, _ref_of(message))
-        else:
-            if waiting is not None:
-                self._is_busy = True
-                Deferred.fromCoroutine(self._finish(waiting, _ref_of(message))).addErrback(self._failed)
+            return None
+        return None if waiting is None else (waiting, _ref_of(message))
 
     # A command that takes longer, and those that wait behind it
 
-    def _wait(self, payload: bytes, is_binary: bool) -> None:
+    def _wait(self, payload: bytes, is_binary: bool) -> bool:
+        """Keep a message for later; False if there is no room for it."""
         if self._later is None:
             self._later = deque()
         size = self._later_bytes + len(payload)
         if len(self._later) >= _MAX_WAITING or size > self._common.max_event_bytes * 2:
-            raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
+            return False
         self._later.append((payload, is_binary))
         self._later_bytes = size
+        return True
 
-    async def _finish(self, waiting: Awaitable[Callable[[], None]], ref: Ref) -> None:
+    async def _finish(self, unfinished: _Unfinished | None) -> None:
         """Do what a command wants when that is known, and then obey those that wait."""
-        try:
-            go_on = await waiting
-            if not self.session.is_closed:
-                go_on()
-        except Refused as refused:
-            self._refuse(refused, ref)
+        while unfinished is not None:
+            waiting, ref = unfinished
+            try:
+                go_on = await waiting
+                if not self.session.is_closed:
+                    go_on()
+            except Refused as refused:
+                self._refuse(refused, ref)
+            unfinished = None
+            while self._later and unfinished is None and not self.session.is_closed:
+                payload, is_binary = self._later.popleft()
+                self._later_bytes -= len(payload)
+                unfinished = self._take(payload, is_binary)
         self._is_busy = False
-        while self._later and not self._is_busy and not self.session.is_closed:
-            payload, is_binary = self._later.popleft()
-            self._later_bytes -= len(payload)
-            self.received(payload, is_binary)
 
     def _failed(self, failure: Failure) -> None:
         _log.failure("a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.caller.name)
@@ -296,7 +313,7 @@ class _JsonDialogue(_Dialogue):
         else:
             self._answer({"type": "published", "id": outcome.id, "offset": outcome.offset}, ref)
 
-    def _obey(self, message: dict[str, object]) -> Awaitable[Callable[[], None]] | None:
+    def _obey(self, message: dict[str, object]) -> _Waiting | None:
         """Do what a command wants; or answer what is to be waited for, and then called."""
         command = parse_command(message)
         ref = command.ref
@@ -322,9 +339,10 @@ class _JsonDialogue(_Dialogue):
         identity = self._common.gate.identify(command.token)
         if not isinstance(identity, Identity):
             identity = await identity
+        identity = await self._common.door.identity(self.caller, identity)
         if identity.user != self.caller.user:
             raise Forbidden(f"the token is of the user {identity.user!r}, not of {self.caller.user!r}", "token")
-        return partial(self._renewed, await self._common.door.identity(self.caller, identity), command.ref)
+        return partial(self._renewed, identity, command.ref)
 
     def _renewed(self, identity: Identity, ref: Ref) -> None:
         self.caller.identity = identity
