@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from twisted.internet.defer import Deferred
@@ -40,6 +40,8 @@ class FakeTokens:
     def __init__(self, **known: Identity | Exception) -> None:
         self.known: dict[str, Identity | Exception] = dict(known)
         self.is_slow = False
+        self.now: Callable[[], float] | None = None
+        """Answers the time, if one that has expired is refused."""
         self.shown: list[str] = []
         """Every token that it was asked about."""
         self._waiting: list[tuple[str, Deferred[Identity]]] = []
@@ -59,6 +61,8 @@ class FakeTokens:
             raise Unauthorized("nobody has signed it", is_token_wrong=True)
         if isinstance(found, Exception):
             raise found
+        if self.now is not None and found.expires_at is not None and found.expires_at <= self.now():
+            raise Unauthorized("it has expired", is_token_wrong=True)
         return found
 
     def __len__(self) -> int:
