@@ -93,6 +93,7 @@ class Gate:
         if token is not None:
             return self._show(request.caller, token)
         if connection.certified_user is not None:
+            self._check_page(request, origin, host, "a client certificate")
             request.caller.identity = Identity(self._certified, connection.certified_user)
         return None
 
@@ -146,18 +147,24 @@ class Gate:
             return None
         if len(set(values)) > 1:
             raise BadRequest(f"the cookie {name.decode('ascii')} is there {len(values)} times", "Cookie")
+        is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
+        if origin is None and (request.method not in _SAFE_METHODS or is_upgrade):
+            raise Forbidden("a token in a cookie needs an Origin, which is missing", "Origin")
+        self._check_page(request, origin, host, "a token in a cookie")
+        return values[0].decode("utf-8", "replace")
+
+    def _check_page(self, request: Request, origin: str | None, host: str | None, what: str) -> None:
+        """Raise `Forbidden` if a browser has shown `what` by itself, for a page that may not use it."""
         if origin is None:
-            is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
             site = _single_header(request, b"sec-fetch-site")
-            if request.method not in _SAFE_METHODS or is_upgrade or site not in (None, "same-origin", "none"):
-                raise Forbidden("a token in a cookie needs an Origin, which is missing", "Origin")
+            if site not in (None, "same-origin", "none"):
+                raise Forbidden(f"{what} needs an Origin, which is missing from a request that is {site}", "Origin")
         elif origin not in self._origins and not _is_own(request, origin, host):
             raise Forbidden(
-                f"a token in a cookie, from a page of {origin!r}, which [auth] origins lets in only by *; "
-                f"to let it use cookies: [auth] origins = {origin}",
+                f"{what}, from a page of {origin!r}, which [auth] origins lets in only by *; "
+                f"to let it use that: [auth] origins = {origin}",
                 "Origin",
             )
-        return values[0].decode("utf-8", "replace")
 
     # Host and Origin
 

@@ -1,0 +1,67 @@
+"""Clients with a certificate at the gate, and that no page can use what a browser shows by itself."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from pushd.http1 import HTTP1
+from tests.rigs import DaemonTests, Response
+
+LISTED = "https://app.example"
+EVIL = "https://evil.example"
+
+
+class CertificateTests(DaemonTests):
+    """A connection whose client has shown a certificate."""
+
+    config = "[site]\ndemo = no\n[auth]\nanonymous =\ncertified = publish\ncertified_subscribe = own/**\n"
+
+    def setUp(self) -> None:
+        """Every connection has one."""
+        super().setUp()
+        patcher = patch.object(HTTP1, "certified_user", "CN=alice,O=Example")
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def ask(self, method: str, *headers: tuple[str, str], target: str = "/channels/own%2Fa") -> Response:
+        """Answer the response to a request with these headers."""
+        return self.rig.request(method, target, headers=headers, body=b"x" if method == "POST" else b"")
+
+    def assert_refused(self, response: Response, says: str) -> None:
+        """It is 403, and nothing came of it."""
+        self.assert_problem(response, 403, field="Origin", says=says)
+        self.assertEqual(self.rig.parts.bus.log.sequence, 0)
+
+    def test_it_gives_what_is_configured_and_its_subject_is_the_user(self) -> None:
+        self.assertEqual(self.ask("POST").status, 201)
+        self.assertEqual(self.ask("GET").status, 200)
+        for method, target in (
+            ("DELETE", "/channels/own%2Fa"),
+            ("GET", "/channels/other"),
+            ("GET", "/connections"),
+        ):
+            self.assert_problem(self.ask(method, target=target), 403, says="[auth] certified")
+
+    def test_programs_need_no_origin(self) -> None:
+        self.assertEqual(self.ask("POST").status, 201)
+
+    def test_a_page_of_its_own_or_a_listed_one_can_use_it(self) -> None:
+        self.start(f"{self.config}origins = {LISTED}\n")
+        for origin in ("http://localhost", LISTED):
+            self.assertEqual(self.ask("POST", ("Origin", origin)).status, 201)
+
+    def test_a_page_that_is_let_in_by_a_star_cannot(self) -> None:
+        self.start(f"{self.config}origins = *\n")
+        for method in ("GET", "POST", "DELETE"):
+            response = self.ask(method, ("Origin", EVIL))
+            self.assert_refused(response, "a client certificate, from a page of 'https://evil.example'")
+        upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
+        key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+        response = self.ask("GET", *upgrade, key, ("Origin", EVIL), target="/ws?channel=own/a")
+        self.assert_refused(response, "a client certificate")
+
+    def test_neither_can_one_whose_request_has_no_origin(self) -> None:
+        for site in ("cross-site", "same-site"):
+            self.assert_refused(self.ask("GET", ("Sec-Fetch-Site", site)), f"a request that is {site}")
+        for site in ("same-origin", "none"):
+            self.assertEqual(self.ask("GET", ("Sec-Fetch-Site", site)).status, 200)
