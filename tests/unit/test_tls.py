@@ -28,7 +28,7 @@ from pushd import tls
 from pushd.errors import StartFailed
 
 NOW = datetime(2030, 6, 15, 12, tzinfo=UTC)
-LIFETIME = timedelta(days=825)
+LIFETIME = timedelta(days=365) - timedelta(hours=1)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -131,7 +131,7 @@ class SelfSignedTests(DirectoryCase):
         certificate = self.make()
         certificate.verify_directly_issued_by(certificate)
 
-    def test_it_is_valid_from_an_hour_ago_for_825_days(self) -> None:
+    def test_it_is_valid_from_an_hour_ago_for_no_more_than_a_year_as_browsers_and_scanners_want_it(self) -> None:
         certificate = self.make()
         self.assertEqual(certificate.not_valid_before_utc, NOW - timedelta(hours=1))
         self.assertEqual(certificate.not_valid_after_utc, NOW + LIFETIME)
@@ -227,10 +227,13 @@ class LoadTests(DirectoryCase):
     def assertCannotLoad(self, certificate: str, key: str, names: str, *says: str) -> None:
         self.assertOneLine(self.assertRaises(StartFailed, tls.load, certificate, key), names, *says)
 
-    def handshake(self, options: CertificateOptions) -> list[str]:
-        """Shake hands with a server that has `options`; answer the names of the certificates that it sends."""
+    def handshake(self, options: CertificateOptions, context: SSL.Context | None = None) -> list[str]:
+        """Shake hands with a server that has `options`; answer the names of the certificates that it sends.
+
+        The client is one that has `context`, or takes anything.
+        """
         server = SSL.Connection(options.getContext(), None)
-        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+        client = SSL.Connection(context or SSL.Context(SSL.TLS_METHOD), None)
         server.set_accept_state()
         client.set_connect_state()
         for _ in range(4):
@@ -265,6 +268,43 @@ class LoadTests(DirectoryCase):
         for option in (SSL.OP_NO_SSLv3, SSL.OP_NO_TLSv1, SSL.OP_NO_TLSv1_1):
             self.assertTrue(context.set_options(0) & option)
         self.assertFalse(context.set_options(0) & (SSL.OP_NO_TLSv1_2 | SSL.OP_NO_TLSv1_3))
+
+    def taken(self, options: CertificateOptions) -> set[str]:
+        """Answer the ciphers that a client of TLS 1.2 can have with a server that has `options`."""
+        offered = SSL.Context(SSL.TLS_METHOD)
+        offered.set_cipher_list(b"ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+        ciphers = set()
+        for name in SSL.Connection(offered, None).get_cipher_list():
+            context = SSL.Context(SSL.TLS_METHOD)
+            context.set_max_proto_version(SSL.TLS1_2_VERSION)
+            try:
+                context.set_cipher_list(f"{name}:@SECLEVEL=0".encode())
+                self.handshake(options, context)
+            except SSL.Error:
+                continue
+            ciphers.add(name)
+        return ciphers
+
+    def test_every_cipher_has_forward_secrecy_and_authenticates_what_it_encrypts(self) -> None:
+        rsa_key = rsa.generate_private_key(65537, 2048)
+        rsa_certificate = self.write("rsa.crt", pem_of(certificate_of("rsa", rsa_key, "rsa", rsa_key)))
+        for kind, paths in (
+            ("ECDSA", (self.certificate, self.key)),
+            ("RSA", (rsa_certificate, self.write("rsa.key", pem_of_key(rsa_key)))),
+        ):
+            self.assertEqual(
+                self.taken(tls.load(*paths)),
+                {
+                    f"ECDHE-{kind}-AES128-GCM-SHA256",
+                    f"ECDHE-{kind}-AES256-GCM-SHA384",
+                    f"ECDHE-{kind}-CHACHA20-POLY1305",
+                },
+            )
+
+    def test_no_session_is_resumed_so_that_each_has_keys_of_its_own(self) -> None:
+        context = tls.load(self.certificate, self.key).getContext()
+        self.assertEqual(context.get_session_cache_mode(), SSL.SESS_CACHE_OFF)
+        self.assertTrue(context.set_options(0) & SSL.OP_NO_TICKET)
 
     def test_the_key_of_another_certificate_is_refused(self) -> None:
         other = self.write("other.key", pem_of_key(new_key()))
