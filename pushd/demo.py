@@ -37,6 +37,7 @@ FIELDS = (
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
+    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
 """The header fields of its answers: what is not its own does not run in it, and nobody puts it into a frame."""

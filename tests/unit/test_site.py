@@ -64,6 +64,7 @@ class DemoTests(FileTests):
                     self.assertTrue(policy.startswith("default-src 'none';"), policy)
                     self.assertIn("frame-ancestors 'none'", policy)
                     self.assertNotIn("unsafe", policy)
+                    self.assertEqual(response.header("x-frame-options"), "DENY")
                     self.assertEqual(response.header("referrer-policy"), "no-referrer")
 
     def test_without_a_site_there_is_nothing_at_the_root(self) -> None:
