@@ -20,7 +20,7 @@ from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.writethrough import TLSFactory
 
-__all__ = ["Port", "prepare"]
+__all__ = ["Port", "prepare", "wants_certificate"]
 
 _log = Logger()
 
@@ -108,6 +108,8 @@ class Port:
         start, url = "curl", self.url
         if self._listener.tls:
             start += " -k"
+        if wants_certificate(self._listener):
+            start += " --cert CERTIFICATE --key KEY"
         if "+unix://" in url:
             scheme, socket = url.split("+unix://")
             start, url = f"{start} --unix-socket {socket}", f"{scheme}://localhost"
@@ -152,10 +154,14 @@ def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
     return None if certificate is None or key is None else lambda: (certificate, key)
 
 
+def wants_certificate(listener: Listener) -> bool:
+    """Tell whether clients without a certificate are refused there."""
+    return listener.client_ca is not None and listener.client_certificate == "required"
+
+
 def _clients(listener: Listener) -> tls.Authorities | None:
     """Answer who may have issued the certificates of the listener's clients, if they are asked for any."""
-    is_required = listener.client_certificate == "required"
-    return None if listener.client_ca is None else tls.Authorities(listener.client_ca, is_required)
+    return None if listener.client_ca is None else tls.Authorities(listener.client_ca, wants_certificate(listener))
 
 
 def _with_backlog(description: str) -> str:

@@ -20,6 +20,7 @@ from pushd import tls
 from pushd.assembly import Parts
 from pushd.config.settings import Config
 from pushd.errors import StartFailed, Unavailable
+from pushd.greeting import greeting
 from pushd.listen import prepare
 from pushd.proxies import Trust
 from pushd.proxyprotocol import Reception
@@ -55,16 +56,19 @@ class Daemon(Service):
         *,
         state_directory: str,
         fail: Callable[[StartFailed], None],
+        filename: str | None = None,
         random: Callable[[], float] = random,
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
 
-        `fail` is called if they cannot be, and ends the process. `random` answers numbers from 0 to 1. Raises
-        `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
+        `fail` is called if they cannot be, and ends the process. `filename` is where `config` was read from.
+        `random` answers numbers from 0 to 1. Raises `StartFailed` if a certificate cannot be served with, or an
+        endpoint or the site does not exist.
         """
         if config.site.root is not None and not Path(config.site.root).is_dir():
             raise StartFailed(f"[site] root = {config.site.root}: not a directory")
         self._config = config
+        self._filename = filename
         self._parts = parts
         self._reactor = reactor
         self._fail = fail
@@ -131,13 +135,8 @@ class Daemon(Service):
 
     def _greet(self) -> None:
         """Say what listens where, and what to try."""
-        urls = [port.url for port in self._ports]
-        _log.info("pushd listens at {urls}", urls=" and ".join(urls))
-        curl = self._ports[0].curl
-        if self._config.site.root is None and self._config.site.demo:
-            _log.info("open {url}/ in a browser, or try:", url=urls[0])
-            _log.info("    {command}", command=curl("-N", "/sse?channel=clock"))
-        _log.info("    {command}", command=curl("-d 'hello'", "/channels/news"))
+        for line in greeting(self._config, self._ports, self._filename):
+            _log.info("{line}", line=line)
 
     def reload(self) -> None:
         """Read the certificates again; connections that live keep what they have."""

@@ -158,7 +158,8 @@ def _daemon(options: Options, directory: str) -> Daemon:
             os.unlink(pidfile)
         raise SystemExit(1)
 
-    return Daemon(config, parts, reactor, state_directory=directory, fail=fail)
+    filename = None if options["config"] is None else os.path.abspath(options["config"])
+    return Daemon(config, parts, reactor, state_directory=directory, fail=fail, filename=filename)
 
 
 class _Logged(MultiService):

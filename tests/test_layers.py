@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pushd"
 LAYERS: list[list[str]] = [
     ["pushd.tap"],
     ["pushd.service"],
-    ["pushd.assembly"],
+    ["pushd.assembly", "pushd.greeting"],
     ["pushd.outside"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],

@@ -50,7 +50,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _SOURCE = ("LICENSE", "README.rst", "pyproject.toml", "setup.cfg", "pushd", "twisted")
 _NOT_SOURCE = shutil.ignore_patterns("__pycache__", "dropin.cache")
-_GREETING = re.compile(r"pushd listens at (.*)\n(?:.*\n)*?.*    curl .*-d 'hello' .*\n")
+_GREETING = re.compile(r"pushd listens at (.*)\n(?:.*\n)*?.*(?:    curl .*-d 'hello' |nobody may .*publish).*\n")
 _INSTALL_TIMEOUT_S = 300
 _STOP_TIMEOUT_S = 20
 

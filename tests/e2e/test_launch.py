@@ -105,6 +105,23 @@ class TestStart:
             done = subprocess.run([curl, "-sS", *command[1:]], capture_output=True, text=True, timeout=30)
             assert json.loads(done.stdout)["channel"] == "news", done
 
+    def test_the_commands_with_a_token_work_as_they_are(self) -> None:
+        key = f"[key:app]\nalgorithm = HS256\nsecret = {'s' * 32}\n"
+        with running(f"{key}[auth]\nanonymous =\n") as daemon:
+            lines = [line.partition("] ")[2].strip() for line in daemon.log.splitlines()]
+            making, subscribing, publishing = lines[-3:]
+            path = f"{Path(installed('twistd')).parent}{os.pathsep}{Path(program('curl')).parent}"
+            variables = environment(daemon.directory, PATH=f"{path}{os.pathsep}{os.environ['PATH']}")
+
+            def run(*commands: str) -> str:
+                command = ["sh", "-c", "; ".join(commands)]
+                done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+                return done.stdout
+
+            assert json.loads(run(making, publishing))["channel"] == "news"
+            assert json.loads(run(publishing))["status"] == 401  # $TOKEN is empty then
+            assert "\ndata: 20" in run(making, subscribing.replace("curl", "curl -m 3"))
+
     def test_without_a_configuration_it_listens_at_8080_and_8443_of_this_machine_only(self, tmp_path: Path) -> None:
         printed = twistd("-n", "pushd", "--print-config", directory=tmp_path).stdout
         listeners = re.findall(r"\[listen:\w+\]\nendpoint = (\S+)\ntls = (\w+)", printed)

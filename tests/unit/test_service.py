@@ -27,6 +27,7 @@ from pushd.store.store import Store
 from pushd.store.worker import Worker
 from pushd.subscription import Subscription
 from tests.builders import a_caller, draft, patterns
+from tests.certificates import Authority
 from tests.unit.test_listen import Reactor
 from tests.unit.test_tls import forgive_deprecated_certificates
 
@@ -90,7 +91,14 @@ class ServiceCase(SynchronousTestCase):
         """Make a daemon for a configuration, some of its parts changed."""
         config, clock = parse(text, "x"), self.reactor
         self.parts = change(assemble(config, clock, seconds=clock.seconds, now=lambda: NOW + clock.seconds()))
-        return Daemon(config, self.parts, clock, state_directory=self.directory, fail=self.fail_start)
+        return Daemon(
+            config,
+            self.parts,
+            clock,
+            state_directory=self.directory,
+            fail=self.fail_start,
+            filename="/etc/my p.ini",
+        )
 
     def start(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
         """Make a daemon and start it, as twistd does."""
@@ -297,6 +305,59 @@ class GreetingTests(ServiceCase):
         for words in self.commands(f"{PLAIN}tls = yes\n"):
             self.assertTrue(words[-1].startswith("https://127.0.0.1:8080/"), words)
             self.assertTrue({"-k", "-kN", "-Nk", "-kd", "--insecure"} & set(words), words)
+
+    BEARER = '-H "Authorization: Bearer $TOKEN"'
+    KEY = f"[key:app]\nalgorithm = HS256\nsecret = {'s' * 32}\n"
+
+    def test_who_needs_a_token_is_told_how_to_make_one_and_where_it_belongs(self) -> None:
+        self.assertGreets(
+            f"{PLAIN}{self.KEY}[auth]\nanonymous =\n",
+            "pushd listens at http://127.0.0.1:8080",
+            "open http://127.0.0.1:8080/ in a browser, or try:",
+            "    TOKEN=$(twistd pushd --config '/etc/my p.ini' --token --subscribe clock --publish news)",
+            f"    curl {self.BEARER} -N 'http://127.0.0.1:8080/sse?channel=clock'",
+            f"    curl {self.BEARER} -d 'hello' 'http://127.0.0.1:8080/channels/news'",
+        )
+
+    def test_only_what_is_not_granted_to_all_takes_a_token(self) -> None:
+        keys = self.KEY + self.KEY.replace("app", "new")
+        self.assertGreets(
+            f"{PLAIN}{keys}[auth]\nanonymous =\nanonymous_subscribe = clo*, clock\n",
+            "pushd listens at http://127.0.0.1:8080",
+            "open http://127.0.0.1:8080/ in a browser, or try:",
+            "    TOKEN=$(twistd pushd --config '/etc/my p.ini' --token --key app --publish news)",
+            "    curl -N 'http://127.0.0.1:8080/sse?channel=clock'",
+            f"    curl {self.BEARER} -d 'hello' 'http://127.0.0.1:8080/channels/news'",
+        )
+
+    def test_a_token_that_pushd_cannot_make_is_left_to_the_reader(self) -> None:
+        key = "[key:id]\nalgorithm = ES256\njwks_url = https://id.example/jwks\n"
+        self.assertGreets(
+            f"{PLAIN}{key}[site]\ndemo = no\n[auth]\nanonymous = subscribe\n",
+            "pushd listens at http://127.0.0.1:8080",
+            f"    curl {self.BEARER} -d 'hello' 'http://127.0.0.1:8080/channels/news'",
+        )
+
+    def test_what_nobody_may_do_is_not_suggested(self) -> None:
+        advice = "by curl: for that, give the right in [auth], or have a [key:NAME] for tokens (docs/tokens.rst)"
+        self.assertGreets(
+            f"{PLAIN}[auth]\nanonymous =\n",
+            "pushd listens at http://127.0.0.1:8080",
+            "open http://127.0.0.1:8080/ in a browser",
+            f"nobody may subscribe or publish {advice}",
+        )
+
+    def test_the_easiest_place_is_to_be_tried(self) -> None:
+        first = "[listen:proxied]\nendpoint = tcp:8079:interface=127.0.0.1\nproxy_protocol = yes\n"
+        proxies = "[proxies]\ntrusted = 127.0.0.1\n[auth]\nanonymous = publish, subscribe\n"
+        for words in self.commands(f"{first}{PLAIN}{proxies}"):
+            self.assertTrue(words[-1].startswith("http://127.0.0.1:8080/"), words)
+
+    def test_where_a_certificate_is_wanted_its_rights_count_and_curl_has_one(self) -> None:
+        authority = Authority().write(Path(self.directory), "ca")
+        tls = f"tls = yes\nclient_ca = {authority}\n[auth]\nanonymous =\ncertified = publish\n"
+        (words,) = self.commands(PLAIN + tls)
+        self.assertIn("-k --cert CERTIFICATE --key KEY -d hello", " ".join(words))
 
 
 class EverySecondTests(ServiceCase):

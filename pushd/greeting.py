@@ -1,0 +1,78 @@
+"""The greeting: where the daemon listens, and commands to try it with that work as it is configured."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from pushd.access import Grants
+from pushd.config.settings import Config, Key, Listener
+from pushd.listen import Port, wants_certificate
+
+__all__ = ["greeting"]
+
+_SUBSCRIBED = "clock"
+_PUBLISHED = "news"
+_BEARER = '-H "Authorization: Bearer $TOKEN" '
+
+
+def greeting(config: Config, ports: Sequence[Port], filename: str | None) -> list[str]:
+    """Answer the lines of the log that say it, once the `ports` of the listeners of `config` are open.
+
+    `filename` is the file that `config` was read from, if it was from any.
+    """
+    listener, port = _easiest(config, ports)
+    grants = _grants(config, listener)
+    has_page = config.site.root is None and config.site.demo
+    missing, commands = list[str](), list[str]()
+
+    def suggest(right: str, is_granted: bool, options: str, path: str) -> None:
+        """Suggest a command; for one that takes a right which not everybody has, with a token."""
+        if not is_granted:
+            missing.append(right)
+        if is_granted or config.keys:
+            commands.append(port.curl(options if is_granted else _BEARER + options, path))
+
+    if has_page:
+        suggest("subscribe", grants.subscribe.has(_SUBSCRIBED), "-N", f"/sse?channel={_SUBSCRIBED}")
+    suggest("publish", grants.publish.has(_PUBLISHED), "-d 'hello'", f"/channels/{_PUBLISHED}")
+    if missing and filename is not None:
+        commands[:0] = _token_commands(config.keys, missing, filename)
+    lines = [f"pushd listens at {' and '.join(port.url for port in ports)}"]
+    if has_page:
+        lines.append(f"open {port.url}/ in a browser{', or try:' if commands else ''}")
+    lines += [f"    {command}" for command in commands]
+    if missing and not config.keys:
+        lines.append(
+            f"nobody may {' or '.join(missing)} by curl: for that, give the right in [auth], or have a [key:NAME] "
+            "for tokens (docs/tokens.rst)"
+        )
+    return lines
+
+
+def _easiest(config: Config, ports: Sequence[Port]) -> tuple[Listener, Port]:
+    """Answer the first listener that anybody can use, or else the first one."""
+    places = list(zip(config.listeners, ports, strict=True))
+    easy = (place for place in places if not place[0].proxy_protocol and not wants_certificate(place[0]))
+    return next(easy, places[0])
+
+
+def _grants(config: Config, listener: Listener) -> Grants:
+    """Answer what somebody may do there who shows no token."""
+    auth = config.auth
+    if wants_certificate(listener):
+        return Grants.of(auth.certified, auth.certified_publish, auth.certified_subscribe)
+    return Grants.of(auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe)
+
+
+def _token_commands(keys: Sequence[Key], rights: Sequence[str], filename: str) -> list[str]:
+    """Answer the command that makes a token with the `rights`, if pushd has a secret for that."""
+    shared = [key for key in keys if key.algorithm.startswith("HS")]
+    if not shared:
+        return []
+    words = ["twistd", "pushd", "--config", filename, "--token"]
+    if len(shared) > 1:
+        words += ["--key", shared[0].name]
+    for right in rights:
+        words += [f"--{right}", {"subscribe": _SUBSCRIBED, "publish": _PUBLISHED}[right]]
+    return [f"TOKEN=$({shlex.join(words)})"]
