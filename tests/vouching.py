@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
@@ -13,8 +14,9 @@ from zope.interface import implementer
 from pushd.access import Grants, Identity
 from pushd.channels import Pattern
 from pushd.errors import Unauthorized
+from tests.subscribers import Subscriber
 
-__all__ = ["FakeTokens", "identity", "logged"]
+__all__ = ["FakeTokens", "identity", "logged", "with_token"]
 
 
 def identity(
@@ -99,3 +101,14 @@ def logged() -> Iterator[list[str]]:
         yield lines
     finally:
         globalLogPublisher.removeObserver(observe)
+
+
+def with_token(kind: type[Subscriber], token: str) -> type[Subscriber]:
+    """Make of a kind of subscriber one that shows a token in its query."""
+
+    class Showing(kind):  # type: ignore[misc,valid-type]
+        def connect(self) -> None:
+            self.query += f"&{urlencode({'access_token': token})}"
+            super().connect()
+
+    return Showing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
@@ -19,7 +18,7 @@ from tests.subscribers import (
     StreamSubscriber,
     Subscriber,
 )
-from tests.vouching import FakeTokens, identity, logged
+from tests.vouching import FakeTokens, identity, logged, with_token
 
 REASON = "the token has expired; come back with a new one"
 
@@ -52,7 +51,7 @@ class ExpiryRules(_Base):
 
     def subscribe(self, *channels: str, token: str = "brief", reads: bool = True) -> Subscriber:
         """Connect a subscriber that shows a token."""
-        shown = _with_token(self.kind, token)
+        shown = with_token(self.kind, token)
         return shown(self.rig, channels, None, reads=reads)
 
     def assert_ended(self, subscriber: Subscriber) -> None:
@@ -163,17 +162,6 @@ class ExpiryRules(_Base):
         self.rig.wait(12 + subscriber.close_timeout_s)
         self.assertEqual(self.rig.traces.subscribers, self.before.subscribers)
         self.assertEqual(self.rig.traces.sessions, self.before.sessions)
-
-
-def _with_token(kind: type[Subscriber], token: str) -> type[Subscriber]:
-    """Make a kind of subscriber that shows a token in its query."""
-
-    class Showing(kind):  # type: ignore[misc,valid-type]
-        def connect(self) -> None:
-            self.query += f"&{urlencode({'access_token': token})}"
-            super().connect()
-
-    return Showing
 
 
 class SseExpiryTests(ExpiryRules, DaemonTests):

@@ -6,6 +6,10 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
@@ -13,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.e2e.programs import program
 
-__all__ = ["chromium", "console_errors", "network_log"]
+__all__ = ["another_site", "chromium", "console_errors", "network_log"]
 
 _ARGUMENTS = (
     "--headless=new",
@@ -61,3 +65,24 @@ def network_log(driver: Chrome, method: str) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = driver.get_log("performance")
     messages = [json.loads(entry["message"])["message"] for entry in entries]
     return [message["params"] for message in messages if message["method"] == method]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and does not log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Override."""
+
+
+@contextmanager
+def another_site(directory: Path) -> Iterator[str]:
+    """Serve a page, whose origin is another because of its port; answer where."""
+    (directory / "index.html").write_text("<!doctype html><link rel=icon href=data:,><title>another</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=directory)) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join(10)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +15,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.e2e.browser import chromium, console_errors
+from tests.e2e.browser import another_site, chromium, console_errors
 from tests.e2e.daemon import Daemon, free_port, request, running, tcp
 from tests.e2e.programs import eventually, program
 
@@ -284,27 +281,6 @@ class TestPage:
                 browser.get("about:blank")
                 browser.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": False})
                 console_errors(browser)
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, and does not log."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Override."""
-
-
-@contextmanager
-def another_site(directory: Path) -> Iterator[str]:
-    """Serve a page, whose origin is another because of its port; answer where."""
-    (directory / "index.html").write_text("<!doctype html><link rel=icon href=data:,><title>another</title>")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=directory)) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join(10)
 
 
 ATTACK = """
