@@ -224,6 +224,16 @@ COVER_PATTERNS = st.lists(st.sampled_from(["a", "*", "**"]), min_size=1, max_siz
     )
 )
 
+SHORT_NAMES = [
+    first + "".join(rest)
+    for length in range(4)
+    for first in "ax"
+    for rest in product(("/a", "/x", ".a", ".x", ":x"), repeat=length)
+]
+"""Names enough to tell whether a pattern of up to three segments covers another."""
+
+SHORT_PATTERNS = COVER_PATTERNS.filter(lambda text: text.count("/") + text.count(".") < 3)
+
 
 class CoveringTests(unittest.TestCase):
     @given(COVER_PATTERNS, COVER_PATTERNS)
@@ -235,6 +245,12 @@ class CoveringTests(unittest.TestCase):
                 if Pattern.parse(asked).matches(name) and not Pattern.parse(wide).matches(name)
             ]
             self.assertEqual(missed, [])
+
+    @settings(deadline=None)
+    @given(SHORT_PATTERNS, SHORT_PATTERNS)
+    def test_a_pattern_covers_just_those_whose_every_name_it_matches(self, wide: str, asked: str) -> None:
+        is_covered = all(means(wide, name) for name in SHORT_NAMES if means(asked, name))
+        self.assertEqual(Pattern.parse(wide).covers(Pattern.parse(asked)), is_covered)
 
     @given(COVER_PATTERNS)
     def test_a_pattern_covers_itself_and_everything_is_covered_by_two_stars(self, text: str) -> None:
