@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -23,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pushd.access import Identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
-from tests.rigs import HttpClient, Response, Rig
+from tests.rigs import HttpClient, Response, Rig, StoredRig
 from tests.subscribers import (
     JsonSubscriber,
     JsonTunnelSubscriber,
@@ -206,7 +208,10 @@ class GrantsMachine(RuleBasedStateMachine):
             "another": Rights(more, third, not is_operator, "bob"),
         }
         tokens = FakeTokens(**{who: _identity(has) for who, has in self.rights.items() if who is not None})
-        self.rig = Rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), outside=Outside(tokens))
+        self.rig = self.make_rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), Outside(tokens))
+
+    def make_rig(self, config: str, outside: Outside) -> Rig:
+        return Rig(config, outside=outside)
 
     def turn(self) -> None:
         """Let the reactor have its turn, and compare what everybody has got."""
@@ -221,6 +226,11 @@ class GrantsMachine(RuleBasedStateMachine):
                 for event in got:
                     assert event.channel is None or member.gets(event.channel), (member, event)
             assert member.subscriber.is_open, member
+
+    def go_on(self, hurries: bool) -> None:
+        """Let the reactor have its turn, unless what follows is to be done in the same."""
+        if not hurries:
+            self.turn()
 
     def compare_messages(self, member: Member, subscriber: JsonSubscriber) -> None:
         messages = subscriber.socket.json
@@ -278,8 +288,7 @@ class GrantsMachine(RuleBasedStateMachine):
             assert response.json["subscribers"] == self.published(response.json["id"], channel)
         else:
             assert response.status == rights.status, response
-        if not hurries:
-            self.turn()
+        self.go_on(hurries)
 
     @rule(who=WHO, lines=st.lists(st.lists(CHANNEL, min_size=1, max_size=3, unique=True), min_size=1, max_size=3),
           where=WHICH, hurries=st.booleans())  # fmt: skip
@@ -298,8 +307,7 @@ class GrantsMachine(RuleBasedStateMachine):
                 assert answer["subscribers"] == self.published(answer["id"], *channels)
             else:
                 assert answer["error"]["status"] == rights.status
-        if not hurries:
-            self.turn()
+        self.go_on(hurries)
 
     # Subscribing
 
@@ -354,8 +362,7 @@ class GrantsMachine(RuleBasedStateMachine):
         speakers = self.speakers(JsonSubscriber)
         member = speakers[which % len(speakers)]
         assert isinstance(member.subscriber, JsonSubscriber)
-        if not hurries:
-            self.turn()
+        self.go_on(hurries)
         member.subscriber.socket.say(**message)
         return member
 
@@ -368,6 +375,7 @@ class GrantsMachine(RuleBasedStateMachine):
             member.answers.append(("published",))
         else:
             member.answers.append(("error", member.rights.status))
+        self.go_on(hurries)
 
     @property
     def own_id(self) -> str:
@@ -423,6 +431,7 @@ class GrantsMachine(RuleBasedStateMachine):
         (text, *others) = member.texts
         if text in CHANNELS and not others and member.rights.may_publish(text):
             self.published("unknown", text)
+            self.turn()
         else:
             self.end(member)
             self.rig.turn()
@@ -565,13 +574,35 @@ def _answer(message: dict[str, Any]) -> tuple[object, ...]:
     return (message["type"], message["channel"]) if "channel" in message else (message["type"],)
 
 
+class StoredGrantsMachine(GrantsMachine):
+    """The same with a store, which takes what is published at the end of the turn."""
+
+    def make_rig(self, config: str, outside: Outside) -> Rig:
+        self.directory = TemporaryDirectory(prefix="pushd-grants-")
+        return StoredRig(Path(self.directory.name), config, outside=outside)
+
+    def go_on(self, hurries: bool) -> None:
+        self.turn()
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "rig"):
+            assert isinstance(self.rig, StoredRig)
+            self.rig.abandon()
+            self.directory.cleanup()
+
+
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
-GrantsTests = GrantsMachine.TestCase
-GrantsTests.settings = settings(
-    max_examples=2000 if LONG else 120,
+RUNS = settings(
+    max_examples=2000 if LONG else 150,
     stateful_step_count=80 if LONG else 40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=tuple(Phase) if LONG else (Phase.explicit, Phase.reuse, Phase.generate),
 )
+
+GrantsTests = GrantsMachine.TestCase
+GrantsTests.settings = RUNS
+StoredGrantsTests = StoredGrantsMachine.TestCase
+StoredGrantsTests.settings = settings(RUNS, max_examples=500 if LONG else 60)
