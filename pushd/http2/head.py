@@ -121,7 +121,8 @@ def _path(pseudo: dict[bytes, bytes], method: bytes) -> bytes:
     if scheme.lower() not in (b"https", b"http"):
         raise Malformed(f":scheme is {scheme!r}; wanted http or https")
     if not _is_path(path) and not (path == b"*" and method == b"OPTIONS"):
-        raise Malformed(f":path is {path!r} (section 8.3.1)")
+        before_query = path.partition(b"?")[0]  # which may hold a token
+        raise Malformed(f":path is {before_query!r} (section 8.3.1)")
     return path
 
 

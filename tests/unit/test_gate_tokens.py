@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from hyperframe.frame import HeadersFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -338,6 +339,33 @@ class SecrecyTests(TokenRules):
             self.rig.turn()
             self.assert_unsaid(client.responses)
         self.assert_unlogged(lines)
+
+    def test_in_heads_over_http2_that_cannot_be_read(self) -> None:
+        host, malformed = ("host", "localhost"), 0
+        for path, *fields in (
+            [f"channels?access_token={TOKEN}"],
+            [f"/channels?access_token={TOKEN} "],
+            [f"/channels?access_token={TOKEN}\0"],
+            ["/channels", ("authorization", f"Bearer {TOKEN}\n")],
+            ["/channels", ("authorization", f" {TOKEN}")],
+            ["/channels", ("cookie", f"session={TOKEN}\r")],
+            ["/channels", ("Authorization", f"Bearer {TOKEN}")],
+            ["/channels", ("te", TOKEN)],
+            ["/channels", host, ("authorization", f"{TOKEN}\x7f")],
+            ["/channels", ("content-length", "x"), bearer()],
+        ):
+            with self.subTest(f"{path} {fields}"), logged() as lines:
+                client = Http2Client(self.rig)
+                pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
+                block = client.h2.encoder.encode([*pseudo, *fields])
+                client.connection.on_data = lambda: None  # h2 knows nothing of this stream
+                headers = HeadersFrame(1, data=block, flags=["END_HEADERS", "END_STREAM"])
+                client.connection.send(headers.serialize())
+                self.rig.turn()
+                self.assertNotIn(TOKEN.encode(), client.connection.received)
+            self.assert_unlogged(lines)
+            malformed += "malformed request" in "".join(lines)
+        self.assertGreater(malformed, 6)
 
     def test_that_a_websocket_shows(self) -> None:
         for known in (self.tokens.known[TOKEN], Unauthorized("no", is_token_wrong=True), identity(user="bob")):
