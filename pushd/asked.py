@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
 from pushd.caller import Caller
@@ -18,7 +18,7 @@ __all__ = ["Asked", "AskingToPublish"]
 _log = Logger()
 
 _AT_ONCE = 10
-"""About how many events of a batch the application is asked at once."""
+"""About how many events of one client the application is asked at once."""
 
 _MAX_WAITING = 1000
 """How many events of one client may wait for those before them."""
@@ -39,14 +39,19 @@ class AskingToPublish(Protocol):
 
 
 class _Queue:
-    """Those of one client that want to publish, one after the other."""
+    """What one client wants to publish: its events are asked about together, and published in order."""
 
-    __slots__ = ("count", "lock", "size")
+    __slots__ = ("asking", "count", "size", "turn")
 
     def __init__(self) -> None:
-        self.lock = DeferredLock()
+        self.asking = DeferredSemaphore(_AT_ONCE)
+        """What lets so many questions be asked."""
+        self.turn = DeferredLock()
+        """Who may publish next."""
         self.count = 0
+        """How many events wait, and how many requests that have none."""
         self.size = 0
+        """How many bytes their data are."""
 
 
 class Asked:
@@ -64,33 +69,41 @@ class Asked:
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish events and tell `done`, when the application has answered."""
         queue = self._queues.setdefault(caller, _Queue())
-        size = sum(len(draft.data) for draft in drafts)
-        if queue.count and (queue.count + len(drafts) > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):
+        count, size = max(1, len(drafts)), sum(len(draft.data) for draft in drafts)
+        if queue.count and (queue.count + count > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):
             too_many = TooMany("too many events wait for the application; wait for the answers", retry_s=1)
             done([too_many] * len(drafts))
             return
-        queue.count += len(drafts)
+        queue.count += count
         queue.size += size
 
         def end(result: object) -> object:
-            queue.count -= len(drafts)
+            queue.count -= count
             queue.size -= size
             if not queue.count:
                 self._queues.pop(caller, None)
             return result
 
-        waiting = queue.lock.run(lambda: Deferred.fromCoroutine(self._publish(drafts, caller, done)))
+        waiting = Deferred.fromCoroutine(self._publish(queue, drafts, caller, done))
         waiting.addBoth(end).addErrback(
             lambda failure: _log.failure("a fault in pushd while it published", failure)
         )
 
     async def _publish(
-        self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]
+        self, queue: _Queue, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]
     ) -> None:
-        answers: list[Draft | Refused] = []
-        for start in range(0, len(drafts), _AT_ONCE):
-            some = drafts[start : start + _AT_ONCE]
-            answers += await gatherResults([Deferred.fromCoroutine(self._ask(draft, caller)) for draft in some])
+        turn = queue.turn.acquire()  # after those who came before
+        asked = [Deferred.fromCoroutine(self._ask(queue, draft, caller)) for draft in drafts]
+        answers = await gatherResults(asked)
+        await turn
+        try:
+            self._publish_allowed(answers, caller, done)
+        finally:
+            queue.turn.release()
+
+    def _publish_allowed(
+        self, answers: Sequence[Draft | Refused], caller: Caller, done: Callable[[list[Outcome]], None]
+    ) -> None:
         allowed = [answer for answer in answers if isinstance(answer, Draft)]
 
         def published(outcomes: list[Outcome]) -> None:
@@ -99,11 +112,12 @@ class Asked:
 
         self._publisher.publish_all(allowed, caller, published)
 
-    async def _ask(self, draft: Draft, caller: Caller) -> Draft | Refused:
+    async def _ask(self, queue: _Queue, draft: Draft, caller: Caller) -> Draft | Refused:
         try:
             for name in draft.channels:
                 caller.grants.check_publish(name)
-            return await self._asking.before_publish(caller, draft)
+            async with queue.asking:
+                return await self._asking.before_publish(caller, draft)
         except Refused as refused:
             return refused
         except Exception:  # noqa: BLE001  the others of the batch have their answers

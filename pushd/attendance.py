@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from pushd.caller import DAEMON, Caller
 from pushd.channels import Pattern
+from pushd.errors import Refused
 from pushd.event import Draft
 from pushd.frames import json_bytes
-from pushd.publisher import Publisher
+from pushd.publisher import Outcome, Publisher
 
 __all__ = ["Attendance", "Telling", "shown"]
+
+_log = Logger()
 
 _EVENTS_PER_TURN = 200
 """How many joins and leaves are published before the reactor has its turn."""
@@ -66,7 +72,9 @@ class Attendance:
         self._call_later = call_later
         self._presence = presence
         self._telling = telling
-        self._waiting: deque[Draft] = deque()
+        self._waiting: dict[tuple[Caller, str], Draft] = {}
+        self._is_due = False
+        self._is_refused = False
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -76,8 +84,12 @@ class Attendance:
 
     async def close(self, timeout_s: float) -> None:
         """Tell what waits, within `timeout_s`."""
-        if self._telling is not None:
-            await self._telling.close(timeout_s)
+        if self._telling is None:
+            return
+        turn: Deferred[None] = Deferred()
+        self._call_later(0, lambda: turn.callback(None))
+        await turn  # in which the sessions of the last connections have ended, too
+        await self._telling.close(timeout_s)
 
     def connected(self, caller: Caller) -> None:
         """Learn that a subscriber was let in."""
@@ -106,16 +118,41 @@ class Attendance:
         self._publish("pushd.leave", caller, pattern)
 
     def _publish(self, kind: str, caller: Caller, pattern: Pattern) -> None:
-        """Publish later: the bus is at it, and whoever has come is to be told first that it has."""
-        if self._is_stopping or not pattern.is_name or self._presence(pattern.text) != "events":
+        """Publish later: the bus is at it, and whoever has come is to be told first that it has.
+
+        Who goes before it was published that it came is not spoken of, nor who comes back before it was that it
+        went: so what waits is never more than there are subscriptions. Who polls comes and goes all the time, and
+        each of these events would answer the poll.
+        """
+        if self._is_stopping or not pattern.is_name or caller.transport == "poll":
             return
-        if not self._waiting:
+        if self._presence(pattern.text) != "events":
+            return
+        key = (caller, pattern.text)
+        if self._waiting.pop(key, None) is None:
+            self._waiting[key] = Draft((pattern.text,), json_bytes(shown(caller)), True, kind)
+            self._publish_later()
+
+    def _publish_later(self) -> None:
+        if self._waiting and not self._is_due:
+            self._is_due = True
             self._call_later(0, self._publish_some)
-        self._waiting.append(Draft((pattern.text,), json_bytes(shown(caller)), True, kind))
 
     def _publish_some(self) -> None:
-        drafts = [self._waiting.popleft() for _ in range(min(_EVENTS_PER_TURN, len(self._waiting)))]
-        if self._waiting:
-            self._call_later(0, self._publish_some)
+        keys = list(islice(self._waiting, _EVENTS_PER_TURN))
+        drafts = [self._waiting.pop(key) for key in keys]
         if drafts:
-            self._publisher.publish_all(drafts, DAEMON, lambda outcomes: None)
+            self._publisher.publish_all(drafts, DAEMON, self._published)
+        else:
+            self._is_due = False
+
+    def _published(self, outcomes: list[Outcome]) -> None:
+        """Go on, and say once that something is refused."""
+        self._is_due = False
+        self._publish_later()
+        refused = next((outcome for outcome in outcomes if isinstance(outcome, Refused)), None)
+        if refused is not None and not self._is_refused:
+            _log.warn("joins and leaves are not published: {detail}", detail=refused.detail)
+        elif refused is None and self._is_refused:
+            _log.info("joins and leaves are published again")
+        self._is_refused = refused is not None

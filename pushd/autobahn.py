@@ -21,6 +21,7 @@ from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushd.caller import Place
 from pushd.frames import BINARY, TEXT
 from pushd.messagewatch import MessageWatch
 from pushd.patience import Patience
@@ -104,8 +105,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     def __init__(self) -> None:
         """Override: there is nothing to do for each."""
 
-    client_name: str
-    """What the client is called in the log."""
+    place: Place
+    """Where the client is."""
+
+    @property
+    def client_name(self) -> str:
+        """What the client is called in the log."""
+        return self.place.name
 
     @property
     def peer(self) -> str:  # type: ignore[override]
@@ -332,12 +338,10 @@ def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]
     return {name: value for name, value in state if name in _SHARED or isinstance(value, _UNCHANGING)}
 
 
-def new_connection(
-    factory: WebSocketServerFactory, max_message_bytes: int, client_name: str
-) -> WebSocketConnection:
+def new_connection(factory: WebSocketServerFactory, max_message_bytes: int, place: Place) -> WebSocketConnection:
     """Make a WebSocket that takes messages of up to `max_message_bytes`; it begins with `makeConnection`."""
     connection = factory.protocol()
     assert isinstance(connection, WebSocketConnection)
-    connection.client_name = client_name
+    connection.place = place
     connection.maxMessagePayloadSize = connection.maxFramePayloadSize = max_message_bytes
     return connection

@@ -242,7 +242,7 @@ class Bus:
         return [self._state(name) for name in nsmallest(limit, names)]
 
     def present(self, name: str, grants: Grants) -> list[Caller]:
-        """Answer who gets the events of a channel, in the order in which they came.
+        """Answer who gets the events of a channel, in the order of their ids.
 
         Raises `Forbidden` if that is not shown to who may only subscribe to it.
         """
@@ -255,7 +255,7 @@ class Bus:
             for recipient in self._audiences.of(check_name(name)).recipients
             for subscription in recipient.subscriptions
         )
-        return sorted(callers, key=lambda caller: caller.since)
+        return sorted(callers, key=lambda caller: caller.number)
 
     def has_audience(self, name: str) -> bool:
         """Tell whether anybody would get an event of the channel `name`."""

@@ -25,19 +25,36 @@ class Place(Protocol):
 class Caller:
     """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
 
-    __slots__ = ("id", "identity", "place", "since", "transport")
+    __slots__ = ("_prefix", "identity", "number", "place", "since", "transport")
 
     def __init__(self, identity: Identity, place: Place) -> None:
         self.identity = identity
         """Who it is, and what it may do."""
         self.place = place
         """Where it is, also behind a trusted proxy."""
-        self.id: str | None = None
-        """The id of its connection, if it is a subscriber that was let in."""
+        self._prefix = ""
+        self.number = 0
+        """Which subscriber it is, counted from 1; 0 if it is none."""
         self.transport = "http"
         """What it speaks: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
         self.since = 0.0
         """When it was let in, in seconds since 1970."""
+
+    def number_as(self, number: int, prefix: str) -> None:
+        """Have it be a subscriber, the one with a number; its id begins with `prefix`."""
+        self.number, self._prefix = number, prefix
+
+    def appearing_as(self, identity: Identity) -> Caller:
+        """Answer what it would be with another identity."""
+        caller = Caller(identity, self.place)
+        caller.number_as(self.number, self._prefix)
+        caller.transport, caller.since = self.transport, self.since
+        return caller
+
+    @property
+    def id(self) -> str | None:
+        """The id of its connection, if it is a subscriber."""
+        return f"{self._prefix}-{self.number}" if self.number else None
 
     @property
     def address(self) -> str:

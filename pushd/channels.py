@@ -76,19 +76,11 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """Read a pattern; raise `BadRequest` if it is neither a name nor a pattern."""
-        _check_text(text)
-        tokens: list[str] = []
-        for token in _tokens(text):
-            if not (token in _REPEATS and tokens and tokens[-1] == token):
-                tokens.append(token)
-        if sum(token in _REPEATS for token in tokens) > MAX_REPEATS:
-            raise BadRequest(f"the pattern {text!r} has more than {MAX_REPEATS} times **", "channel")
-        paths = [tuple(tokens)]
-        while paths[-1][0] == "**" and len(paths[-1]) > 1:
-            # The ** may stand for nothing, and then the separator after it stands for nothing too.
-            paths.append((paths[-1][1][1:], *paths[-1][2:]))
-        return cls(text, tuple(paths), not any(token in _STARS for token in tokens))
+        """Read a pattern; raise `BadRequest` if it is neither a name nor a pattern.
+
+        Those read last are remembered: where thousands subscribe to the same, they share it.
+        """
+        return _parsed(text)
 
     def matches(self, name: str) -> bool:
         """Tell whether the channel `name` is meant, in time linear in its length."""
@@ -101,6 +93,22 @@ class Pattern:
     def covers(self, other: Pattern) -> bool:
         """Tell whether every channel that `other` matches is matched by this pattern."""
         return all(any(_covers(path, asked) for path in self.paths) for asked in other.paths)
+
+
+@lru_cache(1024)
+def _parsed(text: str) -> Pattern:
+    _check_text(text)
+    tokens: list[str] = []
+    for token in _tokens(text):
+        if not (token in _REPEATS and tokens and tokens[-1] == token):
+            tokens.append(token)
+    if sum(token in _REPEATS for token in tokens) > MAX_REPEATS:
+        raise BadRequest(f"the pattern {text!r} has more than {MAX_REPEATS} times **", "channel")
+    paths = [tuple(tokens)]
+    while paths[-1][0] == "**" and len(paths[-1]) > 1:
+        # The ** may stand for nothing, and then the separator after it stands for nothing too.
+        paths.append((paths[-1][1][1:], *paths[-1][2:]))
+    return Pattern(text, tuple(paths), not any(token in _STARS for token in tokens))
 
 
 def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:

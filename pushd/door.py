@@ -71,7 +71,7 @@ class Door:
 
     def _check_rate(self, caller: Caller) -> None:
         key = limit_key(caller.address)
-        if self._connects is None or key is None:
+        if self._connects is None or key is None or caller.grants.is_operator:
             return
         wait_s = self._connects.take(key)
         if wait_s:
@@ -89,9 +89,7 @@ class Door:
         asking = self._asking
         if asking is None or not asking.asks_connect:
             return identity
-        shown = Caller(identity, caller.place)
-        shown.id, shown.transport = caller.id, caller.transport
-        return await asking.before_connect(shown)
+        return await asking.before_connect(caller.appearing_as(identity))
 
     def subscribe(self, caller: Caller, pattern: Pattern, since: str) -> Deferred[None] | None:
         """Let `caller`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""

@@ -6,7 +6,7 @@ has it can still tell about: each channel remembers the sequence of the latest e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Generic, TypeVar
@@ -218,10 +218,7 @@ class EventLog(Generic[S]):
         """
         if len(names) == 1 and (channel := self._channels.get(names[0])) is not None:
             return [channel]
-        missing = {name for name in names if name not in self._channels}
-        surplus = len(self._channels) + len(missing) - self._max_channels
-        if missing and surplus > 0:
-            self._give_up(surplus, keep=names)
+        self._give_up(self.surplus(names))
         return list(map(self._open, names))
 
     def _open(self, name: str) -> Channel[S]:
@@ -252,22 +249,32 @@ class EventLog(Generic[S]):
     def _is_here(self, channel: Channel[S]) -> bool:
         return self._channels.get(channel.name) is channel
 
-    def _give_up(self, count: int, keep: Sequence[str]) -> None:
-        """Forget that `count` idle channels ever were, those idle for longest first.
+    def surplus(self, names: Collection[str]) -> list[Channel[S]]:
+        """Answer the channels that `open` gives up to make room for `names`: those idle for longest.
+
+        Raises `Unavailable` if there are not enough of them.
+        """
+        missing = len(set(names) - self._channels.keys())
+        count = len(self._channels) + missing - self._max_channels if missing else 0
+        if count > 0:
+            self.expire()
+        idle = list(islice((channel for channel in self._idle if channel.name not in names), max(0, count)))
+        if len(idle) < count:
+            raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
+        return idle
+
+    def _give_up(self, idle: list[Channel[S]]) -> None:
+        """Forget that some idle channels ever were.
 
         What can be known of them later is an upper bound: every channel made from now on starts after the
         highest offset, and counts as having dropped the latest event, of all that were given up.
         """
-        self.expire()
-        idle = list(islice((channel for channel in self._idle if channel.name not in keep), count))
-        if len(idle) < count:
-            raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
         for channel in idle:
             self._given_up_sequence = max(self._given_up_sequence, channel.history.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
             self._archive.give_up(channel.history)
             del self._channels[channel.name], self._by_sequence[channel], self._idle[channel]
-        self._latest = None
+            self._latest = None
 
     def release(self, channel: Channel[S]) -> None:
         """Keep account of whether the channel may be given up; one that never had an event is, at once."""

@@ -44,6 +44,9 @@ class StreamSession(Protocol):
     def was_quiet(self) -> bool:
         """Tell whether no event has come since this was asked before."""
 
+    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
+        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`."""
 
@@ -90,6 +93,7 @@ class ResponseStream:
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe the session; end it and raise `Refused` if it may not."""
         try:
+            self.session.enter(patterns, since)
             return self.session.subscribe(patterns, since)
         except Refused:
             self.session.ended()

@@ -39,27 +39,36 @@ class Place:
     address: str
     """Its IP address, or `UNIX`."""
 
-    name: str
-    """What it is called in the log."""
+    rest: int | str
+    """Its port; or what it is called in the log, if that is something else than both."""
 
     @classmethod
     def of(cls, peer: IAddress, address: str | None = None) -> Place:
         """Make the place of `peer`, or, by way of it, of a client at `address`."""
-        direct, name = address_of(peer), peer_name(peer)
-        if address is None or address == direct:
-            return cls(direct, name)
-        return cls(address, f"{address} by way of {name}")
+        direct = address_of(peer)
+        if address is not None and address != direct:
+            return cls(address, f"{address} by way of {peer_name(peer)}")
+        if isinstance(peer, IPv4Address | IPv6Address) and peer.host == direct:
+            return cls(direct, peer.port)
+        return cls(direct, peer_name(peer))
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log. It is made when it is wanted, as thousands of connections are idle."""
+        return self.rest if isinstance(self.rest, str) else _named(self.address, self.rest)
 
 
 def peer_name(address: IAddress) -> str:
     """Answer ``127.0.0.1:40312``, ``[::1]:40312`` or, as one of its peers has no name, ``a Unix socket``."""
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address | IPv6Address):
+        return _named(address.host, address.port)
     if isinstance(address, UnknownAddress):
         return f"somebody behind {peer_name(address.proxy)}"
     return "a Unix socket"
+
+
+def _named(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def address_of(peer: IAddress) -> str:

@@ -92,7 +92,6 @@ class PushSession:
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
-        sessions.check_room(caller)
         self._sessions = sessions
         self._stream = stream
         self._connection = connection
@@ -121,7 +120,10 @@ class PushSession:
         self.end_reason: Reason | None = None
         """Why it was ended by the daemon, if it was."""
         self.subscription = sessions.bus.subscribe(self, caller)
-        sessions.add(self)
+
+    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
+        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+        self._sessions.let_in(self, patterns, since)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""

@@ -77,8 +77,7 @@ class Session:
     )
 
     def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, caller: Caller) -> None:
-        """Begin a session on `connection`, to which events go as `encode` makes them; see `Sessions.check_room`."""
-        sessions.check_room(caller)
+        """Begin a session on `connection`, to which events go as `encode` makes them; nobody knows of it yet."""
         self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)
@@ -100,7 +99,10 @@ class Session:
         self._heard = 0
         self._heard_before = 0
         self.subscription = sessions.bus.subscribe(self, caller)
-        sessions.add(self)
+
+    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
+        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+        self._sessions.let_in(self, patterns, since)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""

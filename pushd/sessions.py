@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 
 from pushd.bus import Bus
 from pushd.caller import Caller
+from pushd.channels import Pattern
 from pushd.crowd import Crowd
 from pushd.errors import TooMany, Unavailable
 from pushd.event import Encoder
@@ -31,7 +33,7 @@ CHUNK_BYTES = 64 * 1024
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
-_RETRY_S = 5.0
+_RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
 
 
@@ -119,7 +121,7 @@ class Sessions:
         self._count = 0
         self._bounds = bounds
         self._attendance = attendance
-        self._open: dict[str, Guest] = {}
+        self._open: dict[int, Guest] = {}
         self._per_address: Counter[str] = Counter()
         self._per_user: Counter[str] = Counter()
         self._expiries: dict[Guest, Alarm] = {}
@@ -133,31 +135,37 @@ class Sessions:
         return len(self._open)
 
     def __iter__(self) -> Iterator[Guest]:
-        """Answer them in the order in which they came."""
+        """Answer them, in the order in which they were let in."""
         return iter(list(self._open.values()))
 
     def after(self, connection_id: str | None) -> Iterator[Guest]:
-        """Answer those that came after the one with an id, which may have gone; without it, all."""
-        start = 0 if connection_id is None else number_of(connection_id)
-        return (guest for key, guest in list(self._open.items()) if number_of(key) > start)
+        """Answer those with a later id, also if the one with this has gone, in order; without it, all."""
+        number = 0 if connection_id is None else number_of(connection_id)
+        numbers = sorted(self._open)  # those that were asked about were let in later than others that came later
+        return map(self._open.__getitem__, numbers[bisect_right(numbers, number) :])
 
     def get(self, connection_id: str) -> Guest | None:
         """Answer the one with the id `connection_id`."""
-        return self._open.get(connection_id)
+        guest = self._open.get(number_of(connection_id))
+        return guest if guest is not None and guest.caller.id == connection_id else None
 
     def name(self, caller: Caller) -> None:
         """Give `caller` an id, unless it has one."""
-        if caller.id is None:
+        if not caller.number:
             self._count += 1
-            caller.id = f"{self._prefix}-{self._count}"
+            caller.number_as(self._count, self._prefix)
 
-    def add(self, guest: Guest) -> None:
-        """Enter a subscriber that has come; see `check_room`."""
+    def let_in(self, guest: Guest, patterns: Sequence[Pattern], since: str) -> None:
+        """Enter a subscriber that begins with `patterns` from `since`.
+
+        Raises `Refused` if it may not come or may not have them; then nothing was done.
+        """
         caller = guest.caller
+        self.check_room(caller)
+        guest.subscription.check(patterns, since)
         self.name(caller)
-        assert caller.id is not None
         caller.since = self._now()
-        self._open[caller.id] = guest
+        self._open[caller.number] = guest
         if (key := limit_key(caller.address)) is not None:
             self._per_address[key] += 1
         if caller.user is not None:
@@ -166,19 +174,19 @@ class Sessions:
         if self._attendance is not None:
             self._attendance.connected(caller)
 
-    def remove(self, guest: Guest) -> None:
-        """Take out a subscriber whose connection has ended, unless that was done."""
+    def remove(self, guest: Guest, why: str = "the client has gone") -> None:
+        """Take out a subscriber that has ended, unless that was done; `why`, if that was not the daemon's doing."""
         caller = guest.caller
-        if caller.id is None or self._open.get(caller.id) is not guest:
+        if self._open.get(caller.number) is not guest:
             return
-        del self._open[caller.id]
+        del self._open[caller.number]
         _count_down(self._per_address, limit_key(caller.address))
         _count_down(self._per_user, caller.user)
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
         if self._attendance is not None:
-            why = guest.end_reason
-            self._attendance.disconnected(caller, "the client has gone" if why is None else why.text)
+            reason = guest.end_reason
+            self._attendance.disconnected(caller, why if reason is None else reason.text)
 
     def expire_later(self, guest: Guest) -> None:
         """End a subscriber when its rights end."""
@@ -225,7 +233,7 @@ class Sessions:
     def _dismiss_some(self) -> None:
         for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
             session, reason = self._leaving.popleft()
-            if session.caller.id in self._open:
+            if session.caller.number in self._open:
                 session.farewell(reason)
         if self._leaving:
             self._call_later(0, self._dismiss_some)

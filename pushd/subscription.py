@@ -118,6 +118,24 @@ class Subscription:
         """True until `advance` has delivered everything since the position."""
         return self._replay is not None
 
+    def check(self, patterns: Sequence[Pattern], since: str) -> None:
+        """Raise what `add` would."""
+        wanted = self._allowed(patterns)
+        self._bus.log.surplus([text for text, pattern in wanted.items() if pattern.is_name])
+        self._bus.log.find([], since)
+
+    def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
+        """Answer `patterns` by their texts; raise `Refused` if that is more than there may be."""
+        wanted = {pattern.text: pattern for pattern in patterns}
+        for text in wanted:
+            self.caller.grants.check_subscribe(text)
+        limit = self._bus.max_subscribed
+        if len(self._patterns.keys() | wanted.keys()) > limit:
+            raise BadRequest(
+                f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
+            )
+        return wanted
+
     def add(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
 
@@ -129,14 +147,7 @@ class Subscription:
         assert not self._bus.is_delivering, "from within deliver"
         assert self.group is None
         log = self._bus.log
-        wanted = {pattern.text: pattern for pattern in patterns}
-        for text in wanted:
-            self.caller.grants.check_subscribe(text)
-        if len(self._patterns.keys() | wanted.keys()) > self._bus.max_subscribed:
-            limit = self._bus.max_subscribed
-            raise BadRequest(
-                f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
-            )
+        wanted = self._allowed(patterns)
         start, active = log.find(patterns, since)
         replay = Replay()
         for channel in active:

@@ -55,7 +55,8 @@ def caller(user: str | None = "ada", payload: object = None, *, expires_at: floa
     reach = Reach([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
     made = Caller(Identity(grants, user, payload, expires_at), Place("192.0.2.7", "192.0.2.7:1"))
-    made.id, made.transport = "c1", "websocket"
+    made.number_as(1, "c")
+    made.transport = "websocket"
     return made
 
 

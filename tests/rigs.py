@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import quote, urlencode
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IAddress, IConsumer, IProducer, IPushProducer, ITCPTransport
@@ -99,12 +99,14 @@ class Rig:
         http: Callable[[Rig], Client] = lambda rig: HttpClient(rig),
         outside: Outside = ALONE,
     ) -> None:
-        """Start a daemon with the text of an ini file, whose clients speak `http`, and what reaches `outside`.
+        """Start a daemon with the text of an ini file, whose clients speak `http`.
 
-        It takes WebSockets over HTTP/2 unless the file has a section about that.
+        It has to do with `outside`. It takes WebSockets over HTTP/2 unless the file has a section about that.
         """
         self._http = http
         self._outside = outside
+        self.comes_from: str | None = "127.0.0.1"
+        """From which address clients come now; None: by a Unix socket."""
         self.failures: list[object] = []
         self.chance: Callable[[], float] = lambda: 0.5
         """Draws a number from 0 to 1 where something is left to chance."""
@@ -513,6 +515,12 @@ class _Socket:
         self._connection.ended()
 
 
+def _address(host: str | None, port: int) -> IAddress:
+    if host is None:
+        return UNIXAddress(None)
+    return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
+
+
 class Connection:
     """A client's end of a connection to the daemon."""
 
@@ -531,7 +539,7 @@ class Connection:
         """After how many bytes it breaks; None if it does not."""
         self.on_data: Callable[[], None] = lambda: None
         """Called when something has come, and at the end."""
-        peer = peer or IPv4Address("TCP", "127.0.0.1", next(self._ports))
+        peer = peer or _address(rig.comes_from, next(self._ports))
         self._socket = _Socket(self, host, peer)
         site = rig.parts.site
         self.protocol: Any = HTTP2(site._http2) if is_http2 else site.buildProtocol(peer)

@@ -75,15 +75,16 @@ class Subscriber:
         *,
         reads: bool = True,
         cut_after: int | None = None,
+        token: str | None = None,
     ) -> None:
-        """Ask `rig` for `channels` from `since` on.
+        """Ask `rig` for `channels` from `since` on, with a `token`.
 
         Without `reads`, take nothing that comes yet; and go away after `cut_after` bytes.
         """
         self.rig = rig
         self.channels = channels
         self.since = since
-        self.query = query(channel=channels, since=since)
+        self.query = query(channel=channels, since=since, access_token=token)
         self.cut_after = cut_after
         self.connect()
         self.socket_connection.cut_after = cut_after
@@ -458,7 +459,7 @@ class PollSubscriber(_HttpSubscriber):
     @property
     def closed_reason(self) -> str | None:
         answers = self._answers
-        return answers[-1].json["detail"] if answers and answers[-1].status in (404, 503) else None
+        return answers[-1].json["detail"] if answers and answers[-1].status >= 400 else None
 
     @property
     def refusal(self) -> Response | None:

@@ -165,7 +165,7 @@ class _Presence(Endpoint):
         callers = self._bus.present(self._name, request.caller.grants)
         users = {caller.user for caller in callers if caller.user is not None}
         first = 0 if after is None else number_of(after)
-        rest = [caller for caller in callers if number_of(caller.id or "") > first]
+        rest = [caller for caller in callers if caller.number > first]
         page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
         request.setHeader(b"cache-control", b"no-store")
         members = {"channel": self._name, "count": len(callers), "users": len(users)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import ClassVar
 
 from twisted.web.resource import IResource
@@ -65,13 +66,8 @@ class ConnectionList(Branch):
         """Answer ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
         request.caller.grants.check_operator("list connections")
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        after = parameter(request, "after")
-        found: list[Guest] = []
-        for guest in self._sessions.after(after):
-            if len(found) > limit:
-                break
-            if _fits(guest, request):
-                found.append(guest)
+        guests = self._sessions.after(parameter(request, "after"))
+        found = list(islice(filter(_Filter(request).fits, guests), limit + 1))
         following = found[limit - 1].caller.id if len(found) > limit else None
         request.setHeader(b"cache-control", b"no-store")
         return json_answer(request, {"connections": [_state(one) for one in found[:limit]], "next": following})
@@ -81,21 +77,27 @@ class ConnectionList(Branch):
         request.caller.grants.check_operator("close connections")
         if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
             raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
-        found = [guest for guest in self._sessions if _fits(guest, request)]
+        found = list(filter(_Filter(request).fits, self._sessions))
         for guest in found:
             guest.close(_CLOSED)
         return json_answer(request, {"closed": len(found)})
 
 
-def _fits(guest: Guest, request: Request) -> bool:
-    """Tell whether a subscriber is one of those that the query asks for."""
-    caller = guest.caller
-    for name, value in (("user", caller.user), ("transport", caller.transport), ("address", caller.address)):
-        wanted = parameter(request, name)
-        if wanted is not None and value != wanted:
-            return False
-    channel = parameter(request, "channel")
-    return channel is None or any(_gets(text, channel) for text in guest.subscription.texts)
+class _Filter:
+    """Which subscribers the query of a request asks for."""
+
+    def __init__(self, request: Request) -> None:
+        self._user, self._channel, self._transport, self._address = (parameter(request, name) for name in _FILTERS)
+
+    def fits(self, guest: Guest) -> bool:
+        """Tell whether a subscriber is one of them."""
+        caller, channel = guest.caller, self._channel
+        return (
+            (self._user is None or self._user == caller.user)
+            and (self._transport is None or self._transport == caller.transport)
+            and (self._address is None or self._address == caller.address)
+            and (channel is None or any(_gets(text, channel) for text in guest.subscription.texts))
+        )
 
 
 def _gets(text: str, channel: str) -> bool:

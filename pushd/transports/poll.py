@@ -50,17 +50,25 @@ class LongPoll(Subscribing):
         self._sessions = door.sessions
         self._timeout_s = timeout_s
 
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Override: the limit must be right, too."""
+        _limit(request)
+        return super().wanted(request)
+
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""
         patterns, since = request.wanted
-        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        bus = self._sessions.bus
+        limit, bus = _limit(request), self._sessions.bus
         page = bus.read(patterns, since, limit, request.caller.grants)
         if page.entries or not page.recovered or request.method == b"HEAD":
             return _answer(request, page)
         waiting = _Waiting(request, limit, self._sessions)
         waiting.begin(patterns, self._timeout_s)
         return NOT_DONE_YET
+
+
+def _limit(request: Request) -> int:
+    return whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def _answer(request: Request, page: Page) -> bytes:
@@ -101,17 +109,17 @@ class _Waiting:
         """Who it is."""
         self.end_reason: Reason | None = None
         """Why it was ended by the daemon, if it was."""
-        sessions.check_room(request.caller)
         self.subscription = self._bus.subscribe(self, request.caller)
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
         try:
+            self._sessions.let_in(self, patterns, "latest")
             self.subscription.add(patterns, "latest")
         except Refused:
             self.subscription.close()
+            self._sessions.remove(self)
             raise
         self._is_waiting = True
-        self._sessions.add(self)
         self._timeout = self._sessions.wheel.call_in(timeout_s, self._time_out)
         self._request.notifyFinish().addErrback(self._gone)
 
@@ -124,13 +132,13 @@ class _Waiting:
 
     def flush(self) -> None:
         """Answer what has come."""
-        if not self._end():
+        if not self._end("it was answered"):
             return
         self._request.write(_answer(self._request, self._bus.log.page(self._entries, self._limit)))
         self._request.finish()
 
     def _time_out(self) -> None:
-        if not self._entries and self._end():
+        if not self._entries and self._end("it was answered"):
             request = self._request
             request.setResponseCode(204)
             request.setHeader(b"cache-control", b"no-store")
@@ -154,14 +162,14 @@ class _Waiting:
     def _gone(self, reason: Failure) -> None:
         self._end()
 
-    def _end(self) -> bool:
+    def _end(self, why: str = "the client has gone") -> bool:
         """Stop waiting; False if that was done before."""
         if not self._is_waiting:
             return False
         self._is_waiting = False
         self.subscription.close()
         self._timeout.cancel()
-        self._sessions.remove(self)
+        self._sessions.remove(self, why)
         return True
 
 

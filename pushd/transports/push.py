@@ -8,6 +8,7 @@ from typing import ClassVar
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
 
+from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import Conflict, VersionNeeded
 from pushd.frames import json_line, stream_end
@@ -45,6 +46,11 @@ class EventPush(Subscribing):
         self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
         self._call_later = call_later
+
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Override: promises must be possible, too."""
+        _promising(request)
+        return super().wanted(request)
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe."""

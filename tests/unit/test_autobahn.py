@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
+from pushd.peer import Place
 from pushd.reasons import Cause, Reason
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer
@@ -142,7 +143,7 @@ class AutobahnTests(SynchronousTestCase):
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
-        connection = new_connection(self.factory, MAX_BYTES, "somebody")
+        connection = new_connection(self.factory, MAX_BYTES, Place("192.0.2.1", "somebody"))
         listener, transport = Listener(), Transport()
         connection.listener = listener
         connection.makeConnection(transport)
@@ -259,7 +260,7 @@ class AutobahnTests(SynchronousTestCase):
 
     def test_an_idle_connection_has_next_to_nothing_of_its_own(self) -> None:
         connection, _, _ = self.open()
-        own = {"client_name", "connected", "listener", "transport", "writer"}
+        own = {"place", "connected", "listener", "transport", "writer"}
         own |= {"maxFramePayloadSize", "maxMessagePayloadSize"}
         self.assertEqual(vars(connection).keys(), own)
 

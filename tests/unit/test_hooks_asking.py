@@ -70,7 +70,7 @@ class AskingTests(SynchronousTestCase):
 
 
 class QuestionTests(AskingTests):
-    WHO = {"connection": "c1", "transport": "websocket", "address": "192.0.2.7", "user": "ada", "payload": [1]}
+    WHO = {"connection": "c-1", "transport": "websocket", "address": "192.0.2.7", "user": "ada", "payload": [1]}
 
     def test_connecting(self) -> None:
         self.connect(answer(), caller(payload=[1]))

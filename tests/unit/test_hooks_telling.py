@@ -80,7 +80,7 @@ class EventTests(TellingTests):
         self.telling.disconnected(who, "went away\n")
         self.turn()
         client: dict[str, Any] = {
-            "connection": "c1",
+            "connection": "c-1",
             "transport": "websocket",
             "address": "192.0.2.7",
             "user": "ada",

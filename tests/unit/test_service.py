@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -548,7 +548,10 @@ class StopTests(ServiceCase):
             caller = a_caller()
             end_reason: Reason | None = None
             outbox_bytes = 0
-            subscription = cast(Subscription, None)
+            subscription: Subscription
+
+            def deliver(self, entry: object) -> None:
+                """Do nothing."""
 
             def close(self, reason: Reason) -> None:
                 """Fail."""
@@ -558,7 +561,9 @@ class StopTests(ServiceCase):
                 """Do nothing."""
 
         daemon = self.start(PLAIN + STOP)
-        self.parts.sessions.add(Faulty())
+        faulty = Faulty()
+        faulty.subscription = self.parts.bus.subscribe(faulty, faulty.caller)
+        self.parts.sessions.let_in(faulty, [], "latest")
         wire = self.connect(STREAM)
         faults: list[object] = []
         stopping = daemon.stopService().addErrback(faults.append)

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from pushd.access import EVERYTHING, Grants
 from pushd.caller import DAEMON
-from pushd.errors import BadRequest, Forbidden, Unavailable
+from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import Start
 from pushd.reasons import Cause, Reason
@@ -148,7 +148,13 @@ class House:
     def join(self, *, grants: Grants = EVERYTHING) -> Peer:
         """Begin a session that is not subscribed to anything."""
         connection = Connection()
-        return Peer(Session(self.sessions, connection, framed, a_caller(grants)), connection)
+        session = Session(self.sessions, connection, framed, a_caller(grants))
+        try:
+            session.enter([], "latest")
+        except Refused:
+            session.ended()
+            raise
+        return Peer(session, connection)
 
     def subscribed(self, *texts: str, since: str = "latest") -> Peer:
         """Begin a session that is subscribed to channels, and let it catch up."""
@@ -736,6 +742,7 @@ class FaultTests(SessionCase):
 
         connection = Connection()
         faulty = Peer(Session(self.house.sessions, connection, encode, a_caller()), connection)
+        faulty.session.enter(patterns("a"), "latest")
         faulty.session.subscribe(patterns("a"), "latest")
         peer = self.house.subscribed()
         self.house.publish(b"1")

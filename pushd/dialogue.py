@@ -1,0 +1,320 @@
+"""What goes on over one WebSocket once hands were shaken: JSON messages both ways, or the bare data."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushd.access import Identity
+from pushd.autobahn import WebSocketConnection
+from pushd.caller import Caller
+from pushd.channels import Pattern
+from pushd.door import Door
+from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
+from pushd.event import Draft, Encoder
+from pushd.frames import websocket_data, websocket_event, websocket_message
+from pushd.gate import Gate
+from pushd.messages import (
+    Publish,
+    Ref,
+    Renew,
+    Subscribe,
+    Unsubscribe,
+    check_size,
+    parse_command,
+    parse_object,
+    parse_ref,
+)
+from pushd.publisher import Outcome, Publisher
+from pushd.reasons import Cause, Reason
+from pushd.session import Session
+from pushd.wheel import Alarm
+
+__all__ = ["Common", "JsonDialogue", "RawDialogue"]
+
+_log = Logger()
+
+_MAX_WAITING = 100
+"""How many messages may wait for one that takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all WebSockets have in common."""
+
+    gate: Gate
+    door: Door
+    publisher: Publisher
+    max_event_bytes: int
+    heartbeat_s: float
+    ping_timeout_s: float
+
+
+class _Dialogue:
+    """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
+
+    __slots__ = ("_alarm", "_common", "session", "websocket")
+
+    encode: Encoder
+
+    def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
+        self.websocket = websocket
+        self.session = Session(common.door.sessions, websocket, self.encode, caller)
+        self._common = common
+        self._alarm: Alarm | None = None
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to what the query of the handshake names."""
+        raise NotImplementedError
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Take a message."""
+        raise NotImplementedError
+
+    def opened(self) -> None:
+        """Begin: what was delivered until now is written at the end of the turn."""
+        self.websocket.transport.registerProducer(self.session, True)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client takes what is sent."""
+        return not self.session.is_paused
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that is not an event."""
+        self.session.send(frame)
+
+    def closing(self) -> None:
+        """Send nothing more."""
+        self.session.finish()
+
+    def lost(self) -> None:
+        """End."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.session.ended()
+
+    def ping_later(self) -> None:
+        """Ping the client again and again, and drop it when it does not answer."""
+        self._set_alarm(self._common.heartbeat_s, self._ping)
+
+    def _set_alarm(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._alarm = self._common.door.sessions.wheel.call_in(delay_s, call)
+
+    def _ping(self) -> None:
+        self.websocket.has_heard = False
+        self.websocket.ping()
+        self._set_alarm(self._common.ping_timeout_s, self._look)
+
+    def _look(self) -> None:
+        if self.websocket.has_heard:
+            self.ping_later()
+        else:
+            _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.client_name)
+            self.websocket.abort()
+
+
+_Waiting = Awaitable[Callable[[], None]]
+"""A command that takes longer, and then answers what does it."""
+_Unfinished = tuple[_Waiting, Ref]
+
+
+class JsonDialogue(_Dialogue):
+    """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
+
+    __slots__ = ("_is_busy", "_later", "_later_bytes")
+
+    encode = staticmethod(websocket_event)
+
+    def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
+        """Override: no command waits."""
+        super().__init__(websocket, common, caller)
+        self._is_busy = False
+        self._later: deque[tuple[bytes, bool]] | None = None
+        self._later_bytes = 0
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to each, and say so as if it had been asked for in a message."""
+        for pattern in patterns:
+            self._subscribe(pattern, since, None)
+
+    def _subscribe(self, pattern: Pattern, since: str, ref: Ref) -> None:
+        start = self.session.subscribe([pattern], since)
+        self._answer(
+            {
+                "type": "subscribed",
+                "channel": pattern.text,
+                "position": start.position,
+                "recovered": start.recovered,
+            },
+            ref,
+        )
+
+    def _answer(self, message: dict[str, object], ref: Ref) -> None:
+        if ref is not None:
+            message["ref"] = ref
+        self.session.send(websocket_message(message))
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Take a command; what is wrong with it is answered, and the socket stays open."""
+        if self._is_busy:
+            if not self._wait(payload, is_binary):
+                self._take(payload, is_binary, is_too_much=True)
+        elif (unfinished := self._take(payload, is_binary)) is not None:
+            self._is_busy = True
+            Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self._failed)
+
+    def _take(self, payload: bytes, is_binary: bool, *, is_too_much: bool = False) -> _Unfinished | None:
+        """Obey a command, or answer what is wrong with it; if it has to wait, answer it."""
+        message: dict[str, object] = {}
+        try:
+            if is_binary:
+                raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
+            message = parse_object(payload)
+            if is_too_much:
+                raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
+            waiting = self._obey(message)
+        except Refused as refused:
+            self._refuse(refused, _ref_of(message))
+            return None
+        return None if waiting is None else (waiting, _ref_of(message))
+
+    # A command that takes longer, and those that wait behind it
+
+    def _wait(self, payload: bytes, is_binary: bool) -> bool:
+        """Keep a message for later; False if there is no room for it."""
+        if self._later is None:
+            self._later = deque()
+        size = self._later_bytes + len(payload)
+        if len(self._later) >= _MAX_WAITING or size > self._common.max_event_bytes * 2:
+            return False
+        self._later.append((payload, is_binary))
+        self._later_bytes = size
+        return True
+
+    async def _finish(self, unfinished: _Unfinished | None) -> None:
+        """Do what a command wants when that is known, and then obey those that wait."""
+        while unfinished is not None:
+            waiting, ref = unfinished
+            try:
+                go_on = await waiting
+                if not self.session.is_closed:
+                    go_on()
+            except Refused as refused:
+                self._refuse(refused, ref)
+            unfinished = None
+            while self._later and unfinished is None and not self.session.is_closed:
+                payload, is_binary = self._later.popleft()
+                self._later_bytes -= len(payload)
+                unfinished = self._take(payload, is_binary)
+        self._is_busy = False
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure(
+            "a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.session.caller.name
+        )
+        self.websocket.abort()
+
+    def _refuse(self, refused: Refused, ref: Ref) -> None:
+        _log.info("refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail)
+        self._answer({"type": "error", **refused.problem()}, ref)
+
+    def _published(self, ref: Ref, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            self._refuse(outcome, ref)
+        else:
+            self._answer({"type": "published", "id": outcome.id, "offset": outcome.offset}, ref)
+
+    def _obey(self, message: dict[str, object]) -> _Waiting | None:
+        """Do what a command wants; or answer what is to be waited for, and then called."""
+        command = parse_command(message)
+        ref = command.ref
+        if isinstance(command, Publish):
+            check_size(command.draft.data, self._common.max_event_bytes)
+            self._common.publisher.publish(command.draft, self.session.caller, partial(self._published, ref))
+        elif isinstance(command, Subscribe):
+            pattern, since = command.pattern, command.since
+            waiting = self._common.door.subscribe(self.session.caller, pattern, since)
+            if waiting is not None:
+                return waiting.addCallback(lambda _: partial(self._subscribe, pattern, since, ref))
+            self._subscribe(pattern, since, ref)
+        elif isinstance(command, Unsubscribe):
+            if not self.session.unsubscribe(command.channel):
+                raise NotFound(f"not subscribed to {command.channel!r}", "channel")
+            self._answer({"type": "unsubscribed", "channel": command.channel}, ref)
+        else:
+            return self._renew(command)
+        return None
+
+    async def _renew(self, command: Renew) -> Callable[[], None]:
+        """Find out what a new token gives."""
+        identity = self._common.gate.identify(command.token)
+        if not isinstance(identity, Identity):
+            identity = await identity
+        identity = await self._common.door.identity(self.session.caller, identity)
+        if identity.user != self.session.caller.user:
+            raise Forbidden(
+                f"the token is of the user {identity.user!r}, not of {self.session.caller.user!r}", "token"
+            )
+        return partial(self._renewed, identity, command.ref)
+
+    def _renewed(self, identity: Identity, ref: Ref) -> None:
+        self.session.caller.identity = identity
+        self._common.door.sessions.expire_later(self.session)
+        for text in self.session.revoke():
+            detail = "the new token does not reach it"
+            self._answer({"type": "unsubscribed", "channel": text, "detail": detail}, None)
+        self._answer({"type": "renewed", "expires": identity.expires_at}, ref)
+
+
+def _ref_of(message: dict[str, object]) -> Ref:
+    """Answer what the answer to a message that is refused is known by, if it has that."""
+    try:
+        return parse_ref(message)
+    except Refused:
+        return None
+
+
+class RawDialogue(_Dialogue):
+    """The bare data both ways. There is no place for an error in it: one ends the connection, with its reason."""
+
+    __slots__ = ("_lost_position", "_patterns")
+
+    encode = staticmethod(websocket_data)
+
+    def subscribe(self, patterns: list[Pattern], since: str) -> None:
+        """Subscribe to them all; what comes from the client is for the channel, if it is only one."""
+        self._patterns = patterns
+        self._lost_position = not self.session.subscribe(patterns, since).recovered
+
+    def opened(self) -> None:
+        """Begin, unless something is missing: that cannot be said later."""
+        super().opened()
+        if self._lost_position:
+            self._refuse("since: something was lost after this position; begin with earliest or latest")
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Publish a message."""
+        if len(self._patterns) != 1 or not self._patterns[0].is_name:
+            self._refuse("publishing in raw format needs exactly one channel in the query, by its name")
+            return
+        try:
+            draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
+        except Refused as refused:
+            self._refuse(refused.detail)
+        else:
+            self._common.publisher.publish(draft, self.session.caller, self._published)
+
+    def _published(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Refused):
+            cause = Cause.TOO_MANY if isinstance(outcome, TooMany) else Cause.REFUSED
+            self.session.close(Reason(cause, outcome.detail))
+
+    def _refuse(self, text: str) -> None:
+        self.session.close(Reason(Cause.REFUSED, text))
