@@ -116,13 +116,15 @@ class Asked:
         try:
             for name in draft.channels:
                 caller.grants.check_publish(name)
-            async with queue.asking:
-                return await self._asking.before_publish(caller, draft)
+            return await queue.asking.run(self._begin_to_ask, caller, draft)
         except Refused as refused:
             return refused
         except Exception:  # noqa: BLE001  the others of the batch have their answers
             _log.failure("a fault in pushd while it asked the application")
             return Unavailable("a fault in pushd; see its log")
+
+    def _begin_to_ask(self, caller: Caller, draft: Draft) -> Deferred[Draft]:
+        return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""

@@ -25,6 +25,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 __all__ = [
     "BadRequest",
     "ConfigError",
@@ -88,6 +90,8 @@ class Refused(PushdError):
         members: dict[str, object] = {"title": self.title, "status": self.status, "detail": self.detail}
         if self.field is not None:
             members["field"] = self.field
+        if self.retry_s is not None:
+            members["retry_after"] = ceil(self.retry_s)
         return members
 
 

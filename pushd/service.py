@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd import tls
-from pushd.assembly import Parts
+from pushd.assembly import Parts, Storage
 from pushd.config.settings import Config
 from pushd.errors import StartFailed, Unavailable
 from pushd.greeting import greeting
@@ -192,12 +192,16 @@ class Daemon(Service):
         if await self._within(max(0, deadline_s - self._reactor.seconds()), self._awaited):
             return
         if storage is not None:
-            reason = self._farewell()
-            storage.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
+            self._refuse_more(storage)
         why = "pushd was told to stop again" if self._is_hurried else "they did not drain in time"
         _log.warn("aborting {count} connections: {why}", count=len(connections), why=why)
         for connection in connections:
             connection.abort()
+
+    def _refuse_more(self, storage: Storage) -> None:
+        """Publish nothing that comes now, such as what the application was still asked about."""
+        reason = self._farewell()
+        storage.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
 
     async def _within(self, timeout_s: float, waiting: Deferred[T]) -> bool:
         """Wait for something, but not for longer than `timeout_s`; tell whether it is done."""
@@ -220,6 +224,7 @@ class Daemon(Service):
             return
         deadline_s = self._reactor.seconds() + _CLOSE_STORE_S
         is_closed = await self._within(_CLOSE_STORE_S, storage.journal.finish())
+        self._refuse_more(storage)
         if is_closed:
             left_s = deadline_s - self._reactor.seconds()
             is_closed = await self._within(max(0, left_s), storage.worker(storage.store.close))
