@@ -141,6 +141,7 @@ def assemble(
         logs_requests=config.log.requests,
         assets=_assets(config),
         websocket_over_http2=config.http2.websocket,
+        strict_transport_s=config.site.strict_transport_s,
     )
     tends = () if storage is None else (storage.journal.tend,)
     ticks = (demo.Clock(bus, publisher, now).tick,) if _has_demo(config.site) else ()

@@ -55,17 +55,20 @@ class PushdSite(Site):
         logs_requests: bool,
         assets: Assets | None = None,
         websocket_over_http2: bool = False,
+        strict_transport_s: float = 0,
     ) -> None:
         """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
 
         Clients are let in by `turnstile`, and waited for with `patience`; the time-outs are on `wheel`. `assets` go
-        with pages. With `websocket_over_http2`, a WebSocket can be a stream of HTTP/2.
+        with pages. With `websocket_over_http2`, a WebSocket can be a stream of HTTP/2. Who comes over TLS is told
+        to come back in no other way for `strict_transport_s`, if that is not 0.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
         self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
         self._logs_requests = logs_requests
+        self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(
             self,
@@ -99,6 +102,8 @@ class PushdSite(Site):
 
     def head_begins(self, request: Request) -> None:
         """Learn that the head of an answer is about to be written."""
+        if self._strict_transport is not None and request.isSecure():  # else it must not be said: RFC 6797, 7.2
+            request.setHeader(b"strict-transport-security", self._strict_transport)
         self._assets.begin(request)
 
     def log(self, request: AnyRequest) -> None:

@@ -143,6 +143,14 @@ _SITE = Section(
             "Whether 103 Early Hints goes to clients of HTTP/1.1 as well; some of them take it for the response. "
             "Those of HTTP/2 get it anyway.",
         ),
+        Option(
+            "strict_transport",
+            duration(0, 36500 * 86400),
+            "0s",
+            "For how long browsers that came with TLS are to come back with nothing else, as in 730d "
+            "(Strict-Transport-Security). That binds the whole name of the host, at every port, so it is for you "
+            "to say. 0: they are not told.",
+        ),
     ),
 )
 

@@ -67,6 +67,9 @@ class Site:
     early_hints: bool
     """Whether clients of HTTP/1.1 get 103 Early Hints too."""
 
+    strict_transport_s: float
+    """For how long browsers are to come back with TLS only; 0: they are not told so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Http2:

@@ -69,7 +69,7 @@ class DefaultTests(ConfigCase):
             store_memory_bytes=2**26,
             stop_timeout_s=5,
             listeners=(HTTP, HTTPS),
-            site=Site(root=None, demo=True, early_hints=False),
+            site=Site(root=None, demo=True, early_hints=False, strict_transport_s=0),
             http2=Http2(websocket=False),
             pushes=(),
             channels=ChannelRules(ChannelSettings(100, 2**26, 3600, "close")),
@@ -559,7 +559,7 @@ CONFIGS = st.builds(
     store_memory_bytes=sizes(2**20).filter(lambda size: size <= 2**36),
     stop_timeout_s=durations(),
     listeners=st.lists(LISTENERS, min_size=1, max_size=4, unique_by=lambda it: it.name).map(tuple),
-    site=st.builds(Site, PATHS, st.booleans(), st.booleans()),
+    site=st.builds(Site, PATHS, st.booleans(), st.booleans(), durations(0, 3_600_000)),
     pushes=st.lists(
         st.builds(
             PushList,
