@@ -342,18 +342,19 @@ class SecrecyTests(TokenRules):
 
     def test_in_heads_over_http2_that_cannot_be_read(self) -> None:
         host, malformed = ("host", "localhost"), 0
-        for path, *fields in (
-            [f"channels?access_token={TOKEN}"],
-            [f"/channels?access_token={TOKEN} "],
-            [f"/channels?access_token={TOKEN}\0"],
-            ["/channels", ("authorization", f"Bearer {TOKEN}\n")],
-            ["/channels", ("authorization", f" {TOKEN}")],
-            ["/channels", ("cookie", f"session={TOKEN}\r")],
-            ["/channels", ("Authorization", f"Bearer {TOKEN}")],
-            ["/channels", ("te", TOKEN)],
-            ["/channels", host, ("authorization", f"{TOKEN}\x7f")],
-            ["/channels", ("content-length", "x"), bearer()],
-        ):
+        cases: list[tuple[str, list[tuple[str, str]]]] = [
+            (f"channels?access_token={TOKEN}", []),
+            (f"/channels?access_token={TOKEN} ", []),
+            (f"/channels?access_token={TOKEN}\0", []),
+            ("/channels", [("authorization", f"Bearer {TOKEN}\n")]),
+            ("/channels", [("authorization", f" {TOKEN}")]),
+            ("/channels", [("cookie", f"session={TOKEN}\r")]),
+            ("/channels", [("Authorization", f"Bearer {TOKEN}")]),
+            ("/channels", [("te", TOKEN)]),
+            ("/channels", [host, ("authorization", f"{TOKEN}\x7f")]),
+            ("/channels", [("content-length", "x"), bearer()]),
+        ]
+        for path, fields in cases:
             with self.subTest(f"{path} {fields}"), logged() as lines:
                 client = Http2Client(self.rig)
                 pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
