@@ -88,6 +88,7 @@ LAYERS: list[list[str]] = [
     ["pushd.history", "pushd.config.guards", "pushd.caller"],
     ["pushd.entries", "pushd.config.option"],
     ["pushd.config.settings", "pushd.config.kinds"],
+    ["pushd.config.channelrules"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access"],
     ["pushd.channels"],

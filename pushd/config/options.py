@@ -93,6 +93,13 @@ _LISTEN = Section(
         ),
         Option("key", PATH, "", "The file with the private key of the certificate, in PEM."),
         Option(
+            "serves",
+            choice("everything", "operations"),
+            "everything",
+            "What is served there. operations: only /healthz, /readyz and /metrics, all without rights, so that "
+            "only those must reach it who may see them.",
+        ),
+        Option(
             "client_ca",
             PATH,
             "",
@@ -255,6 +262,14 @@ _LOG = Section(
             choice("debug", "info", "warn", "error", "critical"),
             "info",
             "The least important events that are logged.",
+        ),
+        Option(
+            "format",
+            choice("auto", "text", "json"),
+            "auto",
+            "How lines are written. text: as people read them. json: one JSON object a line. auto: for the "
+            "journal if standard output is connected to it, without the time, which it adds, and with priorities; "
+            "else text, in colours on a terminal.",
         ),
         Option("requests", FLAG, "no", "Whether to log every HTTP request."),
     ),

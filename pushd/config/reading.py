@@ -9,14 +9,12 @@ from typing import Any
 
 from pushd.channels import Pattern
 from pushd.config.addresses import parse_endpoint, parse_path
+from pushd.config.channelrules import ChannelOverride, ChannelRules, ChannelSettings
 from pushd.config.ini import decode_ini, read_ini
 from pushd.config.option import Section
 from pushd.config.options import LISTENERS, SECTIONS
 from pushd.config.settings import (
     Auth,
-    ChannelOverride,
-    ChannelRules,
-    ChannelSettings,
     Config,
     Hooks,
     Http2,

@@ -7,24 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.channels import Pattern
+from pushd.config.channelrules import ChannelOverride, ChannelRules, ChannelSettings
 from pushd.config.options import SECTIONS
 from pushd.config.reading import default, parse, parse_bytes, print_config, state_directory
-from pushd.config.settings import (
-    Auth,
-    ChannelOverride,
-    ChannelRules,
-    ChannelSettings,
-    Config,
-    Hooks,
-    Http2,
-    Key,
-    Limits,
-    Listener,
-    Log,
-    Proxies,
-    PushList,
-    Site,
-)
+from pushd.config.settings import Auth, Config, Hooks, Http2, Key, Limits, Listener, Log, Proxies, PushList, Site
 from pushd.errors import BadRequest, ConfigError
 
 HTTP = Listener("http", "tcp:8080:interface=127.0.0.1")
@@ -110,7 +96,7 @@ class DefaultTests(ConfigCase):
             keys=(),
             proxies=Proxies((), "x-forwarded-for"),
             hooks=NO_HOOKS,
-            log=Log("info", False),
+            log=Log("info", "auto", False),
         )
         self.assertEqual(default(), expected)
 
@@ -207,7 +193,7 @@ class NameTests(ConfigCase):
 
     def test_an_unknown_option_like_no_other_is_refused_with_all_names(self) -> None:
         self.assert_refuses(
-            "[log]\nzzz = 3", "[log] zzz = 3: there is no such option: wanted one of level, requests"
+            "[log]\nzzz = 3", "[log] zzz = 3: there is no such option: wanted one of level, format, requests"
         )
 
     def test_an_unknown_section_is_refused_with_the_nearest_name(self) -> None:
@@ -523,7 +509,8 @@ LISTENERS = st.one_of(
     st.builds(
         Listener,
         *(NAMES, ENDPOINTS, st.just(True), FILES, FILES),
-        *(FILES, st.sampled_from(["required", "optional"]), st.booleans()),
+        *(st.sampled_from(["everything", "operations"]), FILES),
+        *(st.sampled_from(["required", "optional"]), st.booleans()),
     ),
 )
 OVERRIDES = st.builds(
@@ -589,7 +576,12 @@ CONFIGS = st.builds(
         st.sampled_from(["x-forwarded-for", "forwarded", "none"]),
     ),
     hooks=HOOKS,
-    log=st.builds(Log, st.sampled_from(["debug", "info", "warn", "error", "critical"]), st.booleans()),
+    log=st.builds(
+        Log,
+        st.sampled_from(["debug", "info", "warn", "error", "critical"]),
+        st.sampled_from(["auto", "text", "json"]),
+        st.booleans(),
+    ),
 ).filter(lambda config: config.proxies.trusted or not any(it.proxy_protocol for it in config.listeners))
 
 

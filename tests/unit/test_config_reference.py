@@ -7,10 +7,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.config.channelrules import ChannelSettings
 from pushd.config.options import LISTENERS, SECTIONS
 from pushd.config.reading import default, parse, print_config
 from pushd.config.reference import COMMANDS, reference_page, sample_file
-from pushd.config.settings import ChannelSettings
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [(section, option) for section in SECTIONS for option in section.options]
