@@ -28,9 +28,9 @@ from pushd.eventlog import EventLog, State
 from pushd.gate import Gate
 from pushd.outside import ALONE, Outside
 from pushd.proxies import Trust
-from pushd.publisher import Direct, Publisher
+from pushd.publisher import Direct, Publisher, Replaceable
 from pushd.sessions import Bounds, Sessions
-from pushd.site import PushdSite, tree
+from pushd.site import PushdSite, Serving, tree
 from pushd.store.continuity import new_epoch
 from pushd.store.journal import Journal
 from pushd.store.store import Store
@@ -45,7 +45,7 @@ from pushd.transports.websocket import WebSocket
 from pushd.turnstile import Turnstile, most_connections
 from pushd.wheel import Wheel
 
-__all__ = ["Parts", "Storage", "assemble"]
+__all__ = ["Entrance", "Parts", "Storage", "assemble", "configure"]
 
 _log = Logger()
 
@@ -62,6 +62,26 @@ class Storage:
 
     journal: Journal
     """What publishes into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What clients come past. It goes by the configuration that holds at the moment: see `configure`."""
+
+    trust: Trust
+    """Which proxies are believed."""
+
+    turnstile: Turnstile
+    """How many connections there may be."""
+
+    gate: Gate
+    """Who sends a request."""
+
+    door: Door
+    """Which subscribers are let in."""
+
+    publisher: Replaceable
+    """What clients publish with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +103,16 @@ class Parts:
     attendance: Attendance
     """What tells who comes and goes."""
 
+    entrance: Entrance
+    """Where clients come in."""
+
     storage: Storage | None = None
     """Where events are kept, if not only in memory."""
+
+    @property
+    def publisher(self) -> Publisher:
+        """What publishes into the bus, past nobody."""
+        return Direct(self.bus) if self.storage is None else self.storage.journal
 
 
 def assemble(
@@ -101,12 +129,10 @@ def assemble(
     `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
     for which its worker works; without one, in memory.
     """
+    limits = config.limits
     log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
     bus = Bus(
-        log,
-        max_subscribed=config.limits.subscriptions,
-        max_held_bytes=config.limits.outbox_bytes,
-        failed=_subscriber_failed,
+        log, max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes, failed=_subscriber_failed
     )
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = Direct(bus) if storage is None else storage.journal
@@ -114,7 +140,6 @@ def assemble(
     attendance = bus.watch = Attendance(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
     )
-    limits = config.limits
     sessions = Sessions(
         bus,
         wheel,
@@ -122,31 +147,53 @@ def assemble(
         max_outbox_bytes=limits.outbox_bytes,
         now=now,
         prefix=new_epoch(),
-        bounds=Bounds(limits.connections_per_address, limits.connections_per_user),
+        bounds=_bounds(limits),
         attendance=attendance,
     )
     trust = Trust(config.proxies)
-    gate = Gate(config.auth, trust, outside.tokens)
-    door = Door(sessions, _buckets(limits.connect_rate, limits.connect_burst, seconds), outside.asking)
-    guarded = _guarded(publisher, limits, outside.asking, seconds)
+    entrance = Entrance(
+        trust,
+        Turnstile(most_connections(limits.connections), limits.connections_per_address, wheel, trust.is_trusted),
+        Gate(config.auth, trust, outside.tokens),
+        Door(sessions, _connects(limits, seconds), outside.asking),
+        Replaceable(_guarded(publisher, limits, outside.asking, seconds)),
+    )
     site = PushdSite(
-        tree(_endpoints(config, gate, door, guarded, reactor, lambda: _counts(site, bus)), *_files(config.site)),
+        _tree(config, entrance, reactor, lambda: _counts(site, bus)),
         reactor,
         wheel=wheel,
-        max_body_bytes=limits.batch_size_bytes,
-        patience=limits.patience,
-        turnstile=Turnstile(
-            most_connections(limits.connections), limits.connections_per_address, wheel, trust.is_trusted
-        ),
-        logs_requests=config.log.requests,
-        assets=_assets(config),
-        websocket_over_http2=config.http2.websocket,
-        strict_transport_s=config.site.strict_transport_s,
+        turnstile=entrance.turnstile,
+        serving=_serving(config),
     )
+    clock = demo.Clock(bus, publisher, now)
+
+    def tick() -> None:
+        if site.serving.has_demo:
+            clock.tick()
+
     tends = () if storage is None else (storage.journal.tend,)
-    ticks = (demo.Clock(bus, publisher, now).tick,) if _has_demo(config.site) else ()
-    every_second = (wheel.turn, log.expire, *tends, *ticks)
-    return Parts(bus, sessions, site, every_second, attendance, storage)
+    return Parts(bus, sessions, site, (wheel.turn, log.expire, tick, *tends), attendance, entrance, storage)
+
+
+def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorTime) -> None:
+    """Have the parts of a running daemon go by another configuration, as far as that is possible.
+
+    Connections that live keep the limits that they began with, but not rights that nobody has any more who shows
+    nothing: these are closed.
+    """
+    limits, bus, entrance = config.limits, parts.bus, parts.entrance
+    seconds, publisher = parts.sessions.wheel.seconds, parts.publisher
+    bus.log.configure(config.channels.settings, max_channels=limits.channels, max_bytes=config.store_size_bytes)
+    bus.limit(max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes)
+    parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
+    before = entrance.gate.anonymous
+    entrance.trust.configure(config.proxies)
+    entrance.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
+    entrance.gate.configure(config.auth, outside.tokens)
+    entrance.door.configure(_connects(limits, seconds), outside.asking)
+    entrance.publisher.replace(_guarded(publisher, limits, outside.asking, seconds))
+    parts.sessions.regrant(before, entrance.gate.anonymous)
+    parts.site.configure(_tree(config, entrance, reactor, lambda: _counts(parts.site, bus)), _serving(config))
 
 
 def _log_of(
@@ -178,6 +225,14 @@ def _guarded(
     return publisher if rates is None else Throttled(publisher, rates)
 
 
+def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.connect_rate, limits.connect_burst, seconds)
+
+
+def _bounds(limits: Limits) -> Bounds:
+    return Bounds(limits.connections_per_address, limits.connections_per_user)
+
+
 def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> Buckets | None:
     return Buckets(rate, burst, seconds) if rate else None
 
@@ -207,15 +262,29 @@ def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
     return {"connections": len(site.connections), "subscribers": bus.subscribers, "channels": len(bus.log)}
 
 
+def _tree(
+    config: Config, entrance: Entrance, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
+) -> IResource:
+    return tree(_endpoints(config, entrance, reactor, counts), *_files(config.site))
+
+
+def _serving(config: Config) -> Serving:
+    return Serving(
+        max_body_bytes=config.limits.batch_size_bytes,
+        patience=config.limits.patience,
+        logs_requests=config.log.requests,
+        assets=_assets(config),
+        has_demo=_has_demo(config.site),
+        websocket_over_http2=config.http2.websocket,
+        strict_transport_s=config.site.strict_transport_s,
+    )
+
+
 def _endpoints(
-    config: Config,
-    gate: Gate,
-    door: Door,
-    publisher: Publisher,
-    reactor: IReactorTime,
-    counts: Callable[[], dict[str, int]],
+    config: Config, entrance: Entrance, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
 ) -> dict[bytes, IResource]:
     """Make what is served beside files."""
+    gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits, sessions, bus = config.limits, door.sessions, door.sessions.bus
     return {
         b"connections": ConnectionList(gate, sessions),

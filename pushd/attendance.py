@@ -82,6 +82,11 @@ class Attendance:
         self._is_stopping = True
         self._waiting.clear()
 
+    def replace(self, telling: Telling | None) -> Telling | None:
+        """Have `telling` tell the application from now on; answer what did before."""
+        before, self._telling = self._telling, telling
+        return before
+
     async def close(self, timeout_s: float) -> None:
         """Tell what waits, within `timeout_s`."""
         if self._telling is None:

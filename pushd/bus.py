@@ -125,6 +125,11 @@ class Bus:
         self.missed = 0
         """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
 
+    def limit(self, *, max_subscribed: int, max_held_bytes: int) -> None:
+        """Have other limits from now on; see `__init__`."""
+        self.max_subscribed = max_subscribed
+        self.max_held_bytes = max_held_bytes
+
     def publish(self, draft: Draft, grants: Grants) -> Published:
         """Put an event into the log and hand it to every subscriber of its channels.
 

@@ -52,6 +52,10 @@ class Door:
         """Let them in to `sessions`, as often as `connects` says, and as the application answers."""
         self.sessions = sessions
         """Those who are in."""
+        self.configure(connects, asking)
+
+    def configure(self, connects: Rates | None, asking: Asking | None) -> None:
+        """Go by these from now on."""
         self._connects = connects
         self._asking = asking
 

@@ -59,17 +59,22 @@ class Gate:
 
     def __init__(self, auth: Auth, trust: Trust, tokens: Tokens | None = None) -> None:
         """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at."""
+        self._trust = trust
+        self.configure(auth, tokens)
+
+    def configure(self, auth: Auth, tokens: Tokens | None) -> None:
+        """Let in as these say from now on."""
         self._hosts = frozenset(auth.hosts)
         self._origins = frozenset(auth.origins) - {"*"}
         self._takes_any_origin = "*" in auth.origins
         self._cookie = None if auth.cookie is None else auth.cookie.encode("ascii")
         self._tokens = tokens
-        self._trust = trust
-        self._anonymous = Identity(
+        self.anonymous = Identity(
             Grants.of(
                 auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe, wants_token=tokens is not None
             )
         )
+        """What anybody is who shows nothing."""
         self._certified = Grants.of(
             auth.certified, auth.certified_publish, auth.certified_subscribe, origin="[auth] certified"
         )
@@ -86,7 +91,7 @@ class Gate:
             origin = origin.lower()
             self._check_origin(request, origin, host)
         connection = request.connection
-        request.caller = Caller(self._anonymous, self._place(request) if self._trust.is_any else connection.place)
+        request.caller = Caller(self.anonymous, self._place(request) if self._trust.is_any else connection.place)
         if request.method == b"OPTIONS":
             return None  # a browser asks before it shows a token
         token = None if self._tokens is None else self._token(request, origin, host)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from pushd.entries import Entries
 from pushd.event import Entry
@@ -37,6 +37,9 @@ def size_of(entry: Entry) -> int:
 
 class History(Protocol):
     """The entries that a channel still has, oldest first, their offsets without holes."""
+
+    settings: Any
+    """What is kept: a `Retention`, or more than that."""
 
     @property
     def dropped(self) -> int:
@@ -97,18 +100,19 @@ class History(Protocol):
 class MemoryHistory(Entries):
     """A `History` that ends with the process."""
 
-    __slots__ = ("_forget", "_given", "_retention", "dropped", "size_bytes")
+    __slots__ = ("_forget", "_given", "dropped", "settings", "size_bytes")
 
     def __init__(
         self,
-        retention: Retention,
+        settings: Retention,
         dropped: int,
         given: Container[str] = frozenset(),
         forget: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         """Begin without entries; `forget` is told of each that is dropped and whose id is `given`."""
         super().__init__()
-        self._retention = retention
+        self.settings = settings
+        """What is kept."""
         self._given = given
         self._forget = forget
         self.dropped = dropped
@@ -138,7 +142,7 @@ class MemoryHistory(Entries):
 
     def trim(self, seconds: float) -> bool:
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
-        entries, retention = self._entries, self._retention
+        entries, retention = self._entries, self.settings
         size, max_bytes = retention.history_size, retention.history_bytes
         while entries and (
             len(entries) - self._head > size

@@ -44,9 +44,11 @@ class Port:
         endpoint: IStreamServerEndpoint,
         factory: IProtocolFactory,
         silence_s: float,
+        self_signed: Callable[[], tuple[str, str]],
         credentials: tls.Credentials | None = None,
     ) -> None:
         """See `prepare`."""
+        self._self_signed = self_signed
         self._credentials = credentials
         self._listener = listener
         self._endpoint = endpoint
@@ -67,18 +69,42 @@ class Port:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        self._set_options(port)
+
+    def _set_options(self, port: IListeningPort) -> None:
         if isinstance(port, tcp.Port) and port.addressFamily in (socket.AF_INET, socket.AF_INET6):
             # Linux hands these on to every connection that is accepted (tcp(7))
             port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._silence_s * 1000))
             port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
-    def reload(self) -> None:
-        """Read the certificates again, if there are any; raise `StartFailed` if one is no good: nothing changes."""
+    @property
+    def listener(self) -> Listener:
+        """What is configured."""
+        return self._listener
+
+    def renewed(self, listener: Listener) -> Callable[[], None]:
+        """Read the certificates of `listener`; answer what has it be this port's, as far as that is possible.
+
+        `StartFailed` is raised before that, if one is no good.
+        """
+        renew: Callable[[], None] = _nothing
         if self._credentials is not None:
             try:
-                self._credentials.reload()
+                renew = self._credentials.renewed(_configured(listener) or self._self_signed, _clients(listener))
             except StartFailed as error:
-                raise StartFailed(f"[listen:{self._listener.name}] {error}") from None
+                raise StartFailed(f"[listen:{listener.name}] {error}") from None
+
+        def commit() -> None:
+            self._listener = listener
+            renew()
+
+        return commit
+
+    def set_silence(self, silence_s: float) -> None:
+        """Have a client be gone whose machine takes nothing for `silence_s`; for connections to come."""
+        self._silence_s = silence_s
+        if self._port is not None:
+            self._set_options(self._port)
 
     async def close(self) -> None:
         """Stop listening; what is connected stays so."""
@@ -145,7 +171,7 @@ def prepare(
         factory = TLSFactory(credentials, False, factory)
     if listener.proxy_protocol:
         factory = behind_proxy(factory)  # its header comes before the TLS handshake
-    return Port(listener, endpoint, factory, silence_s, credentials)
+    return Port(listener, endpoint, factory, silence_s, self_signed, credentials)
 
 
 def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
@@ -185,3 +211,7 @@ def _url(address: IAddress, scheme: str) -> str:
         host = "localhost" if address.host == "0.0.0.0" else address.host
         return f"{scheme}://{host}:{address.port}"
     return str(address)
+
+
+def _nothing() -> None:
+    """Do nothing: there are no certificates."""

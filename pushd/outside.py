@@ -21,7 +21,7 @@ from pushd.hooks.telling import Telling as HooksTelling
 from pushd.tokens.fetch import HttpsFetch
 from pushd.tokens.tokens import Tokens as KeyedTokens
 
-__all__ = ["ALONE", "Outside", "reach"]
+__all__ = ["ALONE", "Commit", "Outside", "Reach", "alone"]
 
 
 class AskingOfAll(Asking, AskingToPublish, Protocol):
@@ -46,38 +46,88 @@ ALONE = Outside()
 """There is nobody."""
 
 
-def reach(config: Config, reactor: Any, *, seconds: Callable[[], float], now: Callable[[], float]) -> Outside:
-    """Make what `config` says; raise `StartFailed` if a key or a secret is no good."""
-    tokens = None
-    if config.keys:
-        fetch = HttpsFetch(reactor)
-        tokens = KeyedTokens(config.keys, leeway_s=config.auth.leeway_s, now=now, seconds=seconds, fetch=fetch)
-    return _with_application(config, tokens, reactor, seconds=seconds, now=now)
+Commit = Callable[[], None]
+"""Has what was read hold from now on."""
 
 
-def _with_application(
-    config: Config, tokens: Tokens | None, reactor: Any, *, seconds: Callable[[], float], now: Callable[[], float]
-) -> Outside:
-    hooks = config.hooks
-    if not (hooks.before_connect or hooks.before_subscribe or hooks.before_publish or hooks.after):
-        return Outside(tokens)
-    post = Poster(reactor, Signer.of(hooks), timeout_s=hooks.timeout_s, now=now)
-    prefix, numbers = token_hex(8), count(1)
-    asking = HooksAsking(
-        hooks,
-        post,
-        max_event_bytes=config.limits.event_size_bytes,
-        seconds=seconds,
-        now=now,
-        new_id=lambda: f"{prefix}-q{next(numbers)}",
-    )
-    telling = HooksTelling(
-        hooks,
-        post,
-        call_later=reactor.callLater,
-        seconds=reactor.seconds,
-        now=now,
-        random=random,
-        token=prefix,
-    )
-    return Outside(tokens, asking, telling if hooks.after else None)
+def alone(config: Config) -> tuple[Outside, Commit]:
+    """Answer that there is nobody, whatever the configuration says."""
+    return ALONE, lambda: None
+
+
+class Reach:
+    """Makes what there is of it, as the configuration says, and again when that has changed."""
+
+    def __init__(self, reactor: Any, *, seconds: Callable[[], float], now: Callable[[], float]) -> None:
+        """Reach out by `reactor`; `seconds` is a clock that never jumps, `now` the time in seconds since 1970."""
+        self._reactor = reactor
+        self._seconds = seconds
+        self._now = now
+        self._config: Config | None = None
+        self._outside = ALONE
+        self._tokens: KeyedTokens | None = None
+        self._post: Poster | None = None
+
+    def __call__(self, config: Config) -> tuple[Outside, Commit]:
+        """Make what `config` says, and what has it hold; raise `StartFailed` if a key or a secret is no good.
+
+        Keys that are fetched are kept, and so are those who ask and tell, unless something about them is different.
+        """
+        tokens = None
+        if config.keys:
+            tokens = KeyedTokens(
+                config.keys,
+                leeway_s=config.auth.leeway_s,
+                now=self._now,
+                seconds=self._seconds,
+                fetch=HttpsFetch(self._reactor),
+                before=self._tokens,
+            )
+        hooks = config.hooks
+        has_hooks = bool(hooks.before_connect or hooks.before_subscribe or hooks.before_publish or hooks.after)
+        signer = Signer.of(hooks) if has_hooks else None
+        post, outside = None, Outside(tokens)
+        if signer is not None:
+            post = self._post if self._is_same_application(config) else None
+            if post is None:
+                post = Poster(self._reactor, signer, timeout_s=hooks.timeout_s, now=self._now)
+                asking, telling = self._application(config, post)
+                outside = Outside(tokens, asking, telling)
+            else:
+                outside = Outside(tokens, self._outside.asking, self._outside.telling)
+
+        def commit() -> None:
+            self._config, self._outside, self._tokens, self._post = config, outside, tokens, post
+            if post is not None and signer is not None:
+                post.sign_by(signer)
+
+        return outside, commit
+
+    def _is_same_application(self, config: Config) -> bool:
+        before = self._config
+        return (
+            before is not None
+            and before.hooks == config.hooks
+            and before.limits.event_size_bytes == config.limits.event_size_bytes
+        )
+
+    def _application(self, config: Config, post: Poster) -> tuple[AskingOfAll, Telling | None]:
+        hooks, prefix, numbers = config.hooks, token_hex(8), count(1)
+        asking = HooksAsking(
+            hooks,
+            post,
+            max_event_bytes=config.limits.event_size_bytes,
+            seconds=self._seconds,
+            now=self._now,
+            new_id=lambda: f"{prefix}-q{next(numbers)}",
+        )
+        telling = HooksTelling(
+            hooks,
+            post,
+            call_later=self._reactor.callLater,
+            seconds=self._reactor.seconds,
+            now=self._now,
+            random=random,
+            token=prefix,
+        )
+        return asking, telling if hooks.after else None

@@ -42,6 +42,10 @@ class Trust:
 
     def __init__(self, proxies: Proxies) -> None:
         """Believe `proxies`."""
+        self.configure(proxies)
+
+    def configure(self, proxies: Proxies) -> None:
+        """Believe `proxies` from now on, and no others."""
         self._has_unix = UNIX in proxies.trusted
         self._networks = tuple(_network(text) for text in proxies.trusted if text != UNIX)
         self.is_any = bool(proxies.trusted)

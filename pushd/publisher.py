@@ -10,7 +10,7 @@ from pushd.caller import Caller
 from pushd.errors import Refused
 from pushd.event import Draft
 
-__all__ = ["Deleted", "Direct", "Outcome", "Publisher"]
+__all__ = ["Deleted", "Direct", "Outcome", "Publisher", "Replaceable"]
 
 Outcome = Published | Refused
 """What becomes of an event that was to be published."""
@@ -64,3 +64,18 @@ class Direct:
         except Refused as refused:
             outcome = refused
         done(outcome)
+
+
+class Replaceable:
+    """The publisher that clients have at the moment: whatever it is, to call it takes no step more."""
+
+    __slots__ = ("delete", "publish", "publish_all")
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.replace(publisher)
+
+    def replace(self, publisher: Publisher) -> None:
+        """Publish with `publisher` from now on."""
+        self.publish = publisher.publish
+        self.publish_all = publisher.publish_all
+        self.delete = publisher.delete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import random
@@ -17,12 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd import tls
-from pushd.assembly import Parts, Storage
+from pushd.assembly import Parts, Storage, configure
+from pushd.config.differences import fixed_differences
 from pushd.config.settings import Config
-from pushd.errors import StartFailed, Unavailable
+from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.greeting import greeting
 from pushd.listen import prepare
-from pushd.proxies import Trust
+from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
 
@@ -58,16 +60,20 @@ class Daemon(Service):
         fail: Callable[[StartFailed], None],
         filename: str | None = None,
         random: Callable[[], float] = random,
+        reread: Callable[[], Config] | None = None,
+        reach: Callable[[Config], tuple[Outside, Commit]] = alone,
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
 
         `fail` is called if they cannot be, and ends the process. `filename` is where `config` was read from.
-        `random` answers numbers from 0 to 1. Raises `StartFailed` if a certificate cannot be served with, or an
-        endpoint or the site does not exist.
+        `random` answers numbers from 0 to 1. To reload, `reread` answers the configuration as it is then, and
+        `reach` makes what reaches beyond the daemon; without them, only what the present one names is read again.
+        Raises `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
         """
-        if config.site.root is not None and not Path(config.site.root).is_dir():
-            raise StartFailed(f"[site] root = {config.site.root}: not a directory")
+        _check_site(config)
         self._config = config
+        self._reread = reread or (lambda: config)
+        self._reach = reach
         self._filename = filename
         self._parts = parts
         self._reactor = reactor
@@ -77,7 +83,7 @@ class Daemon(Service):
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
         limits, site = config.limits, parts.site
-        reception = Reception(Trust(config.proxies), site.connections, parts.sessions.wheel, limits.head_timeout_s)
+        reception = Reception(parts.entrance.trust, site.connections, parts.sessions.wheel, limits.head_timeout_s)
         self._ports = [
             prepare(
                 listener,
@@ -139,13 +145,40 @@ class Daemon(Service):
             _log.info("{line}", line=line)
 
     def reload(self) -> None:
-        """Read the certificates again; connections that live keep what they have."""
+        """Read the configuration and everything that it names again, and go by that; or say why not."""
+        try:
+            config, outside, commits = self._read_again()
+        except (ConfigError, StartFailed) as error:
+            _log.error("not reloaded, everything stays as it was: {error}", error=error)
+            return
+        for what in fixed_differences(self._config, config):
+            _log.warn("{what} is different, which needs a restart", what=what)
+        before, self._config = self._config, config
+        for commit in commits:
+            commit()
+        telling = self._parts.attendance.replace(outside.telling)
+        if telling is not None and telling is not outside.telling:
+            Deferred.fromCoroutine(telling.close(before.hooks.retry_for_s)).addErrback(self._reload_failed)
+        configure(self._parts, config, outside, self._reactor)
         for port in self._ports:
-            try:
-                port.reload()
-            except StartFailed as error:
-                _log.error("{error}; the old certificate stays", error=error)
-        _log.info("read the certificates again")
+            port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
+        _log.info("reloaded the configuration")
+
+    def _read_again(self) -> tuple[Config, Outside, list[Commit]]:
+        """Read everything; answer it, and what has it hold. Raises `ConfigError` or `StartFailed`."""
+        config = self._reread()
+        _check_site(config)
+        outside, commit = self._reach(config)
+        commits = [commit]
+        listeners = {listener.name: listener for listener in config.listeners}
+        for port in self._ports:
+            listener = listeners.get(port.listener.name)
+            if listener is not None and listener.tls == port.listener.tls:
+                commits.append(port.renewed(replace(listener, endpoint=port.listener.endpoint)))
+        return config, outside, commits
+
+    def _reload_failed(self, failure: Failure) -> None:
+        _log.failure("a fault in pushd after it reloaded its configuration", failure)
 
     def stopService(self) -> Deferred[None]:
         """Override: answer when everybody is gone and the store is closed, or when neither can be waited for."""
@@ -237,3 +270,9 @@ class Daemon(Service):
                 "acknowledged is in it",
                 timeout_s=_CLOSE_STORE_S,
             )
+
+
+def _check_site(config: Config) -> None:
+    """Raise `StartFailed` if there is no such directory."""
+    if config.site.root is not None and not Path(config.site.root).is_dir():
+        raise StartFailed(f"[site] root = {config.site.root}: not a directory")

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
+from pushd.access import Identity
 from pushd.bus import Bus
 from pushd.caller import Caller
 from pushd.channels import Pattern
@@ -130,6 +131,12 @@ class Sessions:
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
         self._farewell: Callable[[], Reason] | None = None
 
+    def limit(self, *, max_outbox_bytes: int, bounds: Bounds) -> None:
+        """Have other limits for those who come from now on."""
+        self.max_outbox_bytes = max_outbox_bytes
+        self._bounds = bounds
+        self._crowds.clear()
+
     def __len__(self) -> int:
         """Count those whose connections still live."""
         return len(self._open)
@@ -187,6 +194,16 @@ class Sessions:
         if self._attendance is not None:
             reason = guest.end_reason
             self._attendance.disconnected(caller, why if reason is None else reason.text)
+
+    def regrant(self, before: Identity, after: Identity) -> None:
+        """Give those who had `before` for an identity `after`, and end those who are then where they may not be."""
+        for guest in self:
+            if guest.caller.identity is before:
+                guest.caller.identity = after
+                if not all(map(after.grants.subscribe.has, guest.subscription.texts)):
+                    guest.close(
+                        Reason(Cause.REFUSED, "the rights of everybody have changed; come back with a token")
+                    )
 
     def expire_later(self, guest: Guest) -> None:
         """End a subscriber when its rights end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath, realpath
 from pathlib import Path
@@ -32,10 +33,36 @@ from pushd.resource import Answering, Missing
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
-__all__ = ["PushdSite", "StaticFiles", "tree"]
+__all__ = ["PushdSite", "Serving", "StaticFiles", "tree"]
 
 
 _requests_log = Logger(namespace="pushd.requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a site is served."""
+
+    max_body_bytes: int
+    """The largest body of a request."""
+
+    patience: Patience
+    """How long clients are waited for."""
+
+    logs_requests: bool = False
+    """Whether every request is logged."""
+
+    assets: Assets | None = None
+    """What goes with pages."""
+
+    has_demo: bool = False
+    """Whether it has the demo page."""
+
+    websocket_over_http2: bool = False
+    """Whether a WebSocket can be a stream of HTTP/2."""
+
+    strict_transport_s: float = 0
+    """For how long who comes over TLS is told to come back in no other way, in seconds; 0: that is not said."""
 
 
 class PushdSite(Site):
@@ -49,39 +76,41 @@ class PushdSite(Site):
         reactor: IReactorTime,
         *,
         wheel: Wheel,
-        max_body_bytes: int,
-        patience: Patience,
         turnstile: Turnstile,
-        logs_requests: bool,
-        assets: Assets | None = None,
-        websocket_over_http2: bool = False,
-        strict_transport_s: float = 0,
+        serving: Serving,
     ) -> None:
-        """Serve `root`, over connections that take bodies of up to `max_body_bytes`.
-
-        Clients are let in by `turnstile`, and waited for with `patience`; the time-outs are on `wheel`. `assets` go
-        with pages. With `websocket_over_http2`, a WebSocket can be a stream of HTTP/2. Who comes over TLS is told
-        to come back in no other way for `strict_transport_s`, if that is not 0.
-        """
+        """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`."""
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
+        self._wheel = wheel
+        self._turnstile = turnstile
+        self._clock = reactor
+        self.configure(root, serving)
+
+    def configure(self, root: IResource, serving: Serving) -> None:
+        """Serve `root` as `serving` says: bodies, patience and WebSockets over HTTP/2 on connections to come."""
+        self.serving = serving
+        """How it is served."""
+        max_body_bytes, patience = serving.max_body_bytes, serving.patience
+        wheel = self._wheel
+        self.resource = root
         self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
-        self._logs_requests = logs_requests
+                strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
-        self._assets = assets or Assets({}, hints_over_http1=False)
+        self._assets = serving.assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(
             self,
             self.connections,
-            Limits(max_body_bytes, patience, takes_websockets=websocket_over_http2),
+            Limits(max_body_bytes, patience, takes_websockets=serving.websocket_over_http2),
             wheel,
             wheel.seconds,
-            reactor.callLater,
+            self._clock.callLater,
         )
         self._choice = Choice(
             self._new_http1,
             partial(HTTP2, self._http2),
-            turnstile,
+            self._turnstile,
             self.connections,
             wheel,
             patience.head_timeout_s,
@@ -108,7 +137,7 @@ class PushdSite(Site):
 
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered. Its query is not logged: it may hold secrets."""
-        if self._logs_requests:
+        if self.serving.logs_requests:
             _requests_log.info(
                 "{code} {method} {path} from {peer}, {size} bytes",
                 code=request.code,

@@ -24,7 +24,7 @@ from pushd.config.reading import default, parse_bytes, print_config, state_direc
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import leveled_observer
-from pushd.outside import reach
+from pushd.outside import Reach
 from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
@@ -61,7 +61,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Override: read the configuration, here because an error has a better form here than later."""
         try:
-            self["configuration"] = self._read()
+            self["configuration"] = _configuration(self["config"])
             if self["print-config"]:
                 print(print_config(self["configuration"]), end="")
                 raise SystemExit(0)
@@ -76,16 +76,6 @@ class Options(usage.Options):
                     raise ConfigError(f"--{name} goes with --token")
         except (ConfigError, StartFailed) as error:
             raise SystemExit(f"pushd: {error}") from None
-
-    def _read(self) -> Config:
-        path = self["config"]
-        if path is None:
-            return default()
-        try:
-            with open(path, "rb") as file:
-                return parse_bytes(file.read(), path)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
     def _token(self) -> str:
         """Make the token that the command line asks for."""
@@ -123,6 +113,17 @@ class Options(usage.Options):
             print(checked.summary)
 
 
+def _configuration(path: str | None) -> Config:
+    """Read the ini file, or answer the built-in configuration if there is none; raise `ConfigError`."""
+    if path is None:
+        return default()
+    try:
+        with open(path, "rb") as file:
+            return parse_bytes(file.read(), path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def _daemon(options: Options, directory: str) -> Daemon:
     """Make the daemon as configured, with its own certificate in `directory`.
 
@@ -140,7 +141,9 @@ def _daemon(options: Options, directory: str) -> Daemon:
         )
         store = kept, Worker(reactor)
     seconds, now = time.monotonic, time.time
-    outside = reach(config, reactor, seconds=seconds, now=now)
+    reach = Reach(reactor, seconds=seconds, now=now)
+    outside, commit = reach(config)
+    commit()
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside)
     twistd: Mapping[str, Any] = options.parent or {}
 
@@ -159,7 +162,16 @@ def _daemon(options: Options, directory: str) -> Daemon:
         raise SystemExit(1)
 
     filename = None if options["config"] is None else os.path.abspath(options["config"])
-    return Daemon(config, parts, reactor, state_directory=directory, fail=fail, filename=filename)
+    return Daemon(
+        config,
+        parts,
+        reactor,
+        state_directory=directory,
+        fail=fail,
+        filename=filename,
+        reread=lambda: _configuration(filename),
+        reach=reach,
+    )
 
 
 class _Logged(MultiService):
@@ -178,7 +190,7 @@ class _Logged(MultiService):
 
 
 def _obey_signals(daemon: Daemon) -> None:
-    """Have SIGHUP, which would end twistd, read the certificates again, and a second SIGTERM end the waiting."""
+    """Have SIGHUP, which would end twistd, reload the configuration, and a second SIGTERM end the waiting."""
     threads = IReactorFromThreads(reactor)
     signal.signal(signal.SIGHUP, lambda number, frame: threads.callFromThread(daemon.reload))
 

@@ -100,13 +100,16 @@ class Credentials:
 
         With `clients`, these are asked for certificates too.
         """
-        self._paths = paths
-        self._clients = clients
         self._options = load(*paths(), clients)
 
-    def reload(self) -> None:
-        """Read the files again for connections to come; if that raises `StartFailed`, nothing has changed."""
-        self._options = load(*self._paths(), self._clients)
+    def renewed(self, paths: Callable[[], tuple[str, str]], clients: Authorities | None) -> Callable[[], None]:
+        """Read these files; answer what has connections to come use them. `StartFailed` is raised before that."""
+        options = load(*paths(), clients)
+
+        def commit() -> None:
+            self._options = options
+
+        return commit
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Begin the TLS of one connection."""

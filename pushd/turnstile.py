@@ -61,13 +61,17 @@ class Turnstile:
         0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
         address.
         """
-        self._most = most
-        self._most_per_address = most_per_address
+        self.limit(most, most_per_address)
         self._is_proxy = is_proxy
         self._count = 0
         self._per_address: Counter[str] = Counter()
         self._turned_away = 0
         self._sparing = Sparing(self.log, wheel)
+
+    def limit(self, most: int, most_per_address: int) -> None:
+        """Let in so many from now on; who is in stays."""
+        self._most = most
+        self._most_per_address = most_per_address
 
     def __len__(self) -> int:
         """Count the connections that were let in."""

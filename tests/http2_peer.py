@@ -31,7 +31,7 @@ from pushd.http2.connection import HTTP2
 from pushd.http2.faults import Code
 from pushd.request import Request
 from pushd.resource import Missing
-from pushd.site import PushdSite
+from pushd.site import PushdSite, Serving
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
@@ -313,10 +313,8 @@ class HTTP2TestCase(SynchronousTestCase):
             self.pages,
             self.clock,
             wheel=self.wheel,
-            max_body_bytes=MAX_BODY,
-            patience=PATIENCE,
             turnstile=Turnstile(0, 0, self.wheel),
-            logs_requests=False,
+            serving=Serving(MAX_BODY, PATIENCE),
         )
         self.peer = self.new_peer()
         self.peer.begin()

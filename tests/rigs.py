@@ -117,8 +117,7 @@ class Rig:
         """Start a daemon."""
         self._config = config
         self.reactor = MemoryReactorClock()
-        http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
-        settings = parse(_LISTEN + config + http2, "the test")
+        settings = self._read_config(config)
         self.parts = self._assemble(settings)
         self._daemon = Daemon(
             settings,
@@ -127,9 +126,22 @@ class Rig:
             state_directory="/nowhere",
             fail=self.failures.append,
             random=lambda: self.chance(),
+            reread=lambda: self._read_config(self._config),
+            reach=lambda config: (self._outside, lambda: None),
         )
         self._daemon.privilegedStartService()
         self._daemon.startService()
+
+    @staticmethod
+    def _read_config(config: str) -> Config:
+        http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
+        return parse(_LISTEN + config + http2, "the test")
+
+    def reload(self, config: str, outside: Outside | None = None) -> None:
+        """Have another configuration read, as SIGHUP does, and `outside` be what is reached, if it is another."""
+        self._config = config
+        self._outside = self._outside if outside is None else outside
+        self._daemon.reload()
 
     def _assemble(self, settings: Config) -> Parts:
         return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now, outside=self._outside)

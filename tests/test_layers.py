@@ -87,6 +87,7 @@ LAYERS: list[list[str]] = [
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
     ["pushd.history", "pushd.config.guards", "pushd.caller"],
     ["pushd.entries", "pushd.config.option"],
+    ["pushd.config.differences"],
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],

@@ -118,6 +118,10 @@ class Poster:
             if timeout.active():
                 timeout.cancel()
 
+    def sign_by(self, signer: Signer) -> None:
+        """Sign what is posted from now on by `signer`."""
+        self._signer = signer
+
     async def close(self) -> None:
         """Close the connections that are kept for later."""
         await self._pool.closeCachedConnections()

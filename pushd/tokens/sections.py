@@ -69,11 +69,14 @@ class Section:
 
     def __init__(self, key: Key, *, leeway_s: float, fetch: Fetch, seconds: Callable[[], float]) -> None:
         """Read the key, if it is in a file; raise `StartFailed` if that is no good."""
+        self.key = key
+        """What the configuration says of it."""
         self.name = key.name
         self.algorithm = key.algorithm
         self.issuer = key.issuer
         self._audience = key.audience
-        self._leeway_s = leeway_s
+        self.leeway_s = leeway_s
+        """By how much clocks may differ, in seconds."""
         self._fixed: list[Verifier] = []
         self.keys: KeySet | None = None
         """What is fetched, if its keys are."""
@@ -124,10 +127,10 @@ class Section:
             check_audience(token.claims, self._audience)
             nearness = Nearness.TIME
             times = read_times(token.claims)
-            times.check(now, self._leeway_s)
+            times.check(now, self.leeway_s)
             nearness = Nearness.CLAIMS
             origin = f"the token of {self}"
-            identity = read_identity(token.claims, times, leeway_s=self._leeway_s, origin=origin)
+            identity = read_identity(token.claims, times, leeway_s=self.leeway_s, origin=origin)
         except Unauthorized as error:
             return Miss(nearness, error.detail)
         return Proof(self, self.generation, times, identity)

@@ -33,13 +33,22 @@ class Tokens:
         seconds: Callable[[], float],
         fetch: Fetch,
         max_kept: int = MAX_KEPT,
+        before: Tokens | None = None,
     ) -> None:
         """Read the files of `keys`; raise `StartFailed` if one is no good.
 
         `now` is the time of day in seconds since 1970, `seconds` a monotonic clock, `leeway_s` by how much the
-        time of day of who makes tokens may differ, and `fetch` fetches key sets.
+        time of day of who makes tokens may differ, and `fetch` fetches key sets. Those that `before` has
+        fetched are taken over.
         """
-        self._sections = [Section(key, leeway_s=leeway_s, fetch=fetch, seconds=seconds) for key in keys]
+        kept: Iterable[Section] = (
+            () if before is None else (section for section in before._sections if section.keys is not None)
+        )
+        fetched = {(section.key, section.leeway_s): section for section in kept}
+        self._sections: list[Section] = [
+            fetched.get((key, leeway_s)) or Section(key, leeway_s=leeway_s, fetch=fetch, seconds=seconds)
+            for key in keys
+        ]
         self._leeway_s = leeway_s
         self._now = now
         self._max_kept = max_kept

@@ -291,7 +291,7 @@ class TestOrder:
         with running(state=STATE) as daemon:
             daemon.publish("c", "one")
             daemon.signal(SIGHUP)
-            eventually(lambda: "read the certificates again" in daemon.log, "it has reloaded")
+            eventually(lambda: "reloaded the configuration" in daemon.log, "it has reloaded")
             daemon.publish("c", "two")
             assert kept(daemon, "c") == ["one", "two"]
             assert daemon.stop() in STOPPED

@@ -31,7 +31,7 @@ from zope.interface import directlyProvides
 from pushd import tls
 from pushd.certified import subject_of, subject_text
 from pushd.errors import StartFailed
-from pushd.site import PushdSite
+from pushd.site import PushdSite, Serving
 from pushd.tls import Authorities, Credentials
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
@@ -215,13 +215,15 @@ class CertifiedCase(SynchronousTestCase):
             WhoAsks(),
             self.clock,
             wheel=Wheel(self.clock.seconds),
-            max_body_bytes=100,
-            patience=PATIENCE,
             turnstile=Turnstile(0, 0, Wheel(self.clock.seconds)),
-            logs_requests=False,
+            serving=Serving(100, PATIENCE),
         )
         self.credentials = self.asking(self.ca.pem)
         self.lines: list[str] = []
+
+    def renew(self) -> None:
+        """Read the authorities again."""
+        self.credentials.renewed(lambda: self.server, Authorities(str(self.directory / "ca.pem"), True))()
 
     def asking(self, authorities: bytes | None, *, is_required: bool = True) -> Credentials:
         """Make credentials with which clients are asked for certificates of `authorities`, if that is not None."""
@@ -444,7 +446,7 @@ class SessionTests(CertifiedCase):
             context = self.client(self.alice, version)
             session = self.session_of(context, ALICE)
             (self.directory / "ca.pem").write_bytes(Authority("Other CA").pem)
-            self.credentials.reload()
+            self.renew()
             self.assertIsNone(self.connect(context, session).who())
             self.assertEqual(self.lines, [OF_ALICE + "unable to get issuer cert locally"])
 
@@ -454,7 +456,7 @@ class ReloadTests(CertifiedCase):
         other = Authority("Other CA")
         before = self.connect(self.client(self.alice))
         (self.directory / "ca.pem").write_bytes(other.pem)
-        self.credentials.reload()
+        self.renew()
         self.assertIsNone(self.connect(self.client(self.alice)).who())
         self.assert_is(other.issue("bob"), "CN=bob,O=Example")
         self.assertEqual(before.who(), repr(ALICE))
@@ -465,7 +467,7 @@ class ReloadTests(CertifiedCase):
             path.unlink(missing_ok=True)
             if data is not None:
                 path.write_bytes(data)
-            self.assertRaises(StartFailed, self.credentials.reload)
+            self.assertRaises(StartFailed, self.renew)
             self.assert_is(self.alice, ALICE)
 
 

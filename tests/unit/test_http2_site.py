@@ -18,7 +18,7 @@ from pushd.assembly import assemble
 from pushd.config.reading import default
 from pushd.http2.faults import Code
 from pushd.reasons import Cause, Reason
-from pushd.site import PushdSite, StaticFiles
+from pushd.site import PushdSite, Serving, StaticFiles
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
@@ -221,10 +221,8 @@ class FileTests(SynchronousTestCase):
             StaticFiles(str(folder)),
             self.clock,
             wheel=self.wheel,
-            max_body_bytes=1000,
-            patience=PATIENCE,
             turnstile=Turnstile(0, 0, self.wheel),
-            logs_requests=False,
+            serving=Serving(1000, PATIENCE),
         )
         self.peer = Peer(site, self.wheel, self.clock).begin()
         self.addCleanup(self.peer.lose)

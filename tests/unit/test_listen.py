@@ -27,7 +27,7 @@ from pushd import tls
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.listen import Port, prepare
-from pushd.site import PushdSite
+from pushd.site import PushdSite, Serving
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 from pushd.writethrough import TLSFactory
@@ -297,10 +297,8 @@ class TlsTests(ListenCase):
             Resource(),
             self.reactor,
             wheel=Wheel(self.reactor.seconds),
-            max_body_bytes=100,
-            patience=PATIENCE,
             turnstile=Turnstile(0, 0, Wheel(self.reactor.seconds)),
-            logs_requests=False,
+            serving=Serving(100, PATIENCE),
         )
 
     def negotiate(self, offered: list[bytes]) -> tuple[bytes, bool]:
@@ -376,9 +374,11 @@ class TlsTests(ListenCase):
         path = Authority().write(Path(self.directory), "ca")
         listener = Listener("main", "tcp:8443", True, client_ca=path)
         port = self.prepare_listener(listener, self.self_signed)
-        port.reload()
+        port.renewed(listener)()
         Path(path).write_text("")
-        self.assertOneLine(self.assertRaises(StartFailed, port.reload), f"[listen:main] {path}", "not a PEM")
+        self.assertOneLine(
+            self.assertRaises(StartFailed, port.renewed, listener), f"[listen:main] {path}", "not a PEM"
+        )
 
     def test_a_certificate_that_cannot_be_served_with_fails_the_start(self) -> None:
         certificate, _ = self.self_signed()

@@ -408,12 +408,12 @@ class CredentialsTests(DirectoryCase):
         before = self.served(credentials)
         self.pair("new")
         self.assertEqual(self.name(self.served(credentials)), "old")
-        credentials.reload()
+        credentials.renewed(lambda: paths, None)()
         self.assertEqual((self.name(before), self.name(self.served(credentials))), ("old", "new"))
 
     def test_what_is_no_good_changes_nothing(self) -> None:
         paths = self.pair("old")
         credentials = tls.Credentials(lambda: paths)
         self.write("live.crt", b"garbage")
-        self.assertRaises(StartFailed, credentials.reload)
+        self.assertRaises(StartFailed, credentials.renewed, lambda: paths, None)
         self.assertEqual(self.name(self.served(credentials)), "old")
