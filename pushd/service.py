@@ -79,6 +79,8 @@ class Daemon(Service):
         self._reactor = reactor
         self._fail = fail
         self._random = random
+        self.log_from: Callable[[str], None] = lambda level: None
+        """Has the log begin at a level."""
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
@@ -163,6 +165,7 @@ class Daemon(Service):
         for port in self._ports:
             port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
         _log.info("reloaded the configuration")
+        self.log_from(config.log.level)
 
     def _read_again(self) -> tuple[Config, Outside, list[Commit]]:
         """Read everything; answer it, and what has it hold. Raises `ConfigError` or `StartFailed`."""

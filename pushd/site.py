@@ -96,7 +96,7 @@ class PushdSite(Site):
         wheel = self._wheel
         self.resource = root
         self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
-                strict_transport_s = serving.strict_transport_s
+        strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
         self._http2 = Shared(

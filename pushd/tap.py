@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
-from pushd.log import leveled_observer
+from pushd.log import Observer, observer, observer_for
 from pushd.outside import Reach
 from pushd.service import Daemon
 from pushd.store.check import check
@@ -74,6 +74,8 @@ class Options(usage.Options):
             for name in ("key", "user", "publish", "subscribe", "expires", "operator"):
                 if self[name]:
                     raise ConfigError(f"--{name} goes with --token")
+            if self.parent is not None and self.parent.get("logger") is observer:
+                self.parent["logger"] = None  # twistd asks the service then, which knows the configuration
         except (ConfigError, StartFailed) as error:
             raise SystemExit(f"pushd: {error}") from None
 
@@ -201,6 +203,10 @@ def _obey_signals(daemon: Daemon) -> None:
     reactor.addSystemEventTrigger("before", "shutdown", hurry_at_next)
 
 
+def _call_from_thread(call: Callable[[], object]) -> None:
+    IReactorFromThreads(reactor).callFromThread(call)
+
+
 def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
@@ -208,7 +214,9 @@ def makeService(options: Options) -> IService:
     except (ConfigError, StartFailed) as error:
         raise SystemExit(f"pushd: {error}") from None
     reactor.callWhenRunning(_obey_signals, daemon)
-    observer = None
+    seen = None
     if options.parent is not None:
-        observer = leveled_observer(options.parent, options["configuration"].log.level)
-    return _Logged(daemon, observer)
+        seen = observer_for(options.parent, options["configuration"].log, _call_from_thread)
+    if isinstance(seen, Observer):
+        daemon.log_from = seen.begin_at
+    return _Logged(daemon, seen)

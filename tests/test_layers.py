@@ -19,6 +19,7 @@ LAYERS: list[list[str]] = [
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
     ["pushd.tls", "pushd.log", "pushd.proxyprotocol"],
+    ["pushd.loglines"],
     [
         "pushd.transports.websocket",
         "pushd.transports.sse",
@@ -93,7 +94,15 @@ LAYERS: list[list[str]] = [
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access"],
     ["pushd.channels"],
-    ["pushd.errors", "pushd.hooks.breaker", "pushd.jsontext", "pushd.patience", "pushd.reasons", "pushd.record"],
+    [
+        "pushd.errors",
+        "pushd.hooks.breaker",
+        "pushd.jsontext",
+        "pushd.oneline",
+        "pushd.patience",
+        "pushd.reasons",
+        "pushd.record",
+    ],
 ]
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {

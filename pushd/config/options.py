@@ -267,11 +267,11 @@ _LOG = Section(
             "format",
             choice("auto", "text", "json"),
             "auto",
-            "How lines are written. text: as people read them. json: one JSON object a line. auto: for the "
-            "journal if standard output is connected to it, without the time, which it adds, and with priorities; "
-            "else text, in colours on a terminal.",
+            "How lines are written. text: as people read them, in colours on a terminal. json: one JSON object "
+            "a line. auto: for the journal if standard output, or else standard error, is connected to it, "
+            "without the time, which it adds, and with priorities; else text.",
         ),
-        Option("requests", FLAG, "no", "Whether to log every HTTP request."),
+        Option("requests", FLAG, "no", "Whether to log every HTTP request, when it is answered."),
     ),
 )
 

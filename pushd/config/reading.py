@@ -28,6 +28,7 @@ from pushd.config.settings import (
 )
 from pushd.config.units import show_size
 from pushd.errors import BadRequest, ConfigError
+from pushd.oneline import one_line
 
 __all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
 
@@ -51,7 +52,7 @@ def parse(text: str, filename: str) -> Config:
     try:
         return _config(read_ini(text))
     except ConfigError as error:
-        raise ConfigError(_one_line(f"{filename}: {error}")) from None
+        raise ConfigError(one_line(f"{filename}: {error}")) from None
 
 
 def parse_bytes(data: bytes, filename: str) -> Config:
@@ -59,7 +60,7 @@ def parse_bytes(data: bytes, filename: str) -> Config:
     try:
         text = decode_ini(data)
     except ConfigError as error:
-        raise ConfigError(_one_line(f"{filename}: {error}")) from None
+        raise ConfigError(one_line(f"{filename}: {error}")) from None
     return parse(text, filename)
 
 
@@ -333,8 +334,3 @@ def _place(header: str, name: str, text: str) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _one_line(text: str) -> str:
-    """Escape what does not print, such as newlines."""
-    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)

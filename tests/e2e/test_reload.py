@@ -72,8 +72,7 @@ class TestReload:
     def test_nobody_is_dropped_and_nothing_is_missed_while_it_is_reloaded_again_and_again(self) -> None:
         with serving() as daemon, ExitStack() as stack, ThreadPoolExecutor() as threads:
             clients = [
-                stack.enter_context(connect(f"{daemon.ws}?channel=load&format=raw", proxy=None))
-                for _ in range(20)
+                stack.enter_context(connect(f"{daemon.ws}?channel=load&format=raw", proxy=None)) for _ in range(20)
             ]
             is_over = Event()
             publishing = threads.submit(self.publish_until, daemon, is_over)

@@ -1,0 +1,120 @@
+"""How an event of the log is written: as text, for the journal, or as JSON.
+
+One event is one line, whatever comes from outside: what does not print is escaped. Only the traceback of a fault
+has lines of its own, each of which begins with a tab, or in the journal with a priority and a tab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from math import isfinite
+
+from twisted.logger import LogEvent, LogLevel, formatEvent, formatTime
+from twisted.python.failure import Failure
+
+from pushd.jsontext import json_bytes
+from pushd.oneline import one_line
+
+__all__ = ["Form", "coloured", "for_journal", "json_text", "plain"]
+
+Form = Callable[[LogEvent], str]
+"""Makes what is written of an event, with its line ends; nothing if there is nothing to say."""
+
+_PRIORITIES = {LogLevel.debug: 7, LogLevel.info: 6, LogLevel.warn: 4, LogLevel.error: 3, LogLevel.critical: 2}
+"""Those of sd-daemon(3)."""
+
+_COLOURS = {LogLevel.debug: "2", LogLevel.warn: "33", LogLevel.error: "31", LogLevel.critical: "1;31"}
+"""The parameters of ECMA-48, section 8.3.117, for those that do not look as everything does."""
+
+
+def plain(event: LogEvent) -> str:
+    """Make a line of text, with the time, the part of the daemon and the level."""
+    return _text(event, "{head} {message}")
+
+
+def coloured(event: LogEvent) -> str:
+    """Make the same for a terminal: the head is dim, and a message that matters has a colour."""
+    colour = _COLOURS.get(event.get("log_level"))
+    return _text(event, "\x1b[2m{head}\x1b[0m " + (f"\x1b[{colour}m{{message}}\x1b[0m" if colour else "{message}"))
+
+
+def _text(event: LogEvent, form: str) -> str:
+    message, rest = _parts(event)
+    if not message and not rest:
+        return ""
+    level = event.get("log_level")
+    name = "-" if level is None else level.name
+    head = f"{formatTime(event.get('log_time'))} [{one_line(_logger(event))}#{name}]"
+    first = form.replace("{head}", head).replace("{message}", message, 1)
+    return "\n\t".join([first, *rest]) + "\n"
+
+
+def for_journal(event: LogEvent) -> str:
+    """Make lines with priorities (sd-daemon(3)), without what journald adds: the time and the daemon's name."""
+    message, rest = _parts(event)
+    if not message and not rest:
+        return ""
+    priority = _PRIORITIES.get(event.get("log_level"), 6)
+    origin = "" if _is_own(event) else f"[{one_line(_logger(event))}] "
+    return "".join(f"<{priority}>{line}\n" for line in [origin + message, *(f"\t{line}" for line in rest)])
+
+
+def json_text(event: LogEvent) -> str:
+    """Make a JSON object on one line; of pushd's own events it has all fields that are plain values."""
+    message, rest = _parts(event)
+    if not message and not rest:
+        return ""
+    level = event.get("log_level")
+    head: dict[str, object] = {
+        "time": datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="microseconds"),
+        "level": None if level is None else level.name,
+        "logger": _logger(event),
+        "message": message,
+    }
+    fields = _fields(event) if _is_own(event) else {}
+    traceback = {"traceback": "\n".join(rest)} if rest else {}
+    text = json_bytes({**head, **fields, **traceback, **head}).decode()
+    return (text if text.isprintable() else "".join(map(_in_json, text))) + "\n"
+
+
+def _in_json(character: str) -> str:
+    """Escape what JSON has as it is, and what ends a line for some (U+2028), or does not print."""
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def _fields(event: LogEvent) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in event.items()
+        if not name.startswith("log_") and _is_plain(value) and name not in ("time", "format", "system", "isError")
+    }
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_own(event: LogEvent) -> bool:
+    return _logger(event).partition(".")[0] == "pushd"
+
+
+def _logger(event: LogEvent) -> str:
+    return str(event.get("log_namespace", "-"))
+
+
+def _parts(event: LogEvent) -> tuple[str, list[str]]:
+    """Answer the message and, if there is a fault, the lines of its traceback; each is one line."""
+    failure = event.get("log_failure")
+    rest = [one_line(line) for line in _traceback(failure).splitlines()] if isinstance(failure, Failure) else []
+    return one_line(formatEvent(event)), rest
+
+
+def _traceback(failure: Failure) -> str:
+    try:
+        return failure.getTraceback()
+    except Exception as error:  # noqa: BLE001  the exception may have a __str__ that raises
+        return f"{failure.type}: no traceback can be had: {type(error).__name__}"
