@@ -24,7 +24,8 @@ from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
 from pushd.event import Draft, Entry
-from pushd.eventlog import EventLog, Page
+from pushd.eventlog import EventLog
+from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
 from pushd.subscription import Group, Subscriber, Subscription

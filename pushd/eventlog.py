@@ -17,10 +17,11 @@ from pushd.channels import Pattern, PatternTree, check_name
 from pushd.errors import NotFound, Unavailable
 from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
 from pushd.history import History
+from pushd.reading import Page, Start
 from pushd.replay import Replay
 from pushd.trimming import Trimming
 
-__all__ = ["EventLog", "Page", "Start", "State"]
+__all__ = ["EventLog", "State"]
 
 S = TypeVar("S")
 
@@ -43,34 +44,6 @@ class State:
 
     began: int = 0
     """The place of the latest event before its epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a reader begins."""
-
-    position: str
-    """The position after which its events begin."""
-
-    recovered: bool
-    """True if nothing is missing between the position it asked for and the first event."""
-
-    sequence: int
-    """The place in the log after which it reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of the log."""
-
-    entries: list[Entry]
-    """The entries, oldest first."""
-
-    position: str
-    """The position to go on from."""
-
-    recovered: bool
-    """True if nothing is missing between the position asked for and the first entry."""
 
 
 class EventLog(Generic[S]):

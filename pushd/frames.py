@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from pushd.event import Encoder, Entry
-from pushd.eventlog import Page
 from pushd.jsontext import json_bytes, json_line
+from pushd.reading import Page
 from pushd.reasons import Reason
 
 __all__ = [

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from pushd.channels import Pattern
 from pushd.errors import Refused
 from pushd.event import Encoder
-from pushd.eventlog import Start
 from pushd.frames import chunk, chunked
+from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel

@@ -18,9 +18,9 @@ from zope.interface import implementer
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Entry
-from pushd.eventlog import Start
 from pushd.http2.promises import Answer, Outcome
 from pushd.http2.stream import Stream
+from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.resource import event_fields, path_of_event

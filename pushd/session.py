@@ -19,8 +19,8 @@ from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
 from pushd.event import Encoder, Entry
-from pushd.eventlog import Start
 from pushd.outbox import Outbox
+from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.sessions import CHUNK_BYTES, Sessions
 from pushd.wheel import Alarm

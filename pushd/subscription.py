@@ -9,7 +9,8 @@ from pushd.caller import Caller
 from pushd.channels import Pattern, PatternTree
 from pushd.errors import BadRequest, Unavailable
 from pushd.event import Entry
-from pushd.eventlog import EventLog, Start
+from pushd.eventlog import EventLog
+from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import Overtaken, Replay
 

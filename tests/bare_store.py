@@ -13,8 +13,9 @@ from pushd.bus import Bus
 from pushd.caller import DAEMON
 from pushd.errors import Refused
 from pushd.event import Entry
-from pushd.eventlog import EventLog, Page, State
+from pushd.eventlog import EventLog, State
 from pushd.publisher import Outcome
+from pushd.reading import Page
 from pushd.store.journal import Journal
 from pushd.store.store import Store
 from pushd.subscription import Subscription

@@ -13,9 +13,10 @@ from pushd.bus import Bus, Published
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Draft, Entry, Event
-from pushd.eventlog import EventLog, Page, Start, State
+from pushd.eventlog import EventLog, State
 from pushd.patience import Patience
 from pushd.peer import Place
+from pushd.reading import Page, Start
 from pushd.reasons import Cause, Reason
 from pushd.subscription import Subscriber, Subscription
 

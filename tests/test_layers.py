@@ -84,7 +84,7 @@ LAYERS: list[list[str]] = [
     ["pushd.wheel", "pushd.bucket"],
     ["pushd.batch"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
-    ["pushd.replay", "pushd.archive", "pushd.trimming"],
+    ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
     ["pushd.history", "pushd.config.guards", "pushd.caller"],
     ["pushd.entries", "pushd.config.option"],

@@ -11,9 +11,9 @@ from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.event import Entry
-from pushd.eventlog import Page
 from pushd.frames import page_json
 from pushd.gate import Gate
+from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.resource import (

@@ -8,10 +8,10 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
-from pushd.eventlog import Start
 from pushd.frames import json_bytes, sse_block, sse_event
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
+from pushd.reading import Start
 from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import decoded, since_of, subscribed_patterns

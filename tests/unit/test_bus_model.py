@@ -17,7 +17,7 @@ from pushd.access import EVERYTHING
 from pushd.bus import Published
 from pushd.caller import DAEMON
 from pushd.errors import Conflict, NotFound, Unavailable
-from pushd.eventlog import Start
+from pushd.reading import Start
 from pushd.reasons import Cause
 from pushd.replay import ENTRY_BYTES
 from pushd.subscription import Subscription

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.archive import Given, MemoryArchive
 from pushd.errors import BadRequest, Conflict, NotFound, Unavailable
 from pushd.event import Entry
-from pushd.eventlog import EventLog, Page, Start, State
+from pushd.eventlog import EventLog, State
+from pushd.reading import Page, Start
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 
 HOUR = 3600.0

@@ -16,7 +16,6 @@ from websockets.streams import StreamReader
 
 from pushd.errors import BadRequest
 from pushd.event import Encoder, Entry, Event, check_id, check_type
-from pushd.eventlog import Page
 from pushd.frames import (
     BINARY,
     TEXT,
@@ -32,6 +31,7 @@ from pushd.frames import (
     websocket_frame,
     websocket_message,
 )
+from pushd.reading import Page
 from tests.builders import EPOCH
 
 ENCODERS: tuple[Encoder, ...] = (event_json, stream_line, websocket_event, websocket_data, sse_event)

@@ -17,7 +17,7 @@ from pushd.access import EVERYTHING, Grants
 from pushd.caller import DAEMON
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.event import Entry
-from pushd.eventlog import Start
+from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.session import Session
