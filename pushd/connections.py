@@ -9,7 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 
-__all__ = ["Closable", "Connections", "Speaker", "Upgraded"]
+__all__ = ["LAST_WORD_S", "Closable", "Connections", "Speaker", "Upgraded"]
+
+LAST_WORD_S = 1.0
+"""How long a client that knows nothing of the end gets to say what it wants, in seconds."""
 
 
 class Closable(Protocol):
@@ -47,6 +50,8 @@ class Connections:
     """The connections that are open, and whether they all have ended."""
 
     def __init__(self) -> None:
+        self.is_finishing = False
+        """Whether those that begin to speak are to finish, too."""
         self._open: set[Closable] = set()
         self._waiting: list[Deferred[None]] = []
 
@@ -67,6 +72,12 @@ class Connections:
             waiting, self._waiting = self._waiting, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def finish(self) -> None:
+        """Have all of them finish, and who has not begun to speak yet as soon as it does."""
+        self.is_finishing = True
+        for connection in self:
+            connection.finish()
 
     def ended(self) -> Deferred[None]:
         """Answer when none is open."""

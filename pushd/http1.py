@@ -16,7 +16,7 @@ from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChu
 from twisted.web.http_headers import Headers
 
 from pushd.certified import subject_of
-from pushd.connections import Speaker, Upgraded
+from pushd.connections import LAST_WORD_S, Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.http1watch import HEAD, NOTHING, Watch
@@ -33,9 +33,6 @@ _LINGER_S = 5.0
 
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""
-
-_LAST_REQUEST_S = 1.0
-"""For how long one more request is taken over a connection that is about to end."""
 
 _JOINED_BYTES = 64 * 1024
 """How much of what is to be sent is joined."""
@@ -184,7 +181,7 @@ class HTTP1(HTTPChannel):
         if self.requests:
             self.persistent = False
         else:
-            self.setTimeout(_LAST_REQUEST_S)
+            self.setTimeout(LAST_WORD_S)
 
     def abort(self) -> None:
         """Close the connection now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -18,6 +18,7 @@ from pushd import tls
 from pushd.config.addresses import parse_endpoint
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
+from pushd.inherited import Inherited
 from pushd.writethrough import TLSFactory
 
 __all__ = ["Port", "prepare", "wants_certificate"]
@@ -65,7 +66,9 @@ class Port:
             if isinstance(error, CannotListenError):
                 error = error.socketError
             reason = getattr(error, "strerror", None) or str(error)
-            raise StartFailed(f"[listen:{self._listener.name}] {self._listener.endpoint}: cannot listen: {reason}")
+            where = f"[listen:{self._listener.name}] {self._listener.endpoint}"
+            cause = error if isinstance(error, Exception) else None
+            raise StartFailed(f"{where}: cannot listen: {reason}") from cause
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
@@ -150,15 +153,17 @@ def prepare(
     *,
     silence_s: float,
     behind_proxy: Callable[[IProtocolFactory], IProtocolFactory],
+    sockets: Sequence[str] = (),
 ) -> Port:
     """Make the port of `listener`, which serves `factory`; raise `StartFailed` if it cannot be one.
 
     `self_signed` answers the paths of the certificate and key that serve where none are configured. A client whose
     machine takes nothing of what is sent to it for `silence_s` is gone, even if it never said so. `behind_proxy`
-    makes what takes connections that begin with a header of the PROXY protocol, if the listener has such.
+    makes what takes connections that begin with a header of the PROXY protocol, if the listener has such. `sockets`
+    are the names of those that systemd has passed; whether that of the listener is there shows when it is opened.
     """
     try:
-        endpoint = serverFromString(reactor, _with_backlog(listener.endpoint))
+        endpoint = _endpoint(listener.endpoint, reactor, sockets)
     except (ValueError, TypeError, LookupError, OSError) as error:
         where = f"[listen:{listener.name}] endpoint = {listener.endpoint}"
         raise StartFailed(f"{where}: not a Twisted server endpoint: {error}") from None
@@ -188,6 +193,13 @@ def wants_certificate(listener: Listener) -> bool:
 def _clients(listener: Listener) -> tls.Authorities | None:
     """Answer who may have issued the certificates of the listener's clients, if they are asked for any."""
     return None if listener.client_ca is None else tls.Authorities(listener.client_ca, wants_certificate(listener))
+
+
+def _endpoint(description: str, reactor: object, sockets: Sequence[str]) -> IStreamServerEndpoint:
+    if parse_endpoint(description).type == "systemd":
+        return Inherited(reactor, description, sockets)
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
+    return endpoint
 
 
 def _with_backlog(description: str) -> str:

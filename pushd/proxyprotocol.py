@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.connections import Connections
+from pushd.connections import LAST_WORD_S, Connections
 from pushd.peer import UnknownAddress, peer_name
 from pushd.proxies import Trust
 from pushd.wheel import Alarm, Wheel
@@ -282,8 +282,9 @@ class _Introduced(Protocol):
             speaker.connectionLost(reason)
 
     def finish(self) -> None:
-        """Close: there is no request."""
-        self.abort()
+        """Close, unless the header comes soon."""
+        self._stop_waiting()
+        self._alarm = self._reception.wheel.call_in(LAST_WORD_S, self.abort)
 
     def abort(self) -> None:
         """Close now."""

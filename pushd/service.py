@@ -23,10 +23,12 @@ from pushd.config.differences import fixed_differences
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.greeting import greeting
+from pushd.inherited import unclaimed
 from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
+from pushd.systemd import Bulletin, Systemd
 
 __all__ = ["Daemon"]
 
@@ -46,6 +48,9 @@ _TELL_S = 2.0
 _CLOSE_STORE_S = 10.0
 """How long it may take to write what is still to be written and close the store."""
 
+_SPARE_S = 5.0
+"""How much longer than all of that systemd is asked to wait for the end."""
+
 
 class Daemon(Service):
     """The daemon's life: open the ports, turn the timers, and at the end let everybody go in order."""
@@ -62,12 +67,14 @@ class Daemon(Service):
         random: Callable[[], float] = random,
         reread: Callable[[], Config] | None = None,
         reach: Callable[[Config], tuple[Outside, Commit]] = alone,
+        systemd: Systemd | None = None,
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
 
         `fail` is called if they cannot be, and ends the process. `filename` is where `config` was read from.
         `random` answers numbers from 0 to 1. To reload, `reread` answers the configuration as it is then, and
         `reach` makes what reaches beyond the daemon; without them, only what the present one names is read again.
+        `systemd` is told how it goes.
         Raises `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
         """
         _check_site(config)
@@ -81,6 +88,9 @@ class Daemon(Service):
         self._random = random
         self.log_from: Callable[[str], None] = lambda level: None
         """Has the log begin at a level."""
+        self._systemd = Systemd({}) if systemd is None else systemd
+        self._bulletin = Bulletin(self._systemd, reactor, self._figures)
+        self._not_reloaded = ""  # why the present configuration is not the one in the file
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
@@ -94,6 +104,7 @@ class Daemon(Service):
                 partial(tls.self_signed, state_directory),
                 silence_s=limits.heartbeat_s + limits.ping_timeout_s,
                 behind_proxy=reception,
+                sockets=self._systemd.sockets,
             )
             for listener in config.listeners
         ]
@@ -132,7 +143,23 @@ class Daemon(Service):
             storage.worker.start()
         for loop in self._loops:
             self._start(loop)
-        self._greet()
+        self._reactor.callLater(0, self._ready)  # when the reactor runs, and signals do what they should
+
+    def _ready(self) -> None:
+        if self.running:
+            self._greet()
+            self._systemd.ready()
+            self._bulletin.start()
+
+    def _figures(self) -> str:
+        """Answer how it is, in one line."""
+        parts = self._parts
+        connections = f"connections: {len(parts.site.connections)}"
+        if not self.running:
+            return f"stopping; {connections}"
+        log = parts.bus.log
+        events = f"subscribers: {parts.bus.subscribers}, channels: {len(log)}, events: {log.sequence}"
+        return f"{connections}, {events}{self._not_reloaded}"
 
     def _start(self, loop: LoopingCall) -> None:
         loop.start(1, now=False).addErrback(self._loop_failed, loop)
@@ -145,14 +172,32 @@ class Daemon(Service):
         """Say what listens where, and what to try."""
         for line in greeting(self._config, self._ports, self._filename):
             _log.info("{line}", line=line)
+        for name in unclaimed(self._systemd.sockets, [listener.endpoint for listener in self._config.listeners]):
+            _log.warn(
+                "nobody listens at the socket {name} of systemd, and who connects to it waits in vain; wanted a "
+                "listener with endpoint = systemd:domain=INET:name={name}",
+                name=name,
+            )
 
     def reload(self) -> None:
         """Read the configuration and everything that it names again, and go by that; or say why not."""
+        if not self.running:
+            return
+        self._systemd.reloading()
+        try:
+            self._reload()
+        finally:
+            self._systemd.ready()
+            self._bulletin.issue()
+
+    def _reload(self) -> None:
         try:
             config, outside, commits = self._read_again()
         except (ConfigError, StartFailed) as error:
             _log.error("not reloaded, everything stays as it was: {error}", error=error)
+            self._not_reloaded = f"; not reloaded: {error}"
             return
+        self._not_reloaded = ""
         for what in fixed_differences(self._config, config):
             _log.warn("{what} is different, which needs a restart", what=what)
         before, self._config = self._config, config
@@ -201,6 +246,9 @@ class Daemon(Service):
         """Stop in order: take nobody new, tell everybody, let them take what was written, then close."""
         timeout_s = self._config.stop_timeout_s
         deadline_s = self._reactor.seconds() + timeout_s
+        closing_s = len(self._ports) * _CLOSE_PORT_S
+        self._systemd.stopping(closing_s + _ACKNOWLEDGE_S + timeout_s + _TELL_S + _CLOSE_STORE_S + _SPARE_S)
+        self._bulletin.issue()
         for port in self._ports:
             if not await self._within(_CLOSE_PORT_S, Deferred.fromCoroutine(port.close())):
                 _log.error("could not stop listening at {url}", url=port.url)
@@ -210,14 +258,15 @@ class Daemon(Service):
             await self._within(min(_ACKNOWLEDGE_S, timeout_s), storage.journal.written())
         self._parts.attendance.stop()
         self._parts.sessions.close(self._farewell)
-        for connection in connections:
-            connection.finish()
+        connections.finish()
         await self._drain(deadline_s)
         await self._parts.attendance.close(0 if self._is_hurried else _TELL_S)
         for loop in self._loops:
             if loop.running:
                 loop.stop()
         await self._close_store()
+        self._bulletin.stop()
+        self._systemd.close()
 
     async def _drain(self, deadline_s: float) -> None:
         """Wait until the connections have ended; end those that do not until `deadline_s`."""

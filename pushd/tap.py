@@ -29,6 +29,7 @@ from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
 from pushd.store.worker import Worker
+from pushd.systemd import Systemd
 from pushd.tls import check_directory
 from pushd.tokens.mint import Wish, choose_key, mint
 
@@ -77,7 +78,7 @@ class Options(usage.Options):
             if self.parent is not None and self.parent.get("logger") is observer:
                 self.parent["logger"] = None  # twistd asks the service then, which knows the configuration
         except (ConfigError, StartFailed) as error:
-            raise SystemExit(f"pushd: {error}") from None
+            raise _end_of(error) from None
 
     def _token(self) -> str:
         """Make the token that the command line asks for."""
@@ -126,6 +127,12 @@ def _configuration(path: str | None) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def _end_of(error: ConfigError | StartFailed) -> SystemExit:
+    """Tell systemd why there is no start, and answer what ends the process with one line."""
+    Systemd(os.environ).failed(error)
+    return SystemExit(f"pushd: {error}")
+
+
 def _daemon(options: Options, directory: str) -> Daemon:
     """Make the daemon as configured, with its own certificate in `directory`.
 
@@ -148,9 +155,11 @@ def _daemon(options: Options, directory: str) -> Daemon:
     commit()
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside)
     twistd: Mapping[str, Any] = options.parent or {}
+    systemd = Systemd(os.environ)
 
     def fail(error: StartFailed) -> NoReturn:
         """Say why there is no start, and end the process before the reactor runs."""
+        systemd.failed(error)
         if not twistd.get("nodaemon"):
             _log.critical("{error}", error=error)
             sys.excepthook = lambda *exception: None  # which would add a traceback to it
@@ -173,6 +182,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
         filename=filename,
         reread=lambda: _configuration(filename),
         reach=reach,
+        systemd=systemd,
     )
 
 
@@ -212,7 +222,7 @@ def makeService(options: Options) -> IService:
     try:
         daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:
-        raise SystemExit(f"pushd: {error}") from None
+        raise _end_of(error) from None
     reactor.callWhenRunning(_obey_signals, daemon)
     seen = None
     if options.parent is not None:

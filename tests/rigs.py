@@ -131,6 +131,7 @@ class Rig:
         )
         self._daemon.privilegedStartService()
         self._daemon.startService()
+        self.reactor.advance(0)
 
     @staticmethod
     def _read_config(config: str) -> Config:

@@ -18,7 +18,7 @@ LAYERS: list[list[str]] = [
     ["pushd.outside"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
-    ["pushd.tls", "pushd.log", "pushd.proxyprotocol"],
+    ["pushd.tls", "pushd.log", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
     ["pushd.loglines"],
     [
         "pushd.transports.websocket",

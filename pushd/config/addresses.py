@@ -23,6 +23,7 @@ _PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _RESOURCE = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+;=:@%/?-]*")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
+_INDEX = re.compile(r"[0-9]{1,4}")
 _INTERFACE_PLACE = {"tcp": 2, "tcp6": 3}
 """Where the interface stands among the arguments of an endpoint that do not name it."""
 
@@ -56,7 +57,7 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect to it. What is not known to be local is not."""
-        if self.type == "unix":
+        if self.type == "unix" or (self.type == "systemd" and self.argument("domain", 1) == "UNIX"):
             return True
         place = _INTERFACE_PLACE.get(self.type)
         return place is not None and _is_loopback(self.argument("interface", place))
@@ -76,7 +77,7 @@ def parse_endpoint(text: str) -> Endpoint:
     """Take apart the description of a server endpoint, or raise `ValueError`.
 
     It is read as `twisted.internet.endpoints.serverFromString` reads it. The arguments of the types ``tcp``,
-    ``tcp6`` and ``unix`` are checked; those of other types are known to Twisted's plugins only.
+    ``tcp6``, ``unix`` and ``systemd`` are checked; those of other types are known to Twisted's plugins only.
     """
     args: list[str] = []
     named: dict[str, str] = {}
@@ -92,7 +93,18 @@ def parse_endpoint(text: str) -> Endpoint:
         _check_port(endpoint.argument("port", 1), least=0)
     elif endpoint.type == "unix" and not endpoint.argument("address", 1):
         raise ValueError(text)
+    elif endpoint.type == "systemd":
+        _check_inherited(endpoint)
     return endpoint
+
+
+def _check_inherited(endpoint: Endpoint) -> None:
+    """Raise `ValueError` unless `endpoint` says which socket of systemd it is, and of which kind."""
+    index, name = endpoint.argument("index", 2), endpoint.argument("name", 3)
+    if endpoint.argument("domain", 1) not in ("INET", "INET6", "UNIX") or bool(index) == bool(name):
+        raise ValueError("systemd:domain=INET:name=NAME")
+    if index and not _INDEX.fullmatch(index):
+        raise ValueError(index)
 
 
 def _split_endpoint(text: str) -> list[list[str]]:

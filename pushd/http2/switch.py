@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.certified import has_no_certificate
-from pushd.connections import Connections, Speaker
+from pushd.connections import LAST_WORD_S, Connections, Speaker
 from pushd.errors import Refused
 from pushd.peer import peer_name
 from pushd.turnstile import Ticket, Turnstile
@@ -68,11 +68,18 @@ class Switch(Protocol):
         if ticket.refused is not None:
             self._alarm = choice.wheel.call_in(choice.timeout_s, self.abort)
         if ISSLTransport(self.transport, None) is None:
-            self.hand_to(choice.http1(self.hand_to, ticket.refused))
-        else:
-            choice.connections.add(self)
-            if self._alarm is None:
-                self._alarm = choice.wheel.call_in(choice.timeout_s, self._handshake_failed)
+            self._begin(choice.http1(self.hand_to, ticket.refused))
+            return
+        choice.connections.add(self)
+        if self._alarm is None:
+            self._alarm = choice.wheel.call_in(choice.timeout_s, self._handshake_failed)
+        if choice.connections.is_finishing:
+            self.finish()
+
+    def _begin(self, speaker: Speaker) -> None:
+        self.hand_to(speaker)
+        if self._choice.connections.is_finishing:
+            speaker.finish()
 
     def _handshake_failed(self) -> None:
         assert self.transport is not None
@@ -88,7 +95,7 @@ class Switch(Protocol):
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
         if ticket.refused is None:
             self._stop_waiting()
-        self.hand_to(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
+        self._begin(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
 
     def hand_to(self, speaker: Speaker, unread: bytes = b"") -> None:
         """Have `speaker` speak from now on, instead of who did until now, and take what that has not read."""
@@ -131,8 +138,9 @@ class Switch(Protocol):
             )
 
     def finish(self) -> None:
-        """Close: there is no request."""
-        self.abort()
+        """Close, unless the handshake ends soon: the client could not tell this from a daemon that is not there."""
+        self._stop_waiting()
+        self._alarm = self._choice.wheel.call_in(LAST_WORD_S, self.abort)
 
     def abort(self) -> None:
         """Close now."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -212,10 +212,18 @@ def request(
 class Daemon:
     """One daemon, which can be started again after it was stopped."""
 
-    def __init__(self, directory: Path, config: str, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str,
+        variables: Mapping[str, str] | None = None,
+        started_by: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
         """Prepare a daemon in `directory`, with the configuration `config`.
 
-        In it, ``{directory}`` stands for the directory.
+        In it, ``{directory}`` stands for the directory. Its command comes after `started_by`, a command that
+        becomes what its arguments say. It gets `descriptors` beside the standard ones.
         """
         self.directory = directory
         self.config = directory / "pushd.ini"
@@ -225,6 +233,8 @@ class Daemon:
         self._log = directory / "log"
         self._stderr = directory / "stderr"
         self._variables = dict(variables or {})
+        self._started_by = started_by
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._elsewhere = directory / "elsewhere"
         self._elsewhere.mkdir(exist_ok=True)
@@ -247,15 +257,16 @@ class Daemon:
     def launch(self) -> None:
         """Start it, and do not wait."""
         self.urls = []
-        command = [installed("twistd"), "-n", "--pidfile=", "pushd", "--config", str(self.config)]
+        twistd = [installed("twistd"), "-n", "--pidfile=", "pushd", "--config", str(self.config)]
         with open(self._log, "ab") as log, open(self._stderr, "ab") as stderr:
             self._process = subprocess.Popen(
-                command,
+                [*self._started_by, *twistd],
                 cwd=self._elsewhere,
                 env=environment(self.directory, **self._variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=stderr,
+                pass_fds=self._descriptors,
             )
 
     def start(self) -> None:
@@ -370,6 +381,8 @@ def running(
     state: str = "state_directory = {directory}/state\nstop_timeout = 5s\n",
     variables: Mapping[str, str] | None = None,
     starts: bool = True,
+    started_by: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
 ) -> Iterator[Daemon]:
     """Run a daemon as long as the context lasts, in a directory of its own.
 
@@ -378,7 +391,9 @@ def running(
     """
     bin_directory()
     with tempfile.TemporaryDirectory(prefix="pushd-") as path:
-        daemon = Daemon(Path(path), f"[pushd]\n{state}\n{listeners}\n{sections}", variables)
+        daemon = Daemon(
+            Path(path), f"[pushd]\n{state}\n{listeners}\n{sections}", variables, started_by, descriptors
+        )
         try:
             if starts:
                 daemon.start()

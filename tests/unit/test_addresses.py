@@ -43,6 +43,16 @@ class EndpointTests(Refusing):
     def test_a_unix_socket_is_local(self) -> None:
         self.assert_local("unix:/run/pushd/http", "unix:address=/run/pushd/http:mode=660")
 
+    def test_a_unix_socket_of_systemd_is_local_and_any_other_may_be_anywhere(self) -> None:
+        self.assert_local("systemd:domain=UNIX:name=http", "systemd:UNIX:0")
+        self.assert_open("systemd:domain=INET:name=http", "systemd:domain=INET6:index=0", "systemd:INET:0")
+
+    def test_a_socket_of_systemd_has_a_domain_and_either_a_name_or_an_index(self) -> None:
+        self.assert_refuses(parse_endpoint, "systemd:name=http", "systemd:domain=inet:name=http", "systemd:INET")
+        self.assert_refuses(parse_endpoint, "systemd:domain=VSOCK:name=http", "systemd:domain=INET:name=")
+        self.assert_refuses(parse_endpoint, "systemd:domain=INET:index=x", "systemd:domain=INET:index=-1")
+        self.assert_refuses(parse_endpoint, "systemd:domain=INET:index=0:name=http")
+
     def test_tcp_on_every_interface_is_not_local(self) -> None:
         self.assert_open("tcp:8080", "tcp:8080:interface=", "tcp:8080:interface=0.0.0.0", "tcp6:8080")
         self.assert_open(r"tcp6:8080:interface=\:\:", "tcp:8080:backlog=127.0.0.1", "tcp:8080:")

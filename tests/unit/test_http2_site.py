@@ -103,6 +103,50 @@ class SwitchTests(HTTP2TestCase):
         switch.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
         self.assertEqual((len(self.site.connections), len(self.wheel)), (0, 0))
 
+    def test_when_the_daemon_stops_a_handshake_has_a_second(self) -> None:
+        transport = TLSTransport()
+        self.connect(transport)
+        self.site.connections.finish()
+        self.assertFalse(transport.is_aborted)
+        self.pass_time(2)
+        self.assertTrue(transport.is_aborted)
+
+    def test_when_the_daemon_stops_who_has_shaken_hands_in_that_time_gets_one_answer(self) -> None:
+        transport = TLSTransport()
+        switch = self.connect(transport)
+        self.site.connections.finish()
+        switch.handshakeCompleted()  # type: ignore[attr-defined]
+        switch.dataReceived(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")  # type: ignore[attr-defined]
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertIn(b"\r\nConnection: close\r\n", transport.value())
+        self.assertTrue(transport.disconnecting)
+
+    def test_when_the_daemon_stops_who_has_shaken_hands_for_h2_is_told_the_end(self) -> None:
+        transport = TLSTransport()
+        switch = self.connect(transport)
+        self.site.connections.finish()
+        transport.negotiatedProtocol = b"h2"
+        switch.handshakeCompleted()  # type: ignore[attr-defined]
+        self.clock.advance(0)
+        self.assertIn(b"\0\0\x08\7\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0", transport.value())  # GOAWAY, not the last
+
+    def test_when_the_daemon_stops_who_comes_behind_a_proxy_only_now_gets_one_answer(self) -> None:
+        self.site.connections.finish()
+        transport = StringTransport()
+        switch = self.connect(transport)
+        switch.dataReceived(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")  # type: ignore[attr-defined]
+        self.assertIn(b"\r\nConnection: close\r\n", transport.value())
+        slow = TLSTransport()
+        self.connect(slow)
+        self.pass_time(2)
+        self.assertTrue(slow.is_aborted)
+
+    def pass_time(self, seconds: int) -> None:
+        """Let time pass."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+            self.wheel.turn()
+
 
 class EndpointTests(SynchronousTestCase):
     """The daemon's own site, with a bus."""

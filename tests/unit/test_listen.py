@@ -212,6 +212,11 @@ class CannotOpenTests(ListenCase):
             error = self.assertRaises(StartFailed, self.prepare("tcp:8080").open)
             self.assertOneLine(error, "tcp:8080: cannot listen: ", getattr(wrong, "strerror", None) or str(wrong))
 
+    def test_a_socket_that_systemd_did_not_pass_fails_the_start_when_it_is_opened(self) -> None:
+        for endpoint in ("systemd:domain=INET:index=99", "systemd:domain=INET:name=nosuch"):
+            error = self.assertRaises(StartFailed, self.prepare(endpoint).open)
+            self.assertOneLine(error, f"{endpoint}: cannot listen: systemd has passed no such socket; ", "none")
+
     def test_a_port_that_could_not_be_opened_can_be_closed(self) -> None:
         self.reactor.error = CannotListenError("", 8080, OSError(errno.EACCES, "Permission denied"))
         port = self.prepare("tcp:80")
@@ -242,8 +247,8 @@ class CannotPrepareTests(ListenCase):
         for endpoint in ("tcp:80:backlog=many", "unix:/x:mode=9", "unix:/x:nosuch=1", "haproxy:nosuch:80"):
             self.assertNoEndpoint(endpoint)
 
-    def test_a_socket_that_systemd_did_not_pass_fails_the_start(self) -> None:
-        for endpoint in ("systemd:domain=INET:index=99", "systemd:domain=INET:name=nosuch", "systemd:domain=INET"):
+    def test_a_socket_of_systemd_without_a_domain_or_a_name_fails_the_start(self) -> None:
+        for endpoint in ("systemd:domain=INET", "systemd:name=http", "systemd:domain=INET:name=a:index=1"):
             self.assertNoEndpoint(endpoint)
 
     def test_an_endpoint_whose_files_are_missing_fails_the_start(self) -> None:

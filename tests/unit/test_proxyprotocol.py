@@ -301,11 +301,22 @@ class ConnectionTests(ReceptionCase):
         self.assertTrue(self.wire.is_aborted)
         self.assertEqual(self.speakers.built_for, [CLIENT])
 
-    def test_when_the_daemon_stops_those_without_a_header_are_closed(self) -> None:
+    def test_when_the_daemon_stops_those_without_a_header_have_a_second_for_it(self) -> None:
         self.connect()
-        for connection in self.connections:
-            connection.finish()
+        self.connections.finish()
+        self.assertFalse(self.wire.is_aborted)
+        self.now += 2
+        self.wheel.turn()
         self.assertTrue(self.wire.is_aborted)
+
+    def test_when_the_daemon_stops_a_header_that_comes_in_that_time_is_taken(self) -> None:
+        protocol = self.connect()
+        self.connections.finish()
+        protocol.dataReceived(V1 + b"GET")
+        self.now += 5
+        self.wheel.turn()
+        self.assertFalse(self.wire.is_aborted)
+        self.assertEqual(self.speakers.made[0].data, b"GET")
 
     def test_the_port_of_who_speaks_opens_and_closes_with_it(self) -> None:
         self.factory.doStart()

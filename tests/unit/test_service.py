@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocol
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,9 +26,11 @@ from pushd.service import Daemon
 from pushd.store.store import Store
 from pushd.store.worker import Worker
 from pushd.subscription import Subscription
+from pushd.systemd import Systemd
 from tests.builders import a_caller, draft, patterns
 from tests.certificates import Authority
 from tests.unit.test_listen import Reactor
+from tests.unit.test_systemd import Manager
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 PLAIN = "[listen:http]\nendpoint = tcp:8080:interface=127.0.0.1\n"
@@ -77,6 +79,7 @@ class ServiceCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
         self.failures: list[StartFailed] = []
+        self.systemd: Systemd | None = None
         directory = TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
@@ -98,13 +101,15 @@ class ServiceCase(SynchronousTestCase):
             state_directory=self.directory,
             fail=self.fail_start,
             filename="/etc/my p.ini",
+            systemd=self.systemd,
         )
 
     def start(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
-        """Make a daemon and start it, as twistd does."""
+        """Make a daemon and start it, as twistd does, which then has the reactor run."""
         daemon = self.make(text, change)
         daemon.privilegedStartService()
         daemon.startService()
+        self.reactor.advance(0)
         return daemon
 
     def connect(self, data: bytes = b"") -> Wire:
@@ -604,6 +609,112 @@ class StopTests(ServiceCase):
         self.assertStopped(stopping)
         self.assertEqual([port.stops for port in self.reactor.open], [1, 1])
         self.assertIn("could not stop listening at ", str(formatEvent(events[0])))
+
+
+class SystemdTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.manager = Manager(f"{self.directory}/notify")
+        self.addCleanup(self.manager.socket.close)
+        self.systemd = self.manager_of()
+
+    def manager_of(self, **environ: str) -> Systemd:
+        """Answer what the daemon knows of a service manager."""
+        systemd = Systemd({"NOTIFY_SOCKET": f"{self.directory}/notify", **environ})
+        self.addCleanup(systemd.close)
+        return systemd
+
+    def assertTold(self, *datagrams: str) -> None:
+        self.assertEqual(self.manager.heard(), list(datagrams))
+
+    def test_it_is_ready_once_every_port_is_open_and_the_reactor_runs(self) -> None:
+        daemon = self.make(TWO)
+        daemon.privilegedStartService()
+        daemon.startService()
+        with capturedLogs() as events:
+            self.assertTold()
+            self.reactor.advance(0)
+        self.assertIn("pushd listens at ", str(formatEvent(events[0])))
+        self.assertTold("READY=1", "STATUS=connections: 0, subscribers: 0, channels: 0, events: 0")
+
+    def test_one_that_does_not_start_is_never_ready(self) -> None:
+        self.reactor.taken = 8080
+        self.assertRaises(EndOfProcess, self.start)
+        self.wait(2)
+        self.assertTold()
+
+    def test_one_that_is_stopped_at_once_is_never_ready(self) -> None:
+        daemon = self.make()
+        daemon.privilegedStartService()
+        daemon.startService()
+        daemon.stopService()
+        self.wait(20)
+        self.assertEqual([told for told in self.manager.heard() if "READY" in told], [])
+
+    def test_the_figures_are_live(self) -> None:
+        self.start()
+        self.wait(1)
+        self.manager.heard()
+        self.connect(STREAM)
+        self.parts.bus.publish(draft("a"), EVERYTHING)
+        self.wait(5)
+        self.assertTold("STATUS=connections: 1, subscribers: 1, channels: 1, events: 1")
+
+    def test_a_reload_is_told_and_so_is_its_end(self) -> None:
+        daemon = self.start()
+        self.wait(1)
+        self.manager.heard()
+        daemon.reload()
+        began, ended = self.manager.heard()
+        self.assertRegex(began, r"^RELOADING=1\nMONOTONIC_USEC=\d+$")
+        self.assertEqual(ended, "READY=1")
+
+    def test_a_reload_that_fails_is_told_until_one_does_not(self) -> None:
+        daemon = self.start(f"{PLAIN}tls = yes\n")
+        certificate = Path(self.directory, "self-signed.crt")
+        pem = certificate.read_text()
+        certificate.write_text("x")
+        daemon.reload()
+        told = self.manager.heard()
+        self.assertEqual(told[-2], "READY=1")
+        self.assertRegex(told[-1], r"^STATUS=connections: 0, .*; not reloaded: \[listen:http\] .*: not a PEM ")
+        certificate.write_text(pem)
+        daemon.reload()
+        self.assertNotIn("not reloaded", self.manager.heard()[-1])
+
+    def test_one_that_stops_is_not_reloaded(self) -> None:
+        daemon = self.start()
+        daemon.stopService()
+        self.manager.heard()
+        daemon.reload()
+        self.assertTold()
+
+    def test_the_stop_is_told_first_with_the_time_that_it_may_take(self) -> None:
+        self.systemd = self.manager_of(WATCHDOG_USEC="2000000")
+        daemon = self.start(f"{PLAIN}[pushd]\nstop_timeout = 5m\n")
+        wire = self.connect(STREAM)
+        self.wait(1)
+        self.manager.heard()
+        stopping = daemon.stopService()
+        self.wait(2)
+        told = self.manager.heard()
+        self.assertEqual(told[:2], ["STOPPING=1\nEXTEND_TIMEOUT_USEC=319000000", "STATUS=stopping; connections: 1"])
+        self.assertEqual(told[2:], ["WATCHDOG=1"] * 2)
+        wire.drain()
+        self.wait(1)
+        self.successResultOf(stopping)
+        self.manager.heard()
+        self.wait(10)
+        self.assertTold()
+
+    def test_sockets_that_nobody_listens_at_are_warned_of(self) -> None:
+        self.systemd = self.manager_of(LISTEN_FDNAMES="http:https")
+        with capturedLogs() as events:
+            self.start()
+        text = "\n".join(str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn)
+        self.assertEqual(text.count("\n"), 1)
+        self.assertIn("the socket https of systemd", text)
+        self.assertIn("systemd:domain=INET:name=http\n", text)
 
 
 class Disk(Worker):

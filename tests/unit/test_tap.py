@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sqlite3
@@ -25,6 +26,7 @@ from pushd.tap import Options, makeService
 from tests.bare_store import Stored
 from tests.unit.test_listen import Reactor
 from tests.unit.test_log import forgive_log_files
+from tests.unit.test_systemd import Manager
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 PLAIN = "[listen:http]\nendpoint = tcp:8080:interface=127.0.0.1\n"
@@ -289,3 +291,14 @@ class FailingPortTests(TapCase):
     def test_in_the_background_the_error_is_left_to_twistd_which_tells_its_parent_process(self) -> None:
         lines = self.start(StartFailed, nodaemon=False, logfile=str(self.directory / "log"))
         self.assertEqual((lines, self.stderr.getvalue()), ([self.why], ""))
+
+    def test_systemd_is_told_why(self) -> None:
+        with closing(Manager(f"{self.directory}/notify").socket) as manager:
+            self.environ["NOTIFY_SOCKET"] = f"{self.directory}/notify"
+            self.start()
+            self.assertEqual(manager.recv(9999).decode(), f"STATUS={self.why}\nERRNO={errno.EADDRINUSE}")
+            self.assertRaises(SystemExit, self.options, "--config", "/nosuch")
+            told = f"STATUS=/nosuch: cannot be read: No such file or directory\nERRNO={errno.ENOENT}"
+            self.assertEqual(manager.recv(9999).decode(), told)
+            self.assertRaises(SystemExit, self.service, f"{PLAIN}[site]\nroot = /nosuch\n")
+            self.assertEqual(manager.recv(9999).decode(), "STATUS=[site] root = /nosuch: not a directory")

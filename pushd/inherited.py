@@ -1,0 +1,114 @@
+"""Listening sockets that systemd has opened, and that outlive the daemon. Relies on private names of Twisted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from socket import AF_INET, AF_INET6, AF_UNIX, SO_ACCEPTCONN, SOCK_STREAM, SOL_SOCKET, socket
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.config.addresses import parse_endpoint
+
+__all__ = ["Inherited", "UnixPort", "unclaimed"]
+
+_DOMAINS = {"INET": (AF_INET, AF_INET6), "INET6": (AF_INET, AF_INET6), "UNIX": (AF_UNIX,)}
+
+
+class UnixPort(unix.Port):
+    """A Unix socket of somebody else.
+
+    Twisted's own port would change the mode of its file and the length of its queue when it begins to listen, and
+    when it ends shut the socket down for everybody and remove the file.
+    """
+
+    _shouldShutdown = False
+
+    def startListening(self) -> None:
+        """Override: the socket listens already."""
+        tcp._reservedFD.reserve()
+        given, self._preexistingSocket = self._preexistingSocket, None
+        assert self.factory is not None and given is not None
+        self.factory.doStart()
+        self.connected = True
+        self.socket = given
+        self.fileno = given.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Override: the file stays."""
+        tcp.Port.connectionLost(self, reason)
+
+
+@implementer(IStreamServerEndpoint)
+class Inherited:
+    """The endpoint of a socket that systemd passes, under a name (``FileDescriptorName=``) or a number."""
+
+    def __init__(self, reactor: Any, description: str, passed: Sequence[str]) -> None:
+        """Listen as `description` says: ``systemd:domain=INET:name=http``; `passed` are the names of all."""
+        self._reactor = reactor
+        self._description = description
+        self._passed = passed
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Begin to listen, or fail with a `LookupError` whose text says why there is no such socket."""
+        return execute(self._listen, factory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        descriptor = self._descriptor()
+        family = self._family(descriptor)
+        os.set_blocking(descriptor, False)
+        port: IListeningPort
+        if family == AF_UNIX:
+            port = UnixPort._fromListeningDescriptor(self._reactor, descriptor, factory)
+            port.startListening()
+        else:
+            port = self._reactor.adoptStreamPort(descriptor, family, factory)
+        os.close(descriptor)  # the port has a copy
+        return port
+
+    def _descriptor(self) -> int:
+        name = _name(self._description, self._passed)
+        if self._passed.count(name) > 1:
+            raise LookupError(
+                f"systemd has passed {self._passed.count(name)} sockets with the name {name}; wanted one: a socket "
+                "unit with one ListenStream= and a FileDescriptorName= of its own"
+            )
+        try:
+            descriptor: int = serverFromString(self._reactor, self._description).fileno  # Twisted knows them
+        except LookupError:
+            others = f"it has passed {', '.join(self._passed)}" if self._passed else "it has passed none"
+            raise LookupError(f"systemd has passed no such socket; {others}") from None
+        return descriptor
+
+    def _family(self, descriptor: int) -> int:
+        """Answer which kind of socket it is: one of TCP may be of IPv4 or IPv6 or both, whichever was said."""
+        domain = parse_endpoint(self._description).argument("domain", 1)
+        with socket(fileno=os.dup(descriptor)) as found:
+            listens = found.type == SOCK_STREAM and found.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
+            if not listens or found.family not in _DOMAINS[domain]:
+                what = f"an {found.family.name} socket" if listens else "no socket that listens"
+                raise LookupError(f"what systemd has passed is {what}; wanted {domain}")
+            return found.family
+
+
+def unclaimed(passed: Sequence[str], descriptions: Sequence[str]) -> list[str]:
+    """Answer which of the sockets that systemd has passed none of the endpoints `descriptions` listens at."""
+    claimed = {_name(text, passed) for text in descriptions if parse_endpoint(text).type == "systemd"}
+    return [name for name in passed if name not in claimed]
+
+
+def _name(description: str, passed: Sequence[str]) -> str:
+    """Answer the name of the socket that `description` means."""
+    endpoint = parse_endpoint(description)
+    index = endpoint.argument("index", 2)
+    if index:
+        return passed[int(index)] if int(index) < len(passed) else ""
+    return endpoint.argument("name", 3)
