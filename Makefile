@@ -4,7 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint types format reference clean
+# For install-systemd: where pushd is installed, with twistd in its bin; where the files go; and what stands before all
+# of it in a package that is being built.
+PREFIX ?= /opt/pushd
+LIBDIR ?= /usr/local/lib
+DESTDIR ?=
+
+UNITS := pushd.service pushd@.service pushd.socket pushd-https.socket pushd@.socket
+
+.PHONY: run test bench lint types format reference clean install-systemd uninstall-systemd
 
 run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= pushd $(ARGS)
@@ -33,6 +41,29 @@ bench: $(VENV)/installed-bench
 reference: $(VENV)/installed
 	$(BIN)/python -m pushd.config.reference ini > etc/pushd.ini
 	$(BIN)/python -m pushd.config.reference rst > docs/configuration.rst
+
+# Units, the user and directories; docs/systemd.rst says what comes next. A configuration that is there stays. twistd is
+# run because Twisted writes a list of its plugins beside them, which the service may not.
+install-systemd:
+	@[ -n "$(DESTDIR)" ] || [ -x "$(PREFIX)/bin/twistd" ] \
+		|| { echo "there is no $(PREFIX)/bin/twistd: install pushd first, or say where it is with PREFIX="; exit 1; }
+	[ -n "$(DESTDIR)" ] || "$(PREFIX)/bin/twistd" --help >/dev/null
+	install -d "$(DESTDIR)$(LIBDIR)/systemd/system" "$(DESTDIR)$(LIBDIR)/sysusers.d" "$(DESTDIR)$(LIBDIR)/tmpfiles.d"
+	for unit in $(UNITS); do \
+		sed 's#/opt/pushd/#$(PREFIX)/#' "etc/systemd/$$unit" \
+			> "$(DESTDIR)$(LIBDIR)/systemd/system/$$unit" || exit 1; \
+		chmod 0644 "$(DESTDIR)$(LIBDIR)/systemd/system/$$unit" || exit 1; \
+	done
+	install -m 0644 etc/sysusers.d/pushd.conf "$(DESTDIR)$(LIBDIR)/sysusers.d/pushd.conf"
+	install -m 0644 etc/tmpfiles.d/pushd.conf "$(DESTDIR)$(LIBDIR)/tmpfiles.d/pushd.conf"
+	install -d "$(DESTDIR)/etc/pushd"
+	[ -e "$(DESTDIR)/etc/pushd/pushd.ini" ] \
+		|| install -m 0644 etc/pushd.ini "$(DESTDIR)/etc/pushd/pushd.ini"
+
+# The configuration, the events and the user stay.
+uninstall-systemd:
+	for unit in $(UNITS); do rm -f "$(DESTDIR)$(LIBDIR)/systemd/system/$$unit"; done
+	rm -f "$(DESTDIR)$(LIBDIR)/sysusers.d/pushd.conf" "$(DESTDIR)$(LIBDIR)/tmpfiles.d/pushd.conf"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

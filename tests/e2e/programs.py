@@ -27,10 +27,14 @@ _DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "curl": "curl",
     "h2load": "nghttp2-client",
+    "make": "make",
     "nghttp": "nghttp2-client",
     "node": "nodejs",
     "npm": "npm",
     "openssl": "openssl",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
     "taskset": "util-linux",
 }
 

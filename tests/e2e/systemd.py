@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,21 +97,25 @@ def supervised(
     sockets: Mapping[str, socket.socket] | None = None,
     watchdog_s: float = 0,
     at_ready: Callable[[], None] = lambda: None,
+    through: Sequence[str] = (),
     **options: object,
 ) -> Iterator[tuple[Daemon, Systemd]]:
-    """Run a daemon as systemd does: it is told where to say how it is, and is given `sockets` by their names."""
+    """Run a daemon as systemd does: it is told where to say how it is, and is given `sockets` by their names.
+
+    `through` is a command that becomes the daemon.
+    """
     given = dict(sockets or {})
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="systemd-")))
         systemd = Systemd(directory, at_ready)
         stack.callback(systemd.close)
-        variables = {"NOTIFY_SOCKET": systemd.address}
+        variables = {"NOTIFY_SOCKET": systemd.address, "PYTHONFAULTHANDLER": "1"}
         if watchdog_s:
             variables |= {"WATCHDOG_USEC": str(int(watchdog_s * 1_000_000)), "WATCHDOG_PID": ""}
         if given:
             variables |= {"LISTEN_FDS": str(len(given)), "LISTEN_FDNAMES": ":".join(given), "LISTEN_PID": ""}
         numbers = [it.fileno() for it in given.values()]
-        started_by = [sys.executable, "-c", _START, ",".join(map(str, numbers))]
+        started_by = [sys.executable, "-c", _START, ",".join(map(str, numbers)), *through]
         daemon = stack.enter_context(
             running(
                 sections,

@@ -172,6 +172,8 @@ class TestWatchdog:
             assert_silent(systemd, 1.5)
             daemon.signal(SIGABRT)  # as systemd does then
             assert daemon.wait() == -SIGABRT
+            assert "Fatal Python error: Aborted" in daemon.stderr
+            assert "in load" in daemon.stderr  # where it hung
             certificate.unlink()
             certificate.write_bytes(pem)
             daemon.start()
