@@ -105,6 +105,8 @@ class ResponseStream:
         request.setHeader(b"content-type", self._format.content_type)
         request.setHeader(b"cache-control", b"no-store")
         request.setHeader(b"x-accel-buffering", b"no")
+        if self._is_chunked:  # who does not know that `close` ends the connection sends its next request into it
+            request.setHeader(b"connection", b"close")
         request.notifyFinish().addBoth(self._finished)
         request.registerProducer(self.session, True)
         request.write(first)

@@ -53,6 +53,7 @@ class SseTests(SseTestCase):
         client.send("HEAD", "/sse?channel=news")
         self.rig.turn()
         self.assertEqual(client.response.status, 200)
+        self.assertIsNone(client.response.header("connection"))
         self.assertEqual(client.response.header("content-type"), "text/event-stream")
         self.assert_no_traces(before)
         client.send("GET", "/channels/news")
@@ -234,8 +235,9 @@ class SseTests(SseTestCase):
 class Http1Tests(SseTestCase):
     """What is so over HTTP/1 only, where a stream has a connection to itself."""
 
-    def test_with_the_stream_the_connection_ends(self) -> None:
+    def test_with_the_stream_the_connection_ends_and_the_head_says_so(self) -> None:
         client = self.open("news")
+        self.assertEqual(client.response.header("connection"), "close")
         self.rig.publish("news")
         self.rig.request("DELETE", "/channels/news")
         self.rig.turn()
