@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from pushd.certified import Authorities, ask, subject_of
 from pushd.errors import StartFailed
+from pushd.keyexchange import restrict_groups
 
 __all__ = ["Authorities", "Credentials", "check_directory", "load", "self_signed", "subject_of"]
 
@@ -69,7 +70,7 @@ def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOpti
         raiseMinimumTo=TLSVersion.TLSv1_2,
         acceptableCiphers=_CIPHERS,
     )
-    options.getContext()
+    restrict_groups(options.getContext())
     return options
 
 

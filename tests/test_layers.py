@@ -53,7 +53,7 @@ LAYERS: list[list[str]] = [
     ["pushd.http2.head", "pushd.http2.framing", "pushd.http2.limits"],
     ["pushd.http2.priority", "pushd.http2.faults"],
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
-    ["pushd.turnstile", "pushd.certified"],
+    ["pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
     ["pushd.connections", "pushd.sparing", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
     ["pushd.session"],
     ["pushd.sessions"],

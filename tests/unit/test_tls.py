@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,11 +25,18 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import tls
+from pushd import keyexchange, tls
 from pushd.errors import StartFailed
 
 NOW = datetime(2030, 6, 15, 12, tzinfo=UTC)
+openssl: Any = SSL
+"""The same, with what it does not show."""
 LIFETIME = timedelta(days=365) - timedelta(hours=1)
+
+
+def native(context: Any) -> Any:
+    """Answer what OpenSSL calls the context."""
+    return context._context
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -242,7 +250,7 @@ class LoadTests(DirectoryCase):
                     one.do_handshake()
                 with contextlib.suppress(SSL.WantReadError):
                     other.bio_write(one.bio_read(65536))
-        self.version = client.get_protocol_version_name()
+        self.version, self.group = client.get_protocol_version_name(), client.get_group_name()
         chain = client.get_peer_cert_chain(as_cryptography=True) or []
         return [str(one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value) for one in chain]
 
@@ -300,6 +308,45 @@ class LoadTests(DirectoryCase):
                     f"ECDHE-{kind}-CHACHA20-POLY1305",
                 },
             )
+
+    def test_keys_are_exchanged_in_the_groups_of_browsers_and_in_none_that_costs_a_multiple(self) -> None:
+        options, taken = tls.load(self.certificate, self.key), set()
+        for group in (
+            *("X25519MLKEM768", "X25519", "P-256", "P-384", "P-521", "X448", "SecP256r1MLKEM768"),
+            *("ffdhe2048", "ffdhe3072", "ffdhe4096", "brainpoolP256r1tls13"),
+        ):
+            context = SSL.Context(SSL.TLS_METHOD)
+            self.assertEqual(openssl._lib.SSL_CTX_set1_curves_list(native(context), group.encode()), 1, group)
+            try:
+                self.handshake(options, context)
+            except SSL.Error:
+                continue
+            taken.add(group)
+        self.assertEqual(taken, {"X25519MLKEM768", "X25519", "P-256", "P-384"})
+
+    def test_of_what_both_have_the_hybrid_is_taken(self) -> None:
+        self.handshake(tls.load(self.certificate, self.key))
+        self.assertEqual(self.group, "X25519MLKEM768")
+
+    def test_an_openssl_without_the_hybrid_has_the_others(self) -> None:
+        tried, cleared = [], []
+
+        class Older:
+            def SSL_CTX_set1_curves_list(self, context: object, groups: bytes) -> int:
+                tried.append(groups)
+                return 0 if b"MLKEM" in groups else 1
+
+            def ERR_clear_error(self) -> None:
+                cleared.append(True)
+
+        self.patch(keyexchange, "_lib", Older())
+        tls.load(self.certificate, self.key)
+        self.assertEqual(tried[-1], b"X25519:P-256:P-384")
+        self.assertEqual((len(tried), cleared), (2, [True]))
+
+    def test_a_cryptography_that_cannot_choose_groups_is_served_with(self) -> None:
+        self.patch(keyexchange, "_lib", object())
+        self.assertEqual(self.handshake(tls.load(self.certificate, self.key)), ["server"])
 
     def test_no_session_is_resumed_so_that_each_has_keys_of_its_own(self) -> None:
         context = tls.load(self.certificate, self.key).getContext()
