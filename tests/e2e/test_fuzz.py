@@ -14,6 +14,7 @@ from time import monotonic, time_ns
 from urllib.parse import urlsplit
 
 import pytest
+from hpack import Encoder
 
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.programs import eventually
@@ -52,6 +53,21 @@ _TOKENS = (
     b"Upgrade: h2c\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Expect: 100-continue\r\n", b"since=", b"channel=",
 )  # fmt: skip
 
+_STREAMS = (
+    {":method": "GET", ":path": "/channels"},
+    {":method": "GET", ":path": "/"},
+    {":method": "GET", ":path": "/sse?channel=fuzz&since=earliest"},
+    {":method": "GET", ":path": "/push?channel=**&since=earliest"},
+    {":method": "POST", ":path": "/channels/fuzz", "content-length": "5"},
+    {":method": "POST", ":path": "/publish"},
+    {":method": "OPTIONS", ":path": "*"},
+    {":method": "CONNECT", ":protocol": "websocket", ":path": "/ws?channel=fuzz", "sec-websocket-version": "13"},
+)
+_HEADS = tuple(
+    Encoder().encode([(":scheme", "https"), (":authority", "localhost"), *fields.items()]) for fields in _STREAMS
+)
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
 FOUND = {
     "path that is not UTF-8": b"GET /%a7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     "range that is not UTF-8": (
@@ -65,7 +81,7 @@ Connect = Callable[[], socket.socket]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running("[limits]\nrequest_timeout = 5s\nhead_timeout = 5s\n") as started:
+    with running("[limits]\nrequest_timeout = 5s\nhead_timeout = 5s\n[http2]\nwebsocket = yes\n") as started:
         print(f"PUSHD_FUZZ_SEED={SEED}")
         yield started
 
@@ -81,8 +97,9 @@ def _unencrypted(daemon: Daemon) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), 5)
 
 
-def _tls(daemon: Daemon) -> socket.socket:
+def _tls(daemon: Daemon, *protocols: str) -> socket.socket:
     context = ssl.create_default_context(cafile=str(daemon.certificate))
+    context.set_alpn_protocols(protocols or ("http/1.1",))
     plain = _unencrypted(daemon)
     try:
         return context.wrap_socket(plain, server_hostname="localhost")
@@ -102,7 +119,11 @@ def _unix(daemon: Daemon) -> socket.socket:
     return connection
 
 
-DOORS = {"tcp": _plain, "tls": _tls, "tls without tls": _unencrypted, "unix": _unix}
+def _http2(daemon: Daemon) -> socket.socket:
+    return _tls(daemon, "h2")
+
+
+DOORS = {"tcp": _plain, "tls": _tls, "tls without tls": _unencrypted, "unix": _unix, "http2": _http2}
 
 
 def _read(connection: socket.socket, timeout_s: float) -> bytes:
@@ -216,6 +237,33 @@ def _frames(dice: random.Random, connect: Connect) -> None:
         _read(connection, 0.01)
 
 
+def _http2_frame(dice: random.Random) -> bytes:
+    """Make a frame of HTTP/2, which may be valid: often the beginning of a request, or a part of its body."""
+    flags, stream_id = dice.choice((0, 1, 4, 5, dice.randrange(256))), dice.choice((0, *range(1, 9)))
+    which = dice.random()
+    if which < 0.4:
+        kind, payload = 1, dice.choice(_HEADS)
+    elif which < 0.6:
+        kind, payload = 0, dice.choice((b"hello", b"", _PUBLISH_MANY, b"\x81\x80\0\0\0\0", dice.randbytes(9000)))
+    else:
+        kind = dice.choice((dice.randrange(11), dice.randrange(256)))
+        payload = dice.randbytes(dice.choice((0, 1, 4, 5, 6, 8, 12, 36, 300)))
+    length = len(payload) if dice.random() < 0.97 else dice.randrange(2**24)
+    return struct.pack("!I", length)[1:] + struct.pack("!BBI", kind, flags, stream_id) + payload
+
+
+def _http2_frames(dice: random.Random, connect: Connect) -> None:
+    """Begin as HTTP/2 does, and then send frames, some of them damaged on the way."""
+    with closing(connect()) as connection:
+        connection.sendall(_PREFACE)
+        for _ in range(dice.randint(1, 5)):
+            data = bytearray(b"".join(_http2_frame(dice) for _ in range(dice.randint(1, 10))))
+            if dice.random() < 0.2:
+                data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            connection.sendall(data)
+            _read(connection, 0.003)
+
+
 ATTACKS = {
     "random bytes": (_random_bytes, ("tcp", "tls", "tls without tls", "unix")),
     "mutated requests": (_mutations, ("tcp", "tls", "unix")),
@@ -224,6 +272,8 @@ ATTACKS = {
     "pipelined": (_pipelined, ("tcp", "tls", "unix")),
     "byte by byte": (_byte_by_byte, ("tcp", "unix")),
     "frames": (_frames, ("tcp", "tls", "unix")),
+    "random bytes over HTTP/2": (_random_bytes, ("http2",)),
+    "frames of HTTP/2": (_http2_frames, ("http2",)),
 }
 
 
@@ -284,15 +334,22 @@ class TestFuzz:
 
     def test_a_connection_that_says_nothing_is_closed_in_time(self, daemon: Daemon) -> None:
         before = len(daemon.log)
-        connections = [door(daemon) for door in DOORS.values()]
-        connections[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        connections = {name: door(daemon) for name, door in DOORS.items()}
+        connections["tcp"].sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
         began = monotonic()
-        for connection in connections:
+        for name, connection in connections.items():
             with closing(connection):
                 connection.settimeout(15)
                 with suppress(ConnectionResetError):
                     said = connection.recv(100)
-                    assert said.startswith(b"HTTP/1.1 408 ") if connection is connections[0] else not said
+                    if name == "tcp":
+                        assert said.startswith(b"HTTP/1.1 408 ")
+                    elif name == "http2":
+                        assert said[3:5] == b"\4\0", "the settings of the server"
+                        while connection.recv(100):
+                            pass
+                    else:
+                        assert said == b""
         assert 3 < monotonic() - began < 12
         _survives(daemon, before)
 
