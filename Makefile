@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SCANNERS := build/scanners
 
 # For install-systemd: where pushd is installed, with twistd in its bin; where the files go; and what stands before all
 # of it in a package that is being built.
@@ -12,13 +13,20 @@ DESTDIR ?=
 
 UNITS := pushd.service pushd@.service pushd.socket pushd-https.socket pushd@.socket
 
-.PHONY: run test bench lint types format reference clean install-systemd uninstall-systemd
+.PHONY: run test scan scanners bench lint types format reference clean install-systemd uninstall-systemd
 
 run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= pushd $(ARGS)
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -rs tests
+
+# Other people's scanners against pushd, for longer with PUSHD_SCAN_SECONDS=60. They have environments of their own,
+# because what they need is not what pushd needs. docs/scans.rst says more.
+scan: $(VENV)/installed-test scanners
+	$(BIN)/python -m pytest -s -rs tests/e2e/test_scanners.py
+
+scanners: $(SCANNERS)/wapiti/installed $(SCANNERS)/sslyze/installed
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check pushd twisted tests bench
@@ -80,6 +88,13 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(SCANNERS)/wapiti/installed: PACKAGE := wapiti3==3.2.3
+$(SCANNERS)/sslyze/installed: PACKAGE := sslyze==6.3.1
+$(SCANNERS)/%/installed: Makefile
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet $(PACKAGE)
 	@touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

@@ -9,12 +9,20 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "Issued", "name_of"]
 
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 def name_of(common_name: str, organization: str | None = "Example") -> x509.Name:
@@ -30,7 +38,7 @@ class Issued:
     """A certificate, its key, and the certificates that lead to it."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Key
     chain: tuple[x509.Certificate, ...] = ()
 
     @property
@@ -56,7 +64,7 @@ class Authority:
     def __init__(self, name: str = "Example CA", parent: Authority | None = None) -> None:
         """Be a root, or below `parent`."""
         self.name = name_of(name)
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key: Key = ec.generate_private_key(ec.SECP256R1())
         self._parent = parent
         issuer = self if parent is None else parent
         self.certificate = issuer._sign(self.name, self._key.public_key(), is_authority=True)
@@ -80,9 +88,14 @@ class Authority:
         from_days: float = -1,
         to_days: float = 1,
         is_authority: bool = False,
+        names: Sequence[x509.GeneralName] = (),
+        key: Key | None = None,
     ) -> Issued:
-        """Issue a certificate, valid from and to so many days from now; without `purposes`, for whatever."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Issue a certificate, valid from and to so many days from now; without `purposes`, for whatever.
+
+        `names` are the alternative ones; `key` is a new one on P-256 unless it is given.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         name = name_of(subject) if isinstance(subject, str) else subject
         certificate = self._sign(
             name,
@@ -91,18 +104,20 @@ class Authority:
             purposes=purposes,
             from_days=from_days,
             to_days=to_days,
+            names=names,
         )
         return Issued(certificate, key, () if self._parent is None else (self.certificate,))
 
     def _sign(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
+        key: PublicKey,
         *,
         is_authority: bool,
         purposes: Sequence[x509.ObjectIdentifier] = (),
         from_days: float = -1,
         to_days: float = 1,
+        names: Sequence[x509.GeneralName] = (),
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -115,6 +130,11 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )
         )
+        usages = {"key_cert_sign", "crl_sign"} if is_authority else {"digital_signature"}
+        usage = x509.KeyUsage(**{name: name in usages for name in _USAGES})
+        builder = builder.add_extension(usage, critical=True)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if purposes:
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         return builder.sign(self._key, hashes.SHA256())

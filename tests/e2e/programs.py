@@ -32,10 +32,12 @@ _DEBIAN_PACKAGES = {
     "node": "nodejs",
     "npm": "npm",
     "openssl": "openssl",
+    "slowhttptest": "slowhttptest",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",
     "taskset": "util-linux",
+    "testssl": "testssl.sh",
 }
 
 
