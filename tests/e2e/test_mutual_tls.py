@@ -192,7 +192,7 @@ class TestOperation:
                 path.write_bytes(authority.pem)
                 log = Log(daemon)
                 daemon.signal(SIGHUP)
-                log.wait("read the certificates again")
+                log.wait("reloaded the configuration")
                 for client in ("alice", "other"):
                     status, said = curl(daemon, daemon.urls[1], *files(daemon, client))
                     assert (status == 0, said[:3]) == (client == is_in, "200" if client == is_in else "000")
