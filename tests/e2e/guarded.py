@@ -117,6 +117,8 @@ class World:
         """What must not be in the log."""
         self.details: list[str] = []
         """Why somebody was refused something, as they were told."""
+        self.reasons: set[str] = set()
+        """Why WebSockets were closed, as they were told."""
         self.intruder = Intruder(self)
         """Who tries to get in all the time."""
 
@@ -217,8 +219,8 @@ class Intruder:
             {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=unix"},
         ]
         self._world = world
-        self.tries = 0
-        """How often it has tried."""
+        self.rounds = 0
+        """How often it has tried everything."""
         self.successes: list[str] = []
         """What it was not refused."""
         self._stop = Event()
@@ -262,13 +264,13 @@ class Intruder:
                         return
                     with suppress(OSError, HTTPException):  # when there are too many, or the daemon stops
                         self._try(method, path, body, {**fields, **shown})
+            self.rounds += 1
 
     def _try(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         netloc = urlsplit(self._world.daemon.http).netloc
         with closing(HTTPConnection(netloc, timeout=15)) as connection:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            self.tries += 1
             if path == "/publish" and response.status == 200:  # which answers each line
                 if b'"status":40' not in (said := response.read()):
                     self.successes.append(f"{method} {path} {headers}: {said!r}")

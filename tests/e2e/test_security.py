@@ -79,13 +79,14 @@ def say(websocket: ClientConnection, **members: object) -> dict[str, Any]:
     return said(websocket, ref=1)
 
 
-def closed(websocket: ClientConnection) -> tuple[int, str]:
-    """Answer the code and the reason with which the daemon closes it."""
+def closed(whole: World, websocket: ClientConnection) -> tuple[int, str]:
+    """Answer the code and the reason with which the daemon closes it; the reason is remembered."""
     try:
         while True:
             websocket.recv(20)
     except ConnectionClosed as error:
         assert error.rcvd is not None
+        whole.reasons.add(error.rcvd.reason)
         return error.rcvd.code, error.rcvd.reason
 
 
@@ -385,10 +386,10 @@ class TestPresence:
             assert whole.ask("/connections?user=fred", token).status == 403
             answer = whole.ask(f"/connections/{found[0]['connection']}", whole.backend(), "DELETE")
             assert answer.status == 204
-            assert closed(one) == (1008, "closed by an operator")
+            assert closed(whole, one) == (1008, "closed by an operator")
             assert say(other, type="unsubscribe", channel="room/f")["type"] == "unsubscribed"
             assert whole.ask("/connections?user=fred", whole.backend(), "DELETE").json() == {"closed": 1}
-            assert closed(other) == (1008, "closed by an operator")
+            assert closed(whole, other) == (1008, "closed by an operator")
             eventually(lambda: not whole.connections(user="fred"), "they are gone")
             first = found[0]["connection"]
             told = ["connect", "subscribe", "unsubscribe", "disconnect"]
@@ -410,7 +411,7 @@ class TestExpiry:
             whole.details.append(refused["detail"])
             assert say(staying, type="renew", token=whole.used("no.token.atall"))["status"] == 401
             assert say(staying, type="renew", token=whole.token("hugo", subscribe=["room/**"]))["type"] == "renewed"
-            assert closed(ending) == (1008, "the token has expired; come back with a new one")
+            assert closed(whole, ending) == (1008, "the token has expired; come back with a new one")
             *_, last = lines_of(stream)
             assert last == {"type": "closed", "detail": "the token has expired; come back with a new one"}
             assert say(staying, type="subscribe", channel="room/y")["type"] == "subscribed"
@@ -576,7 +577,7 @@ class TestLimits:
             for _ in range(50):
                 with suppress(ConnectionClosed):
                     raw.send("z")
-            assert closed(raw) == (1013, "user mia publishes too often: see [limits] publish_rate")
+            assert closed(whole, raw) == (1013, "user mia publishes too often: see [limits] publish_rate")
         time.sleep(1.1)
         assert whole.publish("room/l", "x", token).status == 201
 
@@ -600,7 +601,7 @@ class TestLimits:
                 whole.publish("room/slow", "x" * 60_000, backend)
                 if not whole.connections(user="nora") or "1013 too slow" in whole.daemon.log:
                     break
-            code, reason = closed(nora)
+            code, reason = closed(whole, nora)
             assert (code, reason) == (1013, "too slow for what is published; resume from the last id")
         with whole.websocket("channel=room/slow", token) as nora:
             assert said(nora, type="subscribed")["recovered"]
@@ -608,7 +609,7 @@ class TestLimits:
     def test_what_is_not_allowed_in_a_raw_websocket_ends_it(self, whole: World) -> None:
         with whole.websocket("channel=room/l&format=raw", whole.token("olaf", subscribe=["room/l"])) as olaf:
             olaf.send("x")
-            code, reason = closed(olaf)
+            code, reason = closed(whole, olaf)
             assert (code, "no right to publish to 'room/l'" in reason) == (1008, True)
 
 
@@ -676,21 +677,22 @@ class TestEnd:
             eventually(lambda: len(whole.connections(user="rosa")) == 4, "they are connected")
             events = whole.ask("/channels/room%2F1/events", whole.backend()).body
             assert Intruder.MARK.encode() not in events
+            eventually(lambda: whole.intruder.rounds > 1, "the intruder has tried everything", 40)
             whole.intruder.stop()
             assert whole.intruder.successes == []
-            assert whole.intruder.tries > 200
             whole.daemon.signal(SIGTERM)
-            assert closed(rosa)[0] == 1001
+            assert closed(whole, rosa)[0] == 1001
             *_, last = lines_of(stream)
             assert last["type"] == "closed"
         assert whole.daemon.wait() in (0, -SIGTERM)
-        self.check_told(whole.application.told)
+        self.check_told(whole)
         assert {request["fault"] for request in whole.application.requests} == {None}
         self.check_log(whole)
 
     @staticmethod
-    def check_told(told: list[dict[str, Any]]) -> None:
+    def check_told(whole: World) -> None:
         """Find everything in order, for each connection and channel, and exactly once."""
+        told = whole.application.told
         assert len({event["id"] for event in told}) == len(told)
         assert not [event for event in told if event["event"] == "dropped"]
         connections = dict[str, list[dict[str, Any]]]()
@@ -701,7 +703,7 @@ class TestEnd:
                 assert 0 <= occupied[event["channel"]] <= 1, event
             else:
                 connections.setdefault(event["connection"], []).append(event)
-        assert len(connections) > 30
+        assert connections
         for events in connections.values():
             kinds = [event["event"] for event in events]
             assert (kinds[0], kinds[-1]) == ("connect", "disconnect"), events
@@ -713,14 +715,8 @@ class TestEnd:
                 assert 0 <= subscribed[event["channel"]] <= 1, events
             assert not +subscribed, events
         assert not +occupied
-        assert {event["reason"] for event in told if event["event"] == "disconnect"} >= {
-            "the client has gone",
-            "the server is going away",
-            "closed by an operator",
-            "the token has expired; come back with a new one",
-            "too slow for what is published; resume from the last id",
-            "user mia publishes too often: see [limits] publish_rate",
-        }
+        reasons = {event["reason"] for event in told if event["event"] == "disconnect"}
+        assert reasons >= whole.reasons, whole.reasons - reasons
 
     @staticmethod
     def check_log(whole: World) -> None:
