@@ -34,6 +34,9 @@ def numbered(number: int, transport: str = "websocket") -> Caller:
     return caller
 
 
+_PUBLISHED = Published("x-1", "room", 1, 1)
+
+
 class Later:
     """A publisher that keeps what it is to publish until the test says what comes of it."""
 
@@ -53,7 +56,7 @@ class Later:
         """Fail: nothing is deleted."""
         raise AssertionError(name)
 
-    def finish(self, outcome: Outcome = Published("x-1", "room", 1, 1)) -> list[str]:
+    def finish(self, outcome: Outcome = _PUBLISHED) -> list[str]:
         """Have the batch at hand come to something; answer what was in it."""
         ((drafts, done),) = self.batches
         self.batches.clear()
@@ -257,7 +260,7 @@ class ModelTests(SynchronousTestCase):
         self.assertEqual(occupied, {text for _, text in present if text != "room/*"})
 
     def assert_events(self, model: Model, channel: str) -> None:
-        """Everybody joins and leaves in turns, and has left in the end; a deleted channel may begin with a leave."""
+        """All join and leave in turns, and have left in the end; a deleted channel may begin with a leave."""
         was_deleted = False
         inside: dict[str, str] = {}
         for entry in model.rig.read(channel).entries:
@@ -265,7 +268,7 @@ class ModelTests(SynchronousTestCase):
             self.assertNotEqual(inside.get(who), what, "twice")
             was_deleted |= who not in inside and what == "leave"
             inside[who] = what
-        self.assertEqual({what for what in inside.values()} - {"leave"}, set())
+        self.assertEqual(set(inside.values()) - {"leave"}, set())
         if was_deleted:
             self.assertIn("vacated", model.notes.events(channel))
 
