@@ -163,7 +163,7 @@ class PublishTests(SynchronousTestCase):
         full = NoRoom("the disk of the store is full")
         outcomes: list[Outcome] = [full, full, Published("x-1", "room", 1, 1), full]
         with capturedLogs() as logs:
-            for number, outcome in enumerate(outcomes):
+            for number, outcome in enumerate(outcomes, start=1):
                 self.attendance.entered(numbered(number), ROOM, 1)
                 self.turn()
                 self.publisher.finish(outcome)
@@ -174,9 +174,9 @@ class PublishTests(SynchronousTestCase):
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("subscribe"), st.integers(0, 5), st.sampled_from(["room", "hall", "room/*"])),
-        st.tuples(st.just("unsubscribe"), st.integers(0, 5), st.sampled_from(["room", "hall", "room/*"])),
-        st.tuples(st.just("close"), st.integers(0, 5), st.just("")),
+        st.tuples(st.just("subscribe"), st.integers(1, 6), st.sampled_from(["room", "hall", "room/*"])),
+        st.tuples(st.just("unsubscribe"), st.integers(1, 6), st.sampled_from(["room", "hall", "room/*"])),
+        st.tuples(st.just("close"), st.integers(1, 6), st.just("")),
         st.tuples(st.just("delete"), st.just(0), st.sampled_from(["room", "hall"])),
         st.tuples(st.just("turn"), st.just(0), st.just("")),
     ),
