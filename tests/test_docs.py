@@ -61,6 +61,39 @@ class MarkupTests(TestCase):
                     self.assertTrue(any((place / name).is_file() for place in places))
 
 
+class PromiseTests(TestCase):
+    """Each promise of the page on security names tests, and these exist."""
+
+    def test_every_promise_names_its_tests(self) -> None:
+        (section,) = (
+            node
+            for node in document(ROOT / "docs/security.rst").findall(nodes.section)
+            if "the-promises" in node["ids"]
+        )
+        promises = list(section.findall(nodes.list_item))
+        self.assertGreater(len(promises), 30)
+        for promise in promises:
+            with self.subTest(promise.astext()):
+                self.assertTrue(any(node.astext().startswith("tests/") for node in promise.findall(nodes.literal)))
+
+    def test_tests_that_are_named_exist(self) -> None:
+        for path in DOCUMENTS:
+            for name in re.findall(r"``(tests/[\w/]+\.py(?:::\w+)*)``", path.read_text()):
+                with self.subTest(f"{path.name}: {name}"):
+                    file, *names = name.split("::")
+                    self.assertTrue((ROOT / file).is_file())
+                    inside: ast.AST = ast.parse((ROOT / file).read_text())
+                    for part in names:
+                        inside = self.definition(inside, part)
+
+    def definition(self, inside: ast.AST, name: str) -> ast.AST:
+        """Answer what has a name in a module or a class."""
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        found = [node for node in ast.iter_child_nodes(inside) if isinstance(node, kinds) and node.name == name]
+        self.assertEqual(len(found), 1, name)
+        return found[0]
+
+
 class ExampleTests(TestCase):
     def test_python_examples_compile(self) -> None:
         for path in DOCUMENTS:
