@@ -33,7 +33,10 @@ class Case:
     """How events are published: ``own`` is the way that a user of the peer would choose first."""
 
     subscribers: int = 1000
-    """How many there are; when they are only connected, also how many connect at once."""
+    """How many there are."""
+
+    connecting: int = 4000
+    """How many of them connect at the same time, at most."""
 
     in_flight: tuple[int, ...] = (1, 16)
     """How many events may be on their way at once, measured one after the other on the same connections."""

@@ -20,7 +20,6 @@ _CORES = sorted(os.sched_getaffinity(0))
 _SERVER_CORE, _CLIENT_CORE = _CORES[0], _CORES[-1]
 _TIMEOUT_S = 300.0
 _STREAMS = 100
-_MOST_CONNECTING = 4000
 
 
 class Bench:
@@ -34,7 +33,10 @@ class Bench:
 
     def measure(self, case: Case, peer: str) -> Mapping[str, Any]:
         """Measure; the answer is what the load client says, or ``error`` with the reason."""
-        server = PEERS[peer]
+        return self.measure_server(case, PEERS[peer])
+
+    def measure_server(self, case: Case, server: Server) -> Mapping[str, Any]:
+        """Measure a server, whether it is one of the peers or not."""
         try:
             with self._place() as place, running(server, place, _pinned(_SERVER_CORE)) as started:
                 return self._load(case, server, started)
@@ -72,7 +74,7 @@ def load_arguments(case: Case, server: Server, place: Place) -> list[str]:
     arguments = [
         f"--port={place.tls_port if case.tls else place.port}",
         f"--subscribers={case.subscribers}",
-        f"--window={min(case.subscribers, _MOST_CONNECTING)}",
+        f"--window={min(case.subscribers, case.connecting)}",
         f"--stalled={case.stalled}",
         f"--in-flight={','.join(map(str, case.in_flight))}",
         f"--rate={case.rate}",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PEERS", "Place", "Running", "Server", "Way", "free_port", "running"]
+__all__ = ["PEERS", "Place", "Running", "Server", "Way", "free_port", "running", "start_pushd"]
 
 _HERE = Path(__file__).parent
 _START_TIMEOUT_S = 20.0
@@ -101,12 +101,12 @@ class Server:
     """The ways of publishing to it."""
 
 
-def _start_pushd(store: str) -> Callable[[Place], Sequence[str]]:
-    """Answer what starts pushd with these lines of configuration."""
+def start_pushd(store: str, sections: str = "") -> Callable[[Place], Sequence[str]]:
+    """Answer what starts pushd with these lines about its store, and these sections."""
 
     def start(place: Place) -> list[str]:
         config = place.folder / "pushd.ini"
-        config.write_text(place.fill(_PUSHD.replace("STORE", store)))
+        config.write_text(place.fill(_PUSHD.replace("STORE", store)) + sections)
         twistd = Path(sys.executable).with_name("twistd")
         return [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(config)]
 
@@ -146,7 +146,7 @@ _HTTP_PATHS = {"websocket": "/ws", "sse": "/sse"}
 def _pushd(title: str, store: str) -> Server:
     return Server(
         title,
-        _start_pushd(store),
+        start_pushd(store),
         {"websocket": "/ws?channel=bench", "sse": "/sse?channel=bench", "http2": "/sse?channel=bench"},
         {
             "own": _PUSHD_MESSAGE,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bench import guarded
 from bench.cases import CASES, Case
 from bench.machine import build, certificate
 from bench.measure import Bench
@@ -136,3 +137,21 @@ def test_the_store_is_measured() -> None:
     assert done.returncode == 0, done.stderr
     assert "start with them: " in done.stdout
     assert "20 clients come back for 50 events" in done.stdout
+
+
+def test_what_guards_is_measured(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program("taskset")
+    program("node")
+    bench = Bench(built, *certificate(built))
+    with guarded.application() as port:
+        for server in guarded.servers(port):
+            result = bench.measure_server(tiny("publish-websocket"), server)
+            assert result["publish"]["events"] > 0, server.title
+            assert result["publish"]["faults"] == 0, server.title
+    guarded.judge_tokens()
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= {
+        "HS256",
+        "RS256",
+        "ES256",
+        "EdDSA",
+    }
