@@ -516,7 +516,7 @@ class TestLimits:
             expected = "the user 'jane' has too many connected: [limits] connections_per_user is 4"
             answer = whole.ask("/sse?channel=room/l", token)
             assert outcome(answer) == (429, expected)
-            assert answer.headers["retry-after"] == "5"
+            assert answer.headers["retry-after"] == "10"
             assert whole.refused("channel=room/l", token) == (429, expected)
         eventually(lambda: not whole.connections(user="jane"), "they are gone")
         with whole.websocket("channel=room/l", token) as back:
