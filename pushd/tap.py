@@ -23,7 +23,7 @@ from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
-from pushd.log import Observer, observer, observer_for
+from pushd.log import Observer, observer_for
 from pushd.outside import Reach
 from pushd.service import Daemon
 from pushd.store.check import check
@@ -75,7 +75,7 @@ class Options(usage.Options):
             for name in ("key", "user", "publish", "subscribe", "expires", "operator"):
                 if self[name]:
                     raise ConfigError(f"--{name} goes with --token")
-            if self.parent is not None and self.parent.get("logger") is observer:
+            if self.parent is not None and self.parent.get("logger") == "pushd.log.observer":
                 self.parent["logger"] = None  # twistd asks the service then, which knows the configuration
         except (ConfigError, StartFailed) as error:
             raise _end_of(error) from None

@@ -230,9 +230,11 @@ class Daemon:
         self.socket = directory / "pushd.sock"
         self.certificate = directory / "state" / "self-signed.crt"
         self.urls: list[str] = []
-        self._log = directory / "log"
+        self.log_path = directory / "log"
         self._stderr = directory / "stderr"
-        self._variables = dict(variables or {})
+        self.variables = dict(variables or {})
+        self.options: tuple[str, ...] = ()
+        """More options of twistd."""
         self._started_by = started_by
         self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
@@ -247,7 +249,7 @@ class Daemon:
     @property
     def log(self) -> str:
         """What it has logged since it was first started."""
-        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     @property
     def stderr(self) -> str:
@@ -257,12 +259,12 @@ class Daemon:
     def launch(self) -> None:
         """Start it, and do not wait."""
         self.urls = []
-        twistd = [installed("twistd"), "-n", "--pidfile=", "pushd", "--config", str(self.config)]
-        with open(self._log, "ab") as log, open(self._stderr, "ab") as stderr:
+        twistd = [installed("twistd"), "-n", "--pidfile=", *self.options, "pushd", "--config", str(self.config)]
+        with open(self.log_path, "ab") as log, open(self._stderr, "ab") as stderr:
             self._process = subprocess.Popen(
                 [*self._started_by, *twistd],
                 cwd=self._elsewhere,
-                env=environment(self.directory, **self._variables),
+                env=environment(self.directory, **self.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=stderr,

@@ -21,7 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd import tap
 from pushd.config.reading import default, parse
 from pushd.errors import StartFailed
-from pushd.log import observer
 from pushd.tap import Options, makeService
 from tests.bare_store import Stored
 from tests.unit.test_listen import Reactor
@@ -231,10 +230,10 @@ class MakeServiceTests(TapCase):
         self.assertIsNone(application.getComponent(ILogObserver, None))
 
     def test_twistd_is_left_no_other_observer_of_pushd_to_ask(self) -> None:
-        for given, left in ((observer, None), (len, len), (None, None)):
+        for given, left in (("pushd.log.observer", None), ("my.observer", "my.observer"), (None, None)):
             twistd = {"nodaemon": True, "logger": given}
             self.options(twistd=twistd)
-            self.assertIs(twistd["logger"], left)
+            self.assertEqual(twistd["logger"], left)
 
     def test_what_is_missing_ends_with_one_line(self) -> None:
         error = self.assertRaises(SystemExit, self.service, f"{PLAIN}[site]\nroot = /nosuch\n")
