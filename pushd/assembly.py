@@ -163,6 +163,7 @@ def assemble(
         reactor,
         wheel=wheel,
         turnstile=entrance.turnstile,
+        is_proxy=trust.is_trusted,
         serving=_serving(config),
     )
     clock = demo.Clock(bus, publisher, now)

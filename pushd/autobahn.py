@@ -72,8 +72,8 @@ class WebSocketListener(Protocol):
     def send(self, frame: bytes) -> None:
         """Send a frame, after what is being sent."""
 
-    def closing(self) -> None:
-        """No frame may be sent any more: a close frame was."""
+    def closing(self, reason: Reason | None) -> None:
+        """No frame may be sent any more: a close frame was, for a `reason` unless the client began with that."""
 
     def lost(self) -> None:
         """The connection has ended."""
@@ -177,6 +177,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def _failed(self) -> None:
         self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
+        self.listener.closing(Reason(Cause.FAILED, "a fault in pushd; see its log"))
         self.abort()
 
     def onPing(self, payload: bytes) -> None:
@@ -209,14 +210,8 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Override: either side closes, or Autobahn does because the client broke the protocol."""
         if self.state == self.STATE_OPEN:
             self._is_closing = True
-            self.listener.closing()
-            if not isReply and code != _CLOSE_CODES[Cause.STOPPING]:
-                self.pushd_log.info(
-                    "closing WebSocket of {peer}: {code} {reason}",
-                    peer=self.client_name,
-                    code=code,
-                    reason=(reasonUtf8 or b"").decode(errors="replace"),
-                )
+            text = f"{code} {(reasonUtf8 or b'').decode(errors='replace')}"
+            self.listener.closing(None if isReply else Reason(Cause.REFUSED, text))
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:

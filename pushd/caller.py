@@ -25,7 +25,7 @@ class Place(Protocol):
 class Caller:
     """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
 
-    __slots__ = ("_prefix", "identity", "number", "place", "since", "transport")
+    __slots__ = ("_prefix", "identity", "number", "place", "since", "since_s", "transport")
 
     def __init__(self, identity: Identity, place: Place) -> None:
         self.identity = identity
@@ -39,6 +39,8 @@ class Caller:
         """What it speaks: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
         self.since = 0.0
         """When it was let in, in seconds since 1970."""
+        self.since_s = 0.0
+        """The same on a clock that never jumps."""
 
     def number_as(self, number: int, prefix: str) -> None:
         """Have it be a subscriber, the one with a number; its id begins with `prefix`."""

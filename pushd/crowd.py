@@ -23,6 +23,9 @@ class Member(Protocol):
 
     subscription: Subscription
 
+    own_sent_bytes: int
+    """How much it was sent that is not counted by the crowd."""
+
     def take(self, data: bytes) -> None:
         """Send `data`, after what it has of its own in this turn."""
 
@@ -47,6 +50,7 @@ class Crowd:
         "_members",
         "_size",
         "heard",
+        "sent_bytes",
     )
 
     def __init__(self, encode: Encoder, flush_later: Callable[[Crowd], None], max_bytes: int) -> None:
@@ -64,6 +68,8 @@ class Crowd:
         self._size = 0
         self.heard = 0
         """How many events have come."""
+        self.sent_bytes = 0
+        """How much was sent to who was a member all the time."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
@@ -109,14 +115,17 @@ class Crowd:
             return
         ahead, self._ahead = self._ahead, {}
         apart = [(member, self._members.pop(member)) for member in ahead]
+        before = self.sent_bytes
         self._send(frames[0] if len(frames) == 1 else b"".join(frames))
         self._members.update(apart)
         for member, count in ahead.items():
+            member.own_sent_bytes -= self.sent_bytes - before
             if count < len(frames):
                 member.take(b"".join(frames[count:]))
 
     def _send(self, data: bytes) -> None:
         size, behind = len(data), []
+        self.sent_bytes += size
         self._gone = []
         for member, send in self._members.items():
             try:

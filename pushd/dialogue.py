@@ -33,6 +33,7 @@ from pushd.messages import (
 )
 from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
+from pushd.request import Visit
 from pushd.session import Session
 from pushd.wheel import Alarm
 
@@ -42,6 +43,9 @@ _log = Logger()
 
 _MAX_WAITING = 100
 """How many messages may wait for one that takes longer."""
+
+_SWITCHED = 101
+"""What the log has for the status of a handshake, over HTTP/2 too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Common:
 class _Dialogue:
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
-    __slots__ = ("_alarm", "_common", "session", "websocket")
+    __slots__ = ("_alarm", "_common", "session", "visit", "websocket")
 
     encode: Encoder
 
@@ -68,6 +72,8 @@ class _Dialogue:
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
         self._common = common
         self._alarm: Alarm | None = None
+        self.visit: Visit | None = None
+        """What logs the handshake when the connection has ended, if requests are logged."""
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to what the query of the handshake names."""
@@ -90,15 +96,25 @@ class _Dialogue:
         """Send a frame that is not an event."""
         self.session.send(frame)
 
-    def closing(self) -> None:
+    def closing(self, reason: Reason | None) -> None:
         """Send nothing more."""
+        if reason is not None:
+            self._ends(reason)
         self.session.finish()
+
+    def _ends(self, reason: Reason) -> None:
+        """Take note of a reason, unless there was one before."""
+        if self.session.end_reason is None:
+            self.session.end_reason = reason
 
     def lost(self) -> None:
         """End."""
         if self._alarm is not None:
             self._alarm.cancel()
         self.session.ended()
+        if self.visit is not None:
+            caller = self.session.caller
+            self.visit.ended(_SWITCHED, self.session.sent_bytes, caller.name, caller.user)
 
     def ping_later(self) -> None:
         """Ping the client again and again, and drop it when it does not answer."""
@@ -116,7 +132,7 @@ class _Dialogue:
         if self.websocket.has_heard:
             self.ping_later()
         else:
-            _log.info("dropping WebSocket of {peer}: no answer to a ping", peer=self.websocket.client_name)
+            self._ends(Reason(Cause.SILENT, "no answer to a ping"))
             self.websocket.abort()
 
 
@@ -219,6 +235,7 @@ class JsonDialogue(_Dialogue):
         _log.failure(
             "a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.session.caller.name
         )
+        self._ends(Reason(Cause.FAILED, "a fault in pushd; see its log"))
         self.websocket.abort()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:

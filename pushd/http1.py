@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
@@ -48,8 +48,10 @@ class HTTP1(HTTPChannel):
     more to read: the answer to a request, or to all that came together, goes out as one piece.
     """
 
-    log = Logger()
     abortTimeout = 5
+
+    site: Any
+    """The `twisted.web.server.Site` that answers."""
 
     is_tunnel = False
 
@@ -133,7 +135,7 @@ class HTTP1(HTTPChannel):
         """Close: no request came for too long."""
         self.timeoutConnection()
 
-    def _refuse(self, refused: Refused, method: bytes = b"") -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer a request that has not been read to its end, and throw away what still comes.
 
         If the connection were closed while the client is still sending, it would be reset, and the client
@@ -144,12 +146,13 @@ class HTTP1(HTTPChannel):
         self._discarded = 0
         self._watch.pause()
         self._drop_bodies()
+        method, target = (b"", b"") if self._head is None else (self._head.method, self._head.target)
+        fields, body, unread = refusal(refused, method, target)
         if refused is not self.turned_away:
-            self.log.info("refused a request from {peer}: {detail}", peer=self.place.name, detail=refused.detail)
-        fields, body = refusal(refused)
+            self.site.request_log.refused(unread, self.place.name)
         lines = [f"HTTP/1.1 {refused.status} {refused.title}".encode("ascii")]
         lines += [b"%b: %b" % (name.title(), value) for name, value in [*fields, (b"connection", b"close")]]
-        self.write(b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if method == b"HEAD" else body))
+        self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.setTimeout(_LINGER_S)
 
     def _drop_bodies(self) -> None:
@@ -288,8 +291,9 @@ class HTTP1(HTTPChannel):
         request.requestHeaders = head.fields
         self.requests.append(request)
         self._watch.what = None
+        self._head = head
         if self.turned_away is not None:
-            self._refuse(self.turned_away, head.method)
+            self._refuse(self.turned_away)
             return
         if self._is_last:
             self.setTimeout(None)
@@ -299,7 +303,6 @@ class HTTP1(HTTPChannel):
         if length is not None and length > self._max_body_bytes:
             self.refuse_body()
             return
-        self._head = head
         self.body_bytes = 0
         request.gotLength(length)
         if head.expects_continue:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.channels import Pattern
@@ -14,14 +13,12 @@ from pushd.errors import Refused
 from pushd.event import Encoder
 from pushd.frames import chunk, chunked
 from pushd.reading import Start
-from pushd.reasons import Cause, Reason
+from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer
 
 __all__ = ["ResponseStream", "StreamFormat"]
-
-_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,10 @@ class StreamSession(Protocol):
 
     def send(self, frame: bytes) -> None:
         """Write `frame` to the body."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much it has sent past the request."""
 
     def ended(self) -> None:
         """Learn that the response has ended."""
@@ -111,6 +112,7 @@ class ResponseStream:
         request.registerProducer(self.session, True)
         request.write(first)
         self.writer = request.connection.body_writer()
+        request.streamed = self.session
         request.forget_head()
         self._set_heartbeat()
 
@@ -139,9 +141,6 @@ class ResponseStream:
     def close(self, reason: Reason) -> None:
         """Say why, end the response, and with it the connection."""
         request, connection = self._request, self._request.connection
-        if reason.cause is not Cause.STOPPING:
-            path = request.path.decode("ascii", "backslashreplace")
-            _log.info("closing {path} of {peer}: {reason}", path=path, peer=self.client_name, reason=reason.text)
         request.write(self._format.closing(reason))
         request.unregisterProducer()
         request.finish()

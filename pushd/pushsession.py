@@ -80,6 +80,7 @@ class PushSession:
         "caller",
         "end_reason",
         "is_closed",
+        "sent_bytes",
         "subscription",
     )
 
@@ -119,6 +120,8 @@ class PushSession:
         """Who it is."""
         self.end_reason: Reason | None = None
         """Why it was ended by the daemon, if it was."""
+        self.sent_bytes = 0
+        """How much data was promised to it, in bytes; what is in the body is counted by its request."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
@@ -221,6 +224,7 @@ class PushSession:
         self._tried += 1
         self._in_flight[push.number] = push
         self._in_flight_bytes += push.cost
+        self.sent_bytes += push.cost - ENTRY_BYTES
         entry = push.entry
         path = path_of_event(entry.channel, entry.event.id).encode("ascii")
         answer = Answer(event_fields(entry.event), entry.event.data)

@@ -26,6 +26,9 @@ class Cause(Enum):
     REFUSED = auto()
     """The client asked for something that it cannot have."""
 
+    SILENT = auto()
+    """The client gives no sign of life."""
+
     FAILED = auto()
     """A fault of pushd itself."""
 

@@ -26,7 +26,10 @@ from pushd.frames import json_line
 from pushd.peer import Place
 from pushd.writethrough import Writer
 
-__all__ = ["Connection", "Request"]
+__all__ = ["Connection", "Request", "Streamed", "Visit"]
+
+_CLIENT_GONE = 499
+"""What stands in the log for the status of a request whose client has gone before there was one, as with nginx."""
 
 _NO_ARGUMENTS: dict[bytes, list[bytes]] = {}
 _NO_SEGMENTS: list[bytes] = []
@@ -65,9 +68,38 @@ class Connection(Protocol):
         """Close now."""
 
 
+class Visit(Protocol):
+    """What logs a request when it has ended: `pushd.requestlog.Visit`."""
+
+    detail: str | None
+
+    def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
+        """Log that the request was answered."""
+
+
+class _RequestLog(Protocol):
+    is_wanted: bool
+
+    def id_of(self, request: Request) -> str:
+        """Answer what a request is called."""
+
+    def begin(self, request: Request) -> Visit:
+        """Answer what logs a request when it has ended."""
+
+
 class _Site(Protocol):
+    request_log: _RequestLog
+
     def head_begins(self, request: Request) -> None:
         """Learn that the head of an answer is about to be written."""
+
+
+class Streamed(Protocol):
+    """What sends the rest of an answer past its request."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much that was until now."""
 
 
 class Request(server.Request):
@@ -81,7 +113,14 @@ class Request(server.Request):
     wanted: tuple[list[Pattern], str]
     """What a subscriber wants: channels and patterns, and the position to begin at."""
 
+    visit: Visit | None = None
+    """What logs it when it has ended, if requests are logged."""
+
+    streamed: Streamed | None = None
+    """What sends the rest of its answer, if something does."""
+
     _body_size = 0
+    _request_id: str | None = None
 
     # What comes
 
@@ -110,6 +149,9 @@ class Request(server.Request):
         channel: Any = self.channel
         self.site = channel.site
         self.set_common_headers()
+        if channel.site.request_log.is_wanted:
+            self.visit = channel.site.request_log.begin(self)
+            self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         if self.path == b"*":  # with OPTIONS, which no resource has to do with: RFC 9110, section 9.3.7
             self.setHeader(b"content-length", b"0")
             self.finish()
@@ -133,6 +175,19 @@ class Request(server.Request):
         return connection  # type: ignore[no-any-return]
 
     @property
+    def request_id(self) -> str:
+        """What it is called in the log, made when it is first asked for."""
+        if self._request_id is None:
+            self._request_id = cast(_Site, self.site).request_log.id_of(self)
+        return self._request_id
+
+    @property
+    def user_name(self) -> str | None:
+        """What its user is called, if somebody vouches for that."""
+        caller: Caller | None = getattr(self, "caller", None)
+        return None if caller is None else caller.user
+
+    @property
     def sender_name(self) -> str:
         """What who sends it is called in the log."""
         caller: Caller | None = getattr(self, "caller", None)
@@ -148,6 +203,20 @@ class Request(server.Request):
         assert self.content is not None
         body: bytes = self.content.read()
         return body
+
+    def end_visit(self, status: int) -> None:
+        """Log that it has ended with `status`, unless that was done, or is not wanted."""
+        visit, self.visit = self.visit, None
+        if visit is not None:
+            streamed = self.streamed
+            size = self.sentLength + (0 if streamed is None else streamed.sent_bytes)
+            visit.ended(status, size, self.sender_name, self.user_name)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Override: the client has gone before the answer was complete."""
+        if self.visit is not None:
+            self.end_visit(self.code if self.startedWriting else _CLIENT_GONE)
+        super().connectionLost(reason)
 
     def forget_head(self) -> None:
         """Keep nothing of what a subscriber asked for, nor of the head of the response, which has been written.
@@ -192,15 +261,26 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
-        self.log.failure("a fault in pushd while it served {path}", reason, path=self.path)
+        self.log.failure(
+            "a fault in pushd while it served {path} ({request_id})",
+            reason,
+            path=self.path.decode("ascii", "backslashreplace"),
+            request_id=self.request_id,
+        )
         if self.is_gone:
             return reason
         if self.startedWriting:
             self.loseConnection()
             return reason
-        problem = {"title": "Internal Server Error", "status": 500, "detail": "a fault in pushd; see its log"}
+        problem = {
+            "title": "Internal Server Error",
+            "status": 500,
+            "detail": "a fault in pushd; see its log",
+            "request_id": self.request_id,
+        }
         body = json_line(problem)
         self.setResponseCode(500)
+        self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         self.setHeader(b"content-type", b"application/problem+json")
         self.setHeader(b"content-length", b"%d" % len(body))
         self.write(body)

@@ -43,6 +43,7 @@ __all__ = [
     "path_of_event",
     "since_of",
     "subscribed_patterns",
+    "unlogged_problem",
     "whole_number",
 ]
 
@@ -78,22 +79,33 @@ def answer_nothing(request: Request) -> int:
 
 
 def answer_problem(request: Request, refused: Refused) -> bytes:
-    """Answer with a problem document (RFC 9457), and log why."""
-    _log.info(
-        "{status} {method} {path} from {peer}: {detail}",
-        status=refused.status,
-        method=request.method.decode("ascii", "backslashreplace"),
-        path=request.path.decode("ascii", "backslashreplace"),
-        peer=request.sender_name,
-        detail=refused.detail,
-    )
+    """Answer with a problem document (RFC 9457), and log why: with the request, if requests are logged."""
+    if request.visit is not None:
+        request.visit.detail = refused.detail
+    else:
+        _log.info(
+            "{status} {method} {path} from {peer}: {detail} ({request_id})",
+            status=refused.status,
+            method=request.method.decode("ascii", "backslashreplace"),
+            path=request.path.decode("ascii", "backslashreplace"),
+            peer=request.sender_name,
+            detail=refused.detail,
+            request_id=request.request_id,
+        )
+    return unlogged_problem(request, refused)
+
+
+def unlogged_problem(request: Request, refused: Refused) -> bytes:
+    """Answer with a problem document of which the log has nothing to say."""
+    request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
     if isinstance(refused, Unauthorized):
         request.setHeader(b"www-authenticate", _challenge(refused))
     if isinstance(refused, WrongMethod):
         request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
     if refused.retry_s is not None:
         request.setHeader(b"retry-after", b"%d" % ceil(refused.retry_s))  # whole seconds: RFC 9110, section 10.2.3
-    body = answer(request, json_line(refused.problem()), "application/problem+json", refused.status)
+    document = {**refused.problem(), "request_id": request.request_id}
+    body = answer(request, json_line(document), "application/problem+json", refused.status)
     request.setResponseCode(refused.status, refused.title.encode("ascii"))
     return body
 

@@ -73,6 +73,7 @@ class Session:
         "end_reason",
         "is_closed",
         "is_paused",
+        "own_sent_bytes",
         "subscription",
     )
 
@@ -98,6 +99,8 @@ class Session:
         self._crowd: Crowd | None = None
         self._heard = 0
         self._heard_before = 0
+        self.own_sent_bytes = 0
+        """How much was sent to the client, but for what its crowd was sent."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
@@ -127,6 +130,11 @@ class Session:
     def outbox_bytes(self) -> int:
         """How much waits to be sent to the client, in bytes."""
         return self._outbox.size
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much was sent to the client, in bytes."""
+        return self.own_sent_bytes + (0 if self._crowd is None else self._crowd.sent_bytes)
 
     def was_quiet(self) -> bool:
         """Tell whether no event has come since this was asked before."""
@@ -208,6 +216,7 @@ class Session:
         self._heard += len(run)
 
     def _write(self) -> None:
+        self.own_sent_bytes += self._outbox.size
         self.connection.writer.write(self._outbox.take())
 
     def _put_anyway(self, data: bytes) -> None:
@@ -228,6 +237,7 @@ class Session:
             crowd.add(self, self.connection.writer.send)
             self.subscription.join(crowd)
             self._heard -= crowd.heard
+            self.own_sent_bytes -= crowd.sent_bytes
 
     def _leave_crowd(self) -> None:
         """Go its own way."""
@@ -235,6 +245,7 @@ class Session:
         if crowd is None:
             return
         self._heard += crowd.heard
+        self.own_sent_bytes += crowd.sent_bytes
         self._put_anyway(crowd.remove(self))
         self.subscription.part()
 

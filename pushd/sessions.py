@@ -34,6 +34,9 @@ CHUNK_BYTES = 64 * 1024
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
+_END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {reason}"
+_END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
+
 _RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
 
@@ -54,6 +57,10 @@ class Guest(Protocol):
     @property
     def outbox_bytes(self) -> int:
         """How much waits to be sent to it."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much was sent to it."""
 
     def close(self, reason: Reason) -> None:
         """Tell the client why and end."""
@@ -171,7 +178,7 @@ class Sessions:
         self.check_room(caller)
         guest.subscription.check(patterns, since)
         self.name(caller)
-        caller.since = self._now()
+        caller.since, caller.since_s = self._now(), self.wheel.seconds()
         self._open[caller.number] = guest
         if (key := limit_key(caller.address)) is not None:
             self._per_address[key] += 1
@@ -191,9 +198,24 @@ class Sessions:
         _count_down(self._per_user, caller.user)
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
+        why = why if guest.end_reason is None else guest.end_reason.text
+        if caller.transport != "poll":  # that is a request, and answered
+            self._log_end(guest, why)
         if self._attendance is not None:
-            reason = guest.end_reason
-            self._attendance.disconnected(caller, why if reason is None else reason.text)
+            self._attendance.disconnected(caller, why)
+
+    def _log_end(self, guest: Guest, why: str) -> None:
+        caller = guest.caller
+        _log.info(
+            _END if caller.user is None else _END_OF_USER,
+            transport=caller.transport,
+            peer=caller.name,
+            duration_s=round(self.wheel.seconds() - caller.since_s, 1),
+            reason=why,
+            connection=caller.id,
+            bytes=guest.sent_bytes,
+            **({} if caller.user is None else {"user": caller.user}),
+        )
 
     def regrant(self, before: Identity, after: Identity) -> None:
         """Give those who had `before` for an identity `after`, and end those who are then where they may not be."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath, realpath
 from pathlib import Path
-from typing import cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
 from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
@@ -29,14 +27,12 @@ from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
 from pushd.patience import Patience
 from pushd.request import Request
+from pushd.requestlog import RequestLog
 from pushd.resource import Answering, Missing
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
 __all__ = ["PushdSite", "Serving", "StaticFiles", "tree"]
-
-
-_requests_log = Logger(namespace="pushd.requests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +74,18 @@ class PushdSite(Site):
         wheel: Wheel,
         turnstile: Turnstile,
         serving: Serving,
+        is_proxy: Callable[[IAddress], bool] = lambda peer: False,
     ) -> None:
-        """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`."""
+        """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
+
+        What a peer that `is_proxy` calls a request is believed.
+        """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
         self._wheel = wheel
         self._turnstile = turnstile
+        self._is_proxy = is_proxy
         self._clock = reactor
         self.configure(root, serving)
 
@@ -99,6 +100,8 @@ class PushdSite(Site):
         strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
+        self.request_log = RequestLog(serving.logs_requests, self._is_proxy, wheel.seconds)
+        """What calls the requests by names, and logs them."""
         self._http2 = Shared(
             self,
             self.connections,
@@ -136,16 +139,9 @@ class PushdSite(Site):
         self._assets.begin(request)
 
     def log(self, request: AnyRequest) -> None:
-        """Override: a request was answered. Its query is not logged: it may hold secrets."""
-        if self.serving.logs_requests:
-            _requests_log.info(
-                "{code} {method} {path} from {peer}, {size} bytes",
-                code=request.code,
-                method=request.method.decode("ascii", "backslashreplace"),
-                path=request.path.decode("ascii", "backslashreplace"),
-                peer=cast(Request, request).sender_name,
-                size=request.sentLength,
-            )
+        """Override: a request was answered."""
+        if isinstance(request, Request) and request.visit is not None:
+            request.end_visit(request.code)
 
 
 class StaticFiles(Answering, File):  # type: ignore[misc]

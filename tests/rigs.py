@@ -1014,6 +1014,8 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(problem.get("field"), field, problem)
         self.assertIn(says, problem["detail"])
         self.assertGreater(len(problem["detail"]), 10)
+        self.assertEqual(response.header("x-request-id"), problem["request_id"])
+        self.assertRegex(problem["request_id"], r"\A[A-Za-z0-9._~+/=:@-]+\Z")
 
     def assert_no_traces(self, before: Traces) -> None:
         """Everything that came after `before` is gone."""

@@ -55,6 +55,7 @@ LAYERS: list[list[str]] = [
     ["pushd.request", "pushd.http1", "pushd.autobahn"],
     ["pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
     ["pushd.connections", "pushd.sparing", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
+    ["pushd.requestlog"],
     ["pushd.session"],
     ["pushd.sessions"],
     ["pushd.crowd", "pushd.peer"],

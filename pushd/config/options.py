@@ -271,7 +271,12 @@ _LOG = Section(
             "a line. auto: for the journal if standard output, or else standard error, is connected to it, "
             "without the time, which it adds, and with priorities; else text.",
         ),
-        Option("requests", FLAG, "no", "Whether to log every HTTP request, when it is answered."),
+        Option(
+            "requests",
+            FLAG,
+            "no",
+            "Whether to log every HTTP request, when it is answered, and to give it an id in X-Request-ID.",
+        ),
     ),
 )
 

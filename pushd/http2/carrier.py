@@ -10,6 +10,7 @@ from pushd.http2.codec import Codec
 from pushd.http2.encoding import FieldEncoder
 from pushd.http2.faults import Code
 from pushd.http2.promises import Promises, Told
+from pushd.requestlog import Unread
 
 __all__ = ["Carrier"]
 
@@ -46,8 +47,8 @@ class Carrier(Protocol[StreamT]):
     def done(self, stream: StreamT) -> None:
         """Learn that all of the response was sent."""
 
-    def refused(self, detail: str) -> None:
-        """Log why something was refused."""
+    def refused(self, detail: str, unread: Unread | None = None) -> None:
+        """Log why something was refused: an `unread` request, or something else."""
 
     def promise_room(self, parent: StreamT) -> int:
         """Answer how many promises can be made on a stream now."""

@@ -29,6 +29,7 @@ from pushd.http2.stream import Stream
 from pushd.http2.tunnel import Tunnel
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
+from pushd.requestlog import Unread
 from pushd.wheel import Alarm
 from pushd.writethrough import writer
 
@@ -131,10 +132,13 @@ class HTTP2(Protocol):
             self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
             self.close(Code.INTERNAL_ERROR)
 
-    def refused(self, detail: str) -> None:
-        """Log why something was refused."""
+    def refused(self, detail: str, unread: Unread | None = None) -> None:
+        """Log why something was refused: an `unread` request, or something else."""
         if self._turned_away is not None:
             return  # who turned it away has logged it
+        if unread is not None and unread.target and self.site.request_log.is_wanted:
+            self.site.request_log.refused(unread, peer_name(self.peer))
+            return
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
             self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=peer_name(self.peer), detail=detail)

@@ -159,13 +159,13 @@ class Stream:
 
     def refuse(self, refused: Refused, is_head: bool = False) -> None:
         """Answer with a problem document a request that is not read to its end (section 8.1)."""
-        self._carrier.refused(refused.detail)
+        head = self._head
+        method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.path)
+        fields, body, unread = refusal(refused, method, target)
+        self._carrier.refused(f"{refused.detail} ({unread.request_id})", unread)
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
-        fields, body = refusal(refused)
-        if is_head or (self._head is not None and self._head.method == b"HEAD"):
-            body = b""
         self.answer(b"%d" % refused.status, fields, body)
 
     @property

@@ -154,6 +154,8 @@ class _Waiting:
             self._request.write(answer_problem(self._request, _refused(reason)))
             self._request.finish()
 
+    sent_bytes = 0  # its request counts them
+
     @property
     def outbox_bytes(self) -> int:
         """How much data waits to be sent, in bytes."""

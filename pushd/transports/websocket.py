@@ -89,6 +89,9 @@ class WebSocket(Subscribing):
             dialogue.session.ended()
             raise
         dialogue.ping_later()
+        if request.visit is not None:
+            dialogue.visit, request.visit = request.visit, None
+            fields.append((b"X-Request-ID", request.request_id.encode("ascii")))
         request.connection.upgrade(websocket, fields)
         return NOT_DONE_YET
 

@@ -216,7 +216,7 @@ class TestProxyProtocol:
             daemon.publish("proxied", big)
             assert client.recv(10) == big
             client.send("y" * (2 * 1024 * 1024))  # more than an event may have
-            log.wait("closing WebSocket of 203.0.113.9:4711: ")
+            log.wait("websocket of 203.0.113.9:4711 ended after ")
 
     def test_a_stream_over_http_2_works(self, daemon: Daemon) -> None:
         with relay(daemon.urls[3], V2, 3) as port, ExitStack() as stack:

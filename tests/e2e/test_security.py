@@ -727,7 +727,7 @@ class TestEnd:
                 assert len(part) < 20 or part not in log, part
         assert "access_token" not in log
         assert "session=" not in log
-        for detail in {*whole.details, "closing WebSocket of 127.0.0.1:"}:
+        for detail in {*whole.details, "websocket of 127.0.0.1:"}:
             assert detail in log, detail
         for what in ("fault in pushd", "Unhandled", "Traceback", "Exception", "Error: "):
             lines = [line for line in log.splitlines() if what in line and "no answer from the hook" not in line]

@@ -119,7 +119,7 @@ class Listener:
         self.sent.append(frame)
         self.writer.write(frame)
 
-    def closing(self) -> None:
+    def closing(self, reason: Reason | None) -> None:
         self.told.append("closing")
 
     def lost(self) -> None:

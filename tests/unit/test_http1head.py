@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -18,6 +19,7 @@ from pushd.errors import BadRequest
 from pushd.http1 import HTTP1
 from pushd.http1head import MAX_FIELDS, is_start, parse_head
 from pushd.request import Request as PushdRequest
+from pushd.requestlog import RequestLog
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
 
@@ -257,6 +259,7 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
             note(taken, self, (command, path, version))
 
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
+    channel.site = SimpleNamespace(request_log=RequestLog(False, lambda peer: False, lambda: 0.0))
     channel.requestFactory = Noting
     channel.timeOut = None
     transport = Transport()

@@ -501,7 +501,7 @@ class DaemonTests(SynchronousTestCase):
         bad_frame = b"\xff\xff\xff\xff"
         lines = self.talk(handshake + bad_frame)
         self.assertIn(b"HTTP/1.1 101 ", self.wire.value())
-        self.assertTrue(any("WebSocket of 203.0.113.9:4711" in line for line in lines), lines)
+        self.assertTrue(any("websocket of 203.0.113.9:4711 ended" in line for line in lines), lines)
 
     def test_over_http_2_the_log_shows_it(self) -> None:
         site = self.rig.parts.site

@@ -76,7 +76,7 @@ class RightsTests(ReloadCase):
         closing, _ = self.reload(
             "[site]\ndemo = no\n[auth]\nanonymous = publish\nanonymous_subscribe = public/**\n"
         )
-        self.assertIn("closing /sse of 127.0.0.1", closing)
+        self.assertIn("sse of 127.0.0.1", closing)
         self.assertIn("the rights of everybody have changed", self.datas(loses)[-1])
         self.assertTrue(loses.response.is_complete)
         for channel in ("public/1", "secret/1"):

@@ -552,7 +552,7 @@ class StopTests(ServiceCase):
 
             caller = a_caller()
             end_reason: Reason | None = None
-            outbox_bytes = 0
+            outbox_bytes = sent_bytes = 0
             subscription: Subscription
 
             def deliver(self, entry: object) -> None:
@@ -803,7 +803,9 @@ class StoredStopTests(ServiceCase):
         self.reactor.advance(0)
         self.assertIsNone(self.successResultOf(stopping))
         self.assertFalse(self.disk.is_running)
-        self.assertEqual(formatEvent(events[-1]), "stopping; 2 connections are open")
+        said = [formatEvent(event) for event in events]
+        self.assertEqual(said[-2], "stopping; 2 connections are open")
+        self.assertRegex(said[-1], "^sse of .* ended after 0.0 s and [0-9]+ bytes: the server is going away$")
         self.assertEqual(self.kept(), [b"last"])
         self.assertEqual(self.parts.bus.log.position.partition("-")[0], epoch)
 

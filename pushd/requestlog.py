@@ -1,0 +1,143 @@
+"""The requests: what each is called, and a line of the log for each if that is wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Protocol
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+
+from pushd.errors import Refused
+
+__all__ = ["RequestLog", "Unread", "Visit", "new_request_id"]
+
+_log = Logger(namespace="pushd.requests")
+_unread_log = Logger()
+
+_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+"""What a proxy may call a request; it goes into lines of the log and into headers."""
+
+_LINE = "{status} {method} {path} from {peer}, {bytes} bytes in {duration_ms} ms, {request_id}"
+_LINE_OF_USER = "{status} {method} {path} from {peer} as {user}, {bytes} bytes in {duration_ms} ms, {request_id}"
+
+
+def new_request_id() -> str:
+    """Make an id that no other request has."""
+    return token_hex(8)
+
+
+class Asking(Protocol):
+    """What is known here of a request."""
+
+    method: bytes
+    path: bytes
+    requestHeaders: Headers
+
+    @property
+    def request_id(self) -> str:
+        """What it is called."""
+
+    def getClientAddress(self) -> IAddress:
+        """Answer who has sent it: the client or a proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A request that was refused before it was read to its end."""
+
+    method: bytes
+    """Such as ``GET``; empty if it is not known."""
+
+    target: bytes
+    """The path and the query, as they came; empty if they are not known."""
+
+    refused: Refused
+    """Why."""
+
+    size: int
+    """How long the body of the answer is, in bytes."""
+
+    request_id: str
+    """What it is called in the answer."""
+
+
+class Visit:
+    """One request that is to be logged when it has ended."""
+
+    __slots__ = ("_began_s", "_method", "_path", "_request_id", "_seconds", "detail")
+
+    def __init__(self, request: Asking, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._began_s = seconds()
+        self._method, self._path = request.method, request.path
+        self._request_id = request.request_id
+        self.detail: str | None = None
+        """Why it was refused, if it was."""
+
+    def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
+        """Log that it was answered with `status` and `size` bytes to `peer`. Its query may hold secrets."""
+        duration_s = self._seconds() - self._began_s
+        _tell(status, self._method, self._path, peer, size, duration_s, self._request_id, user, self.detail)
+
+
+class RequestLog:
+    """Calls requests by names, and logs them if that is wanted."""
+
+    def __init__(self, is_wanted: bool, is_proxy: Callable[[IAddress], bool], seconds: Callable[[], float]) -> None:
+        """Log them if it `is_wanted`, and believe how a peer calls a request that `is_proxy`."""
+        self.is_wanted = is_wanted
+        """Whether each is logged."""
+        self._is_proxy = is_proxy
+        self._seconds = seconds
+
+    def id_of(self, request: Asking) -> str:
+        """Answer what a trusted proxy calls a request in ``X-Request-ID``, or else a new id."""
+        values = request.requestHeaders.getRawHeaders(b"x-request-id", [])
+        if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(request.getClientAddress()):
+            return str(values[0].decode("ascii"))
+        return new_request_id()
+
+    def begin(self, request: Asking) -> Visit:
+        """Answer what logs `request` when it has ended."""
+        return Visit(request, self._seconds)
+
+    def refused(self, unread: Unread, peer: str) -> None:
+        """Log that a request of `peer` was refused before it was read to its end."""
+        refused, request_id = unread.refused, unread.request_id
+        if self.is_wanted and unread.target:
+            path, _, _ = unread.target.partition(b"?")
+            _tell(refused.status, unread.method, path, peer, unread.size, 0.0, request_id, None, refused.detail)
+        else:
+            text = "refused a request from {peer}: {detail} ({request_id})"
+            _unread_log.info(text, peer=peer, detail=refused.detail, request_id=request_id)
+
+
+def _tell(
+    status: int,
+    method: bytes,
+    path: bytes,
+    peer: str,
+    size: int,
+    duration_s: float,
+    request_id: str,
+    user: str | None,
+    detail: str | None,
+) -> None:
+    line = _LINE if user is None else _LINE_OF_USER
+    fields: dict[str, object] = {"user": user, "detail": detail}
+    _log.info(
+        line if detail is None else line + ": {detail}",
+        status=status,
+        method=method.decode("ascii", "backslashreplace"),
+        path=path.decode("ascii", "backslashreplace"),
+        peer=peer,
+        bytes=size,
+        duration_ms=round(duration_s * 1000, 1),
+        request_id=request_id,
+        **{name: value for name, value in fields.items() if value is not None},
+    )
