@@ -1,0 +1,160 @@
+"""The description of the HTTP interface says what is served, and nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+from unittest import TestCase
+
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from twisted.internet.testing import MemoryReactorClock
+
+import pushd
+from pushd import errors
+from pushd.assembly import Parts, assemble
+from pushd.config.reading import default
+from pushd.door import Subscribing
+from pushd.errors import Refused
+from pushd.resource import Answering, Branch, Endpoint, Problem
+from pushd.site import StaticFiles
+from tests.openapi import Operation, description, operations, resolved
+from tests.rigs import DaemonTests
+
+EXAMPLES = {"channel": "news", "id": "order-17"}
+"""What stands for the names in paths."""
+
+
+def by_path() -> dict[str, list[Operation]]:
+    """Answer the operations of each path."""
+    found = defaultdict(list)
+    for operation in operations():
+        found[operation.path].append(operation)
+    return found
+
+
+def new_parts() -> Parts:
+    """Make what is served without a configuration."""
+    clock = MemoryReactorClock()
+    return assemble(default(), clock, seconds=clock.seconds, now=clock.seconds)
+
+
+def resource_at(parts: Parts, path: str) -> Any:
+    """Answer what is served at a path of the description."""
+    resource: Any = parts.site.resource
+    for segment in path.strip("/").format(**EXAMPLES).split("/"):
+        resource = resource.getChildWithDefault(segment.encode(), None)
+    return resource
+
+
+def kinds(base: type) -> Iterator[type]:
+    """Answer the classes of pushd that are made of `base`."""
+    for kind in base.__subclasses__():
+        if kind.__module__.startswith("pushd."):
+            yield kind
+            yield from kinds(kind)
+
+
+def schemas(part: object) -> Iterator[dict[str, Any]]:
+    """Answer every schema below a part of the description that has examples, or is the schema of something."""
+    if isinstance(part, dict):
+        if "examples" in part or "default" in part:
+            yield part
+        for inner in part.values():
+            yield from schemas(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from schemas(inner)
+
+
+class DescriptionTests(TestCase):
+    """The document by itself."""
+
+    def test_it_is_valid(self) -> None:
+        validate(description())
+
+    def test_it_is_of_this_version(self) -> None:
+        self.assertEqual(description()["info"]["version"], pushd.__version__)
+
+    def test_what_it_gives_as_examples_is_what_it_says_is_right(self) -> None:
+        count = 0
+        for schema in schemas(description()):
+            judge = Draft202012Validator({**schema, "components": description()["components"]})
+            for example in [*schema.get("examples", []), *([schema["default"]] if "default" in schema else [])]:
+                with self.subTest(example):
+                    judge.validate(example)
+                    count += 1
+        self.assertGreater(count, 10)
+
+    def test_nothing_in_it_is_left_over(self) -> None:
+        text = str(description())
+        for kind, parts in description()["components"].items():
+            for name in parts:
+                with self.subTest(f"{kind}/{name}"):
+                    if kind == "securitySchemes":
+                        self.assertIn({name: []}, description()["security"])
+                    else:
+                        self.assertIn(f"#/components/{kind}/{name}'", text)
+
+    def test_every_refusal_is_described_as_a_problem_document(self) -> None:
+        described = set()
+        for path, item in description()["paths"].items():
+            for method, operation in item.items():
+                if method == "parameters":
+                    continue
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400:
+                        with self.subTest(f"{method} {path} {status}"):
+                            content = resolved(response)["content"]
+                            self.assertEqual(list(content), ["application/problem+json"])
+                        described.add(int(status))
+        kinds_of_errors = (getattr(errors, name) for name in errors.__all__)
+        statuses = {kind.status for kind in kinds_of_errors if isinstance(kind, type) and issubclass(kind, Refused)}
+        self.assertEqual(described, statuses | {500})
+
+
+class TreeTests(TestCase):
+    """The document beside the resources."""
+
+    def test_the_first_segments_are_those_that_are_served(self) -> None:
+        served: Any = new_parts().site.resource
+        self.assertEqual(
+            {path.split("/")[1] for path in by_path()}, {name.decode() for name in served.listStaticNames()}
+        )
+
+    def test_every_resource_has_a_path(self) -> None:
+        parts = new_parts()
+        found = {type(resource_at(parts, path)) for path in by_path()}
+        general = {Endpoint, Branch, Subscribing, Problem, StaticFiles}
+        own = set(kinds(Answering)) - general
+        self.assertEqual({kind.__name__ for kind in found}, {kind.__name__ for kind in own})
+
+    def test_queries_are_those_that_are_taken(self) -> None:
+        parts = new_parts()
+        for operation in operations():
+            with self.subTest(operation.name):
+                taken = resource_at(parts, operation.path).parameters
+                described = {one["name"] for one in operation.parameters if one["in"] == "query"}
+                self.assertEqual(described, set() if taken is None else set(taken.get(operation.method, ())))
+
+
+class MethodTests(DaemonTests):
+    """The document beside what is answered."""
+
+    def test_methods_are_those_that_405_allows(self) -> None:
+        for path, known in by_path().items():
+            with self.subTest(path):
+                response = self.rig.request("PUT", path.format(**EXAMPLES))
+                self.assert_problem(response, 405)
+                wanted = {operation.method for operation in known}
+                wanted |= {"HEAD"} if "GET" in wanted else set()
+                wanted |= set() if path == "/healthz" else {"OPTIONS"}
+                self.assertEqual(set((response.header("allow") or "").split(", ")), wanted)
+
+    def test_options_answers_the_same(self) -> None:
+        for path in by_path().keys() - {"/healthz"}:
+            with self.subTest(path):
+                response = self.rig.request("OPTIONS", path.format(**EXAMPLES))
+                refused = self.rig.request("PUT", path.format(**EXAMPLES))
+                self.assertEqual((response.status, response.header("allow")), (204, refused.header("allow")))
