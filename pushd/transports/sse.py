@@ -73,8 +73,9 @@ class ServerSentEvents(Subscribing):
 
 
 def _since(request: Request) -> str:
-    """Answer where to begin."""
+    """Answer where to begin. A query that is wrong is so with the header, too."""
+    in_query = since_of(request, "latest")
     header = request.requestHeaders.getRawHeaders(b"last-event-id")
     if header and header[-1]:
         return decoded(header[-1], "Last-Event-ID")
-    return since_of(request, "latest")
+    return in_query

@@ -273,6 +273,10 @@ class Http1Tests(SseTestCase):
         self.rig.turn()
         self.assert_problem(client.response, 400, field="Last-Event-ID", says="UTF-8")
 
+    def test_a_since_that_is_wrong_is_refused_also_where_last_event_id_wins(self) -> None:
+        response = self.rig.request("GET", "/sse?channel=a&since=", headers={"Last-Event-ID": "x"})
+        self.assert_problem(response, 400, field="since")
+
     def test_what_the_client_sends_on_is_not_served_before_the_end(self) -> None:
         client = self.open("news")
         client.send("GET", "/healthz")
