@@ -48,7 +48,7 @@ def resource_at(parts: Parts, path: str) -> Any:
     return resource
 
 
-def kinds(base: type) -> Iterator[type]:
+def kinds(base: type[Answering]) -> Iterator[type[Answering]]:
     """Answer the classes of pushd that are made of `base`."""
     for kind in base.__subclasses__():
         if kind.__module__.startswith("pushd."):

@@ -1,10 +1,12 @@
-"""The HTTP interface as an OpenAPI document, for programs that find their way by one."""
+"""The description of the HTTP interface, as a scanner takes it that knows less of OpenAPI and finds no examples."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["document"]
+from tests.openapi import Operation, operations
+
+__all__ = ["CHANNEL", "EVENT", "document"]
 
 CHANNEL = "scan"
 """The channel that all the examples are about."""
@@ -12,54 +14,57 @@ CHANNEL = "scan"
 EVENT = "first"
 """The id of its first event."""
 
+_VALUES = {
+    "channel": CHANNEL,
+    "since": "earliest",
+    "limit": "3",
+    "after": "a",
+    "prefix": "s",
+    "user": "scanner",
+    "transport": "sse",
+    "address": "127.0.0.1",
+    "event": "note",
+    "id": "second",
+    "format": "json",
+}
+"""What parameters are, unless it is said below."""
 
-def _parameter(name: str, example: str, place: str = "query") -> dict[str, Any]:
-    schema = {"type": "string", "default": example}
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+_VALUES_OF = {
+    "deleteChannel": {"channel": "gone"},
+    "readEvent": {"id": EVENT},
+    "seeConnection": {"id": "1"},
+    "closeConnection": {"id": "1"},
+    "closeConnections": {"user": "nobody", "channel": "gone"},
+}
+
+_BODIES = {
+    "publish": ("application/x-www-form-urlencoded", {"a": "b"}),
+    "publishMany": ("application/json", {"channel": CHANNEL, "data": "hello", "event": "note", "id": "third"}),
+}
+"""What is sent; one line of JSON is JSON."""
 
 
-def _operation(*parameters: dict[str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "parameters": list(parameters),
-        "responses": {"default": {"description": "see docs/http.rst"}},
+def _said(operation: Operation) -> dict[str, Any]:
+    values = {**_VALUES, **_VALUES_OF.get(operation.name, {})}
+    said: dict[str, Any] = {
+        "parameters": [
+            {**one, "schema": {"type": "string", "default": values[one["name"]]}}
+            for one in operation.parameters
+            if one["in"] != "header"
+        ],
+        "responses": {"default": {"description": "see docs/openapi.yaml"}},
     }
-    if body is not None:
-        operation["requestBody"] = {"content": body}
-    return operation
-
-
-def _object(**members: str) -> dict[str, Any]:
-    properties = {name: {"type": "string", "default": example} for name, example in members.items()}
-    return {"schema": {"type": "object", "properties": properties}}
+    assert (operation.name in _BODIES) == bool(operation.content), operation
+    if operation.content:
+        content_type, members = _BODIES[operation.name]
+        properties = {name: {"type": "string", "default": example} for name, example in members.items()}
+        said["requestBody"] = {"content": {content_type: {"schema": {"type": "object", "properties": properties}}}}
+    return said
 
 
 def document() -> dict[str, Any]:
-    """Make the document: every operation that is served, with an example of each parameter."""
-    channel, event = _parameter("channel", CHANNEL, "path"), _parameter("id", EVENT, "path")
-    page = (_parameter("after", "a"), _parameter("limit", "3"))
-    wanted = (_parameter("channel", CHANNEL), _parameter("since", "earliest"))
-    filters = {"user": "scanner", "channel": CHANNEL, "transport": "sse", "address": "127.0.0.1"}
-    who = tuple(_parameter(name, example) for name, example in filters.items())
-    names = (_parameter("event", "note"), _parameter("id", "second"))
-    batch = {"application/json": _object(channel=CHANNEL, data="hello", event="note", id="third")}
-    paths = {
-        "/": {"get": _operation()},
-        "/healthz": {"get": _operation()},
-        "/channels": {"get": _operation(_parameter("prefix", "s"), *page)},
-        "/channels/{channel}": {
-            "get": _operation(channel),
-            "post": _operation(channel, *names, body={"application/x-www-form-urlencoded": _object(a="b")}),
-            "delete": _operation(_parameter("channel", "gone", "path")),
-        },
-        "/channels/{channel}/events": {
-            "get": _operation(channel, _parameter("since", "earliest"), _parameter("limit", "3"))
-        },
-        "/channels/{channel}/events/{id}": {"get": _operation(channel, event)},
-        "/channels/{channel}/presence": {"get": _operation(channel, *page)},
-        "/connections": {"get": _operation(*who, *page), "delete": _operation(_parameter("user", "nobody"))},
-        "/connections/{id}": {"get": _operation(_parameter("id", "1", "path"))},
-        "/publish": {"post": _operation(body=batch)},
-        "/poll": {"get": _operation(*wanted, _parameter("limit", "3"))},
-        **{f"/{name}": {"get": _operation(*wanted)} for name in ("sse", "stream", "push", "ws")},
-    }
+    """Make the document: every operation that is described, with an example of each parameter, and the pages."""
+    paths: dict[str, Any] = {"/": {"get": {"responses": {"default": {"description": "a page"}}}}}
+    for operation in operations():
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _said(operation)
     return {"openapi": "3.0.0", "info": {"title": "pushd", "version": "0"}, "paths": paths}

@@ -1,0 +1,92 @@
+"""What schemathesis has to be told of the interface, because OpenAPI has no words for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import requests
+import schemathesis
+from schemathesis import CheckContext, DeserializationContext, HookContext, Response, SerializationContext
+
+__all__: list[str] = []
+
+_Case = schemathesis.Case[Any]
+_NDJSON = "application/x-ndjson"
+_LINE_MAY_BE = {409, 429}
+"""The statuses of a line that is right."""
+
+
+@schemathesis.serializer(_NDJSON)
+def _lines(context: SerializationContext, value: Any) -> bytes:
+    lines = value if isinstance(value, list) else [value]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+@schemathesis.deserializer(_NDJSON)
+def _read_lines(context: DeserializationContext, response: Response) -> list[Any]:
+    return [json.loads(line) for line in response.content.splitlines() if line]
+
+
+@schemathesis.deserializer("application/octet-stream")
+def _read_bytes(context: DeserializationContext, response: Response) -> str:
+    return response.content.decode("latin-1")
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: _Case, kwargs: dict[str, Any]) -> None:
+    """Make right what OpenAPI cannot say."""
+    name = case.operation.definition.raw.get("operationId")
+    if name == "publish":
+        _say_once(case)
+    elif name == "closeConnections" and not case.query:
+        case.query = {"user": "nobody"}
+    elif name in ("seeConnection", "closeConnection") and _is_right(case):
+        case.path_parameters = {"id": _new_connection(case)}
+    elif name == "openWebSocket":
+        kwargs["hooks"] = {"response": _leave_websocket}
+
+
+def _is_right(case: _Case) -> bool:
+    return case.meta is None or case.meta.generation.mode.is_positive
+
+
+def _say_once(case: _Case) -> None:
+    """Say an id or a type in the query or in a header, not in both."""
+    for name, header in (("id", "Event-ID"), ("event", "Event-Type")):
+        if case.query and case.headers and name in case.query:
+            case.headers.pop(header, None)
+
+
+_streams: list[requests.Response] = []
+
+
+def _new_connection(case: _Case) -> str:
+    """Connect, and answer the id of the connection."""
+    url, channel = case.operation.schema.get_base_url(), f"held-{len(_streams)}"
+    rights = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    _streams.append(requests.get(f"{url}/sse?channel={channel}", headers=rights, stream=True, timeout=10))
+    found = requests.get(f"{url}/connections?channel={channel}", headers=rights, timeout=10).json()
+    return str(found["connections"][0]["connection"])
+
+
+def _leave_websocket(response: requests.Response, **kwargs: Any) -> None:
+    """Make no other request over a connection that speaks WebSocket now."""
+    if response.status_code == 101:
+        response.raw.close()
+
+
+@schemathesis.check
+def lines_are_answered(context: CheckContext, response: Response, case: _Case) -> None:
+    """See that each line of a batch is answered, and a right one not refused."""
+    if case.operation.definition.raw.get("operationId") != "publishMany" or response.status_code != 200:
+        return
+    body = response.request.body
+    assert isinstance(body, bytes)
+    asked = [line for line in body.split(b"\n") if line.strip()]
+    answers = [json.loads(line) for line in response.content.splitlines()]
+    assert len(answers) == len(asked), f"{len(asked)} lines are answered by {len(answers)}"
+    if _is_right(case):
+        refused = [one["error"] for one in answers if "error" in one]
+        assert all(one["status"] in _LINE_MAY_BE for one in refused), refused
