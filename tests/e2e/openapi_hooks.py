@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
+from itertools import count
 from typing import Any
 
 import requests
@@ -14,6 +16,7 @@ __all__: list[str] = []
 
 _Case = schemathesis.Case[Any]
 _NDJSON = "application/x-ndjson"
+_MAX_STREAMS = 5
 _LINE_MAY_BE = {409, 429}
 """The statuses of a line that is right."""
 
@@ -46,6 +49,8 @@ def before_call(context: HookContext, case: _Case, kwargs: dict[str, Any]) -> No
         case.path_parameters = {"id": _new_connection(case)}
     elif name == "openWebSocket":
         kwargs["hooks"] = {"response": _leave_websocket}
+        if _is_right(case) and case.query.get("format") == "raw" and not case.query.get("channel"):
+            case.query["channel"] = ["news"]
 
 
 def _is_right(case: _Case) -> bool:
@@ -59,15 +64,18 @@ def _say_once(case: _Case) -> None:
             case.headers.pop(header, None)
 
 
-_streams: list[requests.Response] = []
+_streams: deque[requests.Response] = deque()
+_numbers = count(1)
 
 
 def _new_connection(case: _Case) -> str:
     """Connect, and answer the id of the connection."""
-    url, channel = case.operation.schema.get_base_url(), f"held-{len(_streams)}"
+    url, channel = case.operation.schema.get_base_url(), f"held-{next(_numbers)}"
     rights = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
-    _streams.append(requests.get(f"{url}/sse?channel={channel}", headers=rights, stream=True, timeout=10))
-    found = requests.get(f"{url}/connections?channel={channel}", headers=rights, timeout=10).json()
+    _streams.append(requests.get(f"{url}/sse?channel={channel}", headers=rights, stream=True, timeout=30))
+    if len(_streams) > _MAX_STREAMS:
+        _streams.popleft().close()
+    found = requests.get(f"{url}/connections?channel={channel}", headers=rights, timeout=30).json()
     return str(found["connections"][0]["connection"])
 
 
