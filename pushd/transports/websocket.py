@@ -97,7 +97,9 @@ class WebSocket(Subscribing):
 
 
 def _format(request: Request) -> str:
-    text = parameter(request, "format") or "json"
+    text = parameter(request, "format")
+    if text is None:
+        return "json"
     if text not in ("json", "raw"):
         raise BadRequest(f"format is {text!r}; wanted json or raw", "format")
     return text

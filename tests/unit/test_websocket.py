@@ -202,6 +202,7 @@ class HandshakeTests(WebSocketTests):
 
     def test_an_unknown_format_is_refused(self) -> None:
         self.assert_problem(self.handshake(target="/ws?format=xml"), 400, field="format", says="json or raw")
+        self.assert_problem(self.handshake(target="/ws?format="), 400, field="format", says="json or raw")
 
     def test_from_a_foreign_page_it_is_refused(self) -> None:
         client = WebSocketClient(self.rig, "/ws", origin="http://evil.example")
