@@ -98,7 +98,7 @@ def scanned(config: str) -> Iterator[Daemon]:
 
 def answered(daemon: Daemon) -> list[tuple[str, str, str]]:
     """Answer the status, the method and the path of each request that the daemon has answered, but for our own."""
-    answers = re.findall(r"(?m)\b([1-5]\d\d) ([A-Z]+) (/\S*) from \S+, \d+ bytes", daemon.log)
+    answers = re.findall(r"(?m)\b([1-5]\d\d) ([A-Z]+) (/\S*) from .*, \d+ bytes in", daemon.log)
     return [one for one in answers if one[1:] != ("DELETE", "/connections")]
 
 
