@@ -25,7 +25,9 @@ from pushd.bus import Bus
 from pushd.config.settings import Config, Limits, Site
 from pushd.door import Door
 from pushd.eventlog import EventLog, State
+from pushd.figures import Figures
 from pushd.gate import Gate
+from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.proxies import Trust
 from pushd.publisher import Direct, Publisher, Replaceable
@@ -123,17 +125,17 @@ def assemble(
     now: Callable[[], float],
     store: tuple[Store, Worker] | None = None,
     outside: Outside = ALONE,
+    figures: Figures | None = None,
 ) -> Parts:
     """Put the parts together.
 
     `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
-    for which its worker works; without one, in memory.
+    for which its worker works; without one, in memory. What happens is counted in `figures`.
     """
     limits = config.limits
     log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
-    bus = Bus(
-        log, max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes, failed=_subscriber_failed
-    )
+    figures = Figures() if figures is None else figures
+    bus = _bus(limits, log, figures)
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = Direct(bus) if storage is None else storage.journal
     wheel = Wheel(seconds)
@@ -150,30 +152,47 @@ def assemble(
         bounds=_bounds(limits),
         attendance=attendance,
     )
-    trust = Trust(config.proxies)
-    entrance = Entrance(
-        trust,
-        Turnstile(most_connections(limits.connections), limits.connections_per_address, wheel, trust.is_trusted),
-        Gate(config.auth, trust, outside.tokens),
-        Door(sessions, _connects(limits, seconds), outside.asking),
-        Replaceable(_guarded(publisher, limits, outside.asking, seconds)),
-    )
+    entrance = _entrance(config, sessions, publisher, outside)
     site = PushdSite(
         _tree(config, entrance, reactor, lambda: _counts(site, bus)),
         reactor,
         wheel=wheel,
         turnstile=entrance.turnstile,
-        is_proxy=trust.is_trusted,
+        is_proxy=entrance.trust.is_trusted,
         serving=_serving(config),
+        figures=figures,
     )
-    clock = demo.Clock(bus, publisher, now)
+    clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
 
     def tick() -> None:
+        lag.tick()
         if site.serving.has_demo:
             clock.tick()
 
     tends = () if storage is None else (storage.journal.tend,)
     return Parts(bus, sessions, site, (wheel.turn, log.expire, tick, *tends), attendance, entrance, storage)
+
+
+def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
+    return Bus(
+        log,
+        max_subscribed=limits.subscriptions,
+        max_held_bytes=limits.outbox_bytes,
+        failed=_subscriber_failed,
+        figures=figures,
+    )
+
+
+def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
+    limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
+    most, most_per_address = most_connections(limits.connections), limits.connections_per_address
+    return Entrance(
+        trust,
+        Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
+        Gate(config.auth, trust, outside.tokens),
+        Door(sessions, _connects(limits, wheel.seconds), outside.asking),
+        Replaceable(_guarded(publisher, limits, outside.asking, wheel.seconds)),
+    )
 
 
 def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorTime) -> None:

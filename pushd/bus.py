@@ -25,6 +25,7 @@ from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
 from pushd.event import Draft, Entry
 from pushd.eventlog import EventLog
+from pushd.figures import Figures
 from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
@@ -99,16 +100,20 @@ class Bus:
         max_subscribed: int,
         max_held_bytes: int,
         failed: Callable[[Subscriber, Exception], None],
+        figures: Figures | None = None,
     ) -> None:
         """Begin without subscribers.
 
         Each may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data wait
-        while it is being replayed to. `failed` is told of every subscriber that raised.
+        while it is being replayed to. `failed` is told of every subscriber that raised. What happens is counted in
+        `figures`.
         """
         self.log = log
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
         self._failed = failed
+        self.figures = Figures() if figures is None else figures
+        """What has happened."""
         self._audiences: Audiences[Subscription | Group, Subscription] = Audiences(
             log.subscribed, lambda subscription: subscription.group or subscription, lambda: 2 * len(log)
         )
@@ -119,6 +124,8 @@ class Bus:
         """The entries of the event that is being handed out."""
         self.subscribers = 0
         """How many subscribers there are."""
+        self.subscriptions = 0
+        """How many channels and patterns they are subscribed to: those of all together."""
         self.failures = 0
         """How many subscribers were dropped because they raised."""
         self.watch: Watch | None = None
@@ -151,7 +158,14 @@ class Bus:
         subscribers = 0
         for audience in audiences:
             subscribers += audience.count
+        figures = self.figures
+        figures.published += 1
         if subscribers:
+            figures.delivered += subscribers
+            if not figures.unwritten:
+                came_s = figures.came_s
+                figures.began_s = self.log.seconds() if came_s is None else came_s
+            figures.unwritten += 1
             self._deliver(entries, audiences)
         first = entries[0]
         return Published(first.event.id, first.channel, first.offset, subscribers)
@@ -283,6 +297,7 @@ class Bus:
             count = len(channel.subscribed)
             self.log.release(channel)
         self._audiences.enter(pattern, subscription)
+        self.subscriptions += 1
         if self.watch is not None:
             self.watch.entered(subscription.caller, pattern, count)
 
@@ -295,6 +310,7 @@ class Bus:
             count = len(channel.subscribed)
             self.log.release(channel)
         self._audiences.leave(pattern, subscription)
+        self.subscriptions -= 1
         if self.watch is not None:
             self.watch.left(subscription.caller, pattern, count)
 

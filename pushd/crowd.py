@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pushd.event import Encoder, Entry
+from pushd.figures import Figures
 from pushd.subscription import Subscription
 from pushd.writethrough import Send
 
@@ -43,6 +44,7 @@ class Crowd:
         "__weakref__",
         "_ahead",
         "_encode",
+        "_figures",
         "_flush_later",
         "_frames",
         "_gone",
@@ -53,12 +55,16 @@ class Crowd:
         "sent_bytes",
     )
 
-    def __init__(self, encode: Encoder, flush_later: Callable[[Crowd], None], max_bytes: int) -> None:
+    def __init__(
+        self, encode: Encoder, flush_later: Callable[[Crowd], None], max_bytes: int, figures: Figures
+    ) -> None:
         """Begin without members, who get what `encode` makes.
 
-        `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that.
+        `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that. What
+        is sent is counted in `figures`.
         """
         self._encode = encode
+        self._figures = figures
         self._max_bytes = max_bytes
         self._flush_later = flush_later
         self._members: dict[Member, Send] = {}
@@ -126,6 +132,7 @@ class Crowd:
     def _send(self, data: bytes) -> None:
         size, behind = len(data), []
         self.sent_bytes += size
+        self._figures.written_bytes += size * len(self._members)
         self._gone = []
         for member, send in self._members.items():
             try:

@@ -239,6 +239,7 @@ class JsonDialogue(_Dialogue):
         self.websocket.abort()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:
+        self._common.door.sessions.figures.refuse(refused)
         _log.info("refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail)
         self._answer({"type": "error", **refused.problem()}, ref)
 

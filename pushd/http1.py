@@ -150,6 +150,7 @@ class HTTP1(HTTPChannel):
         fields, body, unread = refusal(refused, method, target)
         if refused is not self.turned_away:
             self.site.request_log.refused(unread, self.place.name)
+        self.site.figures.refuse(refused)
         lines = [f"HTTP/1.1 {refused.status} {refused.title}".encode("ascii")]
         lines += [b"%b: %b" % (name.title(), value) for name, value in [*fields, (b"connection", b"close")]]
         self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)

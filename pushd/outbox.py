@@ -18,6 +18,10 @@ class Outbox:
         self.size = 0
         """How much waits, in bytes."""
 
+    def __len__(self) -> int:
+        """Count the frames."""
+        return len(self._frames)
+
     def has_room(self, size: int) -> bool:
         """Tell whether a frame of `size` bytes fits. An empty outbox takes one of any size."""
         return self.size + size <= self.max_bytes or not self._frames

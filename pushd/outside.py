@@ -13,6 +13,7 @@ from pushd.asked import AskingToPublish
 from pushd.attendance import Telling
 from pushd.config.settings import Config
 from pushd.door import Asking
+from pushd.figures import Figures
 from pushd.gate import Tokens
 from pushd.hooks.asking import Asking as HooksAsking
 from pushd.hooks.post import Poster
@@ -58,9 +59,20 @@ def alone(config: Config) -> tuple[Outside, Commit]:
 class Reach:
     """Makes what there is of it, as the configuration says, and again when that has changed."""
 
-    def __init__(self, reactor: Any, *, seconds: Callable[[], float], now: Callable[[], float]) -> None:
-        """Reach out by `reactor`; `seconds` is a clock that never jumps, `now` the time in seconds since 1970."""
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        seconds: Callable[[], float],
+        now: Callable[[], float],
+        figures: Figures | None = None,
+    ) -> None:
+        """Reach out by `reactor`; `seconds` is a clock that never jumps, `now` the time in seconds since 1970.
+
+        What comes of it is counted in `figures`.
+        """
         self._reactor = reactor
+        self._outcomes = (Figures() if figures is None else figures).hooks
         self._seconds = seconds
         self._now = now
         self._config: Config | None = None
@@ -120,6 +132,7 @@ class Reach:
             seconds=self._seconds,
             now=self._now,
             new_id=lambda: f"{prefix}-q{next(numbers)}",
+            outcomes=self._outcomes,
         )
         telling = HooksTelling(
             hooks,
@@ -129,5 +142,6 @@ class Reach:
             now=self._now,
             random=random,
             token=prefix,
+            outcomes=self._outcomes,
         )
         return asking, telling if hooks.after else None

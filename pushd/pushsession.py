@@ -225,6 +225,7 @@ class PushSession:
         self._in_flight[push.number] = push
         self._in_flight_bytes += push.cost
         self.sent_bytes += push.cost - ENTRY_BYTES
+        self._sessions.figures.written_bytes += push.cost - ENTRY_BYTES
         entry = push.entry
         path = path_of_event(entry.channel, entry.event.id).encode("ascii")
         answer = Answer(event_fields(entry.event), entry.event.data)
@@ -284,6 +285,8 @@ class PushSession:
         self.end_reason = reason
         if reason.cause is not Cause.TOO_SLOW:
             self.flush()
+        else:
+            self._sessions.figures.too_slow += len(self._waiting) + len(self._refused) + 1
         self._stop()
         self._connection.close(reason)
 

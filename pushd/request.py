@@ -22,6 +22,7 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.connections import Upgraded
+from pushd.figures import Figures
 from pushd.frames import json_line
 from pushd.peer import Place
 from pushd.writethrough import Writer
@@ -88,6 +89,7 @@ class _RequestLog(Protocol):
 
 
 class _Site(Protocol):
+    figures: Figures
     request_log: _RequestLog
 
     def head_begins(self, request: Request) -> None:
@@ -173,6 +175,11 @@ class Request(server.Request):
         """What the request came over. `twisted.web` calls it the channel, which is another thing here."""
         connection: Any = self.channel
         return connection  # type: ignore[no-any-return]
+
+    @property
+    def figures(self) -> Figures:
+        """What has happened at the site that the request is for."""
+        return cast(_Site, self.site).figures
 
     @property
     def request_id(self) -> str:

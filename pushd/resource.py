@@ -92,6 +92,7 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
             detail=refused.detail,
             request_id=request.request_id,
         )
+    request.figures.refuse(refused)
     return unlogged_problem(request, refused)
 
 

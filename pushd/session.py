@@ -217,6 +217,7 @@ class Session:
 
     def _write(self) -> None:
         self.own_sent_bytes += self._outbox.size
+        self._sessions.figures.written_bytes += self._outbox.size
         self.connection.writer.write(self._outbox.take())
 
     def _put_anyway(self, data: bytes) -> None:
@@ -273,6 +274,7 @@ class Session:
         self._leave_crowd()
         if reason.cause is Cause.TOO_SLOW:
             self.is_closed = True
+            self._sessions.figures.too_slow += len(self._outbox) + 1
             self._outbox.clear()
             self._sessions.dismiss(self, reason)
             return

@@ -121,6 +121,8 @@ class Sessions:
         Their ids begin with `prefix`. `attendance` is told who comes and goes.
         """
         self.bus = bus
+        self.figures = bus.figures
+        """What has happened."""
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
@@ -180,6 +182,7 @@ class Sessions:
         self.name(caller)
         caller.since, caller.since_s = self._now(), self.wheel.seconds()
         self._open[caller.number] = guest
+        self.figures.connected[caller.transport] += 1
         if (key := limit_key(caller.address)) is not None:
             self._per_address[key] += 1
         if caller.user is not None:
@@ -196,9 +199,11 @@ class Sessions:
         del self._open[caller.number]
         _count_down(self._per_address, limit_key(caller.address))
         _count_down(self._per_user, caller.user)
+        reason = guest.end_reason
+        self.figures.ended[caller.transport, None if reason is None else reason.cause] += 1
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
-        why = why if guest.end_reason is None else guest.end_reason.text
+        why = why if reason is None else reason.text
         if caller.transport != "poll":  # that is a request, and answered
             self._log_end(guest, why)
         if self._attendance is not None:
@@ -241,7 +246,7 @@ class Sessions:
         """Answer those who keep up with `channel` and get what `encode` makes."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
-            crowd = Crowd(encode, self.flush_later, min(CHUNK_BYTES, self.max_outbox_bytes))
+            crowd = Crowd(encode, self.flush_later, min(CHUNK_BYTES, self.max_outbox_bytes), self.figures)
             self._crowds[channel, encode] = crowd
         return crowd
 
@@ -256,6 +261,8 @@ class Sessions:
         try:
             while sessions:
                 sessions.popleft().flush()
+            if self.figures.unwritten:
+                self.figures.written(self.bus.log.seconds())
         finally:
             for session in sessions:  # only if one of them raised: the others have their turn
                 self.flush_later(session)

@@ -20,6 +20,7 @@ from twisted.web.util import redirectTo
 from pushd.assets import Assets
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
+from pushd.figures import Figures
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2
 from pushd.http2.limits import Limits
@@ -75,14 +76,17 @@ class PushdSite(Site):
         turnstile: Turnstile,
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
+        figures: Figures | None = None,
     ) -> None:
         """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
 
-        What a peer that `is_proxy` calls a request is believed.
+        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
+        self.figures = Figures() if figures is None else figures
+        """What has happened."""
         self._wheel = wheel
         self._turnstile = turnstile
         self._is_proxy = is_proxy
@@ -140,6 +144,7 @@ class PushdSite(Site):
 
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered."""
+        self.figures.answered[request.code] += 1
         if isinstance(request, Request) and request.visit is not None:
             request.end_visit(request.code)
 

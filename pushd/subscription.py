@@ -10,6 +10,7 @@ from pushd.channels import Pattern, PatternTree
 from pushd.errors import BadRequest, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import EventLog
+from pushd.figures import Figures
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import Overtaken, Replay
@@ -45,6 +46,7 @@ class _Bus(Protocol):
     """What a subscription knows of the bus."""
 
     log: EventLog[Subscription]
+    figures: Figures
     max_subscribed: int
     max_held_bytes: int
     is_delivering: bool
@@ -209,7 +211,9 @@ class Subscription:
         if replay is None:
             return []
         try:
-            return replay.run(most_bytes)
+            run = replay.run(most_bytes)
+            self._bus.figures.replayed += len(run)
+            return run
         except Overtaken:
             self._end_too_slow()
         except Unavailable as error:
@@ -238,6 +242,7 @@ class Subscription:
             self._replay = None
             self.deliver = self.subscriber.deliver
             return False
+        self._bus.figures.replayed += 1
         try:
             self.subscriber.deliver(entry)
         except Exception as error:  # noqa: BLE001  as when an event is published

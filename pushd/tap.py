@@ -23,6 +23,7 @@ from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
+from pushd.figures import Figures
 from pushd.log import Observer, observer_for
 from pushd.outside import Reach
 from pushd.service import Daemon
@@ -149,11 +150,11 @@ def _daemon(options: Options, directory: str) -> Daemon:
             seconds=time.monotonic,
         )
         store = kept, Worker(reactor)
-    seconds, now = time.monotonic, time.time
-    reach = Reach(reactor, seconds=seconds, now=now)
+    seconds, now, figures = time.monotonic, time.time, Figures()
+    reach = Reach(reactor, seconds=seconds, now=now, figures=figures)
     outside, commit = reach(config)
     commit()
-    parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside)
+    parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
     twistd: Mapping[str, Any] = options.parent or {}
     systemd = Systemd(os.environ)
 

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from pushd.errors import Refused, TooMany, Unavailable
+from pushd.figures import Figures
 from pushd.peer import address_of, limit_key, peer_name
 from pushd.sparing import Sparing
 from pushd.wheel import Wheel
@@ -55,12 +56,15 @@ class Turnstile:
         most_per_address: int,
         wheel: Wheel,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
+        figures: Figures | None = None,
     ) -> None:
         """Let in `most` connections, and `most_per_address` of one address, as `pushd.peer.limit_key` counts.
 
         0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
-        address.
+        address. What happens is counted in `figures`.
         """
+        self.figures = Figures() if figures is None else figures
+        """What has happened."""
         self.limit(most, most_per_address)
         self._is_proxy = is_proxy
         self._count = 0
@@ -81,26 +85,30 @@ class Turnstile:
         """Let in a connection, or turn it away; None: it is to be closed at once."""
         if 0 < self._most <= self._count:
             detail = f"{self._most} connections are open: [limits] connections"
-            return self._turn_away(peer, "all", Unavailable(detail, retry_s=_RETRY_S))
+            return self._turn_away(peer, "connections", Unavailable(detail, retry_s=_RETRY_S))
         key = None
         if self._most_per_address and not self._is_proxy(peer):
             key = limit_key(address_of(peer))
         if key is None:
             self._count += 1
+            self.figures.accepted += 1
             return Ticket(None, self._leave)
         if self._per_address[key] >= self._most_per_address:
             detail = f"{key} has {self._most_per_address} connections open: [limits] connections_per_address"
-            return self._turn_away(peer, "address", TooMany(detail, retry_s=_RETRY_S))
+            return self._turn_away(peer, "connections_per_address", TooMany(detail, retry_s=_RETRY_S))
         self._count += 1
+        self.figures.accepted += 1
         self._per_address[key] += 1
         return Ticket(None, partial(self._leave, key))
 
     def handshake_failed(self, peer: IAddress, timeout_s: float) -> None:
         """Log that a TLS handshake was not done in time."""
         text = "closed a connection of {peer}: its TLS handshake took more than {timeout_s:g} s"
+        self.figures.handshakes["timed_out"] += 1
         self._sparing.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)
 
     def _turn_away(self, peer: IAddress, kind: str, refused: Refused) -> Ticket | None:
+        self.figures.turned_away[kind] += 1
         name, is_told = peer_name(peer), self._turned_away < _MAX_TURNED_AWAY
         self._sparing.info(kind, "turned away {peer}: {detail}", peer=name, detail=refused.detail)
         if not is_told:

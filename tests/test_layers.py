@@ -83,7 +83,7 @@ LAYERS: list[list[str]] = [
     ["pushd.subscription", "pushd.audience", "pushd.hooks.answers"],
     ["pushd.frames", "pushd.hooks.words", "pushd.messages", "pushd.outbox", "pushd.messagewatch"],
     ["pushd.wheel", "pushd.bucket"],
-    ["pushd.batch"],
+    ["pushd.batch", "pushd.lag"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
@@ -93,7 +93,7 @@ LAYERS: list[list[str]] = [
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],
     ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
-    ["pushd.access"],
+    ["pushd.access", "pushd.figures"],
     ["pushd.channels"],
     [
         "pushd.errors",

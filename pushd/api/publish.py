@@ -15,6 +15,7 @@ from zope.interface import implementer
 from pushd.caller import Caller
 from pushd.errors import BadRequest, Refused
 from pushd.event import Draft
+from pushd.figures import Figures
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_size, parse_draft, parse_object
@@ -112,11 +113,14 @@ class PublishMany(Endpoint):
         lines = [line for line in request.body().split(b"\n") if line.strip()]
         if not lines:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
-        batch = _Batch(request, lines, self._publish_some, self._call_later)
-        self._publish_some(lines, request.caller, batch.begin)
+        publish = partial(self._publish_some, request.figures)
+        batch = _Batch(request, lines, publish, self._call_later)
+        publish(lines, request.caller, batch.begin)
         return NOT_DONE_YET
 
-    def _publish_some(self, lines: list[bytes], caller: Caller, done: Callable[[bytes], None]) -> None:
+    def _publish_some(
+        self, figures: Figures, lines: list[bytes], caller: Caller, done: Callable[[bytes], None]
+    ) -> None:
         """Publish as many `lines` as fit into one turn, and take them away; tell `done` the answers."""
         count, size = 0, 0
         for line in lines[:_LINES_PER_TURN]:
@@ -140,15 +144,17 @@ class PublishMany(Endpoint):
         def published(outcomes: list[Outcome]) -> None:
             for place, outcome in zip(places, outcomes, strict=True):
                 answers[place] = outcome
-            _log_refused(answers, caller)
+            _log_refused(answers, caller, figures)
             done(b"".join([json_line(_shown(one)) for one in answers if one is not None]))
 
         self._publisher.publish_all(drafts, caller, published)
 
 
-def _log_refused(answers: Sequence[Outcome | None], caller: Caller) -> None:
-    """Log that lines were refused, and why the first of them was: there may be thousands."""
+def _log_refused(answers: Sequence[Outcome | None], caller: Caller, figures: Figures) -> None:
+    """Log that lines were refused, and why the first of them was: there may be thousands. Count them."""
     refused = [outcome for outcome in answers if isinstance(outcome, Refused)]
+    for outcome in refused:
+        figures.refuse(outcome)
     if refused:
         _log.info(
             "refused {count} of {total} lines of a batch from {peer}, the first of them: {status} {detail}",

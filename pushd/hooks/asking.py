@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -48,11 +49,12 @@ class Asking:
         seconds: Callable[[], float],
         now: Callable[[], float],
         new_id: Callable[[], str],
+        outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """Ask at the URLs of `hooks`, by `post`, which sees to it that an answer does not take too long.
 
         `seconds` is a clock that only goes forward, `now` answers the time in seconds since 1970, and `new_id` an
-        id for each question, without a full stop.
+        id for each question, without a full stop. What comes of them is counted in `outcomes` too, by option.
         """
         self._hooks = hooks
         self._post = post
@@ -66,6 +68,7 @@ class Asking:
         }
         self._in_flight = 0
         self._is_crowded = False
+        self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
         self.asked = 0
         """How many questions were asked: what came of them is allowed, denied or failed."""
         self.allowed = 0
@@ -99,7 +102,7 @@ class Asking:
         def read(answer: Answer) -> Identity:
             return changed_identity(identity, read_answer(answer, CONNECT), self._now())
 
-        return await self._ask(self._hooks.before_connect, connect_question(caller), read, identity)
+        return await self._ask("before_connect", connect_question(caller), read, identity)
 
     async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
         """Ask whether `caller` may subscribe to the channel or pattern `channel`; raise `Refused` if not."""
@@ -107,7 +110,7 @@ class Asking:
         def read(answer: Answer) -> None:
             read_answer(answer, SUBSCRIBE)
 
-        await self._ask(self._hooks.before_subscribe, subscribe_question(caller, channel, since), read, None)
+        await self._ask("before_subscribe", subscribe_question(caller, channel, since), read, None)
 
     async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
         """Ask whether `caller` may publish `draft`; answer what is published instead, or raise `Refused`."""
@@ -115,26 +118,33 @@ class Asking:
         def read(answer: Answer) -> Draft:
             return changed_draft(draft, read_answer(answer, PUBLISH), self._max_event_bytes)
 
-        return await self._ask(self._hooks.before_publish, publish_question(caller, draft), read, draft)
+        return await self._ask("before_publish", publish_question(caller, draft), read, draft)
 
-    async def _ask(self, url: str | None, question: bytes, read: Callable[[Answer], T], unchanged: T) -> T:
-        """Ask one question; answer what `read` makes of the answer, or `unchanged` if that is how it is to be."""
+    async def _ask(self, hook: str, question: bytes, read: Callable[[Answer], T], unchanged: T) -> T:
+        """Ask one question, for the option `hook`.
+
+        Answer what `read` makes of the answer, or `unchanged` if that is how it is to be.
+        """
+        url: str | None = getattr(self._hooks, hook)
         if url is None:
             return unchanged
         breaker = self._breakers[url]
         permit = breaker.permit() if self._has_room() else None
         if permit is None:
             self.unasked += 1
+            self._outcomes[hook, "unasked"] += 1
             return self._without(breaker, unchanged)
         self.asked += 1
         try:
             outcome = read(await self._sent(url, question))
         except Refused:
             self.denied += 1
+            self._outcomes[hook, "denied"] += 1
             self._answered(breaker, permit, url)
             raise
         except NoAnswer as error:
             self.failed += 1
+            self._outcomes[hook, "failed"] += 1
             _log.warn("no answer from the hook {url}: {why}", url=shown(url), why=str(error))
             if breaker.failed(permit):
                 self._log_open(url)
@@ -142,6 +152,7 @@ class Asking:
         finally:
             breaker.abandoned(permit)  # changes nothing unless it was
         self.allowed += 1
+        self._outcomes[hook, "allowed"] += 1
         self._answered(breaker, permit, url)
         return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,12 +65,13 @@ class Telling:
         now: Callable[[], float],
         random: Callable[[], float],
         token: str,
+        outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """Tell at ``[hooks] after``, if there is one, by `post`, which sees to it that nothing takes too long.
 
         `call_later` and `seconds` are the reactor's, `now` answers the time in seconds since 1970, and `random` a
         number from 0 to 1. `token` is what the ids begin with: no other daemon has it, nor this one after a
-        restart, and there is no full stop in it.
+        restart, and there is no full stop in it. What comes of events is counted in `outcomes` too, by option.
         """
         self._url = hooks.after or ""
         self._events = hooks.after_events if hooks.after is not None else frozenset[str]()
@@ -90,6 +91,7 @@ class Telling:
         self._resting: Deferred[None] | None = None
         self._ended: Deferred[None] | None = None
         self._is_closed = False
+        self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
         self.told = 0
         """How many events the application was told."""
         self.dropped = 0
@@ -130,7 +132,7 @@ class Telling:
         if event not in self._events:
             return
         if self._is_closed:
-            self.dropped += 1
+            self._count_dropped(1)
             return
         self._queue.append(notice(event, self._new_id(), self._now(), caller, **more))
         if len(self._queue) > self._max_waiting:
@@ -145,8 +147,12 @@ class Telling:
     def _drop(self, count: int) -> None:
         if not self._unsaid:
             _log.warn("the hook {url} is not told everything: [hooks] queue or retry_for is over", url=self._shown)
-        self.dropped += count
+        self._count_dropped(count)
         self._unsaid += count
+
+    def _count_dropped(self, count: int) -> None:
+        self.dropped += count
+        self._outcomes["after", "dropped"] += count
 
     @property
     def _shown(self) -> str:
@@ -226,6 +232,7 @@ class Telling:
     def _has_told(self, batch: _Batch) -> None:
         self._batch = None
         self.told += batch.count
+        self._outcomes["after", "told"] += batch.count
         if self._pauses:
             _log.info("the hook {url} is told again", url=self._shown)
         self._pauses = 0
@@ -234,7 +241,7 @@ class Telling:
         """Drop a batch; what it says was dropped before is still to be said."""
         self._batch = None
         _log.warn("dropped {count} events for the hook {url}: {why}", count=batch.count, url=self._shown, why=why)
-        self.dropped += batch.count
+        self._count_dropped(batch.count)
         self._unsaid += batch.count + batch.dropped
 
     async def _rest(self, pause_s: float) -> None:
@@ -267,7 +274,7 @@ class Telling:
         self._is_closed = True
         if self.waiting:
             _log.warn("the hook {url} was not told {count} events", url=self._shown, count=self.waiting)
-            self.dropped += self.waiting
+            self._count_dropped(self.waiting)
             self._queue.clear()
             self._batch = None
 

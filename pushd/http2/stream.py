@@ -166,6 +166,7 @@ class Stream:
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
+        self._carrier.site.figures.refuse(refused)
         self.answer(b"%d" % refused.status, fields, body)
 
     @property
@@ -338,8 +339,7 @@ class Stream:
     def send(self, most: int) -> tuple[int, Next]:
         """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
         codec, outgoing, stream_id = self._carrier.codec, self._outgoing, self.stream_id
-        size = outgoing.size
-        if 0 < size <= most and self._is_plain and codec.fits(stream_id, size):  # an event, mostly
+        if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # mostly
             codec.send_data(stream_id, outgoing.take(size), is_ended=False)
             return size, Next.NOTHING
         sent = 0

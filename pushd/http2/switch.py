@@ -56,6 +56,7 @@ class Switch(Protocol):
         self._speaker: Speaker | None = None
         self._alarm: Alarm | None = None
         self._ticket: Ticket | None = None
+        self._is_shaking_hands = False
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
@@ -70,6 +71,7 @@ class Switch(Protocol):
         if ISSLTransport(self.transport, None) is None:
             self._begin(choice.http1(self.hand_to, ticket.refused))
             return
+        self._is_shaking_hands = True
         choice.connections.add(self)
         if self._alarm is None:
             self._alarm = choice.wheel.call_in(choice.timeout_s, self._handshake_failed)
@@ -83,6 +85,7 @@ class Switch(Protocol):
 
     def _handshake_failed(self) -> None:
         assert self.transport is not None
+        self._is_shaking_hands = False
         self._choice.turnstile.handshake_failed(self.transport.getPeer(), self._choice.timeout_s)
         self.abort()
 
@@ -91,6 +94,8 @@ class Switch(Protocol):
         choice, ticket = self._choice, self._ticket
         if ticket is None:
             return
+        self._is_shaking_hands = False
+        choice.turnstile.figures.handshakes["completed"] += 1
         negotiated = INegotiated(self.transport, None)
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
         if ticket.refused is None:
@@ -124,6 +129,8 @@ class Switch(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self._stop_waiting()
+        if self._is_shaking_hands:
+            self._choice.turnstile.figures.handshakes["failed"] += 1
         if self._ticket is not None:
             self._ticket.give_back()
         speaker, self._speaker = self._speaker, None

@@ -74,6 +74,7 @@ class Journal:
         self._in_thread = in_thread
         self._writes_in_thread = writes_in_thread
         self._waiting: deque[_Waiting] = deque()
+        self._came_s = 0.0  # when the first of them did
         self._is_due = False
         self._is_busy = False
         self._is_tending = False
@@ -102,6 +103,8 @@ class Journal:
         if self._refused is not None:
             _refuse(waiting, self._refused)
             return
+        if not self._waiting:
+            self._came_s = self._bus.log.seconds()
         self._waiting.append(waiting)
         self._turn_later()
 
@@ -151,23 +154,27 @@ class Journal:
             return
         change = Change(replace(self._bus.log.state, sequence=batch.sequence))
         change.add_batch(batch)
-        self._write(change, partial(self._published, batch, staged))
+        self._write(change, partial(self._published, batch, staged, came_s=self._came_s))
 
     def _published(
         self,
         batch: Batch[Subscription],
         staged: list[_Staged],
         failure: Refused | None,
+        *,
+        came_s: float | None = None,
     ) -> None:
-        """Hand out what is in the store now, or say why it is not."""
+        """Hand out what is in the store now and came at `came_s`, or say why it is not."""
         if batch:
             self._note(failure)
         if failure is None:
             batch.commit()
         else:
             batch.abandon()
+        self._bus.figures.came_s = came_s
         for events, done in staged:
             _tell(done, [self._outcome(batch, event, failure) for event in events])
+        self._bus.figures.came_s = None
 
     def _outcome(
         self, batch: Batch[Subscription], event: list[Entry] | Given | Refused, failure: Refused | None

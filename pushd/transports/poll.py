@@ -134,7 +134,9 @@ class _Waiting:
         """Answer what has come."""
         if not self._end("it was answered"):
             return
-        self._request.write(_answer(self._request, self._bus.log.page(self._entries, self._limit)))
+        body = _answer(self._request, self._bus.log.page(self._entries, self._limit))
+        self._sessions.figures.written_bytes += len(body)
+        self._request.write(body)
         self._request.finish()
 
     def _time_out(self) -> None:

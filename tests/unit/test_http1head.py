@@ -16,6 +16,7 @@ from twisted.web.http import HTTPChannel, Request
 from twisted.web.http_headers import Headers
 
 from pushd.errors import BadRequest
+from pushd.figures import Figures
 from pushd.http1 import HTTP1
 from pushd.http1head import MAX_FIELDS, is_start, parse_head
 from pushd.request import Request as PushdRequest
@@ -262,6 +263,7 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
     channel.site = SimpleNamespace(request_log=RequestLog(False, lambda peer: False, lambda: 0.0))
     channel.requestFactory = Noting
     channel.timeOut = None
+    channel.site = SimpleNamespace(figures=Figures())
     transport = Transport()
     channel.makeConnection(transport)
     for segment in segments:
