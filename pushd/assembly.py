@@ -14,7 +14,6 @@ from twisted.web.resource import IResource
 from pushd import demo
 from pushd.api.channels import ChannelList
 from pushd.api.connections import ConnectionList
-from pushd.api.health import Health
 from pushd.api.publish import PublishMany
 from pushd.archive import Archive, MemoryArchive
 from pushd.asked import Asked, AskingToPublish
@@ -22,15 +21,20 @@ from pushd.assets import Assets, link_to
 from pushd.attendance import Attendance
 from pushd.bucket import Buckets
 from pushd.bus import Bus
+from pushd.census import Census
 from pushd.config.settings import Config, Limits, Site
 from pushd.door import Door
+from pushd.errors import Refused
 from pushd.eventlog import EventLog, State
+from pushd.exposition import Exposition
 from pushd.figures import Figures
 from pushd.gate import Gate
+from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.proxies import Trust
 from pushd.publisher import Direct, Publisher, Replaceable
+from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
 from pushd.site import PushdSite, Serving, tree
 from pushd.store.continuity import new_epoch
@@ -50,6 +54,9 @@ from pushd.wheel import Wheel
 __all__ = ["Entrance", "Parts", "Storage", "assemble", "configure"]
 
 _log = Logger()
+
+_MAX_OPERATIONS = 32
+"""How many connections there may be for operations; they do not count among the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,12 @@ class Parts:
     entrance: Entrance
     """Where clients come in."""
 
+    insight: Insight
+    """What is shown of all this."""
+
+    operations: PushdSite
+    """What is served at listeners that serve nothing but operations."""
+
     storage: Storage | None = None
     """Where events are kept, if not only in memory."""
 
@@ -153,8 +166,9 @@ def assemble(
         attendance=attendance,
     )
     entrance = _entrance(config, sessions, publisher, outside)
+    insight = _insight(sessions, lambda: len(site.connections), storage)
     site = PushdSite(
-        _tree(config, entrance, reactor, lambda: _counts(site, bus)),
+        _tree(config, entrance, reactor, insight),
         reactor,
         wheel=wheel,
         turnstile=entrance.turnstile,
@@ -162,6 +176,7 @@ def assemble(
         serving=_serving(config),
         figures=figures,
     )
+    operations = _operations(config, reactor, wheel, insight)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
 
     def tick() -> None:
@@ -170,7 +185,8 @@ def assemble(
             clock.tick()
 
     tends = () if storage is None else (storage.journal.tend,)
-    return Parts(bus, sessions, site, (wheel.turn, log.expire, tick, *tends), attendance, entrance, storage)
+    every_second = (wheel.turn, log.expire, tick, *tends)
+    return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
 def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
@@ -195,6 +211,17 @@ def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside:
     )
 
 
+def _operations(config: Config, reactor: IReactorTime, wheel: Wheel, insight: Insight) -> PushdSite:
+    """Make what is served at listeners for operations; what happens there does not count."""
+    return PushdSite(
+        tree(insight.of_operations(), None),
+        reactor,
+        wheel=wheel,
+        turnstile=Turnstile(_MAX_OPERATIONS, 0, wheel),
+        serving=_plainly(config),
+    )
+
+
 def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorTime) -> None:
     """Have the parts of a running daemon go by another configuration, as far as that is possible.
 
@@ -213,7 +240,8 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.door.configure(_connects(limits, seconds), outside.asking)
     entrance.publisher.replace(_guarded(publisher, limits, outside.asking, seconds))
     parts.sessions.regrant(before, entrance.gate.anonymous)
-    parts.site.configure(_tree(config, entrance, reactor, lambda: _counts(parts.site, bus)), _serving(config))
+    parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
+    parts.operations.configure(parts.operations.resource, _plainly(config))
 
 
 def _log_of(
@@ -278,14 +306,23 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
     _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
 
 
-def _counts(site: PushdSite, bus: Bus) -> dict[str, int]:
-    return {"connections": len(site.connections), "subscribers": bus.subscribers, "channels": len(bus.log)}
+def _insight(sessions: Sessions, connections: Callable[[], int], storage: Storage | None) -> Insight:
+    bus = sessions.bus
+
+    def counts() -> dict[str, int]:
+        return {"connections": connections(), "subscribers": bus.subscribers, "channels": len(bus.log)}
+
+    def store_failure() -> Refused | None:
+        return None if storage is None else storage.journal.condition.failure
+
+    readiness = Readiness(store_failure)
+    census = Census(sessions, connections, None if storage is None else storage.store.path)
+    return Insight(counts, readiness, Exposition(bus, census, lambda: readiness.why_not is None))
 
 
-def _tree(
-    config: Config, entrance: Entrance, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
-) -> IResource:
-    return tree(_endpoints(config, entrance, reactor, counts), *_files(config.site))
+def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: Insight) -> IResource:
+    endpoints = {**_endpoints(config, entrance, reactor), **insight.behind(entrance.gate)}
+    return tree(endpoints, *_files(config.site))
 
 
 def _serving(config: Config) -> Serving:
@@ -300,9 +337,13 @@ def _serving(config: Config) -> Serving:
     )
 
 
-def _endpoints(
-    config: Config, entrance: Entrance, reactor: IReactorTime, counts: Callable[[], dict[str, int]]
-) -> dict[bytes, IResource]:
+def _plainly(config: Config) -> Serving:
+    """Answer how operations are served."""
+    limits = config.limits
+    return Serving(max_body_bytes=0, patience=limits.patience, logs_requests=config.log.requests)
+
+
+def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits, sessions, bus = config.limits, door.sessions, door.sessions.bus
@@ -325,5 +366,4 @@ def _endpoints(
         b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),
         b"poll": LongPoll(gate, door, timeout_s=limits.poll_timeout_s),
         b"push": EventPush(gate, door, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
-        b"healthz": Health(counts),
     }

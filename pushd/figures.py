@@ -92,6 +92,12 @@ class Figures:
     All events of one turn count as long as the first of them.
     """
 
+    commits: Histogram = field(default_factory=lambda: Histogram(_LATENCY_S))
+    """How long transactions of the store took, in seconds."""
+
+    failed_commits: int = 0
+    """How many the store could not make."""
+
     lag: Histogram = field(default_factory=lambda: Histogram(_LAG_S))
     """How late the reactor did what was to be done each second, in seconds."""
 

@@ -21,7 +21,17 @@ def greeting(config: Config, ports: Sequence[Port], filename: str | None) -> lis
 
     `filename` is the file that `config` was read from, if it was from any.
     """
-    listener, port = _easiest(config, ports)
+    places = list(zip(config.listeners, ports, strict=True))
+    operations = [port.url for listener, port in places if listener.serves == "operations"]
+    places = [place for place in places if place[0].serves != "operations"]
+    lines = _lines(config, places, filename) if places else list[str]()
+    if operations:
+        lines.append(f"operations listen at {' and '.join(operations)}: /metrics, /readyz and /healthz")
+    return lines
+
+
+def _lines(config: Config, places: Sequence[tuple[Listener, Port]], filename: str | None) -> list[str]:
+    listener, port = _easiest(places)
     grants = _grants(config, listener)
     has_page = config.site.root is None and config.site.demo
     missing, commands = list[str](), list[str]()
@@ -38,7 +48,7 @@ def greeting(config: Config, ports: Sequence[Port], filename: str | None) -> lis
     suggest("publish", grants.publish.has(_PUBLISHED), "-d 'hello'", f"/channels/{_PUBLISHED}")
     if missing and filename is not None:
         commands[:0] = _token_commands(config.keys, missing, filename)
-    lines = [f"pushd listens at {' and '.join(port.url for port in ports)}"]
+    lines = [f"pushd listens at {' and '.join(port.url for _, port in places)}"]
     if has_page:
         lines.append(f"open {port.url}/ in a browser{', or try:' if commands else ''}")
     lines += [f"    {command}" for command in commands]
@@ -50,9 +60,8 @@ def greeting(config: Config, ports: Sequence[Port], filename: str | None) -> lis
     return lines
 
 
-def _easiest(config: Config, ports: Sequence[Port]) -> tuple[Listener, Port]:
+def _easiest(places: Sequence[tuple[Listener, Port]]) -> tuple[Listener, Port]:
     """Answer the first listener that anybody can use, or else the first one."""
-    places = list(zip(config.listeners, ports, strict=True))
     easy = (place for place in places if not place[0].proxy_protocol and not wants_certificate(place[0]))
     return next(easy, places[0])
 

@@ -95,15 +95,19 @@ class Daemon(Service):
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
         limits, site = config.limits, parts.site
-        reception = Reception(parts.entrance.trust, site.connections, parts.sessions.wheel, limits.head_timeout_s)
+        sites = {"everything": site, "operations": parts.operations}
+        receptions = {
+            serves: Reception(parts.entrance.trust, it.connections, parts.sessions.wheel, limits.head_timeout_s)
+            for serves, it in sites.items()
+        }
         self._ports = [
             prepare(
                 listener,
-                site,
+                sites[listener.serves],
                 reactor,
                 partial(tls.self_signed, state_directory),
                 silence_s=limits.heartbeat_s + limits.ping_timeout_s,
-                behind_proxy=reception,
+                behind_proxy=receptions[listener.serves],
                 sockets=self._systemd.sockets,
             )
             for listener in config.listeners
@@ -147,6 +151,7 @@ class Daemon(Service):
 
     def _ready(self) -> None:
         if self.running:
+            self._parts.insight.readiness.started()
             self._greet()
             self._systemd.ready()
             self._bulletin.start()
@@ -222,7 +227,8 @@ class Daemon(Service):
         for port in self._ports:
             listener = listeners.get(port.listener.name)
             if listener is not None and listener.tls == port.listener.tls:
-                commits.append(port.renewed(replace(listener, endpoint=port.listener.endpoint)))
+                now = port.listener
+                commits.append(port.renewed(replace(listener, endpoint=now.endpoint, serves=now.serves)))
         return config, outside, commits
 
     def _reload_failed(self, failure: Failure) -> None:
@@ -231,6 +237,7 @@ class Daemon(Service):
     def stopService(self) -> Deferred[None]:
         """Override: answer when everybody is gone and the store is closed, or when neither can be waited for."""
         super().stopService()
+        self._parts.insight.readiness.stopping()
         return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
 
     def _stop_failed(self, failure: Failure) -> None:
@@ -249,9 +256,7 @@ class Daemon(Service):
         closing_s = len(self._ports) * _CLOSE_PORT_S
         self._systemd.stopping(closing_s + _ACKNOWLEDGE_S + timeout_s + _TELL_S + _CLOSE_STORE_S + _SPARE_S)
         self._bulletin.issue()
-        for port in self._ports:
-            if not await self._within(_CLOSE_PORT_S, Deferred.fromCoroutine(port.close())):
-                _log.error("could not stop listening at {url}", url=port.url)
+        await self._close_ports("everything")
         connections, storage = self._parts.site.connections, self._parts.storage
         _log.info("stopping; {count} connections are open", count=len(connections))
         if storage is not None:
@@ -261,12 +266,23 @@ class Daemon(Service):
         connections.finish()
         await self._drain(deadline_s)
         await self._parts.attendance.close(0 if self._is_hurried else _TELL_S)
+        await self._close_ports("operations")  # which has shown how it goes
+        for connection in self._parts.operations.connections:
+            connection.abort()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
         await self._close_store()
         self._bulletin.stop()
         self._systemd.close()
+
+    async def _close_ports(self, serves: str) -> None:
+        """Stop listening where that is served."""
+        for port in self._ports:
+            if port.listener.serves != serves:
+                continue
+            if not await self._within(_CLOSE_PORT_S, Deferred.fromCoroutine(port.close())):
+                _log.error("could not stop listening at {url}", url=port.url)
 
     async def _drain(self, deadline_s: float) -> None:
         """Wait until the connections have ended; end those that do not until `deadline_s`."""

@@ -140,7 +140,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
     Raises `StartFailed` if something that it needs is not there.
     """
     config: Config = options["configuration"]
-    store = None
+    store, figures = None, Figures()
     if config.store == "sqlite":
         kept = Store(
             Path(directory),
@@ -148,9 +148,10 @@ def _daemon(options: Options, directory: str) -> Daemon:
             recent_bytes=config.store_memory_bytes,
             now=time.time,
             seconds=time.monotonic,
+            figures=figures,
         )
         store = kept, Worker(reactor)
-    seconds, now, figures = time.monotonic, time.time, Figures()
+    seconds, now = time.monotonic, time.time
     reach = Reach(reactor, seconds=seconds, now=now, figures=figures)
     outside, commit = reach(config)
     commit()

@@ -35,6 +35,7 @@ from zope.interface import implementer
 from pushd.assembly import Parts, Storage, assemble
 from pushd.config.reading import parse
 from pushd.config.settings import Config
+from pushd.figures import Figures
 from pushd.http2.connection import HTTP2
 from pushd.outside import ALONE, Outside
 from pushd.service import Daemon
@@ -315,13 +316,14 @@ class StoredRig(Rig):
         super().__init__(config, http, outside)
 
     def _assemble(self, settings: Config) -> Parts:
-        self.worker = InTurn()
+        self.worker, figures = InTurn(), Figures()
         self._store = Store(
             self.directory,
             is_safe=settings.durability == "power",
             recent_bytes=settings.store_memory_bytes,
             now=self.now,
             seconds=self.reactor.seconds,
+            figures=figures,
         )
         return assemble(
             settings,
@@ -330,6 +332,7 @@ class StoredRig(Rig):
             now=self.now,
             store=(self._store, cast(Worker, self.worker)),
             outside=self._outside,
+            figures=figures,
         )
 
     @property

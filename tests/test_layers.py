@@ -15,7 +15,7 @@ LAYERS: list[list[str]] = [
     ["pushd.tap"],
     ["pushd.service"],
     ["pushd.assembly", "pushd.greeting"],
-    ["pushd.outside"],
+    ["pushd.outside", "pushd.exposition", "pushd.insight"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
     ["pushd.tls", "pushd.log", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
@@ -29,6 +29,7 @@ LAYERS: list[list[str]] = [
         "pushd.api.channels",
         "pushd.api.connections",
         "pushd.api.health",
+        "pushd.api.metrics",
     ],
     ["pushd.api.publish"],
     [
@@ -39,7 +40,7 @@ LAYERS: list[list[str]] = [
         "pushd.throttled",
         "pushd.asked",
     ],
-    ["pushd.door"],
+    ["pushd.door", "pushd.census"],
     ["pushd.resource"],
     ["pushd.gate", "pushd.handshake"],
     ["pushd.http2.connection", "pushd.http2.switch"],
@@ -65,7 +66,7 @@ LAYERS: list[list[str]] = [
     ["pushd.store.journal"],
     ["pushd.store.store", "pushd.store.check"],
     ["pushd.store.archive"],
-    ["pushd.store.change"],
+    ["pushd.store.change", "pushd.store.condition"],
     ["pushd.store.stored"],
     ["pushd.store.past"],
     ["pushd.store.database", "pushd.store.continuity", "pushd.store.worker", "pushd.store.calendar"],
@@ -82,7 +83,7 @@ LAYERS: list[list[str]] = [
     ["pushd.bus"],
     ["pushd.subscription", "pushd.audience", "pushd.hooks.answers"],
     ["pushd.frames", "pushd.hooks.words", "pushd.messages", "pushd.outbox", "pushd.messagewatch"],
-    ["pushd.wheel", "pushd.bucket"],
+    ["pushd.wheel", "pushd.bucket", "pushd.readiness"],
     ["pushd.batch", "pushd.lag"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.trimming"],
@@ -179,6 +180,11 @@ class LayerTests(TestCase):
         for name, path in modules().items():
             if imports(path) & {"json", "orjson"}:
                 self.assertEqual(name, "pushd.jsontext")
+
+    def test_only_the_exposition_knows_the_library_of_prometheus(self) -> None:
+        for name, path in modules().items():
+            if any(other.split(".")[0] == "prometheus_client" for other in imports(path)):
+                self.assertEqual(name, "pushd.exposition")
 
     def test_private_names_of_others_are_used_in_the_codec_only(self) -> None:
         """Whatever has a private name and is not ``self`` nor a class of the module belongs to somebody else."""

@@ -248,7 +248,7 @@ def _check_introduced(listeners: Iterable[Listener], proxies: Proxies) -> None:
 def _check_local(listeners: Iterable[Listener], proxies: Proxies) -> None:
     """Raise `ConfigError` if the default of ``anonymous`` would let more in than this machine."""
     for listener in listeners:
-        if not parse_endpoint(listener.endpoint).is_local:
+        if listener.serves != "operations" and not parse_endpoint(listener.endpoint).is_local:
             place = _place(f"listen:{listener.name}", "endpoint", listener.endpoint)
             raise ConfigError(f"{place}: this is open to other machines, {_UNSAID}")
     if proxies.trusted:

@@ -50,6 +50,9 @@ class Change:
     removed_channels: list[tuple[int]] = field(default_factory=list)
     """Keys of channels that were given up."""
 
+    is_trial: bool = False
+    """Whether something is written even if that changes nothing, to see whether it can be."""
+
     histories: list[StoredHistory] = field(default_factory=list)
     """Those whose channels are written for the first time."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
 from pushd.store.schema import Newer, NotAStore, version_of
 
-__all__ = ["FILE_NAME", "connect", "damaged", "found_version", "refusal", "start_failure"]
+__all__ = ["FILE_NAME", "connect", "damaged", "found_version", "is_full", "refusal", "start_failure"]
 
 FILE_NAME = "pushd.db"
 """What the file is called, in the state directory."""
@@ -55,7 +55,7 @@ def found_version(connection: sqlite3.Connection, path: Path) -> int:
 def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
     """Make of an error what a client is told."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
         return NoRoom("the disk of the store is full; try again when there is room")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
         return Unavailable("the store is damaged; whoever runs pushd finds more with twistd pushd --check")
@@ -73,7 +73,8 @@ def _one_line(error: sqlite3.Error) -> str:
     return " ".join(str(error).split())  # SQLite quotes its schema
 
 
-def _is_full(path: Path) -> bool:
+def is_full(path: Path) -> bool:
+    """Tell whether there is hardly any room left where the store is."""
     try:
         left = os.statvfs(path.parent)
     except OSError as error:

@@ -27,6 +27,7 @@ from pushd.errors import Refused, Unavailable
 from pushd.event import Draft, Entry
 from pushd.publisher import Deleted, Outcome
 from pushd.store.change import Change
+from pushd.store.condition import Condition
 from pushd.store.store import Store
 from pushd.store.stored import StoredHistory
 from pushd.subscription import Subscription
@@ -73,12 +74,13 @@ class Journal:
         self._call_later = call_later
         self._in_thread = in_thread
         self._writes_in_thread = writes_in_thread
+        self.condition = Condition(lambda: store.is_full)
+        """Whether the store takes what is published."""
         self._waiting: deque[_Waiting] = deque()
         self._came_s = 0.0  # when the first of them did
         self._is_due = False
         self._is_busy = False
         self._is_tending = False
-        self._is_failing = False
         self._cannot_remove = False
         self._cannot_give_back = False
         self._may_give_back = True  # until it is found that few pages are free
@@ -166,7 +168,7 @@ class Journal:
     ) -> None:
         """Hand out what is in the store now and came at `came_s`, or say why it is not."""
         if batch:
-            self._note(failure)
+            self.condition.note(failure)
         if failure is None:
             batch.commit()
         else:
@@ -202,18 +204,10 @@ class Journal:
     def _deleted(
         self, channel: Channel[Subscription], done: Callable[[Deleted], None], failure: Refused | None
     ) -> None:
-        self._note(failure)
+        self.condition.note(failure)
         if failure is None:
             self._bus.clear(channel)
         _tell(done, failure)
-
-    def _note(self, failure: Refused | None) -> None:
-        """Log it when publishing stops to work, and when it works again."""
-        if failure is not None and not self._is_failing:
-            _log.error("publishing is refused: {detail}", detail=failure.detail)
-        elif failure is None and self._is_failing:
-            _log.info("publishing works again")
-        self._is_failing = failure is not None
 
     def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:
         """Make a change and call `then` with what prevented it, if anything did."""
@@ -260,6 +254,8 @@ class Journal:
         """Remove what nobody wants any more, and move what was written to its place. To be called every second."""
         if not self._is_busy:  # else there are events that the log does not have yet
             self._store.archive.look(self._bus.log.sequence)
+            if self.condition.may_be_over and not self._is_ending:  # nobody may publish any more to find out
+                self._write(Change(self._bus.log.state, is_trial=True), self.condition.note)
         if self._is_tending or self._is_ending:
             return
         self._is_tending = True

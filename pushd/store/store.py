@@ -19,13 +19,14 @@ from twisted.logger import Logger
 
 from pushd.errors import StartFailed, Unavailable
 from pushd.eventlog import EventLog, State
+from pushd.figures import Figures
 from pushd.store import continuity
 from pushd.store.archive import StoredArchive
 from pushd.store.change import Change
 from pushd.store.continuity import Marks
-from pushd.store.database import FILE_NAME, connect, damaged, found_version, refusal, start_failure
+from pushd.store.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
 from pushd.store.past import Past
-from pushd.store.schema import create, migrate
+from pushd.store.schema import VERSION, create, migrate
 from pushd.store.stored import Recent
 
 __all__ = ["Store", "lock"]
@@ -85,15 +86,18 @@ class Store:
         recent_bytes: int,
         now: Callable[[], float],
         seconds: Callable[[], float],
+        figures: Figures | None = None,
     ) -> None:
         """Prepare to `open` the store in `directory`.
 
         With `is_safe`, a transaction is on the disk when it is done, and not only with the operating system.
-        `recent_bytes` of the latest events are kept in memory.
+        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`.
         """
         self.path = directory / FILE_NAME
         self._directory = directory
         self._is_safe = is_safe
+        self._seconds = seconds
+        self._figures = Figures() if figures is None else figures
         self._seal = 0
         self.unmoved_bytes = 0
         """About how much was written since `turn_over`."""
@@ -196,13 +200,16 @@ class Store:
 
     def write(self, change: Change) -> None:
         """Make a change, whole; raise `NoRoom` or `Unavailable` if it was not made."""
-        writer = self._writer
+        writer, figures = self._writer, self._figures
+        began_s = self._seconds()
         try:
             writer.execute("BEGIN IMMEDIATE")
             self._make(change)
             writer.execute("COMMIT")
             self.unmoved_bytes += change.size_bytes
+            figures.commits.add(self._seconds() - began_s)
         except sqlite3.Error as error:
+            figures.failed_commits += 1
             self._roll_back()
             raise refusal(error, self.path) from error
         except BaseException:
@@ -229,6 +236,8 @@ class Store:
             execute_many("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", change.blocks)
         if change.given:
             execute_many("INSERT OR REPLACE INTO given VALUES (?, ?, ?)", change.given)
+        if change.is_trial:  # which SQLite writes whether it is another or not
+            execute(f"PRAGMA user_version = {VERSION}")
         state = change.state
         execute(
             "UPDATE log SET sequence = ?, given_up_sequence = ?, given_up_offset = ?",
@@ -241,6 +250,11 @@ class Store:
                 self._writer.execute("ROLLBACK")
         except sqlite3.Error as error:
             _log.error("the store could not take back a change: {error}", error=error)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is hardly any room left on the disk."""
+        return is_full(self.path)
 
     # Looking after it
 

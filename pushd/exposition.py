@@ -1,0 +1,225 @@
+"""The exposition: the figures as Prometheus reads them, and the only module that knows its library.
+
+Nothing is counted in the objects of that library, which take a lock for each number: they are made of the plain
+figures when somebody asks, in a registry of our own. It uses one private name, which
+`tests/unit/test_exposition.py` pins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from itertools import product
+from re import sub
+from time import CLOCK_BOOTTIME, clock_gettime, time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from pushd import __version__
+from pushd.bus import Bus
+from pushd.census import Census, Present
+from pushd.errors import Refused
+from pushd.figures import Histogram
+from pushd.reasons import Cause
+
+__all__ = ["TRANSPORTS", "Exposition"]
+
+TRANSPORTS = ("websocket", "sse", "stream", "poll", "push")
+"""How subscribers are connected."""
+
+_HOOKS = (
+    *product(("before_connect", "before_subscribe", "before_publish"), ("allowed", "denied", "failed", "unasked")),
+    ("after", "told"),
+    ("after", "dropped"),
+)
+_LIMITS = ("connections", "connections_per_address")
+_HANDSHAKES = ("completed", "failed", "timed_out")
+_ENDS = (None, *Cause)
+
+
+class Exposition:
+    """Makes the text of all metrics."""
+
+    def __init__(self, bus: Bus, census: Census, is_ready: Callable[[], bool]) -> None:
+        """Show the figures of `bus`, what the `census` finds, and whether the daemon is ready."""
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Figures(bus, census, is_ready))
+        self._registry.register(_Process(registry=None))
+
+    def __call__(self) -> bytes:
+        """Answer the text, of the format 0.0.4, which is all that a scraper has to know."""
+        text: bytes = generate_latest(self._registry)
+        return text
+
+
+class _Process(ProcessCollector):
+    """The figures of the process, also where there is no ``/proc/stat``, as in the unit for systemd.
+
+    It is read for the time at which the machine was started.
+    """
+
+    def _boot_time(self) -> float:
+        return time() - clock_gettime(CLOCK_BOOTTIME)
+
+
+class _Figures(Collector):
+    """What pushd has counted."""
+
+    def __init__(self, bus: Bus, census: Census, is_ready: Callable[[], bool]) -> None:
+        self._figures = bus.figures
+        self._bus = bus
+        self._census = census
+        self._is_ready = is_ready
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics of the figures."""
+        build = {"version": __version__, "python": ".".join(map(str, sys.version_info[:3])), "twisted": _TWISTED}
+        yield _gauge("build_info", "Which pushd this is; always 1.", build, {tuple(build.values()): 1})
+        yield GaugeMetricFamily("pushd_ready", "Whether /readyz says that it is ready.", int(self._is_ready()))
+        present = self._census.take()
+        yield from self._of_connections(present)
+        yield from self._of_subscribers(present)
+        yield from self._of_events(present)
+        yield from self._of_what_is_around(present)
+
+    def _of_connections(self, present: Present) -> Iterator[Metric]:
+        figures = self._figures
+        yield GaugeMetricFamily("pushd_connections", "Connections that are open.", present.connections)
+        yield CounterMetricFamily("pushd_connections_accepted", "Connections that were let in.", figures.accepted)
+        yield _counter(
+            "connections_turned_away",
+            "Connections that were not, by the option in [limits].",
+            ["limit"],
+            {(limit,): figures.turned_away[limit] for limit in _LIMITS},
+        )
+        yield _counter(
+            "tls_handshakes",
+            "TLS handshakes, by what came of them.",
+            ["outcome"],
+            {(outcome,): figures.handshakes[outcome] for outcome in _HANDSHAKES},
+        )
+        yield _counter(
+            "http_responses",
+            "HTTP requests that were answered, by status.",
+            ["code"],
+            {(str(code),): count for code, count in sorted(figures.answered.items())},
+        )
+        yield _counter(
+            "refused",
+            "Requests, lines of batches and messages of WebSockets that were refused, by the kind of error.",
+            ["reason"],
+            {(_name(kind),): figures.refused[kind] for kind in Refused.__subclasses__()},
+        )
+
+    def _of_subscribers(self, present: Present) -> Iterator[Metric]:
+        figures = self._figures
+        yield _gauge(
+            "subscribers",
+            "Subscribers that are connected, by transport.",
+            ["transport"],
+            {(transport,): present.subscribers[transport] for transport in TRANSPORTS},
+        )
+        yield _counter(
+            "subscribers_connected",
+            "Subscribers that were let in, by transport.",
+            ["transport"],
+            {(transport,): figures.connected[transport] for transport in TRANSPORTS},
+        )
+        yield _counter(
+            "subscribers_ended",
+            "Subscribers that have gone, by transport and why.",
+            ["transport", "reason"],
+            {
+                (transport, "gone" if cause is None else cause.name.lower()): figures.ended[transport, cause]
+                for transport in TRANSPORTS
+                for cause in _ENDS
+            },
+        )
+        yield GaugeMetricFamily(
+            "pushd_subscriptions", "Channels and patterns that they are subscribed to.", present.subscriptions
+        )
+        yield GaugeMetricFamily("pushd_outbox_bytes", "How much waits to be sent to them.", present.outbox_bytes)
+
+    def _of_events(self, present: Present) -> Iterator[Metric]:
+        figures, bus = self._figures, self._bus
+        yield CounterMetricFamily("pushd_events_published", "Events that were published.", figures.published)
+        yield _counter(
+            "events_delivered",
+            "Events handed to subscribers, each counted for each of them.",
+            ["when"],
+            {("live",): figures.delivered, ("replay",): figures.replayed},
+        )
+        yield _counter(
+            "events_dropped",
+            "Events that subscribers missed, each counted for each of them.",
+            ["reason"],
+            {("latest",): bus.missed, ("too_slow",): figures.too_slow, ("failed",): bus.failures},
+        )
+        yield CounterMetricFamily(
+            "pushd_written_bytes", "Bytes that were written for subscribers.", figures.written_bytes
+        )
+        yield _histogram(
+            "publish_latency_seconds",
+            "From when an event came until it was written for the last subscriber.",
+            figures.latency,
+        )
+        yield GaugeMetricFamily("pushd_channels", "Channels that are kept.", present.channels)
+        yield GaugeMetricFamily(
+            "pushd_events_retained_bytes", "About how much the events of all channels take.", present.events_bytes
+        )
+
+    def _of_what_is_around(self, present: Present) -> Iterator[Metric]:
+        figures = self._figures
+        yield _gauge(
+            "store_size_bytes",
+            "How large the files of the store are.",
+            ["file"],
+            {("database",): present.database_bytes, ("journal",): present.journal_bytes},
+        )
+        yield _histogram("store_commit_seconds", "How long transactions of the store took.", figures.commits)
+        yield CounterMetricFamily(
+            "pushd_store_failed_commits", "Transactions that the store could not make.", figures.failed_commits
+        )
+        yield _counter(
+            "hook_outcomes",
+            "What came of hooks, by the option in [hooks].",
+            ["hook", "outcome"],
+            {(hook, outcome): figures.hooks[hook, outcome] for hook, outcome in _HOOKS},
+        )
+        yield _histogram("reactor_lag_seconds", "How late what is due each second was done.", figures.lag)
+
+
+_TWISTED = version("twisted")
+
+
+def _name(kind: type[Refused]) -> str:
+    return sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _gauge(name: str, text: str, labels: Iterable[str], values: Mapping[tuple[str, ...], int]) -> Metric:
+    return _with_values(GaugeMetricFamily(f"pushd_{name}", text, labels=list(labels)), values)
+
+
+def _counter(name: str, text: str, labels: Iterable[str], values: Mapping[tuple[str, ...], int]) -> Metric:
+    return _with_values(CounterMetricFamily(f"pushd_{name}", text, labels=list(labels)), values)
+
+
+def _with_values(family: Any, values: Mapping[tuple[str, ...], int]) -> Metric:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    metric: Metric = family
+    return metric
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    """Make the metric, whose classes have in them also what is in those below."""
+    buckets, count = [], 0
+    for bound, more in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        count += more
+        buckets.append((bound, count))
+    return HistogramMetricFamily(f"pushd_{name}", text, buckets=buckets, sum_value=histogram.sum)
