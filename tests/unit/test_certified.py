@@ -211,11 +211,12 @@ class CertifiedCase(SynchronousTestCase):
         server = self.issuer.issue("server", purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
         self.server = server.write(self.directory, "server")
         self.clock = MemoryReactorClock()
+        self.turnstile = Turnstile(0, 0, Wheel(self.clock.seconds))
         self.site = PushdSite(
             WhoAsks(),
             self.clock,
             wheel=Wheel(self.clock.seconds),
-            turnstile=Turnstile(0, 0, Wheel(self.clock.seconds)),
+            turnstile=self.turnstile,
             serving=Serving(100, PATIENCE),
         )
         self.credentials = self.asking(self.ca.pem)
@@ -258,6 +259,11 @@ class CertifiedCase(SynchronousTestCase):
         self.lines = [formatEvent(event) for event in logs]
         return talk
 
+    @property
+    def handshakes(self) -> dict[str, int]:
+        """How many handshakes were counted, by what came of them."""
+        return dict(self.turnstile.figures.handshakes)
+
     def assert_is(self, issued: Issued | None, user: str | None) -> None:
         for version in VERSIONS:
             talk = self.connect(self.client(issued, version))
@@ -280,6 +286,13 @@ OF_ALICE = f"refused the certificate of 192.0.2.1:40000, {ALICE}: "
 class HandshakeTests(CertifiedCase):
     def test_the_subject_is_the_user(self) -> None:
         self.assert_is(self.alice, ALICE)
+
+    def test_handshakes_are_counted_by_what_came_of_them(self) -> None:
+        self.connect(self.client(self.alice))
+        self.connect(self.client(self.alice, alpn="h2"))
+        self.assertEqual(self.handshakes, {"completed": 2})
+        self.connect(self.client(None, ssl.TLSVersion.TLSv1_2))
+        self.assertEqual(self.handshakes, {"completed": 2, "failed": 1})
 
     def test_over_http_2_too(self) -> None:
         for is_required in (True, False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class AskingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.application = Application()
+        self.outcomes = Counter[tuple[str, str]]()
         self.configure()
 
     def configure(self, **settings: Any) -> None:
@@ -41,6 +43,7 @@ class AskingTests(SynchronousTestCase):
             seconds=self.clock.seconds,
             now=lambda: NOW,
             new_id=lambda: f"m-{next(numbers)}",
+            outcomes=self.outcomes,
         )
 
     def ask(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ class TellingTests(SynchronousTestCase):
         self.clock = Clock()
         self.application = Application()
         self.chance = 1.0
+        self.outcomes = Counter[tuple[str, str]]()
         self.configure()
 
     def configure(self, **options: Any) -> None:
@@ -37,6 +39,7 @@ class TellingTests(SynchronousTestCase):
             now=lambda: NOW + self.clock.seconds(),
             random=lambda: self.chance,
             token="t",
+            outcomes=self.outcomes,
         )
 
     def occupy(self, *channels: object) -> None:

@@ -293,6 +293,18 @@ class GreetingTests(ServiceCase):
             "    curl -d 'hello' 'http://127.0.0.1:8080/channels/news'",
         )
 
+    OPERATIONS = "[listen:operations]\nendpoint = tcp:9464:interface=127.0.0.1\nserves = operations\n"
+
+    def test_a_listener_for_operations_is_nowhere_to_publish(self) -> None:
+        operations = "operations listen at http://127.0.0.1:9464: /metrics, /readyz and /healthz"
+        self.assertGreets(
+            f"{self.OPERATIONS}{PLAIN}[site]\ndemo = no\n",
+            "pushd listens at http://127.0.0.1:8080",
+            "    curl -d 'hello' 'http://127.0.0.1:8080/channels/news'",
+            operations,
+        )
+        self.assertGreets(self.OPERATIONS, operations)
+
     def commands(self, text: str) -> list[list[str]]:
         """Answer the words of each command in the greeting, as a shell reads them."""
         with capturedLogs() as events:
@@ -609,6 +621,41 @@ class StopTests(ServiceCase):
         self.assertStopped(stopping)
         self.assertEqual([port.stops for port in self.reactor.open], [1, 1])
         self.assertIn("could not stop listening at ", str(formatEvent(events[0])))
+
+
+class OperationsTests(ServiceCase):
+    """A listener for operations."""
+
+    def ask(self, wire: Wire, path: str) -> str:
+        """Ask on a connection; answer the status."""
+        wire.protocol.dataReceived(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        self.reactor.advance(0)
+        return wire.sent.partition("\r\n")[0].split(" ")[1]
+
+    def test_it_is_not_ready_before_the_reactor_runs(self) -> None:
+        daemon = self.make(PLAIN)
+        daemon.privilegedStartService()
+        daemon.startService()
+        self.assertEqual(str(self.parts.insight.readiness.why_not), "the server is starting")
+        self.reactor.advance(0)
+        self.assertIsNone(self.parts.insight.readiness.why_not)
+
+    def test_it_serves_what_it_is_for_until_the_others_have_gone(self) -> None:
+        daemon = self.start(f"{PLAIN}{GreetingTests.OPERATIONS}[pushd]\nstop_timeout = 60s\n")
+        looking = self.connect()
+        self.assertEqual((self.ask(looking, "/readyz"), self.ask(looking, "/channels")), ("200", "404"))
+        self.reactor.tcpServers.reverse()
+        wire = self.connect(STREAM)
+        stopping = daemon.stopService()
+        self.wait(5)
+        self.assertEqual([port.stops for port in self.reactor.open], [1, 0])
+        self.assertEqual((self.ask(looking, "/readyz"), self.ask(looking, "/metrics")), ("503", "200"))
+        self.assertNoResult(stopping)
+        wire.drain()
+        self.wait(3)
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual([port.stops for port in self.reactor.open], [1, 1])
+        self.assertTrue(looking.is_aborted)
 
 
 class SystemdTests(ServiceCase):
