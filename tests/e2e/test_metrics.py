@@ -79,7 +79,7 @@ class TestMetrics:
                 tls = partial(watched.value, "pushd_tls_handshakes_total", outcome="failed")
                 with closing(_connection(daemon.https)) as broken:
                     broken.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                    assert broken.recv(100)
+                    broken.recv(100)
                 eventually(lambda: tls() == 1, "the handshake has failed")
                 after = scrape(watched.url)
                 sleep(2.2)
@@ -101,7 +101,7 @@ class TestMetrics:
             assert moved("pushd_tls_handshakes_total", outcome="completed") == 1
             assert moved("pushd_refused_total", reason="not_found") == 1
             assert moved("pushd_http_responses_total", code="201") == 10
-            assert after["pushd_store_size_bytes", frozenset({("file", "database")})] > 4096
+            assert after["pushd_store_size_bytes", frozenset({("file", "journal")})] > 4096
             process = after["process_resident_memory_bytes", frozenset()]
             assert abs(process - daemon.resident_bytes) < 20 << 20
             assert after["process_open_fds", frozenset()] > 5

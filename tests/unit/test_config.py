@@ -285,6 +285,11 @@ class AnonymousTests(ConfigCase):
                 text, f"[listen:out] endpoint = {endpoint}: ", "anonymous = publish, subscribe"
             )
 
+    def test_one_for_operations_is_not_since_nobody_has_rights_there(self) -> None:
+        for endpoint in self.OPEN:
+            text = f"[listen:in]\nendpoint = unix:/x\n[listen:out]\nendpoint = {endpoint}\nserves = operations\n"
+            self.assertEqual(parse(text, "x").auth.anonymous, {"operator", "publish", "subscribe"})
+
     def test_a_proxy_is_enough_to_have_to_say_it(self) -> None:
         self.assert_refuses(
             "[proxies]\ntrusted = unix, ::1",

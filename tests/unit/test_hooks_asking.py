@@ -112,6 +112,7 @@ class AllowedTests(AskingTests):
             draft = Draft(("a",), b"\xff", False, "t", "i")
             self.assertEqual(self.publish(reaction, draft), draft)
         self.assertEqual((self.asking.asked, self.asking.allowed), (8, 8))
+        self.assertEqual(self.outcomes, {("before_connect", "allowed"): 4, ("before_publish", "allowed"): 4})
 
     def test_what_an_answer_sets_replaces_that_part_of_the_identity(self) -> None:
         who = caller("ada", "old", expires_at=NOW + 5)
@@ -182,6 +183,8 @@ class DeniedTests(AskingTests):
         for _ in range(10):
             self.refused(TooMany, answer(status=429))
         self.assertEqual((self.asking.asked, self.asking.denied, self.asking.unasked), (10, 10, 0))
+        self.assertEqual({outcome for _, outcome in self.outcomes}, {"denied"})
+        self.assertEqual(sum(self.outcomes.values()), 10)
 
 
 def members(name: str, *values: object) -> list[object]:
@@ -233,6 +236,7 @@ class WrongTests(AskingTests):
         self.assertIn("https://app.example/hook:", line)
         self.assertNotIn("hidden", line)
         self.assertEqual((self.asking.asked, self.asking.failed, self.asking.denied), (1, 1, 0))
+        self.assertEqual({outcome for _, outcome in self.outcomes}, {"failed"})
 
     def test_a_wrong_answer_to_any_question_is_a_failure(self) -> None:
         for why, reactions in WRONG.items():
@@ -298,6 +302,7 @@ class DownTests(AskingTests):
         for _ in range(9):
             self.refused(Unavailable, answer(status=500))
         self.assertEqual((self.asking.asked, self.asking.unasked), (3, 6))
+        self.assertEqual(sum(count for (_, outcome), count in self.outcomes.items() if outcome == "unasked"), 6)
         self.clock.advance(5)
         self.application.always(None)
         trial = self.ask(self.asking.before_subscribe(caller(), "a", "latest"))

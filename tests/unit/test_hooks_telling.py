@@ -358,6 +358,7 @@ class CloseTests(TellingTests):
         self.clock.advance(60)
         self.assertEqual(self.told(), ["a", "b"])
         self.assertEqual((self.telling.told, self.telling.dropped), (2, 1))
+        self.assertEqual(self.outcomes, {("after", "told"): 2, ("after", "dropped"): 1})
 
     def test_a_pause_is_not_waited_for(self) -> None:
         self.application.always("no route")
@@ -389,6 +390,7 @@ class CloseTests(TellingTests):
         self.successResultOf(closed)
         self.assertEqual(lines, ["the hook https://app.example/told was not told 3 events"])
         self.assertEqual((self.telling.told, self.telling.dropped, self.telling.waiting), (0, 3, 0))
+        self.assertEqual(self.outcomes, {("after", "dropped"): 3})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_so_it_does_during_a_pause(self) -> None:
