@@ -275,7 +275,7 @@ def documented() -> Iterator[tuple[str, tuple[str, set[str]]]]:
     """Answer each metric of the document, with its type and labels."""
     for row in publish_doctree(DOCUMENT.read_text()).findall(nodes.row):
         cells = [entry.astext() for entry in row.findall(nodes.entry)]
-        if cells[0] != "Name":
+        if re.match("[a-z]+_", cells[0]):
             yield cells[0], (cells[1], set(re.findall(r"\w+", cells[2])))
 
 
