@@ -157,6 +157,7 @@ class HostTests(GateTests):
             "/stream?channel=a",
             "/poll?channel=a",
             "/ws",
+            "/metrics",
         ):
             for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT"):
                 with self.subTest(f"{method} {target}"):
