@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.frames import json_line
 from pushd.readiness import Readiness
 from pushd.request import Request
-from pushd.resource import Answering, answer, json_answer
+from pushd.resource import Answering, json_answer, unlogged_problem
 
 __all__ = ["Health", "Ready"]
 
@@ -34,7 +33,8 @@ class Health(Answering):
 class Ready(Answering):
     """Answers ``200`` while everything works, and else ``503`` with the reason.
 
-    It is not behind the gate either. Who asks does so all the time, so that this is neither logged nor counted.
+    It is not behind the gate either. Who asks does so all the time, so that the reason is neither logged nor
+    counted.
     """
 
     isLeaf = True
@@ -50,4 +50,4 @@ class Ready(Answering):
         why_not = self._readiness.why_not
         if why_not is None:
             return json_answer(request, {"status": "ready"})
-        return answer(request, json_line(why_not.problem()), "application/problem+json", why_not.status)
+        return unlogged_problem(request, why_not)

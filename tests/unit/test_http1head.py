@@ -260,10 +260,10 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
             note(taken, self, (command, path, version))
 
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
-    channel.site = SimpleNamespace(request_log=RequestLog(False, lambda peer: False, lambda: 0.0))
+    log = RequestLog(False, lambda peer: False, lambda: 0.0)
+    channel.site = SimpleNamespace(request_log=log, figures=Figures())
     channel.requestFactory = Noting
     channel.timeOut = None
-    channel.site = SimpleNamespace(figures=Figures())
     transport = Transport()
     channel.makeConnection(transport)
     for segment in segments:
