@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 import pushd
 from pushd import errors
+from pushd.api.metrics import OpenMetrics
 from pushd.assembly import Parts, assemble
 from pushd.config.reading import default
 from pushd.door import Subscribing
@@ -24,6 +25,9 @@ from tests.rigs import DaemonTests
 
 EXAMPLES = {"channel": "news", "id": "order-17"}
 """What stands for the names in paths."""
+
+UNGATED = {"/healthz", "/readyz"}
+"""What pages of other origins have nothing to do with."""
 
 
 def by_path() -> dict[str, list[Operation]]:
@@ -127,7 +131,7 @@ class TreeTests(TestCase):
         parts = new_parts()
         found = {type(resource_at(parts, path)) for path in by_path()}
         general = {Endpoint, Branch, Subscribing, Problem, StaticFiles}
-        own = set(kinds(Answering)) - general
+        own = set(kinds(Answering)) - general - {OpenMetrics}  # which is /metrics at listeners for operations
         self.assertEqual({kind.__name__ for kind in found}, {kind.__name__ for kind in own})
 
     def test_queries_are_those_that_are_taken(self) -> None:
@@ -149,11 +153,11 @@ class MethodTests(DaemonTests):
                 self.assert_problem(response, 405)
                 wanted = {operation.method for operation in known}
                 wanted |= {"HEAD"} if "GET" in wanted else set()
-                wanted |= set() if path == "/healthz" else {"OPTIONS"}
+                wanted |= set() if path in UNGATED else {"OPTIONS"}
                 self.assertEqual(set((response.header("allow") or "").split(", ")), wanted)
 
     def test_options_answers_the_same(self) -> None:
-        for path in by_path().keys() - {"/healthz"}:
+        for path in by_path().keys() - UNGATED:
             with self.subTest(path):
                 response = self.rig.request("OPTIONS", path.format(**EXAMPLES))
                 refused = self.rig.request("PUT", path.format(**EXAMPLES))
