@@ -13,7 +13,7 @@ DESTDIR ?=
 
 UNITS := pushd.service pushd@.service pushd.socket pushd-https.socket pushd@.socket
 
-.PHONY: run test scan scanners bench lint types format reference clean install-systemd uninstall-systemd
+.PHONY: run test scan scanners bench lint types format docs reference clean install-systemd uninstall-systemd
 
 run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= pushd $(ARGS)
@@ -29,21 +29,25 @@ scan: $(VENV)/installed-test scanners
 scanners: $(SCANNERS)/wapiti/installed $(SCANNERS)/sslyze/installed
 
 lint: $(VENV)/installed-lint
-	$(BIN)/ruff check pushd twisted tests bench
-	$(BIN)/ruff format --check pushd twisted tests bench
+	$(BIN)/ruff check pushd twisted tests bench docs
+	$(BIN)/ruff format --check pushd twisted tests bench docs
 
 types: $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/mypy
 
 format: $(VENV)/installed-lint
-	$(BIN)/ruff check --fix pushd twisted tests bench
-	$(BIN)/ruff format pushd twisted tests bench
+	$(BIN)/ruff check --fix pushd twisted tests bench docs
+	$(BIN)/ruff format pushd twisted tests bench docs
 
 # Measures pushd beside its peers, which it installs: nginx with nchan from Debian, others from npm and PyPI.
 # The report goes to docs/benchmarks; with ARGS=--quick, to build/bench.
 bench: $(VENV)/installed-bench
 	bench/install
 	$(BIN)/python -m bench $(ARGS)
+
+# The documents as pages, in build/docs. A warning is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build -q -E -n -W --keep-going -b html docs build/docs
 
 # The files that are made from the table of options.
 reference: $(VENV)/installed
@@ -99,6 +103,10 @@ $(SCANNERS)/%/installed: Makefile
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
 $(VENV)/installed-lint: $(VENV)/installed
