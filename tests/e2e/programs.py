@@ -22,6 +22,7 @@ CLIENTS = Path(__file__).parent / "clients"
 """Where the programs are that use other people's packages."""
 
 _DEBIAN_PACKAGES = {
+    "caddy": "caddy",
     "cc": "gcc",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
@@ -29,6 +30,7 @@ _DEBIAN_PACKAGES = {
     "h2load": "nghttp2-client",
     "make": "make",
     "nghttp": "nghttp2-client",
+    "nginx": "nginx libnginx-mod-stream",
     "node": "nodejs",
     "npm": "npm",
     "openssl": "openssl",
@@ -46,7 +48,7 @@ def program(name: str) -> str:
 
     If it is missing the test is skipped; where the environment variable ``PUSHD_TEST_NO_SKIP`` is set, it fails.
     """
-    path = shutil.which(name)
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is not None:
         return path
     why = f"{name} is not installed; it is in the Debian package {_DEBIAN_PACKAGES[name]}"
