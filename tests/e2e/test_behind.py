@@ -91,7 +91,9 @@ class Machine:
         authority = Authority()
         self.directory = directory
         self.authority = authority.write(directory, "authority")
-        self.certificate, self.key = authority.issue(NAME, purposes=(), names=[DNSName(NAME)]).write(directory, "push")
+        self.certificate, self.key = authority.issue(NAME, purposes=(), names=[DNSName(NAME)]).write(
+            directory, "push"
+        )
         self.secret = directory / "app.secret"
         self.secret.write_text("s" * 64)
         self.front, self.back = free_port(), free_port()
@@ -238,7 +240,9 @@ class TestWebSocket:
 class TestAddress:
     def test_the_log_shows_where_the_client_is(self, front: Front) -> None:
         front.publish("address", "x")
-        eventually(lambda: f"201 POST /channels/address from {CLIENT}{front.by_way}" in front.daemon.log, "it is there")
+        eventually(
+            lambda: f"201 POST /channels/address from {CLIENT}{front.by_way}" in front.daemon.log, "it is there"
+        )
 
     def test_it_is_not_where_the_client_says_that_it_is(self, front: Front) -> None:
         front.says("/channels/liar", "-H", "X-Forwarded-For: 203.0.113.7", "-H", "Forwarded: for=203.0.113.7")
