@@ -29,6 +29,7 @@ from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
 from pushd.systemd import Bulletin, Systemd
+from pushd.turnstile import room
 
 __all__ = ["Daemon"]
 
@@ -175,6 +176,7 @@ class Daemon(Service):
 
     def _greet(self) -> None:
         """Say what listens where, and what to try."""
+        _log.info("{line}", line=room(self._config.limits.connections))
         for line in greeting(self._config, self._ports, self._filename):
             _log.info("{line}", line=line)
         for name in unclaimed(self._systemd.sockets, [listener.endpoint for listener in self._config.listeners]):

@@ -16,7 +16,7 @@ from pushd.peer import address_of, limit_key, peer_name
 from pushd.sparing import Sparing
 from pushd.wheel import Wheel
 
-__all__ = ["Ticket", "Turnstile", "most_connections"]
+__all__ = ["Ticket", "Turnstile", "most_connections", "room"]
 
 _SPARE_FILES = 128
 """How many files are left for everything else: the store, long bodies, who is turned away, hooks."""
@@ -133,3 +133,10 @@ def most_connections(configured: int) -> int:
         return configured
     files, _ = getrlimit(RLIMIT_NOFILE)
     return 0 if files == RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)
+
+
+def room(configured: int) -> str:
+    """Say how many connections there may be, and how many files, of which each of them is one."""
+    most, (files, _) = most_connections(configured), getrlimit(RLIMIT_NOFILE)
+    connections = f"at most {most} connections at once" if most else "any number of connections"
+    return f"{connections}: {'any number of' if files == RLIM_INFINITY else files} files may be open"

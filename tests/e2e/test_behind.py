@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.x509 import DNSName
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, free_port, running, twistd
@@ -138,8 +140,8 @@ class Machine:
 
 
 NGINX_HTTP = (
-    "http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/fastcgi;\n"
-    "uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;\n{1}}}\n"
+    "http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n"
+    "fastcgi_temp_path {0}/fastcgi; uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;\n{1}}}\n"
 )
 
 
@@ -226,15 +228,19 @@ class TestStreams:
 
 class TestWebSocket:
     def test_it_works_both_ways_from_a_page_of_that_name(self, front: Front) -> None:
+        asyncio.run(self._talk(front))
+        eventually(lambda: front.subscribers("ws") == 0, "it is gone")
+
+    async def _talk(self, front: Front) -> None:
         place = f"{NAME}:{front.port}"
         context = ssl.create_default_context(cafile=front.authority)
-        with closing(socket.create_connection(("127.0.0.1", front.port), 10, (CLIENT, 0))) as raw:
-            url = f"wss://{place}/ws?channel=ws&access_token={front.token}"
-            with connect(url, sock=raw, ssl=context, origin=f"https://{place}", proxy=None) as client:  # type: ignore[arg-type]
-                assert json.loads(client.recv(10))["type"] == "subscribed"
-                client.send(json.dumps({"type": "publish", "channel": "ws", "data": "both"}))
-                assert {json.loads(client.recv(10))["type"] for _ in range(2)} == {"event", "published"}
-            eventually(lambda: front.subscribers("ws") == 0, "it is gone")
+        raw = socket.create_connection(("127.0.0.1", front.port), 10, (CLIENT, 0))
+        raw.setblocking(False)
+        url = f"wss://{place}/ws?channel=ws&access_token={front.token}"
+        async with connect(url, sock=raw, ssl=context, origin=Origin(f"https://{place}"), proxy=None) as client:
+            assert json.loads(await client.recv())["type"] == "subscribed"
+            await client.send(json.dumps({"type": "publish", "channel": "ws", "data": "both"}))
+            assert {json.loads(await client.recv())["type"] for _ in range(2)} == {"event", "published"}
 
 
 class TestAddress:
@@ -246,7 +252,8 @@ class TestAddress:
 
     def test_it_is_not_where_the_client_says_that_it_is(self, front: Front) -> None:
         front.says("/channels/liar", "-H", "X-Forwarded-For: 203.0.113.7", "-H", "Forwarded: for=203.0.113.7")
-        eventually(lambda: f"GET /channels/liar from {CLIENT}{front.by_way}" in front.daemon.log, "it is there")
+        line = f" GET /channels/liar from {CLIENT}{front.by_way}"
+        eventually(lambda: line in front.daemon.log, "it is in the log")
 
     def test_other_names_and_pages_are_refused(self, front: Front) -> None:
         assert '"status":403' in front.says("/channels/other", "-H", "Origin: https://elsewhere.example")

@@ -50,7 +50,7 @@ def pushd(page: str, port: int, origin: str, directory: Path) -> Iterator[tuple[
     """Run pushd as a page has it configured, for the application at `port`; answer the variables of that, too."""
     secret = directory / "app.secret"
     secret.write_text("s" * 64)
-    config = named(page, "pushd")
+    config = named(page, "pushd-ini")
     assert origin in config
     assert "app.secret" in config
     config = config.replace(origin, f"http://127.0.0.1:{port}").replace("app.secret", str(secret))
@@ -69,7 +69,8 @@ def hear(port: int, *said: str, headers: Mapping[str, str] | None = None) -> lis
         stream.request("GET", "/stream")
         # These servers answer when there is something to stream.
         eventually(lambda: tell("ready") and select([stream.sock], [], [], 0.1)[0], "the stream has begun")
-        assert all([tell(text) for text in said])
+        for text in said:
+            assert tell(text)
         heard: list[str] = []
         answer = stream.getresponse()
         while len(heard) < len(said):
@@ -113,7 +114,7 @@ def talk(browser: Chrome, daemon: Daemon, user: str) -> None:
 
 class TestFlask:
     def test_before_there_are_streams(self, tmp_path: Path) -> None:
-        (tmp_path / "app.py").write_text(named(FLASK, "before"))
+        (tmp_path / "app.py").write_text(named(FLASK, "app-before"))
         port = free_port()
         with application(tmp_path, port, "-m", "flask", "--app", "app", "run", "--port", str(port)):
             assert hear(port, "hello", "again") == ["data: somebody: hello", "data: somebody: again"]
@@ -122,7 +123,7 @@ class TestFlask:
         (tmp_path / "templates").mkdir()
         (tmp_path / "templates" / "page.html").write_text(named(FLASK, "page"))
         (tmp_path / "push.py").write_text(named(FLASK, "push"))
-        (tmp_path / "app.py").write_text(named(FLASK, "after"))
+        (tmp_path / "app.py").write_text(named(FLASK, "app-after"))
         port = free_port()
         command = ("-m", "flask", "--app", "app", "run", "--port", str(port))
         with (
@@ -153,7 +154,7 @@ class TestDjango:
         assert done.returncode == 0, done
 
     def test_before_there_are_streams(self, project: Path) -> None:
-        (project / "mysite" / "views.py").write_text(named(DJANGO, "before"))
+        (project / "mysite" / "views.py").write_text(named(DJANGO, "app-before"))
         (project / "mysite" / "urls.py").write_text(named(DJANGO, "before-urls"))
         self._run(project, "manage.py", "migrate")
         port = free_port()
@@ -168,7 +169,7 @@ class TestDjango:
         for name in ("page", "login"):
             (site / "templates" / f"{name}.html").write_text(named(DJANGO, name))
         (site / "push.py").write_text(named(FLASK, "push"))
-        (site / "views.py").write_text(named(DJANGO, "after"))
+        (site / "views.py").write_text(named(DJANGO, "app-after"))
         (site / "urls.py").write_text(named(DJANGO, "after-urls"))
         with open(site / "settings.py", "a") as settings:
             settings.write(named(DJANGO, "settings"))

@@ -15,7 +15,7 @@ from pushd import turnstile
 from pushd.errors import TooMany, Unavailable
 from pushd.http2.faults import Code
 from pushd.sparing import Sparing
-from pushd.turnstile import Ticket, Turnstile, most_connections
+from pushd.turnstile import Ticket, Turnstile, most_connections, room
 from pushd.wheel import Wheel
 from tests.http2_peer import HTTP2TestCase, Peer
 from tests.rigs import DaemonTests, HttpClient
@@ -133,6 +133,13 @@ class CountTests(SynchronousTestCase):
             self.patch(turnstile, "getrlimit", lambda what, files=files: (files, 10**6))
             self.assertEqual(most_connections(0), most)
         self.assertEqual(most_connections(7), 7)
+
+    def test_it_is_said_how_many_there_may_be(self) -> None:
+        self.patch(turnstile, "getrlimit", lambda what: (524288, 524288))
+        self.assertEqual(room(0), "at most 524160 connections at once: 524288 files may be open")
+        self.assertEqual(room(7), "at most 7 connections at once: 524288 files may be open")
+        self.patch(turnstile, "getrlimit", lambda what: (-1, -1))
+        self.assertEqual(room(0), "any number of connections: any number of files may be open")
 
 
 class SparingTests(SynchronousTestCase):
