@@ -25,6 +25,9 @@ __all__ = ["EventLog", "State"]
 
 S = TypeVar("S")
 
+_PAGE_BYTES = 1024 * 1024
+"""How much data a page has, unless its first event alone has more."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -304,20 +307,27 @@ class EventLog(Generic[S]):
         return entry
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> Page:
-        """Answer the first `limit` events after the position `since`, in the order of the log."""
+        """Answer the first events after the position `since`, in the order of the log, as `page` has it."""
         start, active = self.find(patterns, since)
         replay = Replay()
         for channel in active:
             replay.add(channel.history, start.sequence)
-        entries = list(islice(iter(replay.next, None), limit + 1))
-        return self.page(entries, limit, recovered=start.recovered)
+        return self.page(iter(replay.next, None), limit, recovered=start.recovered)
 
-    def page(self, entries: list[Entry], limit: int, *, recovered: bool = True) -> Page:
-        """Make a page of all the latest `entries` of the log, or of the first `limit` of them."""
-        if len(entries) <= limit:
-            return Page(entries, self.position, recovered)
-        entries = entries[:limit]
-        return Page(entries, own_id(self._epoch, entries[-1].event.sequence), recovered)
+    def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> Page:
+        """Make a page of the first of `entries`, which are all the latest of the log.
+
+        It has up to `limit` of them, and one at least, but no more than about 1 MiB of data: it is made as a whole,
+        and waits as a whole for a client that does not read.
+        """
+        shown: list[Entry] = []
+        room = _PAGE_BYTES
+        for entry in entries:
+            room -= len(entry.event.data)
+            if shown and (len(shown) == limit or room < 0):
+                return Page(shown, own_id(self._epoch, shown[-1].event.sequence), recovered)
+            shown.append(entry)
+        return Page(shown, self.position, recovered)
 
     def find(self, patterns: Sequence[Pattern], since: str) -> tuple[Start, list[Channel[S]]]:
         """Find out where a reader from `since` begins, whether something is missing for good, and where to read.

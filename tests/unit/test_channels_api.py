@@ -227,6 +227,17 @@ class HistoryTests(DaemonTests):
                     page = self.page(limit=limit, since=page["position"])
                 self.assertEqual(got, [str(number) for number in range(20)])
 
+    def test_a_page_has_a_mebibyte_of_data_at_most_or_one_event(self) -> None:
+        sizes = [400_000, 400_000, 400_000, 1024 * 1024, 1, 1024 * 1024 - 1, 1]
+        for size in sizes:
+            self.rig.publish("news", b"x" * size)
+        got: list[list[int]] = []
+        page = self.page()
+        while page["events"]:
+            got.append([len(event["data"]) for event in page["events"]])
+            page = self.page(since=page["position"])
+        self.assertEqual(got, [sizes[:2], sizes[2:3], sizes[3:4], sizes[4:6], sizes[6:]])
+
     def test_it_begins_after_any_id(self) -> None:
         ids = self.rig.publish_each("news", b"1", b"2", b"3")
         self.assertEqual([event["data"] for event in self.page(since=ids[0])["events"]], ["2", "3"])

@@ -59,6 +59,16 @@ class PollTests(DaemonTests):
         self.assertEqual(self.datas(client), ["one", "two", "three"])
         self.assertEqual(client.response.json["position"], ids[-1])
 
+    def test_an_answer_has_a_mebibyte_of_data_at_most_whether_it_waited_or_not(self) -> None:
+        waits = self.poll("**")
+        ids = [self.rig.publish(channel, b"x" * 400_000) for channel in "abc"]
+        self.rig.turn()
+        for client in waits, self.poll("**", since="earliest"):
+            self.assertEqual([event["channel"] for event in client.response.json["events"]], ["a", "b"])
+            self.assertEqual(client.response.json["position"], ids[1])
+        rest = self.poll("**", since=ids[1]).response.json
+        self.assertEqual([event["channel"] for event in rest["events"]], ["c"])
+
     def test_what_comes_between_two_polls_is_not_lost(self) -> None:
         client = self.poll("news")
         self.rig.publish("news", b"one")
