@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
@@ -38,6 +39,8 @@ _log = Logger()
 
 CallLater = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
+
+_something = re.compile(rb"\S").search
 
 _LINES_PER_TURN = 500
 """How many events of a batch are published before the reactor has its turn."""
@@ -92,6 +95,42 @@ def _option(request: Request, name: str, header: bytes) -> str | None:
     return decoded(values[0], header.decode("ascii")) if values else in_query
 
 
+class _Lines:
+    """The lines of a body, without those that are empty. They are taken a few at a time: there may be millions."""
+
+    __slots__ = ("_body", "_start")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body.rstrip()
+        self._start = 0
+
+    @property
+    def are_left(self) -> bool:
+        """Whether there are any that were not taken."""
+        return self._start < len(self._body)
+
+    def take(self) -> list[bytes]:
+        """Take as many as fit into one turn, also of empty ones."""
+        body, start = self._body, self._start
+        stop = min(start + _BYTES_PER_TURN, len(body))
+        first = _something(body, start, stop)
+        if first is None:
+            self._start = stop
+            return []
+        start = first.start()
+        lines = body[start:stop].split(b"\n", _LINES_PER_TURN)
+        last = stop - len(lines[-1])
+        if len(lines) > _LINES_PER_TURN:
+            lines.pop()
+            self._start = last
+        else:
+            end = body.find(b"\n", stop)
+            end = len(body) if end < 0 else end
+            lines[-1] = body[last:end]
+            self._start = end + 1
+        return [line for line in lines if line.strip()]
+
+
 class PublishMany(Endpoint):
     """NDJSON in, NDJSON out: an answer for each line, in order, either what was published or an error.
 
@@ -110,36 +149,28 @@ class PublishMany(Endpoint):
 
     def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
-        lines = [line for line in request.body().split(b"\n") if line.strip()]
-        if not lines:
+        lines = _Lines(request.body())
+        if not lines.are_left:
             raise BadRequest("the body is empty; wanted NDJSON, one event a line")
         publish = partial(self._publish_some, request.figures)
         batch = _Batch(request, lines, publish, self._call_later)
         publish(lines, request.caller, batch.begin)
         return NOT_DONE_YET
 
-    def _publish_some(
-        self, figures: Figures, lines: list[bytes], caller: Caller, done: Callable[[bytes], None]
-    ) -> None:
-        """Publish as many `lines` as fit into one turn, and take them away; tell `done` the answers."""
-        count, size = 0, 0
-        for line in lines[:_LINES_PER_TURN]:
-            count += 1
-            size += len(line)
-            if size > _BYTES_PER_TURN:
-                break
-        answers: list[Outcome | None] = [None] * count
+    def _publish_some(self, figures: Figures, lines: _Lines, caller: Caller, done: Callable[[bytes], None]) -> None:
+        """Publish as many `lines` as fit into one turn; tell `done` the answers."""
+        taken = lines.take()
+        answers: list[Outcome | None] = [None] * len(taken)
         drafts, places, max_bytes = list[Draft](), list[int](), self._max_event_bytes
-        for place in range(count):
+        for place, line in enumerate(taken):
             try:
-                draft = parse_draft(parse_object(lines[place]))
+                draft = parse_draft(parse_object(line))
                 check_size(draft.data, max_bytes)
             except Refused as refused:
                 answers[place] = refused
             else:
                 drafts.append(draft)
                 places.append(place)
-        del lines[:count]
 
         def published(outcomes: list[Outcome]) -> None:
             for place, outcome in zip(places, outcomes, strict=True):
@@ -173,11 +204,11 @@ class _Batch:
     def __init__(
         self,
         request: Request,
-        lines: list[bytes],
-        publish: Callable[[list[bytes], Caller, Callable[[bytes], None]], None],
+        lines: _Lines,
+        publish: Callable[[_Lines, Caller, Callable[[bytes], None]], None],
         call_later: CallLater,
     ) -> None:
-        """Have `publish` publish the `lines`, some of which it takes away each time."""
+        """Have `publish` publish the `lines`, some of which it takes each time."""
         self._request = request
         self._lines = lines
         self._publish = publish
@@ -190,7 +221,7 @@ class _Batch:
         request = self._request
         if request.is_gone:
             return
-        if not self._lines:
+        if not self._lines.are_left:
             answer_later(request, answer(request, answers, "application/x-ndjson"))
             return
         request.setHeader(b"content-type", b"application/x-ndjson")
@@ -212,7 +243,7 @@ class _Batch:
         if request.is_gone:
             return
         request.write(answers)
-        if self._lines:
+        if self._lines.are_left:
             self._wait()
         else:
             self._is_paused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
@@ -308,6 +309,25 @@ class LongBatchTests(DaemonTests):
         for _ in range(5):
             self.rig.turn()
         self.assertEqual(len(json_lines(client.response.body)), 4)
+
+    def test_millions_of_lines_take_no_more_memory_than_the_body(self) -> None:
+        self.start("[auth]\nanonymous =\n")
+        for body in (b"\n" * (2**20 - 1) + b"1", b"1\n" * 2**19):
+            client = self.rig.client()
+            tracemalloc.start()
+            client.send("POST", "/publish", body=body)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertLess(peak, 8 * len(body))
+
+    def test_empty_lines_take_turns_too_and_what_is_behind_them_is_published(self) -> None:
+        client = self.rig.client()
+        line = b'{"channel":"news","data":"x"}'
+        client.send("POST", "/publish", body=b" \r\n" * 100_000 + line + b"\n" * 300_000 + line + b"\n")
+        self.assertEqual(self.retained(), 0)
+        for _ in range(5):
+            self.rig.turn()
+        self.assertEqual([one["offset"] for one in json_lines(client.response.body)], [1, 2])
 
     def test_a_subscriber_that_takes_what_comes_gets_all_of_it(self) -> None:
         subscriber = self.rig.client()
