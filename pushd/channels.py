@@ -140,6 +140,8 @@ def _takes(path: tuple[str, ...], tokens: list[str]) -> bool:
         for place in _behind_repeats(path, places):
             if place < len(path) and _stands_for(path[place], token):
                 following.add((place + 1, path[place] in _REPEATS))
+        if not following:
+            return False
         places = following
     return len(path) in _behind_repeats(path, places)
 
@@ -230,6 +232,8 @@ class PatternTree(Generic[T]):
                 for step in steps:
                     if (child := node.children.get(step)) is not None:
                         following[child] = None
+            if not following:
+                return iter(())
             nodes = following
         return iter(dict.fromkeys(value for node in _with_empty(nodes) for value in node.values))
 

@@ -13,7 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from pushd.access import EVERYTHING
+from pushd.access import EVERYTHING, Reach
 from pushd.config.settings import Proxies
 from pushd.event import Draft, Encoder
 from pushd.frames import chunked, sse_event, stream_line, websocket_event
@@ -224,3 +224,17 @@ class ProxyTests(SynchronousTestCase):
         self.assertEqual(way.send, direct.send)
         calls = [calls_of(lambda it=it: it.write(b"abc")) for it in (direct, way)]  # type: ignore[misc]
         self.assertEqual(calls[0], calls[1])
+
+
+class RightsTests(SynchronousTestCase):
+    """What it costs to tell that a channel is out of reach, however long its name is."""
+
+    def test_a_name_that_begins_otherwise(self) -> None:
+        reach = Reach(patterns(*(f"room/{number}/**" for number in range(100))))
+        name = "room/" + "/" * 240
+        self.assertLessEqual(calls_of(lambda: reach.has(name)) / 100, 60)
+
+    def test_a_pattern_that_begins_otherwise(self) -> None:
+        reach = Reach(patterns(*(f"room/{number}/**" for number in range(100))))
+        for asked in ("a" + "/b" * 120 + "/**", "room/x" + "/*" * 100 + "/**/x"):
+            self.assertLessEqual(calls_of(lambda asked=asked: reach.has(asked)) / 100, 110)  # type: ignore[misc]
