@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pushd.channels import Pattern
 from pushd.errors import Forbidden, Refused, Unauthorized
 
-__all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach"]
+__all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach", "regranted"]
 
 MAX_PATTERNS = 100
 """How many patterns a token or a hook may grant for one right."""
@@ -140,3 +140,19 @@ class Identity:
 
     expires_at: float | None = field(default=None)
     """When all this ends, in seconds since 1970; None: never."""
+
+
+def regranted(identity: Identity, before: Grants, after: Grants) -> Identity:
+    """Answer `identity` with `after` in the place of `before`, or of what the application has left of that."""
+    grants = identity.grants
+    if grants is before:
+        return replace(identity, grants=after)
+    if not grants.origin.startswith(f"{before.origin} with "):
+        return identity
+    changed = replace(
+        grants,
+        publish=after.publish if grants.publish is before.publish else grants.publish,
+        subscribe=after.subscribe if grants.subscribe is before.subscribe else grants.subscribe,
+        is_operator=grants.is_operator and (after.is_operator or not before.is_operator),
+    )
+    return replace(identity, grants=changed)

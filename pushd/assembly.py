@@ -233,13 +233,13 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     bus.log.configure(config.channels.settings, max_channels=limits.channels, max_bytes=config.store_size_bytes)
     bus.limit(max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes)
     parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
-    before = entrance.gate.anonymous
+    before = entrance.gate.anonymous.grants
     entrance.trust.configure(config.proxies)
     entrance.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
     entrance.gate.configure(config.auth, outside.tokens)
     entrance.door.configure(_connects(limits, seconds), outside.asking)
     entrance.publisher.replace(_guarded(publisher, limits, outside.asking, seconds))
-    parts.sessions.regrant(before, entrance.gate.anonymous)
+    parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
     parts.operations.configure(parts.operations.resource, _plainly(config))
 
@@ -346,10 +346,10 @@ def _plainly(config: Config) -> Serving:
 def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
-    limits, sessions, bus = config.limits, door.sessions, door.sessions.bus
+    limits, sessions = config.limits, door.sessions
     return {
         b"connections": ConnectionList(gate, sessions),
-        b"channels": ChannelList(gate, bus, publisher, max_event_bytes=limits.event_size_bytes),
+        b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"publish": PublishMany(
             gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater
         ),

@@ -23,6 +23,7 @@ from pushd.audience import Audience, Audiences
 from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
+from pushd.errors import BadRequest
 from pushd.event import Draft, Entry
 from pushd.eventlog import EventLog
 from pushd.figures import Figures
@@ -282,6 +283,12 @@ class Bus:
         return self._audiences.of(name).count > 0
 
     # Subscribing
+
+    def check_count(self, count: int) -> None:
+        """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
+        if count > self.max_subscribed:
+            limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
+            raise BadRequest(limit, "channel")
 
     def subscribe(self, subscriber: Subscriber, caller: Caller) -> Subscription:
         """Enter a subscriber; it gets nothing until channels are added to its subscription."""

@@ -63,6 +63,8 @@ class Door:
         self, caller: Caller, transport: str, patterns: Sequence[Pattern], since: str
     ) -> Deferred[None] | None:
         """Let `caller` in to begin with `patterns`, now or when that is answered; raise `Refused` if it may not."""
+        patterns = list(dict.fromkeys(patterns))
+        self.sessions.bus.check_count(len(patterns))
         caller.transport = transport
         self.sessions.name(caller)
         self.sessions.check_room(caller)
@@ -85,8 +87,7 @@ class Door:
         caller.identity = await self.identity(caller, caller.identity)
         _check(caller, patterns)
         if asking.asks_subscribe:
-            for pattern in patterns:
-                await asking.before_subscribe(caller, pattern.text, since)
+            await self._ask_each(asking, caller, patterns, since)
 
     async def identity(self, caller: Caller, identity: Identity) -> Identity:
         """Answer what the application makes of `identity`, which `caller` shows."""
@@ -102,6 +103,19 @@ class Door:
             return None  # the bus looks at the rights
         _check(caller, [pattern])
         return Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+
+    def read(self, caller: Caller, patterns: Sequence[Pattern], since: str) -> Deferred[None] | None:
+        """Let `caller`, who does not come in, read, now or when that is answered; raise `Refused` if it may not."""
+        _check(caller, patterns)
+        self.sessions.bus.check_count(len(patterns))
+        asking = self._asking
+        if asking is None or not asking.asks_subscribe:
+            return None
+        return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since))
+
+    async def _ask_each(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
+        for pattern in patterns:
+            await asking.before_subscribe(caller, pattern.text, since)
 
 
 def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:
@@ -127,8 +141,7 @@ class Subscribing(Endpoint):
             return None
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
-            _check(request.caller, patterns)
-            return None
+            return self.door.read(request.caller, patterns, since)
         return self.door.enter(request.caller, self.transport, patterns, since)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-from pushd.access import Identity
+from pushd.access import Grants, regranted
 from pushd.bus import Bus
 from pushd.caller import Caller
 from pushd.channels import Pattern
@@ -36,6 +36,9 @@ _FAREWELLS_PER_TURN = 20
 
 _END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {reason}"
 _END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
+
+_MAX_REGRANTS = 100
+"""How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
 
 _RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
@@ -136,6 +139,7 @@ class Sessions:
         self._per_user: Counter[str] = Counter()
         self._expiries: dict[Guest, Alarm] = {}
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
+        self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
         self._unflushed: deque[Flushed] = deque()
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
         self._farewell: Callable[[], Reason] | None = None
@@ -178,6 +182,8 @@ class Sessions:
         """
         caller = guest.caller
         self.check_room(caller)
+        for regrant in self._regrants:  # of which it knows nothing, if it was asked about meanwhile
+            caller.identity = regranted(caller.identity, *regrant)
         guest.subscription.check(patterns, since)
         self.name(caller)
         caller.since, caller.since_s = self._now(), self.wheel.seconds()
@@ -222,12 +228,14 @@ class Sessions:
             **({} if caller.user is None else {"user": caller.user}),
         )
 
-    def regrant(self, before: Identity, after: Identity) -> None:
-        """Give those who had `before` for an identity `after`, and end those who are then where they may not be."""
+    def regrant(self, before: Grants, after: Grants) -> None:
+        """Give those who had the rights `before` those `after`, and end those who are where they may not be."""
+        self._regrants.append((before, after))
         for guest in self:
-            if guest.caller.identity is before:
-                guest.caller.identity = after
-                if not all(map(after.grants.subscribe.has, guest.subscription.texts)):
+            identity = regranted(guest.caller.identity, before, after)
+            if identity is not guest.caller.identity:
+                guest.caller.identity = identity
+                if not all(map(identity.grants.subscribe.has, guest.subscription.texts)):
                     guest.close(
                         Reason(Cause.REFUSED, "the rights of everybody have changed; come back with a token")
                     )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pushd.caller import Caller
 from pushd.channels import Pattern, PatternTree
-from pushd.errors import BadRequest, Unavailable
+from pushd.errors import Unavailable
 from pushd.event import Entry
 from pushd.eventlog import EventLog
 from pushd.figures import Figures
@@ -47,12 +47,14 @@ class _Bus(Protocol):
 
     log: EventLog[Subscription]
     figures: Figures
-    max_subscribed: int
     max_held_bytes: int
     is_delivering: bool
     at_hand: list[Entry]
     subscribers: int
     missed: int
+
+    def check_count(self, count: int) -> None:
+        """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
 
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
         """Begin to hand `subscription` what is published to `pattern`."""
@@ -132,11 +134,7 @@ class Subscription:
         wanted = {pattern.text: pattern for pattern in patterns}
         for text in wanted:
             self.caller.grants.check_subscribe(text)
-        limit = self._bus.max_subscribed
-        if len(self._patterns.keys() | wanted.keys()) > limit:
-            raise BadRequest(
-                f"a connection may subscribe to {limit} channels, see [limits] subscriptions", "channel"
-            )
+        self._bus.check_count(len(self._patterns.keys() | wanted.keys()))
         return wanted
 
     def add(self, patterns: Sequence[Pattern], since: str) -> Start:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
@@ -14,6 +15,7 @@ from pushd.attendance import shown
 from pushd.bus import Bus, ChannelState
 from pushd.caller import Caller
 from pushd.channels import Pattern, check_name
+from pushd.door import Door
 from pushd.errors import NotFound
 from pushd.event import Entry
 from pushd.frames import page_json
@@ -62,17 +64,21 @@ class ChannelList(Branch):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
 
-    def __init__(self, gate: Gate, bus: Bus, publisher: Publisher, *, max_event_bytes: int) -> None:
-        """Serve the channels of `bus`, and have `publisher` take events of up to `max_event_bytes` for them."""
+    def __init__(self, gate: Gate, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
+        """Serve the channels, and have `publisher` take events of up to `max_event_bytes` for them.
+
+        Who may read what is kept is asked at the `door`, as who may subscribe is.
+        """
         super().__init__(gate)
-        self._bus = bus
+        self._door = door
+        self._bus = door.sessions.bus
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
         """Answer one channel."""
         name = check_name(decoded(segment, "channel"))
-        return _Channel(self.gate, self._bus, self._publisher, name, self._max_event_bytes)
+        return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -88,9 +94,10 @@ class _Channel(Branch):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
 
-    def __init__(self, gate: Gate, bus: Bus, publisher: Publisher, name: str, max_event_bytes: int) -> None:
+    def __init__(self, gate: Gate, door: Door, publisher: Publisher, name: str, max_event_bytes: int) -> None:
         super().__init__(gate)
-        self._bus = bus
+        self._door = door
+        self._bus = door.sessions.bus
         self._publisher = publisher
         self._name = name
         self._max_event_bytes = max_event_bytes
@@ -98,7 +105,7 @@ class _Channel(Branch):
     def child(self, segment: bytes) -> IResource:
         """Answer the history, or who is there."""
         if segment == b"events":
-            return _History(self.gate, self._bus, self._name)
+            return _History(self.gate, self._door, self._name)
         if segment == b"presence":
             return _Presence(self.gate, self._bus, self._name)
         raise NotFound("a channel has nothing but events and presence below it; write / in its name as %2F")
@@ -131,14 +138,22 @@ class _History(Branch):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
 
-    def __init__(self, gate: Gate, bus: Bus, name: str) -> None:
+    def __init__(self, gate: Gate, door: Door, name: str) -> None:
         super().__init__(gate)
-        self._bus = bus
+        self._door = door
+        self._bus = door.sessions.bus
         self._name = name
 
     def child(self, segment: bytes) -> IResource:
         """Answer one event."""
-        return _Event(self.gate, self._bus, self._name, decoded(segment, "id"))
+        return _Event(self.gate, self._door, self._name, decoded(segment, "id"))
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: the application may refuse who reads as it may who subscribes."""
+        if request.method == b"OPTIONS":
+            return None
+        since = since_of(request, "earliest")
+        return self._door.read(request.caller, [Pattern.parse(self._name)], since)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer a page of the history."""
@@ -183,11 +198,18 @@ class _Event(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: Gate, bus: Bus, name: str, event_id: str) -> None:
+    def __init__(self, gate: Gate, door: Door, name: str, event_id: str) -> None:
         super().__init__(gate)
-        self._bus = bus
+        self._door = door
+        self._bus = door.sessions.bus
         self._name = name
         self._id = event_id
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: the same."""
+        if request.method == b"OPTIONS":
+            return None
+        return self._door.read(request.caller, [Pattern.parse(self._name)], self._id)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the data."""

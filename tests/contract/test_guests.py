@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pushd.access import Grants, Identity
 from pushd.channels import Pattern
 from pushd.errors import Forbidden, Unauthorized, Unavailable
+from pushd.hooks.answers import changed_identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny
@@ -360,6 +362,45 @@ class GuestRules(_Base):
         answers.asked[0].answered.callback(None)
         self.rig.turn()
         self.assertEqual(self.notes.said, [("close",)])
+
+    def test_rights_of_everybody_that_are_gone_are_gone_whatever_the_application_said(self) -> None:
+        kept = Grants.of([], subscribe=[Pattern.parse("**")], origin="[hooks] before_connect")
+        allowed = {
+            "as they are": lambda one: replace(one),
+            "with less": lambda one: changed_identity(one, {"user": "ada", "publish": []}, 0),
+        }
+        for name, allow in allowed.items():
+            with self.subTest(name):
+                self.answering(lambda ask, allow=allow: allow(ask.identity), connect=True)  # type: ignore[misc]
+                loses = self.come("room/1")
+                self.assertIsNone(loses.refusal)
+                self.rig.reload("[site]\ndemo = no\n[auth]\nanonymous = publish\n")
+                self.rig.turn()
+                self.assertIn("rights of everybody", loses.closed_reason or "")
+        self.answering(lambda ask: replace(ask.identity, grants=kept), connect=True)
+        stays = self.come("room/1")
+        self.rig.reload("[site]\ndemo = no\n[auth]\nanonymous = publish\n")
+        self.rig.publish("room/1", b"hello")
+        self.rig.turn()
+        self.assertIn(b"hello", stays.datas)
+
+    def test_one_that_is_asked_about_while_the_rights_of_everybody_end_does_not_come_in(self) -> None:
+        answers = self.answering(lambda ask: Later, connect=True)
+        one = self.come("room/1")
+        self.rig.reload("[site]\ndemo = no\n[auth]\nanonymous = publish\nanonymous_subscribe = **\n")
+        self.rig.reload("[site]\ndemo = no\n[auth]\nanonymous = publish\n")
+        answers.asked[0].answered.callback(None)
+        self.rig.turn()
+        self.assert_refused(one, 401, "no right to subscribe to 'room/1'")
+        self.assert_nothing_happened()
+
+    def test_nobody_is_asked_about_more_channels_than_there_may_be_nor_twice_about_one(self) -> None:
+        answers = Answers(asks_connect=True, asks_subscribe=True)
+        self.begin("[limits]\nsubscriptions = 3\n", answers=answers)
+        self.assert_refused(self.come("a", "b", "c", "d"), 400, "3 channels", field="channel")
+        self.assertEqual(answers.asked, [])
+        self.come("a", "b", "a", "b", "c", "a")
+        self.assertEqual([ask.what for ask in answers.asked], [None, "a", "b", "c"])
 
     def test_nobody_is_asked_about_what_is_wrong_anyway(self) -> None:
         answers = self.answering(lambda ask: None, connect=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from pushd.errors import Forbidden
+from pushd.outside import Outside
+from tests.outsiders import Answers, Ask, Later
 from tests.rigs import STARTED, DaemonTests, query
 
 NAMES = (
@@ -325,3 +329,63 @@ class EventTests(DaemonTests):
         self.assertEqual(head.body, b"")
         self.assertEqual(head.header("content-length"), "5")
         self.assertEqual(got.header("content-type"), head.header("content-type"))
+
+
+class AskedTests(DaemonTests):
+    """The application, which is asked who may subscribe, is asked who may read as well."""
+
+    config = "[site]\ndemo = no\n"
+
+    def begin(self, decide: Callable[[Ask], object] = lambda ask: None) -> Answers:
+        """Start a daemon with events in two channels."""
+        answers = Answers(decide, asks_connect=True, asks_subscribe=True)
+        self.world = Outside(None, answers, None)
+        self.start(self.config)
+        for channel in "secret", "news":
+            self.rig.publish(channel, b"hello", id=f"{channel}-1")
+        return answers
+
+    def test_what_it_refuses_is_not_read(self) -> None:
+        self.begin(lambda ask: Forbidden("not for you") if ask.what == "secret" else None)
+        for method in ("GET", "HEAD"):
+            for status, channel in ((403, "secret"), (200, "news")):
+                for path in (f"/channels/{channel}/events", f"/channels/{channel}/events/{channel}-1"):
+                    self.assertEqual(self.rig.request(method, path).status, status, path)
+        for status, channels in ((403, ["news", "secret"]), (200, ["news"])):
+            for path in ("/poll", "/sse", "/stream"):
+                response = self.rig.request("HEAD", f"{path}?{query(channel=channels, since='earliest')}")
+                self.assertEqual((response.status, response.body), (status, b""), path)
+
+    def test_it_is_asked_as_if_somebody_subscribed_who_is_not_connected(self) -> None:
+        answers = self.begin()
+        self.rig.get("/channels/news/events")
+        self.rig.get("/channels/news/events?since=latest")
+        self.rig.get("/channels/news/events/news-1")
+        self.rig.request("HEAD", "/poll?channel=a&channel=b")
+        self.rig.request("OPTIONS", "/channels/news/events")
+        self.rig.get("/channels/news")
+        self.assertEqual(
+            [(ask.what, ask.since) for ask in answers.asked],
+            [("news", "earliest"), ("news", "latest"), ("news", "news-1"), ("a", "latest"), ("b", "latest")],
+        )
+        self.assertEqual(
+            {(ask.kind, ask.caller.id, ask.caller.transport) for ask in answers.asked},
+            {("subscribe", None, "http")},
+        )
+
+    def test_it_is_not_asked_about_what_is_not_allowed_anyway(self) -> None:
+        self.config += "[auth]\nanonymous = publish\n"
+        answers = self.begin()
+        for method, path in (("GET", "/channels/news/events"), ("HEAD", "/poll?channel=news")):
+            self.assertEqual(self.rig.request(method, path).status, 403)
+        self.assertEqual(answers.asked, [])
+
+    def test_its_answer_is_waited_for(self) -> None:
+        answers = self.begin(lambda ask: Later)
+        client = self.rig.client()
+        client.send("GET", "/channels/news/events")
+        self.rig.turn()
+        self.assertEqual(client.responses, [])
+        answers.asked[0].answered.callback(None)
+        self.rig.turn()
+        self.assertEqual([event["id"] for event in client.response.json["events"]], ["news-1"])
