@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.certified import subject_of
-from pushd.errors import HeadTooLarge, Refused
+from pushd.errors import HeadTooLarge, Refused, TooMany
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
 from pushd.http2.codec import Codec
@@ -42,6 +42,7 @@ _MAX_LOGGED = 10
 """How many refusals of one connection are logged."""
 
 _DRAIN_PING = b"pushd-go"
+_UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
 
 _UNWANTED_S = 0.3
 """How long after the response a request that is not read is reset. curl 7.88 loses a response that comes together
@@ -159,10 +160,12 @@ class HTTP2(Protocol):
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
         """Begin a request."""
         stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
-        if self._turned_away is None:
-            stream.begin(head, is_ended)
-        else:
+        if self._turned_away is not None:
             self._turn_away(stream, self._turned_away, head.method == b"HEAD")
+        elif self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
+            stream.refuse(_UNREAD, head.method == b"HEAD")
+        else:
+            stream.begin(head, is_ended)
 
     def _turn_away(self, stream: Stream, refused: Refused, is_head: bool) -> None:
         """Refuse the first request, and serve no other. GOAWAY follows the answer: httpx reads none behind it."""

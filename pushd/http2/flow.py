@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
@@ -76,6 +76,9 @@ class Sender(Protocol):
 
     urgency: int
 
+    outgoing: Outgoing
+    """What it has to send."""
+
     def send(self, most: int) -> tuple[int, Next]:
         """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
 
@@ -104,6 +107,16 @@ class Scheduler(Generic[SenderT]):
     def has_ready(self) -> bool:
         """Tell whether some stream can send."""
         return any(self._levels)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much there is to send, by all of them."""
+        size = 0
+        some: tuple[Iterable[SenderT], ...] = (self._waiting, *self._levels)
+        for senders in some:
+            for sender in senders:
+                size += sender.outgoing.size
+        return size
 
     def add(self, sender: SenderT) -> None:
         """Give a stream its turn, unless it has to wait for its window."""

@@ -46,6 +46,9 @@ class Limits:
     held_body_bytes: int = 4 * 1024 * 1024
     """How much of unfinished request bodies is held before only the oldest of them may go on."""
 
+    max_unsent_bytes: int = 32 * 1024 * 1024
+    """How much of responses may wait for a client before it gets no more of them."""
+
     max_waiting_control_bytes: int = 64 * 1024
     """How much of answers to frames may wait for a client that does not read."""
 

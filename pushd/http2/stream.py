@@ -44,11 +44,11 @@ class Stream:
         "_is_lost",
         "_is_paused",
         "_is_read",
-        "_outgoing",
         "_producer",
         "_pull",
         "_request",
         "began_at",
+        "outgoing",
         "received",
         "stream_id",
         "urgency",
@@ -72,7 +72,7 @@ class Stream:
         self._is_read = False
         self.received = 0
         """How much of its body has come."""
-        self._outgoing = Outgoing()
+        self.outgoing = Outgoing()
         self._is_finished = False
         self._is_lost = False
         self._is_paused = False
@@ -136,7 +136,7 @@ class Stream:
         """Learn that the stream is over before its end."""
         self._is_lost = self._is_finished = self._has_head = True
         self._block = None
-        self._outgoing.clear()
+        self.outgoing.clear()
         producer = self._producer or self._pull
         self._producer = self._pull = None
         request, self._request = self._request, None
@@ -234,7 +234,7 @@ class Stream:
         """Send a response that is there as a whole; the site knows nothing of it."""
         self._begin_answer(status, fields)
         if body:
-            self._outgoing.put(body)
+            self.outgoing.put(body)
         self._set_read()
         self.complete()
 
@@ -290,7 +290,7 @@ class Stream:
         """Add to the body of the response."""
         if self._is_finished or not data:
             return
-        outgoing = self._outgoing
+        outgoing = self.outgoing
         outgoing.put(data)
         self._carrier.wake(self)
         if outgoing.size > _HIGH_BYTES and not self._is_paused and self._producer is not None:
@@ -338,7 +338,7 @@ class Stream:
 
     def send(self, most: int) -> tuple[int, Next]:
         """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
-        codec, outgoing, stream_id = self._carrier.codec, self._outgoing, self.stream_id
+        codec, outgoing, stream_id = self._carrier.codec, self.outgoing, self.stream_id
         if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # mostly
             codec.send_data(stream_id, outgoing.take(size), is_ended=False)
             return size, Next.NOTHING
@@ -375,7 +375,7 @@ class Stream:
         """Send the head of the response; False if that was all."""
         assert self._block is not None
         block, self._block = self._block, None
-        is_all = self._is_finished and not self._outgoing.size
+        is_all = self._is_finished and not self.outgoing.size
         self._carrier.codec.send_headers(self.stream_id, block, is_ended=is_all)
         if is_all:
             self.done()
@@ -388,13 +388,13 @@ class Stream:
     def _fill(self, size: int) -> None:
         """Have a pull producer make `size` bytes, or all that it has left."""
         before = -1
-        while self._pull is not None and before < self._outgoing.size < size:
-            before = self._outgoing.size
+        while self._pull is not None and before < self.outgoing.size < size:
+            before = self.outgoing.size
             self._pull.resumeProducing()
 
     def _next(self) -> Next:
         if self._is_lost:
             return Next.NOTHING
-        if not self._outgoing.size and self._pull is None:
+        if not self.outgoing.size and self._pull is None:
             return Next.AGAIN if self._is_finished else Next.NOTHING
         return Next.AGAIN if self._carrier.codec.room(self.stream_id) > 0 else Next.WINDOW

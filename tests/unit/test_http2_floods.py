@@ -185,6 +185,25 @@ class FloodTests(HTTP2TestCase):
             self.assertLess(self.peer.connection.codec.control_bytes, 70_000)
         self.assertTrue(self.peer.is_closed)
 
+    def test_large_answers_that_nobody_reads(self) -> None:
+        """Each waits as a whole; so there are no more of them until they were read."""
+        object.__setattr__(self.site._http2.limits, "max_unsent_bytes", 1_000_000)
+        peer = self.peer
+        for stream_id in range(1, 19, 2):
+            peer.get(stream_id, "/big/199936")
+        peer.turn()
+        self.assertLess(peer.connection.scheduler.unsent_bytes, 1_300_000)
+        self.assertEqual([n for n in range(1, 19, 2) if peer.status(n) == 429], [13, 15, 17])
+        self.assertEqual(peer.fields(17)["retry-after"], "1")
+        peer.open_window(0, 10_000_000)
+        for stream_id in range(1, 13, 2):
+            peer.open_window(stream_id, 200_000)
+        peer.turn()
+        self.assertEqual([len(peer.body(n)) for n in range(1, 13, 2)], [199_936] * 6)
+        self.assertEqual(peer.connection.scheduler.unsent_bytes, 0)
+        self.assertIn(b"wanted that read first", peer.body(17))
+        self.assert_alive()
+
     def test_what_is_refused_is_logged_once_and_not_without_end(self) -> None:
         said: list[str] = []
 

@@ -165,6 +165,7 @@ class Sender:
 
     def __init__(self, name: str, log: list[str], has: int, window: int = 10**9, urgency: int = 3) -> None:
         self.name, self.log, self.has, self.window, self.urgency = name, log, has, window, urgency
+        self.outgoing = Outgoing()
 
     def send(self, most: int) -> tuple[int, Next]:
         """Send."""
