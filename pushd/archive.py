@@ -29,7 +29,7 @@ class Given:
     def check(self, draft: Draft) -> None:
         """Raise `Conflict` if `draft`, which has the same id, is for other channels."""
         if set(draft.channels) != {name for name, _ in self.places}:
-            raise Conflict(f"the id {self.id!r} belongs to an event of channel {self.places[0][0]!r}", "id")
+            raise Conflict(f"the id {self.id!r} belongs to an event of other channels", "id")
 
 
 class Archive(Protocol):
