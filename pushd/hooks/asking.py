@@ -133,6 +133,8 @@ class Asking:
         if permit is None:
             self.unasked += 1
             self._outcomes[hook, "unasked"] += 1
+            if not breaker.is_open:  # or whoever asks for much would be allowed all of it
+                raise Unavailable("too many wait for the application that decides on this", retry_s=1.0)
             return self._without(breaker, unchanged)
         self.asked += 1
         try:

@@ -350,6 +350,16 @@ class DownTests(AskingTests):
         self.failureResultOf(trial, CancelledError)
         self.refused(Forbidden, answer(status=403))
 
+    def test_nothing_is_allowed_because_too_many_wait(self) -> None:
+        self.configure(when_down="allow")
+        self.application.always(None)
+        for _ in range(MAX_IN_FLIGHT):
+            self.ask(self.asking.before_subscribe(caller(), "a", "latest"))
+        refused = self.refused(Unavailable, None)
+        self.assertEqual(
+            (refused.detail, refused.retry_s), ("too many wait for the application that decides on this", 1.0)
+        )
+
     def test_so_many_may_wait_and_more_are_not_asked_which_is_no_failure(self) -> None:
         self.application.always(None)
         waiting = [self.ask(self.asking.before_subscribe(caller(), "a", "latest")) for _ in range(MAX_IN_FLIGHT)]
