@@ -202,12 +202,13 @@ def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
 def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
     limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
     most, most_per_address = most_connections(limits.connections), limits.connections_per_address
+    publishes = _publishes(limits, wheel.seconds)
     return Entrance(
         trust,
         Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         Gate(config.auth, trust, outside.tokens),
-        Door(sessions, _connects(limits, wheel.seconds), outside.asking),
-        Replaceable(_guarded(publisher, limits, outside.asking, wheel.seconds)),
+        Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
+        Replaceable(_guarded(publisher, outside.asking, publishes)),
     )
 
 
@@ -237,8 +238,9 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.trust.configure(config.proxies)
     entrance.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
     entrance.gate.configure(config.auth, outside.tokens)
-    entrance.door.configure(_connects(limits, seconds), outside.asking)
-    entrance.publisher.replace(_guarded(publisher, limits, outside.asking, seconds))
+    publishes = _publishes(limits, seconds)
+    entrance.door.configure(_connects(limits, seconds), outside.asking, publishes)
+    entrance.publisher.replace(_guarded(publisher, outside.asking, publishes))
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
     parts.operations.configure(parts.operations.resource, _plainly(config))
@@ -263,18 +265,19 @@ def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, work
     return Storage(store, worker, Journal(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread))
 
 
-def _guarded(
-    publisher: Publisher, limits: Limits, asking: AskingToPublish | None, seconds: Callable[[], float]
-) -> Publisher:
+def _guarded(publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None) -> Publisher:
     """Answer what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:
         publisher = Asked(publisher, asking)
-    rates = _buckets(limits.publish_rate, limits.publish_burst, seconds)
     return publisher if rates is None else Throttled(publisher, rates)
 
 
 def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
     return _buckets(limits.connect_rate, limits.connect_burst, seconds)
+
+
+def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.publish_rate, limits.publish_burst, seconds)
 
 
 def _bounds(limits: Limits) -> Bounds:

@@ -16,6 +16,7 @@ from pushd.peer import limit_key
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Sessions
+from pushd.throttled import take
 
 __all__ = ["Asking", "Door", "Rates", "Subscribing"]
 
@@ -48,15 +49,24 @@ class Rates(Protocol):
 class Door:
     """Where subscribers come in."""
 
-    def __init__(self, sessions: Sessions, connects: Rates | None = None, asking: Asking | None = None) -> None:
-        """Let them in to `sessions`, as often as `connects` says, and as the application answers."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        connects: Rates | None = None,
+        asking: Asking | None = None,
+        publishes: Rates | None = None,
+    ) -> None:
+        """Let them in to `sessions`, as often as `connects` says, and as the application answers.
+
+        Who comes to a channel that says so itself has that published, as often as `publishes` says.
+        """
         self.sessions = sessions
         """Those who are in."""
-        self.configure(connects, asking)
+        self.configure(connects, asking, publishes)
 
-    def configure(self, connects: Rates | None, asking: Asking | None) -> None:
+    def configure(self, connects: Rates | None, asking: Asking | None, publishes: Rates | None) -> None:
         """Go by these from now on."""
-        self._connects = connects
+        self._connects, self._publishes = connects, publishes
         self._asking = asking
 
     def enter(
@@ -69,6 +79,8 @@ class Door:
         self.sessions.name(caller)
         self.sessions.check_room(caller)
         self._check_rate(caller)
+        if transport != "poll":
+            self._check_events(caller, patterns)
         asking = self._asking
         if asking is not None and (asking.asks_connect or asking.asks_subscribe):
             return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since))
@@ -82,6 +94,16 @@ class Door:
         wait_s = self._connects.take(key)
         if wait_s:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
+
+    def _check_events(self, caller: Caller, patterns: Sequence[Pattern]) -> None:
+        """Raise `TooMany` if the joins of `caller`, and the leaves that follow, are more than it may publish."""
+        if self._publishes is None:
+            return
+        settings = self.sessions.bus.log.settings
+        joins = sum(pattern.is_name and settings(pattern.text).presence == "events" for pattern in patterns)
+        too_many = take(self._publishes, caller, 2 * joins) if joins else None
+        if too_many is not None:
+            raise too_many
 
     async def _ask(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
         caller.identity = await self.identity(caller, caller.identity)
@@ -98,10 +120,11 @@ class Door:
 
     def subscribe(self, caller: Caller, pattern: Pattern, since: str) -> Deferred[None] | None:
         """Let `caller`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
+        _check(caller, [pattern])
+        self._check_events(caller, [pattern])
         asking = self._asking
         if asking is None or not asking.asks_subscribe:
-            return None  # the bus looks at the rights
-        _check(caller, [pattern])
+            return None
         return Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
 
     def read(self, caller: Caller, patterns: Sequence[Pattern], since: str) -> Deferred[None] | None:

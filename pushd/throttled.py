@@ -11,7 +11,7 @@ from pushd.event import Draft
 from pushd.peer import limit_key
 from pushd.publisher import Deleted, Outcome, Publisher
 
-__all__ = ["Throttled"]
+__all__ = ["Throttled", "take"]
 
 
 class Rates(Protocol):
@@ -19,6 +19,15 @@ class Rates(Protocol):
 
     def take(self, key: str, count: int = 1) -> float:
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
+
+
+def take(rates: Rates, caller: Caller, count: int) -> TooMany | None:
+    """Take note that `caller` publishes `count` events; or answer why it may not now. Operators are not limited."""
+    key = limit_key(caller.address) if caller.user is None else f"user {caller.user}"
+    if key is None or caller.grants.is_operator:
+        return None
+    wait_s = rates.take(key, count)
+    return TooMany(f"{key} publishes too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
 
 
 class Throttled:
@@ -50,11 +59,7 @@ class Throttled:
         self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
 
     def _take(self, caller: Caller) -> TooMany | None:
-        key = limit_key(caller.address) if caller.user is None else f"user {caller.user}"
-        if key is None or caller.grants.is_operator:
-            return None
-        wait_s = self._rates.take(key)
-        return TooMany(f"{key} publishes too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
+        return take(self._rates, caller, 1)
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""

@@ -57,6 +57,26 @@ class RateTests(DaemonTests):
             self.rig.turn()
         return json_lines(client.written[0].body)
 
+    def test_joins_and_leaves_count(self) -> None:
+        self.start(f"{LIMITS}[channels:room/*]\npresence = events\n")
+        self.rig.comes_from = STRANGER
+        talk = self.connect()
+        for _ in range(20):
+            talk.say(type="subscribe", channel="room/1")
+            talk.say(type="unsubscribe", channel="room/1")
+            self.rig.turn()
+        self.assertEqual(sum(one["type"] == "subscribed" for one in talk.json), 1)
+        refused = [one for one in talk.json if one["type"] == "error" and one["status"] == 429]
+        self.assertEqual(len(refused), 19)
+        self.assertIn("publish_rate", refused[0]["detail"])
+        talk.say(type="subscribe", channel="news")
+        talk.say(type="subscribe", channel="room/*")
+        self.rig.turn()
+        self.assertEqual([one["type"] for one in talk.json[-2:]], ["subscribed", "subscribed"])
+        self.assertEqual(self.rig.get("/sse?channel=room/2").status, 429)
+        self.rig.wait(1)
+        self.assertEqual(self.rig.get("/sse?channel=room/2").status, 200)
+
     def connect(self, **parameters: str) -> WebSocketClient:
         """Open a WebSocket."""
         client = WebSocketClient(self.rig, f"/ws?{query(**parameters)}")
