@@ -108,8 +108,7 @@ class Door:
     async def _ask(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
         caller.identity = await self.identity(caller, caller.identity)
         _check(caller, patterns)
-        if asking.asks_subscribe:
-            await self._ask_each(asking, caller, patterns, since)
+        await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since)
 
     async def identity(self, caller: Caller, identity: Identity) -> Identity:
         """Answer what the application makes of `identity`, which `caller` shows."""
@@ -139,6 +138,7 @@ class Door:
     async def _ask_each(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
         for pattern in patterns:
             await asking.before_subscribe(caller, pattern.text, since)
+        self.sessions.check_time(caller)
 
 
 def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:

@@ -17,7 +17,7 @@ from pushd.bus import Bus
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
-from pushd.errors import TooMany, Unavailable
+from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.event import Encoder
 from pushd.peer import limit_key
 from pushd.reasons import Cause, Reason
@@ -304,6 +304,12 @@ class Sessions:
         if caller.user is not None and 0 < bounds.per_user <= self._per_user[caller.user]:
             limit = f"[limits] connections_per_user is {bounds.per_user}"
             raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
+
+    def check_time(self, caller: Caller) -> None:
+        """Raise `Unauthorized` if the rights of `caller` have ended, while somebody was asked about it."""
+        expires_at = caller.identity.expires_at
+        if expires_at is not None and expires_at <= self._now():
+            raise Unauthorized("the token has expired; wanted a new one", is_token_wrong=True)
 
     def close(self, farewell: Callable[[], Reason]) -> None:
         """Close them all, and take nobody any more. `farewell` answers the reason for each."""

@@ -326,6 +326,24 @@ class GuestRules(_Base):
         self.assertIsNone(self.come("news").refusal)
         self.assertEqual(self.rig.traces.sessions, 1)
 
+    def test_one_whose_token_expires_while_it_is_asked_about_does_not_come_in(self) -> None:
+        tokens = Registry({"short": a_user("ada", expires_at=STARTED + 2)})
+        for asks in ("connect", "subscribe"):
+            with self.subTest(asks):
+                answers = Answers(
+                    lambda ask: Later, asks_connect=asks == "connect", asks_subscribe=asks == "subscribe"
+                )
+                self.begin(tokens=tokens, answers=answers)
+                self.rig.publish("room/1", b"hello")
+                self.before = self.rig.traces
+                one = self.come("room/1", since="earliest", token="short")
+                self.rig.wait(3)
+                self.assert_nothing_happened()
+                answers.asked[0].answered.callback(None)
+                self.rig.turn()
+                self.assert_refused(one, 401, "expired")
+                self.assert_nothing_happened()
+
     def test_one_that_goes_while_it_is_asked_about_was_never_there(self) -> None:
         for decided in (None, Forbidden("too late"), ZeroDivisionError("a fault")):
             with self.subTest(decided):
