@@ -23,6 +23,7 @@ PAGES = Path(__file__).parent / "www"
 
 ASSETS = {
     "/": (
+        link_to("/base.css"),
         link_to("/demo.css"),
         link_to("/demo.js", "rel=modulepreload"),
         link_to("/feeds.js", "rel=modulepreload"),

@@ -18,7 +18,7 @@ from tests.e2e.programs import CLIENTS, Program, eventually, node, program, talk
 
 pytestmark = pytest.mark.timeout(120)
 
-ASSETS = ["/demo.css", "/demo.js", "/feeds.js"]
+ASSETS = ["/base.css", "/demo.css", "/demo.js", "/feeds.js"]
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,8 @@ class DemoTests(SynchronousTestCase):
         client = Http2Client(rig := Rig())
         client.send("GET", "/")
         rig.turn()
-        self.assertEqual([p.request[":path"] for p in client.pushes], ["/demo.css", "/demo.js", "/feeds.js"])
+        paths = [p.request[":path"] for p in client.pushes]
+        self.assertEqual(paths, ["/base.css", "/demo.css", "/demo.js", "/feeds.js"])
         self.assertEqual({p.fields[":status"] for p in client.pushes}, {"200"})
         self.assertTrue(all(p.is_complete for p in client.pushes))
 

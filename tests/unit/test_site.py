@@ -55,7 +55,7 @@ class DemoTests(FileTests):
         )
 
     def test_nothing_runs_in_its_pages_that_is_not_its_own(self) -> None:
-        for path in ("/", "/index.html", "/demo.js", "/demo.css", "/favicon.svg"):
+        for path in ("/", "/index.html", "/demo.js", "/base.css", "/demo.css", "/favicon.svg"):
             for method in ("GET", "HEAD"):
                 with self.subTest(path):
                     response = self.ask(path, method)
