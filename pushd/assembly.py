@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,8 +13,8 @@ from twisted.web.resource import IResource
 
 from pushd import demo
 from pushd.api.channels import ChannelList
-from pushd.api.connections import ConnectionList
 from pushd.api.publish import PublishMany
+from pushd.api.status import Watchers
 from pushd.archive import Archive, MemoryArchive
 from pushd.asked import Asked, AskingToPublish
 from pushd.assets import Assets, link_to
@@ -32,6 +32,7 @@ from pushd.gate import Gate
 from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
+from pushd.overview import Overview
 from pushd.proxies import Trust
 from pushd.publisher import Direct, Publisher, Replaceable
 from pushd.readiness import Readiness
@@ -166,7 +167,7 @@ def assemble(
         attendance=attendance,
     )
     entrance = _entrance(config, sessions, publisher, outside)
-    insight = _insight(sessions, lambda: len(site.connections), storage)
+    insight = _insight(sessions, lambda: len(site.connections), storage, now)
     site = PushdSite(
         _tree(config, entrance, reactor, insight),
         reactor,
@@ -176,7 +177,7 @@ def assemble(
         serving=_serving(config),
         figures=figures,
     )
-    operations = _operations(config, reactor, wheel, insight)
+    operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
 
     def tick() -> None:
@@ -185,7 +186,7 @@ def assemble(
             clock.tick()
 
     tends = () if storage is None else (storage.journal.tend,)
-    every_second = (wheel.turn, log.expire, tick, *tends)
+    every_second = (wheel.turn, log.expire, tick, insight.watchers.tick, *tends)
     return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
@@ -212,15 +213,25 @@ def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside:
     )
 
 
-def _operations(config: Config, reactor: IReactorTime, wheel: Wheel, insight: Insight) -> PushdSite:
+def _operations(
+    config: Config, reactor: IReactorTime, entrance: Entrance, insight: Insight, outside: Outside
+) -> PushdSite:
     """Make what is served at listeners for operations; what happens there does not count."""
+    wheel = entrance.door.sessions.wheel
     return PushdSite(
-        tree(insight.of_operations(), None),
+        _operations_tree(config, entrance, insight, outside),
         reactor,
         wheel=wheel,
         turnstile=Turnstile(_MAX_OPERATIONS, 0, wheel),
         serving=_plainly(config),
     )
+
+
+def _operations_tree(config: Config, entrance: Entrance, insight: Insight, outside: Outside) -> IResource:
+    """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
+    auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
+    gate = Gate(auth, entrance.trust, outside.tokens)
+    return tree(insight.of_operations(gate, entrance.door, config.limits), None)
 
 
 def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorTime) -> None:
@@ -243,7 +254,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.publisher.replace(_guarded(publisher, outside.asking, publishes))
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
-    parts.operations.configure(parts.operations.resource, _plainly(config))
+    parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 
 
 def _log_of(
@@ -309,7 +320,9 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
     _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
 
 
-def _insight(sessions: Sessions, connections: Callable[[], int], storage: Storage | None) -> Insight:
+def _insight(
+    sessions: Sessions, connections: Callable[[], int], storage: Storage | None, now: Callable[[], float]
+) -> Insight:
     bus = sessions.bus
 
     def counts() -> dict[str, int]:
@@ -320,12 +333,13 @@ def _insight(sessions: Sessions, connections: Callable[[], int], storage: Storag
 
     readiness = Readiness(store_failure)
     census = Census(sessions, connections, None if storage is None else storage.store.path)
-    return Insight(counts, readiness, Exposition(bus, census, lambda: readiness.why_not is None))
+    exposition = Exposition(bus, census, lambda: readiness.why_not is None)
+    return Insight(counts, readiness, exposition, Watchers(Overview(bus, census, now)))
 
 
 def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: Insight) -> IResource:
-    endpoints = {**_endpoints(config, entrance, reactor), **insight.behind(entrance.gate)}
-    return tree(endpoints, *_files(config.site))
+    seen = insight.behind(entrance.gate, entrance.door, config.limits)
+    return tree({**_endpoints(config, entrance, reactor), **seen}, *_files(config.site))
 
 
 def _serving(config: Config) -> Serving:
@@ -349,9 +363,8 @@ def _plainly(config: Config) -> Serving:
 def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
-    limits, sessions = config.limits, door.sessions
+    limits = config.limits
     return {
-        b"connections": ConnectionList(gate, sessions),
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"publish": PublishMany(
             gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater

@@ -280,7 +280,11 @@ class Bus:
 
     def has_audience(self, name: str) -> bool:
         """Tell whether anybody would get an event of the channel `name`."""
-        return self._audiences.of(name).count > 0
+        return self.audience_size(name) > 0
+
+    def audience_size(self, name: str) -> int:
+        """Count who would get an event of the channel `name`."""
+        return self._audiences.of(name).count
 
     # Subscribing
 

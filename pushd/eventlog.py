@@ -194,6 +194,10 @@ class EventLog(Generic[S]):
         """Answer the names of all channels, in no order."""
         return iter(self._channels)
 
+    def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
+        """Answer the channels that had events after `sequence`, the latest first; without it, all that had any."""
+        return takewhile(lambda channel: channel.history.sequence > sequence, reversed(self._by_sequence))
+
     def open(self, names: Sequence[str]) -> list[Channel[S]]:
         """Answer the channels called `names`, making those that are not there yet.
 
@@ -379,7 +383,7 @@ class EventLog(Generic[S]):
         names = [pattern.text for pattern in patterns if pattern.is_name]
         active = {channel: None for name in names if (channel := self._channels.get(name)) is not None}
         if len(names) < len(patterns):
-            recent = takewhile(lambda channel: channel.history.sequence > sequence, reversed(self._by_sequence))
+            recent = self.recent(sequence)
             if any(pattern.text == "**" for pattern in patterns):
                 active.update(dict.fromkeys(recent))
             else:

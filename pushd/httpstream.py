@@ -121,9 +121,12 @@ class ResponseStream:
 
     def _beat(self) -> None:
         if self.session.was_quiet():
-            heartbeat = self._format.heartbeat
-            self.session.send(chunk(heartbeat) if self._is_chunked else heartbeat)
+            self.send(self._format.heartbeat)
         self._set_heartbeat()
+
+    def send(self, content: bytes) -> None:
+        """Write something to the body that is no event."""
+        self.session.send(chunk(content) if self._is_chunked else content)
 
     def _finished(self, result: Failure | None) -> None:
         """Learn that the response has ended, by `close` or because the client went away."""

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from twisted.web.resource import IResource
 
+from pushd.api.connections import ConnectionList
 from pushd.api.health import Health, Ready
 from pushd.api.metrics import Metrics, OpenMetrics
+from pushd.api.status import StatusEvents, Watchers
+from pushd.config.settings import Limits
+from pushd.door import Door
 from pushd.gate import Gate
 from pushd.readiness import Readiness
+from pushd.statuspage import status_page
 
 __all__ = ["Insight"]
 
@@ -28,14 +33,31 @@ class Insight:
     exposition: Callable[[], bytes]
     """Answers the metrics."""
 
+    watchers: Watchers
+    """Who is told each second how the daemon is."""
+
     def for_everybody(self) -> dict[bytes, IResource]:
         """Make what is served without rights anywhere."""
         return {b"healthz": Health(self.counts), b"readyz": Ready(self.readiness)}
 
-    def behind(self, gate: Gate) -> dict[bytes, IResource]:
-        """Make what is served beside everything else, to those who may see it."""
-        return {**self.for_everybody(), b"metrics": Metrics(gate, self.exposition)}
+    def for_operators(self, gate: Gate, door: Door, limits: Limits, *, publishes: bool) -> dict[bytes, IResource]:
+        """Make what is served to operators, by `gate` and `door`; `publishes`: they can publish, too."""
+        events = StatusEvents(
+            gate,
+            door,
+            self.watchers,
+            retry_s=limits.retry_s,
+            heartbeat_s=limits.heartbeat_s,
+            publishes=publishes,
+        )
+        return {b"connections": ConnectionList(gate, door.sessions), b"status": status_page(events)}
 
-    def of_operations(self) -> dict[bytes, IResource]:
-        """Make what is served where there is nothing else: without rights."""
-        return {**self.for_everybody(), b"metrics": OpenMetrics(self.exposition)}
+    def behind(self, gate: Gate, door: Door, limits: Limits) -> dict[bytes, IResource]:
+        """Make what is served beside everything else, to those who may see it."""
+        operators = self.for_operators(gate, door, limits, publishes=True)
+        return {**self.for_everybody(), **operators, b"metrics": Metrics(gate, self.exposition)}
+
+    def of_operations(self, gate: Gate, door: Door, limits: Limits) -> dict[bytes, IResource]:
+        """Make what is served where there is nothing else: without rights, but for what is for operators."""
+        operators = self.for_operators(gate, door, limits, publishes=False)
+        return {**self.for_everybody(), **operators, b"metrics": OpenMetrics(self.exposition)}

@@ -97,7 +97,8 @@ _LISTEN = Section(
             choice("everything", "operations"),
             "everything",
             "What is served there. operations: only /healthz, /readyz and /metrics, all without rights, so that "
-            "only those must reach it who may see them.",
+            "only those must reach it who may see them, and /status with /connections, for operators who show a "
+            "token, whatever anonymous says.",
         ),
         Option(
             "client_ca",

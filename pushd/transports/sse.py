@@ -17,7 +17,7 @@ from pushd.request import Request
 from pushd.resource import decoded, since_of, subscribed_patterns
 from pushd.session import Session
 
-__all__ = ["ServerSentEvents"]
+__all__ = ["FORMAT", "ServerSentEvents"]
 
 
 def _closing(reason: Reason) -> bytes:
@@ -25,7 +25,7 @@ def _closing(reason: Reason) -> bytes:
     return closed if reason.retry_s is None else f"retry: {int(reason.retry_s * 1000)}\n".encode() + closed
 
 
-_FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)
+FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)
 
 
 class ServerSentEvents(Subscribing):
@@ -50,13 +50,13 @@ class ServerSentEvents(Subscribing):
         """Subscribe."""
         patterns, since = request.wanted
         if request.method == b"HEAD":
-            request.setHeader(b"content-type", _FORMAT.content_type)
+            request.setHeader(b"content-type", FORMAT.content_type)
             return b""
 
         def make(body: ResponseStream) -> Session:
             return Session(self._sessions, body, body.encoder(sse_event), request.caller)
 
-        stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
+        stream = ResponseStream(request, self._sessions.wheel, FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         stream.begin(self._first(start, since))
         return NOT_DONE_YET

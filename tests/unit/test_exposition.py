@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import __version__, errors
 from pushd.exposition import TRANSPORTS, _Process
+from pushd.outside import Outside
 from pushd.reasons import Cause
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
@@ -26,6 +27,7 @@ from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, StoredRig, WebSocketClient
+from tests.vouching import FakeTokens, identity
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -362,11 +364,40 @@ class OperationsTests(SynchronousTestCase):
 
     def test_there_is_nothing_else(self) -> None:
         for target in (
-            *("/", "/channels", "/channels/a", "/publish", "/connections", "/sse?channel=a", "/ws?channel=a"),
-            *("/stream?channel=a", "/poll?channel=a", "/push?channel=a", "/status", "/demo.js", "/metrics/x"),
+            *("/", "/channels", "/channels/a", "/publish", "/sse?channel=a", "/ws?channel=a"),
+            *("/stream?channel=a", "/poll?channel=a", "/push?channel=a", "/demo.js", "/metrics/x"),
         ):
             for method in ("GET", "POST"):
                 self.assertEqual(self.get(target, method=method).status, 404, target)
+
+    def test_the_status_is_for_operators_who_show_a_token(self) -> None:
+        tokens = FakeTokens(operator=identity(operator=True), other=identity(publish=("**",), subscribe=("**",)))
+        for anonymous in ("", "operator, publish, subscribe"):
+            rig = _OperationsRig(f"[auth]\nanonymous = {anonymous}\n", outside=Outside(tokens))
+            for target in ("/connections", "/status/events"):
+                for token, status in (("operator", 200), ("other", 403), ("unknown", 401)):
+                    self.assertEqual(rig.get(target, Authorization=f"Bearer {token}").status, status, target)
+                self.assertEqual(rig.get(target).status, 401, target)
+                self.assertEqual(rig.request("GET", target, host="evil.example").status, 403, target)
+            self.assertEqual(rig.request("DELETE", "/connections?user=ann").status, 401)
+
+    def test_without_a_key_nobody_sees_it(self) -> None:
+        rig = _OperationsRig("[auth]\nanonymous = operator, publish, subscribe\n")
+        for config in ("[auth]\nanonymous = operator\n", "[auth]\nanonymous = operator, subscribe\n"):
+            for target in ("/connections", "/status/events"):
+                self.assertEqual(rig.get(target).status, 403, target)
+            rig.reload(config)
+
+    def test_a_new_key_holds_there_too(self) -> None:
+        rig = _OperationsRig("[auth]\nanonymous =\n")
+        self.assertEqual(rig.get("/connections", Authorization="Bearer operator").status, 403)
+        rig.reload("[auth]\nanonymous =\n", Outside(FakeTokens(operator=identity(operator=True))))
+        self.assertEqual(rig.get("/connections", Authorization="Bearer operator").status, 200)
+
+    def test_nobody_publishes_there_and_the_page_is_told_so(self) -> None:
+        rig = _OperationsRig(outside=Outside(FakeTokens(operator=identity(operator=True))))
+        response = rig.get("/status/events", Authorization="Bearer operator")
+        self.assertIn(b'"publishes":false', response.body)
 
     def test_it_has_the_same_figures_and_is_not_in_them(self) -> None:
         rig = _OperationsRig()

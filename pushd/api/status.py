@@ -1,0 +1,136 @@
+"""How the daemon is, each second, for operators: ``GET /status/events``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol, cast
+
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.caller import Caller
+from pushd.channels import Pattern
+from pushd.door import Door, Subscribing
+from pushd.frames import json_bytes, sse_block
+from pushd.gate import Gate
+from pushd.httpstream import ResponseStream
+from pushd.reasons import Cause, Reason
+from pushd.request import Request
+from pushd.session import Session
+from pushd.transports.sse import FORMAT
+
+__all__ = ["StatusEvents", "Watchers"]
+
+_WHAT = "see the status"
+_REVOKED = Reason(Cause.REFUSED, "no right to see the status any more")
+
+
+class _Overview(Protocol):
+    """What knows how the daemon is: `pushd.overview.Overview`."""
+
+    def about(self, caller: Caller) -> Mapping[str, object]:
+        """Answer what stays as it is for `caller`."""
+
+    def look(self) -> None:
+        """Take note of what has happened."""
+
+    def figures(self) -> Mapping[str, object]:
+        """Answer how everything is."""
+
+    def forget(self) -> None:
+        """Learn that nobody watches."""
+
+
+class Watchers:
+    """Those who are told each second how the daemon is. For nobody, nothing is done."""
+
+    def __init__(self, overview: _Overview) -> None:
+        """Tell what `overview` knows."""
+        self._overview = overview
+        self._watching: dict[Session, Callable[[bytes], None]] = {}
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._watching)
+
+    def add(self, session: Session, send: Callable[[bytes], None], **about: object) -> bytes:
+        """Tell the one with `session` from now on, by `send`; answer what it is told first, and `about` with it."""
+        if not self._watching:
+            self._overview.look()
+        self._watching[session] = send
+        members = {**self._overview.about(session.caller), **about}
+        return sse_block(json_bytes(members).decode(), type="pushd.about") + self._block()
+
+    def tick(self) -> None:
+        """Tell everybody. To be called every second.
+
+        Who does not keep up is told less often; whose rights were taken away is closed.
+        """
+        self._watching = {session: send for session, send in self._watching.items() if not session.is_closed}
+        if not self._watching:
+            self._overview.forget()
+            return
+        self._overview.look()
+        block = self._block()
+        for session, send in self._watching.items():
+            if not session.caller.grants.is_operator:
+                session.close(_REVOKED)
+            elif not session.is_paused and not session.outbox_bytes:
+                send(block)
+
+    def _block(self) -> bytes:
+        return sse_block(json_bytes(self._overview.figures()).decode(), type="pushd.figures")
+
+
+class StatusEvents(Subscribing):
+    """An event stream of figures, which come from no channel.
+
+    Who watches is let in as a subscriber is, of no channel: it is counted, listed, closed when its token expires or
+    the daemon stops.
+    """
+
+    transport = "sse"
+    parameters: ClassVar = {"GET": frozenset()}
+
+    def __init__(
+        self,
+        gate: Gate,
+        door: Door,
+        watchers: Watchers,
+        *,
+        retry_s: float,
+        heartbeat_s: float,
+        publishes: bool = True,
+    ) -> None:
+        """Add those who come to `watchers`, and tell them whether this is where one `publishes`, too."""
+        super().__init__(gate, door)
+        self._watchers = watchers
+        self._heartbeat_s = heartbeat_s
+        self._publishes = publishes
+        self._opening = f": pushd\nretry: {int(retry_s * 1000)}\n\n".encode()
+
+    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
+        """Override: no channels, but the right to see this."""
+        request.caller.grants.check_operator(_WHAT)
+        return [], "latest"
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Begin to watch."""
+        request.caller.grants.check_operator(_WHAT)  # again: the application may have made somebody else of it
+        if request.method == b"HEAD":
+            request.setHeader(b"content-type", FORMAT.content_type)
+            return b""
+        sessions = self.door.sessions
+
+        def make(body: ResponseStream) -> Session:
+            return Session(sessions, body, _nothing, request.caller)
+
+        stream = ResponseStream(request, sessions.wheel, FORMAT, self._heartbeat_s, make)
+        stream.subscribe([], "latest")
+        first = self._watchers.add(cast(Session, stream.session), stream.send, publishes=self._publishes)
+        stream.begin(self._opening + first)
+        return NOT_DONE_YET
+
+
+def _nothing(entry: object) -> bytes:
+    """Encode an event, of which none come."""
+    return b""

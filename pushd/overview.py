@@ -1,0 +1,83 @@
+"""The overview: how the daemon is, in figures, for operators who watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pushd import __version__
+from pushd.activity import Activity
+from pushd.bus import Bus
+from pushd.caller import Caller
+from pushd.census import Census
+from pushd.figures import Histogram
+
+__all__ = ["MAX_CHANNELS", "Overview"]
+
+MAX_CHANNELS = 50
+"""How many channels are shown."""
+
+
+class Overview:
+    """Looks at everything once a second, while somebody watches."""
+
+    def __init__(self, bus: Bus, census: Census, now: Callable[[], float]) -> None:
+        """Look at `bus` and what `census` counts; `now` is the time in seconds since 1970."""
+        self._bus = bus
+        self._census = census
+        self._now = now
+        self._began = now()
+        self._activity = Activity(bus)
+
+    def about(self, caller: Caller) -> Mapping[str, object]:
+        """Answer what stays as it is for `caller`, who begins to watch."""
+        return {
+            "version": __version__,
+            "began": self._began,
+            "connection": caller.id,
+            "user": caller.user,
+            "expires": caller.identity.expires_at,
+        }
+
+    def forget(self) -> None:
+        """Learn that nobody watches."""
+        self._activity.forget()
+
+    def look(self) -> None:
+        """Take note of what has happened since the last look."""
+        self._activity.look()
+
+    def figures(self) -> Mapping[str, object]:
+        """Answer how everything is. What is counted is counted since the start: a watcher takes the difference."""
+        bus, figures, present = self._bus, self._bus.figures, self._census.take()
+        return {
+            "time": self._now(),
+            "seconds": bus.log.seconds(),
+            "connections": present.connections,
+            "subscribers": present.subscribers.total(),
+            "transports": present.subscribers,
+            "channels": present.channels,
+            "published": figures.published,
+            "delivered": figures.delivered,
+            "written_bytes": figures.written_bytes,
+            "missed": bus.missed + figures.too_slow,
+            "lag": _mean_of(figures.lag),
+            "latency": _mean_of(figures.latency),
+            "outbox_bytes": present.outbox_bytes,
+            "history_bytes": present.events_bytes,
+            "store_bytes": present.database_bytes + present.journal_bytes,
+            "busiest": [
+                {
+                    "channel": one.channel,
+                    "rate": round(one.rate, 3),
+                    "subscribers": one.subscribers,
+                    "retained": one.retained,
+                    "bytes": one.size_bytes,
+                }
+                for one in self._activity.busiest(MAX_CHANNELS)
+            ],
+        }
+
+
+def _mean_of(histogram: Histogram) -> Mapping[str, float]:
+    """Answer what it takes to know the mean."""
+    return {"sum": histogram.sum, "count": sum(histogram.counts)}

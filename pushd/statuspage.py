@@ -1,0 +1,38 @@
+"""The status page: how the daemon is, for operators to see and to do something about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.web.resource import IResource, Resource
+from twisted.web.util import Redirect
+
+from pushd import demo
+from pushd.site import StaticFiles
+
+__all__ = ["FILES", "status_page"]
+
+FILES = Path(__file__).parent / "www_status"
+"""The directory of the page."""
+
+_OWN = ("status.css", "status.js", "client.js", "views.js")
+_SHARED = ("base.css", "favicon.svg")
+
+
+def status_page(events: IResource) -> IResource:
+    """Make what is served at ``/status``: the page, what belongs to it and, below ``events``, the figures.
+
+    The page itself says nothing of this daemon and is there for everybody: it asks for a token if one is needed.
+    """
+    page: Resource = _file(FILES / "index.html")
+    for path in (*(FILES / name for name in _OWN), *(demo.PAGES / name for name in _SHARED)):
+        page.putChild(path.name.encode("ascii"), _file(path))
+    page.putChild(b"", Redirect(b"../status"))
+    page.putChild(b"events", events)
+    return page
+
+
+def _file(path: Path) -> StaticFiles:
+    file = StaticFiles(str(path))
+    file.fields = demo.FIELDS
+    return file
