@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -25,7 +26,7 @@ from pushd.store.journal import Journal
 from pushd.store.store import Store
 from tests.builders import EPOCH, Rig, draft
 
-__all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "directory", "turn_blocks_into_numbers"]
+__all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "damage", "directory"]
 
 OTHER_EPOCH = "continuity"
 """The epoch that the store gets when continuity was lost."""
@@ -236,14 +237,18 @@ class StoredRig(Rig):
         self.abandon()
 
 
-def turn_blocks_into_numbers(path: Path) -> None:
-    """Damage a store as a bit can that is wrong: a block is of another type, though the table is STRICT."""
-    find = "SELECT sql FROM sqlite_schema WHERE name = 'block'"
+def damage(path: Path, table: str, column: str, value: str) -> None:
+    """Put a `value`, as SQL writes it, into all rows of a store, of any type, though the table is STRICT.
+
+    So a bit can that is wrong.
+    """
+    find = f"SELECT sql FROM sqlite_schema WHERE name = '{table}'"
     with closing(sqlite3.connect(path)) as database:
         ((strict,),) = database.execute(find)
-    for sql, change in ((strict.replace("STRICT", ""), "UPDATE block SET events = 7"), (strict, find)):
+    loose = re.sub(r"^(    \S+) (?:INTEGER|TEXT|BLOB) NOT NULL", r"\1", strict, flags=re.M).replace("STRICT,", "")
+    for sql, change in ((loose.replace("STRICT", ""), f'UPDATE {table} SET "{column}" = {value}'), (strict, find)):
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("PRAGMA writable_schema = ON")
-            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'block'", (sql,))
+            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(change)

@@ -27,6 +27,7 @@ from pushd.http2.promises import Promises, Told
 from pushd.http2.shared import Shared
 from pushd.http2.stream import Stream
 from pushd.http2.tunnel import Tunnel
+from pushd.http2.unwanted import Unwanted
 from pushd.http2.watch import Watch
 from pushd.peer import peer_name
 from pushd.requestlog import Unread
@@ -43,10 +44,6 @@ _MAX_LOGGED = 10
 
 _DRAIN_PING = b"pushd-go"
 _UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
-
-_UNWANTED_S = 0.3
-"""How long after the response a request that is not read is reset. curl 7.88 loses a response that comes together
-with the reset."""
 
 
 @implementer(IPushProducer)
@@ -72,8 +69,7 @@ class HTTP2(Protocol):
         self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
         self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
         self._flush_call: IDelayedCall | None = None
-        self._unwanted: list[int] = []
-        self._unwanted_call: IDelayedCall | None = None
+        self._unwanted = Unwanted(self.codec, shared, self._flush_soon)
         self._linger: Alarm | None = None
         self._is_busy = False
         self._is_ended = False
@@ -116,9 +112,9 @@ class HTTP2(Protocol):
         self._watch.end()
         if self._linger is not None:
             self._linger.cancel()
-        for call in self._flush_call, self._unwanted_call:
-            if call is not None and call.active():
-                call.cancel()
+        if self._flush_call is not None and self._flush_call.active():
+            self._flush_call.cancel()
+        self._unwanted.cancel()
         self._lose_streams(reason)
 
     @contextmanager
@@ -263,21 +259,10 @@ class HTTP2(Protocol):
             self._flush_soon()
 
     def done(self, stream: Stream) -> None:
-        """Learn that all of a response was sent. What is left of its request is not wanted (section 8.1)."""
+        """Learn that all of a response was sent. What is left of its request is not wanted."""
         self._forget(stream)
         self.promises.finished(stream.stream_id)
-        if self.codec.is_open(stream.stream_id):
-            self._unwanted.append(stream.stream_id)
-            if self._unwanted_call is None:
-                self._unwanted_call = self._shared.call_later(_UNWANTED_S, self._reset_unwanted)
-
-    def _reset_unwanted(self) -> None:
-        self._unwanted_call = None
-        unwanted, self._unwanted = self._unwanted, []
-        for stream_id in unwanted:
-            if self.codec.is_open(stream_id):
-                self.codec.reset(stream_id, Code.NO_ERROR)
-        self._flush_soon()
+        self._unwanted.answered(stream.stream_id)
 
     def _stream_failed(self, stream: Stream) -> None:
         self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))

@@ -13,9 +13,9 @@ from pushd.channel import Settings
 from pushd.event import Entry, Event
 from pushd.eventlog import EventLog
 from pushd.history import History
-from pushd.jsontext import read_json
 from pushd.store.block import Damaged, decode
 from pushd.store.change import Change
+from pushd.store.kinds import of_kinds, read_places
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import Recent, StoredHistory
@@ -82,11 +82,11 @@ class StoredArchive:
 
     def given(self, event_id: str) -> Given | None:
         """Answer the event of a given id; raise `Unavailable` if that cannot be read."""
-        rows = self._rows("SELECT sequence, places FROM given WHERE id = ?", event_id)
+        rows = of_kinds(self._rows("SELECT sequence, places FROM given WHERE id = ?", event_id), int, str)
         if not rows:
             return None
         sequence, places = rows[0]
-        return Given(event_id, sequence, tuple(read_json(places).items()))
+        return Given(event_id, sequence, read_places(places))
 
     def look(self, sequence: int) -> None:
         """See whether the system's clock was set, after the event at `sequence` and before the next one."""
@@ -97,9 +97,13 @@ class StoredArchive:
     def fill(self, log: EventLog[Any]) -> None:
         """Enter all channels of the store into the log."""
         self.look(log.sequence)
-        for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in self._rows(
-            _LOAD
-        ):
+        rows = of_kinds(self._rows(_LOAD), int, str, *[int] * 5, *[int | None] * 4)
+        for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in rows:
+            if (
+                max(first, offset, end or 0) >= OFFSETS
+                or len({end is None, end_sequence is None, through is None}) > 1
+            ):
+                raise ValueError
             if end is None or end < offset:  # what was there has been dropped
                 end, end_sequence, through = offset, sequence, before
             self._next_key = max(self._next_key, key + 1)
@@ -141,6 +145,7 @@ class StoredArchive:
                 base + first - 1,
                 left + 1,
             )
+            of_kinds(rows, int, int, int, bytes | None)
             gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + first]
             if gone:
                 change.removed_blocks.append((base, gone[-1][0]))

@@ -14,6 +14,7 @@ from pushd.event import Entry
 from pushd.history import size_of
 from pushd.store.block import Damaged, decode
 from pushd.store.calendar import Calendar
+from pushd.store.kinds import of_kinds
 from pushd.store.schema import OFFSETS
 
 __all__ = ["Past", "Reader"]
@@ -143,11 +144,12 @@ class Past:
     def _block_at(self, reader: Reader, offset: int) -> tuple[int, int, int, int]:
         """Answer place, count, first and last sequence of the block that has `offset`."""
         place = reader.key * OFFSETS + offset
-        found: list[tuple[int, int, int, int]] = self._rows(
+        rows = self._rows(
             "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "
             "ORDER BY place DESC LIMIT 1",
             place,
         )
+        found: list[tuple[int, int, int, int]] = of_kinds(rows, int, int, int, int)
         if not found or found[0][0] + found[0][1] <= place:
             raise self._missing(reader, offset)
         return found[0]
@@ -178,6 +180,7 @@ class Past:
             "(SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?) ORDER BY place",
             *(base + end, base + begin, base, base + begin),
         )
+        of_kinds(blocks, int, int)
         if blocks and blocks[-1][1] - blocks[0][1] > _CHUNK_BYTES:
             blocks = [one for at, one in enumerate(blocks, 1) if at == len(blocks) or blocks[at][0] > base + offset]
             end = next(

@@ -16,7 +16,7 @@ from pushd.store.check import Checked, check
 from pushd.store.schema import OFFSETS
 from tests.bare_store import Stored
 from tests.builders import Kept
-from tests.stored import turn_blocks_into_numbers
+from tests.stored import damage
 
 
 class CheckCase(SynchronousTestCase):
@@ -133,7 +133,7 @@ class DamageTests(CheckCase):
 
     def test_a_block_that_is_a_number(self) -> None:
         self.fill()
-        turn_blocks_into_numbers(self.directory / "pushd.db")
+        damage(self.directory / "pushd.db", "block", "events", "7")
         self.assertDamage("events 11 to 30 of channel 'a' are damaged: they are not of the kind that was written")
 
     def test_a_block_that_is_none_though_its_checksum_is_right(self) -> None:

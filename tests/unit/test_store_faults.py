@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import product
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from pushd.store import continuity
 from pushd.store.check import check
 from tests.bare_store import Stored
 from tests.builders import STARTED, Client, Kept, patterns
-from tests.stored import turn_blocks_into_numbers
+from tests.stored import damage
 
 
 class StoreCase(SynchronousTestCase):
@@ -279,9 +280,34 @@ class DamageTests(StoreCase):
         stored = self.open()
         stored.publish("a", data=b"x" * 100)
         self.close(stored)
-        turn_blocks_into_numbers(self.directory / "pushd.db")
+        damage(self.directory / "pushd.db", "block", "events", "7")
         error = self.assertRaises(Unavailable, self.open().read, "a")
         self.assertIn("not of the kind that was written", error.detail)
+
+    def test_whatever_kind_a_value_is_of_nobody_sees_anything_but_a_refusal(self) -> None:
+        stored = self.open()
+        for number in range(60):
+            stored.publish("a", "b", data=b"%d" % number * 30, id=None if number % 3 else f"id {number}")
+        self.close(stored)
+        whole = (self.directory / "pushd.db").read_bytes()
+        seal = (self.directory / "pushd.seal").read_bytes()
+        columns = {
+            "block": ("count", "first_sequence", "last_sequence", "bytes", "given", "checksum", "events"),
+            "given": ("sequence", "places"),
+            "channel": ("first", "dropped", "bytes", "offset", "sequence"),
+            "log": ("epoch", "sequence", "given_up_sequence", "given_up_offset", "began", "seal", "inode", "boot"),
+        }
+        values = ("NULL", "'text'", "-1", "1.5", "x'00'", "9223372036854775807", "'[1]'", """'{"a":"b"}'""")
+        found = 0
+        for table, names in columns.items():
+            for name, value in product(names, values):
+                self.directory = self.directory.parent / f"{table} {name} {values.index(value)}"
+                self.directory.mkdir()
+                (self.directory / "pushd.db").write_bytes(whole)
+                (self.directory / "pushd.seal").write_bytes(seal)
+                damage(self.directory / "pushd.db", table, name, value)
+                found += self.use()
+        self.assertGreater(found, 100)
 
     def use(self) -> int:
         """Use a store in all ways; answer how often it was refused."""
