@@ -156,27 +156,22 @@ class HTTP2(Protocol):
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
         """Begin a request."""
         stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
-        if self._turned_away is not None:
-            self._turn_away(stream, self._turned_away, head.method == b"HEAD")
-        elif self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
-            stream.refuse(_UNREAD, head.method == b"HEAD")
+        if self._turned_away is not None or self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
+            self._refuse(stream, _UNREAD, head.method == b"HEAD")
         else:
             stream.begin(head, is_ended)
 
-    def _turn_away(self, stream: Stream, refused: Refused, is_head: bool) -> None:
-        """Refuse the first request, and serve no other. GOAWAY follows the answer: httpx reads none behind it."""
-        stream.refuse(refused, is_head)
-        self._is_draining, self._takes_streams = True, False
+    def _refuse(self, stream: Stream, refused: Refused, is_head: bool) -> None:
+        """Refuse a request, the last of who is turned away. GOAWAY follows: httpx reads no answer behind that."""
+        stream.refuse(self._turned_away or refused, is_head)
+        if self._turned_away is not None:
+            self._is_draining, self._takes_streams = True, False
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
         """Refuse a request that was not read."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
-        stream = self._begin(stream_id, priority.DEFAULT.urgency)
-        if self._turned_away is None:
-            stream.refuse(refused, is_head)
-        else:
-            self._turn_away(stream, self._turned_away, is_head)
+        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, is_head)
 
     def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
         if not self._takes_streams:
