@@ -58,7 +58,7 @@ class Door:
     ) -> None:
         """Let them in to `sessions`, as often as `connects` says, and as the application answers.
 
-        Who comes to a channel that says so itself has that published, as often as `publishes` says.
+        Who is in subscribes to channels that say so themselves as often as `publishes` says.
         """
         self.sessions = sessions
         """Those who are in."""
@@ -79,8 +79,6 @@ class Door:
         self.sessions.name(caller)
         self.sessions.check_room(caller)
         self._check_rate(caller)
-        if transport != "poll":
-            self._check_events(caller, patterns)
         asking = self._asking
         if asking is not None and (asking.asks_connect or asking.asks_subscribe):
             return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since))
@@ -95,15 +93,14 @@ class Door:
         if wait_s:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
 
-    def _check_events(self, caller: Caller, patterns: Sequence[Pattern]) -> None:
-        """Raise `TooMany` if the joins of `caller`, and the leaves that follow, are more than it may publish."""
-        if self._publishes is None:
+    def _check_join(self, caller: Caller, pattern: Pattern) -> None:
+        """Raise `TooMany` if `caller` subscribes too often to channels that say so: each is an event for all."""
+        if self._publishes is None or not pattern.is_name:
             return
-        settings = self.sessions.bus.log.settings
-        joins = sum(pattern.is_name and settings(pattern.text).presence == "events" for pattern in patterns)
-        too_many = take(self._publishes, caller, 2 * joins) if joins else None
-        if too_many is not None:
-            raise too_many
+        if self.sessions.bus.log.settings(pattern.text).presence == "events":
+            too_many = take(self._publishes, caller, is_join=True)
+            if too_many is not None:
+                raise too_many
 
     async def _ask(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
         caller.identity = await self.identity(caller, caller.identity)
@@ -120,7 +117,7 @@ class Door:
     def subscribe(self, caller: Caller, pattern: Pattern, since: str) -> Deferred[None] | None:
         """Let `caller`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
         _check(caller, [pattern])
-        self._check_events(caller, [pattern])
+        self._check_join(caller, pattern)
         asking = self._asking
         if asking is None or not asking.asks_subscribe:
             return None

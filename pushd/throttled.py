@@ -21,13 +21,17 @@ class Rates(Protocol):
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
 
 
-def take(rates: Rates, caller: Caller, count: int) -> TooMany | None:
-    """Take note that `caller` publishes `count` events; or answer why it may not now. Operators are not limited."""
+def take(rates: Rates, caller: Caller, *, is_join: bool = False) -> TooMany | None:
+    """Take note that `caller` publishes an event or, which is counted by itself, has a join published.
+
+    Or answer why it may not now. Operators are not limited.
+    """
     key = limit_key(caller.address) if caller.user is None else f"user {caller.user}"
     if key is None or caller.grants.is_operator:
         return None
-    wait_s = rates.take(key, count)
-    return TooMany(f"{key} publishes too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
+    wait_s = rates.take(f"joins of {key}" if is_join else key)
+    what = "subscribes" if is_join else "publishes"
+    return TooMany(f"{key} {what} too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
 
 
 class Throttled:
@@ -59,7 +63,7 @@ class Throttled:
         self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
 
     def _take(self, caller: Caller) -> TooMany | None:
-        return take(self._rates, caller, 1)
+        return take(self._rates, caller)
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""
