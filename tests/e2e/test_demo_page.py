@@ -332,7 +332,7 @@ class TestAnotherOrigin:
         assert (state["latest"]["offset"], state["subscribers"]) == (1, 0)
         advice = f"to allow its pages: [auth] origins = {origin}"
         for asked in ("POST /channels/attack", "OPTIONS /channels/attack", "GET /sse", "GET /ws"):
-            assert re.search(rf"403 {asked} from .*{re.escape(advice)}\n", daemon.log), asked
+            assert re.search(rf"403 {asked} from .*{re.escape(advice)} \([0-9a-f]{{16}}\)\n", daemon.log), asked
         console_errors(browser)
 
     def test_what_the_advice_says_lets_them_in(self, browser: Chrome, tmp_path: Path) -> None:

@@ -120,9 +120,12 @@ class TestMetrics:
             assert b"pushd_" not in refused.body
             for path in ("/metrics", "/readyz", "/healthz"):
                 assert request(url + path, headers={"Host": "prometheus.example"}).status == 200
-            for path in ("/", "/channels", "/connections", "/sse?channel=a", "/channels/a"):
+            for path in ("/", "/channels", "/sse?channel=a", "/channels/a"):
                 assert request(url + path).status == 404
                 assert request(daemon.http + path, "OPTIONS").status != 404
+            assert request(f"{url}/status").status == 200
+            for path in ("/connections", "/status/events"):
+                assert request(url + path).status == 403
             assert request(f"{url}/channels/a", "POST").status == 404
             daemon.signal(SIGHUP)
             eventually(lambda: "reloaded the configuration" in daemon.log, "it has reloaded")
