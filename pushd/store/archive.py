@@ -150,7 +150,7 @@ class StoredArchive:
             if gone:
                 change.removed_blocks.append((base, gone[-1][0]))
                 change.removed_ids += self._ids_of(history, gone, log)
-                if history.is_in_store and history.name not in self._given_up:
+                if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
                     change.channels.append(history.row)
             left -= len(gone)
             if len(rows) <= left + len(gone):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import Published
 from pushd.caller import DAEMON
+from pushd.errors import Unavailable
+from pushd.store.change import Change
 from pushd.store.check import check
 from tests.bare_store import Stored
 from tests.builders import Kept
@@ -75,6 +78,26 @@ class RemovalTests(SynchronousTestCase):
         self.stored.wait(1)
         self.crash()
         self.assertIsNone(self.stored.log.get("short"))
+
+    def test_a_channel_that_was_given_up_is_empty_if_the_daemon_is_killed_before_it_is_gone(self) -> None:
+        self.stored.publish_each("short", b"1", b"2")
+        self.clear("short")
+        for name in ("a", "b", "c", "d"):
+            self.stored.publish_each(name, b"x")
+        self.assertIsNone(self.stored.log.get("short"))
+        write, blocks = self.stored.store.write, list[tuple[int, int]]()
+
+        def write_until_then(change: Change) -> None:
+            if change.removed_channels:
+                raise Unavailable("killed")
+            write(change)
+            blocks.extend(change.removed_blocks)
+
+        with patch.object(self.stored.store, "write", write_until_then):
+            self.stored.wait(1)
+        self.assertEqual(len(blocks), 1)
+        self.crash()
+        self.assertEqual(self.stored.datas("short"), [])
 
     def make_anew(self, waits: int) -> None:
         """Give up a channel and publish to it again."""
