@@ -49,10 +49,11 @@ bench: $(VENV)/installed-bench
 docs: $(VENV)/installed-docs
 	$(BIN)/sphinx-build -q -E -n -W --keep-going -b html docs build/docs
 
-# The files that are made from the table of options.
-reference: $(VENV)/installed
+# The files that are made from the table of options, and from the description of the HTTP interface.
+reference: $(VENV)/installed-docs
 	$(BIN)/python -m pushd.config.reference ini > etc/pushd.ini
 	$(BIN)/python -m pushd.config.reference rst > docs/configuration.rst
+	$(BIN)/python docs/reference.py > docs/endpoints.rst
 
 # Units, the user and directories; docs/systemd.rst says what comes next. A configuration that is there stays. twistd is
 # run because Twisted writes a list of its plugins beside them, which the service may not.

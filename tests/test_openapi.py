@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from pushd.door import Subscribing
 from pushd.errors import Refused
 from pushd.resource import Answering, Branch, Endpoint, Problem
 from pushd.site import StaticFiles
-from tests.openapi import Operation, description, operations, resolved
+from tests.openapi import PATH, Operation, description, operations, resolved
 from tests.rigs import DaemonTests
 
 EXAMPLES = {"channel": "news", "id": "order-17"}
@@ -80,6 +81,10 @@ class DescriptionTests(TestCase):
 
     def test_it_is_of_this_version(self) -> None:
         self.assertEqual(description()["info"]["version"], pushd.__version__)
+
+    def test_the_page_that_is_made_of_it_is_current(self) -> None:
+        made = runpy.run_path(str(PATH.with_name("reference.py")))["page"](description())
+        self.assertEqual(PATH.with_name("endpoints.rst").read_text("utf-8"), made, "run make reference")
 
     def test_what_it_gives_as_examples_is_what_it_says_is_right(self) -> None:
         count = 0
