@@ -18,6 +18,7 @@ __all__ = ["Block", "Step", "alike", "blocks", "named", "shell", "steps"]
 
 _SETTINGS = {"report_level": 5, "syntax_highlight": "none"}
 _EPOCH = re.compile(r"\b[0-9a-z]{10}(?=-[0-9]+\b)")
+_REQUEST = re.compile(r'"request_id":"[0-9a-f]{16}"')
 _TIME = re.compile(r'"time":[0-9.]+')
 
 
@@ -72,8 +73,8 @@ def steps(text: str) -> list[Step]:
 
 
 def alike(text: str) -> str:
-    """Answer a text without what differs from run to run: epochs and times."""
-    return _TIME.sub('"time":0', _EPOCH.sub("epoch", text)).strip()
+    """Answer a text without what differs from run to run: epochs, times and ids of requests."""
+    return _REQUEST.sub('"request_id":""', _TIME.sub('"time":0', _EPOCH.sub("epoch", text))).strip()
 
 
 def shell(command: str, directory: Path, environment: Mapping[str, str]) -> str:
