@@ -23,7 +23,7 @@ nitpick_ignore_regex = [("py:.*", ".*")]  # the types of others, and those that 
 highlight_language = "none"
 smartquotes = False  # what is quoted here is to be typed
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from unittest import TestCase
 
@@ -20,10 +22,11 @@ from pushd.config.options import SECTIONS
 from pushd.config.reading import default, parse
 from pushd.config.settings import Config
 from pushd.messages import parse_command, parse_object
+from tests.e2e.documents import alike, named
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-ONLY_SPHINX = {DOCS / "index.rst", DOCS / "changelog.rst"}
+ONLY_SPHINX = {DOCS / "index.rst", DOCS / "changelog.rst", DOCS / "python.rst"}
 """What docutils alone does not understand."""
 DOCUMENTS = sorted({ROOT / "README.rst", ROOT / "CHANGELOG.rst", *DOCS.rglob("*.rst")} - ONLY_SPHINX)
 
@@ -115,6 +118,12 @@ class ExampleTests(TestCase):
         for path in DOCUMENTS:
             for code in blocks(path, "python"):
                 ast.parse(code)
+
+    def test_the_bus_in_python_does_what_is_said_of_it(self) -> None:
+        printed = StringIO()
+        with redirect_stdout(printed):
+            exec(named("python", "bus"), {})
+        self.assertEqual(alike(printed.getvalue()), alike(named("python", "printed")))
 
     def test_ini_examples_are_accepted_as_they_stand(self) -> None:
         examples = [code for path in DOCUMENTS for code in blocks(path, "ini")]
