@@ -263,3 +263,11 @@ def test_server_push_comes_as_far_as_http_2_does(front: Front) -> None:
     """curl, as browsers do, takes no pushes; but then it was asked for."""
     status = 409 if front.by_way == ":" else 505
     assert f'"status":{status}' in front.says("/push?channel=push", "--http2")
+
+
+@pytest.mark.parametrize("front", ["caddy"], indirect=True)
+def test_who_subscribes_while_pushd_restarts_waits(front: Front) -> None:
+    front.daemon.stop()
+    with front.stream("/sse?channel=restart", "--fail") as reader:
+        front.daemon.start()
+        assert reader.until("id: ")
