@@ -112,7 +112,8 @@ class ResponseStream:
         request.registerProducer(self.session, True)
         request.write(first)
         self.writer = request.connection.body_writer()
-        request.streamed = self.session
+        if request.visit is not None:
+            request.streamed = self.session
         request.forget_head()
         self._set_heartbeat()
 
