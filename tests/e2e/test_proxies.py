@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
@@ -9,13 +10,14 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from time import monotonic
 from urllib.parse import urlsplit
 
 import pytest
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from tests.e2e.daemon import Daemon, request, running, tcp, twistd
 from tests.e2e.programs import eventually, program
@@ -207,16 +209,20 @@ class TestProxyProtocol:
         log = Log(daemon)
         context = ssl.create_default_context(cafile=str(daemon.certificate)) if is_tls else None
         url = f"ws{'s' if is_tls else ''}://localhost"
-        with (
-            relay(daemon.urls[3 if is_tls else 2], V2, 5) as port,
-            connect(f"{url}:{port}/ws?channel=proxied&format=raw", ssl=context, proxy=None) as client,
-        ):
-            eventually(lambda: daemon.has_subscribers("proxied", 1), "it is subscribed")
-            big = "x" * 500_000
-            daemon.publish("proxied", big)
-            assert client.recv(10) == big
-            client.send("y" * (2 * 1024 * 1024))  # more than an event may have
-            log.wait("websocket of 203.0.113.9:4711 ended after ")
+        big = "x" * 500_000
+
+        async def receive(port: int) -> None:
+            websocket_url = f"{url}:{port}/ws?channel=proxied&format=raw"
+            async with connect(websocket_url, ssl=context, proxy=None) as client:  # sync: see test_mutual_tls.py
+                is_there = partial(daemon.has_subscribers, "proxied", 1)
+                await asyncio.to_thread(eventually, is_there, "it is subscribed")
+                await asyncio.to_thread(daemon.publish, "proxied", big)
+                assert await asyncio.wait_for(client.recv(), 10) == big
+                await client.send("y" * (2 * 1024 * 1024))  # more than an event may have
+                await asyncio.to_thread(log.wait, "websocket of 203.0.113.9:4711 ended after ")
+
+        with relay(daemon.urls[3 if is_tls else 2], V2, 5) as port:
+            asyncio.run(receive(port))
 
     def test_a_stream_over_http_2_works(self, daemon: Daemon) -> None:
         with relay(daemon.urls[3], V2, 3) as port, ExitStack() as stack:
