@@ -37,6 +37,9 @@ _FAREWELLS_PER_TURN = 20
 _END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {reason}"
 _END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
 
+_ENDS_S = 0.005
+"""In how long a few ends of connections are logged at once; more are logged a few in each turn of the reactor."""
+
 _MAX_REGRANTS = 100
 """How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
 
@@ -140,6 +143,8 @@ class Sessions:
         self._expiries: dict[Guest, Alarm] = {}
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
+        self._unlogged: deque[Callable[[], None]] = deque()
+        self._ends, self._ends_since_s = 0, 0.0
         self._unflushed: deque[Flushed] = deque()
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
         self._farewell: Callable[[], Reason] | None = None
@@ -216,8 +221,10 @@ class Sessions:
             self._attendance.disconnected(caller, why)
 
     def _log_end(self, guest: Guest, why: str) -> None:
+        """Log that it has ended. When thousands end together, others must not wait for all these lines."""
         caller = guest.caller
-        _log.info(
+        line = partial(
+            _log.info,
             _END if caller.user is None else _END_OF_USER,
             transport=caller.transport,
             peer=caller.name,
@@ -227,6 +234,24 @@ class Sessions:
             bytes=guest.sent_bytes,
             **({} if caller.user is None else {"user": caller.user}),
         )
+        now_s = self.wheel.seconds()
+        if now_s - self._ends_since_s > _ENDS_S:
+            self._ends_since_s, self._ends = now_s, 0
+        self._ends += 1
+        if self._farewell is not None or (self._ends <= _FAREWELLS_PER_TURN and not self._unlogged):
+            line()
+            return
+        if not self._unlogged:
+            self._call_later(0, self._log_some_ends)
+        self._unlogged.append(line)
+
+    def _log_some_ends(self) -> None:
+        for _ in range(len(self._unlogged) if self._farewell is not None else _FAREWELLS_PER_TURN):
+            if not self._unlogged:
+                return
+            self._unlogged.popleft()()
+        if self._unlogged:
+            self._call_later(0, self._log_some_ends)
 
     def regrant(self, before: Grants, after: Grants) -> None:
         """Give those who had the rights `before` those `after`, and end those who are where they may not be."""

@@ -422,3 +422,20 @@ class EndTests(LogRules):
         self.rig.publish("news")
         self.rig.turn()
         self.assertEqual((client.response.status, self.ends()), (200, []))
+
+
+class ManyEndsTests(LogRules):
+    def test_of_many_that_end_together_a_few_are_logged_in_each_turn_and_all_in_the_end(self) -> None:
+        clients = [HttpClient(self.rig) for _ in range(50)]
+        for client in clients:
+            client.send("GET", "/sse?channel=news")
+        self.rig.turn()
+        for client in clients:
+            client.connection.disconnect()
+        self.assertEqual(self.ended(), 20)
+        self.rig.turn()
+        self.assertEqual(self.ended(), 50)
+
+    def ended(self) -> int:
+        """Count the lines of ends."""
+        return sum(" ended after " in line for line in self.lines("pushd.sessions"))
