@@ -12,9 +12,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
+from pushd.caller import Caller
 from pushd.record import record
 
-__all__ = ["UNIX", "Place", "UnknownAddress", "address_of", "limit_key", "parse_ip", "peer_name"]
+__all__ = ["UNIX", "Place", "UnknownAddress", "address_of", "limit_key", "owner_of", "parse_ip", "peer_name"]
 
 UNIX = "unix"
 """The address of who comes by a Unix socket, of whom nobody says where it is."""
@@ -110,3 +111,8 @@ def limit_key(address: str) -> str | None:
     if ip.is_loopback:
         return None
     return str(ip) if ip.version == 4 else str(ip_network((int(ip) >> 64 << 64, 64)))
+
+
+def owner_of(caller: Caller) -> str | None:
+    """Return who is charged for what `caller` does or occupies: its user, else its `limit_key`; None for nobody."""
+    return limit_key(caller.address) if caller.user is None else f"user {caller.user}"

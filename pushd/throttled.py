@@ -8,7 +8,7 @@ from typing import Protocol
 from pushd.caller import Caller
 from pushd.errors import TooMany
 from pushd.event import Draft
-from pushd.peer import limit_key
+from pushd.peer import owner_of
 from pushd.publisher import Deleted, Outcome, Publisher
 
 __all__ = ["Throttled", "take"]
@@ -26,7 +26,7 @@ def take(rates: Rates, caller: Caller, *, is_join: bool = False) -> TooMany | No
 
     Or answer why it may not now. Operators are not limited.
     """
-    key = limit_key(caller.address) if caller.user is None else f"user {caller.user}"
+    key = owner_of(caller)
     if key is None or caller.grants.is_operator:
         return None
     wait_s = rates.take(f"joins of {key}" if is_join else key)

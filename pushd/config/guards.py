@@ -7,6 +7,7 @@ from pushd.config.kinds import (
     NAME,
     PATH,
     PATTERNS,
+    PERCENT,
     RATE,
     SECRET,
     TEXT,
@@ -65,6 +66,14 @@ LIMITS = Section(
             "100",
             "How many subscribers one user, as a token or a certificate names it, has connected at once; others "
             "are answered 429. 0: any number.",
+        ),
+        Option(
+            "share",
+            PERCENT,
+            "10%",
+            "How much of each bounded resource that clients share (unfinished bodies, unread answers, questions to "
+            "the application, waiting notifications) one user may occupy, or one address without a user; addresses "
+            "count as above.",
         ),
         Option(
             "connect_rate",

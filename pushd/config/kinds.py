@@ -26,6 +26,7 @@ __all__ = [
     "NAME",
     "PATH",
     "PATTERNS",
+    "PERCENT",
     "RATE",
     "SECRET",
     "TEXT",
@@ -178,6 +179,15 @@ def _parse_pattern(text: str) -> Pattern:
         raise ValueError(text) from None
 
 
+def _parse_percent(text: str) -> int:
+    if not text.endswith("%"):
+        raise ValueError(text)
+    try:
+        return int(_within(parse_count, 1, 100)(text[:-1]))
+    except ValueError:
+        raise ValueError(text) from None
+
+
 def _parse_endpoint(text: str) -> str:
     parse_endpoint(_parse_line(text))
     return text
@@ -208,6 +218,9 @@ NAME = Kind("a name as cookies have", _parse_name, lambda value: value or "")
 
 RATE = Kind("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)
 """How many in a second."""
+
+PERCENT = Kind("a percentage from 1% to 100%", _parse_percent, lambda value: f"{value}%", "_percent")
+"""A part of something, in whole percent."""
 
 PATTERNS = Kind(
     "channels and patterns such as news or public/**, separated by commas, or nothing",

@@ -113,6 +113,9 @@ class Limits:
     connections_per_user: int
     """How many subscribers one user may have connected; 0: any number."""
 
+    share_percent: int
+    """How much of each shared resource one user or address may occupy, in percent."""
+
     connect_rate: float
     """How many subscribers may connect from one address, per second; 0: any number."""
 

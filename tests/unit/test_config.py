@@ -66,6 +66,7 @@ class DefaultTests(ConfigCase):
                 connections=0,
                 connections_per_address=1000,
                 connections_per_user=100,
+                share_percent=10,
                 connect_rate=0,
                 connect_burst=100,
                 publish_rate=0,
@@ -521,13 +522,30 @@ LISTENERS = st.one_of(
 OVERRIDES = st.builds(
     ChannelOverride, PATTERNS, **{name: st.none() | strategy for name, strategy in HISTORY.items()}
 )
+ANY_NUMBER = st.integers(0, 10**9)
 LIMITS = st.builds(
     Limits,
-    *(sizes(), sizes(), sizes(1024)),
-    *(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), RATES, COUNTS, RATES, COUNTS),
-    *(COUNTS, COUNTS),
-    *(durations(1000), durations(1000), durations(1000), durations(100), durations(), durations(1000)),
-    *(durations(1000), sizes()),
+    event_size_bytes=sizes(),
+    batch_size_bytes=sizes(),
+    outbox_bytes=sizes(1024),
+    connections=ANY_NUMBER,
+    connections_per_address=ANY_NUMBER,
+    connections_per_user=ANY_NUMBER,
+    share_percent=st.integers(1, 100),
+    connect_rate=RATES,
+    connect_burst=COUNTS,
+    publish_rate=RATES,
+    publish_burst=COUNTS,
+    channels=COUNTS,
+    subscriptions=COUNTS,
+    heartbeat_s=durations(1000),
+    ping_timeout_s=durations(1000),
+    poll_timeout_s=durations(1000),
+    retry_s=durations(100),
+    reconnect_spread_s=durations(),
+    request_timeout_s=durations(1000),
+    head_timeout_s=durations(1000),
+    body_rate_bytes=sizes(),
 ).filter(lambda limits: limits.batch_size_bytes >= limits.event_size_bytes)
 KEYS = st.one_of(
     st.builds(Key, NAMES, st.just("HS256"), st.none(), FILES, issuer=TEXTS, audience=TEXTS),

@@ -1,0 +1,71 @@
+"""Shares: bound what clients occupy of one resource, in total and per owner."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pushd.errors import TooMany, Unavailable
+
+__all__ = ["Shares"]
+
+_RETRY_S = 10.0
+"""The ``Retry-After`` of a refusal, in seconds."""
+
+
+class Shares:
+    """Count the units of one resource that are in use, by owner.
+
+    An owner is what `pushd.peer.owner_of` returns: a user, an address or a network. Clients without one (loopback
+    addresses, Unix sockets) count only towards the total.
+    """
+
+    __slots__ = ("_by_owner", "_option", "_what", "most", "most_per_owner", "used")
+
+    def __init__(self, what: str, option: str, most: int, share_percent: int) -> None:
+        """Allow `most` units in total, and `share_percent` of them (one at least) for each owner.
+
+        `what` names the resource and `option` the configuration option that bounds it, for error messages.
+        """
+        self._what = what
+        self._option = option
+        self._by_owner: Counter[str] = Counter()
+        self.used = 0
+        """Units in use, of all owners."""
+        self.limit(most, share_percent)
+
+    def limit(self, most: int, share_percent: int) -> None:
+        """Set other bounds. Units in use stay in use."""
+        self.most = most
+        """Units that may be in use."""
+        self.most_per_owner = max(1, most * share_percent // 100)
+        """Units that one owner may use."""
+
+    def used_by(self, owner: str | None) -> int:
+        """Return the units that `owner` uses; 0 for None."""
+        return 0 if owner is None else self._by_owner.get(owner, 0)
+
+    def take(self, owner: str | None, units: int = 1) -> None:
+        """Occupy `units`.
+
+        Raises `TooMany` if they exceed the owner's share, `Unavailable` if they exceed the total; then nothing
+        is occupied.
+        """
+        if owner is not None and self.used_by(owner) + units > self.most_per_owner:
+            raise TooMany(
+                f"{owner} uses its share of {self._what}, {self.most_per_owner}: "
+                f"see {self._option} and [limits] share",
+                retry_s=_RETRY_S,
+            )
+        if self.used + units > self.most:
+            raise Unavailable(f"all {self._what} are in use, {self.most}: see {self._option}", retry_s=_RETRY_S)
+        self.used += units
+        if owner is not None:
+            self._by_owner[owner] += units
+
+    def give_back(self, owner: str | None, units: int = 1) -> None:
+        """Release `units` that `take` occupied for `owner`."""
+        self.used -= units
+        if owner is not None:
+            self._by_owner[owner] -= units
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
