@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.e2e.programs import eventually
+from tests.e2e.turns import SCRIPT, Turns
 
 __all__ = [
     "REPOSITORY",
@@ -235,6 +236,8 @@ class Daemon:
         self.variables = dict(variables or {})
         self.options: tuple[str, ...] = ()
         """More options of twistd."""
+        self.turns: Turns | None = None
+        """How long its turns are, if that is measured."""
         self._started_by = started_by
         self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
@@ -259,7 +262,16 @@ class Daemon:
     def launch(self) -> None:
         """Start it, and do not wait."""
         self.urls = []
-        twistd = [installed("twistd"), "-n", "--pidfile=", *self.options, "pushd", "--config", str(self.config)]
+        measured = () if self.turns is None else (installed("python"), str(SCRIPT), str(self.turns.path))
+        twistd = [
+            *(measured or (installed("twistd"),)),
+            "-n",
+            "--pidfile=",
+            *self.options,
+            "pushd",
+            "--config",
+            str(self.config),
+        ]
         with open(self.log_path, "ab") as log, open(self._stderr, "ab") as stderr:
             self._process = subprocess.Popen(
                 [*self._started_by, *twistd],
@@ -385,17 +397,21 @@ def running(
     starts: bool = True,
     started_by: Sequence[str] = (),
     descriptors: Sequence[int] = (),
+    measures_turns: bool = False,
 ) -> Iterator[Daemon]:
     """Run a daemon as long as the context lasts, in a directory of its own.
 
     `sections` come after the listeners, which are HTTP, HTTPS and a Unix socket, and `state` is the section
-    ``[pushd]``. The name of the directory is short, because that of a Unix socket has to be.
+    ``[pushd]``. The name of the directory is short, because that of a Unix socket has to be. If `measures_turns`,
+    ``turns`` of the daemon says how long its turns are.
     """
     bin_directory()
     with tempfile.TemporaryDirectory(prefix="pushd-") as path:
         daemon = Daemon(
             Path(path), f"[pushd]\n{state}\n{listeners}\n{sections}", variables, started_by, descriptors
         )
+        if measures_turns:
+            daemon.turns = Turns(Path(path) / "turns")
         try:
             if starts:
                 daemon.start()
