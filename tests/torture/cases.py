@@ -1,0 +1,515 @@
+"""The cases: what a hostile or merely large client sends, each to a daemon with many channels."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from time import sleep
+
+from h2.settings import SettingCodes
+
+from tests.e2e.daemon import Daemon, request
+from tests.torture.talk import (
+    Http2,
+    chunked,
+    connect,
+    exchange,
+    frame,
+    get,
+    post,
+    pump,
+    upgrade,
+    websocket,
+)
+
+__all__ = ["CASES", "Case", "Target"]
+
+MIB = 1024 * 1024
+SUBSCRIBERS = 3000
+"""How many subscribers the cases with an audience have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a case runs against."""
+
+    daemon: Daemon
+    """The daemon that everybody may use."""
+
+    guarded: Daemon
+    """One where anybody may subscribe to ``public/**`` and publish nowhere."""
+
+    def http(self, data: bytes, *, seconds: float = 60) -> bytes:
+        """Send `data` to the first daemon over a connection of its own, and return the end of what came back."""
+        return exchange(self.daemon.http, data, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to try."""
+
+    name: str
+    """What it is called."""
+
+    run: Callable[[Target], object]
+    """Do it; the result is shown, shortened."""
+
+
+CASES: list[Case] = []
+
+
+def case(name: str) -> Callable[[Callable[[Target], object]], Callable[[Target], object]]:
+    """Enter a function into `CASES`."""
+
+    def enter(run: Callable[[Target], object]) -> Callable[[Target], object]:
+        CASES.append(Case(name, run))
+        return run
+
+    return enter
+
+
+def line(**fields: object) -> bytes:
+    """Return one line of a batch."""
+    return json.dumps(fields).encode() + b"\n"
+
+
+# Publishing
+
+
+@case("publish: 1 MiB of text, escaped as far as it goes")
+def _largest_event(target: Target) -> object:
+    return target.http(post("/channels/t%2Flarge", b"\x01" * MIB))[:20]
+
+
+@case("publish: 1 MiB that is no UTF-8")
+def _binary_event(target: Target) -> object:
+    return target.http(post("/channels/t%2Flarge", os.urandom(MIB)))[:20]
+
+
+@case("publish: one byte too much, and 16 MiB")
+def _too_large(target: Target) -> object:
+    return target.http(post("/channels/t", b"x" * (MIB + 1)))[:20], target.http(
+        post("/channels/t", b"x" * 16 * MIB)
+    )[:20]
+
+
+@case("publish: chunks of one byte")
+def _small_chunks(target: Target) -> object:
+    return target.http(chunked("/channels/t", [b"x"] * 200_000))[:20]
+
+
+@case("publish: 2,000 pipelined")
+def _pipelined_posts(target: Target) -> object:
+    one = post("/channels/t", b"hello", close=False)
+    return target.http(one * 2000 + get("/healthz"))[-40:]
+
+
+@case("batch: 16 MiB of small lines to one channel")
+def _small_lines(target: Target) -> object:
+    one = line(channel="t/batch", data="x")
+    return target.http(post("/publish", one * (16 * MIB // len(one))))[-40:]
+
+
+@case("batch: 100,000 lines to new channels")
+def _new_channels(target: Target) -> object:
+    return target.http(
+        post("/publish", b"".join(line(channel=f"n/{number}", data="x") for number in range(100_000)))
+    )[-40:]
+
+
+@case("batch: the largest lines")
+def _large_lines(target: Target) -> object:
+    one = line(channel="t/batch", data="\x01" * (MIB - 1))
+    return target.http(post("/publish", one * (16 * MIB // len(one))))[-40:]
+
+
+@case("batch: the largest base64")
+def _base64_lines(target: Target) -> object:
+    one = b'{"channel":"t/batch","data_base64":"' + b"A" * (MIB // 3 * 4) + b'"}\n'
+    return target.http(post("/publish", one * (16 * MIB // len(one))))[-40:]
+
+
+@case("batch: as many channels in a line as go")
+def _many_names(target: Target) -> object:
+    return target.http(post("/publish", line(channels=[f"m/{number}" for number in range(1_000_000)], data="x")))[
+        -120:
+    ]
+
+
+@case("batch: 100 channels in each line")
+def _some_names(target: Target) -> object:
+    one = line(channels=[f"m/{number}" for number in range(100)], data="x")
+    return target.http(post("/publish", one * 500))[-40:]
+
+
+@case("batch: 16 MiB of empty lines")
+def _empty_lines(target: Target) -> object:
+    return target.http(post("/publish", b"\n" * 16 * MIB))[-40:]
+
+
+@case("batch: 16 MiB of bad lines")
+def _bad_lines(target: Target) -> object:
+    return target.http(post("/publish", b"[\n" * 8 * MIB))[-40:]
+
+
+@case("batch: one line of 16 MiB of brackets")
+def _deep(target: Target) -> object:
+    return target.http(post("/publish", b"[" * 16 * MIB))[-120:]
+
+
+@case("batch: one line of deep objects")
+def _deep_objects(target: Target) -> object:
+    return target.http(post("/publish", b'{"a":' * 3 * MIB))[-120:]
+
+
+@case("batch: one number of 16 MiB")
+def _long_number(target: Target) -> object:
+    return target.http(post("/publish", b'{"channel":"t","data":' + b"1" * 15 * MIB + b"}"))[-120:]
+
+
+@case("batch: many numbers, many fields, many escapes")
+def _odd_values(target: Target) -> object:
+    numbers = b'{"channel":"t","data":[' + b"1e308," * 2_500_000 + b"1]}\n"
+    fields = b"{" + b",".join(b'"f%d":1' % number for number in range(1_000_000)) + b"}\n"
+    escapes = b'{"channel":"t","data":"' + b"\\ud83d\\ude00" * 1_200_000 + b'"}\n'
+    return [target.http(post("/publish", one))[-60:] for one in (numbers, fields, escapes)]
+
+
+@case("batch: many lines that are no UTF-8, and lone surrogates")
+def _bad_text(target: Target) -> object:
+    bad = b'{"channel":"t","data":"\xff"}\n' * 400_000
+    lone = b'{"channel":"t","data":"\\ud800"}\n' * 400_000
+    return [target.http(post("/publish", one))[-60:] for one in (bad, lone)]
+
+
+@case("batch: an id for every event, twice")
+def _ids(target: Target) -> object:
+    body = b"".join(line(channel="t/ids", data="x", id=f"id-{number}") for number in range(50_000))
+    return [target.http(post("/publish", body))[-40:] for _ in range(2)]
+
+
+@case("batch: who may publish nowhere")
+def _nowhere(target: Target) -> object:
+    bodies = (b"[\n" * 8 * MIB, line(channels=[f"m/{number}" for number in range(1_000_000)], data="x"))
+    return [exchange(target.guarded.http, post("/publish", body))[:20] for body in bodies]
+
+
+# Reading
+
+
+@case("poll: ** from the earliest, limit=1, ten at once")
+def _polls(target: Target) -> object:
+    with ThreadPoolExecutor(10) as pool:
+        answers = pool.map(target.http, [get("/poll?channel=**&since=earliest&limit=1")] * 10)
+        return [answer[:15] for answer in answers][-1]
+
+
+@case("poll: ** from the earliest, limit=1000")
+def _long_poll(target: Target) -> object:
+    return target.http(get("/poll?channel=**&since=earliest&limit=1000"))[:15]
+
+
+@case("poll: 100 patterns")
+def _patterns(target: Target) -> object:
+    query = "&".join(f"channel=c/*/{number}/**" for number in range(100))
+    return target.http(get(f"/poll?{query}&since=earliest"), seconds=3)[:15]
+
+
+@case("poll: a pattern that matches nothing, and one that matches one")
+def _narrow(target: Target) -> object:
+    queries = ("none/**", "c/99999", "**/99999", "*/99999", "*/*/**/x")
+    return [target.http(get(f"/poll?channel={one}&since=earliest"), seconds=2)[:15] for one in queries]
+
+
+@case("poll: 230 pipelined that match one channel")
+def _pipelined_polls(target: Target) -> object:
+    one = get("/poll?channel=c/7*&channel=*/77777&since=earliest&limit=1", close=False)
+    return target.http(one * 230 + get("/healthz"))[-40:]
+
+
+@case("poll: 100 streams of HTTP/2 at once")
+def _multiplexed_polls(target: Target) -> object:
+    with closing(Http2(target.daemon.https)) as client:
+        for _ in range(100):
+            client.request("/poll?channel=**&since=earliest&limit=1")
+        client.read(60, lambda: len(client.ended) >= 100)
+        return len(client.ended)
+
+
+@case("resume: sse, stream and ws of ** from the earliest")
+def _resume(target: Target) -> object:
+    targets = ("/sse?channel=**&since=earliest", "/stream?channel=**&since=earliest")
+    ends = [len(target.http(get(one), seconds=5)) for one in targets]
+    return ends, len(websocket(target.daemon.http, "/ws?channel=**&since=earliest", b"", seconds=5))
+
+
+@case("resume: push of ** from the earliest")
+def _push(target: Target) -> object:
+    with closing(Http2(target.daemon.https)) as client:
+        client.h2.update_settings({SettingCodes.ENABLE_PUSH: 1, SettingCodes.MAX_CONCURRENT_STREAMS: 1000})
+        client.request("/push?channel=**&since=earliest")
+        client.read(5)
+        return len(client.ended)
+
+
+@case("history: the largest page, and many of them")
+def _histories(target: Target) -> object:
+    one = get("/channels/t%2Flarge/events?limit=1000", close=False)
+    return len(target.http(one * 20 + get("/healthz"), seconds=30))
+
+
+@case("list: all channels, a page, the last page, a prefix")
+def _lists(target: Target) -> object:
+    targets = (
+        "/channels?limit=1000",
+        "/channels?after=z",
+        "/channels?prefix=c/9&limit=1000",
+        "/channels?prefix=zz",
+    )
+    return [target.http(get(one))[:15] for one in targets]
+
+
+@case("delete: a channel with everything that it keeps")
+def _delete(target: Target) -> object:
+    return target.http(get("/channels/t%2Fbatch", "DELETE"))[:15]
+
+
+# Subscribers
+
+
+def _subscribers(target: Target, stack: ExitStack, url: str, count: int = SUBSCRIBERS) -> list[object]:
+    connections = []
+    for number in range(count):
+        connection = stack.enter_context(closing(connect(target.daemon.http)))
+        connection.sendall(
+            upgrade(url) if url.startswith("/ws") and number % 2 else get(url.replace("/ws", "/sse"), close=False)
+        )
+        connections.append(connection)
+    for connection in connections:
+        connection.recv(4096)
+    return list(connections)
+
+
+@case("subscribers: thousands connect, get an event each, and go at once")
+def _audience(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=audience")
+        for _ in range(5):
+            target.http(post("/channels/audience", b"hello" * 20))
+            sleep(0.3)
+    return SUBSCRIBERS
+
+
+@case("subscribers: thousands of a pattern, listed, present and closed by an operator")
+def _operator(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=crowd/*")
+        target.http(post("/channels/crowd%2F1", b"hello"))
+        targets = (
+            "/channels/crowd%2F1/presence",
+            "/connections?limit=1000",
+            "/connections?channel=crowd/1&limit=1000",
+        )
+        answers = [target.http(get(one))[:15] for one in targets]
+        return answers, target.http(get("/connections?channel=crowd/1", "DELETE"))[-20:]
+
+
+@case("subscribers: thousands of a channel that is deleted")
+def _deleted(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=doomed")
+        target.http(post("/channels/doomed", b"hello"))
+        return target.http(get("/channels/doomed", "DELETE"))[:15]
+
+
+@case("subscribers: thousands of a channel with joins and leaves as events")
+def _joins(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=joins/1", 300)
+    return 300
+
+
+@case("subscribers: thousands that do not read")
+def _not_reading(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=stuck", 1000)
+        for _ in range(8):
+            target.http(post("/channels/stuck", b"x" * MIB))
+    return 1000
+
+
+# WebSocket
+
+
+@case("ws: the largest message, and one too large")
+def _large_message(target: Target) -> object:
+    legal = line(type="publish", channel="t/ws", data="\x01" * (MIB // 8), ref=1)
+    return [
+        websocket(target.daemon.http, "/ws", frame(data), answers=1)[-80:]
+        for data in (legal, b"x" * 8 * MIB, b"[" * (MIB - 1), b'{"type":' + b"1" * (MIB - 20) + b"}")
+    ]
+
+
+@case("ws: 100,000 small commands")
+def _commands(target: Target) -> object:
+    command = frame(line(type="subscribe", channel="c/1", ref=1)) + frame(
+        line(type="unsubscribe", channel="c/1", ref=1)
+    )
+    return websocket(target.daemon.http, "/ws", command * 50_000, seconds=15)[-80:]
+
+
+@case("ws: 100 patterns, each from the earliest")
+def _subscribe_patterns(target: Target) -> object:
+    commands = b"".join(
+        frame(line(type="subscribe", channel=f"**/{number}/**", since="earliest")) for number in range(100)
+    )
+    return websocket(target.daemon.http, "/ws", commands, answers=100)[-80:]
+
+
+@case("ws: 50,000 publishes")
+def _publishes(target: Target) -> object:
+    return websocket(
+        target.daemon.http, "/ws", frame(line(type="publish", channel="t/ws", data="x", ref=1)) * 50_000
+    )[-80:]
+
+
+@case("ws: 200,000 commands that are none, pings, and frames of a byte")
+def _noise(target: Target) -> object:
+    pieces = frame(b"{", is_final=False) + frame(b"x", 0, is_final=False) * 200_000
+    return [
+        websocket(target.daemon.http, "/ws", frames, seconds=8)[-60:]
+        for frames in (frame(b"{") * 200_000, frame(b"x" * 125, 9) * 100_000, pieces)
+    ]
+
+
+@case("ws raw: 50,000 messages")
+def _raw(target: Target) -> object:
+    return len(websocket(target.daemon.http, "/ws?channel=t/raw&format=raw", frame(b"x") * 50_000, seconds=8))
+
+
+# Connections and heads
+
+
+@case("http/1.1: heads as large as they go, and larger")
+def _heads(target: Target) -> object:
+    many = "".join(f"X-{number}: y\r\n" for number in range(3000))
+    return [
+        target.http(get("/healthz", fields=fields))[:15]
+        for fields in (many, f"X: {'y' * 15000}\r\n", f"X: {'y' * MIB}\r\n")
+    ]
+
+
+@case("http/1.1: a head of 16 KiB, byte by byte, in 200 connections")
+def _slow_heads(target: Target) -> object:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(target.daemon.http))) for _ in range(200)]
+        for byte in get("/healthz", fields=f"X: {'y' * 300}\r\n")[:300]:
+            for connection in connections:
+                with suppress(OSError):
+                    connection.send(bytes([byte]))
+    return 200
+
+
+@case("http/1.1: 20,000 pipelined requests that are refused")
+def _refused(target: Target) -> object:
+    return target.http(get("/nowhere", close=False) * 20_000 + get("/healthz"), seconds=30)[-40:]
+
+
+@case("http/1.1: queries with as many parameters as go")
+def _queries(target: Target) -> object:
+    query = "&".join(f"channel=a{number}" for number in range(1500))
+    return target.http(get(f"/sse?{query}"), seconds=3)[:15], target.http(get(f"/poll?{'&' * 15000}"), seconds=3)[
+        :15
+    ]
+
+
+@case("http/2: 200 large blocks of fields")
+def _blocks(target: Target) -> object:
+    with closing(Http2(target.daemon.https)) as client:
+        fields = [(f"x-{number}", "y") for number in range(1500)]
+        with suppress(Exception):
+            for _ in range(200):
+                client.request("/healthz", fields=fields)
+                client.read(0.01)
+        return len(client.statuses)
+
+
+@case("http/2: thousands of settings, pings, priorities and resets")
+def _frames(target: Target) -> object:
+    floods = (
+        b"\0\0\0\x04\0\0\0\0\0",
+        b"\0\0\x08\x06\0\0\0\0\0" + b"x" * 8,
+        b"\0\0\x05\x02\0\0\0\0\x01" + struct.pack("!LB", 3, 1),
+        b"\0\0\x04\x08\0\0\0\0\0" + struct.pack("!L", 1),
+        b"\0\0\x04\x03\0\0\0\0\x01" + struct.pack("!L", 8),
+    )
+    ends = []
+    for flood in floods:
+        with closing(Http2(target.daemon.https)) as client:
+            ends.append(len(pump(client.socket, flood * 20_000, seconds=5)))
+    return ends
+
+
+@case("http/2: publishes of 1 MiB over 100 streams")
+def _h2_publishes(target: Target) -> object:
+    with closing(Http2(target.daemon.https)) as client:
+        for _ in range(30):
+            client.request("/channels/t%2Fh2", "POST", body=b"x" * MIB)
+        client.read(20, lambda: len(client.ended) >= 30)
+        return len(client.ended)
+
+
+@case("http/2: answers that are not read")
+def _unread(target: Target) -> object:
+    with closing(Http2(target.daemon.https, window=1)) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        for _ in range(100):
+            client.request("/channels/t%2Flarge/events?limit=1000")
+        client.read(3)
+        return len(client.statuses)
+
+
+@case("tls: 100 handshakes at once, and noise instead of one")
+def _handshakes(target: Target) -> object:
+    def one(number: int) -> None:
+        with suppress(OSError, ssl.SSLError):
+            connect(target.daemon.https).close()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(one, range(100)))
+    noise = target.daemon.https.replace("https", "http")
+    return len(exchange(noise, os.urandom(MIB), seconds=3))
+
+
+@case("connections: 2,000 come and go")
+def _churn(target: Target) -> object:
+    for _ in range(2000):
+        connect(target.daemon.http).close()
+    return 2000
+
+
+# Operating
+
+
+@case("operate: the pages, the metrics, the demo, the file that is not there")
+def _pages(target: Target) -> object:
+    targets = ("/", "/status", "/metrics", "/healthz", "/readyz", "/nowhere", "/demo.js", "/%00")
+    return [request(f"{target.daemon.http}{one}").status for one in targets]
+
+
+@case("operate: a reload with all these channels")
+def _reload(target: Target) -> object:
+    before = target.daemon.log.count("reloaded")
+    target.daemon.signal(signal.SIGHUP)
+    for _ in range(100):
+        if target.daemon.log.count("reloaded") > before:
+            return "reloaded"
+        sleep(0.1)
+    return "not reloaded"
