@@ -204,10 +204,12 @@ def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside:
     limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
     most, most_per_address = most_connections(limits.connections), limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
+    gate = Gate(config.auth, trust, outside.tokens)
+    gate.limit_reads(_reads(limits, wheel.seconds))
     return Entrance(
         trust,
         Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
-        Gate(config.auth, trust, outside.tokens),
+        gate,
         Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
         Replaceable(_guarded(publisher, outside.asking, publishes)),
     )
@@ -249,6 +251,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.trust.configure(config.proxies)
     entrance.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
     entrance.gate.configure(config.auth, outside.tokens)
+    entrance.gate.limit_reads(_reads(limits, seconds))
     publishes = _publishes(limits, seconds)
     entrance.door.configure(_connects(limits, seconds), outside.asking, publishes)
     entrance.publisher.replace(_guarded(publisher, outside.asking, publishes))
@@ -285,6 +288,10 @@ def _guarded(publisher: Publisher, asking: AskingToPublish | None, rates: Bucket
 
 def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
     return _buckets(limits.connect_rate, limits.connect_burst, seconds)
+
+
+def _reads(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.read_rate, limits.read_burst, seconds)
 
 
 def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:

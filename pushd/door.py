@@ -89,6 +89,8 @@ class Door:
         key = limit_key(caller.address)
         if self._connects is None or key is None or caller.grants.is_operator:
             return
+        if caller.transport == "poll":
+            return  # each poll connects anew; they count as reads, see `pushd.resource.Endpoint.charge`
         wait_s = self._connects.take(key)
         if wait_s:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
@@ -149,6 +151,8 @@ class Subscribing(Endpoint):
 
     transport: ClassVar[str]
     """What it is called."""
+
+    reads = frozenset({b"HEAD"})
 
     def __init__(self, gate: Gate, door: Door) -> None:
         """Serve those whom `gate` and `door` let in."""

@@ -22,8 +22,8 @@ from twisted.web.http_headers import Headers
 from pushd.access import Grants, Identity
 from pushd.caller import Caller
 from pushd.config.settings import Auth
-from pushd.errors import BadRequest, Forbidden, Unauthorized
-from pushd.peer import Place
+from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
+from pushd.peer import Place, owner_of
 from pushd.request import Request
 
 __all__ = ["Gate", "Tokens", "Trust"]
@@ -54,8 +54,17 @@ class Trust(Protocol):
         """Answer its IP address, or ``unix``."""
 
 
+class Rates(Protocol):
+    """How often clients do something: `pushd.bucket.Buckets`."""
+
+    def take(self, key: str, count: int = 1) -> float:
+        """Count it and return 0; or return after how many seconds it would be allowed."""
+
+
 class Gate:
     """Lets requests in."""
+
+    _reads: Rates | None = None
 
     def __init__(self, auth: Auth, trust: Trust, tokens: Tokens | None = None) -> None:
         """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at."""
@@ -101,6 +110,19 @@ class Gate:
             self._check_page(request, origin, host, "a client certificate")
             request.caller.identity = Identity(self._certified, connection.certified_user)
         return None
+
+    def limit_reads(self, reads: Rates | None) -> None:
+        """Limit requests that read by `reads` from now on; None: any number."""
+        self._reads = reads
+
+    def charge_read(self, caller: Caller) -> None:
+        """Count a request of `caller` that reads, or raise `TooMany`. Operators are exempt."""
+        owner = owner_of(caller)
+        if self._reads is None or owner is None or caller.grants.is_operator:
+            return
+        wait_s = self._reads.take(owner)
+        if wait_s:
+            raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s)
 
     def _place(self, request: Request) -> Place:
         peer = request.getClientAddress()

@@ -144,6 +144,7 @@ class Answering(Resource):
             if waiting is None:
                 is_admitted = True
                 self.check(request)
+                self.charge(request)
                 waiting = self.ask(request)
                 if waiting is None:
                     result: bytes | int = super().render(request)
@@ -160,6 +161,7 @@ class Answering(Resource):
             await waiting
             if not is_admitted and not request.is_gone:
                 self.check(request)
+                self.charge(request)
                 asked = self.ask(request)
                 if asked is not None:
                     await asked
@@ -176,6 +178,9 @@ class Answering(Resource):
     def admit(self, request: Request) -> Deferred[None] | None:
         """Let the request in, now or when that is answered, or raise `Refused`."""
         return None
+
+    def charge(self, request: Request) -> None:
+        """Count the request towards a rate limit, or raise `TooMany`."""
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Ask whoever else must agree to a request that is right, or raise `Refused`."""
@@ -215,10 +220,18 @@ class Endpoint(Answering):
 
     isLeaf = True
 
+    reads: ClassVar[frozenset[bytes]] = frozenset()
+    """The methods that ``[limits] read_rate`` counts."""
+
     def __init__(self, gate: Gate) -> None:
         """Serve what `gate` lets in."""
         super().__init__()
         self.gate = gate
+
+    def charge(self, request: Request) -> None:
+        """Override: count it if it reads."""
+        if request.method in self.reads:
+            self.gate.charge_read(request.caller)
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Override: ask the gate."""

@@ -42,6 +42,8 @@ from pushd.sessions import number_of
 
 __all__ = ["ChannelList"]
 
+_READS = frozenset({b"GET", b"HEAD"})
+
 
 def _state(state: ChannelState) -> dict[str, object]:
     """Answer the state of a channel, as JSON shows it."""
@@ -63,6 +65,7 @@ class ChannelList(Branch):
     """``/channels``: every channel, in pages; below it, each by its name."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
+    reads = _READS
 
     def __init__(self, gate: Gate, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
         """Serve the channels, and have `publisher` take events of up to `max_event_bytes` for them.
@@ -93,6 +96,7 @@ class _Channel(Branch):
     """``/channels/{channel}``"""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
+    reads = _READS
 
     def __init__(self, gate: Gate, door: Door, publisher: Publisher, name: str, max_event_bytes: int) -> None:
         super().__init__(gate)
@@ -137,6 +141,7 @@ class _History(Branch):
     """``/channels/{channel}/events``"""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
+    reads = _READS
 
     def __init__(self, gate: Gate, door: Door, name: str) -> None:
         super().__init__(gate)
@@ -168,6 +173,7 @@ class _Presence(Endpoint):
     """``/channels/{channel}/presence``: who gets its events."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
+    reads = _READS
 
     def __init__(self, gate: Gate, bus: Bus, name: str) -> None:
         super().__init__(gate)
@@ -197,6 +203,7 @@ class _Event(Endpoint):
     """``/channels/{channel}/events/{id}``: the data as it was published."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+    reads = _READS
 
     def __init__(self, gate: Gate, door: Door, name: str, event_id: str) -> None:
         super().__init__(gate)

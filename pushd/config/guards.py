@@ -78,11 +78,20 @@ LIMITS = Section(
         Option(
             "connect_rate",
             RATE,
-            "0",
+            "300",
             "How many subscribers may connect in a second from one address, counted as above; others are answered "
-            "429. 0: any number.",
+            "429. Requests to /poll count for read_rate instead. 0: any number.",
         ),
-        Option("connect_burst", count(1), "100", "How many may come at once before connect_rate counts."),
+        Option("connect_burst", count(1), "1000", "How many may come at once before connect_rate counts."),
+        Option(
+            "read_rate",
+            RATE,
+            "2000",
+            "How many requests to /poll, to the history, state or presence of a channel, for one event or for the "
+            "list of channels, and HEAD requests to the other endpoints of subscribers, one user may send in a "
+            "second, or one address without a user; others are answered 429. 0: any number.",
+        ),
+        Option("read_burst", count(1), "4000", "How many may come at once before read_rate counts."),
         Option(
             "publish_rate",
             RATE,

@@ -122,6 +122,12 @@ class Limits:
     connect_burst: int
     """How many of them may come at once."""
 
+    read_rate: float
+    """How many requests that read one user or address may send, per second; 0: any number."""
+
+    read_burst: int
+    """How many of them may come at once."""
+
     publish_rate: float
     """How many events one user or address may publish, per second; 0: any number."""
 

@@ -36,6 +36,7 @@ class LongPoll(Subscribing):
     """
 
     transport = "poll"
+    reads = frozenset({b"GET", b"HEAD"})
     parameters: ClassVar = {"GET": frozenset({"channel", "since", "limit"})}
 
     def __init__(

@@ -43,6 +43,8 @@ class GuestRules(_Base):
     kind: type[Subscriber]
     transport: ClassVar[str]
     can_be_slow: ClassVar[bool] = True
+    rate: ClassVar[str] = "connect"
+    """Which option limits how often one comes."""
 
     config = "[site]\ndemo = no\n[auth]\nanonymous = publish, subscribe\n"
 
@@ -163,23 +165,23 @@ class GuestRules(_Base):
                 self.assert_refused(self.come(token="b"), 429, "connections_per_address")
 
     def test_as_many_come_in_a_second_as_configured(self) -> None:
-        self.begin("[limits]\nconnect_rate = 2\nconnect_burst = 3\n")
+        self.begin(f"[limits]\n{self.rate}_rate = 2\n{self.rate}_burst = 3\n")
         self.rig.comes_from = STRANGER
         for _ in range(3):
             self.assertIsNone(self.come().refusal)
-        refusal = self.assert_refused(self.come(), 429, "connect_rate")
+        refusal = self.assert_refused(self.come(), 429, f"{self.rate}_rate")
         self.assertEqual(refusal.header("retry-after"), "1")
         self.rig.comes_from = "198.51.100.8"
         self.assertIsNone(self.come().refusal, "another address")
         self.rig.comes_from = STRANGER
         self.rig.reactor.advance(0.5)
         self.assertIsNone(self.come().refusal, "after half a second")
-        self.assert_refused(self.come(), 429, "connect_rate")
+        self.assert_refused(self.come(), 429, f"{self.rate}_rate")
         self.assertIsNone(self.come(token="boss").refusal, "an operator")
         self.rig.reactor.advance(1.5)
         for _ in range(3):
             self.assertIsNone(self.come().refusal)
-        self.assert_refused(self.come(), 429, "connect_rate")
+        self.assert_refused(self.come(), 429, f"{self.rate}_rate")
 
     # What is told
 
@@ -536,6 +538,7 @@ class PollGuestTests(GuestRules, DaemonTests):
     """The rules over long polling."""
 
     kind = PollSubscriber
+    rate = "read"
     transport = "poll"
     can_be_slow = False
 
