@@ -185,6 +185,10 @@ class EventLog(Generic[S]):
         self.trim(channel)
         return channel
 
+    def history_with(self, entry: Entry) -> History | None:
+        """Return the history that retains `entry`, None if none does any more."""
+        return self._channels[entry.channel].history if self._holds(entry.channel, entry.offset) else None
+
     def subscribed(self, name: str) -> Iterable[S] | None:
         """Answer who subscribed to a channel by its name, None if there is no such channel."""
         channel = self._channels.get(name)

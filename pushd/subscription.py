@@ -13,7 +13,7 @@ from pushd.eventlog import EventLog
 from pushd.figures import Figures
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
-from pushd.replay import Overtaken, Replay
+from pushd.replay import Overtaken, Replay, cost_of
 
 __all__ = ["Group", "Subscriber", "Subscription"]
 
@@ -249,13 +249,24 @@ class Subscription:
         return self._replay is not None
 
     def _hold(self, entry: Entry) -> None:
-        assert self._replay is not None
-        entries = self._bus.at_hand
-        self._replay.hold(entry, [one for one in entries if self._matches(one.channel)] if len(entries) > 1 else ())
-        if self._replay.held_bytes > self._bus.max_held_bytes:
-            self._bus.missed += self._replay.miss_held()
-            if self._replay.held_bytes > self._bus.max_held_bytes:
-                self._end_too_slow()
+        """Keep an event that was just published until the replay comes to it.
+
+        It is held as far as there is room; beyond that, it is read later from the histories that retain it.
+        """
+        replay, bus = self._replay, self._bus
+        assert replay is not None
+        wanted, max_bytes = [entry], bus.max_held_bytes
+        if len(bus.at_hand) > 1:
+            wanted += [one for one in bus.at_hand if one is not entry and self._matches(one.channel)]
+        if replay.held_bytes + cost_of(entry) > max_bytes and replay.read_later(wanted, bus.log.history_with):
+            return
+        replay.hold(entry, wanted)
+        if replay.held_bytes > max_bytes:
+            replay.hold_less(bus.log.history_with)
+            if replay.held_bytes > max_bytes:
+                bus.missed += replay.miss_held()
+                if replay.held_bytes > max_bytes and replay.held > 1:  # as in an outbox, there is room for one
+                    self._end_too_slow()
 
     def _end_too_slow(self) -> None:
         self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))

@@ -385,7 +385,7 @@ class SlowSubscriberTests(BusCase):
         self.assertEnded(client, Cause.TOO_SLOW)
 
     def test_up_to_the_limit_bytes_are_held_and_beyond_it_the_subscription_ends(self) -> None:
-        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES)
+        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES, default=Kept(0))
         for more, causes in ((b"", []), (b"x", [Cause.TOO_SLOW])):
             client, subscription, _ = self.rig.subscribe("a", since="earliest")
             self.rig.publish_each("a", b"12345", b"12345", *([more] if more else []))
@@ -393,6 +393,70 @@ class SlowSubscriberTests(BusCase):
             catch_up(subscription)
             self.assertEqual(len(client.entries) > 0, not causes)
             subscription.close()
+
+    def test_beyond_the_limit_what_a_history_retains_is_read_from_there(self) -> None:
+        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES)
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        datas = [b"%d" % number for number in range(50)]
+        self.rig.publish_each("a", *datas)
+        self.assertLessEqual(held_bytes(subscription), self.rig.bus.max_held_bytes)
+        catch_up(subscription)
+        self.assertEqual((client.datas, subscription.is_replaying), (datas, False))
+
+    def test_a_client_that_reads_twice_as_fast_as_is_published_becomes_live(self) -> None:
+        for texts in (("a",), ("*",), ("a", "b")):
+            self.rig = Rig(max_held_bytes=2000, default=Kept(1000))
+            datas = [b"%d" % number + b"x" * 100 for number in range(400)]
+            self.rig.publish_each("a", *datas)
+            client, subscription, _ = self.rig.subscribe(*texts, since="earliest")
+            steps = 0
+            while subscription.is_replaying and steps < 1000:
+                steps += 1
+                datas.append(b"more %d" % steps + b"x" * 100)
+                self.rig.publish("a", data=datas[-1])
+                self.assertLessEqual(held_bytes(subscription), 2000)
+                for _ in range(2):
+                    subscription.advance()
+            self.assertLive(client)
+            self.assertEqual(client.datas, datas)
+            self.assertLess(steps, 500)
+
+    def test_room_is_made_for_what_no_history_retains_by_what_one_does(self) -> None:
+        self.rig = Rig(max_held_bytes=5 * (1 + ENTRY_BYTES), kept={"none": Kept(0)})
+        client, _, _ = self.rig.subscribe("*", since="earliest")
+        self.rig.publish_each("a", *[b"1"] * 5)
+        self.rig.publish_each("none", *[b"2"] * 5)
+        self.rig.publish_each("a", *[b"3"] * 5)
+        self.assertLive(client)
+        self.rig.publish("none", data=b"4")
+        self.assertEnded(client, Cause.TOO_SLOW)
+
+    def test_an_event_of_several_channels_is_left_to_all_of_their_histories(self) -> None:
+        for removed in ("a", "b"):
+            self.rig = Rig(max_held_bytes=0)
+            client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
+            self.rig.publish_each("a", b"0")
+            self.rig.publish("a", "b", data=b"1")
+            subscription.remove(removed)
+            catch_up(subscription)
+            self.assertEqual(client.datas, [b"1"] if removed == "a" else [b"0", b"1"])
+
+    def test_what_is_left_to_a_history_and_dropped_there_is_too_late(self) -> None:
+        self.rig = Rig(max_held_bytes=0, default=Kept(3))
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        self.rig.publish_each("a", b"1", b"2", b"3")
+        self.assertLive(client)
+        self.rig.publish("a", data=b"4")
+        self.assertEqual(client.causes, [])
+        catch_up(subscription)
+        self.assertEnded(client, Cause.TOO_SLOW)
+
+    def test_one_event_fits_whatever_the_limit_is(self) -> None:
+        self.rig = Rig(max_held_bytes=0, default=Kept(0))
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+        self.rig.publish("a", data=b"x" * 1000)
+        catch_up(subscription)
+        self.assertEqual((client.datas, client.causes), ([b"x" * 1000], []))
 
     def test_what_was_replayed_no_longer_counts_as_held(self) -> None:
         self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
@@ -404,19 +468,25 @@ class SlowSubscriberTests(BusCase):
         self.assertEqual(len(client.entries), 5)
 
     def test_a_slow_subscriber_does_not_end_or_delay_another(self) -> None:
-        self.rig = Rig(max_held_bytes=0)
+        self.rig = Rig(max_held_bytes=0, default=Kept(0))
         before, _, _ = self.rig.subscribe("a")
         slow, _, _ = self.rig.subscribe("a", since="earliest")
         after, _, _ = self.rig.subscribe("a")
-        self.rig.publish("a")
+        self.rig.publish_each("a", b"1", b"2")
         self.assertEnded(slow, Cause.TOO_SLOW)
-        self.assertEqual((len(before.entries), len(slow.entries), len(after.entries)), (1, 0, 1))
+        self.assertEqual((len(before.entries), len(slow.entries), len(after.entries)), (2, 0, 2))
 
     def test_what_comes_live_is_never_held(self) -> None:
         self.rig = Rig(max_held_bytes=0)
         client, _, _ = self.rig.subscribe("a")
         self.rig.publish("a", data=b"x" * 1000)
         self.assertEqual(len(client.entries), 1)
+
+
+def held_bytes(subscription: Subscription) -> int:
+    """Return how much is held for a subscription, in bytes."""
+    replay = subscription._replay
+    return 0 if replay is None else replay.held_bytes
 
 
 class IsolationTests(BusCase):
@@ -768,12 +838,12 @@ class NothingLeftTests(BusCase):
             self.assertIsNone(gone(), text)
 
     def test_every_reason_fits_into_a_close_frame(self) -> None:
-        self.rig = Rig(max_held_bytes=0)
+        self.rig = Rig(max_held_bytes=0, default=Kept(0))
         reasons: list[Reason] = []
         for client in (Client(acts=fail), Client(), Client()):
             since = "latest" if client.acts is fail else "earliest"
             self.rig.subscribe("a", client=client, since=since)
-            self.rig.publish("a")
+            self.rig.publish_each("a", b"1", b"2")
             if client.acts is not fail and not client.reasons:
                 self.rig.bus.delete("a", EVERYTHING)
             reasons += client.reasons

@@ -90,7 +90,7 @@ class Reader:
     again: set[int] = field(default_factory=set)
     """Those that it had already when it asked for them: they may come or not."""
     held: dict[int, set[str]] = field(default_factory=dict)
-    """Those that were published during its replay, a byte each."""
+    """Those that were published during its replay and are held for it, a byte each: no more than `MAX_HELD`."""
     got: list[int] = field(default_factory=list)
     replaying: bool = False
     faulty: bool = False
@@ -287,11 +287,28 @@ class BusMachine(RuleBasedStateMachine):
         for reader in audience:
             reader.owed[sequence] = means(reader.texts).intersection(channels)
             if reader.replaying:
-                reader.held[sequence] = means(reader.texts).intersection(channels)
-                if len(reader.held) > MAX_HELD:
-                    self.end(reader, Cause.TOO_SLOW)
+                self.hold(reader, sequence, means(reader.texts).intersection(channels))
             else:
                 self.take(reader, live=True)
+
+    def hold(self, reader: Reader, sequence: int, channels: set[str]) -> None:
+        """Account for an event that was published during a replay: what the histories retain takes no room."""
+        if len(reader.held) >= MAX_HELD and self.is_retained(sequence, channels):
+            return
+        reader.held[sequence] = channels
+        if len(reader.held) > MAX_HELD:
+            reader.held = {key: one for key, one in reader.held.items() if not self.is_retained(key, one)}
+        if len(reader.held) > MAX_HELD:
+            self.end(reader, Cause.TOO_SLOW)
+
+    def is_retained(self, sequence: int, channels: set[str]) -> bool:
+        """Tell whether all of `channels` retain an event; the log may have later ones than the model already."""
+        fact, now = self.facts[sequence - 1], self.rig.clock.seconds()
+        found = ((CHANNELS[name], self.rig.log.get(name), fact.offsets[name]) for name in channels)
+        return all(
+            channel is not None and channel.history.holds(offset) and fact.time + kept.history_age_s > now
+            for kept, channel, offset in found
+        )
 
     @rule(each=st.lists(SOME_CHANNELS, min_size=1, max_size=4))
     def publish_more(self, each: list[list[str]]) -> None:
@@ -437,6 +454,14 @@ class BusMachine(RuleBasedStateMachine):
             assert not reader.client.causes
             assert len(reader.client.entries) == len(reader.got)
             assert len(reader.subscription) == len(reader.texts)
+
+    @invariant()
+    def no_more_is_held_than_may_be(self) -> None:
+        for reader in self.readers:
+            replay = reader.subscription._replay
+            held = 0 if replay is None else replay.held
+            assert held <= MAX_HELD
+            assert replay is None or replay.held_bytes == held * (1 + ENTRY_BYTES)
 
     @invariant()
     def the_counts_agree(self) -> None:

@@ -532,12 +532,14 @@ class ReplayTests(SessionCase):
             peer.session.resumeProducing()
         self.assertEqual(peer.connection.bytes, frames_of(*datas, b"live"))
 
-    def test_too_much_published_while_it_does_not_take_the_replay_closes_it_as_too_slow(self) -> None:
-        self.house.publish(b"1")
+    def test_too_much_that_no_history_retains_while_it_does_not_take_the_replay_closes_it_as_too_slow(self) -> None:
+        self.house = House(max_outbox_bytes=CHUNK * 2, max_held_bytes=100 + ENTRY_BYTES, a=Kept(0))
+        self.house.publish(b"1", channel="b")
         peer = self.house.join()
         peer.session.pauseProducing()
-        peer.session.subscribe(patterns("a"), "earliest")
+        peer.session.subscribe(patterns("a", "b"), "earliest")
         self.house.publish(b"x" * 100)
+        self.house.publish(*[b"x" * 100] * 100, channel="b")
         self.assertOpen(peer)
         self.house.publish(b"x")
         self.assertClosed(peer, Cause.TOO_SLOW)
