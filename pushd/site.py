@@ -23,6 +23,7 @@ from pushd.errors import Refused
 from pushd.figures import Figures
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2
+from pushd.http2.decoding import Memory
 from pushd.http2.limits import Limits
 from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
@@ -91,6 +92,7 @@ class PushdSite(Site):
         self._turnstile = turnstile
         self._is_proxy = is_proxy
         self._clock = reactor
+        self._memory = Memory()
         self.configure(root, serving)
 
     def configure(self, root: IResource, serving: Serving) -> None:
@@ -113,6 +115,7 @@ class PushdSite(Site):
             wheel,
             wheel.seconds,
             self._clock.callLater,
+            memory=self._memory,
         )
         self._choice = Choice(
             self._new_http1,

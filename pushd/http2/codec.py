@@ -18,7 +18,7 @@ from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy, StreamInputs, StreamState
 
 from pushd.http2 import framing
-from pushd.http2.decoding import BlockDecoder
+from pushd.http2.decoding import BlockDecoder, Memory
 from pushd.http2.encoding import NO_TABLE
 from pushd.http2.faults import Code, ConnectionFault, StreamFault
 from pushd.http2.framing import END_STREAM, pack_head
@@ -79,15 +79,18 @@ class _State(H2Connection):
 class Codec:
     """One connection, as the server sees it."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Begin a connection; `start` makes its first bytes."""
+    def __init__(self, limits: Limits, memory: Memory | None = None) -> None:
+        """Begin a connection; `start` makes its first bytes. Remembered header blocks count in `memory`."""
         self._limits = limits
         self._state = _State(H2Configuration(client_side=False, header_encoding=None))
         self._streams = self._state.streams
         self._out: list[bytes | memoryview] = []
         self._table_update = NO_TABLE
         self.decoder = BlockDecoder(
-            self._state.decoder, limits.max_section_bytes * 4, takes_protocols=limits.takes_websockets
+            self._state.decoder,
+            limits.max_section_bytes * 4,
+            takes_protocols=limits.takes_websockets,
+            memory=memory,
         )
         """Reads header blocks."""
         self.is_begun = False
@@ -219,6 +222,7 @@ class Codec:
             state.receive_data(framing.frame_bytes(framing.SETTINGS, flags, 0, payload))
         except ProtocolError as error:
             raise ConnectionFault(Code(error.error_code), f"SETTINGS: {error}") from None
+        state.encoder.table_size_changes.clear()  # a list that only its `encode`, which is not used, would empty
         if settings.header_table_size != table_bytes:
             self._table_update = NO_TABLE
         self._takes_pushes = bool(settings.enable_push)

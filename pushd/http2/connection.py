@@ -60,7 +60,7 @@ class HTTP2(Protocol):
         self.site = shared.site
         self.encoder = shared.encoder
         self.max_body_bytes = shared.limits.max_body_bytes
-        self.codec = Codec(shared.limits)
+        self.codec = Codec(shared.limits, shared.memory)
         self.promises = Promises(self.codec)
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
         self.streams: dict[int, Stream] = {}
@@ -115,6 +115,7 @@ class HTTP2(Protocol):
         if self._flush_call is not None and self._flush_call.active():
             self._flush_call.cancel()
         self._unwanted.cancel()
+        self.codec.decoder.forget()
         self._lose_streams(reason)
 
     @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from pushd.connections import Connections
+from pushd.http2.decoding import Memory
 from pushd.http2.encoding import FieldEncoder
 from pushd.http2.limits import Limits
 from pushd.wheel import Wheel
@@ -40,3 +41,6 @@ class Shared:
 
     encoder: FieldEncoder = field(default_factory=FieldEncoder)
     """Remembers the bytes of fields."""
+
+    memory: Memory = field(default_factory=Memory)
+    """How much they remember of header blocks."""
