@@ -26,6 +26,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import ClassVar
 
 __all__ = [
     "BadRequest",
@@ -70,11 +71,12 @@ class Refused(PushdError):
 
     Its text is the ``detail`` of the answer: what was wrong and what was wanted. ``field`` names the part of
     the request that was wrong, if one was. ``retry_s`` is how long the client is asked to wait before it tries
-    again, in seconds, if it is asked to.
+    again, in seconds, if it is asked to: by default what its class says.
     """
 
     status = 400
     title = "Bad Request"
+    default_retry_s: ClassVar[float | None] = None
 
     def __init__(self, detail: str, field: str | None = None, retry_s: float | None = None) -> None:
         """Say `detail`, shortened if it quotes too much of what came from outside."""
@@ -83,7 +85,7 @@ class Refused(PushdError):
         super().__init__(detail)
         self.detail = detail
         self.field = field
-        self.retry_s = retry_s
+        self.retry_s = self.default_retry_s if retry_s is None else retry_s
 
     def problem(self) -> dict[str, object]:
         """Answer the members of the problem document (RFC 9457, section 3.1)."""
@@ -186,10 +188,11 @@ class Unknown(Refused):
 
 
 class Unavailable(Refused):
-    """A limit of the daemon as a whole is reached."""
+    """A limit of the daemon as a whole is reached, or it cannot do this now; it always says when to try again."""
 
     status = 503
     title = "Service Unavailable"
+    default_retry_s = 5.0
 
 
 class VersionNeeded(Refused):
@@ -204,3 +207,4 @@ class NoRoom(Refused):
 
     status = 507
     title = "Insufficient Storage"
+    default_retry_s = 30.0

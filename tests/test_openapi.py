@@ -5,8 +5,10 @@ from __future__ import annotations
 import runpy
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import TestCase
+from unittest.mock import patch
 
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -18,11 +20,14 @@ from pushd.api.metrics import OpenMetrics
 from pushd.assembly import Parts, assemble
 from pushd.config.reading import default
 from pushd.door import Subscribing
-from pushd.errors import Refused
+from pushd.errors import NoRoom, Refused, Unavailable
+from pushd.eventlog import EventLog
+from pushd.refusal import refusal
 from pushd.resource import Answering, Branch, Endpoint, Problem
 from pushd.site import StaticFiles
+from tests.http2_client import Http2Client
 from tests.openapi import PATH, Operation, description, operations, resolved
-from tests.rigs import DaemonTests
+from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient
 
 EXAMPLES = {"channel": "news", "id": "order-17"}
 """What stands for the names in paths."""
@@ -167,3 +172,61 @@ class MethodTests(DaemonTests):
                 response = self.rig.request("OPTIONS", path.format(**EXAMPLES))
                 refused = self.rig.request("PUT", path.format(**EXAMPLES))
                 self.assertEqual((response.status, response.header("allow")), (204, refused.header("allow")))
+
+
+class TemporaryRefusalTests(DaemonTests):
+    """Every refusal that is described with ``Retry-After`` has it, wherever and for whatever reason it is made."""
+
+    def test_every_kind_says_when_to_try_again(self) -> None:
+        temporary = set()
+        for name, response in description()["components"]["responses"].items():
+            if response.get("headers", {}).get("Retry-After", {}).get("required"):
+                temporary.add(name)
+                kind: Any = getattr(errors, name)
+                for refused in (kind("no"), kind("no", None, None), kind("no", retry_s=None)):
+                    self.assertGreater(refused.retry_s, 0)
+                    self.assertEqual(refused.problem()["retry_after"], refused.retry_s)
+                self.assertEqual(kind("no", retry_s=7).retry_s, 7)
+        self.assertEqual(temporary, {"Unavailable", "NoRoom"})
+
+    def test_every_operation_says_so_over_every_protocol(self) -> None:
+        seen = 0
+        for http in (HttpClient, Http2Client):
+            self.rig = Rig("", http)
+            for operation in operations():
+                if 503 not in operation.statuses:
+                    continue
+                resource = resource_at(self.rig.parts, operation.path)
+                for kind, wanted in ((Unavailable, "5"), (NoRoom, "30")):
+                    with self.subTest(operation.name, http=http.__name__):
+                        with patch.object(type(resource), "check", partial(fail, kind)):
+                            response = self.rig.request(operation.method, operation.path.format(**EXAMPLES))
+                        self.assertEqual((response.status, response.header("retry-after")), (kind.status, wanted))
+                        seen += 1
+        self.assertGreater(seen, 70)
+
+    def test_it_is_said_before_and_after_the_daemon_works(self) -> None:
+        self.rig.parts.insight.readiness.stopping()
+        response = self.rig.get("/readyz")
+        self.assertEqual((response.status, response.header("retry-after")), (503, "5"))
+
+    def test_what_cannot_be_stored_is_refused_with_it_wherever_it_comes_from(self) -> None:
+        client = WebSocketClient(self.rig, "/ws")
+        self.rig.turn()
+        self.patch(EventLog, "append", lambda log, draft: fail(Unavailable))
+        response = self.rig.request("POST", "/channels/news", body=b"x")
+        self.assertEqual((response.status, response.header("retry-after")), (503, "5"))
+        (line,) = self.rig.publish_many({"channel": "news", "data": "x"})
+        self.assertEqual((line["error"]["status"], line["error"]["retry_after"]), (503, 5))
+        client.say(type="publish", channel="news", data="x")
+        self.rig.turn()
+        message = client.json[-1]
+        self.assertEqual((message["type"], message["status"], message["retry_after"]), ("error", 503, 5))
+
+    def test_a_request_that_comes_to_no_resource_is_refused_with_it(self) -> None:
+        fields, _, _ = refusal(Unavailable("no"), b"GET", b"/")
+        self.assertIn((b"retry-after", b"5"), fields)
+
+
+def fail(kind: type[Refused], *_: object) -> None:
+    raise kind("not now")
