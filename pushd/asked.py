@@ -11,9 +11,11 @@ from twisted.logger import Logger
 from pushd.caller import Caller
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.event import Draft
+from pushd.peer import owner_of
 from pushd.publisher import Deleted, Outcome, Publisher
+from pushd.shares import Shares
 
-__all__ = ["Asked", "AskingToPublish"]
+__all__ = ["Asked", "AskingToPublish", "Waiting"]
 
 _log = Logger()
 
@@ -26,6 +28,12 @@ _MAX_WAITING = 1000
 _MAX_WAITING_BYTES = 4 * 1024 * 1024
 """How much their data may be."""
 
+_MOST_UNITS = 64 * 1024
+"""How much may wait of all clients: units of an event and of each KiB of its data."""
+
+_RETRY_S = 1.0
+"""The ``Retry-After`` of an event that is one too many, in seconds: answers take less."""
+
 
 class AskingToPublish(Protocol):
     """What asks the application: `pushd.hooks.asking.Asking`."""
@@ -36,6 +44,52 @@ class AskingToPublish(Protocol):
 
     async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
         """Answer what is published; raise `Refused` if nothing is."""
+
+
+class Waiting:
+    """What waits for the application, of all clients and of each owner, and how much is asked about at once."""
+
+    def __init__(self, share_percent: int, most_questions: int) -> None:
+        """Let each owner occupy `share_percent`; see `limit`."""
+        what = "room for events that wait for the application"
+        self.units = Shares(what, "[hooks] before_publish", _MOST_UNITS, share_percent, _RETRY_S)
+        """The room that is in use."""
+        self._owners: dict[str, tuple[DeferredSemaphore, int]] = {}
+        self.limit(share_percent, most_questions)
+
+    def limit(self, share_percent: int, most_questions: int) -> None:
+        """Let each owner occupy `share_percent`, and be asked about half of its share of `most_questions` at once.
+
+        The other half is left for its subscribers. More events wait for their turn, and are not refused.
+        """
+        self.units.limit(_MOST_UNITS, share_percent)
+        self._at_once = max(1, most_questions * share_percent // 200)
+
+    def __len__(self) -> int:
+        """Count the owners of which something waits."""
+        return len(self._owners)
+
+    def size_of(self, drafts: Sequence[Draft]) -> int:
+        """Return how many units `drafts` take. One request always fits if nothing else of its owner waits."""
+        size = sum(1 + len(draft.data) // 1024 for draft in drafts)
+        return min(max(1, size), self.units.most_per_owner)
+
+    def enter(self, owner: str | None, units: int) -> DeferredSemaphore:
+        """Occupy `units`, or raise `Refused`; return what lets the questions of `owner` be asked."""
+        self.units.take(owner, units)
+        if owner is None:
+            return DeferredSemaphore(_AT_ONCE)  # nobody is charged: each client has its own bound only
+        asking, count = self._owners.get(owner) or (DeferredSemaphore(self._at_once), 0)
+        self._owners[owner] = asking, count + 1
+        return asking
+
+    def leave(self, owner: str | None, units: int) -> None:
+        """Undo `enter`."""
+        self.units.give_back(owner, units)
+        if owner is not None:
+            asking, count = self._owners.pop(owner)
+            if count > 1:
+                self._owners[owner] = asking, count - 1
 
 
 class _Queue:
@@ -57,9 +111,11 @@ class _Queue:
 class Asked:
     """A `pushd.publisher.Publisher` that passes on what the application allows, in the order of each client."""
 
-    def __init__(self, publisher: Publisher, asking: AskingToPublish) -> None:
+    def __init__(self, publisher: Publisher, asking: AskingToPublish, waiting: Waiting) -> None:
+        """Ask by `asking` and publish by `publisher`; what waits meanwhile is in `waiting`, also after a reload."""
         self._publisher = publisher
         self._asking = asking
+        self._waiting = waiting
         self._queues: dict[Caller, _Queue] = {}
 
     def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
@@ -68,32 +124,43 @@ class Asked:
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish events and tell `done`, when the application has answered."""
-        queue = self._queues.setdefault(caller, _Queue())
+        queue = self._queues.get(caller) or _Queue()
         count, size = max(1, len(drafts)), sum(len(draft.data) for draft in drafts)
-        if queue.count and (queue.count + count > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):
-            too_many = TooMany("too many events wait for the application; wait for the answers", retry_s=1)
-            done([too_many] * len(drafts))
+        owner, units = owner_of(caller), self._waiting.size_of(drafts)
+        try:
+            if queue.count and (queue.count + count > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):
+                raise TooMany("too many events wait for the application; wait for the answers", retry_s=_RETRY_S)
+            turns = self._waiting.enter(owner, units)
+        except Refused as refused:
+            done([refused] * len(drafts))
             return
+        self._queues[caller] = queue
         queue.count += count
         queue.size += size
 
         def end(result: object) -> object:
             queue.count -= count
             queue.size -= size
+            self._waiting.leave(owner, units)
             if not queue.count:
                 self._queues.pop(caller, None)
             return result
 
-        waiting = Deferred.fromCoroutine(self._publish(queue, drafts, caller, done))
+        waiting = Deferred.fromCoroutine(self._publish(queue, turns, drafts, caller, done))
         waiting.addBoth(end).addErrback(
             lambda failure: _log.failure("a fault in pushd while it published", failure)
         )
 
     async def _publish(
-        self, queue: _Queue, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]
+        self,
+        queue: _Queue,
+        turns: DeferredSemaphore,
+        drafts: Sequence[Draft],
+        caller: Caller,
+        done: Callable[[list[Outcome]], None],
     ) -> None:
         turn = queue.turn.acquire()  # after those who came before
-        asked = [Deferred.fromCoroutine(self._ask(queue, draft, caller)) for draft in drafts]
+        asked = [Deferred.fromCoroutine(self._ask(queue, turns, draft, caller)) for draft in drafts]
         answers = await gatherResults(asked)
         await turn
         try:
@@ -112,11 +179,11 @@ class Asked:
 
         self._publisher.publish_all(allowed, caller, published)
 
-    async def _ask(self, queue: _Queue, draft: Draft, caller: Caller) -> Draft | Refused:
+    async def _ask(self, queue: _Queue, turns: DeferredSemaphore, draft: Draft, caller: Caller) -> Draft | Refused:
         try:
             for name in draft.channels:
                 caller.grants.check_publish(name)
-            return await queue.asking.run(self._begin_to_ask, caller, draft)
+            return await queue.asking.run(turns.run, self._begin_to_ask, caller, draft)
         except Refused as refused:
             return refused
         except Exception:  # noqa: BLE001  the others of the batch have their answers
@@ -124,6 +191,9 @@ class Asked:
             return Unavailable("a fault in pushd; see its log")
 
     def _begin_to_ask(self, caller: Caller, draft: Draft) -> Deferred[Draft]:
+        """Ask, unless the rights have ended while it waited for its turn."""
+        for name in draft.channels:
+            caller.grants.check_publish(name)
         return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:

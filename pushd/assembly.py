@@ -16,7 +16,7 @@ from pushd.api.channels import ChannelList
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
 from pushd.archive import Archive, MemoryArchive
-from pushd.asked import Asked, AskingToPublish
+from pushd.asked import Asked, AskingToPublish, Waiting
 from pushd.assets import Assets, link_to
 from pushd.attendance import Attendance
 from pushd.bucket import Buckets
@@ -92,6 +92,9 @@ class Entrance:
 
     publisher: Replaceable
     """What clients publish with."""
+
+    waiting: Waiting
+    """The events of clients that wait for the application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +209,14 @@ def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside:
     publishes = _publishes(limits, wheel.seconds)
     gate = Gate(config.auth, trust, outside.tokens)
     gate.limit_reads(_reads(limits, wheel.seconds))
+    waiting = Waiting(limits.share_percent, config.hooks.questions)
     return Entrance(
         trust,
         Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         gate,
         Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
-        Replaceable(_guarded(publisher, outside.asking, publishes)),
+        Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
+        waiting,
     )
 
 
@@ -254,7 +259,8 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.gate.limit_reads(_reads(limits, seconds))
     publishes = _publishes(limits, seconds)
     entrance.door.configure(_connects(limits, seconds), outside.asking, publishes)
-    entrance.publisher.replace(_guarded(publisher, outside.asking, publishes))
+    entrance.waiting.limit(limits.share_percent, config.hooks.questions)
+    entrance.publisher.replace(_guarded(publisher, outside.asking, publishes, entrance.waiting))
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
@@ -279,10 +285,12 @@ def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, work
     return Storage(store, worker, Journal(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread))
 
 
-def _guarded(publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None) -> Publisher:
+def _guarded(
+    publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None, waiting: Waiting
+) -> Publisher:
     """Answer what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:
-        publisher = Asked(publisher, asking)
+        publisher = Asked(publisher, asking, waiting)
     return publisher if rates is None else Throttled(publisher, rates)
 
 

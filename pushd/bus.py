@@ -267,16 +267,20 @@ class Bus:
 
         Raises `Forbidden` if that is not shown to who may only subscribe to it.
         """
-        if not grants.is_operator:
-            grants.check_subscribe(check_name(name))
-            if self.log.settings(name).presence == "operator":
-                grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
+        self.check_present(name, grants)
         callers = (
             subscription.caller
             for recipient in self._audiences.of(check_name(name)).recipients
             for subscription in recipient.subscriptions
         )
         return sorted(callers, key=lambda caller: caller.number)
+
+    def check_present(self, name: str, grants: Grants) -> None:
+        """Raise `Forbidden` or `Unauthorized` if the presence of a channel is not shown to `grants`."""
+        if not grants.is_operator:
+            grants.check_subscribe(check_name(name))
+            if self.log.settings(name).presence == "operator":
+                grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
 
     def has_audience(self, name: str) -> bool:
         """Tell whether anybody would get an event of the channel `name`."""
@@ -293,6 +297,10 @@ class Bus:
         if count > self.max_subscribed:
             limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
             raise BadRequest(limit, "channel")
+
+    def check_channels(self, patterns: Sequence[Pattern]) -> None:
+        """Raise `Unavailable` if the log has no room for the channels among `patterns`."""
+        self.log.surplus([pattern.text for pattern in patterns if pattern.is_name])
 
     def subscribe(self, subscriber: Subscriber, caller: Caller) -> Subscription:
         """Enter a subscriber; it gets nothing until channels are added to its subscription."""

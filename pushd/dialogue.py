@@ -258,7 +258,7 @@ class JsonDialogue(_Dialogue):
             self._common.publisher.publish(command.draft, self.session.caller, partial(self._published, ref))
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
-            waiting = self._common.door.subscribe(self.session.caller, pattern, since)
+            waiting = self._common.door.subscribe(self.session, pattern, since)
             if waiting is not None:
                 return waiting.addCallback(lambda _: partial(self._subscribe, pattern, since, ref))
             self._subscribe(pattern, since, ref)

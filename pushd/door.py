@@ -1,8 +1,8 @@
-"""The door: subscribers are let in as far as there is room for them, and the application agrees."""
+"""The door: which clients may subscribe, read and look, by rights, room, rates and the application's answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
@@ -10,15 +10,17 @@ from twisted.internet.defer import Deferred
 from pushd.access import Identity
 from pushd.caller import Caller
 from pushd.channels import Pattern
-from pushd.errors import TooMany
+from pushd.errors import Forbidden, TooMany
 from pushd.gate import Gate
 from pushd.peer import limit_key
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
-from pushd.sessions import Sessions
+from pushd.sessions import Guest, Sessions
 from pushd.throttled import take
 
 __all__ = ["Asking", "Door", "Rates", "Subscribing"]
+
+_ALL = Pattern.parse("**")
 
 
 class Asking(Protocol):
@@ -69,10 +71,23 @@ class Door:
         self._connects, self._publishes = connects, publishes
         self._asking = asking
 
+    @property
+    def _asks_subscribe(self) -> bool:
+        return self._asking is not None and self._asking.asks_subscribe
+
     def enter(
-        self, caller: Caller, transport: str, patterns: Sequence[Pattern], since: str
+        self,
+        caller: Caller,
+        transport: str,
+        patterns: Sequence[Pattern],
+        since: str,
+        is_gone: Callable[[], bool] = lambda: False,
     ) -> Deferred[None] | None:
-        """Let `caller` in to begin with `patterns`, now or when that is answered; raise `Refused` if it may not."""
+        """Let `caller` in to begin with `patterns`, now or when that is answered; raise `Refused` if it may not.
+
+        Everything that can be decided here is decided before the application is asked. Between two questions
+        `is_gone` tells whether the client has disconnected; then no more are asked.
+        """
         patterns = list(dict.fromkeys(patterns))
         self.sessions.bus.check_count(len(patterns))
         caller.transport = transport
@@ -80,10 +95,13 @@ class Door:
         self.sessions.check_room(caller)
         self._check_rate(caller)
         asking = self._asking
-        if asking is not None and (asking.asks_connect or asking.asks_subscribe):
-            return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since))
-        _check(caller, patterns)
-        return None
+        is_asked = asking is not None and (asking.asks_connect or asking.asks_subscribe)
+        if asking is None or not asking.asks_connect:  # which may grant more than the caller has
+            _check(caller, patterns)
+        if asking is None or not is_asked:
+            return None
+        self.sessions.bus.check_channels(patterns)
+        return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since, is_gone))
 
     def _check_rate(self, caller: Caller) -> None:
         key = limit_key(caller.address)
@@ -104,10 +122,26 @@ class Door:
             if too_many is not None:
                 raise too_many
 
-    async def _ask(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
-        caller.identity = await self.identity(caller, caller.identity)
-        _check(caller, patterns)
-        await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since)
+    async def _ask(
+        self,
+        asking: Asking,
+        caller: Caller,
+        patterns: Sequence[Pattern],
+        since: str,
+        is_gone: Callable[[], bool],
+    ) -> None:
+        """Ask about a client that counts as connected meanwhile, so that no more are asked about than may be."""
+        release = self.sessions.reserve(caller)
+        try:
+            caller.identity = await self.identity(caller, caller.identity)
+            if is_gone():
+                return
+            release()
+            release = self.sessions.reserve(caller)  # as the user that the application has made of it
+            _check(caller, patterns)
+            await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
+        finally:
+            release()
 
     async def identity(self, caller: Caller, identity: Identity) -> Identity:
         """Answer what the application makes of `identity`, which `caller` shows."""
@@ -116,26 +150,64 @@ class Door:
             return identity
         return await asking.before_connect(caller.appearing_as(identity))
 
-    def subscribe(self, caller: Caller, pattern: Pattern, since: str) -> Deferred[None] | None:
-        """Let `caller`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
+    def subscribe(self, guest: Guest, pattern: Pattern, since: str) -> Deferred[None] | None:
+        """Let `guest`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
+        caller, asking = guest.caller, self._asking
         _check(caller, [pattern])
         self._check_join(caller, pattern)
-        asking = self._asking
         if asking is None or not asking.asks_subscribe:
             return None
+        guest.subscription.check([pattern], since)
         return Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
 
-    def read(self, caller: Caller, patterns: Sequence[Pattern], since: str) -> Deferred[None] | None:
+    def read(
+        self,
+        caller: Caller,
+        patterns: Sequence[Pattern],
+        since: str,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> Deferred[None] | None:
         """Let `caller`, who does not come in, read, now or when that is answered; raise `Refused` if it may not."""
+        patterns = list(dict.fromkeys(patterns))
         _check(caller, patterns)
         self.sessions.bus.check_count(len(patterns))
         asking = self._asking
         if asking is None or not asking.asks_subscribe:
             return None
-        return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since))
+        return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since, is_gone))
 
-    async def _ask_each(self, asking: Asking, caller: Caller, patterns: Sequence[Pattern], since: str) -> None:
+    def look(self, caller: Caller, name: str) -> Deferred[None] | None:
+        """Let `caller` see what a channel is like and who is there, now or when that is answered.
+
+        Operators may; others if they may subscribe to it. Raises `Refused`.
+        """
+        if caller.grants.is_operator:
+            return None
+        return self.read(caller, [Pattern.parse(name)], "latest")
+
+    def look_at_all(self, caller: Caller) -> None:
+        """Raise `Refused` unless `caller` may see which channels there are.
+
+        An application that is asked about each channel is not asked about the thousands of a list: then only
+        operators see it.
+        """
+        if caller.grants.is_operator:
+            return
+        _check(caller, [_ALL])
+        if self._asks_subscribe:
+            raise Forbidden("no right to list the channels: with [hooks] before_subscribe, only operators have it")
+
+    async def _ask_each(
+        self,
+        asking: Asking,
+        caller: Caller,
+        patterns: Sequence[Pattern],
+        since: str,
+        is_gone: Callable[[], bool],
+    ) -> None:
         for pattern in patterns:
+            if is_gone():
+                return
             await asking.before_subscribe(caller, pattern.text, since)
         self.sessions.check_time(caller)
 
@@ -165,8 +237,8 @@ class Subscribing(Endpoint):
             return None
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
-            return self.door.read(request.caller, patterns, since)
-        return self.door.enter(request.caller, self.transport, patterns, since)
+            return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
+        return self.door.enter(request.caller, self.transport, patterns, since, lambda: request.is_gone)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Read the channels and patterns, and the position to begin at."""

@@ -16,6 +16,7 @@ from pushd.door import Asking
 from pushd.figures import Figures
 from pushd.gate import Tokens
 from pushd.hooks.asking import Asking as HooksAsking
+from pushd.hooks.asking import new_questions
 from pushd.hooks.post import Poster
 from pushd.hooks.signing import Signer
 from pushd.hooks.telling import Telling as HooksTelling
@@ -79,6 +80,8 @@ class Reach:
         self._outside = ALONE
         self._tokens: KeyedTokens | None = None
         self._post: Poster | None = None
+        self._questions = new_questions(1, 100)
+        """Those to every application that was configured: what was asked before a reload still counts."""
 
     def __call__(self, config: Config) -> tuple[Outside, Commit]:
         """Make what `config` says, and what has it hold; raise `StartFailed` if a key or a secret is no good.
@@ -110,6 +113,7 @@ class Reach:
 
         def commit() -> None:
             self._config, self._outside, self._tokens, self._post = config, outside, tokens, post
+            self._questions.limit(hooks.questions, config.limits.share_percent)
             if post is not None and signer is not None:
                 post.sign_by(signer)
 
@@ -132,6 +136,7 @@ class Reach:
             seconds=self._seconds,
             now=self._now,
             new_id=lambda: f"{prefix}-q{next(numbers)}",
+            questions=self._questions,
             outcomes=self._outcomes,
         )
         telling = HooksTelling(

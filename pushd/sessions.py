@@ -194,10 +194,7 @@ class Sessions:
         caller.since, caller.since_s = self._now(), self.wheel.seconds()
         self._open[caller.number] = guest
         self.figures.connected[caller.transport] += 1
-        if (key := limit_key(caller.address)) is not None:
-            self._per_address[key] += 1
-        if caller.user is not None:
-            self._per_user[caller.user] += 1
+        self._count_up(limit_key(caller.address), caller.user)
         self.expire_later(guest)
         if self._attendance is not None:
             self._attendance.connected(caller)
@@ -208,8 +205,7 @@ class Sessions:
         if self._open.get(caller.number) is not guest:
             return
         del self._open[caller.number]
-        _count_down(self._per_address, limit_key(caller.address))
-        _count_down(self._per_user, caller.user)
+        self._count_down(limit_key(caller.address), caller.user)
         reason = guest.end_reason
         self.figures.ended[caller.transport, None if reason is None else reason.cause] += 1
         if (alarm := self._expiries.pop(guest, None)) is not None:
@@ -316,6 +312,26 @@ class Sessions:
                 session.farewell(reason)
         if self._leaving:
             self._call_later(0, self._dismiss_some)
+
+    def reserve(self, caller: Caller) -> Callable[[], None]:
+        """Count `caller` as connected while the application is asked about it; return what undoes that.
+
+        Raises what `check_room` does.
+        """
+        self.check_room(caller)
+        key, user = limit_key(caller.address), caller.user
+        self._count_up(key, user)
+        return partial(self._count_down, key, user)
+
+    def _count_up(self, key: str | None, user: str | None) -> None:
+        if key is not None:
+            self._per_address[key] += 1
+        if user is not None:
+            self._per_user[user] += 1
+
+    def _count_down(self, key: str | None, user: str | None) -> None:
+        _count_down(self._per_address, key)
+        _count_down(self._per_user, user)
 
     def check_room(self, caller: Caller) -> None:
         """Raise `Unavailable` if nobody is taken any more, `TooMany` if no more of this address or user."""

@@ -9,7 +9,7 @@ from pushd.errors import TooMany, Unavailable
 __all__ = ["Shares"]
 
 _RETRY_S = 10.0
-"""The ``Retry-After`` of a refusal, in seconds."""
+"""The ``Retry-After`` of a refusal, in seconds, unless the resource frees up faster."""
 
 
 class Shares:
@@ -19,15 +19,17 @@ class Shares:
     addresses, Unix sockets) count only towards the total.
     """
 
-    __slots__ = ("_by_owner", "_option", "_what", "most", "most_per_owner", "used")
+    __slots__ = ("_by_owner", "_option", "_retry_s", "_what", "most", "most_per_owner", "used")
 
-    def __init__(self, what: str, option: str, most: int, share_percent: int) -> None:
+    def __init__(self, what: str, option: str, most: int, share_percent: int, retry_s: float = _RETRY_S) -> None:
         """Allow `most` units in total, and `share_percent` of them (one at least) for each owner.
 
         `what` names the resource and `option` the configuration option that bounds it, for error messages.
+        Clients that are refused are asked to wait `retry_s`.
         """
         self._what = what
         self._option = option
+        self._retry_s = retry_s
         self._by_owner: Counter[str] = Counter()
         self.used = 0
         """Units in use, of all owners."""
@@ -54,10 +56,12 @@ class Shares:
             raise TooMany(
                 f"{owner} uses its share of {self._what}, {self.most_per_owner}: "
                 f"see {self._option} and [limits] share",
-                retry_s=_RETRY_S,
+                retry_s=self._retry_s,
             )
         if self.used + units > self.most:
-            raise Unavailable(f"all {self._what} are in use, {self.most}: see {self._option}", retry_s=_RETRY_S)
+            raise Unavailable(
+                f"all {self._what} are in use, {self.most}: see {self._option}", retry_s=self._retry_s
+            )
         self.used += units
         if owner is not None:
             self._by_owner[owner] += units

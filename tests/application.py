@@ -30,6 +30,7 @@ NO_HOOKS = Hooks(
     secret=SECRET,
     secret_file=None,
     timeout_s=2,
+    questions=1000,
     when_down="deny",
     retry_for_s=300,
     queue=10_000,

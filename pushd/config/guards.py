@@ -293,6 +293,13 @@ HOOKS = Section(
         Option("secret_file", PATH, "", "A file that holds it; white space at its end does not count."),
         Option("timeout", duration(0.1, 60), "2s", "How long an answer may take."),
         Option(
+            "questions",
+            count(1, 100_000),
+            "1000",
+            "How many questions wait for their answers at once, of which each has a connection of its own. Of one "
+            "user or address, [limits] share of them do; the client is answered 429 or 503 if there are more.",
+        ),
+        Option(
             "when_down",
             choice("deny", "allow"),
             "deny",

@@ -269,6 +269,9 @@ class Hooks:
     timeout_s: float
     """How long an answer may take, in seconds."""
 
+    questions: int
+    """How many questions may wait for their answers."""
+
     when_down: str
     """What counts as the answer of an application that does not answer: ``deny`` or ``allow``."""
 

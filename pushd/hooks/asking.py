@@ -26,15 +26,22 @@ from pushd.hooks.answers import (
 )
 from pushd.hooks.breaker import Breaker
 from pushd.hooks.words import connect_question, publish_question, shown, subscribe_question
+from pushd.peer import owner_of
+from pushd.shares import Shares
 
-__all__ = ["MAX_IN_FLIGHT", "Asking"]
+__all__ = ["Asking", "new_questions"]
 
-MAX_IN_FLIGHT = 1000
-"""How many questions may wait for their answers."""
+_RETRY_S = 1.0
+"""The ``Retry-After`` of a client whose question is one too many, in seconds: answers take less."""
 
 T = TypeVar("T")
 
 _log = Logger()
+
+
+def new_questions(most: int, share_percent: int) -> Shares:
+    """Return what counts the questions that wait for their answers, and bounds them."""
+    return Shares("questions to the application", "[hooks] questions", most, share_percent, _RETRY_S)
 
 
 class Asking:
@@ -49,12 +56,14 @@ class Asking:
         seconds: Callable[[], float],
         now: Callable[[], float],
         new_id: Callable[[], str],
+        questions: Shares,
         outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """Ask at the URLs of `hooks`, by `post`, which sees to it that an answer does not take too long.
 
         `seconds` is a clock that only goes forward, `now` answers the time in seconds since 1970, and `new_id` an
-        id for each question, without a full stop. What comes of them is counted in `outcomes` too, by option.
+        id for each question, without a full stop. As many wait for answers as `questions` allows, in total and
+        for each owner. What comes of them is counted in `outcomes` too, by option.
         """
         self._hooks = hooks
         self._post = post
@@ -66,7 +75,7 @@ class Asking:
             for url in (hooks.before_connect, hooks.before_subscribe, hooks.before_publish)
             if url is not None
         }
-        self._in_flight = 0
+        self._questions = questions
         self._is_crowded = False
         self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
         self.asked = 0
@@ -102,7 +111,7 @@ class Asking:
         def read(answer: Answer) -> Identity:
             return changed_identity(identity, read_answer(answer, CONNECT), self._now())
 
-        return await self._ask("before_connect", connect_question(caller), read, identity)
+        return await self._ask("before_connect", caller, connect_question(caller), read, identity)
 
     async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
         """Ask whether `caller` may subscribe to the channel or pattern `channel`; raise `Refused` if not."""
@@ -110,7 +119,7 @@ class Asking:
         def read(answer: Answer) -> None:
             read_answer(answer, SUBSCRIBE)
 
-        await self._ask("before_subscribe", subscribe_question(caller, channel, since), read, None)
+        await self._ask("before_subscribe", caller, subscribe_question(caller, channel, since), read, None)
 
     async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
         """Ask whether `caller` may publish `draft`; answer what is published instead, or raise `Refused`."""
@@ -118,27 +127,48 @@ class Asking:
         def read(answer: Answer) -> Draft:
             return changed_draft(draft, read_answer(answer, PUBLISH), self._max_event_bytes)
 
-        return await self._ask("before_publish", publish_question(caller, draft), read, draft)
+        return await self._ask("before_publish", caller, publish_question(caller, draft), read, draft)
 
-    async def _ask(self, hook: str, question: bytes, read: Callable[[Answer], T], unchanged: T) -> T:
-        """Ask one question, for the option `hook`.
+    async def _ask(
+        self, hook: str, caller: Caller, question: bytes, read: Callable[[Answer], T], unchanged: T
+    ) -> T:
+        """Ask one question about `caller`, for the option `hook`.
 
         Answer what `read` makes of the answer, or `unchanged` if that is how it is to be.
         """
         url: str | None = getattr(self._hooks, hook)
         if url is None:
             return unchanged
-        breaker = self._breakers[url]
-        permit = breaker.permit() if self._has_room() else None
-        if permit is None:
-            self.unasked += 1
-            self._outcomes[hook, "unasked"] += 1
+        breaker, owner = self._breakers[url], owner_of(caller)
+        try:
+            self._take(owner)
+        except Refused:
+            self._left_unasked(hook)
             if not breaker.is_open:  # or whoever asks for much would be allowed all of it
-                raise Unavailable("too many wait for the application that decides on this", retry_s=1.0)
+                raise
             return self._without(breaker, unchanged)
+        try:
+            permit = breaker.permit()
+            if permit is None:
+                self._left_unasked(hook)
+                return self._without(breaker, unchanged)
+            return await self._answer(hook, permit, question, read, unchanged)
+        finally:
+            self._questions.give_back(owner)
+
+    def _left_unasked(self, hook: str) -> None:
+        self.unasked += 1
+        self._outcomes[hook, "unasked"] += 1
+
+    async def _answer(
+        self, hook: str, permit: int, question: bytes, read: Callable[[Answer], T], unchanged: T
+    ) -> T:
+        """Ask a question for which there are room and a `permit`."""
+        url: str = getattr(self._hooks, hook)
+        breaker = self._breakers[url]
         self.asked += 1
         try:
-            outcome = read(await self._sent(url, question))
+            outcome = read(await self._post(url, self._new_id(), question))
         except Refused:
             self.denied += 1
             self._outcomes[hook, "denied"] += 1
@@ -158,22 +188,18 @@ class Asking:
         self._answered(breaker, permit, url)
         return outcome
 
-    async def _sent(self, url: str, question: bytes) -> Answer:
-        self._in_flight += 1
-        try:
-            return await self._post(url, self._new_id(), question)
-        finally:
-            self._in_flight -= 1
-
-    def _has_room(self) -> bool:
-        """Tell whether one more question may be asked; say in the log when that begins not to be so."""
-        if self._in_flight >= MAX_IN_FLIGHT:
-            if not self._is_crowded:
-                _log.warn("{count} questions wait for the application; no more are asked", count=self._in_flight)
-            self._is_crowded = True
-        elif self._in_flight < MAX_IN_FLIGHT // 2:
+    def _take(self, owner: str | None) -> None:
+        """Take room for one more question, or raise `Refused`; log once when there is none for anybody."""
+        questions = self._questions
+        if questions.used < questions.most // 2:
             self._is_crowded = False
-        return self._in_flight < MAX_IN_FLIGHT
+        try:
+            questions.take(owner)
+        except Unavailable:
+            if not self._is_crowded:
+                _log.warn("{count} questions wait for the application; no more are asked", count=questions.used)
+            self._is_crowded = True
+            raise
 
     def _without(self, breaker: Breaker, unchanged: T) -> T:
         """Decide for the application."""

@@ -422,6 +422,70 @@ class GuestRules(_Base):
         self.come("a", "b", "a", "b", "c", "a")
         self.assertEqual([ask.what for ask in answers.asked], [None, "a", "b", "c"])
 
+    def test_those_who_are_asked_about_count_as_connected(self) -> None:
+        for limit, address in (
+            ("connections_per_address = 2", STRANGER),
+            ("connections_per_user = 2", "127.0.0.1"),
+        ):
+            for asks in ("connect", "subscribe"):
+                with self.subTest(limit=limit, asks=asks):
+                    answers = Answers(
+                        lambda ask: Later, asks_connect=asks == "connect", asks_subscribe=asks == "subscribe"
+                    )
+                    self.begin(f"[limits]\n{limit}\n", answers=answers)
+                    self.rig.comes_from = address
+                    first, second = self.come(token="user-a"), self.come(token="user-a")
+                    self.assert_refused(self.come(token="user-a"), 429, limit.partition(" ")[0])
+                    self.assertEqual(len(answers.asked), 2)
+                    first.disconnect()
+                    self.rig.turn()
+                    answers.asked[0].answered.callback(None)  # whose place is free then
+                    self.rig.turn()
+                    self.come(token="user-a")
+                    self.assertEqual(len(answers.asked), 3)
+                    for ask in answers.asked[1:]:
+                        ask.answered.callback(None)
+                    self.rig.turn()
+                    self.assertEqual(self.rig.traces.sessions, 2)
+                    self.assert_refused(self.come(token="user-a"), 429, limit.partition(" ")[0])
+                    second.disconnect()
+                    self.rig.turn()
+                    self.come(token="user-a")
+                    self.assertEqual(len(answers.asked), 4)
+
+    def test_the_user_that_the_application_makes_of_it_counts_while_it_is_asked_more(self) -> None:
+        answers = Answers(
+            lambda ask: a_user("ada") if ask.kind == "connect" else Later, asks_connect=True, asks_subscribe=True
+        )
+        self.begin("[limits]\nconnections_per_user = 1\n", answers=answers)
+        self.come()
+        self.assert_refused(self.come(), 429, "connections_per_user")
+        self.assertEqual([ask.kind for ask in answers.asked], ["connect", "subscribe", "connect"])
+
+    def test_nobody_is_asked_about_who_may_not_come_anyway(self) -> None:
+        answers = Answers(asks_subscribe=True)
+        few = "[limits]\nconnect_rate = 1\nconnect_burst = 1\nread_rate = 1\nread_burst = 1\nchannels = 1\n"
+        self.begin(few, tokens=Registry({"a": a_user("ada", subscribe="a/**")}), answers=answers)
+        self.rig.comes_from = STRANGER
+        self.assert_refused(self.come("b", token="a"), 403, "subscribe")
+        self.assert_refused(self.come("a/1", token="a"), 429, "_rate")
+        self.rig.comes_from = "127.0.0.1"
+        self.rig.publish("other")
+        self.assert_refused(self.come("a/1", token="a"), 503, "[limits] channels")
+        self.assertEqual(answers.asked, [])
+
+    def test_no_more_is_asked_about_one_that_has_gone(self) -> None:
+        answers = self.answering(lambda ask: Later, connect=True, subscribe=True)
+        one = self.come("a", "b", "c")
+        answers.asked[0].answered.callback(None)
+        self.rig.turn()
+        one.disconnect()
+        self.rig.turn()
+        answers.asked[1].answered.callback(None)
+        self.rig.turn()
+        self.assertEqual([ask.what for ask in answers.asked], [None, "a"])
+        self.assert_nothing_happened()
+
     def test_nobody_is_asked_about_what_is_wrong_anyway(self) -> None:
         answers = self.answering(lambda ask: None, connect=True)
         for wrong in ("channel=", "channel=a&since=", "channel=a&chanel=b", "channel=a***%00"):

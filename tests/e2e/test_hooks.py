@@ -27,7 +27,7 @@ from pushd.config.settings import Hooks
 from pushd.errors import Forbidden, Unavailable
 from pushd.event import Draft
 from pushd.hooks.answers import NoAnswer
-from pushd.hooks.asking import Asking
+from pushd.hooks.asking import Asking, new_questions
 from pushd.hooks.post import Poster
 from pushd.hooks.signing import Signer
 from pushd.hooks.telling import Telling
@@ -74,6 +74,7 @@ class HooksTests(TestCase):
             seconds=monotonic,
             now=time,
             new_id=lambda: f"q-{next(numbers)}",
+            questions=new_questions(1000, 100),
         )
         telling = Telling(
             configured,

@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import Grants
-from pushd.asked import Asked
+from pushd.asked import Asked, Waiting
 from pushd.bus import Published
 from pushd.caller import Caller
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
@@ -41,7 +41,8 @@ class House:
     def __init__(self, decide: Callable[[Ask], object] = lambda ask: Later) -> None:
         self.bus = BusRig()
         self.answers = Answers(decide)
-        self.asked = Asked(Direct(self.bus.bus), self.answers)
+        self.waiting = Waiting(10, 1000)
+        self.asked = Asked(Direct(self.bus.bus), self.answers, self.waiting)
 
     def publish(self, caller: Caller, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
         """Publish events; answer where their outcomes come to."""
@@ -69,6 +70,48 @@ def kinds(told: list[list[Outcome]]) -> list[type]:
     """Answer what came of each event."""
     (outcomes,) = told
     return [type(outcome) for outcome in outcomes]
+
+
+class ShareTests(SynchronousTestCase):
+    """What waits for the application, of one owner and of all."""
+
+    def test_an_owner_is_asked_about_half_of_its_share_at_once_and_the_others_wait(self) -> None:
+        house = House()
+        house.waiting.limit(10, 60)
+        callers = [a_caller(MAY) for _ in range(5)]  # five requests from one address
+        told = [house.publish(caller, b"x") for caller in callers]
+        other = house.publish(a_caller(MAY, "198.51.100.7"), b"other")
+        self.assertEqual(house.questions, [b"x"] * 3 + [b"other"])
+        house.answers.asked[0].answered.callback(None)
+        self.assertEqual(house.questions, [b"x"] * 3 + [b"other", b"x"])
+        while any(not ask.answered.called for ask in house.answers.asked):
+            next(ask for ask in house.answers.asked if not ask.answered.called).answered.callback(None)
+        self.assertEqual([kinds(one) for one in [*told, other]], [[Published]] * 6)
+        self.assertEqual((len(house.waiting), house.waiting.units.used, house.asked._queues), (0, 0, {}))
+
+    def test_what_waits_of_an_owner_is_bounded_over_all_its_requests(self) -> None:
+        house = House()
+        data = b"x" * (1024 * 1024)
+        told = [house.publish(a_caller(MAY), data) for _ in range(8)]
+        refused = [kinds(one) for one in told if one]
+        self.assertEqual(refused, [[TooMany]] * 2)  # 6.4 MiB of 64
+        self.assertEqual(house.publish(a_caller(MAY, "198.51.100.7"), data), [])
+        self.assertLessEqual(house.waiting.units.used_by("192.0.2.1"), house.waiting.units.most_per_owner)
+
+    def test_one_that_is_larger_than_the_share_is_published_alone(self) -> None:
+        house = House()
+        self.assertEqual(house.publish(a_caller(MAY), b"x" * (16 * 1024 * 1024)), [])
+        self.assertEqual(kinds(house.publish(a_caller(MAY), b"x")), [TooMany])
+
+    def test_nobody_is_asked_about_what_may_not_be_published_any_more_when_its_turn_comes(self) -> None:
+        house = House()
+        house.waiting.limit(10, 20)
+        house.publish(a_caller(MAY), b"1")
+        caller = a_caller(MAY)
+        told = house.publish(caller, b"2")
+        caller.identity = a_caller(Grants.of([])).identity
+        house.answer(b"1")
+        self.assertEqual((kinds(told), house.questions), ([Forbidden], [b"1"]))
 
 
 class AskedTests(SynchronousTestCase):

@@ -37,6 +37,7 @@ NO_HOOKS = Hooks(
     secret=None,
     secret_file=None,
     timeout_s=2,
+    questions=1000,
     when_down="deny",
     retry_for_s=300,
     queue=10000,
@@ -561,7 +562,8 @@ HOOKS = st.builds(
     *(st.none() | URLS for _ in range(4)),
     st.frozensets(st.sampled_from(sorted(NO_HOOKS.after_events))),
     *(st.none(), FILES),
-    *(durations(100, 60_000), st.sampled_from(["deny", "allow"]), durations(), st.integers(1, 10**7), COUNTS),
+    *(durations(100, 60_000), st.integers(1, 100_000), st.sampled_from(["deny", "allow"])),
+    *(durations(), st.integers(1, 10**7), COUNTS),
     durations(100, 3_600_000),
 )
 CONFIGS = st.builds(

@@ -16,8 +16,8 @@ from pushd.access import Identity
 from pushd.caller import Caller
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
 from pushd.event import Draft
-from pushd.hooks.answers import Answer
-from pushd.hooks.asking import MAX_IN_FLIGHT, Asking
+from pushd.hooks.answers import Answer, NoAnswer
+from pushd.hooks.asking import Asking, new_questions
 from tests.application import Application, answer, caller, hooks
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class AskingTests(SynchronousTestCase):
         self.clock = Clock()
         self.application = Application()
         self.outcomes = Counter[tuple[str, str]]()
+        self.questions = new_questions(1000, 100)
         self.configure()
 
     def configure(self, **settings: Any) -> None:
@@ -43,6 +44,7 @@ class AskingTests(SynchronousTestCase):
             seconds=self.clock.seconds,
             now=lambda: NOW,
             new_id=lambda: f"m-{next(numbers)}",
+            questions=self.questions,
             outcomes=self.outcomes,
         )
 
@@ -353,16 +355,20 @@ class DownTests(AskingTests):
     def test_nothing_is_allowed_because_too_many_wait(self) -> None:
         self.configure(when_down="allow")
         self.application.always(None)
-        for _ in range(MAX_IN_FLIGHT):
-            self.ask(self.asking.before_subscribe(caller(), "a", "latest"))
+        for number in range(self.questions.most):
+            self.ask(self.asking.before_subscribe(caller(f"user {number}"), "a", "latest"))
         refused = self.refused(Unavailable, None)
         self.assertEqual(
-            (refused.detail, refused.retry_s), ("too many wait for the application that decides on this", 1.0)
+            (refused.detail, refused.retry_s),
+            ("all questions to the application are in use, 1000: see [hooks] questions", 1.0),
         )
 
     def test_so_many_may_wait_and_more_are_not_asked_which_is_no_failure(self) -> None:
         self.application.always(None)
-        waiting = [self.ask(self.asking.before_subscribe(caller(), "a", "latest")) for _ in range(MAX_IN_FLIGHT)]
+        waiting = [
+            self.ask(self.asking.before_subscribe(caller(f"user {number}"), "a", "latest"))
+            for number in range(self.questions.most)
+        ]
         lines = self.logged(lambda: [self.refused(Unavailable, None) for _ in range(10)])
         self.assertEqual(lines, ["1000 questions wait for the application; no more are asked"])
         self.assertEqual((self.asking.asked, self.asking.unasked, self.asking.failed), (1000, 10, 0))
@@ -371,3 +377,65 @@ class DownTests(AskingTests):
         for asked in waiting:
             self.successResultOf(asked)
         self.refused(Forbidden, answer(status=403))
+
+
+class ShareTests(AskingTests):
+    """Nobody takes all the questions that may wait for an answer."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.questions.limit(20, 25)
+        self.application.always(None)
+
+    def ask_for(self, user: str | None, hook: str = "before_subscribe") -> Deferred[Any]:
+        who = caller(user)
+        asked: Coroutine[Deferred[Any], Any, Any]
+        if hook == "before_connect":
+            asked = self.asking.before_connect(who)
+        elif hook == "before_publish":
+            asked = self.asking.before_publish(who, Draft(("a",), b"x", True))
+        else:
+            asked = self.asking.before_subscribe(who, "a", "latest")
+        return self.ask(asked)
+
+    def test_an_owner_has_its_share_of_them_and_is_told_so_the_others_go_on(self) -> None:
+        for hook in ("before_connect", "before_subscribe", "before_publish", "before_publish", "before_connect"):
+            self.ask_for("greedy", hook)
+        for hook in ("before_connect", "before_subscribe", "before_publish"):
+            refused = self.failureResultOf(self.ask_for("greedy", hook), TooMany).value
+            self.assertEqual(refused.retry_s, 1.0)
+            self.assertIn("user greedy uses its share of questions to the application, 5", refused.detail)
+        self.assertEqual(len(self.application.posted), 5)
+        self.assertNoResult(self.ask_for("another"))
+        self.assertNoResult(self.ask_for(None))  # which is its address
+        self.assertEqual(self.questions.used, 7)
+
+    def test_a_place_is_free_again_however_the_question_ends(self) -> None:
+        for end in (
+            lambda posted, asked: posted.answered.callback(answer()),
+            lambda posted, asked: posted.answered.callback(answer(status=403)),
+            lambda posted, asked: posted.answered.errback(NoAnswer("it was cut")),
+            lambda posted, asked: posted.answered.errback(ZeroDivisionError("a fault")),
+            lambda posted, asked: asked.cancel(),
+        ):
+            asked = self.ask_for("ada")
+            self.assertEqual(self.questions.used_by("user ada"), 1)
+            end(self.application.posted[-1], asked)
+            asked.addErrback(lambda failure: None)
+            self.assertEqual((self.questions.used, self.questions.used_by("user ada")), (0, 0))
+
+    def test_they_still_count_for_the_application_of_another_configuration(self) -> None:
+        for _ in range(5):
+            self.ask_for("greedy")
+        self.configure(timeout_s=1)
+        self.failureResultOf(self.ask_for("greedy"), TooMany)
+
+    def test_while_it_is_down_the_configuration_decides_and_not_who_asks_for_much(self) -> None:
+        self.configure(when_down="allow")
+        for _ in range(5):
+            self.ask_for("greedy")
+        self.failureResultOf(self.ask_for("greedy"), TooMany)
+        for posted in self.application.posted:
+            posted.answered.errback(NoAnswer("it was cut"))
+        self.assertIsNone(self.successResultOf(self.ask_for("greedy")))
+        self.assertEqual(self.questions.used, 0)
