@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish import publish_one
 from pushd.attendance import shown
-from pushd.bus import Bus, ChannelState
+from pushd.bus import ChannelState
 from pushd.caller import Caller
 from pushd.channels import Pattern, check_name
 from pushd.door import Door
@@ -61,6 +61,11 @@ def _place(entry: Entry | None) -> dict[str, object] | None:
     return None if entry is None else {"id": entry.event.id, "offset": entry.offset}
 
 
+def _reads(request: Request) -> bool:
+    """Tell whether a request reads something, and so has to be asked about at the door."""
+    return request.method in (b"GET", b"HEAD")
+
+
 class ChannelList(Branch):
     """``/channels``: every channel, in pages; below it, each by its name."""
 
@@ -82,6 +87,12 @@ class ChannelList(Branch):
         """Answer one channel."""
         name = check_name(decoded(segment, "channel"))
         return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: the list shows every channel."""
+        if _reads(request):
+            self._door.look_at_all(request.caller)
+        return None
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -111,8 +122,12 @@ class _Channel(Branch):
         if segment == b"events":
             return _History(self.gate, self._door, self._name)
         if segment == b"presence":
-            return _Presence(self.gate, self._bus, self._name)
+            return _Presence(self.gate, self._door, self._name)
         raise NotFound("a channel has nothing but events and presence below it; write / in its name as %2F")
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: the application may refuse to show it, too."""
+        return self._door.look(request.caller, self._name) if _reads(request) else None
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the state of the channel."""
@@ -155,7 +170,7 @@ class _History(Branch):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the application may refuse who reads as it may who subscribes."""
-        if request.method == b"OPTIONS":
+        if not _reads(request):
             return None
         since = since_of(request, "earliest")
         return self._door.read(request.caller, [Pattern.parse(self._name)], since)
@@ -175,10 +190,18 @@ class _Presence(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: Gate, bus: Bus, name: str) -> None:
+    def __init__(self, gate: Gate, door: Door, name: str) -> None:
         super().__init__(gate)
-        self._bus = bus
+        self._door = door
+        self._bus = door.sessions.bus
         self._name = name
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: the same, once it is known that the presence is shown at all."""
+        if not _reads(request):
+            return None
+        self._bus.check_present(self._name, request.caller.grants)
+        return self._door.look(request.caller, self._name)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
@@ -214,7 +237,7 @@ class _Event(Endpoint):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the same."""
-        if request.method == b"OPTIONS":
+        if not _reads(request):
             return None
         return self._door.read(request.caller, [Pattern.parse(self._name)], self._id)
 
