@@ -16,14 +16,12 @@ from pushd.api.channels import ChannelList
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
 from pushd.archive import Archive, MemoryArchive
-from pushd.asked import Asked, AskingToPublish, Waiting
 from pushd.assets import Assets, link_to
 from pushd.attendance import Attendance
-from pushd.bucket import Buckets
 from pushd.bus import Bus
 from pushd.census import Census
 from pushd.config.settings import Config, Limits, Site
-from pushd.door import Door
+from pushd.entrance import Entrance, new_entrance
 from pushd.errors import Refused
 from pushd.eventlog import EventLog, State
 from pushd.exposition import Exposition
@@ -33,8 +31,7 @@ from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.overview import Overview
-from pushd.proxies import Trust
-from pushd.publisher import Direct, Publisher, Replaceable
+from pushd.publisher import Direct, Publisher
 from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
 from pushd.site import PushdSite, Serving, tree
@@ -43,16 +40,15 @@ from pushd.store.journal import Journal
 from pushd.store.store import Store
 from pushd.store.worker import Worker
 from pushd.subscription import Subscriber, Subscription
-from pushd.throttled import Throttled
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
-from pushd.turnstile import Turnstile, most_connections
+from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
-__all__ = ["Entrance", "Parts", "Storage", "assemble", "configure"]
+__all__ = ["Parts", "Storage", "assemble", "configure"]
 
 _log = Logger()
 
@@ -72,29 +68,6 @@ class Storage:
 
     journal: Journal
     """What publishes into it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entrance:
-    """What clients come past. It goes by the configuration that holds at the moment: see `configure`."""
-
-    trust: Trust
-    """Which proxies are believed."""
-
-    turnstile: Turnstile
-    """How many connections there may be."""
-
-    gate: Gate
-    """Who sends a request."""
-
-    door: Door
-    """Which subscribers are let in."""
-
-    publisher: Replaceable
-    """What clients publish with."""
-
-    waiting: Waiting
-    """The events of clients that wait for the application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +142,7 @@ def assemble(
         bounds=_bounds(limits),
         attendance=attendance,
     )
-    entrance = _entrance(config, sessions, publisher, outside)
+    entrance = new_entrance(config, sessions, publisher, outside)
     insight = _insight(sessions, lambda: len(site.connections), storage, now)
     site = PushdSite(
         _tree(config, entrance, reactor, insight),
@@ -203,23 +176,6 @@ def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
     )
 
 
-def _entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
-    limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
-    most, most_per_address = most_connections(limits.connections), limits.connections_per_address
-    publishes = _publishes(limits, wheel.seconds)
-    gate = Gate(config.auth, trust, outside.tokens)
-    gate.limit_reads(_reads(limits, wheel.seconds))
-    waiting = Waiting(limits.share_percent, config.hooks.questions)
-    return Entrance(
-        trust,
-        Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
-        gate,
-        Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
-        Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
-        waiting,
-    )
-
-
 def _operations(
     config: Config, reactor: IReactorTime, entrance: Entrance, insight: Insight, outside: Outside
 ) -> PushdSite:
@@ -248,19 +204,11 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     nothing: these are closed.
     """
     limits, bus, entrance = config.limits, parts.bus, parts.entrance
-    seconds, publisher = parts.sessions.wheel.seconds, parts.publisher
     bus.log.configure(config.channels.settings, max_channels=limits.channels, max_bytes=config.store_size_bytes)
     bus.limit(max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes)
     parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
     before = entrance.gate.anonymous.grants
-    entrance.trust.configure(config.proxies)
-    entrance.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
-    entrance.gate.configure(config.auth, outside.tokens)
-    entrance.gate.limit_reads(_reads(limits, seconds))
-    publishes = _publishes(limits, seconds)
-    entrance.door.configure(_connects(limits, seconds), outside.asking, publishes)
-    entrance.waiting.limit(limits.share_percent, config.hooks.questions)
-    entrance.publisher.replace(_guarded(publisher, outside.asking, publishes, entrance.waiting))
+    entrance.configure(config, parts.publisher, outside)
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
@@ -285,33 +233,8 @@ def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, work
     return Storage(store, worker, Journal(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread))
 
 
-def _guarded(
-    publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None, waiting: Waiting
-) -> Publisher:
-    """Answer what clients publish with: what is too much is refused first, then the application is asked."""
-    if asking is not None and asking.asks_publish:
-        publisher = Asked(publisher, asking, waiting)
-    return publisher if rates is None else Throttled(publisher, rates)
-
-
-def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
-    return _buckets(limits.connect_rate, limits.connect_burst, seconds)
-
-
-def _reads(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
-    return _buckets(limits.read_rate, limits.read_burst, seconds)
-
-
-def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
-    return _buckets(limits.publish_rate, limits.publish_burst, seconds)
-
-
 def _bounds(limits: Limits) -> Bounds:
     return Bounds(limits.connections_per_address, limits.connections_per_user)
-
-
-def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> Buckets | None:
-    return Buckets(rate, burst, seconds) if rate else None
 
 
 def _has_demo(site: Site) -> bool:

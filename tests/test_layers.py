@@ -15,6 +15,7 @@ LAYERS: list[list[str]] = [
     ["pushd.tap"],
     ["pushd.service"],
     ["pushd.assembly", "pushd.greeting"],
+    ["pushd.entrance"],
     ["pushd.outside", "pushd.exposition", "pushd.insight"],
     ["pushd.statuspage"],
     ["pushd.listen", "pushd.site", "pushd.demo"],

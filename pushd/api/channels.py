@@ -61,11 +61,6 @@ def _place(entry: Entry | None) -> dict[str, object] | None:
     return None if entry is None else {"id": entry.event.id, "offset": entry.offset}
 
 
-def _reads(request: Request) -> bool:
-    """Tell whether a request reads something, and so has to be asked about at the door."""
-    return request.method in (b"GET", b"HEAD")
-
-
 class ChannelList(Branch):
     """``/channels``: every channel, in pages; below it, each by its name."""
 
@@ -90,7 +85,7 @@ class ChannelList(Branch):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the list shows every channel."""
-        if _reads(request):
+        if request.method in _READS:
             self._door.look_at_all(request.caller)
         return None
 
@@ -127,7 +122,7 @@ class _Channel(Branch):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the application may refuse to show it, too."""
-        return self._door.look(request.caller, self._name) if _reads(request) else None
+        return self._door.look(request.caller, self._name) if request.method in _READS else None
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the state of the channel."""
@@ -170,7 +165,7 @@ class _History(Branch):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the application may refuse who reads as it may who subscribes."""
-        if not _reads(request):
+        if request.method not in _READS:
             return None
         since = since_of(request, "earliest")
         return self._door.read(request.caller, [Pattern.parse(self._name)], since)
@@ -198,7 +193,7 @@ class _Presence(Endpoint):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the same, once it is known that the presence is shown at all."""
-        if not _reads(request):
+        if request.method not in _READS:
             return None
         self._bus.check_present(self._name, request.caller.grants)
         return self._door.look(request.caller, self._name)
@@ -237,7 +232,7 @@ class _Event(Endpoint):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the same."""
-        if not _reads(request):
+        if request.method not in _READS:
             return None
         return self._door.read(request.caller, [Pattern.parse(self._name)], self._id)
 

@@ -465,13 +465,14 @@ class GuestRules(_Base):
     def test_nobody_is_asked_about_who_may_not_come_anyway(self) -> None:
         answers = Answers(asks_subscribe=True)
         few = "[limits]\nconnect_rate = 1\nconnect_burst = 1\nread_rate = 1\nread_burst = 1\nchannels = 1\n"
-        self.begin(few, tokens=Registry({"a": a_user("ada", subscribe="a/**")}), answers=answers)
+        tokens = {token: a_user(token, subscribe="a/**") for token in ("a", "b")}
+        self.begin(few, tokens=Registry(tokens), answers=answers)
         self.rig.comes_from = STRANGER
         self.assert_refused(self.come("b", token="a"), 403, "subscribe")
         self.assert_refused(self.come("a/1", token="a"), 429, "_rate")
         self.rig.comes_from = "127.0.0.1"
         self.rig.publish("other")
-        self.assert_refused(self.come("a/1", token="a"), 503, "[limits] channels")
+        self.assert_refused(self.come("a/1", token="b"), 503, "[limits] channels")
         self.assertEqual(answers.asked, [])
 
     def test_no_more_is_asked_about_one_that_has_gone(self) -> None:

@@ -1,0 +1,98 @@
+"""The entrance: what every client comes past, made and configured in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pushd.asked import Asked, AskingToPublish, Waiting
+from pushd.bucket import Buckets
+from pushd.config.settings import Config, Limits
+from pushd.door import Door
+from pushd.gate import Gate
+from pushd.outside import Outside
+from pushd.proxies import Trust
+from pushd.publisher import Publisher, Replaceable
+from pushd.sessions import Sessions
+from pushd.throttled import Throttled
+from pushd.turnstile import Turnstile, most_connections
+
+__all__ = ["Entrance", "new_entrance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What clients come past. It goes by the configuration that holds at the moment."""
+
+    trust: Trust
+    """Which proxies are believed."""
+
+    turnstile: Turnstile
+    """How many connections there may be."""
+
+    gate: Gate
+    """Who sends a request."""
+
+    door: Door
+    """Which subscribers are let in."""
+
+    publisher: Replaceable
+    """What clients publish with."""
+
+    waiting: Waiting
+    """The events of clients that wait for the application."""
+
+    def configure(self, config: Config, publisher: Publisher, outside: Outside) -> None:
+        """Apply another configuration; clients publish with `publisher` behind what guards it."""
+        limits, seconds = config.limits, self.door.sessions.wheel.seconds
+        self.trust.configure(config.proxies)
+        self.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
+        self.gate.configure(config.auth, outside.tokens)
+        self.gate.limit_reads(_reads(limits, seconds))
+        publishes = _publishes(limits, seconds)
+        self.door.configure(_connects(limits, seconds), outside.asking, publishes)
+        self.waiting.limit(limits.share_percent, config.hooks.questions)
+        self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting))
+
+
+def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
+    """Make what clients come past to `sessions` and `publisher`."""
+    limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
+    most, most_per_address = most_connections(limits.connections), limits.connections_per_address
+    publishes = _publishes(limits, wheel.seconds)
+    gate = Gate(config.auth, trust, outside.tokens)
+    gate.limit_reads(_reads(limits, wheel.seconds))
+    waiting = Waiting(limits.share_percent, config.hooks.questions)
+    return Entrance(
+        trust,
+        Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
+        gate,
+        Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
+        Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
+        waiting,
+    )
+
+
+def _guarded(
+    publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None, waiting: Waiting
+) -> Publisher:
+    """Answer what clients publish with: what is too much is refused first, then the application is asked."""
+    if asking is not None and asking.asks_publish:
+        publisher = Asked(publisher, asking, waiting)
+    return publisher if rates is None else Throttled(publisher, rates)
+
+
+def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.connect_rate, limits.connect_burst, seconds)
+
+
+def _reads(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.read_rate, limits.read_burst, seconds)
+
+
+def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+    return _buckets(limits.publish_rate, limits.publish_burst, seconds)
+
+
+def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> Buckets | None:
+    return Buckets(rate, burst, seconds) if rate else None
