@@ -102,6 +102,11 @@ class Grants:
         if self.publish is not _ALL and not self.publish.has(channel):
             raise self._refusal(f"no right to publish to {channel!r}", "publish")
 
+    def check_publish_anywhere(self) -> None:
+        """Raise `Forbidden` or `Unauthorized` if the client may publish to no channel at all."""
+        if not self.publish:
+            raise self._refusal("no right to publish", "publish")
+
     def check_subscribe(self, pattern: str) -> None:
         """Raise `Forbidden` or `Unauthorized` unless the client may subscribe to `pattern`."""
         if self.subscribe is not _ALL and not self.subscribe.has(pattern):

@@ -305,7 +305,11 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
     return {
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"publish": PublishMany(
-            gate, publisher, max_event_bytes=limits.event_size_bytes, call_later=reactor.callLater
+            gate,
+            publisher,
+            max_event_bytes=limits.event_size_bytes,
+            call_later=reactor.callLater,
+            seconds=door.sessions.wheel.seconds,
         ),
         b"ws": WebSocket(
             gate,

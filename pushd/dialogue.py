@@ -192,7 +192,7 @@ class JsonDialogue(_Dialogue):
         try:
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
-            message = parse_object(payload)
+            message = parse_object(payload, self._common.max_event_bytes)
             if is_too_much:
                 raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
             waiting = self._obey(message)
@@ -251,11 +251,16 @@ class JsonDialogue(_Dialogue):
 
     def _obey(self, message: dict[str, object]) -> _Waiting | None:
         """Do what a command wants; or answer what is to be waited for, and then called."""
+        caller = self.session.caller
+        if message.get("type") == "publish":
+            caller.grants.check_publish_anywhere()  # before looking at an event, which takes longer
         command = parse_command(message)
+        if not isinstance(command, Renew):
+            self._common.door.sessions.check_time(caller)  # its time-out is looked at every second or two
         ref = command.ref
         if isinstance(command, Publish):
             check_size(command.draft.data, self._common.max_event_bytes)
-            self._common.publisher.publish(command.draft, self.session.caller, partial(self._published, ref))
+            self._common.publisher.publish(command.draft, caller, partial(self._published, ref))
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             waiting = self._common.door.subscribe(self.session, pattern, since)
@@ -323,6 +328,7 @@ class RawDialogue(_Dialogue):
             self._refuse("publishing in raw format needs exactly one channel in the query, by its name")
             return
         try:
+            self._common.door.sessions.check_time(self.session.caller)
             draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
         except Refused as refused:
             self._refuse(refused.detail)

@@ -88,6 +88,16 @@ class Gate:
             auth.certified, auth.certified_publish, auth.certified_subscribe, origin="[auth] certified"
         )
 
+    def readmit(self, request: Request) -> Deferred[None] | None:
+        """Find out again what the ``caller`` of a request may do that takes long: see `admit`.
+
+        Its token may have expired, and the configuration may have changed.
+        """
+        host, origin = _single_header(request, b"host"), _single_header(request, b"origin")
+        return self._identify(
+            request, None if origin is None else origin.lower(), None if host is None else host.lower()
+        )
+
     def admit(self, request: Request) -> Deferred[None] | None:
         """Find out who sends a request, as its ``caller``; raise `Refused` if it is not served.
 
@@ -103,12 +113,19 @@ class Gate:
         request.caller = Caller(self.anonymous, self._place(request) if self._trust.is_any else connection.place)
         if request.method == b"OPTIONS":
             return None  # a browser asks before it shows a token
+        return self._identify(request, origin, host)
+
+    def _identify(self, request: Request, origin: str | None, host: str | None) -> Deferred[None] | None:
+        """Have the ``caller`` of a request be who it shows that it is, now or later."""
+        connection = request.connection
         token = None if self._tokens is None else self._token(request, origin, host)
         if token is not None:
             return self._show(request.caller, token)
         if connection.certified_user is not None:
             self._check_page(request, origin, host, "a client certificate")
             request.caller.identity = Identity(self._certified, connection.certified_user)
+        else:
+            request.caller.identity = self.anonymous
         return None
 
     def limit_reads(self, reads: Rates | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pushd.channels import Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
+from pushd.jsonshape import check_shape
 from pushd.jsontext import read_json
 from pushd.record import record
 
@@ -21,6 +22,7 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "check_since",
+    "longest_message",
     "parse_command",
     "parse_draft",
     "parse_object",
@@ -29,6 +31,9 @@ __all__ = [
 
 Ref = str | int | None
 """What a client put into ``ref`` to know the answer by."""
+
+_OTHER_BYTES = 192 * 1024
+"""How much else a message has: the names of a hundred channels, each byte escaped, and the other fields."""
 
 MAX_REF_CHARACTERS = 255
 """The longest ``ref`` that is text."""
@@ -97,8 +102,21 @@ def check_size(data: bytes, max_bytes: int) -> None:
         raise TooLarge(f"the data has {len(data)} bytes; [limits] event_size is {max_bytes}", "data")
 
 
-def parse_object(text: bytes | str) -> dict[str, Any]:
-    """Read one JSON object; raise `BadRequest` if it is anything else."""
+def longest_message(max_event_bytes: int) -> int:
+    """Return the bytes of the longest JSON object with an event of up to `max_event_bytes`.
+
+    JSON may take six bytes for one (a control character as ``\\u0001``), also in the names of channels.
+    """
+    return 6 * max_event_bytes + _OTHER_BYTES
+
+
+def parse_object(text: bytes | str, max_event_bytes: int | None = None) -> dict[str, Any]:
+    """Read one JSON object; raise `BadRequest` if it is anything else.
+
+    With `max_event_bytes`, also if it cannot be an event of so many bytes, and reading it would take long.
+    """
+    if max_event_bytes is not None and isinstance(text, bytes):
+        check_shape(text, max_event_bytes, _OTHER_BYTES)
     try:
         value = read_json(text)
     except UnicodeDecodeError:

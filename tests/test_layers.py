@@ -35,6 +35,7 @@ LAYERS: list[list[str]] = [
         "pushd.api.metrics",
     ],
     ["pushd.api.publish"],
+    ["pushd.api.lines"],
     [
         "pushd.httpstream",
         "pushd.dialogue",
@@ -97,7 +98,7 @@ LAYERS: list[list[str]] = [
     ["pushd.config.differences"],
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],
-    ["pushd.event", "pushd.config.addresses", "pushd.config.units"],
+    ["pushd.event", "pushd.jsonshape", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access", "pushd.figures"],
     ["pushd.channels"],
     [

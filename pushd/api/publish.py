@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from pushd.api.lines import Lines
 from pushd.caller import Caller
-from pushd.errors import BadRequest, Refused
+from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.event import Draft
 from pushd.figures import Figures
 from pushd.frames import json_line
 from pushd.gate import Gate
-from pushd.messages import check_size, parse_draft, parse_object
+from pushd.messages import check_size, longest_message, parse_draft, parse_object
 from pushd.publisher import Outcome, Publisher
 from pushd.request import Request
 from pushd.resource import (
@@ -40,13 +41,14 @@ _log = Logger()
 CallLater = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
 
-_something = re.compile(rb"\S").search
+_TURN_S = 0.005
+"""How long lines are read in one turn of the reactor."""
 
-_LINES_PER_TURN = 500
-"""How many events of a batch are published before the reactor has its turn."""
+_MAX_REFUSED = 100
+"""After how many refused lines in a row the rest of a batch is not read."""
 
-_BYTES_PER_TURN = 256 * 1024
-"""How many bytes of a batch are; a subscriber's outbox must be able to hold them."""
+_WRONG = frozenset({400, 401, 403, 413, 422})
+"""The statuses of lines that are refused because of what the client sends, and not because of a limit."""
 
 
 def _shown(outcome: Outcome) -> dict[str, object]:
@@ -95,90 +97,125 @@ def _option(request: Request, name: str, header: bytes) -> str | None:
     return decoded(values[0], header.decode("ascii")) if values else in_query
 
 
-class _Lines:
-    """The lines of a body, without those that are empty. They are taken a few at a time: there may be millions."""
-
-    __slots__ = ("_body", "_start")
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body.rstrip()
-        self._start = 0
-
-    @property
-    def are_left(self) -> bool:
-        """Whether there are any that were not taken."""
-        return self._start < len(self._body)
-
-    def take(self) -> list[bytes]:
-        """Take as many as fit into one turn, also of empty ones."""
-        body, start = self._body, self._start
-        stop = min(start + _BYTES_PER_TURN, len(body))
-        first = _something(body, start, stop)
-        if first is None:
-            self._start = stop
-            return []
-        start = first.start()
-        lines = body[start:stop].split(b"\n", _LINES_PER_TURN)
-        last = stop - len(lines[-1])
-        if len(lines) > _LINES_PER_TURN:
-            lines.pop()
-            self._start = last
-        else:
-            end = body.find(b"\n", stop)
-            end = len(body) if end < 0 else end
-            lines[-1] = body[last:end]
-            self._start = end + 1
-        return [line for line in lines if line.strip()]
-
-
 class PublishMany(Endpoint):
     """NDJSON in, NDJSON out: an answer for each line, in order, either what was published or an error.
 
-    A line that is wrong changes nothing and does not stop the others. Empty lines are passed over. A long batch
-    takes many turns of the reactor, so that the others go on and subscribers can take what was published.
+    A line that is wrong changes nothing and does not stop the others; many in a row do. Empty lines are skipped. A
+    long batch takes many turns of the reactor, so that others go on and subscribers can take what was published.
     """
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: Gate, publisher: Publisher, *, max_event_bytes: int, call_later: CallLater) -> None:
-        """Publish with `publisher`, each event of up to `max_event_bytes`. `call_later` is the reactor's."""
+    def __init__(
+        self,
+        gate: Gate,
+        publisher: Publisher,
+        *,
+        max_event_bytes: int,
+        call_later: CallLater,
+        seconds: Callable[[], float],
+    ) -> None:
+        """Publish with `publisher`, each event of up to `max_event_bytes`.
+
+        `call_later` is the reactor's, and `seconds` a clock that never jumps.
+        """
         super().__init__(gate)
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
         self._call_later = call_later
+        self._seconds = seconds
 
     def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
-        lines = _Lines(request.body())
+        request.caller.grants.check_publish_anywhere()
+        lines = Lines(request.body(), longest_message(self._max_event_bytes))
         if not lines.are_left:
-            raise BadRequest("the body is empty; wanted NDJSON, one event a line")
-        publish = partial(self._publish_some, request.figures)
-        batch = _Batch(request, lines, publish, self._call_later)
-        publish(lines, request.caller, batch.begin)
+            raise _no_lines()
+        turn = _Turns(request, self._publisher, lines, self._max_event_bytes, self._seconds)
+        _Batch(request, turn, partial(self.gate.readmit, request), self._call_later).begin()
         return NOT_DONE_YET
 
-    def _publish_some(self, figures: Figures, lines: _Lines, caller: Caller, done: Callable[[bytes], None]) -> None:
-        """Publish as many `lines` as fit into one turn; tell `done` the answers."""
+
+def _no_lines() -> BadRequest:
+    return BadRequest("the body is empty; wanted NDJSON, one event a line")
+
+
+class _Turns:
+    """Publishes the lines of one request, in each turn of the reactor some of them."""
+
+    def __init__(
+        self,
+        request: Request,
+        publisher: Publisher,
+        lines: Lines,
+        max_event_bytes: int,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._request = request
+        self._publisher = publisher
+        self._max_event_bytes = max_event_bytes
+        self._longest = longest_message(max_event_bytes)
+        self._seconds = seconds
+        self._row = 0
+        """How many lines in a row were wrong, up to the last one that was taken."""
+        self.lines = lines
+        """Those that are left."""
+
+    def publish(self, refused: Refused | None, done: Callable[[bytes], None]) -> None:
+        """Publish as many lines as fit into one turn, or refuse them as `refused` says; tell `done` the answers."""
+        caller, lines = self._request.caller, self.lines
         taken = lines.take()
-        answers: list[Outcome | None] = [None] * len(taken)
-        drafts, places, max_bytes = list[Draft](), list[int](), self._max_event_bytes
+        try:
+            caller.grants.check_publish_anywhere()
+        except Refused as nowhere:
+            refused = refused or nowhere
+        answers, drafts, places, row = list[Outcome | None](), list[Draft](), list[int](), self._row
+        until_s = self._seconds() + _TURN_S
         for place, line in enumerate(taken):
+            if place and (row >= _MAX_REFUSED or self._seconds() > until_s):
+                lines.put_back(taken[place:])
+                break
             try:
-                draft = parse_draft(parse_object(line))
-                check_size(draft.data, max_bytes)
-            except Refused as refused:
-                answers[place] = refused
+                if refused is not None:
+                    raise refused
+                drafts.append(self._read(line))
+            except Refused as wrong:
+                answers.append(wrong)
+                row += 1
             else:
-                drafts.append(draft)
+                answers.append(None)
                 places.append(place)
+                row = 0
 
         def published(outcomes: list[Outcome]) -> None:
             for place, outcome in zip(places, outcomes, strict=True):
                 answers[place] = outcome
-            _log_refused(answers, caller, figures)
-            done(b"".join([json_line(_shown(one)) for one in answers if one is not None]))
+            self._answered(answers, done)
 
         self._publisher.publish_all(drafts, caller, published)
+
+    def _read(self, line: bytes) -> Draft:
+        """Return the event of a line."""
+        if len(line) > self._longest:
+            raise TooLarge(
+                f"a line of more than {self._longest} bytes; [limits] event_size is {self._max_event_bytes}"
+            )
+        draft = parse_draft(parse_object(line, self._max_event_bytes))
+        check_size(draft.data, self._max_event_bytes)
+        return draft
+
+    def _answered(self, outcomes: Sequence[Outcome | None], done: Callable[[bytes], None]) -> None:
+        """Tell `done` the answers, and stop if too many in a row were errors of the client."""
+        answers = [json_line(_shown(one)) for one in outcomes if one is not None]
+        for one in outcomes:
+            self._row = self._row + 1 if isinstance(one, Refused) and one.status in _WRONG else 0
+        if self._row >= _MAX_REFUSED and self.lines.are_left:
+            self.lines.drop()
+            detail = f"{self._row} lines in a row were refused; the lines after them were not read"
+            outcomes = [*outcomes, BadRequest(detail)]
+            answers.append(json_line(_shown(BadRequest(detail))))
+        _log_refused(outcomes, self._request.caller, self._request.figures)
+        done(b"".join(answers))
 
 
 def _log_refused(answers: Sequence[Outcome | None], caller: Caller, figures: Figures) -> None:
@@ -199,56 +236,82 @@ def _log_refused(answers: Sequence[Outcome | None], caller: Caller, figures: Fig
 
 @implementer(IPushProducer)
 class _Batch:
-    """A request whose lines are published a few at a time, as long as its client takes the answers."""
+    """A request whose lines are published a few at a time, as long as its client takes the answers.
+
+    The rights of the client are found out again in each turn: its token may have expired meanwhile, or the
+    configuration may have changed.
+    """
 
     def __init__(
         self,
         request: Request,
-        lines: _Lines,
-        publish: Callable[[_Lines, Caller, Callable[[bytes], None]], None],
+        turns: _Turns,
+        readmit: Callable[[], Deferred[None] | None],
         call_later: CallLater,
     ) -> None:
-        """Have `publish` publish the `lines`, some of which it takes each time."""
+        """Have `turns` publish the lines; `readmit` finds out again what the client may do."""
         self._request = request
-        self._lines = lines
-        self._publish = publish
+        self._turns = turns
+        self._readmit = readmit
         self._call_later = call_later
-        self._is_paused = True
-        self._is_waiting = False
+        self._has_begun = False
+        """Whether the answer has, which others wait for before it is taken."""
+        self._is_paused = False
+        self._is_waiting = True
 
-    def begin(self, answers: bytes) -> None:
-        """Answer the first lines, and go on if there are more."""
-        request = self._request
-        if request.is_gone:
-            return
-        if not self._lines.are_left:
-            answer_later(request, answer(request, answers, "application/x-ndjson"))
-            return
-        request.setHeader(b"content-type", b"application/x-ndjson")
-        request.notifyFinish().addErrback(self.gone)
-        request.registerProducer(self, True)
-        request.write(answers)
-        self.resumeProducing()
+    def begin(self) -> None:
+        """Publish the first lines."""
+        self._turns.publish(None, self._answered)
 
     def _turn(self) -> None:
         self._is_waiting = False
         if self._is_paused:
             return
         self._is_waiting = True
-        self._publish(self._lines, self._request.caller, self._answered)
+        try:
+            waiting = self._readmit()
+        except Refused as refused:
+            self._turns.publish(refused, self._answered)
+            return
+        if waiting is None:
+            self._turns.publish(None, self._answered)
+        else:
+            waiting.addCallbacks(lambda _: None, _refusal_of).addCallback(self._turns.publish, self._answered)
+            waiting.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._request.is_gone:
+            self._request.processingFailed(failure)
 
     def _answered(self, answers: bytes) -> None:
         self._is_waiting = False
-        request = self._request
+        request, are_left = self._request, self._turns.lines.are_left
         if request.is_gone:
             return
-        request.write(answers)
-        if self._lines.are_left:
+        if are_left and not (answers or self._has_begun):
+            self._wait()  # only white space has come so far
+        elif are_left:
+            self._write(answers)
             self._wait()
-        else:
+        elif self._has_begun:
+            request.write(answers)
             self._is_paused = True
             request.unregisterProducer()
             request.finish()
+        elif answers:
+            answer_later(request, answer(request, answers, "application/x-ndjson"))
+        else:
+            answer_later(request, answer_problem(request, _no_lines()))
+
+    def _write(self, answers: bytes) -> None:
+        """Write `answers`, after which there will be others."""
+        request = self._request
+        if not self._has_begun:
+            self._has_begun = True
+            request.setHeader(b"content-type", b"application/x-ndjson")
+            request.notifyFinish().addErrback(self.gone)
+            request.registerProducer(self, True)
+        request.write(answers)
 
     def _wait(self) -> None:
         if not self._is_paused and not self._is_waiting:
@@ -271,3 +334,11 @@ class _Batch:
     def gone(self, reason: Failure) -> None:
         """Learn that the client has gone."""
         self.stopProducing()
+
+
+def _refusal_of(failure: Failure) -> Refused:
+    """Return why a client is not let in any more; raise anything else."""
+    failure.trap(Refused)
+    refused = failure.value
+    assert isinstance(refused, Refused)
+    return refused

@@ -8,6 +8,8 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from pushd.api import publish
+from pushd.messages import parse_object
 from tests.rigs import Client, DaemonTests, Response, json_lines
 
 
@@ -249,10 +251,42 @@ class PublishManyTests(DaemonTests):
         self.assert_problem(client.response, 413, says="8192")
         self.assertEqual(self.rig.traces.channels, 0)
 
-    def test_without_the_right_to_publish_each_line_is_an_error(self) -> None:
+    def test_without_any_right_to_publish_it_is_refused_before_a_line_is_read(self) -> None:
         self.start("[auth]\nanonymous =\n")
-        (answer,) = self.post(b'{"channel":"a","data":"x"}')
-        self.assertEqual(answer["error"]["status"], 403)
+        for body in (b'{"channel":"a","data":"x"}', b"[\n" * 1000):
+            self.assert_problem(self.rig.request("POST", "/publish", body=body), 403, says="no right to publish")
+
+    def test_many_wrong_lines_in_a_row_end_the_batch(self) -> None:
+        answers = self.post(b"[\n" * 1000)
+        self.assertEqual(len(answers), 101)
+        self.assertEqual({one["error"]["status"] for one in answers}, {400})
+        self.assertIn("100 lines in a row", answers[-1]["error"]["detail"])
+
+    def test_many_that_are_not_in_a_row_do_not(self) -> None:
+        line = b'{"channel":"a","data":"x"}\n'
+        answers = self.post((b"[\n" * 99 + line) * 2)
+        self.assertEqual([place for place, one in enumerate(answers) if "id" in one], [99, 199])
+        self.assertEqual(len(answers), 200)
+
+    def test_as_many_wrong_lines_as_end_a_batch_and_no_more_are_answered_each(self) -> None:
+        self.assertEqual(len(self.post(b"[\n" * 100)), 100)
+
+    def test_a_line_that_is_too_long_for_any_event_is_not_parsed(self) -> None:
+        self.start("[limits]\nevent_size = 1KiB\n")
+        read: list[int] = []
+
+        def noting(line: bytes, most: int) -> dict[str, Any]:
+            read.append(len(line))
+            return parse_object(line, most)
+
+        self.patch(publish, "parse_object", noting)
+        line = b'{"channel":"a","data":"x"}\n'
+        client = self.rig.client()
+        client.send("POST", "/publish", body=b"[" * 500_000 + b"\n" + line)
+        self.rig.turn()
+        answers = json_lines(client.response.body)
+        self.assertEqual([one.get("error", {}).get("status") for one in answers], [413, None])
+        self.assertEqual(read, [len(line) - 1])
 
     def test_that_lines_were_refused_is_logged_once_with_the_first_reason(self) -> None:
         with capturedLogs() as logged:
@@ -321,6 +355,24 @@ class LongBatchTests(DaemonTests):
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             self.assertLess(peak, 8 * len(body))
+
+    def test_a_turn_ends_when_its_time_is_used_up(self) -> None:
+        clock = iter(range(10**6))
+        self.patch(self.rig.parts.sessions.wheel, "seconds", lambda: next(clock) / 500)  # 2 ms for each line
+        self.rig.reload(self.config)
+        client = self.send(10)
+        self.assertEqual(self.retained(), 3)
+        for _ in range(10):
+            self.rig.turn()
+        self.assertEqual([one["offset"] for one in json_lines(client.response.body)], list(range(1, 11)))
+
+    def test_white_space_only_is_refused_after_some_turns(self) -> None:
+        client = self.rig.client()
+        client.send("POST", "/publish", body=b"\n" * 2**20)
+        self.assertEqual(client.written, [])
+        for _ in range(10):
+            self.rig.turn()
+        self.assert_problem(client.response, 400, says="NDJSON")
 
     def test_empty_lines_take_turns_too_and_what_is_behind_them_is_published(self) -> None:
         client = self.rig.client()

@@ -1,0 +1,70 @@
+"""The lines of a batch, a few at a time."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["BYTES_PER_TURN", "LINES_PER_TURN", "Lines"]
+
+_something = re.compile(rb"\S").search
+
+LINES_PER_TURN = 500
+"""How many events of a batch are published before the reactor has its turn."""
+
+BYTES_PER_TURN = 256 * 1024
+"""How many bytes of a batch are; a subscriber's outbox must be able to hold them."""
+
+_END_BYTES = 64 * 1024
+"""How much of the end of a body is searched for white space at once."""
+
+
+class Lines:
+    """The lines of a body, without those that are empty: there may be millions, so they are found when needed."""
+
+    __slots__ = ("_body", "_longest", "_put_back", "_start", "_stop")
+
+    def __init__(self, body: bytes, longest: int) -> None:
+        """Take the lines of `body`. One of more than `longest` bytes is cut to a byte more than that."""
+        end = body[-_END_BYTES:]
+        self._body = body
+        self._start = 0
+        self._stop = len(body) - len(end) + len(end.rstrip())
+        self._longest = longest
+        self._put_back: list[bytes] = []
+
+    @property
+    def are_left(self) -> bool:
+        """Whether there may be any that were not taken."""
+        return bool(self._put_back) or self._start < self._stop
+
+    def drop(self) -> None:
+        """Forget those that were not taken."""
+        self._body, self._put_back, self._start, self._stop = b"", [], 0, 0
+
+    def put_back(self, lines: list[bytes]) -> None:
+        """Have `lines`, which were taken last, taken again."""
+        self._put_back = lines
+
+    def take(self) -> list[bytes]:
+        """Take as many as fit into one turn; none if that many bytes are white space."""
+        if self._put_back:
+            lines, self._put_back = self._put_back, []
+            return lines
+        body, start = self._body, self._start
+        stop = min(start + BYTES_PER_TURN, self._stop)
+        first = _something(body, start, stop)
+        if first is None:
+            self._start = stop
+            return []
+        start = first.start()
+        lines = body[start:stop].split(b"\n", LINES_PER_TURN)
+        last = stop - len(lines[-1])
+        if len(lines) > LINES_PER_TURN:
+            lines.pop()
+            self._start = last
+        else:
+            end = body.find(b"\n", stop)
+            end = self._stop if end < 0 or end > self._stop else end
+            lines[-1] = body[last : min(end, last + self._longest + 1)]
+            self._start = end + 1
+        return [line for line in lines if line.strip()]
