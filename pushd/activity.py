@@ -8,7 +8,6 @@ from heapq import nsmallest
 from itertools import chain, islice
 from typing import Protocol
 
-from pushd.channel import Channel
 from pushd.eventlog import EventLog
 from pushd.record import record
 from pushd.subscription import Subscription
@@ -23,6 +22,9 @@ class _Bus(Protocol):
     """What is known of the `pushd.bus.Bus`."""
 
     log: EventLog[Subscription]
+
+    def names(self) -> Iterator[str]:
+        """Return the names of all channels, and then those that are only subscribed to."""
 
     def audience_size(self, name: str) -> int:
         """Count who would get an event of the channel `name`."""
@@ -105,19 +107,21 @@ class Activity:
     def busiest(self, limit: int) -> list[Busy]:
         """Describe `limit` channels: the busiest, then those that had an event last, then any."""
         lasted_s = self._looks[-1][0] - self._looks[0][0] if self._looks else 0.0
-        return [self._describe(channel, lasted_s) for channel in islice(self._in_order(limit), limit)]
+        return [self._describe(name, lasted_s) for name in islice(self._in_order(limit), limit)]
 
-    def _in_order(self, limit: int) -> Iterator[Channel[Subscription]]:
+    def _in_order(self, limit: int) -> Iterator[str]:
         log, seen = self._bus.log, set()
         busy = nsmallest(limit, self._counts.items(), key=lambda item: (-item[1], item[0]))
         recent = (channel.name for channel in log.recent())
-        for name in chain((name for name, _ in busy), recent, log.names()):
-            channel = log.get(name)
-            if channel is not None and name not in seen:
+        busy_names = (name for name, _ in busy if log.get(name) is not None)
+        for name in chain(busy_names, recent, self._bus.names()):
+            if name not in seen:
                 seen.add(name)
-                yield channel
+                yield name
 
-    def _describe(self, channel: Channel[Subscription], lasted_s: float) -> Busy:
-        rate = self._counts[channel.name] / lasted_s if lasted_s else 0.0
-        subscribers = self._bus.audience_size(channel.name)
-        return Busy(channel.name, rate, subscribers, len(channel.history), channel.history.size_bytes)
+    def _describe(self, name: str, lasted_s: float) -> Busy:
+        channel = self._bus.log.get(name)
+        rate, subscribers = self._counts[name] / lasted_s if lasted_s else 0.0, self._bus.audience_size(name)
+        if channel is None:  # it is only subscribed to
+            return Busy(name, rate, subscribers, 0, 0)
+        return Busy(name, rate, subscribers, len(channel.history), channel.history.size_bytes)

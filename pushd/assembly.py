@@ -31,9 +31,11 @@ from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.overview import Overview
+from pushd.peer import owner_of
 from pushd.publisher import Direct, Publisher
 from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
+from pushd.shares import Shares
 from pushd.site import PushdSite, Serving, tree
 from pushd.store.continuity import new_epoch
 from pushd.store.journal import Journal
@@ -173,6 +175,8 @@ def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
         max_held_bytes=limits.outbox_bytes,
         failed=_subscriber_failed,
         figures=figures,
+        names=Shares("names of channels", "[limits] channels", limits.channels, limits.share_percent),
+        owner=owner_of,
     )
 
 
@@ -205,7 +209,12 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     """
     limits, bus, entrance = config.limits, parts.bus, parts.entrance
     bus.log.configure(config.channels.settings, max_channels=limits.channels, max_bytes=config.store_size_bytes)
-    bus.limit(max_subscribed=limits.subscriptions, max_held_bytes=limits.outbox_bytes)
+    bus.limit(
+        max_subscribed=limits.subscriptions,
+        max_held_bytes=limits.outbox_bytes,
+        max_names=limits.channels,
+        share_percent=limits.share_percent,
+    )
     parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
     before = entrance.gate.anonymous.grants
     entrance.configure(config, parts.publisher, outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -10,6 +10,10 @@ from pushd.channels import Pattern, PatternTree
 from pushd.event import Entry
 
 __all__ = ["Audience", "Audiences", "Recipient"]
+
+
+_FREED_AT_ONCE = 1000
+"""How many audiences are freed at once; that takes about 0.1 ms."""
 
 
 class Recipient(Protocol):
@@ -36,42 +40,61 @@ class Audience(Generic[R]):
 
 
 class Audiences(Generic[R, S]):
-    """The audience of each channel, made when it is first wanted and kept until a subscription changes."""
+    """Who is subscribed to what. The audience of a channel is made when it is first wanted.
 
-    def __init__(
-        self,
-        by_name: Callable[[str], Iterable[S] | None],
-        recipient: Callable[[S], R],
-        max_kept: Callable[[], int],
-    ) -> None:
-        """Begin without patterns.
+    It is kept until a subscription changes. A change of a pattern drops all of them; if these are many, they are
+    freed a few at a time, because freeing 100,000 at once takes 10 ms.
+    """
 
-        `by_name` answers who subscribed to a channel by its name, None if it does not exist; `recipient` who takes
-        entries for one of them. About `max_kept` audiences are kept.
+    def __init__(self, channels: Container[str], recipient: Callable[[S], R], max_kept: Callable[[], int]) -> None:
+        """Begin without subscribers.
+
+        `recipient` returns who takes entries for one subscriber. About `max_kept` audiences are kept, of names
+        that are those of `channels` or that somebody is subscribed to.
         """
-        self._by_name = by_name
+        self._channels = channels
         self._recipient = recipient
         self._max_kept = max_kept
+        self._by_name: dict[str, dict[S, None]] = {}
         self._by_pattern: PatternTree[S] = PatternTree()
         self._kept: dict[str, Audience[R]] = {}
+        self._dropped: list[dict[str, Audience[R]]] = []  # those to be freed
 
     def of(self, name: str) -> Audience[R]:
-        """Answer who gets the events of the channel `name`."""
+        """Return who gets the events of the channel `name`."""
         audience = self._kept.get(name)
         if audience is None:
-            subscribed = self._by_name(name)
-            members = dict.fromkeys(subscribed or ())
+            members = dict.fromkeys(self._by_name.get(name, ()))
             if self._by_pattern:
                 members.update(dict.fromkeys(self._by_pattern.match(name)))
             audience = Audience(tuple(dict.fromkeys(map(self._recipient, members))), len(members))
-            if subscribed is not None:
+            if members or name in self._channels:
                 if len(self._kept) > self._max_kept():  # most are of channels that were given up
-                    self._kept.clear()
+                    self._drop_all()
                 self._kept[name] = audience
+            if self._dropped:
+                self._free(2)
         return audience
 
+    def _drop_all(self) -> None:
+        if len(self._kept) <= _FREED_AT_ONCE:
+            self._kept.clear()
+        else:
+            self._dropped.append(self._kept)
+            self._kept = {}
+        if self._dropped:
+            self._free(_FREED_AT_ONCE)
+
+    def _free(self, count: int) -> None:
+        """Free some of the audiences that were dropped."""
+        dropped = self._dropped[-1]
+        for _ in range(min(count, len(dropped))):
+            dropped.popitem()
+        if not dropped:
+            self._dropped.pop()
+
     def of_each(self, entries: list[Entry]) -> list[Audience[R]]:
-        """Answer who gets each entry of one event; nobody gets two of them."""
+        """Return who gets each entry of one event; nobody gets two of them."""
         if len(entries) == 1:
             return [self.of(entries[0].channel)]
         seen: set[R] = set()
@@ -83,21 +106,44 @@ class Audiences(Generic[R, S]):
             audiences.append(Audience(recipients, whole.count - len(whole.recipients) + len(recipients)))
         return audiences
 
-    def enter(self, pattern: Pattern, subscriber: S) -> None:
-        """Note that `subscriber` has come to the channel, or to all that a pattern matches."""
-        if pattern.is_name:
-            self.forget(pattern.text)
-        else:
-            self._by_pattern.add(pattern, subscriber)
-            self._kept.clear()
+    def by_name(self, name: str) -> Collection[S]:
+        """Return who is subscribed to the channel `name` by its name."""
+        return self._by_name.get(name, ())
 
-    def leave(self, pattern: Pattern, subscriber: S) -> None:
-        """Note that `subscriber` has left."""
-        if pattern.is_name:
-            self.forget(pattern.text)
-        else:
+    def has_name(self, name: str) -> bool:
+        """Return whether anybody is subscribed to the channel `name` by its name."""
+        return name in self._by_name
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names that anybody is subscribed to."""
+        return self._by_name
+
+    def enter(self, pattern: Pattern, subscriber: S) -> int:
+        """Add a subscriber; return how many are subscribed to its channel by name, 0 for a pattern."""
+        if not pattern.is_name:
+            self._by_pattern.add(pattern, subscriber)
+            self._drop_all()
+            return 0
+        subscribed = self._by_name.get(pattern.text)
+        if subscribed is None:
+            subscribed = self._by_name[pattern.text] = {}
+        subscribed[subscriber] = None
+        self.forget(pattern.text)
+        return len(subscribed)
+
+    def leave(self, pattern: Pattern, subscriber: S) -> int:
+        """Undo `enter`; return how many are still subscribed to its channel by name, 0 for a pattern."""
+        if not pattern.is_name:
             self._by_pattern.remove(pattern, subscriber)
-            self._kept.clear()
+            self._drop_all()
+            return 0
+        subscribed = self._by_name[pattern.text]
+        del subscribed[subscriber]
+        if not subscribed:
+            del self._by_name[pattern.text]
+        self.forget(pattern.text)
+        return len(subscribed)
 
     def forget(self, name: str) -> None:
         """Make the audience of a channel anew when it is wanted."""

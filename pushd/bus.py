@@ -11,10 +11,12 @@ and ``close``. Its promises:
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from itertools import chain
 from typing import Protocol
 
 from pushd.access import Grants
@@ -30,6 +32,7 @@ from pushd.figures import Figures
 from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
+from pushd.shares import Shares
 from pushd.subscription import Group, Subscriber, Subscription
 
 __all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
@@ -102,12 +105,15 @@ class Bus:
         max_held_bytes: int,
         failed: Callable[[Subscriber, Exception], None],
         figures: Figures | None = None,
+        names: Shares | None = None,
+        owner: Callable[[Caller], str | None] = lambda caller: None,
     ) -> None:
         """Begin without subscribers.
 
         Each may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data wait
         while it is being replayed to. `failed` is told of every subscriber that raised. What happens is counted in
-        `figures`.
+        `figures`. `names` bounds the names that exist only because somebody subscribed to them; each counts for the
+        `owner` of the first subscriber.
         """
         self.log = log
         self.max_subscribed = max_subscribed
@@ -116,8 +122,12 @@ class Bus:
         self.figures = Figures() if figures is None else figures
         """What has happened."""
         self._audiences: Audiences[Subscription | Group, Subscription] = Audiences(
-            log.subscribed, lambda subscription: subscription.group or subscription, lambda: 2 * len(log)
+            log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
         )
+        log.is_heard = self._audiences.has_name
+        self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
+        self._owner = owner
+        self._owners: dict[str, str | None] = {}  # of those names, for whom each counts
         self._undelivered: deque[list[Entry]] = deque()
         self.is_delivering = False
         """True while events are handed out."""
@@ -134,10 +144,11 @@ class Bus:
         self.missed = 0
         """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
 
-    def limit(self, *, max_subscribed: int, max_held_bytes: int) -> None:
+    def limit(self, *, max_subscribed: int, max_held_bytes: int, max_names: int, share_percent: int) -> None:
         """Have other limits from now on; see `__init__`."""
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
+        self._names.limit(max_names, share_percent)
 
     def publish(self, draft: Draft, grants: Grants) -> Published:
         """Put an event into the log and hand it to every subscriber of its channels.
@@ -214,17 +225,22 @@ class Bus:
 
     def delete(self, name: str, grants: Grants) -> None:
         """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
-        self.clear(self.deletable(name, grants))
+        channel = self.deletable(name, grants)
+        self.clear(name, channel)
 
-    def deletable(self, name: str, grants: Grants) -> Channel[Subscription]:
-        """Answer a channel that may be deleted; raise `Forbidden` or `NotFound`."""
+    def deletable(self, name: str, grants: Grants) -> Channel[Subscription] | None:
+        """Return a channel that may be deleted, or None if it is only subscribed to.
+
+        Raises `Forbidden` or `NotFound`.
+        """
         grants.check_operator(f"delete the channel {name!r}")
-        return self.log.existing(name)
+        return None if self._is_only_subscribed(check_name(name)) else self.log.existing(name)
 
-    def clear(self, channel: Channel[Subscription]) -> None:
+    def clear(self, name: str, channel: Channel[Subscription] | None) -> None:
         """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
-        self.log.clear(channel)
-        for subscription in list(channel.subscribed):
+        if channel is not None:
+            self.log.clear(channel)
+        for subscription in list(self._audiences.by_name(name)):
             self.end(subscription, Reason(Cause.DELETED, "the channel was deleted"))
 
     # Reading
@@ -259,8 +275,12 @@ class Bus:
         """Describe the first `limit` channels whose names begin with `prefix` and come after `after`."""
         if not grants.is_operator:
             grants.check_subscribe("**")
-        names = (name for name in self.log.names() if name.startswith(prefix) and name > after)
+        names = (name for name in self.names() if name.startswith(prefix) and name > after)
         return [self._state(name) for name in nsmallest(limit, names)]
+
+    def names(self) -> Iterator[str]:
+        """Return the names of all channels, and then those that are only subscribed to, in no order."""
+        return chain(self.log.names(), filter(self._is_only_subscribed, self._audiences.names))
 
     def present(self, name: str, grants: Grants) -> list[Caller]:
         """Answer who gets the events of a channel, in the order of their ids.
@@ -307,28 +327,41 @@ class Bus:
         self.subscribers += 1
         return Subscription(self, subscriber, caller)
 
+    def _max_audiences(self) -> int:
+        return 2 * (len(self.log) + len(self._audiences.names))
+
+    def check_names(self, texts: Iterable[str], caller: Caller) -> None:
+        """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
+        self._names.check(self._owner(caller), sum(map(self._is_new, texts)))
+
+    def _is_new(self, text: str) -> bool:
+        """Return whether a name would be there only because of the subscription that is to come."""
+        return not self._audiences.has_name(text) and text not in self.log.by_name
+
+    def _is_only_subscribed(self, name: str) -> bool:
+        return self._audiences.has_name(name) and name not in self.log.by_name
+
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Begin to hand `subscription` what is published to `pattern`; a name must be that of a channel."""
-        count = 0
-        if pattern.is_name:
-            channel = self._channel(pattern.text)
-            channel.subscribed[subscription] = None
-            count = len(channel.subscribed)
-            self.log.release(channel)
-        self._audiences.enter(pattern, subscription)
+        """Begin to hand `subscription` what is published to `pattern`; see `check_names`."""
+        name = pattern.text
+        if pattern.is_name and self._is_new(name):
+            owner = self._owners[name] = self._owner(subscription.caller)
+            self._names.take(owner)
+        count = self._audiences.enter(pattern, subscription)
+        if count == 1:
+            self.log.hear(name, True)
         self.subscriptions += 1
         if self.watch is not None:
             self.watch.entered(subscription.caller, pattern, count)
 
     def leave(self, pattern: Pattern, subscription: Subscription) -> None:
         """Undo `enter`."""
-        count = 0
-        if pattern.is_name:
-            channel = self._channel(pattern.text)
-            del channel.subscribed[subscription]
-            count = len(channel.subscribed)
-            self.log.release(channel)
-        self._audiences.leave(pattern, subscription)
+        name = pattern.text
+        count = self._audiences.leave(pattern, subscription)
+        if pattern.is_name and not count:
+            self.log.hear(name, False)
+            if name in self._owners:
+                self._names.give_back(self._owners.pop(name))
         self.subscriptions -= 1
         if self.watch is not None:
             self.watch.left(subscription.caller, pattern, count)
@@ -336,8 +369,3 @@ class Bus:
     def regroup(self, name: str) -> None:
         """Take note that a subscriber of the channel `name` has joined a group or left one."""
         self._audiences.forget(name)
-
-    def _channel(self, name: str) -> Channel[Subscription]:
-        channel = self.log.get(name)
-        assert channel is not None, name
-        return channel

@@ -1,4 +1,4 @@
-"""One channel of the bus: its offsets, its history, and who is subscribed to it by name."""
+"""One channel of the bus: its offsets and its history."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Channel(Generic[S]):
         "awaits_expiry",
         "awaits_room",
         "history",
+        "is_heard",
         "is_staged",
         "name",
         "offset",
         "settings",
         "size_bytes",
-        "subscribed",
     )
 
     def __init__(self, name: str, settings: Settings, history: History, *, offset: int) -> None:
@@ -47,8 +47,8 @@ class Channel(Generic[S]):
         self.history = history
         self.size_bytes = 0
         """How much of the size of all events is counted as this channel's: see `pushd.trimming`."""
-        self.subscribed: dict[S, None] = {}
-        """Who is subscribed to it by its name."""
+        self.is_heard = False
+        """True while anybody is subscribed to it by its name."""
         self.is_staged = False
         """True while events are on their way into it: see `pushd.batch`."""
         self.awaits_expiry = False
@@ -58,8 +58,8 @@ class Channel(Generic[S]):
 
     @property
     def is_idle(self) -> bool:
-        """True if nobody would miss it: nothing kept or on its way, nobody subscribed by name."""
-        return not self.history and not self.subscribed and not self.is_staged
+        """True if it has no event, nor one on its way."""
+        return not self.history and not self.is_staged
 
     def entry(self, event: Event, offset: int, seconds: float) -> Entry:
         """Make the entry of `event` at `offset`, which is not in the history yet."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from pushd.archive import Archive, Given
@@ -17,16 +17,14 @@ from pushd.channels import Pattern, PatternTree, check_name
 from pushd.errors import NotFound, Unavailable
 from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
 from pushd.history import History
-from pushd.reading import Page, Start
+from pushd.idling import Idling
+from pushd.reading import Page, Start, first_of
 from pushd.replay import Replay
 from pushd.trimming import Trimming
 
 __all__ = ["EventLog", "State"]
 
 S = TypeVar("S")
-
-_PAGE_BYTES = 1024 * 1024
-"""How much data a page has, unless its first event alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,7 @@ class EventLog(Generic[S]):
         `settings` answers those of a channel by its name. `now` is the time in seconds since 1970; `seconds` is a
         clock that never jumps. At most `max_channels` channels are kept, with events of about `max_bytes`.
         """
-        self._epoch = state.epoch
-        self._began = state.began
+        self._epoch, self._began = state.epoch, state.began
         self._archive = archive
         self.settings = settings
         self.now = now
@@ -79,23 +76,26 @@ class EventLog(Generic[S]):
         self._max_channels = max_channels
         self.sequence = state.sequence
         """The place of the latest event."""
-        self._channels: dict[str, Channel[S]] = {}
+        self.by_name: dict[str, Channel[S]] = {}
+        """The channels by their names."""
         self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
-        self._idle: dict[Channel[S], None] = {}  # those of them that nobody would miss
+        self._idle: Idling[S] = Idling()  # those without events, which are given up first
+        self.is_heard: Callable[[str], bool] = lambda name: False
+        """Return whether anybody is subscribed to a channel by its name: set by the bus."""
         self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def configure(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> None:
         """Have other settings and limits from now on; an event that is there stays for as long as it was to."""
         self.settings, self._max_channels, self._trimming.max_bytes = settings, max_channels, max_bytes
-        for channel in list(self._channels.values()):
+        for channel in list(self.by_name.values()):
             channel.settings = channel.history.settings = settings(channel.name)
             self.trim(channel)
 
     def __len__(self) -> int:
         """Count the channels."""
-        return len(self._channels)
+        return len(self.by_name)
 
     @property
     def position(self) -> str:
@@ -134,7 +134,7 @@ class EventLog(Generic[S]):
         if draft.id is not None:
             self._archive.keep_id(entries)
         for entry in entries:
-            self._keep(self._channels[entry.channel], [entry], seconds)
+            self._keep(self.by_name[entry.channel], [entry], seconds)
         if self._trimming.size_bytes > self._trimming.max_bytes:
             self._trimming.make_room()
         return entries
@@ -164,22 +164,26 @@ class EventLog(Generic[S]):
         trimming = self._trimming
         trimming.count(channel)
         if is_filled:
-            if self._idle:
-                self._idle.pop(channel, None)
+            if self._idle.unheard or self._idle.heard:
+                self._idle.remove(channel)
             if not channel.awaits_expiry or not channel.awaits_room:
                 trimming.watch(channel)
         elif channel.is_idle:
-            self._idle[channel] = None
+            self._idle.add(channel)
 
     # Channels
 
     def get(self, name: str) -> Channel[S] | None:
         """Answer the channel `name`, if there is one."""
-        return self._channels.get(name)
+        return self.by_name.get(name)
+
+    def names(self) -> Iterable[str]:
+        """Answer the names of all channels, in no order."""
+        return self.by_name
 
     def existing(self, name: str) -> Channel[S]:
         """Answer the channel `name`, trimmed; raise `NotFound` if there is none."""
-        channel = self._channels.get(check_name(name))
+        channel = self.by_name.get(check_name(name))
         if channel is None:
             raise NotFound(f"there is no channel {name!r}", "channel")
         self.trim(channel)
@@ -187,16 +191,7 @@ class EventLog(Generic[S]):
 
     def history_with(self, entry: Entry) -> History | None:
         """Return the history that retains `entry`, None if none does any more."""
-        return self._channels[entry.channel].history if self._holds(entry.channel, entry.offset) else None
-
-    def subscribed(self, name: str) -> Iterable[S] | None:
-        """Answer who subscribed to a channel by its name, None if there is no such channel."""
-        channel = self._channels.get(name)
-        return None if channel is None else channel.subscribed
-
-    def names(self) -> Iterator[str]:
-        """Answer the names of all channels, in no order."""
-        return iter(self._channels)
+        return self.by_name[entry.channel].history if self._holds(entry.channel, entry.offset) else None
 
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
         """Answer the channels that had events after `sequence`, the latest first; without it, all that had any."""
@@ -207,17 +202,18 @@ class EventLog(Generic[S]):
 
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
-        if len(names) == 1 and (channel := self._channels.get(names[0])) is not None:
+        if len(names) == 1 and (channel := self.by_name.get(names[0])) is not None:
             return [channel]
         self._give_up(self.surplus(names))
         return list(map(self._open, names))
 
     def _open(self, name: str) -> Channel[S]:
-        channel = self._channels.get(name)
+        channel = self.by_name.get(name)
         if channel is None:
             offset, dropped, settings = self._given_up_offset, self._given_up_sequence, self.settings(name)
             history = self._archive.history(name, settings, offset=offset, dropped=dropped)
-            channel = self._channels[name] = Channel(name, settings, history, offset=offset)
+            channel = self.by_name[name] = Channel(name, settings, history, offset=offset)
+            channel.is_heard = self.is_heard(name)
         return channel
 
     def begin(self, state: State) -> None:
@@ -228,28 +224,28 @@ class EventLog(Generic[S]):
     def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
         """Enter a channel that the archive has. Those whose latest events are older come first."""
         settings = self.settings(name)
-        channel = self._channels[name] = Channel(name, settings, history(settings), offset=offset)
+        channel = self.by_name[name] = Channel(name, settings, history(settings), offset=offset)
         self._by_sequence[channel] = None
         self._trimming.count(channel)
         if channel.history:
             self._trimming.watch_later(channel)
         else:
-            self._idle[channel] = None
+            self._idle.add(channel)
         return channel
 
     def _is_here(self, channel: Channel[S]) -> bool:
-        return self._channels.get(channel.name) is channel
+        return self.by_name.get(channel.name) is channel
 
     def surplus(self, names: Collection[str]) -> list[Channel[S]]:
-        """Answer the channels that `open` gives up to make room for `names`: those idle for longest.
+        """Return the channels that `open` gives up for `names`; raise `Unavailable` if too few are idle.
 
-        Raises `Unavailable` if there are not enough of them.
+        The cost grows with `names`, not with the channels that there are.
         """
-        missing = len(set(names) - self._channels.keys())
-        count = len(self._channels) + missing - self._max_channels if missing else 0
-        if count > 0:
-            self.expire()
-        idle = list(islice((channel for channel in self._idle if channel.name not in names), max(0, count)))
+        missing = sum(name not in self.by_name for name in set(names))
+        if not missing or (count := len(self.by_name) + missing - self._max_channels) <= 0:
+            return []
+        self.expire()
+        idle = self._idle.first(count, names)
         if len(idle) < count:
             raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")
         return idle
@@ -264,18 +260,25 @@ class EventLog(Generic[S]):
             self._given_up_sequence = max(self._given_up_sequence, channel.history.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
             self._archive.give_up(channel.history)
-            del self._channels[channel.name], self._by_sequence[channel], self._idle[channel]
+            del self.by_name[channel.name], self._by_sequence[channel]
+            self._idle.remove(channel)
             self._latest = None
 
     def release(self, channel: Channel[S]) -> None:
-        """Keep account of whether the channel may be given up; one that never had an event is, at once."""
+        """Record whether the channel may be given up; one that never had an event is, at once."""
         if not channel.is_idle:
-            self._idle.pop(channel, None)
+            self._idle.remove(channel)
         elif channel in self._by_sequence:
-            self._idle[channel] = None
+            self._idle.add(channel)
         elif self._is_here(channel):
-            del self._channels[channel.name]
+            del self.by_name[channel.name]
             self._archive.give_up(channel.history)
+
+    def hear(self, name: str, is_heard: bool) -> None:
+        """Record whether anybody is subscribed by name to a channel, which need not exist."""
+        if (channel := self.by_name.get(name)) is not None:
+            channel.is_heard = is_heard
+            self.release(channel)
 
     # Retention
 
@@ -328,14 +331,8 @@ class EventLog(Generic[S]):
         It has up to `limit` of them, and one at least, but no more than about 1 MiB of data: it is made as a whole,
         and waits as a whole for a client that does not read.
         """
-        shown: list[Entry] = []
-        room = _PAGE_BYTES
-        for entry in entries:
-            room -= len(entry.event.data)
-            if shown and (len(shown) == limit or room < 0):
-                return Page(shown, own_id(self._epoch, shown[-1].event.sequence), recovered)
-            shown.append(entry)
-        return Page(shown, self.position, recovered)
+        shown, is_all = first_of(entries, limit)
+        return Page(shown, own_id(self._epoch, self.sequence if is_all else shown[-1].event.sequence), recovered)
 
     def find(self, patterns: Sequence[Pattern], since: str) -> tuple[Start, list[Channel[S]]]:
         """Find out where a reader from `since` begins, whether something is missing for good, and where to read.
@@ -350,7 +347,7 @@ class EventLog(Generic[S]):
         for channel in active:
             self.trim(channel)
         dropped = [channel.history.dropped for channel in active]
-        if any(not pattern.is_name or pattern.text not in self._channels for pattern in patterns):
+        if any(not pattern.is_name or pattern.text not in self.by_name for pattern in patterns):
             dropped.append(self._given_up_sequence)
         if sequence is None:
             sequence = min(dropped, default=self.sequence)
@@ -376,7 +373,7 @@ class EventLog(Generic[S]):
         return any(self._holds(*place) for place in given.places)
 
     def _holds(self, name: str, offset: int) -> bool:
-        channel = self._channels.get(name)
+        channel = self.by_name.get(name)
         if channel is None:
             return False
         self.trim(channel)
@@ -385,7 +382,7 @@ class EventLog(Generic[S]):
     def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
         """Answer the channels that the patterns match and that had events after `sequence`."""
         names = [pattern.text for pattern in patterns if pattern.is_name]
-        active = {channel: None for name in names if (channel := self._channels.get(name)) is not None}
+        active = {channel: None for name in names if (channel := self.by_name.get(name)) is not None}
         if len(names) < len(patterns):
             recent = self.recent(sequence)
             if any(pattern.text == "**" for pattern in patterns):

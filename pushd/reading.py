@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pushd.event import Entry
 
-__all__ = ["Page", "Start"]
+__all__ = ["Page", "Start", "first_of"]
+
+_PAGE_BYTES = 1024 * 1024
+"""How much data a page has, unless its first event alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,15 @@ class Page:
 
     recovered: bool
     """True if nothing is missing between the position asked for and the first entry."""
+
+
+def first_of(entries: Iterable[Entry], limit: int) -> tuple[list[Entry], bool]:
+    """Return what of `entries` fits into a page of up to `limit`, and whether these are all."""
+    shown: list[Entry] = []
+    room = _PAGE_BYTES
+    for entry in entries:
+        room -= len(entry.event.data)
+        if shown and (len(shown) == limit or room < 0):
+            return shown, False
+        shown.append(entry)
+    return shown, True

@@ -47,11 +47,16 @@ class Shares:
         return 0 if owner is None else self._by_owner.get(owner, 0)
 
     def take(self, owner: str | None, units: int = 1) -> None:
-        """Occupy `units`.
+        """Occupy `units`; raise as `check` does, and then nothing is occupied."""
+        self.check(owner, units)
+        self.used += units
+        if owner is not None:
+            self._by_owner[owner] += units
 
-        Raises `TooMany` if they exceed the owner's share, `Unavailable` if they exceed the total; then nothing
-        is occupied.
-        """
+    def check(self, owner: str | None, units: int) -> None:
+        """Raise `TooMany` if `units` more exceed the owner's share, `Unavailable` if they exceed the total."""
+        if not units:
+            return
         if owner is not None and self.used_by(owner) + units > self.most_per_owner:
             raise TooMany(
                 f"{owner} uses its share of {self._what}, {self.most_per_owner}: "
@@ -62,9 +67,6 @@ class Shares:
             raise Unavailable(
                 f"all {self._what} are in use, {self.most}: see {self._option}", retry_s=self._retry_s
             )
-        self.used += units
-        if owner is not None:
-            self._by_owner[owner] += units
 
     def give_back(self, owner: str | None, units: int = 1) -> None:
         """Release `units` that `take` occupied for `owner`."""

@@ -56,6 +56,9 @@ class _Bus(Protocol):
     def check_count(self, count: int) -> None:
         """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
 
+    def check_names(self, texts: Iterable[str], caller: Caller) -> None:
+        """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
+
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
         """Begin to hand `subscription` what is published to `pattern`."""
 
@@ -125,8 +128,7 @@ class Subscription:
 
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
         """Raise what `add` would."""
-        wanted = self._allowed(patterns)
-        self._bus.log.surplus([text for text, pattern in wanted.items() if pattern.is_name])
+        self._allowed(patterns)
         self._bus.log.find([], since)
 
     def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
@@ -135,14 +137,15 @@ class Subscription:
         for text in wanted:
             self.caller.grants.check_subscribe(text)
         self._bus.check_count(len(self._patterns.keys() | wanted.keys()))
+        self._bus.check_names([text for text, pattern in wanted.items() if pattern.is_name], self.caller)
         return wanted
 
     def add(self, patterns: Sequence[Pattern], since: str) -> Start:
         """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
 
         What was published since then comes through `advance`, and what is published from now on comes after
-        it. Raises `Forbidden`, and `BadRequest` or `Unavailable` if these are too many channels for the
-        connection or the log, or what is kept cannot be read; then nothing was changed.
+        it. Raises `Forbidden`, and `BadRequest`, `TooMany` or `Unavailable` if these are too many channels for the
+        connection, for its owner or in total, or what is kept cannot be read; then nothing was changed.
         """
         assert self.deliver is not _nothing, "closed"
         assert not self._bus.is_delivering, "from within deliver"
@@ -153,7 +156,6 @@ class Subscription:
         replay = Replay()
         for channel in active:
             replay.add(channel.history, start.sequence)
-        log.open([pattern.text for pattern in wanted.values() if pattern.is_name])
         for text, pattern in wanted.items():
             if text not in self._patterns:
                 self._patterns[text] = pattern

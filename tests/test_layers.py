@@ -91,7 +91,7 @@ LAYERS: list[list[str]] = [
     ["pushd.wheel", "pushd.bucket", "pushd.readiness", "pushd.shares"],
     ["pushd.batch", "pushd.lag"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
-    ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.trimming"],
+    ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.idling", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
     ["pushd.history", "pushd.config.guards", "pushd.caller"],
     ["pushd.entries", "pushd.config.option"],

@@ -100,7 +100,13 @@ LIMITS = Section(
             "with 429. 0: any number.",
         ),
         Option("publish_burst", count(1), "1000", "How many may come at once before publish_rate counts."),
-        Option("channels", count(1), "100000", "How many channels the daemon keeps in memory."),
+        Option(
+            "channels",
+            count(1),
+            "100000",
+            "How many channels the daemon keeps in memory. As many names "
+            "without a channel may be subscribed to, of which one user or address may occupy its share.",
+        ),
         Option("subscriptions", count(1), "100", "How many channels or patterns one connection may subscribe to."),
         Option(
             "heartbeat",

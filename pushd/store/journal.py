@@ -195,6 +195,11 @@ class Journal:
             _tell(done, refused)
             self._go_on()
             return
+        if channel is None:  # it is only subscribed to
+            self._bus.clear(name, None)
+            _tell(done, None)
+            self._go_on()
+            return
         change = Change(self._bus.log.state)
         assert isinstance(channel.history, StoredHistory)
         if channel.history.is_in_store:
@@ -206,7 +211,7 @@ class Journal:
     ) -> None:
         self.condition.note(failure)
         if failure is None:
-            self._bus.clear(channel)
+            self._bus.clear(channel.name, channel)
         _tell(done, failure)
 
     def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:

@@ -380,11 +380,13 @@ class SubscriberRules(_Base):
         self.assert_refused(400, "channel", "a", "b", "c/*")
         self.assertIsNone(self.subscribe("a", "b", "a").refusal)
 
-    def test_a_channel_more_than_the_daemon_may_have_is_refused(self) -> None:
+    def test_names_without_a_channel_count_by_themselves_and_more_than_there_may_be_are_refused(self) -> None:
         self.start("[limits]\nchannels = 2")
         self.rig.publish("a")
-        self.assert_refused(503, None, "b", "c")
-        self.assertIsNone(self.subscribe("a", "b").refusal)
+        self.assert_refused(503, None, "b", "c", "d")
+        self.assertIsNone(self.subscribe("a", "b", "c").refusal)
+        self.rig.publish("new")
+        self.assertEqual(self.rig.traces.channels, 2)
 
     def test_without_the_right_to_subscribe_it_is_refused(self) -> None:
         self.start("[auth]\nanonymous = publish")

@@ -8,11 +8,12 @@ import weakref
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING, Grants
-from pushd.bus import Published
-from pushd.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
+from pushd.bus import Bus, Published
+from pushd.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany, Unavailable
 from pushd.event import Entry
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
+from pushd.shares import Shares
 from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, datas, draft, offsets, patterns
 
@@ -41,7 +42,7 @@ class BusCase(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """Hold against every test: whatever happened, the counts agree with what is there."""
-        subscribed = {one for channel in self.rig.log._channels.values() for one in channel.subscribed}
+        subscribed = {one for each in self.rig.bus._audiences._by_name.values() for one in each}
         self.assertLessEqual(len(subscribed), self.rig.bus.subscribers)
         self.assertFalse(self.rig.bus._undelivered)
         self.assertFalse(self.rig.bus.is_delivering)
@@ -58,7 +59,8 @@ class BusCase(SynchronousTestCase):
             (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._root.children),
             (0, 0, {}),
         )
-        self.assertEqual([name for name in log._channels if log._channels[name].subscribed], [])
+        self.assertEqual((bus._audiences._by_name, bus._owners, bus._names.used), ({}, {}, 0))
+        self.assertEqual([name for name in log.by_name if log.by_name[name].is_heard], [])
 
 
 class PublishTests(BusCase):
@@ -144,7 +146,7 @@ class PublishTests(BusCase):
         self.assertEqual((len(client.entries), self.rig.log.position), (2, f"{EPOCH}-2"))
         self.assertEqual(self.rig.publish("a").offset, 2)
 
-    def test_a_subscribed_channel_is_never_given_up(self) -> None:
+    def test_a_subscribed_channel_without_events_is_given_up_last(self) -> None:
         self.rig = self.make_rig(max_channels=2)
         client, _, _ = self.rig.subscribe("none1")
         self.rig.publish("none1")
@@ -152,6 +154,60 @@ class PublishTests(BusCase):
         self.rig.publish("a")
         self.rig.publish("none1")
         self.assertEqual(offsets(client.entries), [1, 2])
+        self.rig.publish("b")
+        self.assertEqual(sorted(self.rig.log.names()), ["a", "b"])
+        self.rig.bus.delete("a", EVERYTHING)
+        self.rig.publish("none1")
+        self.assertGreater(client.entries[2].offset, 2)
+        self.assertEqual(self.rig.bus.log.by_name["none1"].is_heard, True)
+
+    def test_names_that_are_only_subscribed_to_leave_room_for_publishers(self) -> None:
+        self.rig = self.make_rig(max_channels=2)
+        subscriptions = [self.rig.subscribe(*(f"made/up/{n}/{m}" for m in range(100)))[1] for n in range(50)]
+        client, _, _ = self.rig.subscribe("made/up/1/1")
+        self.assertEqual(len(self.rig.log), 0)
+        self.assertEqual(self.rig.publish("a").subscribers, 0)
+        self.assertEqual(self.rig.publish("made/up/1/1").subscribers, 2)
+        self.assertRaises(Unavailable, self.rig.publish, "c")
+        self.assertEqual(len(client.entries), 1)
+        for subscription in subscriptions:
+            subscription.close()
+        self.assertEqual(set(self.rig.bus._audiences._by_name), {"made/up/1/1"})
+
+    def test_whoever_makes_up_names_uses_its_share_of_them_and_nobody_else_s(self) -> None:
+        bus = self.rig.bus = Bus(
+            self.rig.log,
+            max_subscribed=100,
+            max_held_bytes=1000,
+            failed=lambda subscriber, error: None,
+            names=Shares("names of channels", "[limits] channels", 20, 10),
+            owner=lambda caller: caller.address,
+        )
+        self.rig.publish("real")
+
+        def subscribe(address: str, *texts: str) -> Subscription:
+            subscription = bus.subscribe(Client(), a_caller(address=address))
+            subscription.check(patterns(*texts), "latest")
+            subscription.add(patterns(*texts), "latest")
+            return subscription
+
+        first = subscribe("192.0.2.1", "one", "two", "real", "*", "**")
+        for texts in (("three",), ("one", "four"), ("two", "five", "real")):
+            self.assertRaises(TooMany, subscribe, "192.0.2.1", *texts)
+        again = subscribe("192.0.2.1", "one", "two", "real")
+        other = subscribe("192.0.2.2", "one", "three", "four")
+        self.assertEqual(bus._names.used, 4)
+        self.assertEqual(set(bus._audiences._by_name), {"one", "two", "real", "three", "four"})
+        first.close()
+        self.assertEqual(bus._names.used_by("192.0.2.1"), 2)
+        again.close()
+        self.assertEqual(bus._names.used_by("192.0.2.1"), 1)  # for the one that another is subscribed to as well
+        subscribe("192.0.2.1", "five").close()
+        other.close()
+        for number in range(10):
+            subscribe(f"192.0.2.{number}", f"{number}/a", f"{number}/b")
+        self.assertRaises(Unavailable, subscribe, "192.0.2.200", "more")
+        self.assertEqual(bus.subscriptions, 20)
 
     def test_who_subscribed_by_pattern_gets_a_channel_that_was_given_up_and_came_back(self) -> None:
         self.rig = self.make_rig(max_channels=1)
@@ -310,7 +366,7 @@ class SubscribeTests(BusCase):
         rig = self.rig = Rig(max_subscribed=3)
         client, subscription, _ = rig.subscribe("a", "*/b")
         self.assertRaises(BadRequest, subscription.add, patterns("c", "d"), "earliest")
-        self.assertEqual((len(subscription), list(rig.log.names())), (2, ["a"]))
+        self.assertEqual((len(subscription), list(rig.bus._audiences.names)), (2, ["a"]))
         self.assertFalse(subscription.is_replaying)
         rig.publish("c")
         self.assertEqual(client.entries, [])
@@ -324,15 +380,6 @@ class SubscribeTests(BusCase):
         self.rig.publish("a")
         self.assertEqual((client.entries, len(subscription)), ([], 0))
 
-    def test_over_the_limit_of_channels_nothing_is_added(self) -> None:
-        self.rig = self.make_rig(max_channels=2)
-        self.rig.publish("a")
-        client, subscription, _ = self.rig.subscribe()
-        self.assertRaises(Unavailable, subscription.add, patterns("b", "c", "*"), "earliest")
-        self.assertEqual((len(subscription), len(self.rig.log)), (0, 1))
-        self.rig.publish("b")
-        self.assertEqual(client.entries, [])
-
     def test_patterns_do_not_count_against_the_limit_of_channels(self) -> None:
         self.rig = self.make_rig(max_channels=1)
         client, _, _ = self.rig.subscribe("b/*", "*", "**")
@@ -340,10 +387,10 @@ class SubscribeTests(BusCase):
         self.assertEqual(len(client.entries), 1)
 
     def test_what_is_refused_leaves_a_replay_that_is_under_way_as_it_was(self) -> None:
-        self.rig = self.make_rig(max_channels=1)
+        self.rig.bus.max_subscribed = 2
         ids = [told.id for told in self.rig.publish_each("a", b"1", b"2", b"3")]
         client, subscription, _ = self.rig.subscribe("a", since=ids[1])
-        with self.assertRaises(Unavailable):
+        with self.assertRaises(BadRequest):
             subscription.add(patterns("*", "b"), "earliest")
         catch_up(subscription)
         self.assertEqual(client.datas, [b"3"])
@@ -823,9 +870,19 @@ class NothingLeftTests(BusCase):
         _, first, _ = self.rig.subscribe("a")
         _, second, _ = self.rig.subscribe("a")
         first.close()
-        self.assertEqual(list(self.rig.log.names()), ["a"])
+        self.assertEqual(list(self.rig.bus._audiences.names), ["a"])
         second.close()
-        self.assertEqual(list(self.rig.log.names()), [])
+        self.assertEqual(list(self.rig.bus._audiences.names), [])
+        self.assertEqual(len(self.rig.log), 0)
+
+    def test_a_channel_that_is_only_subscribed_to_can_be_deleted_and_listed(self) -> None:
+        client, _, _ = self.rig.subscribe("a")
+        bus = self.rig.bus
+        self.assertEqual([one.channel for one in bus.states(EVERYTHING, prefix="", after="", limit=9)], ["a"])
+        bus.delete("a", EVERYTHING)
+        self.assertEnded(client, Cause.DELETED)
+        self.assertEqual(bus.states(EVERYTHING, prefix="", after="", limit=9), [])
+        self.assertRaises(NotFound, bus.delete, "a", EVERYTHING)
 
     def test_the_bus_does_not_keep_a_subscriber_alive_that_has_ended(self) -> None:
         for text in ("a", "*"):
@@ -935,6 +992,32 @@ class BoundTests(BusCase):
         for number in range(1000):
             self.rig.publish(f"c{number}")
         self.assertLessEqual(len(self.rig.bus._audiences._kept), 3 * 10)
+
+    def test_audiences_that_a_pattern_made_obsolete_are_freed_a_few_at_a_time(self) -> None:
+        self.rig = Rig(max_channels=10_000)
+        audiences = self.rig.bus._audiences
+        for number in range(3000):
+            self.rig.publish(f"c{number}")
+        self.rig.subscribe("**")
+        self.assertEqual((len(audiences._kept), sum(map(len, audiences._dropped))), (0, 2000))
+        for number in range(1000):
+            self.assertEqual(self.rig.publish(f"c{number}").subscribers, 1)
+        self.assertEqual((len(audiences._kept), audiences._dropped), (1000, []))
+
+    def test_an_audience_is_kept_and_made_anew_when_a_subscription_changes(self) -> None:
+        audiences = self.rig.bus._audiences
+        _, subscription, _ = self.rig.subscribe("a")
+        self.rig.publish("a", "b")
+        before = audiences.of("a")
+        self.assertIs(audiences.of("a"), before)
+        self.rig.subscribe("b")
+        self.assertIs(audiences.of("a"), before)
+        _, pattern, _ = self.rig.subscribe("*")
+        self.assertEqual(audiences.of("a").count, 2)
+        pattern.close()
+        self.assertEqual(audiences.of("a").count, 1)
+        subscription.close()
+        self.assertEqual(audiences.of("a").count, 0)
 
     def test_expiries_of_channels_that_were_given_up_are_forgotten(self) -> None:
         self.rig = Rig(max_channels=10)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +14,7 @@ from pushd.event import Entry
 from pushd.eventlog import EventLog, State
 from pushd.reading import Page, Start
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
+from tests.unit.test_cost import calls_of
 
 HOUR = 3600.0
 
@@ -132,7 +136,7 @@ class RetentionTests(LogCase):
         self.assertEqual(self.log._trimming._expiries, [])
 
     def histories(self) -> dict[str, int]:
-        return {name: len(channel.history) for name, channel in self.log._channels.items()}
+        return {name: len(channel.history) for name, channel in self.log.by_name.items()}
 
     def test_emptied_and_filled_again_a_channel_still_expires(self) -> None:
         self.append("a")
@@ -470,6 +474,34 @@ class LimitTests(LogCase):
             self.append(name)
         self.append("d", "none1", "none2")
         self.assertEqual(self.names(), ["d", "none1", "none2"])
+
+    def test_making_room_for_a_name_costs_the_same_however_many_channels_there_are(self) -> None:
+        costs = []
+        for most in (100, 10_000):
+            self.log = self.make_log(max_channels=most)
+            for number in range(most):
+                self.append(f"none{number}")
+            for number in range(most // 2):
+                self.append(f"other{number}")
+            costs.append(calls_of(lambda: self.append("new")))
+            self.assertEqual(len(self.log), most)
+        self.assertLessEqual(costs[1], costs[0])
+
+    def test_names_are_looked_up_and_not_the_channels_walked(self) -> None:
+        class Counted(dict[str, object]):
+            walked = 0
+
+            def __iter__(self) -> Iterator[str]:
+                Counted.walked += 1
+                return super().__iter__()
+
+        for number in range(3):
+            self.append(f"none{number}")
+        self.log.by_name = cast(Any, Counted(self.log.by_name))
+        for name in ("none4", "a", "b"):
+            self.append(name)
+            self.log.surplus(["x", "y"] if name == "none4" else ["x"])
+        self.assertEqual(Counted.walked, 0)
 
     def test_a_channel_that_is_used_again_is_no_longer_idle(self) -> None:
         for name in "abc":

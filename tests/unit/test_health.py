@@ -15,7 +15,7 @@ class HealthTests(DaemonTests):
         response = self.rig.get("/healthz")
         self.assertEqual(response.status, 200)
         self.assertEqual(response.header("cache-control"), "no-store")
-        self.assertEqual(response.json, {"status": "ok", "connections": 2, "subscribers": 1, "channels": 2})
+        self.assertEqual(response.json, {"status": "ok", "connections": 2, "subscribers": 1, "channels": 1})
 
     def test_it_may_be_asked_by_any_name_and_from_any_page(self) -> None:
         response = self.rig.request("GET", "/healthz", host="10.1.2.3", headers={"Origin": "http://evil.example"})

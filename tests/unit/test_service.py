@@ -180,7 +180,7 @@ class AssembleTests(ServiceCase):
         self.connect(STREAM)
         self.connect()
         body = self.connect(HEALTH).sent.partition("\r\n\r\n")[2]
-        self.assertEqual(body, '{"status":"ok","connections":3,"subscribers":1,"channels":1}\n')
+        self.assertEqual(body, '{"status":"ok","connections":3,"subscribers":1,"channels":0}\n')
 
     def test_the_demo_is_there_unless_it_is_switched_off_or_there_is_a_site(self) -> None:
         for said, is_there in (

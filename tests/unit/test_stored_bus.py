@@ -12,6 +12,7 @@ from pushd.bus import Published
 from pushd.caller import DAEMON
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable
 from pushd.history import EVENT_BYTES
+from pushd.reasons import Cause
 from pushd.store import archive, block, journal, past, store
 from pushd.store.stored import StoredHistory
 from tests.builders import EPOCH, Kept, draft
@@ -29,7 +30,7 @@ class StoredBusCase(SynchronousTestCase):
 
     def history(self, rig: StoredRig, name: str) -> StoredHistory:
         """Answer the history of a channel."""
-        history = rig.log._channels[name].history
+        history = rig.log.by_name[name].history
         assert isinstance(history, StoredHistory)
         return history
 
@@ -113,9 +114,11 @@ class ChannelTests(StoredBusCase):
         rig.log.expire()
         rig.log.open(["b"])
         rig.log.release(rig.log.open(["b"])[0])
+        rig.log.open(["a"])
         client, subscription, _ = rig.subscribe("a")
         rig.settle()
-        self.assertEqual(told, [None])
+        self.assertEqual((told, client.causes), ([None], [Cause.DELETED]))
+        client, subscription, _ = rig.subscribe("a")
         rig.publish("a", data=b"2")
         self.assertEqual(client.datas, [b"2"])
         subscription.close()

@@ -22,7 +22,7 @@ class TrimmingCase(StoredBusCase):
 
     def count(self, rig: Rig) -> int:
         """Count the events that are there, without having them trimmed."""
-        return sum(len(rig.log._channels[name].history) for name in rig.log.names())
+        return sum(len(rig.log.by_name[name].history) for name in rig.log.names())
 
 
 class RoomTests(TrimmingCase):
@@ -99,7 +99,7 @@ class RoomTests(TrimmingCase):
             rig.tend()
         self.assertLessEqual(rig.log.size_bytes, (3 + 3 + 50) * EVENT)
         for name in "ab":
-            rig.log.clear(rig.log._channels[name])
+            rig.log.clear(rig.log.by_name[name])
         self.assertEqual(rig.log.size_bytes, 0)
 
 
