@@ -144,7 +144,22 @@ class Identity:
     """What others are shown of it: a JSON value."""
 
     expires_at: float | None = field(default=None)
-    """When all this ends, in seconds since 1970; None: never."""
+    """When all this ends, in seconds since 1970; None: never. Not later than `certified_until`."""
+
+    certified_until: float | None = None
+    """When the certificate of its connection expires, in seconds since 1970; None if it has none."""
+
+    def __post_init__(self) -> None:
+        """Have nothing outlive the certificate: neither a token, nor what the application grants."""
+        if self.certified_until is not None and (self.expires_at is None or self.expires_at > self.certified_until):
+            object.__setattr__(self, "expires_at", self.certified_until)
+
+    @property
+    def end(self) -> str:
+        """What to say when it has ended."""
+        if self.expires_at is not None and self.expires_at == self.certified_until:
+            return "the client certificate has expired; connect again with a new one"
+        return "the token has expired; come back with a new one"
 
 
 def regranted(identity: Identity, before: Grants, after: Grants) -> Identity:

@@ -154,6 +154,7 @@ def assemble(
         is_proxy=entrance.trust.is_trusted,
         serving=_serving(config),
         figures=figures,
+        now=now,
     )
     operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
@@ -191,13 +192,14 @@ def _operations(
         wheel=wheel,
         turnstile=Turnstile(_MAX_OPERATIONS, 0, wheel),
         serving=_plainly(config),
+        now=entrance.door.sessions.now,
     )
 
 
 def _operations_tree(config: Config, entrance: Entrance, insight: Insight, outside: Outside) -> IResource:
     """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
-    gate = Gate(auth, entrance.trust, outside.tokens)
+    gate = Gate(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
     return tree(insight.of_operations(gate, entrance.door, config.limits), None)
 
 

@@ -1,4 +1,4 @@
-"""Clients' certificates: whose are taken, and what their owners are called."""
+"""Clients' certificates: which are accepted, whose they are, and until when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from pushd.peer import peer_name
 
-__all__ = ["Authorities", "ask", "has_no_certificate", "subject_of", "subject_text"]
+__all__ = ["Authorities", "Certificate", "ask", "certificate_of", "has_no_certificate", "subject_text"]
 
 _log = Logger()
 
@@ -37,6 +37,17 @@ class Authorities:
 
     is_required: bool
     """Whether a client without a certificate is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a connection knows of the certificate of its client, which was verified in the handshake."""
+
+    subject: str
+    """The subject, as ``CN=alice,O=Example``."""
+
+    expires_at: float
+    """When it, or a certificate between it and a trusted one, expires, in seconds since 1970."""
 
 
 def ask(context: SSL.Context, authorities: Sequence[x509.Certificate], *, is_required: bool) -> None:
@@ -96,11 +107,16 @@ def _escape(character: str) -> str:
     return "".join(f"\\{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
-def subject_of(transport: ITransport | None) -> str | None:
-    """Answer the subject of the certificate with which a client shook hands; None if it had none.
+def certificate_of(transport: ITransport | None) -> Certificate | None:
+    """Return the certificate with which a client shook hands; None if it had none.
 
-    It was verified in this handshake: sessions are not resumed.
+    It was verified in this handshake: sessions are not resumed. All of its chain was, so the certificate is good
+    until the first of them expires (RFC 5280, section 6.1.3).
     """
     tls: Any = ISSLTransport(transport, None)
     certificate = None if tls is None else tls.getPeerCertificate()
-    return None if certificate is None else subject_text(certificate.to_cryptography().subject)
+    if certificate is None:
+        return None
+    chain = tls.getHandle().get_verified_chain() or [certificate]
+    expires_at = min(one.to_cryptography().not_valid_after_utc.timestamp() for one in chain)
+    return Certificate(subject_text(certificate.to_cryptography().subject), expires_at)

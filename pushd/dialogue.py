@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -280,6 +280,7 @@ class JsonDialogue(_Dialogue):
         identity = self._common.gate.identify(command.token)
         if not isinstance(identity, Identity):
             identity = await identity
+        identity = replace(identity, certified_until=self.session.caller.identity.certified_until)
         identity = await self._common.door.identity(self.session.caller, identity)
         if identity.user != self.session.caller.user:
             raise Forbidden(

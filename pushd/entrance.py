@@ -60,7 +60,7 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
     limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
     most, most_per_address = most_connections(limits.connections), limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
-    gate = Gate(config.auth, trust, outside.tokens)
+    gate = Gate(config.auth, trust, outside.tokens, sessions.now)
     gate.limit_reads(_reads(limits, wheel.seconds))
     waiting = Waiting(limits.share_percent, config.hooks.questions)
     return Entrance(

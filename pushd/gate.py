@@ -10,8 +10,11 @@ says who it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
+from time import time
 from typing import Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -21,6 +24,7 @@ from twisted.web.http_headers import Headers
 
 from pushd.access import Grants, Identity
 from pushd.caller import Caller
+from pushd.certified import Certificate
 from pushd.config.settings import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from pushd.peer import Place, owner_of
@@ -66,9 +70,15 @@ class Gate:
 
     _reads: Rates | None = None
 
-    def __init__(self, auth: Auth, trust: Trust, tokens: Tokens | None = None) -> None:
-        """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at."""
+    def __init__(
+        self, auth: Auth, trust: Trust, tokens: Tokens | None = None, now: Callable[[], float] = time
+    ) -> None:
+        """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at.
+
+        `now` returns the time in seconds since 1970.
+        """
         self._trust = trust
+        self._now = now
         self.configure(auth, tokens)
 
     def configure(self, auth: Auth, tokens: Tokens | None) -> None:
@@ -119,11 +129,16 @@ class Gate:
         """Have the ``caller`` of a request be who it shows that it is, now or later."""
         connection = request.connection
         token = None if self._tokens is None else self._token(request, origin, host)
+        certificate = connection.certificate
+        if certificate is not None and certificate.expires_at <= self._now():
+            raise Unauthorized("the client certificate has expired; connect again with a new one")
         if token is not None:
-            return self._show(request.caller, token)
-        if connection.certified_user is not None:
+            return self._show(request.caller, token, certificate)
+        if certificate is not None:
             self._check_page(request, origin, host, "a client certificate")
-            request.caller.identity = Identity(self._certified, connection.certified_user)
+            request.caller.identity = Identity(
+                self._certified, certificate.subject, certified_until=certificate.expires_at
+            )
         else:
             request.caller.identity = self.anonymous
         return None
@@ -145,16 +160,17 @@ class Gate:
         peer = request.getClientAddress()
         return Place.of(peer, self._trust.client_address(peer, request.requestHeaders))
 
-    def _show(self, caller: Caller, token: str) -> Deferred[None] | None:
+    def _show(self, caller: Caller, token: str, certificate: Certificate | None) -> Deferred[None] | None:
         """Have `caller` be whom the token stands for, now or when that is answered."""
         identity = self.identify(token)
-        if isinstance(identity, Identity):
-            caller.identity = identity
-            return None
 
         def identified(identity: Identity) -> None:
-            caller.identity = identity
+            until = None if certificate is None else certificate.expires_at
+            caller.identity = identity if until is None else replace(identity, certified_until=until)
 
+        if isinstance(identity, Identity):
+            identified(identity)
+            return None
         return identity.addCallback(identified)
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 
-from pushd.certified import subject_of
+from pushd.certified import Certificate, certificate_of
 from pushd.connections import LAST_WORD_S, Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
@@ -110,9 +110,9 @@ class HTTP1(HTTPChannel):
         return self._addresses[1]
 
     @cached_property
-    def certified_user(self) -> str | None:
-        """The subject of the certificate that the client has shown, if it has."""
-        return subject_of(self.transport)
+    def certificate(self) -> Certificate | None:
+        """The certificate that the client has shown, if it has."""
+        return certificate_of(self.transport)
 
     # Requests that are refused before they are read
 

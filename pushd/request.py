@@ -20,6 +20,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.caller import Caller
+from pushd.certified import Certificate
 from pushd.channels import Pattern
 from pushd.connections import Upgraded
 from pushd.figures import Figures
@@ -56,8 +57,8 @@ class Connection(Protocol):
         """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
 
     @property
-    def certified_user(self) -> str | None:
-        """The subject of the certificate that the client has shown, if it has, as ``CN=alice,O=Example``."""
+    def certificate(self) -> Certificate | None:
+        """The certificate that the client has shown, if it has."""
 
     def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""

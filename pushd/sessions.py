@@ -132,7 +132,8 @@ class Sessions:
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
-        self._now = now
+        self.now = now
+        """The time, in seconds since 1970."""
         self._prefix = prefix
         self._count = 0
         self._bounds = bounds
@@ -191,7 +192,7 @@ class Sessions:
             caller.identity = regranted(caller.identity, *regrant)
         guest.subscription.check(patterns, since)
         self.name(caller)
-        caller.since, caller.since_s = self._now(), self.wheel.seconds()
+        caller.since, caller.since_s = self.now(), self.wheel.seconds()
         self._open[caller.number] = guest
         self.figures.connected[caller.transport] += 1
         self._count_up(limit_key(caller.address), caller.user)
@@ -267,8 +268,8 @@ class Sessions:
             alarm.cancel()
         expires_at = guest.caller.identity.expires_at
         if expires_at is not None:
-            reason = Reason(Cause.REFUSED, "the token has expired; come back with a new one")
-            delay_s = max(0.0, expires_at - self._now())
+            reason = Reason(Cause.REFUSED, guest.caller.identity.end)
+            delay_s = max(0.0, expires_at - self.now())
             self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
     def crowd(self, channel: str, encode: Encoder) -> Crowd:
@@ -349,8 +350,8 @@ class Sessions:
     def check_time(self, caller: Caller) -> None:
         """Raise `Unauthorized` if the rights of `caller` have ended, while somebody was asked about it."""
         expires_at = caller.identity.expires_at
-        if expires_at is not None and expires_at <= self._now():
-            raise Unauthorized("the token has expired; wanted a new one", is_token_wrong=True)
+        if expires_at is not None and expires_at <= self.now():
+            raise Unauthorized(caller.identity.end, is_token_wrong=True)
 
     def close(self, farewell: Callable[[], Reason]) -> None:
         """Close them all, and take nobody any more. `farewell` answers the reason for each."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath, realpath
 from pathlib import Path
+from time import time
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -78,8 +79,11 @@ class PushdSite(Site):
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Figures | None = None,
+        now: Callable[[], float] = time,
     ) -> None:
         """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
+
+        `now` returns the time in seconds since 1970.
 
         What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`.
         """
@@ -92,6 +96,7 @@ class PushdSite(Site):
         self._turnstile = turnstile
         self._is_proxy = is_proxy
         self._clock = reactor
+        self._now = now
         self._memory = Memory()
         self.configure(root, serving)
 
@@ -123,6 +128,7 @@ class PushdSite(Site):
             self._turnstile,
             self.connections,
             wheel,
+            self._now,
             patience.head_timeout_s,
         )
 

@@ -20,11 +20,11 @@ from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersi
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from pushd.certified import Authorities, ask, subject_of
+from pushd.certified import Authorities, ask
 from pushd.errors import StartFailed
 from pushd.keyexchange import restrict_groups
 
-__all__ = ["Authorities", "Credentials", "check_directory", "load", "self_signed", "subject_of"]
+__all__ = ["Authorities", "Credentials", "check_directory", "load", "self_signed"]
 
 _LIFETIME = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=30)

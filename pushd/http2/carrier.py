@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IAddress
 
+from pushd.certified import Certificate
 from pushd.http2.codec import Codec
 from pushd.http2.encoding import FieldEncoder
 from pushd.http2.faults import Code
@@ -28,7 +29,7 @@ class Carrier(Protocol[StreamT]):
     peer: IAddress
     host: IAddress
     is_secure: bool
-    certified_user: str | None
+    certificate: Certificate | None
     max_body_bytes: int
     promises: Promises
 

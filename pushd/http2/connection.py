@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.certified import subject_of
+from pushd.certified import certificate_of
 from pushd.errors import HeadTooLarge, Refused, TooMany
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
@@ -87,7 +87,7 @@ class HTTP2(Protocol):
         self._shared.connections.add(self)
         self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
         self.is_secure = ISSLTransport(self.transport, None) is not None
-        self.certified_user = subject_of(self.transport)
+        self.certificate = certificate_of(self.transport)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)

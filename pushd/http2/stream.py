@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from pushd.certified import Certificate
 from pushd.errors import Refused, TooLarge, WrongMethod
 from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
@@ -97,9 +98,8 @@ class Stream:
             self._refuse_body()
             return
         request = self._request = self._carrier.site.requestFactory(self)
-        headers = request.requestHeaders
         for name, value in head.fields:
-            headers.addRawHeader(name, value)
+            request.requestHeaders.addRawHeader(name, value)
         request.gotLength(0 if is_ended else length)
         request.parseCookies()
         if is_ended:
@@ -170,9 +170,9 @@ class Stream:
         self.answer(b"%d" % refused.status, fields, body)
 
     @property
-    def certified_user(self) -> str | None:
-        """The subject of the certificate that the client has shown, if it has."""
-        return self._carrier.certified_user
+    def certificate(self) -> Certificate | None:
+        """The certificate that the client has shown, if it has."""
+        return self._carrier.certificate
 
     def body_writer(self) -> Writer:
         """Answer what takes the rest of a body."""

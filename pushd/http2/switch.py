@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.certified import has_no_certificate
+from pushd.certified import certificate_of, has_no_certificate
 from pushd.connections import LAST_WORD_S, Connections, Speaker
 from pushd.errors import Refused
 from pushd.peer import peer_name
@@ -39,6 +39,9 @@ class Choice:
 
     wheel: Wheel
     """For time-outs."""
+
+    now: Callable[[], float]
+    """Returns the time in seconds since 1970."""
 
     timeout_s: float
     """How long a TLS handshake may take, and everything of a connection that is turned away."""
@@ -100,7 +103,17 @@ class Switch(Protocol):
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
         if ticket.refused is None:
             self._stop_waiting()
+        if ticket.refused is None and (certificate := certificate_of(self.transport)) is not None:
+            self._alarm = choice.wheel.call_in(max(0.0, certificate.expires_at - choice.now()), self._expired)
         self._begin(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
+
+    def _expired(self) -> None:
+        """Called when the client's certificate expires: the client has to show another in a new handshake.
+
+        Requests are refused from then on, and streams and WebSockets end by themselves (`Identity.expires_at`).
+        """
+        if self._speaker is not None:
+            self._speaker.finish()
 
     def hand_to(self, speaker: Speaker, unread: bytes = b"") -> None:
         """Have `speaker` speak from now on, instead of who did until now, and take what that has not read."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
+from pushd.certified import Certificate
+from pushd.hooks.answers import changed_identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
+from tests.outsiders import Answers
 from tests.rigs import STARTED, DaemonTests, Response
 from tests.subscribers import (
     JsonSubscriber,
@@ -21,6 +25,7 @@ from tests.subscribers import (
 from tests.vouching import FakeTokens, identity, logged, with_token
 
 REASON = "the token has expired; come back with a new one"
+CERTIFICATE = "the client certificate has expired; connect again with a new one"
 
 if TYPE_CHECKING:
     _Base = DaemonTests
@@ -54,19 +59,27 @@ class ExpiryRules(_Base):
         shown = with_token(self.kind, token)
         return shown(self.rig, channels, None, reads=reads)
 
-    def assert_ended(self, subscriber: Subscriber) -> None:
-        """It was told why, and is gone."""
+    def certify(self, expires_at: float) -> None:
+        """Have every connection begin with a client certificate that expires then."""
+        certificate = Certificate("CN=alice,O=Example", expires_at)
+        for module in ("pushd.http1", "pushd.http2.connection"):
+            patcher = patch(f"{module}.certificate_of", lambda transport: certificate)
+            patcher.start()
+            self.addCleanup(patcher.stop)
+
+    def assert_ended(self, subscriber: Subscriber, why: str = REASON) -> None:
+        """It was told `why`, and is gone."""
         reason = subscriber.closed_reason
         if isinstance(subscriber, PollSubscriber):
             refused: Response = subscriber._answers[-1]
             if refused.status == 401:  # it came back at the wrong moment
-                self.assert_problem(refused, 401, says="it has expired")
+                self.assert_problem(refused, 401, says="has expired")
                 return
             self.assert_problem(refused, 403)
             reason = refused.json["detail"]
-        self.assertEqual(reason, REASON)
+        self.assertEqual(reason, why)
         if isinstance(subscriber, JsonSubscriber | RawSubscriber):
-            self.assertEqual(subscriber.socket.close, (1008, REASON))
+            self.assertEqual(subscriber.socket.close, (1008, why))
         if not isinstance(subscriber, PollSubscriber):
             self.assertFalse(subscriber.is_open)
             subscriber.disconnect()
@@ -119,6 +132,40 @@ class ExpiryRules(_Base):
         self.assertGreater(len(subscriber.datas), 0)
         self.rig.wait(1)
         self.assert_ended(subscriber)
+
+    def test_a_certificate_ends_it_as_a_token_does(self) -> None:
+        self.certify(STARTED + 10)
+        for token in (None, "never"):
+            with self.subTest(token):
+                self.start(self.config)
+                subscriber = self.kind(self.rig, ["a"], None) if token is None else self.subscribe("a", token=token)
+                self.rig.wait(9)
+                self.rig.publish("a", b"just in time")
+                self.rig.turn()
+                self.assertEqual(subscriber.datas, [b"just in time"])
+                self.rig.wait(3)
+                self.assert_ended(subscriber, CERTIFICATE)
+
+    def test_whatever_ends_first_of_a_token_and_a_certificate_ends_it(self) -> None:
+        for certificate_s, why in ((1000, REASON), (5, CERTIFICATE)):
+            self.certify(STARTED + certificate_s)
+            self.start(self.config)
+            subscriber = self.subscribe("a")
+            self.rig.wait(12)
+            self.assert_ended(subscriber, why)
+
+    def test_the_application_cannot_grant_more_time_than_the_certificate_has(self) -> None:
+        self.certify(STARTED + 10)
+        members = {"expires_in": 3600.0}
+        answers = Answers(lambda ask: changed_identity(ask.identity, members, self.rig.now()), asks_connect=True)
+        self.start(self.config)
+        self.world = Outside(self.tokens, answers)
+        DaemonTests.start(self, self.config)
+        self.before = self.rig.traces
+        subscriber = self.subscribe("a", token="never")
+        self.assertEqual([ask.kind for ask in answers.asked], ["connect"])
+        self.rig.wait(12)
+        self.assert_ended(subscriber, CERTIFICATE)
 
     def test_without_an_end_it_has_none(self) -> None:
         subscriber = self.subscribe("a", token="never")

@@ -6,8 +6,11 @@ import asyncio
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from signal import SIGHUP
+from time import sleep
 from urllib.parse import urlsplit
 
 import pytest
@@ -186,6 +189,35 @@ class TestWebSocket:
     def test_without_one(self, daemon: Daemon, client: str | None) -> None:
         with pytest.raises((OSError, WebSocketException)):
             asyncio.run(self.receive(daemon, client))
+
+
+class TestExpiry:
+    """A connection with a certificate that expires while it is open."""
+
+    def test_it_publishes_and_receives_no_longer(self) -> None:
+        with running(CONFIG, listeners=LISTENERS, starts=False) as daemon:
+            CA.write(daemon.directory, "ca")
+            daemon.start()
+            certificate, key = CA.issue("brief", to_days=8 / 86400).write(daemon.directory, "brief")
+            context = ssl.create_default_context(cafile=str(daemon.certificate))
+            context.load_cert_chain(certificate, key)
+            netloc = f"localhost:{urlsplit(daemon.urls[1]).port}"
+            stream, keep_alive = (HTTPSConnection(netloc, context=context, timeout=30) for _ in range(2))
+            statuses: list[int] = []
+            with closing(stream), closing(keep_alive):
+                stream.request("GET", "/sse?channel=brief")
+                with stream.getresponse() as response:
+                    with pytest.raises((HTTPException, OSError)):
+                        for number in range(200):
+                            keep_alive.request("POST", "/channels/brief", body=b"%d" % number)
+                            with keep_alive.getresponse() as answer:
+                                answer.read()
+                                statuses.append(answer.status)  # a new connection fails: the certificate is over
+                            sleep(0.1)
+                    assert b"the client certificate has expired" in response.read()
+            assert statuses[0] == 201
+            assert set(statuses) <= {201, 401}
+            assert statuses.count(201) < 100
 
 
 class TestOperation:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import time
 from typing import Any
 from unittest.mock import patch
 
@@ -29,7 +30,7 @@ from twisted.web.resource import Resource
 from zope.interface import directlyProvides
 
 from pushd import tls
-from pushd.certified import subject_of, subject_text
+from pushd.certified import certificate_of, subject_text
 from pushd.errors import StartFailed
 from pushd.site import PushdSite, Serving
 from pushd.tls import Authorities, Credentials
@@ -53,7 +54,8 @@ class WhoAsks(Resource):
     def render_GET(self, request: Any) -> bytes:
         """See `Resource`."""
         request.setHeader(b"content-type", b"text/plain")
-        return repr(request.connection.certified_user).encode()
+        certificate = request.connection.certificate
+        return repr(None if certificate is None else certificate.subject).encode()
 
 
 class Wire(StringTransport):
@@ -464,6 +466,54 @@ class SessionTests(CertifiedCase):
             self.assertEqual(self.lines, [OF_ALICE + "unable to get issuer cert locally"])
 
 
+class ExpiryTests(CertifiedCase):
+    """A connection does not outlive the certificate that it began with."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        started, self.wheel = time(), Wheel(self.clock.seconds)
+        self.site = PushdSite(
+            WhoAsks(),
+            self.clock,
+            wheel=self.wheel,
+            turnstile=self.turnstile,
+            serving=Serving(100, PATIENCE),
+            now=lambda: started + self.clock.seconds(),
+        )
+
+    def wait(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+            self.wheel.turn()
+
+    def test_it_is_ended_then_over_either_version(self) -> None:
+        for alpn in ("http/1.1", "h2"):
+            talk = self.connect(self.client(self.ca.issue(to_days=40 / 86400), alpn=alpn))
+            self.assertEqual((talk.who_over_http2 if alpn == "h2" else talk.who)(), repr(ALICE))
+            self.wait(35)
+            self.assertEqual(len(self.site.connections), 1)
+            self.wait(10)
+            talk._carry()
+            self.wait(10)  # in which it is aborted, since this client does not end its TLS
+            talk._carry()
+            self.assertEqual(len(self.site.connections), 0, alpn)
+            self.assertEqual(len(self.wheel), 0)
+
+    def test_one_that_ends_before_leaves_nothing(self) -> None:
+        for alpn in ("http/1.1", "h2"):
+            self.connect(self.client(self.alice, alpn=alpn)).end()
+            self.assertEqual(len(self.wheel), 0)
+
+    def test_it_is_good_as_long_as_every_certificate_of_its_chain(self) -> None:
+        below = Authority("Below", self.ca)  # both authorities for a day
+        talk = self.connect(self.client(below.issue(to_days=30)))
+        (connection,) = self.site.connections
+        certificate = connection.certificate  # type: ignore[attr-defined]
+        self.assertEqual(certificate.subject, ALICE)
+        self.assertLess(certificate.expires_at, time() + 1.01 * 86400)
+        self.assertEqual(talk.who(), repr(ALICE))
+
+
 class ReloadTests(CertifiedCase):
     def test_the_authorities_are_read_again(self) -> None:
         other = Authority("Other CA")
@@ -556,5 +606,4 @@ class SubjectTests(SynchronousTestCase):
 
     def test_a_connection_without_tls_has_none(self) -> None:
         for transport in (None, StringTransport()):
-            self.assertIsNone(subject_of(transport))
-        self.assertIs(tls.subject_of, subject_of)
+            self.assertIsNone(certificate_of(transport))

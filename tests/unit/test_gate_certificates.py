@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+from pushd.certified import Certificate
 from pushd.http1 import HTTP1
-from tests.rigs import DaemonTests, Response
+from pushd.outside import Outside
+from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient
+from tests.vouching import FakeTokens, identity
 
 LISTED = "https://app.example"
 EVIL = "https://evil.example"
@@ -19,7 +22,7 @@ class CertificateTests(DaemonTests):
     def setUp(self) -> None:
         """Every connection has one."""
         super().setUp()
-        patcher = patch.object(HTTP1, "certified_user", "CN=alice,O=Example")
+        patcher = patch.object(HTTP1, "certificate", Certificate("CN=alice,O=Example", STARTED + 60))
         patcher.start()
         self.addCleanup(patcher.stop)
 
@@ -41,6 +44,49 @@ class CertificateTests(DaemonTests):
             ("GET", "/connections"),
         ):
             self.assert_problem(self.ask(method, target=target), 403, says="[auth] certified")
+
+    def test_when_it_has_expired_nothing_is_answered_that_takes_a_right(self) -> None:
+        tokens = FakeTokens(boss=identity(publish=("**",), subscribe=("**",), operator=True))
+        self.world = Outside(tokens)
+        self.start(self.config)
+        bearer = ("Authorization", "Bearer boss")
+        requests = (
+            ("POST", "/channels/own%2Fa"),
+            ("POST", "/publish"),
+            ("GET", "/channels/own%2Fa"),
+            ("GET", "/channels/own%2Fa/events"),
+            ("GET", "/poll?channel=own/a&since=earliest"),
+            ("HEAD", "/sse?channel=own/a"),
+        )
+        client = HttpClient(self.rig)
+        client.send("GET", "/channels/own%2Fa")
+        self.rig.wait(59)
+        client.send("GET", "/channels/own%2Fa")
+        self.rig.wait(1)
+        client.send("GET", "/channels/own%2Fa")
+        self.rig.turn()
+        self.assertEqual([response.status for response in client.responses], [200, 200, 401])
+        for method, target in requests:
+            for headers in ((), (bearer,)):
+                with self.subTest(f"{method} {target} {headers}"):
+                    response = self.rig.request(
+                        method, target, headers=headers, body=b"x" if method == "POST" else b""
+                    )
+                    self.assertEqual(response.status, 401)
+                    if method != "HEAD":
+                        self.assert_problem(response, 401, says="the client certificate has expired")
+        self.assertEqual(self.rig.parts.bus.log.sequence, 0)
+
+    def test_a_token_that_is_renewed_does_not_outlive_it(self) -> None:
+        self.world = Outside(FakeTokens(later=identity(subscribe=("**",), expires_at=STARTED + 1000)))
+        self.start(self.config)
+        socket = WebSocketClient(self.rig, "/ws?access_token=later")
+        self.rig.turn()
+        socket.say(type="renew", token="later")
+        self.rig.turn()
+        self.assertEqual(socket.json, [{"type": "renewed", "expires": STARTED + 60}])
+        self.rig.wait(62)
+        self.assertEqual(socket.close, (1008, "the client certificate has expired; connect again with a new one"))
 
     def test_programs_need_no_origin(self) -> None:
         self.assertEqual(self.ask("POST").status, 201)
