@@ -19,6 +19,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from pushd.assembly import assemble
+from pushd.collector import Collector
 from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
@@ -156,6 +157,8 @@ def _daemon(options: Options, directory: str) -> Daemon:
     outside, commit = reach(config)
     commit()
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
+    collector = Collector(time.thread_time, lambda: sum(figures.ended.values()), reactor.callLater)
+    reactor.callWhenRunning(collector.start)
     twistd: Mapping[str, Any] = options.parent or {}
     systemd = Systemd(os.environ)
 

@@ -20,7 +20,7 @@ LAYERS: list[list[str]] = [
     ["pushd.statuspage"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
-    ["pushd.tls", "pushd.log", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
+    ["pushd.tls", "pushd.log", "pushd.collector", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
     ["pushd.loglines"],
     ["pushd.api.status"],
     [
