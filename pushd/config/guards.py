@@ -101,6 +101,21 @@ LIMITS = Section(
         ),
         Option("publish_burst", count(1), "1000", "How many may come at once before publish_rate counts."),
         Option(
+            "command_rate",
+            RATE,
+            "100",
+            "How many messages that do not publish (subscribe, unsubscribe, renew, and wrong ones) one WebSocket "
+            "may send in a second; others are refused with 429. One user, or one address without a user, may send "
+            "10 times as many over all its WebSockets. 0: any number.",
+        ),
+        Option(
+            "command_burst",
+            count(1),
+            "1000",
+            "How many one WebSocket may send at once before command_rate counts; one user or address, 100 times as "
+            "many.",
+        ),
+        Option(
             "channels",
             count(1),
             "100000",
@@ -321,8 +336,9 @@ HOOKS = Section(
         Option(
             "queue",
             count(1, 10**7),
-            "10000",
-            "How much waits to be told. When it is more, the oldest is dropped, and the application is told how "
+            "30000",
+            "How much waits to be told, and of one user or address, [limits] share of it. When it is more, the "
+            "oldest is dropped of the user or address of which the most waits, and the application is told how "
             "much.",
         ),
         Option(
