@@ -20,7 +20,16 @@ LAYERS: list[list[str]] = [
     ["pushd.statuspage"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
-    ["pushd.tls", "pushd.log", "pushd.collector", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
+    [
+        "pushd.tls",
+        "pushd.log",
+        "pushd.collector",
+        "pushd.proxyprotocol",
+        "pushd.systemd",
+        "pushd.inherited",
+        "pushd.pidfile",
+        "pushd.unixsocket",
+    ],
     ["pushd.loglines"],
     ["pushd.api.status"],
     [
