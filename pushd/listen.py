@@ -124,7 +124,12 @@ class Port:
         """Stop listening; what is connected stays so."""
         if self._port is not None:
             port, self._port = self._port, None
-            keep_file(port, self._made)
+            if keep_file(port, self._made):
+                _log.warn(
+                    "[listen:{name}] {endpoint}: another program has removed or replaced the socket's file",
+                    name=self._listener.name,
+                    endpoint=self._listener.endpoint,
+                )
             stopping = port.stopListening()
             try:
                 if isinstance(stopping, Deferred):

@@ -80,14 +80,14 @@ def _remove_stale(path: str) -> None:
     raise OSError(EADDRINUSE, "another program listens there")
 
 
-def keep_file(port: IListeningPort, found: os.stat_result | None) -> None:
-    """Have `port` leave the file at its path when it closes, if that is not `found`, the one it made.
+def keep_file(port: IListeningPort, found: os.stat_result | None) -> bool:
+    """Have `port` leave the file at its path when it closes, if that is not `found`, which it made; return whether.
 
     Twisted removes whatever is there then, such as the socket of the next daemon. Relies on a private name of
     Twisted's, and on its taking a path that begins with NUL for one outside of the file system.
     """
     if not isinstance(port, unix.Port) or found is None:
-        return
+        return False
     path = port._bindPath
     try:
         is_own = os.path.samestat(found, os.lstat(path))
@@ -95,3 +95,4 @@ def keep_file(port: IListeningPort, found: os.stat_result | None) -> None:
         is_own = False
     if not is_own:
         port._bindPath = b"\0" + path
+    return not is_own

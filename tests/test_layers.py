@@ -120,6 +120,7 @@ LAYERS: list[list[str]] = [
         "pushd.patience",
         "pushd.reasons",
         "pushd.record",
+        "pushd.wildcards",
     ],
 ]
 BELOW = "pushd.publisher"

@@ -169,7 +169,7 @@ class ClosingTests(UnixCase):
             if is_replaced:
                 self.path.unlink()
                 self.listen()
-            keep_file(port, made)
+            self.assertEqual(keep_file(port, made), is_replaced)
             port.connectionLost(None)
             self.assertEqual(self.path.exists(), is_replaced)
 
@@ -177,5 +177,5 @@ class ClosingTests(UnixCase):
         port = self.port()
         made = os.lstat(self.path)
         self.path.unlink()
-        keep_file(port, made)
+        self.assertTrue(keep_file(port, made))
         port.connectionLost(None)
