@@ -33,11 +33,13 @@ class Wildcards:
             re.compile("|".join(_expression(text) for text in patterns)).fullmatch if patterns else None
         )
 
-    def __contains__(self, text: str) -> bool:
+    def __contains__(self, text: object) -> bool:
         """Return whether `text` is one of them, or a wildcard stands for it."""
         if text in self.exact:
             return True
-        return self._fullmatch is not None and len(text) <= _LONGEST and self._fullmatch(text) is not None
+        if self._fullmatch is None or not isinstance(text, str) or len(text) > _LONGEST:
+            return False
+        return self._fullmatch(text) is not None
 
 
 def _expression(pattern: str) -> str:
