@@ -83,8 +83,7 @@ class Figures:
     hooks: Counter[tuple[str, str]] = field(default_factory=Counter)
     """What came of hooks, by the option in ``[hooks]``.
 
-    Of questions ``allowed``, ``denied``, ``failed`` or ``unasked``, of what is told ``told``, ``dropped`` or
-    ``cancelled``.
+    Of questions ``allowed``, ``denied``, ``failed`` or ``unasked``, of what is told ``told`` or ``dropped``.
     """
 
     latency: Histogram = field(default_factory=lambda: Histogram(_LATENCY_S))

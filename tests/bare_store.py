@@ -126,6 +126,7 @@ class Stored:
             connection.close()  # which moves everything into the first file
         for path, content in zip(files, contents, strict=True):
             path.write_bytes(content)
+        store._mark.close()
         store._lock.close()
 
 

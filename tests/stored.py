@@ -228,6 +228,7 @@ class StoredRig(Rig):
         store = self.store
         for connection in (store._reader, store._mover, store._writer):
             connection.close()
+        store._mark.close()
         store._lock.close()
         (self.path / "pushd.db-shm").unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ from pushd.history import History
 from pushd.store.block import Damaged, decode
 from pushd.store.change import Change
 from pushd.store.kinds import of_kinds, read_places
+from pushd.store.mark import contribution, end_sum, row_sum
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import Recent, StoredHistory
@@ -48,6 +49,7 @@ class StoredArchive:
         self._next_key = 1
         self._to_remove: dict[int, StoredHistory] = {}  # those with blocks that nobody wants any more
         self._given_up: dict[str, StoredHistory] = {}  # by name; still in the store
+        self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
 
     # As the log knows it
 
@@ -61,7 +63,8 @@ class StoredArchive:
             key = before.key
         history = self._make(key, name, settings, offset=offset, dropped=dropped)
         if before is not None:
-            history.is_in_store = True
+            history.inherit(before)
+            self._heirs.append((before, history))
             if key in self._to_remove:
                 self._to_remove[key] = history
         return history
@@ -94,9 +97,10 @@ class StoredArchive:
 
     # Beginning
 
-    def fill(self, log: EventLog[Any]) -> None:
-        """Enter all channels of the store into the log."""
+    def fill(self, log: EventLog[Any]) -> int:
+        """Enter all channels of the store into the log; return what they contribute to the summary of the store."""
         self.look(log.sequence)
+        contributions = 0
         rows = of_kinds(self._rows(_LOAD), int, str, *[int] * 5, *[int | None] * 4)
         for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in rows:
             if (
@@ -104,7 +108,7 @@ class StoredArchive:
                 or len({end is None, end_sequence is None, through is None}) > 1
             ):
                 raise ValueError
-            if end is None or end < offset:  # what was there has been dropped
+            if end is None or (end, end_sequence) < (offset, sequence):  # what was there has been dropped
                 end, end_sequence, through = offset, sequence, before
             self._next_key = max(self._next_key, key + 1)
 
@@ -118,6 +122,10 @@ class StoredArchive:
             restored.removed_through = first - 1 if begin is None else min(first, begin) - 1
             if restored.removed_through < first - 1:
                 self._to_remove[key] = restored
+            row = row_sum(key, name, first, dropped, before, offset, sequence)
+            restored.mark = contribution(row, end_sum(key, end, end_sequence, through))
+            contributions += restored.mark
+        return contributions
 
     # Removing
 
@@ -135,6 +143,7 @@ class StoredArchive:
         Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
         """
         left = _BLOCKS_PER_CHANGE
+        self._heirs.clear()
         done: list[tuple[StoredHistory, int]] = []
         for key, history in list(islice(self._to_remove.items(), left)):
             base, first = key * OFFSETS, history.first  # which may grow while other channels are looked at
@@ -151,16 +160,19 @@ class StoredArchive:
                 change.removed_blocks.append((base, gone[-1][0]))
                 change.removed_ids += self._ids_of(history, gone, log)
                 if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
-                    change.channels.append(history.row)
+                    change.put(history, history.row)
             left -= len(gone)
             if len(rows) <= left + len(gone):
                 done.append((history, first))
             if left <= 0:
                 break
         given_up = [history for history in self._given_up.values() if history.key not in self._to_remove]
-        change.removed_channels += [(history.key,) for history in given_up]
+        for history in given_up:
+            change.remove(history)
 
         def removed() -> None:
+            for before, heir in self._heirs:  # which came while the store forgot some of what was before
+                heir.mark = before.mark
             for history, first in done:
                 history.removed_through = first - 1
                 if history.first == first and self._to_remove.get(history.key) is history:

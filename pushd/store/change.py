@@ -14,6 +14,7 @@ from pushd.eventlog import State
 from pushd.history import size_of
 from pushd.jsontext import json_bytes
 from pushd.store.block import encode
+from pushd.store.mark import contribution, end_sum, row_sum, with_end
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import StoredHistory
 
@@ -23,6 +24,9 @@ _BLOCK_BYTES = 256 * 1024
 """How much the events of one block take, except where one alone takes more."""
 
 _PAGE_BYTES = 4096
+
+Row = tuple[int, str, int, int, int, int, int]
+"""Of a channel, as `StoredHistory.row` has it."""
 
 
 @dataclass(slots=True)
@@ -56,10 +60,33 @@ class Change:
     histories: list[StoredHistory] = field(default_factory=list)
     """Those whose channels are written for the first time."""
 
+    summary_change: int = 0
+    """By how much it changes what the store says of channels: see `pushd.store.mark`."""
+
+    marks: dict[StoredHistory, int] = field(default_factory=dict)
+    """What each channel that changes contributes to that from then on."""
+
     def written(self) -> None:
         """Take note that it is in the store."""
         for history in self.histories:
             history.is_in_store = history.is_row_current = True
+        for history, mark in self.marks.items():
+            history.mark = mark
+
+    def _set_mark(self, history: StoredHistory, mark: int) -> None:
+        self.summary_change += mark - self.marks.get(history, history.mark)
+        self.marks[history] = mark
+
+    def put(self, history: StoredHistory, row: Row) -> None:
+        """Write the row of a channel, which changes nothing about where it ends."""
+        self.channels.append(row)
+        end = end_sum(history.key, history.last, history.sequence, history.bytes_through)
+        self._set_mark(history, contribution(row_sum(*row), end))
+
+    def remove(self, history: StoredHistory) -> None:
+        """Remove the row of a channel that was given up."""
+        self.removed_channels.append((history.key,))
+        self._set_mark(history, 0)
 
     @property
     def size_bytes(self) -> int:
@@ -92,8 +119,8 @@ class Change:
                     through,
                 )
             latest = entries[-1]
-            self.channels.append(
-                (history.key, history.name, first, dropped, before, latest.offset, latest.event.sequence)
+            self.put(
+                history, (history.key, history.name, first, dropped, before, latest.offset, latest.event.sequence)
             )
         begin = surplus
         ids = {one.event.id for one in entries[surplus:] if one.event.id in given} if given else set()
@@ -105,6 +132,8 @@ class Change:
             through += size
             self._add_block(history.key, entries[begin:end], through, ids)
             begin = end
+        end_mark = end_sum(history.key, entries[-1].offset, entries[-1].event.sequence, through)
+        self._set_mark(history, with_end(self.marks.get(history, history.mark), end_mark))
         return ids
 
     def _add_block(self, key: int, entries: list[Entry], through: int, ids: Collection[str]) -> None:
@@ -117,8 +146,18 @@ class Change:
 
     def clear(self, history: StoredHistory) -> None:
         """Drop everything that a channel has."""
-        self.channels.append(
-            (history.key, history.name, history.last + 1, history.sequence, history.bytes_through, *history.row[5:])
+        _, _, _, _, _, offset, sequence = history.row
+        self.put(
+            history,
+            (
+                history.key,
+                history.name,
+                history.last + 1,
+                history.sequence,
+                history.bytes_through,
+                offset,
+                sequence,
+            ),
         )
 
 

@@ -1,7 +1,7 @@
 """Continuity: finding out whether the store is all that was acknowledged, or clients know of more.
 
 Positions that clients hold must not come to mean something else. They would if the store lost its end: an older
-copy was put back, or the machine lost its power before everything was on the disk. Three things tell:
+copy was put back, or the machine lost its power before everything was on the disk. These tell:
 
 - The seal, a number that is in the store and in a file beside it, and grows now and then. In an older copy
   of the store it is behind.
@@ -9,6 +9,7 @@ copy was put back, or the machine lost its power before everything was on the di
   written over both files, that of the seal has another one.
 - The inode of the file, which the store knows. A copy has another one, even if the seal was copied with it.
 - The id of the kernel's boot. If it is another one, and not everything was on the disk, the end may be lost.
+- The mark (`pushd.store.mark`): what was acknowledged. If some of that is missing, the store says something else.
 
 After any of these the log gets a new epoch, and every older position is answered as not recovered.
 """
@@ -20,11 +21,12 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Marks", "boot_id", "doubt", "new_epoch", "next_seal", "read_seal", "write_seal"]
+__all__ = ["Marks", "boot_id", "doubt", "has_mark", "new_epoch", "next_seal", "read_seal", "write_seal"]
 
 _EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FILE_NAME = "pushd.seal"
+_WITH_MARK = " marked\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,17 @@ def doubt(marks: Marks, database: Path, directory: Path) -> str | None:
 def read_seal(directory: Path) -> int | None:
     """Answer the seal beside the store, None if there is none."""
     try:
-        return int((directory / _FILE_NAME).read_text("ascii"))
+        return int((directory / _FILE_NAME).read_text("ascii").removesuffix(_WITH_MARK))
     except (OSError, ValueError):
         return None
+
+
+def has_mark(directory: Path) -> bool:
+    """Tell whether the store was left by a pushd that writes a mark; before 0.2 there was none."""
+    try:
+        return (directory / _FILE_NAME).read_text("ascii").endswith(_WITH_MARK)
+    except (OSError, ValueError):
+        return False
 
 
 def next_seal(stored: int, directory: Path) -> int:
@@ -99,7 +109,7 @@ def write_seal(directory: Path, seal: int) -> int:
     path = directory / _FILE_NAME
     new = path.with_suffix(".new")
     with open(new, "w", encoding="ascii") as file:
-        file.write(f"{seal}\n")
+        file.write(f"{seal}{_WITH_MARK}")
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)

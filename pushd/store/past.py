@@ -118,7 +118,19 @@ class Past:
         return chunk
 
     def after(self, reader: Reader, sequence: int) -> int:
-        """Answer the offset of the first event after `sequence`, between the first and the last of `reader`."""
+        """Answer the offset of the first event after `sequence`, between the first and the last of `reader`.
+
+        What the rows say of their blocks is only believed if the events agree: a position that leads to a wrong
+        place would skip some.
+        """
+        found = self._search(reader, sequence)
+        if self.at(reader, found).event.sequence <= sequence or (
+            found > reader.first and self.at(reader, found - 1).event.sequence > sequence
+        ):
+            raise self._damaged(reader, found, "it is not where its row says")
+        return found
+
+    def _search(self, reader: Reader, sequence: int) -> int:
         low, high = reader.first, reader.last  # the answer is between them, or is `high`
         while low < high:
             middle = (low + high) // 2

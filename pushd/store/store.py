@@ -25,6 +25,7 @@ from pushd.store.archive import StoredArchive
 from pushd.store.change import Change
 from pushd.store.continuity import Marks
 from pushd.store.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
+from pushd.store.mark import SUMMARY_MASK, MarkFile, Summary, log_sum, why_not
 from pushd.store.past import Past
 from pushd.store.schema import VERSION, create, migrate
 from pushd.store.stored import Recent
@@ -38,6 +39,9 @@ _PAST_BYTES = 32 * 1024 * 1024
 
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """To how much the second file is cut when it is begun anew."""
+
+_ABSURD = 1 << 62
+"""A place in the log that no daemon comes to; a wrong bit may."""
 
 _PAGES_GIVEN_BACK = 256
 """How many free pages are given back to the file system at a time."""
@@ -76,6 +80,8 @@ class Store:
     _writer: sqlite3.Connection
     _reader: sqlite3.Connection
     _mover: sqlite3.Connection
+    _mark: MarkFile
+    _summary: Summary
     _lock: IO[str]
 
     def __init__(
@@ -119,8 +125,9 @@ class Store:
                 self._prepare()
                 self._reader = opened.enter_context(closing(connect(self.path)))
                 self._mover = opened.enter_context(closing(connect(self.path)))
-                log.begin(self._begin())
-                self.archive.fill(log)
+                self._mark = MarkFile(self._directory)
+                opened.callback(self._mark.close)
+                self._begin(log)
             except sqlite3.Error as error:
                 raise start_failure(error, self.path) from error
             except Unavailable as error:
@@ -145,37 +152,46 @@ class Store:
             create(self._writer)
             _log.info("made the store {path}", path=str(self.path))
 
-    def _begin(self) -> State:
+    def _begin(self, log: EventLog[Any]) -> None:
         """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
-        inode = os.stat(self.path).st_ino
         rows = self._writer.execute(
             "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, sealed, inode, boot, "
             "is_safe FROM log"
         ).fetchall()
-        if not rows:
-            seal, state = continuity.next_seal(0, self._directory), State(continuity.new_epoch())
-        else:
+        seal, why = 0, None
+        if rows:
             epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
+            log.begin(State(epoch, sequence, given_up_sequence, given_up_offset, began))
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
-            if why is not None:
-                epoch, began = continuity.new_epoch(), sequence
-                _log.warn(
-                    "the store is not the one that was left: {why}; older positions are not recovered", why=why
-                )
-            seal = continuity.next_seal(seal, self._directory)
-            state = State(epoch, sequence, given_up_sequence, given_up_offset, began)
+        elif continuity.read_seal(self._directory) is not None:
+            why = f"{self.path} is missing or empty, or has no log"
+        channels = self.archive.fill(log)
+        state = log.state
+        found = Summary(state.sequence, _log_sum(state), channels & SUMMARY_MASK)
+        if why is None and continuity.has_mark(self._directory):
+            why = why_not(self._mark.found, found, self._directory)
+        if why is not None:
+            _log.warn("the store is not the one that was left: {why}; older positions are not recovered", why=why)
+        if max(state.sequence, state.given_up_sequence, state.given_up_offset, state.began) >= _ABSURD:
+            raise ValueError
+        if why is not None or not rows:
+            state = _begun_anew(log)
+            log.begin(state)
+        self._seal = continuity.next_seal(seal, self._directory)
+        inode = os.stat(self.path).st_ino
         self._writer.execute(
             "INSERT OR REPLACE INTO log VALUES (1, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
             (
                 *(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset, state.began),
-                *(seal, inode, continuity.boot_id(), int(self._is_safe)),
+                *(self._seal, inode, continuity.boot_id(), int(self._is_safe)),
             ),
         )
+        self._summary = found.after(state.sequence, _log_sum(state), 0)
+        self._mark.write(self._summary, self._summary)
+        self._mark.settle()  # the seal says that it is there
         if not self._is_safe:
             self._writer.execute("PRAGMA synchronous = NORMAL")
-        self._seal = seal
         self._write_seal()
-        return state
 
     def _write_seal(self) -> None:
         """Write the seal that the store has into its file as well."""
@@ -202,12 +218,12 @@ class Store:
         """Make a change, whole; raise `NoRoom` or `Unavailable` if it was not made."""
         writer, figures = self._writer, self._figures
         began_s = self._seconds()
+        summary = self._summary.after(change.state.sequence, _log_sum(change.state), change.summary_change)
+        self._mark.write(self._summary, summary)  # whatever happens now, the store says one of them
         try:
             writer.execute("BEGIN IMMEDIATE")
             self._make(change)
             writer.execute("COMMIT")
-            self.unmoved_bytes += change.size_bytes
-            figures.commits.add(self._seconds() - began_s)
         except sqlite3.Error as error:
             figures.failed_commits += 1
             self._roll_back()
@@ -215,6 +231,10 @@ class Store:
         except BaseException:
             self._roll_back()
             raise
+        self._summary = summary
+        self._mark.write(summary, summary)
+        self.unmoved_bytes += change.size_bytes
+        figures.commits.add(self._seconds() - began_s)
 
     def _make(self, change: Change) -> None:
         execute, execute_many = self._writer.execute, self._writer.executemany
@@ -301,8 +321,23 @@ class Store:
             self._reader.close()
             self._mover.close()
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._mark.write(self._summary, self._summary, is_closed=True)
+            self._mark.settle()
         except (sqlite3.Error, OSError) as error:
             _log.error("the store could not be closed in order: {error}", error=error)
+        self._mark.close()
         for connection in (self._reader, self._mover, self._writer):
             connection.close()
         self._lock.close()
+
+
+def _log_sum(state: State) -> int:
+    return log_sum(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset, state.began)
+
+
+def _begun_anew(log: EventLog[Any]) -> State:
+    """Return the state of a log that begins a new epoch, after everything that is there."""
+    state, channels = log.state, [channel for name in log.names() if (channel := log.get(name)) is not None]
+    sequence = max((channel.history.sequence for channel in channels), default=0)
+    sequence = max(state.sequence, state.given_up_sequence, sequence)
+    return State(continuity.new_epoch(), sequence, state.given_up_sequence, state.given_up_offset, sequence)

@@ -66,6 +66,7 @@ class StoredHistory:
         "is_row_current",
         "key",
         "last",
+        "mark",
         "name",
         "removed_through",
         "sequence",
@@ -99,6 +100,8 @@ class StoredHistory:
         """True once the store knows the channel."""
         self.is_row_current = False
         """True if what the store knows of it can be gone on from by reading its blocks."""
+        self.mark = 0
+        """What the store's knowledge of it contributes to the summary: see `pushd.store.mark`."""
         self.first = offset + 1
         """The offset of the oldest entry."""
         self.removed_through = offset
@@ -119,6 +122,12 @@ class StoredHistory:
         self.is_in_store = self.is_row_current = True
         self.first, self._counted, self._bytes_before = first, first, bytes_before
         self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
+
+    def inherit(self, before: StoredHistory) -> None:
+        """Take the place of a history that was given up and is still in the store."""
+        self.is_in_store = True
+        self.mark = before.mark
+        self.bytes_through = self._bytes_before = before.bytes_through
 
     @property
     def row(self) -> tuple[int, str, int, int, int, int, int]:

@@ -284,7 +284,7 @@ class TestOrder:
             began = monotonic()
             assert daemon.stop() in STOPPED
             assert monotonic() - began < 5
-            assert "pushd.sock:lockfile=0: another program has removed or replaced the socket" in daemon.log
+            assert "pushd.sock:lockfile=0: cannot be closed in order: No such file" in daemon.log
             assert "the store is closed" in daemon.log
 
     def test_a_reload_leaves_the_store_as_it_is(self) -> None:
@@ -310,7 +310,10 @@ class TestFiles:
             modes = {path.name: S_IMODE(path.stat().st_mode) for path in state.glob("pushd.db*")}
             assert modes == dict.fromkeys(("pushd.db", "pushd.db-wal", "pushd.db-shm"), 0o600)
             assert daemon.stop() in STOPPED
-            assert sorted(path.name for path in state.glob("pushd.*")) == ["pushd.db", "pushd.lock", "pushd.seal"]
+            assert sorted(path.name for path in state.glob("pushd.*")) == [
+                *("pushd.db", "pushd.lock", "pushd.mark", "pushd.seal")
+            ]
+            assert S_IMODE((state / "pushd.mark").stat().st_mode) == 0o600
 
     def test_a_copy_made_while_it_runs_can_be_put_back_and_is_known_as_one(self, tmp_path: Path) -> None:
         with running(state=STATE) as daemon:

@@ -295,6 +295,33 @@ class TestUnusable:
             )
 
 
+class TestLoss:
+    """What a client is told if acknowledged events are gone."""
+
+    @pytest.mark.parametrize("what", ["bit", "no log", "no file"])
+    def test_a_kill_and_a_damaged_log_begin_a_new_epoch_with_a_warning(self, what: str) -> None:
+        with running(CONFIG, listeners=tcp("http")) as daemon:
+            ids = [daemon.publish("a", f"{number}")["id"] for number in range(60)]
+            daemon.signal(SIGKILL)
+            daemon.wait()
+            log = daemon.directory / "state" / "pushd.db-wal"
+            if what == "bit":
+                damaged = bytearray(log.read_bytes())
+                damaged[len(damaged) * 2 // 3] ^= 1
+                log.write_bytes(damaged)
+            elif what == "no log":
+                log.unlink()
+            else:
+                log.with_name("pushd.db").unlink()
+            daemon.start()
+            (warning,) = [line for line in daemon.log.splitlines() if "is not the one that was left" in line]
+            assert "older positions are not recovered" in warning
+            for position in (ids[0], ids[len(ids) // 2], ids[-1]):
+                assert daemon.get(f"/channels/a/events?since={position}")["recovered"] is False
+            assert not {daemon.publish("a", "new")["id"] for _ in range(60)} & set(ids)
+            assert "Traceback" not in daemon.log
+
+
 class TestTwoDaemons:
     def test_the_second_one_refuses_to_start_and_says_who_has_the_state_directory(self, tmp_path: Path) -> None:
         with running(listeners=tcp("http")) as daemon:
