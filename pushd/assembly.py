@@ -127,10 +127,10 @@ def assemble(
     limits = config.limits
     log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
     figures = Figures() if figures is None else figures
-    bus = _bus(limits, log, figures)
+    bus = _bus(limits, log, figures, reactor)
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = Direct(bus) if storage is None else storage.journal
-    wheel = Wheel(seconds)
+    wheel = Wheel(seconds, reactor.callLater)
     attendance = bus.watch = Attendance(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
     )
@@ -169,7 +169,7 @@ def assemble(
     return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
-def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
+def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures, reactor: IReactorTime) -> Bus:
     return Bus(
         log,
         max_subscribed=limits.subscriptions,
@@ -178,6 +178,7 @@ def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures) -> Bus:
         figures=figures,
         names=Shares("names of channels", "[limits] channels", limits.channels, limits.share_percent),
         owner=owner_of,
+        call_later=reactor.callLater,
     )
 
 

@@ -12,19 +12,20 @@ and ``close``. Its promises:
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import nsmallest
 from itertools import chain
 from typing import Protocol
 
 from pushd.access import Grants
 from pushd.archive import Given
-from pushd.audience import Audience, Audiences
+from pushd.audience import Audiences
 from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.channels import Pattern, check_name
+from pushd.delivery import Delivery
 from pushd.errors import BadRequest
 from pushd.event import Draft, Entry
 from pushd.eventlog import EventLog
@@ -33,6 +34,7 @@ from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
 from pushd.shares import Shares
+from pushd.slices import END_COST, Later, Slices
 from pushd.subscription import Group, Subscriber, Subscription
 
 __all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
@@ -107,13 +109,15 @@ class Bus:
         figures: Figures | None = None,
         names: Shares | None = None,
         owner: Callable[[Caller], str | None] = lambda caller: None,
+        call_later: Later | None = None,
     ) -> None:
         """Begin without subscribers.
 
         Each may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data wait
         while it is being replayed to. `failed` is told of every subscriber that raised. What happens is counted in
         `figures`. `names` bounds the names that exist only because somebody subscribed to them; each counts for the
-        `owner` of the first subscriber.
+        `owner` of the first subscriber. With `call_later`, the reactor's, what is done for many subscribers is
+        done in slices.
         """
         self.log = log
         self.max_subscribed = max_subscribed
@@ -128,11 +132,9 @@ class Bus:
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
         self._owners: dict[str, str | None] = {}  # of those names, for whom each counts
-        self._undelivered: deque[list[Entry]] = deque()
-        self.is_delivering = False
-        """True while events are handed out."""
-        self.at_hand: list[Entry] = []
-        """The entries of the event that is being handed out."""
+        self._slices = None if call_later is None else Slices(call_later, log.seconds)
+        self.delivery = Delivery(self._audiences.of_each, self._drop_all, log.seconds, call_later)
+        """What hands out events."""
         self.subscribers = 0
         """How many subscribers there are."""
         self.subscriptions = 0
@@ -178,41 +180,20 @@ class Bus:
                 came_s = figures.came_s
                 figures.began_s = self.log.seconds() if came_s is None else came_s
             figures.unwritten += 1
-            self._deliver(entries, audiences)
+            self.delivery.hand_out(entries, audiences)
         first = entries[0]
         return Published(first.event.id, first.channel, first.offset, subscribers)
-
-    def _deliver(self, entries: list[Entry], audiences: list[Audience[Subscription | Group]]) -> None:
-        """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""
-        if self.is_delivering:
-            self._undelivered.append(entries)
-            return
-        self.is_delivering = True
-        try:
-            self._hand_out(entries, audiences)
-            while self._undelivered:
-                entries = self._undelivered.popleft()
-                self._hand_out(entries, self._audiences.of_each(entries))
-        finally:
-            self.is_delivering = False
-            self.at_hand = []
-
-    def _hand_out(self, entries: list[Entry], audiences: list[Audience[Subscription | Group]]) -> None:
-        self.at_hand = entries
-        for entry, audience in zip(entries, audiences, strict=True):
-            for recipient in audience.recipients:
-                try:
-                    recipient.deliver(entry)
-                except Exception as error:  # noqa: BLE001  one that fails must not stop the others
-                    for subscription in list(recipient.subscriptions):
-                        self.drop(subscription, error)
-            entry.forget_frames()
 
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
         self.failures += 1
+        self.delivery.pending.of(subscription)  # it gets nothing more
         self._failed(subscription.subscriber, error)
         self.end(subscription, Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
+
+    def _drop_all(self, recipient: Subscription | Group, error: Exception) -> None:
+        for subscription in list(recipient.subscriptions):
+            self.drop(subscription, error)
 
     def end(self, subscription: Subscription, reason: Reason) -> None:
         """End a subscription and tell its subscriber why, unless it has ended already."""
@@ -237,11 +218,23 @@ class Bus:
         return None if self._is_only_subscribed(check_name(name)) else self.log.existing(name)
 
     def clear(self, name: str, channel: Channel[Subscription] | None) -> None:
-        """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
+        """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name.
+
+        If these are many, some of them end in each turn of the reactor, and get what is published until then.
+        """
         if channel is not None:
             self.log.clear(channel)
-        for subscription in list(self._audiences.by_name(name)):
+        ends = [partial(self._end_deleted, name, subscription) for subscription in self._audiences.by_name(name)]
+        if self._slices is not None:
+            self._slices.do(ends)
+            return
+        for end in ends:
+            end()
+
+    def _end_deleted(self, name: str, subscription: Subscription) -> int:
+        if subscription in self._audiences.by_name(name):
             self.end(subscription, Reason(Cause.DELETED, "the channel was deleted"))
+        return END_COST
 
     # Reading
 

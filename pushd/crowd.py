@@ -4,6 +4,10 @@ Most subscribers are alike: they follow one channel, take everything at once, an
 published is put together once for all of them, and at the end of the reactor's turn their sockets are written
 to, one after the other; nothing else is done for each. Who falls behind, or wants something else, goes its own
 way until it has caught up: see `pushd.session`.
+
+The members of a large crowd are sent to in slices, with turns of the reactor in between. A member that leaves or
+sends something of its own between two slices gets what is being sent first. Events that are published meanwhile
+wait until all members have what is being sent, and then go out together.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Protocol
 
 from pushd.event import Encoder, Entry
 from pushd.figures import Figures
+from pushd.slices import MOST, Slice
 from pushd.subscription import Subscription
 from pushd.writethrough import Send
 
@@ -48,30 +53,52 @@ class Crowd:
         "_flush_later",
         "_frames",
         "_gone",
+        "_is_due",
         "_max_bytes",
+        "_max_waiting_bytes",
         "_members",
+        "_piece",
+        "_piece_ahead",
+        "_piece_frames",
+        "_seconds",
         "_size",
+        "_unserved",
         "heard",
         "sent_bytes",
     )
 
     def __init__(
-        self, encode: Encoder, flush_later: Callable[[Crowd], None], max_bytes: int, figures: Figures
+        self,
+        encode: Encoder,
+        flush_later: Callable[[Crowd], None],
+        seconds: Callable[[], float],
+        figures: Figures,
+        *,
+        max_bytes: int,
+        max_waiting_bytes: int,
     ) -> None:
         """Begin without members, who get what `encode` makes.
 
-        `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that. What
-        is sent is counted in `figures`.
+        `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that, but
+        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `seconds` is a clock that
+        never jumps. What is sent is counted in `figures`.
         """
         self._encode = encode
         self._figures = figures
         self._max_bytes = max_bytes
+        self._max_waiting_bytes = max_waiting_bytes
         self._flush_later = flush_later
+        self._seconds = seconds
+        self._is_due = False
         self._members: dict[Member, Send] = {}
         self._gone: list[Member] | None = None  # who left while the others are being sent to
         self._ahead: dict[Member, int] = {}  # who has so many of the frames already
         self._frames: list[bytes] = []
         self._size = 0
+        self._unserved: dict[Member, Send] = {}  # who has not got the piece that is being sent in slices
+        self._piece = b""
+        self._piece_frames: list[bytes] = []  # what it consists of, if somebody is ahead
+        self._piece_ahead: dict[Member, int] = {}  # who has so many of these already
         self.heard = 0
         """How many events have come."""
         self.sent_bytes = 0
@@ -83,14 +110,16 @@ class Crowd:
         return [member.subscription for member in self._members]
 
     def add(self, member: Member, send: Send) -> None:
-        """Let in a member. What waits for the end of the turn is not for it."""
+        """Let in a member. What waits for the end of the turn, or is being sent, is not for it."""
         self._members[member] = send
         if self._frames:
             self._ahead[member] = len(self._frames)
 
     def remove(self, member: Member) -> bytes:
-        """Let a member go; answer what it is still to get."""
+        """Let a member go; return what it is still to get."""
         rest = b"".join(self._frames[self._ahead.pop(member, 0) :])
+        if member in self._unserved:
+            rest = self._take_out(member) + rest
         if self._gone is None:
             del self._members[member]
         else:
@@ -98,27 +127,62 @@ class Crowd:
         return rest
 
     def catch_up(self, member: Member) -> bytes:
-        """Answer what a member is still to get, so that something of its own can follow in this turn."""
+        """Return what a member is still to get, so that something of its own can follow in this turn."""
         rest = b"".join(self._frames[self._ahead.get(member, 0) :])
+        if member in self._unserved:
+            rest = self._take_out(member) + rest
         self._ahead[member] = len(self._frames)
         return rest
+
+    def _take_out(self, member: Member) -> bytes:
+        """Return what a member is to get of the piece being sent, which is not sent to it any more."""
+        del self._unserved[member]
+        ahead = self._piece_ahead.pop(member, None)
+        if ahead is not None:
+            return b"".join(self._piece_frames[ahead:])
+        member.own_sent_bytes -= len(self._piece)  # it sends that itself, and counts it
+        self._figures.written_bytes -= len(self._piece)
+        return self._piece
 
     def deliver(self, entry: Entry) -> None:
         """Take an event from the bus, for all members."""
         frame = entry.frame(self._encode)
-        if not self._frames:
+        if not self._is_due:
+            self._is_due = True
             self._flush_later(self)
         self._frames.append(frame)
         self._size += len(frame)
         self.heard += 1
         if self._size > self._max_bytes:
-            self.flush()
+            self._send_early()
 
-    def flush(self) -> None:
-        """Send every member what has come together, as one piece."""
+    def _send_early(self) -> None:
+        """Send what is too much to wait for the end of the turn, or for that of the piece at hand."""
+        if self._unserved:
+            if self._size <= self._max_waiting_bytes:
+                return
+            while self._unserved:
+                self._send_some()
+        self._send_waiting()
+
+    def flush(self) -> int:
+        """Send every member what has come together, as one piece, or go on with that. Return to how many."""
+        self._is_due = False
+        try:
+            return self._send_some() if self._unserved else self._send_waiting()
+        finally:
+            if (self._unserved or self._frames) and not self._is_due:
+                self._is_due = True
+                self._flush_later(self)
+
+    def _send_waiting(self) -> int:
+        """Send what has come together: to all members, or, if they are many, to the first of them."""
+        if len(self._members) > MOST:
+            self._begin_piece()
+            return self._send_some() if self._unserved else 0
         frames, self._frames, self._size = self._frames, [], 0
         if not frames:
-            return
+            return 0
         ahead, self._ahead = self._ahead, {}
         apart = [(member, self._members.pop(member)) for member in ahead]
         before = self.sent_bytes
@@ -126,8 +190,8 @@ class Crowd:
         self._members.update(apart)
         for member, count in ahead.items():
             member.own_sent_bytes -= self.sent_bytes - before
-            if count < len(frames):
-                member.take(b"".join(frames[count:]))
+            member.take(b"".join(frames[count:]))
+        return len(self._members)
 
     def _send(self, data: bytes) -> None:
         size, behind = len(data), []
@@ -149,3 +213,52 @@ class Crowd:
             del self._members[member]
         for member, sent in behind:
             member.fall_behind(data[sent:])
+
+    # In slices
+
+    def _begin_piece(self) -> None:
+        """Make a piece of the frames that have come: about `max_bytes`, as members may take no more at once."""
+        frames, size, count = self._frames, 0, 0
+        while count < len(frames) and size < self._max_bytes:
+            size += len(frames[count])
+            count += 1
+        if not count:
+            return
+        piece, self._frames = frames[:count], frames[count:]
+        self._size -= size
+        ahead, self._ahead = self._ahead, {}
+        self._piece = piece[0] if count == 1 else b"".join(piece)
+        self._piece_frames = piece if ahead else []
+        self._piece_ahead = {member: min(has, count) for member, has in ahead.items()}
+        self._ahead = {member: has - count for member, has in ahead.items() if has > count}
+        self._unserved = dict(self._members)
+        self.sent_bytes += size
+        self._figures.written_bytes += size * (len(self._members) - len(ahead))
+        for member in ahead:
+            member.own_sent_bytes -= size
+
+    def _send_some(self) -> int:
+        """Send the piece to some of those who have not got it; return to how many."""
+        data, unserved, ahead, behind = self._piece, self._unserved, self._piece_ahead, []
+        size, part = len(data), Slice(self._seconds)
+        while unserved:
+            member, send = unserved.popitem()
+            if ahead and (has := ahead.pop(member, None)) is not None:
+                member.take(b"".join(self._piece_frames[has:]))
+            else:
+                try:
+                    sent = send(data)
+                except OSError:
+                    sent = 0
+                except Exception:  # noqa: BLE001
+                    member.fail()
+                    sent = size
+                if sent != size:
+                    behind.append((member, sent))
+            if not part.spend():
+                break
+        for member, sent in behind:
+            member.fall_behind(data[sent:])
+        if not unserved:
+            self._piece, self._piece_frames = b"", []
+        return MOST - part.left

@@ -32,6 +32,9 @@ __all__ = ["PushSession"]
 _IN_FLIGHT_BYTES = 64 * 1024
 """How much of promised events may be unsent."""
 
+_PROMISE_COST = 10
+"""How many sends a promise takes as long as."""
+
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 5.0
 """How long after a refusal promises are made again: twice as long each time that nothing was taken."""
@@ -181,16 +184,19 @@ class PushSession:
             self._is_unflushed = True
             self._sessions.flush_later(self)
 
-    def flush(self) -> None:
-        """Promise what waits, and what the replay brings, as far as there is room."""
+    def flush(self) -> int:
+        """Promise what waits, and what the replay brings, as far as there is room. Return as how many sends."""
         self._is_unflushed = self._is_held = False
+        sends = 1
         if self._failure is not None:
             self.close(self._failure)
         while self._has_more and self._has_room():
             push = self._next()
             if push is None:
-                return
+                break
             self._promise(push)
+            sends += _PROMISE_COST
+        return sends
 
     @property
     def _has_more(self) -> bool:
@@ -279,6 +285,8 @@ class PushSession:
 
     def close(self, reason: Reason) -> None:
         """End the session: what there is room for is still promised, and `reason` said after it."""
+        if reason.cause is not Cause.TOO_SLOW:
+            self.subscription.take_pending()
         if self.is_closed:
             return
         self._failure = None

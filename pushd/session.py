@@ -148,10 +148,14 @@ class Session:
         if entry.may_be_missed:
             self._send_or_miss(entry.frame(self._encode))
         else:
-            self.send(entry.frame(self._encode))
+            self._send(entry.frame(self._encode))
 
     def send(self, frame: bytes) -> None:
-        """Write `frame`, after everything that came before it."""
+        """Write `frame`, which is no event, after everything that came before it."""
+        self.subscription.take_pending()
+        self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
         if self.is_closed:
             return
         if self._crowd is not None:
@@ -173,7 +177,7 @@ class Session:
         if self.is_paused and not self._make_room(len(frame)):
             self._sessions.bus.missed += 1
         else:
-            self.send(frame)
+            self._send(frame)
             self._outbox.mark()
 
     def _make_room(self, size: int) -> bool:
@@ -190,8 +194,8 @@ class Session:
             self._is_unflushed = True
             self._sessions.flush_later(self)
 
-    def flush(self) -> None:
-        """Write the outbox, and as much of the replay as the connection takes."""
+    def flush(self) -> int:
+        """Write the outbox, and as much of the replay as the connection takes. Return 1, for one client."""
         self._is_unflushed = False
         while not self.is_paused and not self.is_closed:
             self._is_flushing = True  # what the replay sends now goes into the next write
@@ -201,7 +205,9 @@ class Session:
             if self.is_closed or not self._outbox.size:
                 break
             self._write()
-        self._settle()
+        if self.subscription.only_channel is not None:
+            self._settle()
+        return 1
 
     def _replay_some(self) -> None:
         """Put the next events of the replay into the outbox."""
@@ -229,11 +235,10 @@ class Session:
     def _settle(self) -> None:
         """Be one of the crowd while nothing waits to be sent, and only then."""
         channel = self.subscription.only_channel
-        if channel is None:
-            return  # and so it is in none
+        assert channel is not None
         if self.is_paused or self.is_closed or not self.connection.writer.is_idle:
             self._leave_crowd()
-        elif self._crowd is None and not self.subscription.is_replaying:
+        elif self._crowd is None and not self.subscription.is_replaying and not self.subscription.take_pending():
             crowd = self._crowd = self._sessions.crowd(channel, self._encode)
             crowd.add(self, self.connection.writer.send)
             self.subscription.join(crowd)
@@ -247,12 +252,15 @@ class Session:
             return
         self._heard += crowd.heard
         self.own_sent_bytes += crowd.sent_bytes
-        self._put_anyway(crowd.remove(self))
+        rest = crowd.remove(self)
+        if rest:  # while others are sent to in slices
+            self._outbox.put_anyway(rest)
+            self._flush_later()
         self.subscription.part()
 
     def take(self, data: bytes) -> None:
         """Send what came to the crowd, after what this session has of its own in this turn."""
-        self._outbox.put_anyway(data)
+        self._put_anyway(data)
         self.flush()
 
     def fall_behind(self, rest: bytes) -> None:
@@ -268,6 +276,8 @@ class Session:
 
     def close(self, reason: Reason) -> None:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
+        if reason.cause is not Cause.TOO_SLOW:
+            self.subscription.take_pending()
         if self.is_closed:
             return
         self.end_reason = reason

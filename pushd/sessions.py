@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -17,10 +17,12 @@ from pushd.bus import Bus
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
+from pushd.endlog import EndLog
 from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.event import Encoder
 from pushd.peer import limit_key
 from pushd.reasons import Cause, Reason
+from pushd.slices import END_COST, Slice, Slices
 from pushd.subscription import Subscription
 from pushd.wheel import Alarm, Wheel
 
@@ -34,11 +36,8 @@ CHUNK_BYTES = 64 * 1024
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
-_END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {reason}"
-_END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
-
-_ENDS_S = 0.005
-"""In how long a few ends of connections are logged at once; more are logged a few in each turn of the reactor."""
+_SENDS = 25
+"""After how many sends the time is looked at that they have taken."""
 
 _MAX_REGRANTS = 100
 """How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
@@ -103,8 +102,8 @@ class Bounds:
 class Flushed(Protocol):
     """What has something to send at the end of the reactor's turn."""
 
-    def flush(self) -> None:
-        """Send it."""
+    def flush(self) -> int:
+        """Send it. Return as how many sends that counts."""
 
 
 class Sessions:
@@ -144,9 +143,11 @@ class Sessions:
         self._expiries: dict[Guest, Alarm] = {}
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
-        self._unlogged: deque[Callable[[], None]] = deque()
-        self._ends, self._ends_since_s = 0, 0.0
+        self._ends = EndLog(wheel, call_later)
         self._unflushed: deque[Flushed] = deque()
+        self._is_flush_due = False
+        self._slices = Slices(call_later, wheel.seconds)
+        bus.delivery.drained = self._note_written
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
         self._farewell: Callable[[], Reason] | None = None
 
@@ -213,54 +214,37 @@ class Sessions:
             alarm.cancel()
         why = why if reason is None else reason.text
         if caller.transport != "poll":  # that is a request, and answered
-            self._log_end(guest, why)
+            self._ends.log(guest, why)
         if self._attendance is not None:
             self._attendance.disconnected(caller, why)
-
-    def _log_end(self, guest: Guest, why: str) -> None:
-        """Log that it has ended. When thousands end together, others must not wait for all these lines."""
-        caller = guest.caller
-        line = partial(
-            _log.info,
-            _END if caller.user is None else _END_OF_USER,
-            transport=caller.transport,
-            peer=caller.name,
-            duration_s=round(self.wheel.seconds() - caller.since_s, 1),
-            reason=why,
-            connection=caller.id,
-            bytes=guest.sent_bytes,
-            **({} if caller.user is None else {"user": caller.user}),
-        )
-        now_s = self.wheel.seconds()
-        if now_s - self._ends_since_s > _ENDS_S:
-            self._ends_since_s, self._ends = now_s, 0
-        self._ends += 1
-        if self._farewell is not None or (self._ends <= _FAREWELLS_PER_TURN and not self._unlogged):
-            line()
-            return
-        if not self._unlogged:
-            self._call_later(0, self._log_some_ends)
-        self._unlogged.append(line)
-
-    def _log_some_ends(self) -> None:
-        for _ in range(len(self._unlogged) if self._farewell is not None else _FAREWELLS_PER_TURN):
-            if not self._unlogged:
-                return
-            self._unlogged.popleft()()
-        if self._unlogged:
-            self._call_later(0, self._log_some_ends)
 
     def regrant(self, before: Grants, after: Grants) -> None:
         """Give those who had the rights `before` those `after`, and end those who are where they may not be."""
         self._regrants.append((before, after))
-        for guest in self:
-            identity = regranted(guest.caller.identity, before, after)
-            if identity is not guest.caller.identity:
-                guest.caller.identity = identity
-                if not all(map(identity.grants.subscribe.has, guest.subscription.texts)):
-                    guest.close(
-                        Reason(Cause.REFUSED, "the rights of everybody have changed; come back with a token")
-                    )
+        self._slices.do([partial(self._regrant, guest, before, after) for guest in self])
+
+    def _regrant(self, guest: Guest, before: Grants, after: Grants) -> int:
+        """Do so for one. Return as how many sends that counts."""
+        identity = regranted(guest.caller.identity, before, after)
+        if identity is guest.caller.identity:
+            return 1
+        guest.caller.identity = identity
+        if not all(map(identity.grants.subscribe.has, guest.subscription.texts)):
+            self._end(guest, Reason(Cause.REFUSED, "the rights of everybody have changed; come back with a token"))
+        return END_COST
+
+    def end_each(self, guests: Iterable[Guest], reason: Reason) -> None:
+        """End several subscribers: if they are many, some of them in each turn of the reactor."""
+        self._slices.do([partial(self._end, guest, reason) for guest in guests])
+
+    def _end(self, guest: Guest, reason: Reason) -> int:
+        """End one, unless it has ended. Return as how many sends that counts."""
+        if self._open.get(guest.caller.number) is guest:
+            try:
+                guest.close(reason)
+            except Exception:  # noqa: BLE001  the others are to be ended all the same
+                _log.failure("a fault in pushd while it closed {guest}", guest=guest)
+        return END_COST
 
     def expire_later(self, guest: Guest) -> None:
         """End a subscriber when its rights end."""
@@ -276,26 +260,46 @@ class Sessions:
         """Answer those who keep up with `channel` and get what `encode` makes."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
-            crowd = Crowd(encode, self.flush_later, min(CHUNK_BYTES, self.max_outbox_bytes), self.figures)
+            crowd = Crowd(
+                encode,
+                self.flush_later,
+                self.wheel.seconds,
+                self.figures,
+                max_bytes=min(CHUNK_BYTES, self.max_outbox_bytes),
+                max_waiting_bytes=self.max_outbox_bytes // 2,
+            )
             self._crowds[channel, encode] = crowd
         return crowd
 
     def flush_later(self, session: Flushed) -> None:
-        """Have `session` write what it has at the end of this turn of the reactor."""
-        if not self._unflushed:
-            self._call_later(0, self._flush)
+        """Have `session` write what it has at the end of this turn of the reactor, or in one of the next."""
         self._unflushed.append(session)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_later(0, self._flush)
 
     def _flush(self) -> None:
-        sessions, self._unflushed = self._unflushed, deque()
+        """Flush a slice of those that wait for it, each once; those that come meanwhile are for the next turn."""
+        unflushed, part = self._unflushed, Slice(self.wheel.seconds)
+        count, sends = len(unflushed), 0
         try:
-            while sessions:
-                sessions.popleft().flush()
-            if self.figures.unwritten:
-                self.figures.written(self.bus.log.seconds())
+            while count:
+                count -= 1
+                sends += unflushed.popleft().flush()
+                if sends >= _SENDS:
+                    if not part.spend(sends):
+                        break
+                    sends = 0
+            self._note_written()
         finally:
-            for session in sessions:  # only if one of them raised: the others have their turn
-                self.flush_later(session)
+            self._is_flush_due = bool(unflushed)
+            if unflushed:  # also if one has raised: the others have their turn
+                self._call_later(0, self._flush)
+
+    def _note_written(self) -> None:
+        """Note how late events were written, once they are for everybody."""
+        if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending:
+            self.figures.written(self.bus.log.seconds())
 
     def dismiss(self, session: Leaving, reason: Reason) -> None:
         """Tell the client of a session that takes nothing more why and end it, a few in each turn of the reactor.
@@ -356,11 +360,9 @@ class Sessions:
     def close(self, farewell: Callable[[], Reason]) -> None:
         """Close them all, and take nobody any more. `farewell` answers the reason for each."""
         self._farewell = farewell
+        self._ends.is_stopping = True
         for guest in self:
-            try:
-                guest.close(farewell())
-            except Exception:  # noqa: BLE001  the others are to be told all the same
-                _log.failure("a fault in pushd while it closed {guest}", guest=guest)
+            self._end(guest, farewell())
 
 
 def number_of(connection_id: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
 from pushd.caller import Caller
@@ -42,16 +42,32 @@ class Group(Protocol):
         """Take the next event for all of them."""
 
 
+class _Delivery(Protocol):
+    """What a subscription knows of how events are handed out."""
+
+    is_delivering: bool
+    at_hand: list[Entry]
+
+    @property
+    def pending(self) -> Sized:
+        """The events that are being handed out in slices."""
+
+    def take_pending(self, subscription: Subscription) -> bool:
+        """Hand `subscription` now what is pending for it. Return whether there was anything."""
+
+
 class _Bus(Protocol):
     """What a subscription knows of the bus."""
 
     log: EventLog[Subscription]
     figures: Figures
     max_held_bytes: int
-    is_delivering: bool
-    at_hand: list[Entry]
     subscribers: int
     missed: int
+
+    @property
+    def delivery(self) -> _Delivery:
+        """What hands out events."""
 
     def check_count(self, count: int) -> None:
         """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
@@ -108,8 +124,15 @@ class Subscription:
         is_only = first is not None and first.is_name and len(self._patterns) == 1
         self.only_channel = first.text if first is not None and is_only else None
 
+    def take_pending(self) -> bool:
+        """Take the events now that have been published and come in a later slice. Return whether there were any.
+
+        To be called before the subscriber is told anything else.
+        """
+        return bool(self._bus.delivery.pending) and self._bus.delivery.take_pending(self)
+
     def join(self, group: Group) -> None:
-        """Have `group` take the events of `only_channel` from now on; there must be no replay."""
+        """Have `group` take the events of `only_channel` from now on; there must be no replay or pending event."""
         assert self.only_channel is not None
         assert self._replay is None
         self.group = group
@@ -147,8 +170,9 @@ class Subscription:
         it. Raises `Forbidden`, and `BadRequest`, `TooMany` or `Unavailable` if these are too many channels for the
         connection, for its owner or in total, or what is kept cannot be read; then nothing was changed.
         """
+        self.take_pending()
         assert self.deliver is not _nothing, "closed"
-        assert not self._bus.is_delivering, "from within deliver"
+        assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
         log = self._bus.log
         wanted = self._allowed(patterns)
@@ -171,6 +195,7 @@ class Subscription:
 
     def remove(self, text: str) -> bool:
         """Unsubscribe from the channel or pattern `text`; False if it was not subscribed to."""
+        self.take_pending()
         pattern = self._patterns.pop(text, None)
         if pattern is None:
             return False
@@ -258,8 +283,8 @@ class Subscription:
         replay, bus = self._replay, self._bus
         assert replay is not None
         wanted, max_bytes = [entry], bus.max_held_bytes
-        if len(bus.at_hand) > 1:
-            wanted += [one for one in bus.at_hand if one is not entry and self._matches(one.channel)]
+        if len(bus.delivery.at_hand) > 1:
+            wanted += [one for one in bus.delivery.at_hand if one is not entry and self._matches(one.channel)]
         if replay.held_bytes + cost_of(entry) > max_bytes and replay.read_later(wanted, bus.log.history_with):
             return
         replay.hold(entry, wanted)
@@ -278,6 +303,7 @@ class Subscription:
 
     def close(self) -> bool:
         """End the subscription: nothing is delivered any more. False if it has ended already."""
+        self.take_pending()
         if self.deliver is _nothing:
             return False
         self.deliver = _nothing

@@ -78,8 +78,7 @@ class ConnectionList(Branch):
         if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
             raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
         found = list(filter(_Filter(request).fits, self._sessions))
-        for guest in found:
-            guest.close(_CLOSED)
+        self._sessions.end_each(found, _CLOSED)
         return json_answer(request, {"closed": len(found)})
 
 

@@ -27,6 +27,9 @@ from pushd.sessions import Sessions
 
 __all__ = ["LongPoll"]
 
+_ANSWER_COST = 20
+"""How many sends an answer takes as long as."""
+
 
 class LongPoll(Subscribing):
     """One answer for each request: ``{"events":[...],"position":..,"recovered":..}``.
@@ -131,16 +134,19 @@ class _Waiting:
         if len(self._entries) <= self._limit:
             self._entries.append(entry)
 
-    def flush(self) -> None:
-        """Answer what has come."""
+    def flush(self) -> int:
+        """Answer what has come. Return as how many sends that counts."""
+        self.subscription.take_pending()  # the position of the page is after all that was published
         if not self._end("it was answered"):
-            return
+            return 1
         body = _answer(self._request, self._bus.log.page(self._entries, self._limit))
         self._sessions.figures.written_bytes += len(body)
         self._request.write(body)
         self._request.finish()
+        return _ANSWER_COST
 
     def _time_out(self) -> None:
+        self.subscription.take_pending()
         if not self._entries and self._end("it was answered"):
             request = self._request
             request.setResponseCode(204)
@@ -150,6 +156,7 @@ class _Waiting:
 
     def close(self, reason: Reason) -> None:
         """Learn that there will be no event."""
+        self.subscription.take_pending()
         self.end_reason = reason
         if self._entries:
             self.flush()

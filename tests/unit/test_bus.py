@@ -44,8 +44,8 @@ class BusCase(SynchronousTestCase):
         """Hold against every test: whatever happened, the counts agree with what is there."""
         subscribed = {one for each in self.rig.bus._audiences._by_name.values() for one in each}
         self.assertLessEqual(len(subscribed), self.rig.bus.subscribers)
-        self.assertFalse(self.rig.bus._undelivered)
-        self.assertFalse(self.rig.bus.is_delivering)
+        self.assertFalse(self.rig.bus.delivery._undelivered)
+        self.assertFalse(self.rig.bus.delivery.is_delivering)
 
     def assertEnded(self, client: Client, *causes: Cause) -> None:
         self.assertEqual(client.causes, list(causes))

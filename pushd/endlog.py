@@ -1,0 +1,80 @@
+"""The ends of subscribers in the log: a few at once, or some of them in each turn of the reactor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from pushd.caller import Caller
+from pushd.slices import Later
+from pushd.wheel import Wheel
+
+__all__ = ["EndLog"]
+
+_log = Logger(namespace="pushd.sessions")
+
+_END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {reason}"
+_END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
+
+_PER_TURN = 20
+"""How many ends are logged in one turn of the reactor."""
+
+_AT_ONCE_S = 0.005
+"""In how long so many ends are logged at once; more of them wait for the next turns."""
+
+
+class _Ended(Protocol):
+    caller: Caller
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much was sent to it."""
+
+
+class EndLog:
+    """Logs why subscribers have ended. When thousands end together, others do not wait for all these lines."""
+
+    def __init__(self, wheel: Wheel, call_later: Later) -> None:
+        """Take the time from `wheel`; `call_later` is the reactor's."""
+        self._wheel = wheel
+        self._call_later = call_later
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._count, self._since_s = 0, 0.0
+        self.is_stopping = False
+        """True once everything is logged at once, because the reactor is about to stop."""
+
+    def log(self, guest: _Ended, why: str) -> None:
+        """Log that `guest` has ended."""
+        caller, now_s = guest.caller, self._wheel.seconds()
+        line = partial(
+            _log.info,
+            _END if caller.user is None else _END_OF_USER,
+            transport=caller.transport,
+            peer=caller.name,
+            duration_s=round(now_s - caller.since_s, 1),
+            reason=why,
+            connection=caller.id,
+            bytes=guest.sent_bytes,
+            **({} if caller.user is None else {"user": caller.user}),
+        )
+        if now_s - self._since_s > _AT_ONCE_S:
+            self._since_s, self._count = now_s, 0
+        self._count += 1
+        if self.is_stopping or (self._count <= _PER_TURN and not self._waiting):
+            line()
+            return
+        if not self._waiting:
+            self._call_later(0, self._log_some)
+        self._waiting.append(line)
+
+    def _log_some(self) -> None:
+        for _ in range(len(self._waiting) if self.is_stopping else _PER_TURN):
+            if not self._waiting:
+                return
+            self._waiting.popleft()()
+        if self._waiting:
+            self._call_later(0, self._log_some)

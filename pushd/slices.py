@@ -1,0 +1,83 @@
+"""Slices: work for thousands of clients, some of it in each turn of the reactor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["END_COST", "MOST", "Later", "Slice", "Slices"]
+
+MOST = 250
+"""How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
+
+_MOST_S = 0.002
+"""How long a slice may take, in seconds."""
+
+_STEP = 25
+"""After how many sends the clock is read."""
+
+END_COST = 10
+"""As how many sends the end of a connection counts: a farewell, and what others are told of it."""
+
+Later = Callable[[float, Callable[[], None]], object]
+"""The reactor's ``callLater``."""
+
+
+class Slice:
+    """What may be done in one turn of the reactor."""
+
+    __slots__ = ("_looks_at", "_seconds", "_until_s", "left")
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """Begin a slice. `seconds` is a clock that never jumps."""
+        self._seconds = seconds
+        self._until_s = seconds() + _MOST_S
+        self._looks_at = MOST - _STEP
+        self.left = MOST
+        """How many sends are left."""
+
+    def spend(self, count: int = 1) -> bool:
+        """Count `count` sends, or work that takes as long. Return whether there may be more."""
+        self.left -= count
+        if self.left <= self._looks_at:
+            self._looks_at = self.left - _STEP
+            if self._seconds() >= self._until_s:
+                self.left = 0
+        return self.left > 0
+
+
+class Slices:
+    """Makes many calls, in slices: one job after the other, and of each its calls in their order."""
+
+    def __init__(self, call_later: Later, seconds: Callable[[], float]) -> None:
+        """Use the reactor's `call_later`, and `seconds`, a clock that never jumps."""
+        self._call_later = call_later
+        self._seconds = seconds
+        self._jobs: deque[Iterator[Callable[[], int]]] = deque()
+        self._is_due = False
+
+    def do(self, calls: Iterable[Callable[[], int]]) -> None:
+        """Make all `calls`: one slice of them now, unless others wait, and the rest in later turns.
+
+        Each returns as how many sends it counts. What a call raises ends the slice; the rest follows.
+        """
+        self._jobs.append(iter(calls))
+        if not self._is_due:
+            self._run()
+
+    def _run(self) -> None:
+        self._is_due = True  # what the calls want done waits behind them
+        part = Slice(self._seconds)
+        try:
+            while self._jobs:
+                call = next(self._jobs[0], None)
+                if call is None:
+                    self._jobs.popleft()
+                    continue
+                if not part.spend(call()):
+                    break
+        finally:
+            self._is_due = False
+            if self._jobs:
+                self._is_due = True
+                self._call_later(0, self._run)
