@@ -39,11 +39,11 @@ class Telling(Protocol):
     def unsubscribed(self, caller: Caller, channel: str) -> None:
         """Tell that it does so no more."""
 
-    def occupied(self, channel: str) -> None:
-        """Tell that a channel has its first subscriber."""
+    def occupied(self, channel: str, by: Caller | None = None) -> None:
+        """Tell that a channel has its first subscriber, which is `by`."""
 
-    def vacated(self, channel: str) -> None:
-        """Tell that it has lost its last."""
+    def vacated(self, channel: str, by: Caller | None = None) -> None:
+        """Tell that it has lost its last, which was `by`."""
 
     async def close(self, timeout_s: float) -> None:
         """Tell what waits, within `timeout_s`."""
@@ -111,7 +111,7 @@ class Attendance:
         if self._telling is not None:
             self._telling.subscribed(caller, pattern.text)
             if count == 1:
-                self._telling.occupied(pattern.text)
+                self._telling.occupied(pattern.text, caller)
         self._publish("pushd.join", caller, pattern)
 
     def left(self, caller: Caller, pattern: Pattern, count: int) -> None:
@@ -119,7 +119,7 @@ class Attendance:
         if self._telling is not None:
             self._telling.unsubscribed(caller, pattern.text)
             if pattern.is_name and not count:
-                self._telling.vacated(pattern.text)
+                self._telling.vacated(pattern.text, caller)
         self._publish("pushd.leave", caller, pattern)
 
     def _publish(self, kind: str, caller: Caller, pattern: Pattern) -> None:

@@ -187,19 +187,34 @@ class JsonDialogue(_Dialogue):
             Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self._failed)
 
     def _take(self, payload: bytes, is_binary: bool, *, is_too_much: bool = False) -> _Unfinished | None:
-        """Obey a command, or answer what is wrong with it; if it has to wait, answer it."""
+        """Obey a command, or answer what is wrong with it; if it has to wait, answer it.
+
+        ``[limits] publish_rate`` counts events; everything else, and what is no event, is counted as a command.
+        """
         message: dict[str, object] = {}
+        is_charged = False
         try:
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
             message = parse_object(payload, self._common.max_event_bytes)
             if is_too_much:
                 raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
+            if message.get("type") != "publish":
+                is_charged = True
+                self._common.door.charge_command(self.session.caller)
             waiting = self._obey(message)
         except Refused as refused:
-            self._refuse(refused, _ref_of(message))
+            self._refuse(refused if is_charged else self._charged(refused), _ref_of(message))
             return None
         return None if waiting is None else (waiting, _ref_of(message))
+
+    def _charged(self, refused: Refused) -> Refused:
+        """Count a message that was `refused` as a command; return what it is refused with."""
+        try:
+            self._common.door.charge_command(self.session.caller)
+        except TooMany as too_many:
+            return too_many
+        return refused
 
     # A command that takes longer, and those that wait behind it
 

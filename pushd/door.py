@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from pushd.access import Identity
 from pushd.caller import Caller
 from pushd.channels import Pattern
+from pushd.commands import Commands
 from pushd.errors import Forbidden, TooMany
 from pushd.gate import Gate
 from pushd.peer import limit_key
@@ -57,18 +58,26 @@ class Door:
         connects: Rates | None = None,
         asking: Asking | None = None,
         publishes: Rates | None = None,
+        commands: Commands | None = None,
     ) -> None:
         """Let them in to `sessions`, as often as `connects` says, and as the application answers.
 
-        Who is in subscribes to channels that say so themselves as often as `publishes` says.
+        Who is in subscribes to channels that say so themselves as often as `publishes` says, and sends commands as
+        often as `commands` says.
         """
         self.sessions = sessions
         """Those who are in."""
-        self.configure(connects, asking, publishes)
+        self.configure(connects, asking, publishes, commands)
 
-    def configure(self, connects: Rates | None, asking: Asking | None, publishes: Rates | None) -> None:
+    def configure(
+        self,
+        connects: Rates | None,
+        asking: Asking | None,
+        publishes: Rates | None,
+        commands: Commands | None = None,
+    ) -> None:
         """Go by these from now on."""
-        self._connects, self._publishes = connects, publishes
+        self._connects, self._publishes, self._commands = connects, publishes, commands
         self._asking = asking
 
     @property
@@ -142,6 +151,11 @@ class Door:
             await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
         finally:
             release()
+
+    def charge_command(self, caller: Caller) -> None:
+        """Count a command of `caller`, who is in, or raise `TooMany`."""
+        if self._commands is not None:
+            self._commands.charge(caller)
 
     async def identity(self, caller: Caller, identity: Identity) -> Identity:
         """Answer what the application makes of `identity`, which `caller` shows."""

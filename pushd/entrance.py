@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pushd.asked import Asked, AskingToPublish, Waiting
 from pushd.bucket import Buckets
+from pushd.commands import Commands
 from pushd.config.settings import Config, Limits
 from pushd.door import Door
 from pushd.gate import Gate
@@ -50,7 +51,7 @@ class Entrance:
         self.gate.configure(config.auth, outside.tokens)
         self.gate.limit_reads(_reads(limits, seconds))
         publishes = _publishes(limits, seconds)
-        self.door.configure(_connects(limits, seconds), outside.asking, publishes)
+        self.door.configure(_connects(limits, seconds), outside.asking, publishes, _commands(limits, seconds))
         self.waiting.limit(limits.share_percent, config.hooks.questions)
         self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting))
 
@@ -67,7 +68,9 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
         trust,
         Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         gate,
-        Door(sessions, _connects(limits, wheel.seconds), outside.asking, publishes),
+        Door(
+            sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
+        ),
         Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
         waiting,
     )
@@ -88,6 +91,10 @@ def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
 
 def _reads(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
     return _buckets(limits.read_rate, limits.read_burst, seconds)
+
+
+def _commands(limits: Limits, seconds: Callable[[], float]) -> Commands | None:
+    return Commands(limits.command_rate, limits.command_burst, seconds) if limits.command_rate else None
 
 
 def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:

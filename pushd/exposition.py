@@ -36,6 +36,7 @@ _HOOKS = (
     *product(("before_connect", "before_subscribe", "before_publish"), ("allowed", "denied", "failed", "unasked")),
     ("after", "told"),
     ("after", "dropped"),
+    ("after", "cancelled"),
 )
 _LIMITS = ("connections", "connections_per_address")
 _HANDSHAKES = ("completed", "failed", "timed_out")

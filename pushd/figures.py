@@ -83,7 +83,8 @@ class Figures:
     hooks: Counter[tuple[str, str]] = field(default_factory=Counter)
     """What came of hooks, by the option in ``[hooks]``.
 
-    Of questions ``allowed``, ``denied``, ``failed`` or ``unasked``, of what is told ``told`` or ``dropped``.
+    Of questions ``allowed``, ``denied``, ``failed`` or ``unasked``, of what is told ``told``, ``dropped`` or
+    ``cancelled``.
     """
 
     latency: Histogram = field(default_factory=lambda: Histogram(_LATENCY_S))

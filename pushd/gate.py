@@ -29,6 +29,7 @@ from pushd.config.settings import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from pushd.peer import Place, owner_of
 from pushd.request import Request
+from pushd.wildcards import Wildcards
 
 __all__ = ["Gate", "Tokens", "Trust"]
 
@@ -83,8 +84,8 @@ class Gate:
 
     def configure(self, auth: Auth, tokens: Tokens | None) -> None:
         """Let in as these say from now on."""
-        self._hosts = frozenset(auth.hosts)
-        self._origins = frozenset(auth.origins) - {"*"}
+        self._hosts = Wildcards(auth.hosts)
+        self._origins = Wildcards(auth.origins)
         self._takes_any_origin = "*" in auth.origins
         self._cookie = None if auth.cookie is None else auth.cookie.encode("ascii")
         self._tokens = tokens
@@ -214,14 +215,22 @@ class Gate:
         return values[0].decode("utf-8", "replace")
 
     def _check_page(self, request: Request, origin: str | None, host: str | None, what: str) -> None:
-        """Raise `Forbidden` if a browser has shown `what` by itself, for a page that may not use it."""
+        """Raise `Forbidden` if a browser has shown `what` by itself, for a page that may not use it.
+
+        Wildcards do not count: a name that nobody looks after any more may be in the hands of somebody else.
+        """
+        name = "" if host is None else _without_port(host)
+        if host is not None and not {host, name} & (self._hosts.exact | _own_names(request.getHost())):
+            raise Forbidden(
+                f"{what} needs a Host that is named without a wildcard; to allow it: [auth] hosts = {name}", "Host"
+            )
         if origin is None:
             site = _single_header(request, b"sec-fetch-site")
             if site not in (None, "same-origin", "none"):
                 raise Forbidden(f"{what} needs an Origin, which is missing from a request that is {site}", "Origin")
-        elif origin not in self._origins and not _is_own(request, origin, host):
+        elif origin not in self._origins.exact and not _is_own(request, origin, host):
             raise Forbidden(
-                f"{what}, from a page of {origin!r}, which [auth] origins lets in only by *; "
+                f"{what}, from a page of {origin!r}, which [auth] origins lets in only by a wildcard; "
                 f"to let it use that: [auth] origins = {origin}",
                 "Origin",
             )
@@ -236,7 +245,7 @@ class Gate:
             raise BadRequest("the Host header is missing (RFC 9112, section 3.2)", "Host")
         host = host.lower()
         name = _without_port(host)
-        if not {host, name} & self._hosts and name not in _own_names(request.getHost()):
+        if host not in self._hosts and name not in self._hosts and name not in _own_names(request.getHost()):
             raise Forbidden(
                 f"Host {host!r} is not a name of this server; to allow it: [auth] hosts = {name}", "Host"
             )
@@ -246,7 +255,7 @@ class Gate:
         if origin in self._origins or (self._takes_any_origin and _ORIGIN.fullmatch(origin)):
             request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
             request.setHeader(b"access-control-expose-headers", _EXPOSED)
-            if self._cookie is not None and origin in self._origins:
+            if self._cookie is not None and origin in self._origins.exact:
                 request.setHeader(b"access-control-allow-credentials", b"true")
             request.responseHeaders.addRawHeader(b"vary", b"origin")
             if request.method == b"OPTIONS":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from collections.abc import Callable, Sequence
+from errno import EADDRINUSE
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
@@ -19,6 +22,7 @@ from pushd.config.addresses import parse_endpoint
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.inherited import Inherited
+from pushd.unixsocket import UnixEndpoint, keep_file
 from pushd.writethrough import TLSFactory
 
 __all__ = ["Port", "prepare", "wants_certificate"]
@@ -55,12 +59,13 @@ class Port:
         self._endpoint = endpoint
         self._factory = factory
         self._port: IListeningPort | None = None
+        self._made: os.stat_result | None = None
         self._silence_s = silence_s
 
     def open(self) -> None:
         """Begin to listen; raise `StartFailed` if that is not possible."""
         failures: list[Failure] = []
-        self._endpoint.listen(self._factory).addCallbacks(self._opened, failures.append)
+        maybeDeferred(self._endpoint.listen, self._factory).addCallbacks(self._opened, failures.append)
         if failures:
             error = failures[0].value
             if isinstance(error, CannotListenError):
@@ -68,11 +73,17 @@ class Port:
             reason = getattr(error, "strerror", None) or str(error)
             where = f"[listen:{self._listener.name}] {self._listener.endpoint}"
             cause = error if isinstance(error, Exception) else None
+            is_socket = parse_endpoint(self._listener.endpoint).type == "unix"
+            if getattr(error, "errno", None) == EADDRINUSE and not is_socket:
+                section = f"[listen:{self._listener.name}]"
+                reason += f"; choose another port, with endpoint in {section} of the file of --config"
             raise StartFailed(f"{where}: cannot listen: {reason}") from cause
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
         self._set_options(port)
+        if isinstance(address := port.getHost(), UNIXAddress) and address.name and os.path.exists(address.name):
+            self._made = os.lstat(address.name)
 
     def _set_options(self, port: IListeningPort) -> None:
         if isinstance(port, tcp.Port) and port.addressFamily in (socket.AF_INET, socket.AF_INET6):
@@ -113,6 +124,12 @@ class Port:
         """Stop listening; what is connected stays so."""
         if self._port is not None:
             port, self._port = self._port, None
+            if keep_file(port, self._made):
+                _log.warn(
+                    "[listen:{name}] {endpoint}: another program has removed or replaced the socket's file",
+                    name=self._listener.name,
+                    endpoint=self._listener.endpoint,
+                )
             stopping = port.stopListening()
             try:
                 if isinstance(stopping, Deferred):
@@ -196,10 +213,25 @@ def _clients(listener: Listener) -> tls.Authorities | None:
 
 
 def _endpoint(description: str, reactor: object, sockets: Sequence[str]) -> IStreamServerEndpoint:
-    if parse_endpoint(description).type == "systemd":
+    parsed = parse_endpoint(description)
+    if parsed.type == "systemd":
         return Inherited(reactor, description, sockets)
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
-    return endpoint
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, _without_lock_file(_with_backlog(description)))
+    return UnixEndpoint(endpoint, parsed.argument("address", 1)) if parsed.type == "unix" else endpoint
+
+
+def _without_lock_file(description: str) -> str:
+    """Have Twisted make no lock file beside a Unix socket: the process whose number it has may be any by now."""
+    endpoint = parse_endpoint(description)
+    if endpoint.type != "unix" or endpoint.argument("lockfile", 4) not in ("", "0", "1"):
+        return description
+    by_place = [_escaped(text) for text in endpoint.args[:4]]
+    named = [f"{name}={_escaped(value)}" for name, value in endpoint.named.items() if name != "lockfile"]
+    return ":".join([*by_place, *named, "lockfile=0"])
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\:=])", r"\\\1", text)
 
 
 def _with_backlog(description: str) -> str:
@@ -208,9 +240,10 @@ def _with_backlog(description: str) -> str:
     It lets 50: when a thousand clients come back at once, the others would have to try again after a second.
     """
     endpoint = parse_endpoint(description)
-    takes_one = endpoint.type in ("tcp", "tcp6", "unix")
-    may_have_one = "backlog" in endpoint.named or len(endpoint.args) > 2
-    return f"{description}:backlog={_BACKLOG}" if takes_one and not may_have_one else description
+    place = {"tcp": 3, "tcp6": 2, "unix": 3}.get(endpoint.type)
+    if place is None or endpoint.argument("backlog", place):
+        return description
+    return f"{description}:backlog={_BACKLOG}"
 
 
 def _url(address: IAddress, scheme: str) -> str:

@@ -114,6 +114,8 @@ class Reach:
         def commit() -> None:
             self._config, self._outside, self._tokens, self._post = config, outside, tokens, post
             self._questions.limit(hooks.questions, config.limits.share_percent)
+            if isinstance(outside.telling, HooksTelling):
+                outside.telling.limit(config.limits.share_percent)
             if post is not None and signer is not None:
                 post.sign_by(signer)
 
@@ -147,6 +149,7 @@ class Reach:
             now=self._now,
             random=random,
             token=prefix,
+            share_percent=config.limits.share_percent,
             outcomes=self._outcomes,
         )
         return asking, telling if hooks.after else None

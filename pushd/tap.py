@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -18,6 +21,8 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+import twisted
+from pushd import __version__
 from pushd.assembly import assemble
 from pushd.collector import Collector
 from pushd.config.kinds import PATTERNS, Kind, duration
@@ -27,6 +32,7 @@ from pushd.errors import ConfigError, StartFailed
 from pushd.figures import Figures
 from pushd.log import Observer, observer_for
 from pushd.outside import Reach
+from pushd.pidfile import PidFile
 from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
@@ -61,6 +67,31 @@ class Options(usage.Options):
         ["operator", None, "With --token: give the right to look after channels and connections."],
     ]
 
+    pidfile: PidFile | None = None
+    """The pid file, if there is to be one and pushd is to be started."""
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Override: end with one line at an error; twistd would print all of the help before it."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"pushd: {self._explained(str(error))}") from None
+
+    def _explained(self, error: str) -> str:
+        """Return an error of Twisted's parser with the options that may have been meant."""
+        unknown = re.search(r"option -?-?(\S+) not recognized", error)
+        names = sorted(name.rstrip("=") for name in self.longOpt)
+        close = get_close_matches(unknown[1], names, 1, 0.5) if unknown else []
+        meant = f"did you mean --{close[0]}? " if close else ""
+        if "rong number of arguments" in error:
+            error = "unexpected argument; all of pushd's options begin with --"
+        return f"{error}; {meant}twistd pushd --help shows all options"
+
+    def opt_version(self) -> NoReturn:
+        """Print the version of pushd, and exit."""
+        print(f"pushd {__version__} (Twisted {twisted.__version__}, Python {platform.python_version()})")
+        raise SystemExit(0)
+
     def postOptions(self) -> None:
         """Override: read the configuration, here because an error has a better form here than later."""
         try:
@@ -77,10 +108,18 @@ class Options(usage.Options):
             for name in ("key", "user", "publish", "subscribe", "expires", "operator"):
                 if self[name]:
                     raise ConfigError(f"--{name} goes with --token")
-            if self.parent is not None and self.parent.get("logger") == "pushd.log.observer":
-                self.parent["logger"] = None  # twistd asks the service then, which knows the configuration
+            if self.parent is not None:
+                self._take_over(self.parent)
         except (ConfigError, StartFailed) as error:
             raise _end_of(error) from None
+
+    def _take_over(self, twistd: usage.Options) -> None:
+        """Take what twistd would do by itself: the log, as configured, and the pid file, under a lock."""
+        if twistd.get("logger") == "pushd.log.observer":
+            twistd["logger"] = None  # twistd asks the service then, which knows the configuration
+        if twistd.get("pidfile"):
+            self.pidfile = PidFile(twistd["pidfile"])
+            twistd["pidfile"] = ""  # or twistd would refuse to start if the number in it is that of some process
 
     def _token(self) -> str:
         """Make the token that the command line asks for."""
@@ -165,6 +204,8 @@ def _daemon(options: Options, directory: str) -> Daemon:
     def fail(error: StartFailed) -> NoReturn:
         """Say why there is no start, and end the process before the reactor runs."""
         systemd.failed(error)
+        if options.pidfile is not None:
+            options.pidfile.remove()
         if not twistd.get("nodaemon"):
             _log.critical("{error}", error=error)
             sys.excepthook = lambda *exception: None  # which would add a traceback to it
@@ -172,9 +213,6 @@ def _daemon(options: Options, directory: str) -> Daemon:
         print(f"pushd: {error}", file=sys.__stderr__)  # in place of sys.stderr is the log
         if twistd.get("logfile") or twistd.get("syslog"):
             _log.critical("{error}", error=error)
-        pidfile = twistd.get("pidfile")
-        if pidfile and os.path.exists(pidfile):
-            os.unlink(pidfile)
         raise SystemExit(1)
 
     filename = None if options["config"] is None else os.path.abspath(options["config"])
@@ -192,11 +230,12 @@ def _daemon(options: Options, directory: str) -> Daemon:
 
 
 class _Logged(MultiService):
-    """What twistd runs: the daemon, with the log that it wants."""
+    """What twistd runs: the daemon, with the log and the pid file that it wants."""
 
-    def __init__(self, daemon: Daemon, observer: ILogObserver | None) -> None:
+    def __init__(self, daemon: Daemon, observer: ILogObserver | None, pidfile: PidFile | None) -> None:
         super().__init__()
         self._observer = observer
+        self._pidfile = pidfile
         daemon.setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
@@ -204,6 +243,13 @@ class _Logged(MultiService):
         if self._observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Override: this process is the one that stays, also in the background."""
+        if self._pidfile is not None:
+            self._pidfile.write()
+            reactor.addSystemEventTrigger("after", "shutdown", self._pidfile.remove)
+        super().privilegedStartService()
 
 
 def _obey_signals(daemon: Daemon) -> None:
@@ -227,6 +273,8 @@ def makeService(options: Options) -> IService:
     try:
         daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:
+        if options.pidfile is not None:
+            options.pidfile.remove()
         raise _end_of(error) from None
     reactor.callWhenRunning(_obey_signals, daemon)
     seen = None
@@ -234,4 +282,4 @@ def makeService(options: Options) -> IService:
         seen = observer_for(options.parent, options["configuration"].log, _call_from_thread)
     if isinstance(seen, Observer):
         daemon.log_from = seen.begin_at
-    return _Logged(daemon, seen)
+    return _Logged(daemon, seen, options.pidfile)

@@ -149,11 +149,11 @@ class Notes:
         """See `Telling`."""
         self.said.append(("unsubscribe", caller.number, channel))
 
-    def occupied(self, channel: str) -> None:
+    def occupied(self, channel: str, by: Caller | None = None) -> None:
         """See `Telling`."""
         self.said.append(("occupied", channel))
 
-    def vacated(self, channel: str) -> None:
+    def vacated(self, channel: str, by: Caller | None = None) -> None:
         """See `Telling`."""
         self.said.append(("vacated", channel))
 

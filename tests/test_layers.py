@@ -20,7 +20,16 @@ LAYERS: list[list[str]] = [
     ["pushd.statuspage"],
     ["pushd.listen", "pushd.site", "pushd.demo"],
     ["pushd.assets"],
-    ["pushd.tls", "pushd.log", "pushd.collector", "pushd.proxyprotocol", "pushd.systemd", "pushd.inherited"],
+    [
+        "pushd.tls",
+        "pushd.log",
+        "pushd.collector",
+        "pushd.proxyprotocol",
+        "pushd.systemd",
+        "pushd.inherited",
+        "pushd.pidfile",
+        "pushd.unixsocket",
+    ],
     ["pushd.loglines"],
     ["pushd.api.status"],
     [
@@ -45,6 +54,7 @@ LAYERS: list[list[str]] = [
         "pushd.overview",
     ],
     ["pushd.door", "pushd.census"],
+    ["pushd.commands"],
     ["pushd.resource"],
     ["pushd.gate", "pushd.handshake"],
     ["pushd.http2.connection", "pushd.http2.switch"],
@@ -67,6 +77,7 @@ LAYERS: list[list[str]] = [
     ["pushd.crowd"],
     ["pushd.writethrough"],
     ["pushd.hooks.asking", "pushd.hooks.post", "pushd.hooks.telling"],
+    ["pushd.hooks.notices"],
     ["pushd.hooks.signing"],
     ["pushd.store.journal"],
     ["pushd.store.store", "pushd.store.check"],
@@ -113,6 +124,7 @@ LAYERS: list[list[str]] = [
         "pushd.patience",
         "pushd.reasons",
         "pushd.record",
+        "pushd.wildcards",
     ],
 ]
 BELOW = "pushd.publisher"

@@ -12,6 +12,7 @@ __all__ = [
     "Endpoint",
     "parse_endpoint",
     "parse_host",
+    "parse_host_pattern",
     "parse_network",
     "parse_origin",
     "parse_path",
@@ -177,17 +178,37 @@ def parse_host(text: str) -> str:
     return f"{host}:{_check_port(port, least=1)}"
 
 
+def parse_host_pattern(text: str) -> str:
+    """Read a host as `parse_host` does, or ``*.`` and a name: whatever is below the name; or raise `ValueError`.
+
+    The name has two labels at least: ``*.com`` would be everybody's.
+    """
+    if not text.startswith("*."):
+        return parse_host(text)
+    host = parse_host(text[2:])
+    labels = host.partition(":")[0].split(".")
+    if len(labels) < 2 or labels[-1].isdecimal() or host.startswith("["):
+        raise ValueError(text)
+    return f"*.{host}"
+
+
 def parse_origin(text: str) -> str:
     """Read a web origin, or ``*``, and answer it as browsers write it (RFC 6454, section 6.2).
 
-    Raise `ValueError` if it is something else, such as a whole URL.
+    Its host may be a pattern, see `parse_host_pattern`, and its port ``*``. Raise `ValueError` if it is something
+    else, such as a whole URL.
     """
     if text == "*":
         return text
     scheme, _, authority = text.lower().partition("://")
     if not _SCHEME.fullmatch(scheme):
         raise ValueError(text)
-    host = parse_host(authority)
+    if authority.endswith(":*"):
+        host = parse_host_pattern(authority[:-2])
+        if re.search(r":[0-9]+\Z", host):
+            raise ValueError(text)
+        return f"{scheme}://{host}:*"
+    host = parse_host_pattern(authority)
     return f"{scheme}://{host}".removesuffix(_DEFAULT_PORTS.get(scheme, ""))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.config.addresses import parse_host, parse_network, parse_origin
+from pushd.config.addresses import parse_host_pattern, parse_network, parse_origin
 from pushd.config.kinds import (
     NAME,
     PATH,
@@ -101,6 +101,21 @@ LIMITS = Section(
         ),
         Option("publish_burst", count(1), "1000", "How many may come at once before publish_rate counts."),
         Option(
+            "command_rate",
+            RATE,
+            "100",
+            "How many messages that do not publish (subscribe, unsubscribe, renew, and wrong ones) one WebSocket "
+            "may send in a second; others are refused with 429. One user, or one address without a user, may send "
+            "10 times as many over all its WebSockets. 0: any number.",
+        ),
+        Option(
+            "command_burst",
+            count(1),
+            "1000",
+            "How many one WebSocket may send at once before command_rate counts; one user or address, 100 times as "
+            "many.",
+        ),
+        Option(
             "channels",
             count(1),
             "100000",
@@ -198,7 +213,8 @@ AUTH = Section(
             NAME,
             "",
             "The name of a cookie that may hold a token. Such a request is only served if its Origin is the "
-            "daemon's own or one of origins, of which * is not one here. Empty: no cookie does.",
+            "daemon's own or one of origins, and its Host one of hosts; wildcards do not count here. Empty: no "
+            "cookie does.",
         ),
         Option(
             "leeway",
@@ -208,19 +224,26 @@ AUTH = Section(
         ),
         Option(
             "hosts",
-            listing("hosts such as push.example.com or push.example.com:8443", parse_host),
+            listing("hosts such as push.example.com, push.example.com:8443 or *.example.com", parse_host_pattern),
             "",
             "Further names by which clients may address the daemon, each a host or host:port, without a "
-            "scheme; without a port, the name counts at every port. An IPv6 address stands in brackets. Its "
+            "scheme; without a port, the name counts at every port. *. at the beginning stands for one or more "
+            "labels: *.example.com is a.example.com and a.b.example.com, but not example.com; at least two labels "
+            "must follow. An IPv6 address stands in brackets. Its "
             "own are the address that a client connected to and, on the loopback interface, localhost. "
             "Requests by any other name are refused.",
         ),
         Option(
             "origins",
-            listing("origins such as https://www.example.com or http://localhost:3000, or *", parse_origin),
+            listing(
+                "origins such as https://www.example.com, https://*.example.com or http://localhost:*, or *",
+                parse_origin,
+            ),
             "",
             "Web origins whose pages may use the daemon, each scheme://host or scheme://host:port, as the "
-            "header Origin has them; they get the headers of CORS. * stands for any origin. Requests from "
+            "header Origin has them; they get the headers of CORS. *. at the beginning of the host stands for one "
+            "or more labels, as in hosts, :* for any port, and * for any origin. Where a browser shows a cookie or "
+            "a client certificate, only hosts and origins without a wildcard count. Requests from "
             "pages of any other origin than the daemon's own are refused.",
         ),
     ),
@@ -321,8 +344,9 @@ HOOKS = Section(
         Option(
             "queue",
             count(1, 10**7),
-            "10000",
-            "How much waits to be told. When it is more, the oldest is dropped, and the application is told how "
+            "30000",
+            "How much waits to be told, and of one user or address, [limits] share of it. When it is more, the "
+            "oldest is dropped of the user or address of which the most waits, and the application is told how "
             "much.",
         ),
         Option(

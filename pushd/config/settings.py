@@ -134,6 +134,12 @@ class Limits:
     publish_burst: int
     """How many of them may come at once."""
 
+    command_rate: float
+    """How many commands one WebSocket may send, per second; 0: any number."""
+
+    command_burst: int
+    """How many of them may come at once."""
+
     channels: int
     """How many channels are kept in memory."""
 

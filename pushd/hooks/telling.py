@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from pushd.caller import Caller
 from pushd.config.settings import Hooks
 from pushd.hooks.answers import NoAnswer, Post
+from pushd.hooks.notices import Notices
 from pushd.hooks.words import notice, shown
+from pushd.peer import owner_of
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Telling"]
 
@@ -65,13 +67,15 @@ class Telling:
         now: Callable[[], float],
         random: Callable[[], float],
         token: str,
+        share_percent: int = 100,
         outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """Tell at ``[hooks] after``, if there is one, by `post`, which sees to it that nothing takes too long.
 
         `call_later` and `seconds` are the reactor's, `now` answers the time in seconds since 1970, and `random` a
         number from 0 to 1. `token` is what the ids begin with: no other daemon has it, nor this one after a
-        restart, and there is no full stop in it. What comes of events is counted in `outcomes` too, by option.
+        restart, and there is no full stop in it. Each owner has `share_percent` of the queue. What comes of events
+        is counted in `outcomes` too, by option.
         """
         self._url = hooks.after or ""
         self._events = hooks.after_events if hooks.after is not None else frozenset[str]()
@@ -82,7 +86,7 @@ class Telling:
         self._now, self._random = now, random
         self._token = token
         self._made = 0
-        self._queue: deque[bytes] = deque()
+        self._queue = Notices(hooks.queue, share_percent)
         self._batch: _Batch | None = None
         self._unsaid = 0  # how many were dropped since the application was told how many
         self._pauses = 0  # how many there were in a row
@@ -96,6 +100,12 @@ class Telling:
         """How many events the application was told."""
         self.dropped = 0
         """How many it will not be told."""
+        self.cancelled = 0
+        """How many it need not be told, because the opposite has happened since."""
+
+    def limit(self, share_percent: int) -> None:
+        """Let `share_percent` of the events wait of each owner, from now on."""
+        self._queue.limit(self._max_waiting, share_percent)
 
     @property
     def waiting(self) -> int:
@@ -106,39 +116,55 @@ class Telling:
 
     def connected(self, caller: Caller) -> None:
         """Tell that `caller` was let in."""
-        self._tell("connect", caller)
+        self._tell("connect", caller, caller)
 
     def disconnected(self, caller: Caller, reason: str) -> None:
         """Tell that `caller` is gone, and why."""
-        self._tell("disconnect", caller, reason=reason)
+        self._tell("disconnect", caller, caller, reason=reason)
 
     def subscribed(self, caller: Caller, channel: str) -> None:
         """Tell that `caller` is subscribed to a channel or pattern."""
-        self._tell("subscribe", caller, channel=channel)
+        self._tell("subscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
     def unsubscribed(self, caller: Caller, channel: str) -> None:
         """Tell that it is no more."""
-        self._tell("unsubscribe", caller, channel=channel)
+        self._tell("unsubscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
-    def occupied(self, channel: str) -> None:
-        """Tell that a channel has its first subscriber."""
-        self._tell("occupied", None, channel=channel)
+    def occupied(self, channel: str, by: Caller | None = None) -> None:
+        """Tell that a channel has its first subscriber, which is `by`."""
+        self._tell("occupied", by, None, ("occupied", channel), channel=channel)
 
-    def vacated(self, channel: str) -> None:
-        """Tell that the last one is gone."""
-        self._tell("vacated", None, channel=channel)
+    def vacated(self, channel: str, by: Caller | None = None) -> None:
+        """Tell that the last one is gone, which was `by`."""
+        self._tell("vacated", by, None, ("occupied", channel), channel=channel)
 
-    def _tell(self, event: str, caller: Caller | None, **more: str) -> None:
+    def _tell(
+        self, event: str, by: Caller | None, about: Caller | None, pair: Hashable = None, **more: str
+    ) -> None:
+        """Have something told that was done `by` a client; it is `about` one, or not.
+
+        An event and its opposite, which have the same `pair`, cancel each other if neither would be in the next
+        request: they change nothing of what the application knows. So a client that goes to and fro while the
+        application is slow does not fill the queue.
+        """
         if event not in self._events:
             return
         if self._is_closed:
             self._count_dropped(1)
             return
-        self._queue.append(notice(event, self._new_id(), self._now(), caller, **more))
-        if len(self._queue) > self._max_waiting:
-            self._queue.popleft()
-            self._drop(1)
+        if pair is not None and self._is_behind and self._queue.cancel(pair):
+            self.cancelled += 2
+            self._outcomes["after", "cancelled"] += 2
+            return
+        body = notice(event, self._new_id(), self._now(), about, **more)
+        dropped = self._queue.add(body, None if by is None else owner_of(by), pair)
+        if dropped:
+            self._drop(dropped)
         self._run_soon(0)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._batch is not None or len(self._queue) >= MAX_BATCH
 
     def _new_id(self) -> str:
         self._made += 1
@@ -197,10 +223,10 @@ class Telling:
             parts.append(notice("dropped", self._new_id(), self._now(), None, count=dropped))
         count = 0
         while self._queue and len(parts) < MAX_BATCH:
-            size += len(self._queue[0]) + 1
+            size += self._queue.next_size + 1
             if count and size > MAX_BATCH_BYTES:
                 break
-            parts.append(self._queue.popleft())
+            parts.append(self._queue.take())
             count += 1
         body = b'{"events":[' + b",".join(parts) + b"]}"
         return _Batch(self._new_id(), body, count, dropped, self._seconds() + self._retry_for_s)

@@ -13,21 +13,24 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from time import monotonic, sleep
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["CLIENTS", "Program", "eventually", "node", "program", "talking_to"]
+__all__ = ["CLIENTS", "Program", "eventually", "lacks", "node", "program", "talking_to"]
 
 CLIENTS = Path(__file__).parent / "clients"
 """Where the programs are that use other people's packages."""
 
 _DEBIAN_PACKAGES = {
+    "apache2": "apache2-bin",
     "caddy": "caddy",
     "cc": "gcc",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "curl": "curl",
     "h2load": "nghttp2-client",
+    "logrotate": "logrotate",
     "make": "make",
     "nghttp": "nghttp2-client",
     "nginx": "nginx libnginx-mod-stream",
@@ -40,6 +43,7 @@ _DEBIAN_PACKAGES = {
     "systemd-tmpfiles": "systemd",
     "taskset": "util-linux",
     "testssl": "testssl.sh",
+    "unshare": "util-linux",
 }
 
 
@@ -49,9 +53,13 @@ def program(name: str) -> str:
     If it is missing the test is skipped; where the environment variable ``PUSHD_TEST_NO_SKIP`` is set, it fails.
     """
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if path is not None:
-        return path
-    why = f"{name} is not installed; it is in the Debian package {_DEBIAN_PACKAGES[name]}"
+    if path is None:
+        lacks(f"{name} is not installed; it is in the Debian package {_DEBIAN_PACKAGES[name]}")
+    return path
+
+
+def lacks(why: str) -> NoReturn:
+    """Skip the test, because this machine lacks something; where ``PUSHD_TEST_NO_SKIP`` is set, fail."""
     if os.environ.get("PUSHD_TEST_NO_SKIP"):
         pytest.fail(why)
     pytest.skip(why)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.config.addresses import parse_endpoint, parse_host, parse_origin
+from pushd.config.addresses import parse_endpoint, parse_host, parse_host_pattern, parse_origin
 
 
 class Refusing(SynchronousTestCase):
@@ -123,6 +123,17 @@ class HostTests(Refusing):
         self.assert_refuses(parse_host, "a:", "a:0", "a:65536", "a:http", "a:1:2")
 
 
+class HostPatternTests(Refusing):
+    def test_is_a_host_or_what_is_below_a_name(self) -> None:
+        for text in ("localhost", "[::1]:80", "*.example.com", "*.example.com:8443", "*.a.b.c"):
+            self.assertEqual(parse_host_pattern(text), text)
+        self.assertEqual(parse_host_pattern("*.Example.COM"), "*.example.com")
+
+    def test_refuses_what_would_be_everybodys_or_stands_elsewhere(self) -> None:
+        self.assert_refuses(parse_host_pattern, "*", "*.", "*.com", "*.com:80", "a.*.b", "*a.b", "*.*.a.b", "a.*")
+        self.assert_refuses(parse_host_pattern, "*.0.0.1", "*.[::1]", "*..a.b", "*.a.b:*", "**.a.b")
+
+
 class OriginTests(Refusing):
     def test_is_answered_as_browsers_write_it(self) -> None:
         origins = {
@@ -136,6 +147,22 @@ class OriginTests(Refusing):
         }
         for text, origin in origins.items():
             self.assertEqual(parse_origin(text), origin)
+
+    def test_its_host_and_port_may_be_patterns(self) -> None:
+        for text in (
+            "https://*.example.com",
+            "http://localhost:*",
+            "https://*.a.b:*",
+            "http://*.a.b:8080",
+            "x://[::1]:*",
+        ):
+            self.assertEqual(parse_origin(text), text)
+        self.assertEqual(parse_origin("https://*.Example.com:443"), "https://*.example.com")
+        self.assert_refuses(parse_origin, "https://*", "https://*:*", "https://*.com", "https://*.com:*", "*://a.b")
+        self.assert_refuses(parse_origin, "https://*a.b", "https://a.*.b", "https://*.*.a.b", "https://a.b:80:*")
+        self.assert_refuses(
+            parse_origin, "https://*.0.0.1", "https://*.[::1]", "https://*.", "https://a.b:*0", "*.a.b"
+        )
 
     def test_a_star_is_any(self) -> None:
         self.assertEqual(parse_origin("*"), "*")

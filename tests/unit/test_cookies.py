@@ -79,6 +79,22 @@ class CookieTests(CookieRules):
         refused = self.ask("GET", COOKIE, ("Origin", EVIL))
         self.assert_problem(refused, 403, field="Origin", says=f"[auth] origins = {EVIL}")
 
+    def test_a_wildcard_lets_no_page_use_a_cookie(self) -> None:
+        """A subdomain may be in the hands of somebody else, who may have its name lead here."""
+        self.start(CONFIG.replace(LISTED, f"https://*.example.com, {LISTED}") + "hosts = *.example.com\n")
+        self.assert_served("POST", COOKIE, ("Origin", LISTED))
+        for origin in ("https://a.example.com", "https://evil.b.example.com"):
+            self.assert_problem(self.ask("POST", COOKIE, ("Origin", origin)), 403, field="Origin", says="wildcard")
+        for fields in (
+            [("Origin", "https://evil.example.com")],
+            [("Sec-Fetch-Site", "same-origin")],
+            [],
+        ):
+            for method in ("GET", "POST") if fields and fields[0][0] == "Origin" else ("GET",):
+                response = self.ask(method, COOKIE, *fields, host="evil.example.com")
+                self.assert_problem(response, 403, field="Host", says="without a wildcard")
+        self.assertEqual(self.published, 1)
+
     def test_with_a_star_other_cookies_do_not_matter(self) -> None:
         self.start(CONFIG.replace(LISTED, "*").replace("anonymous =", "anonymous = subscribe"))
         self.assert_served("GET", ("Cookie", "a=1; sessions=2; Session=3; xsession=4"), ("Origin", EVIL))

@@ -250,6 +250,23 @@ class OriginTests(DaemonTests):
             self.assert_origin(403, origin, "localhost")
         self.assert_origin(200, "http://localhost", "localhost")
 
+    def test_a_wildcard_stands_for_whole_labels_of_a_name(self) -> None:
+        self.start("[auth]\norigins = https://*.example.com, http://localhost:*\nhosts = *.example.com\n")
+        for origin in ("https://www.example.com", "https://a.b.example.com", "http://localhost:3000"):
+            for host in ("localhost", "push.example.com", "a.b.example.com:8443"):
+                response = self.ask(("Origin", origin), host=host)
+                self.assertEqual(response.status, 200, (origin, host))
+                self.assertEqual(response.header("access-control-allow-origin"), origin)
+                self.assertIn("origin", [value.lower() for value in response.all("vary")])
+                self.assertIsNone(response.header("access-control-allow-credentials"))
+        for origin in (
+            "https://example.com", "https://evil-example.com", "https://www.example.com.evil", "http://www.example.com",
+            "https://evil.example", "http://localhost.evil:80",
+        ):  # fmt: skip
+            self.assert_origin(403, origin, "localhost")
+        for host in ("example.com", "evil-example.com", "a.example.com.evil", "*.example.com", ".example.com"):
+            self.assert_problem(self.ask(host=host), 403, field="Host")
+
     def test_with_a_star_any_origin_is_let_in_but_not_under_any_name(self) -> None:
         self.start("[auth]\norigins = *\n")
         for origin in ("http://any.example", "null", "https://localhost"):

@@ -195,12 +195,28 @@ class CannotOpenTests(ListenCase):
     def test_a_port_that_is_taken_fails_the_start_with_what_the_system_says(self) -> None:
         self.reactor.taken = 8080
         error = self.assertRaises(StartFailed, self.prepare("tcp:8080").open)
-        self.assertEqual(str(error), "[listen:main] tcp:8080: cannot listen: Address already in use")
+        self.assertEqual(
+            str(error),
+            "[listen:main] tcp:8080: cannot listen: Address already in use; choose another port, with endpoint in "
+            "[listen:main] of the file of --config",
+        )
 
-    def test_a_lock_that_is_taken_fails_the_start(self) -> None:
+    def test_an_error_that_is_a_text_fails_the_start(self) -> None:
         self.reactor.error = CannotListenError(None, "/x", "Cannot acquire lock")
         error = self.assertRaises(StartFailed, self.prepare("unix:/x").open)
         self.assertEqual(str(error), "[listen:main] unix:/x: cannot listen: Cannot acquire lock")
+
+    def test_no_unix_socket_has_a_lock_file_whose_number_might_be_that_of_another_process(self) -> None:
+        for place in range(4):
+            for lockfile in ("", ":lockfile=0", ":lockfile=1"):
+                arguments = ("unix", f"{self.directory}/a\\=\\:b", "660", "7")
+                self.prepare(":".join(arguments[: max(2, place + 1)]) + lockfile).open()
+                path, _, backlog, mode, has_lock = self.reactor.unixServers[-1]
+                self.assertEqual((path, has_lock), (f"{self.directory}/a=:b", False))
+                self.assertEqual((mode, backlog), (0o660 if place > 1 else 0o666, 7 if place > 2 else 4096))
+        self.prepare(f"unix:{self.directory}/x:660:7:1").open()
+        self.assertFalse(self.reactor.unixServers[-1][4])
+        self.assertRaises(StartFailed, self.prepare, f"unix:{self.directory}/x:lockfile=x")
 
     def test_whatever_else_goes_wrong_fails_the_start(self) -> None:
         for wrong in (

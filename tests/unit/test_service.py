@@ -259,7 +259,8 @@ class StartTests(ServiceCase):
 
     def test_if_one_is_taken_the_start_fails_with_its_name(self) -> None:
         self.assertRaises(EndOfProcess, self.taken(THREE, 8081).privilegedStartService)
-        why = "[listen:other] tcp:8081:interface=127.0.0.1: cannot listen: Address already in use"
+        why = "[listen:other] tcp:8081:interface=127.0.0.1: cannot listen: Address already in use; "
+        why += "choose another port, with endpoint in [listen:other] of the file of --config"
         self.assertEqual(list(map(str, self.failures)), [why])
 
     def test_those_after_one_that_is_taken_are_not_opened(self) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 from twisted.application.service import Application, IService, IServiceCollection, MultiService
 from twisted.logger import ILogObserver, Logger, LogLevel, capturedLogs, formatEvent
 from twisted.python.syslog import SyslogObserver
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import tap
+from pushd import __version__, tap
 from pushd.config.reading import default, parse
 from pushd.errors import StartFailed
 from pushd.tap import Options, makeService
@@ -110,9 +109,23 @@ class OptionsTests(TapCase):
             error = self.assertRaises(SystemExit, self.options, "--config", str(path))
             self.assertEqual(str(error), f"pushd: {path}: cannot be read: {why}")
 
-    def test_an_unknown_option_is_an_error_of_usage(self) -> None:
-        self.assertRaises(UsageError, self.options, "--nosuch")
-        self.assertRaises(UsageError, self.options, "argument")
+    def test_an_unknown_option_ends_with_one_line_that_names_the_nearest(self) -> None:
+        for argument, says in (
+            ("--nosuch", "pushd: option --nosuch not recognized; twistd pushd --help"),
+            ("--konfig=x", "not recognized; did you mean --config?"),
+            ("--print-confg", "did you mean --print-config?"),
+            ("-z", "option -z not recognized; twistd pushd --help"),
+            ("--config", "option --config requires argument; twistd pushd --help"),
+            ("--check=1", "must not have an argument"),
+            ("argument", "unexpected argument"),
+        ):
+            self.assertOneLine(self.assertRaises(SystemExit, self.options, argument), says)
+            self.assertEqual(self.stdout.getvalue(), "")
+
+    def test_the_version_is_that_of_pushd(self) -> None:
+        error = self.assertRaises(SystemExit, self.options, "--version")
+        self.assertEqual(error.code, 0)
+        self.assertTrue(self.stdout.getvalue().startswith(f"pushd {__version__} (Twisted "))
 
 
 class PrintConfigTests(TapCase):
@@ -257,11 +270,13 @@ class FailingPortTests(TapCase):
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
         self.pidfile = self.directory / "twistd.pid"
-        self.why = "[listen:http] tcp:8080:interface=127.0.0.1: cannot listen: Address already in use"
+        self.why = "[listen:http] tcp:8080:interface=127.0.0.1: cannot listen: Address already in use; "
+        self.why += "choose another port, with endpoint in [listen:http] of the file of --config"
 
     def start(self, error_type: type[BaseException] = SystemExit, **twistd: Any) -> list[str]:
         """Start the service as twistd does before the reactor runs; answer the critical lines of the log."""
         service = self.service(PLAIN, **twistd)
+        self.assertEqual(self.pidfile.exists(), bool(twistd.get("pidfile")))
         with capturedLogs() as events:
             error = self.assertRaises(error_type, service.privilegedStartService)
         if isinstance(error, SystemExit):
@@ -278,9 +293,10 @@ class FailingPortTests(TapCase):
         self.patch(SyslogObserver, "openlog", lambda *_: None)
         self.assertEqual(self.start(syslog=True), [self.why])
 
-    def test_in_the_foreground_the_pidfile_is_removed(self) -> None:
-        self.pidfile.write_text("1")
+    def test_no_pid_file_stays(self) -> None:
         self.start(pidfile=str(self.pidfile))
+        self.assertFalse(self.pidfile.exists())
+        self.assertRaises(SystemExit, self.service, f"{PLAIN}[site]\nroot = /nosuch\n", pidfile=str(self.pidfile))
         self.assertFalse(self.pidfile.exists())
 
     def test_there_need_be_no_pidfile(self) -> None:
