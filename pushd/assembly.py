@@ -155,6 +155,7 @@ def assemble(
         serving=_serving(config),
         figures=figures,
         now=now,
+        bodies=entrance.bodies,
     )
     operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
@@ -331,6 +332,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
             heartbeat_s=limits.heartbeat_s,
             ping_timeout_s=limits.ping_timeout_s,
             patience=limits.patience,
+            bodies=entrance.bodies,
         ),
         b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),

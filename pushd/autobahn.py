@@ -22,7 +22,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.caller import Place
+from pushd.errors import Refused
 from pushd.frames import BINARY, TEXT
+from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.messagewatch import MessageWatch
 from pushd.patience import Patience
 from pushd.reasons import Cause, Reason
@@ -58,6 +60,10 @@ _SHARED = frozenset({"factory", "trafficStats"})
 
 class WebSocketListener(Protocol):
     """What a WebSocket tells of what happens to it."""
+
+    @property
+    def owner(self) -> str | None:
+        """Who is charged for messages that are not complete: see `pushd.peer.owner_of`."""
 
     def opened(self) -> None:
         """The handshake is done; frames can be sent."""
@@ -95,9 +101,12 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     _patience: Patience
     _wheel: Wheel
+    _bodies: HeldBodies
+    _held: HeldBody | None = None
     _watch: MessageWatch | None = None
     _frames = 0
     _is_closing = False
+    _is_too_much = False
 
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
@@ -124,6 +133,15 @@ class WebSocketConnection(WebSocketServerProtocol):
         if self.failedByMe:
             return 0
         return self.message_data_total_length if self.inside_message else len(self.data)
+
+    @property
+    def _kept_bytes(self) -> int:
+        """How much is kept, without what is still to come of a frame that has begun."""
+        frame = self.current_frame
+        if not self.inside_message or frame is None or frame.opcode > 7:
+            return self.held_bytes
+        came: int = self.held_bytes - frame.length + self.current_frame_masker.pointer()
+        return came
 
     @property
     def is_closed(self) -> Deferred[object]:
@@ -230,6 +248,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         self.has_heard = True
+        if self._is_too_much:
+            return
         if self._is_between:
             data = self._take_messages(data)
         if data:
@@ -242,14 +262,30 @@ class WebSocketConnection(WebSocketServerProtocol):
         return not self.data and self.current_frame is None and not self.inside_message
 
     def _watch_rest(self, size: int) -> None:
-        """Have the rest of a message come in time."""
+        """Have the rest of a message come in time, and count what has come."""
         if self._is_between:
+            if self._held is not None:
+                self._held.release()
             if self._watch is not None:
                 self._watch.completed()
         else:
+            self._hold()
             if self._watch is None:
                 self._watch = MessageWatch(self._patience, self._wheel, self._close_late)
             self._watch.came(size)
+
+    def _hold(self) -> None:
+        """Count what is kept of a message, or close: then nothing more is read."""
+        if self._held is None:
+            self._held = self._bodies.new(self.listener.owner)
+        try:
+            self._held.resize(self._kept_bytes)
+        except Refused as refused:
+            self._is_too_much = True
+            self.close(Reason(Cause.TOO_MANY, refused.detail))
+            self.message_data = []
+            self._held.release()
+            self.transport.loseConnection()
 
     def _close_late(self, text: str) -> None:
         self.close(Reason(Cause.REFUSED, text))
@@ -265,6 +301,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self.state = self.STATE_CLOSED
+        if self._held is not None:
+            self._held.release()
         if self._watch is not None:
             self._watch.end()
         self.listener.lost()
@@ -300,8 +338,11 @@ def _plain_message(data: bytes, start: int, max_bytes: int) -> tuple[int, bytes,
     return opcode, payload, stop
 
 
-def new_factory(patience: Patience, wheel: Wheel) -> WebSocketServerFactory:
-    """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them."""
+def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies) -> WebSocketServerFactory:
+    """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them.
+
+    What is held of messages that are not complete is counted in `bodies`.
+    """
     factory = WebSocketServerFactory(server="pushd", reactor=object())
     factory.setProtocolOptions(
         versions=[13],
@@ -312,7 +353,7 @@ def new_factory(patience: Patience, wheel: Wheel) -> WebSocketServerFactory:
         autoPingInterval=0,
     )
     kind: Any = type("WebSocketConnection", (WebSocketConnection,), _state_after_handshake(factory))
-    kind._patience, kind._wheel = patience, wheel
+    kind._patience, kind._wheel, kind._bodies = patience, wheel, bodies
     factory.protocol = kind
     return factory
 

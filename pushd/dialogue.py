@@ -31,6 +31,7 @@ from pushd.messages import (
     parse_object,
     parse_ref,
 )
+from pushd.peer import owner_of
 from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Visit
@@ -74,6 +75,11 @@ class _Dialogue:
         self._alarm: Alarm | None = None
         self.visit: Visit | None = None
         """What logs the handshake when the connection has ended, if requests are logged."""
+
+    @property
+    def owner(self) -> str | None:
+        """Who is charged for what the client occupies."""
+        return owner_of(self.session.caller)
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to what the query of the handshake names."""
@@ -267,11 +273,12 @@ class JsonDialogue(_Dialogue):
     def _obey(self, message: dict[str, object]) -> _Waiting | None:
         """Do what a command wants; or answer what is to be waited for, and then called."""
         caller = self.session.caller
-        if message.get("type") == "publish":
-            caller.grants.check_publish_anywhere()  # before looking at an event, which takes longer
+        identity = caller.identity
+        if not identity.grants.publish.texts and message.get("type") == "publish":
+            identity.grants.check_publish_anywhere()  # before looking at an event, which takes longer
         command = parse_command(message)
-        if not isinstance(command, Renew):
-            self._common.door.sessions.check_time(caller)  # its time-out is looked at every second or two
+        if identity.expires_at is not None and not isinstance(command, Renew):
+            self._common.door.sessions.check_time(caller)  # its alarm is late by a second or two
         ref = command.ref
         if isinstance(command, Publish):
             check_size(command.draft.data, self._common.max_event_bytes)

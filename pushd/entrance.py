@@ -11,6 +11,7 @@ from pushd.commands import Commands
 from pushd.config.settings import Config, Limits
 from pushd.door import Door
 from pushd.gate import Gate
+from pushd.heldbodies import HeldBodies
 from pushd.outside import Outside
 from pushd.proxies import Trust
 from pushd.publisher import Publisher, Replaceable
@@ -43,6 +44,9 @@ class Entrance:
     waiting: Waiting
     """The events of clients that wait for the application."""
 
+    bodies: HeldBodies
+    """What is held of requests and messages that are not complete."""
+
     def configure(self, config: Config, publisher: Publisher, outside: Outside) -> None:
         """Apply another configuration; clients publish with `publisher` behind what guards it."""
         limits, seconds = config.limits, self.door.sessions.wheel.seconds
@@ -52,6 +56,7 @@ class Entrance:
         self.gate.limit_reads(_reads(limits, seconds))
         publishes = _publishes(limits, seconds)
         self.door.configure(_connects(limits, seconds), outside.asking, publishes, _commands(limits, seconds))
+        self.bodies.limit(limits.bodies_bytes, limits.share_percent)
         self.waiting.limit(limits.share_percent, config.hooks.questions)
         self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting))
 
@@ -73,6 +78,7 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
         ),
         Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
         waiting,
+        HeldBodies(limits.bodies_bytes, limits.share_percent),
     )
 
 

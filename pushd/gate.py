@@ -104,6 +104,8 @@ class Gate:
 
         Its token may have expired, and the configuration may have changed.
         """
+        if request.method == b"OPTIONS":
+            return None
         host, origin = _single_header(request, b"host"), _single_header(request, b"origin")
         return self._identify(
             request, None if origin is None else origin.lower(), None if host is None else host.lower()

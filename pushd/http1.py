@@ -6,25 +6,23 @@ It uses some of the private names of twisted.web: `tests/unit/test_http1.py` pin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import partial
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
-from twisted.web.http_headers import Headers
+from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from pushd.certified import Certificate, certificate_of
 from pushd.connections import LAST_WORD_S, Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.http1watch import HEAD, NOTHING, Watch
+from pushd.http1writing import WritingChannel
 from pushd.patience import Patience
-from pushd.peer import Place
 from pushd.refusal import refusal
 from pushd.wheel import Wheel
-from pushd.writethrough import Writer, writer
 
 __all__ = ["HTTP1"]
 
@@ -34,14 +32,14 @@ _LINGER_S = 5.0
 _LINGER_BYTES = 8 * 1024 * 1024
 """How much of what it still sends is read and thrown away."""
 
-_JOINED_BYTES = 64 * 1024
-"""How much of what is to be sent is joined."""
+_SKIPPED_BYTES = 64 * 1024
+"""How long the body of a request that was refused may be for the connection to go on behind it."""
 
 _UNREAD_BYTES = 16 * 1024
 """How much may have come of requests that have to wait for the answer before theirs."""
 
 
-class HTTP1(HTTPChannel):
+class HTTP1(WritingChannel):
     """One HTTP/1.1 connection.
 
     Requests are answered one after the other. What is written while they are read is sent when there is nothing
@@ -64,9 +62,6 @@ class HTTP1(HTTPChannel):
     turned_away: Refused | None = None
     """The answer to the first request, if nothing is to be served."""
 
-    body_bytes = 0
-    """How much has come of the body that is coming."""
-
     def __init__(self, max_body_bytes: int, patience: Patience, wheel: Wheel) -> None:
         """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""
         super().__init__()
@@ -80,79 +75,69 @@ class HTTP1(HTTPChannel):
         """That of the request whose body is coming."""
         self._chunks: _ChunkedTransferDecoder | None = None
         self._missing_bytes = 0
-        self._unsent: list[bytes] = []
-        self._unsent_bytes = 0
-        self._is_reading = False
+        self._is_skipping = False
+        """Whether the body that is coming is thrown away, because its request was answered."""
         self._is_last = False
         """True if the next request is the last one."""
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
-        self._writer = writer(self.transport)
         super().connectionMade()
         self._watch.sees(NOTHING)
 
-    @cached_property
-    def _addresses(self) -> tuple[IAddress, IAddress]:
-        return super().getPeer(), super().getHost()
-
-    @cached_property
-    def place(self) -> Place:
-        """Where the client is."""
-        return Place.of(self.getPeer())
-
-    def getPeer(self) -> IAddress:
-        """Override: answer who asks."""
-        return self._addresses[0]
-
-    def getHost(self) -> IAddress:
-        """Override: answer which address was asked."""
-        return self._addresses[1]
-
-    @cached_property
-    def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown, if it has."""
-        return certificate_of(self.transport)
-
     # Requests that are refused before they are read
 
-    def check_body(self, size: int) -> bool:
-        """Tell whether a body of unknown length may be `size` bytes long; refuse its request if not."""
-        self.body_bytes = size
-        if size > self._max_body_bytes:
-            self.refuse_body()
-        return self._discarded is None
+    @property
+    def body_bytes(self) -> int:
+        """How much has come of the body that is coming."""
+        request: Any = self.requests[-1] if self.requests else None
+        return 0 if request is None else int(request.body_size)
 
-    def refuse_body(self) -> None:
-        """Answer that the body is too large."""
-        self._refuse(TooLarge(f"the body is larger than {self._max_body_bytes} bytes, see [limits]"))
+    def refuse(self, refused: Refused) -> None:
+        """Answer that the rest of the body that is coming is not read."""
+        self._refuse(refused)
 
     def too_slow(self, refused: TimedOut) -> None:
-        """Answer that the request did not come in time."""
-        self._refuse(refused)
+        """Answer that the request did not come in time, unless it was answered already."""
+        if self._is_skipping:
+            self.timeoutConnection()
+        else:
+            self._refuse(refused)
 
     def idle(self) -> None:
         """Close: no request came for too long."""
         self.timeoutConnection()
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Refused, *, skips: bool = False) -> None:
         """Answer a request that has not been read to its end, and throw away what still comes.
 
         If the connection were closed while the client is still sending, it would be reset, and the client
-        might never see the answer (RFC 9112, section 9.6).
+        might never see the answer (RFC 9112, section 9.6). If `skips`, no more comes than the rest of a short body,
+        and the connection goes on behind that.
         """
         if self._discarded is not None or self.transport is None:
             return
-        self._discarded = 0
-        self._watch.pause()
         self._drop_bodies()
         method, target = (b"", b"") if self._head is None else (self._head.method, self._head.target)
-        fields, body, unread = refusal(refused, method, target)
+        request: Any = self.requests.pop() if self.requests else None
+        fields, body, unread = refusal(
+            refused, method, target, None if request is None else request.responseHeaders
+        )
         if refused is not self.turned_away:
             self.site.request_log.refused(unread, self.place.name)
         self.site.figures.refuse(refused)
         lines = [f"HTTP/1.1 {refused.status} {refused.title}".encode("ascii")]
-        lines += [b"%b: %b" % (name.title(), value) for name, value in [*fields, (b"connection", b"close")]]
+        if not skips:
+            fields.append((b"connection", b"close"))
+        lines += [b"%b: %b" % (name.title(), value) for name, value in fields]
+        if request is not None:
+            request.connectionLost(Failure(ConnectionDone("refused")))
+        self._is_skipping = skips
+        if skips:
+            self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+            return
+        self._discarded = 0
+        self._watch.pause()
         self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.setTimeout(_LINGER_S)
 
@@ -261,7 +246,8 @@ class HTTP1(HTTPChannel):
         else:
             data, self._unread = self._unread[: self._missing_bytes], self._unread[self._missing_bytes :]
             self._missing_bytes -= len(data)
-            self.requests[-1].handleContentChunk(data)
+            if not self._is_skipping:
+                self.requests[-1].handleContentChunk(data)
             if not self._missing_bytes:
                 self._run()
         return self._discarded is None
@@ -288,7 +274,7 @@ class HTTP1(HTTPChannel):
 
     def _begin(self, head: Head) -> None:
         """Begin a request, whose body is about to come if it has one."""
-        request = self.requestFactory(self)
+        request: Any = self.requestFactory(self)
         request.requestHeaders = head.fields
         self.requests.append(request)
         self._watch.what = None
@@ -301,19 +287,30 @@ class HTTP1(HTTPChannel):
         if head.closes or self._is_last:
             self.persistent = False
         length = head.length
-        if length is not None and length > self._max_body_bytes:
-            self.refuse_body()
+        if length is not None and length <= self._max_body_bytes and length <= len(self._unread):
+            if length:
+                request.take_body(self._unread[:length])
+                self._unread = self._unread[length:]
+            else:
+                request.gotLength(0)
+            self._run()
             return
-        self.body_bytes = 0
         request.gotLength(length)
-        if head.expects_continue:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
             self._chunks = _ChunkedTransferDecoder(request.handleContentChunk, self._chunks_ended)
-        elif length:
-            self._missing_bytes = length
         else:
-            self._run()
+            self._missing_bytes = length
+        request.expect(head.method, head.target, head.version, length, partial(self._expected, head))
+
+    def _expected(self, head: Head, refused: Refused | None) -> None:
+        """Read the body of the request with `head`, unless it is `refused`, or was answered meanwhile."""
+        if self._head is not head or self._is_skipping or self._discarded is not None:
+            return
+        if refused is not None:
+            is_short = 0 < (head.length or 0) <= _SKIPPED_BYTES and not isinstance(refused, TooLarge)
+            self._refuse(refused, skips=is_short and bool(self.persistent) and not head.expects_continue)
+        elif head.expects_continue:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _chunks_ended(self, rest: bytes) -> None:
         self._unread = rest
@@ -326,7 +323,8 @@ class HTTP1(HTTPChannel):
     def _run(self) -> None:
         """Have the request answered: it is complete, unless it was refused meanwhile."""
         head, self._head, self._chunks = self._head, None, None
-        if self._discarded is not None or head is None:
+        is_skipped, self._is_skipping = self._is_skipping, False
+        if self._discarded is not None or head is None or is_skipped:
             return
         self._handlingRequest = True
         self.requests[-1].requestReceived(head.method, head.target, head.version)
@@ -337,7 +335,12 @@ class HTTP1(HTTPChannel):
         """Override: a response is complete."""
         del self.requests[0]
         self._handlingRequest = False
-        if not self.persistent:
+        if self._head is not None:  # while its body comes: something has failed
+            self._discarded = 0
+            self._watch.pause()
+            self._flush()
+            self.setTimeout(_LINGER_S)
+        elif not self.persistent:
             self.loseConnection()
         elif not self._is_reading:
             if not self._waitingForTransport:
@@ -349,45 +352,6 @@ class HTTP1(HTTPChannel):
         """Override: the client takes more again."""
         super().resumeProducing()
         self._read()
-
-    # Writing
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Override: a response begins. What comes next sends it: some of the body, `body_writer` or the end."""
-        if not self.persistent:
-            headers.setRawHeaders(b"connection", [b"close"])
-        lines = [b"%b %b %b" % (version, code, reason)]
-        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Override: more of a response is there."""
-        self._unsent.append(data)
-        self._unsent_bytes += len(data)
-        if not self._is_reading or self._unsent_bytes > _JOINED_BYTES:
-            self._flush()
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Override: the same in pieces."""
-        self.write(b"".join(iovec))
-
-    def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body, in chunks if it has them."""
-        self._flush()
-        return self._writer
-
-    def loseConnection(self) -> None:
-        """Override: close once everything is written, and read nothing more."""
-        self.persistent = False
-        self._flush()
-        super().loseConnection()
-
-    def _flush(self) -> None:
-        if self._unsent:
-            data = b"".join(self._unsent)
-            self._unsent.clear()
-            self._unsent_bytes = 0
-            self._writer.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

@@ -20,8 +20,9 @@ HEAD = object()
 class Watched(Protocol):
     """What a watch knows of its connection."""
 
-    body_bytes: int
-    """How much has come of the body that is waited for."""
+    @property
+    def body_bytes(self) -> int:
+        """How much has come of the body that is waited for."""
 
     def idle(self) -> None:
         """Learn that no request came for too long."""

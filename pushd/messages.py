@@ -11,7 +11,7 @@ from typing import Any
 from pushd.channels import Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
-from pushd.jsonshape import check_shape
+from pushd.jsonshape import SHORT_BYTES, check_shape
 from pushd.jsontext import read_json
 from pushd.record import record
 
@@ -115,7 +115,7 @@ def parse_object(text: bytes | str, max_event_bytes: int | None = None) -> dict[
 
     With `max_event_bytes`, also if it cannot be an event of so many bytes, and reading it would take long.
     """
-    if max_event_bytes is not None and isinstance(text, bytes):
+    if max_event_bytes is not None and len(text) > SHORT_BYTES and isinstance(text, bytes):
         check_shape(text, max_event_bytes, _OTHER_BYTES)
     try:
         value = read_json(text)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
-from tempfile import SpooledTemporaryFile
 from time import time
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -20,89 +20,23 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.caller import Caller
-from pushd.certified import Certificate
 from pushd.channels import Pattern
-from pushd.connections import Upgraded
+from pushd.errors import Refused, TooLarge
 from pushd.figures import Figures
 from pushd.frames import json_line
-from pushd.peer import Place
-from pushd.writethrough import Writer
+from pushd.heldbodies import HeldBody
+from pushd.peer import limit_key, owner_of
+from pushd.seams import AtSite, Connection, Expecting, Streamed, Visit
 
-__all__ = ["Connection", "Request", "Streamed", "Visit"]
+__all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
 
 _CLIENT_GONE = 499
 """What stands in the log for the status of a request whose client has gone before there was one, as with nginx."""
 
 _NO_ARGUMENTS: dict[bytes, list[bytes]] = {}
 _NO_SEGMENTS: list[bytes] = []
-_IN_MEMORY_BYTES = 1024 * 1024
-"""The longest body that is not put into a file while it comes."""
-
-
-class Connection(Protocol):
-    """What carries requests, in any version of HTTP."""
-
-    def check_body(self, size: int) -> bool:
-        """Tell whether a body may have `size` bytes so far; refuse its request if not."""
-
-    def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
-
-    @property
-    def place(self) -> Place:
-        """Where the other end is: the client, or a proxy."""
-
-    @property
-    def is_tunnel(self) -> bool:
-        """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown, if it has."""
-
-    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
-
-    def end(self) -> None:
-        """Close, once everything is written."""
-
-    def abort(self) -> None:
-        """Close now."""
-
-
-class Visit(Protocol):
-    """What logs a request when it has ended: `pushd.requestlog.Visit`."""
-
-    detail: str | None
-
-    def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
-        """Log that the request was answered."""
-
-
-class _RequestLog(Protocol):
-    is_wanted: bool
-
-    def id_of(self, request: Request) -> str:
-        """Answer what a request is called."""
-
-    def begin(self, request: Request) -> Visit:
-        """Answer what logs a request when it has ended."""
-
-
-class _Site(Protocol):
-    figures: Figures
-    request_log: _RequestLog
-
-    def head_begins(self, request: Request) -> None:
-        """Learn that the head of an answer is about to be written."""
-
-
-class Streamed(Protocol):
-    """What sends the rest of an answer past its request."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """How much that was until now."""
+LITTLE_BYTES = 16 * 1024
+"""The longest body of a request that is not asked for one."""
 
 
 class Request(server.Request):
@@ -122,30 +56,136 @@ class Request(server.Request):
     streamed: Streamed | None = None
     """What sends the rest of its answer, if something does."""
 
-    _body_size = 0
+    is_admitted = False
+    """Whether it was let in by its head. Whether it still may be is found out again when its body is there."""
+
+    body_size = 0
+    """How many bytes of its body have come."""
+
     _request_id: str | None = None
+    _resource: IResource | None = None
+    _most_bytes = 0
+    _held: HeldBody | None = None
+    _is_refused = False
 
     # What comes
 
     def gotLength(self, length: int | None) -> None:
         """Override: a body begins, which is `length` bytes long if that is known."""
-        is_short = length is not None and length <= _IN_MEMORY_BYTES
-        self.content = BytesIO() if is_short else SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
+        self.content = BytesIO()
+
+    def take_body(self, data: bytes) -> None:
+        """Take a short body, which has come with the head."""
+        self.content = BytesIO(data)
+        self.body_size = len(data)
+
+    def expect(
+        self,
+        command: bytes,
+        path: bytes,
+        version: bytes,
+        length: int | None,
+        decided: Callable[[Refused | None], None],
+    ) -> None:
+        """Decide from the head whether the body is read, whose `length` may not be known.
+
+        Call `decided` with None, or with why it is not, now or later. What comes of the body is counted
+        from then on.
+        """
+        self._read_head(command, path, version)
+        self._most_bytes = self._at_site.serving.max_body_bytes
+        try:
+            waiting = self._expect()
+            self._hold()
+            if waiting is None:
+                self._check_length(length)
+        except Refused as refused:
+            decided(refused)
+            return
+        except Exception:  # noqa: BLE001  what a resource should not have raised
+            self._is_refused = True
+            self.processingFailed(Failure())
+            return
+        if waiting is None:
+            decided(None)
+            return
+        waiting.addCallback(lambda _: None if self.is_gone else self._check_length(length))
+        waiting.addCallbacks(lambda _: decided(None), lambda failure: self._not_expected(failure, decided))
+
+    def _not_expected(self, failure: Failure, decided: Callable[[Refused | None], None]) -> None:
+        refused = failure.value
+        if isinstance(refused, Refused):
+            decided(refused)
+        elif not self.is_gone:
+            self._is_refused = True
+            self.processingFailed(failure)
+
+    def _expect(self) -> Deferred[None] | None:
+        if self.path == b"*":
+            self.expects(LITTLE_BYTES)
+            return None
+        resource = self._resource = self._find_resource()
+        if not hasattr(resource, "expect"):
+            return None
+        return cast(Expecting, resource).expect(self)
+
+    def expects(self, most_bytes: int) -> None:
+        """Read a body of up to `most_bytes`: the client is let in by the head."""
+        self.is_admitted = True
+        self._most_bytes = min(self._most_bytes, most_bytes)
+
+    def _check_length(self, length: int | None) -> None:
+        if max(length or 0, self.body_size) > self._most_bytes:
+            raise TooLarge(f"the body is larger than {self._most_bytes} bytes, see [limits]")
+
+    def _hold(self) -> None:
+        """Count what comes of the body."""
+        caller: Caller | None = getattr(self, "caller", None)
+        owner = limit_key(self.connection.place.address) if caller is None else owner_of(caller)
+        self._held = self._at_site.bodies.new(owner)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Override: a part of the body has come."""
-        self._body_size += len(data)
-        if self.connection.check_body(self._body_size):
+        if self._is_refused:
+            return
+        self.body_size += len(data)
+        try:
+            self._check_length(None)
+            if self._held is not None:
+                self._held.add(len(data))
+        except Refused as refused:
+            self._is_refused = True
+            self.connection.refuse(refused)
+        else:
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Override: the request is complete."""
         assert self.content is not None
-        self.content.seek(0)
+        if self._is_refused:
+            return
+        if self._held is None:
+            self._read_head(command, path, version)
+        else:
+            self.content.seek(0)
+            if not self.is_admitted:  # yet, so that is begun again
+                self.responseHeaders = Headers()
+        self.process()
+
+    def _read_head(self, command: bytes, path: bytes, version: bytes) -> None:
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
         self.args = parse_qs(query, True) if query else {}
-        self.process()
+
+    @property
+    def _at_site(self) -> AtSite:
+        channel: Any = self.channel
+        return cast(AtSite, channel.site)
+
+    def _find_resource(self) -> IResource:
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        return self._at_site.getResourceFor(self)
 
     def process(self) -> None:
         """Override: have what is at the path answer."""
@@ -159,17 +199,18 @@ class Request(server.Request):
             self.setHeader(b"content-length", b"0")
             self.finish()
             return
-        self.prepath = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
-            self.render(channel.site.getResourceFor(self))
+            self.render(self._resource or self._find_resource())
         except Exception:  # noqa: BLE001  as twisted.web does; what a resource should not have raised
             self.processingFailed(Failure())
 
     def drop_body(self) -> None:
-        """Close the file of a body that nobody is going to read."""
-        if self.content is not None:
-            self.content.close()
+        """Keep nothing of the body, and count it no more."""
+        if self._held is not None:
+            self._held.release()
+        content: BytesIO | None = getattr(self, "content", None)
+        if content is not None:
+            content.close()
 
     @property
     def connection(self) -> Connection:
@@ -180,13 +221,13 @@ class Request(server.Request):
     @property
     def figures(self) -> Figures:
         """What has happened at the site that the request is for."""
-        return cast(_Site, self.site).figures
+        return cast(AtSite, self.site).figures
 
     @property
     def request_id(self) -> str:
         """What it is called in the log, made when it is first asked for."""
         if self._request_id is None:
-            self._request_id = cast(_Site, self.site).request_log.id_of(self)
+            self._request_id = cast(AtSite, self.site).request_log.id_of(self)
         return self._request_id
 
     @property
@@ -206,10 +247,12 @@ class Request(server.Request):
         """True if the client has gone before the answer was complete."""
         return self.channel is None
 
-    def body(self) -> bytes:
-        """Answer the whole body."""
+    def body(self, *, is_kept: bool = False) -> bytes:
+        """Return the whole body, once. If it `is_kept`, it is counted until the request ends."""
         assert self.content is not None
         body: bytes = self.content.read()
+        if self._held is not None and not is_kept:
+            self.drop_body()
         return body
 
     def end_visit(self, status: int) -> None:
@@ -224,7 +267,14 @@ class Request(server.Request):
         """Override: the client has gone before the answer was complete."""
         if self.visit is not None:
             self.end_visit(self.code if self.startedWriting else _CLIENT_GONE)
+        self.drop_body()
         super().connectionLost(reason)
+
+    def finish(self) -> None:
+        """Override: the answer is complete."""
+        if self._held is not None:
+            self._held.release()
+        super().finish()
 
     def forget_head(self) -> None:
         """Keep nothing of what a subscriber asked for, nor of the head of the response, which has been written.
@@ -232,6 +282,7 @@ class Request(server.Request):
         For a response that has no end: this is a fourth of what such a connection takes of memory.
         """
         assert self.startedWriting
+        self.drop_body()
         self.requestHeaders = self.responseHeaders = Headers()
         self.args = _NO_ARGUMENTS
         self.prepath = self.postpath = _NO_SEGMENTS
@@ -264,7 +315,7 @@ class Request(server.Request):
     def write(self, data: bytes) -> None:
         """Override: the first time, the head goes before `data`."""
         if not self.startedWriting:
-            cast(_Site, self.site).head_begins(self)
+            cast(AtSite, self.site).head_begins(self)
         AnyRequest.write(self, data)  # not that of twisted.web.server, which makes up a content type
 
     def processingFailed(self, reason: Failure) -> Failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from math import ceil
@@ -21,7 +20,8 @@ from pushd.event import Event
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_since
-from pushd.request import Request
+from pushd.refusal import challenge
+from pushd.request import LITTLE_BYTES, Request
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -100,7 +100,7 @@ def unlogged_problem(request: Request, refused: Refused) -> bytes:
     """Answer with a problem document of which the log has nothing to say."""
     request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
     if isinstance(refused, Unauthorized):
-        request.setHeader(b"www-authenticate", _challenge(refused))
+        request.setHeader(b"www-authenticate", challenge(refused))
     if isinstance(refused, WrongMethod):
         request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
     if refused.retry_s is not None:
@@ -109,14 +109,6 @@ def unlogged_problem(request: Request, refused: Refused) -> bytes:
     body = answer(request, json_line(document), "application/problem+json", refused.status)
     request.setResponseCode(refused.status, refused.title.encode("ascii"))
     return body
-
-
-def _challenge(refused: Unauthorized) -> bytes:
-    """Answer what says how to be let in (RFC 6750, section 3)."""
-    if not refused.is_token_wrong:
-        return b'Bearer realm="pushd"'
-    why = re.sub(r"[^ !#-[\]-~]", "'", refused.detail)
-    return f'Bearer realm="pushd", error="invalid_token", error_description="{why}"'.encode("ascii")
 
 
 class Answering(Resource):
@@ -174,6 +166,22 @@ class Answering(Resource):
             result = answer_problem(request, refused)
         if isinstance(result, bytes):
             answer_later(request, result)
+
+    def expect(self, request: Request) -> Deferred[None] | None:
+        """Decide from the head of a request whether its body is read, now or later: raise `Refused` if not."""
+        waiting = self.admit(request)
+        if waiting is None:
+            self._expect(request)
+            return None
+        return waiting.addCallback(lambda _: None if request.is_gone else self._expect(request))
+
+    def _expect(self, request: Request) -> None:
+        self.check(request)
+        request.expects(self.body_limit(request))
+
+    def body_limit(self, request: Request) -> int:
+        """Return how many bytes the body of a request may have that is let in, or raise `Refused`."""
+        return LITTLE_BYTES
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Let the request in, now or when that is answered, or raise `Refused`."""
@@ -234,8 +242,8 @@ class Endpoint(Answering):
             self.gate.charge_read(request.caller)
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Override: ask the gate."""
-        return self.gate.admit(request)
+        """Override: ask the gate; again, if the body has come after that."""
+        return self.gate.readmit(request) if request.is_admitted else self.gate.admit(request)
 
     def render_OPTIONS(self, request: Request) -> int:
         """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
@@ -276,6 +284,10 @@ class Missing(Resource):
     """What stands where there is nothing."""
 
     isLeaf = True
+
+    def expect(self, request: Request) -> Deferred[None] | None:
+        """Refuse a request by its head."""
+        raise nothing_at(request)
 
     def render(self, request: Request) -> bytes:
         """Override: answer that there is nothing."""

@@ -22,6 +22,7 @@ from pushd.assets import Assets
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
 from pushd.figures import Figures
+from pushd.heldbodies import HeldBodies
 from pushd.http1 import HTTP1
 from pushd.http2.connection import HTTP2
 from pushd.http2.decoding import Memory
@@ -36,6 +37,10 @@ from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
 __all__ = ["PushdSite", "Serving", "StaticFiles", "tree"]
+
+
+_HELD_BYTES = 256 * 1024 * 1024
+"""How much of unfinished bodies is held by a site that shares no bound with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +85,22 @@ class PushdSite(Site):
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Figures | None = None,
         now: Callable[[], float] = time,
+        bodies: HeldBodies | None = None,
     ) -> None:
         """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
 
         `now` returns the time in seconds since 1970.
 
-        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`.
+        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`, and what is
+        held of unfinished bodies in `bodies`.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
         self.figures = Figures() if figures is None else figures
         """What has happened."""
+        self.bodies = HeldBodies(_HELD_BYTES, 100) if bodies is None else bodies
+        """How much of unfinished bodies is held."""
         self._wheel = wheel
         self._turnstile = turnstile
         self._is_proxy = is_proxy

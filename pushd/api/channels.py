@@ -128,6 +128,13 @@ class _Channel(Branch):
         """Answer the state of the channel."""
         return json_answer(request, _state(self._bus.state(self._name, request.caller.grants)))
 
+    def body_limit(self, request: Request) -> int:
+        """Override: an event is as large as it may be."""
+        if request.method != b"POST":
+            return super().body_limit(request)
+        request.caller.grants.check_publish(self._name)
+        return self._max_event_bytes
+
     def render_POST(self, request: Request) -> int:
         """Publish."""
         return publish_one(request, self._publisher, self._name, self._max_event_bytes)

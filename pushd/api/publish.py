@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from sys import maxsize
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from pushd.event import Draft
 from pushd.figures import Figures
 from pushd.frames import json_line
 from pushd.gate import Gate
+from pushd.jsonshape import SHORT_BYTES
 from pushd.messages import check_size, longest_message, parse_draft, parse_object
 from pushd.publisher import Outcome, Publisher
 from pushd.request import Request
@@ -43,6 +45,9 @@ CallLater = Callable[[float, Callable[[], None]], object]
 
 _TURN_S = 0.005
 """How long lines are read in one turn of the reactor."""
+
+_LINES_PER_LOOK = 8
+"""After how many lines the time is looked at."""
 
 _MAX_REFUSED = 100
 """After how many refused lines in a row the rest of a batch is not read."""
@@ -125,10 +130,17 @@ class PublishMany(Endpoint):
         self._call_later = call_later
         self._seconds = seconds
 
+    def body_limit(self, request: Request) -> int:
+        """Override: a batch is as large as any body may be."""
+        if request.method != b"POST":
+            return super().body_limit(request)
+        request.caller.grants.check_publish_anywhere()
+        return maxsize
+
     def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
         request.caller.grants.check_publish_anywhere()
-        lines = Lines(request.body(), longest_message(self._max_event_bytes))
+        lines = Lines(request.body(is_kept=True), longest_message(self._max_event_bytes))
         if not lines.are_left:
             raise _no_lines()
         turn = _Turns(request, self._publisher, lines, self._max_event_bytes, self._seconds)
@@ -169,21 +181,27 @@ class _Turns:
             caller.grants.check_publish_anywhere()
         except Refused as nowhere:
             refused = refused or nowhere
-        answers, drafts, places, row = list[Outcome | None](), list[Draft](), list[int](), self._row
-        until_s = self._seconds() + _TURN_S
+        answers: list[Outcome | None] = [None] * len(taken)
+        drafts, places, row = list[Draft](), list[int](), self._row
+        until_s, max_bytes, longest = self._seconds() + _TURN_S, self._max_event_bytes, self._longest
         for place, line in enumerate(taken):
-            if place and (row >= _MAX_REFUSED or self._seconds() > until_s):
+            if row >= _MAX_REFUSED or (place and not place % _LINES_PER_LOOK and self._seconds() > until_s):
                 lines.put_back(taken[place:])
+                del answers[place:]
                 break
             try:
                 if refused is not None:
                     raise refused
-                drafts.append(self._read(line))
+                if (size := len(line)) > longest:
+                    raise TooLarge(f"a line of more than {longest} bytes; [limits] event_size is {max_bytes}")
+                draft = parse_draft(parse_object(line, max_bytes if size > SHORT_BYTES else None))
+                if len(draft.data) > max_bytes:
+                    check_size(draft.data, max_bytes)
             except Refused as wrong:
-                answers.append(wrong)
+                answers[place] = wrong
                 row += 1
             else:
-                answers.append(None)
+                drafts.append(draft)
                 places.append(place)
                 row = 0
 
@@ -194,44 +212,37 @@ class _Turns:
 
         self._publisher.publish_all(drafts, caller, published)
 
-    def _read(self, line: bytes) -> Draft:
-        """Return the event of a line."""
-        if len(line) > self._longest:
-            raise TooLarge(
-                f"a line of more than {self._longest} bytes; [limits] event_size is {self._max_event_bytes}"
-            )
-        draft = parse_draft(parse_object(line, self._max_event_bytes))
-        check_size(draft.data, self._max_event_bytes)
-        return draft
-
     def _answered(self, outcomes: Sequence[Outcome | None], done: Callable[[bytes], None]) -> None:
         """Tell `done` the answers, and stop if too many in a row were errors of the client."""
         answers = [json_line(_shown(one)) for one in outcomes if one is not None]
+        refused = [one for one in outcomes if isinstance(one, Refused)]
+        if not refused:
+            self._row = 0
+            done(b"".join(answers))
+            return
         for one in outcomes:
             self._row = self._row + 1 if isinstance(one, Refused) and one.status in _WRONG else 0
         if self._row >= _MAX_REFUSED and self.lines.are_left:
             self.lines.drop()
             detail = f"{self._row} lines in a row were refused; the lines after them were not read"
-            outcomes = [*outcomes, BadRequest(detail)]
-            answers.append(json_line(_shown(BadRequest(detail))))
-        _log_refused(outcomes, self._request.caller, self._request.figures)
+            refused.append(BadRequest(detail))
+            answers.append(json_line(_shown(refused[-1])))
+        _log_refused(refused, len(outcomes), self._request.caller, self._request.figures)
         done(b"".join(answers))
 
 
-def _log_refused(answers: Sequence[Outcome | None], caller: Caller, figures: Figures) -> None:
-    """Log that lines were refused, and why the first of them was: there may be thousands. Count them."""
-    refused = [outcome for outcome in answers if isinstance(outcome, Refused)]
+def _log_refused(refused: Sequence[Refused], count: int, caller: Caller, figures: Figures) -> None:
+    """Log that some of `count` lines were refused, and why the first of them was. Count them."""
     for outcome in refused:
         figures.refuse(outcome)
-    if refused:
-        _log.info(
-            "refused {count} of {total} lines of a batch from {peer}, the first of them: {status} {detail}",
-            count=len(refused),
-            total=len(answers),
-            peer=caller.name,
-            status=refused[0].status,
-            detail=refused[0].detail,
-        )
+    _log.info(
+        "refused {count} of {total} lines of a batch from {peer}, the first of them: {status} {detail}",
+        count=len(refused),
+        total=count,
+        peer=caller.name,
+        status=refused[0].status,
+        detail=refused[0].detail,
+    )
 
 
 @implementer(IPushProducer)

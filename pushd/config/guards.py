@@ -39,6 +39,14 @@ LIMITS = Section(
             "The largest body of any request; a POST to /publish holds many events. At least event_size.",
         ),
         Option(
+            "bodies",
+            size(1),
+            "256MiB",
+            "How much of requests and WebSocket messages that are not complete is held in memory, of all clients; "
+            "one user or address may hold share of it, which must be enough for one batch_size. What is more is "
+            "answered 503 or 429. An eighth more is kept for short ones.",
+        ),
+        Option(
             "outbox",
             size(1024),
             "1MiB",

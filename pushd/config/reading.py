@@ -281,6 +281,13 @@ def _limits(sections: _Sections) -> Limits:
     if limits.batch_size_bytes < limits.event_size_bytes:
         place = _place("limits", "batch_size", show_size(limits.batch_size_bytes))
         raise ConfigError(f"{place}: wanted at least event_size, which is {show_size(limits.event_size_bytes)}")
+    least = -(-limits.batch_size_bytes * 100 // limits.share_percent)
+    if limits.bodies_bytes < least:
+        place, share = _place("limits", "bodies", show_size(limits.bodies_bytes)), limits.share_percent
+        raise ConfigError(
+            f"{place}: wanted at least {show_size(least)}, so that share, {share}%, holds one batch_size of "
+            f"{show_size(limits.batch_size_bytes)}"
+        )
     return limits
 
 

@@ -101,6 +101,9 @@ class Limits:
     batch_size_bytes: int
     """The largest body of ``POST /publish``, in bytes; not less than `event_size_bytes`."""
 
+    bodies_bytes: int
+    """How many bytes of unfinished requests and messages are held."""
+
     outbox_bytes: int
     """How many bytes may wait for one subscriber before it is closed as too slow."""
 

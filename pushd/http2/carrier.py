@@ -30,7 +30,6 @@ class Carrier(Protocol[StreamT]):
     host: IAddress
     is_secure: bool
     certificate: Certificate | None
-    max_body_bytes: int
     promises: Promises
 
     def wake(self, stream: StreamT) -> None:

@@ -59,7 +59,6 @@ class HTTP2(Protocol):
         self._turned_away = turned_away
         self.site = shared.site
         self.encoder = shared.encoder
-        self.max_body_bytes = shared.limits.max_body_bytes
         self.codec = Codec(shared.limits, shared.memory)
         self.promises = Promises(self.codec)
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from pushd.certified import Certificate
-from pushd.errors import Refused, TooLarge, WrongMethod
+from pushd.errors import Refused, WrongMethod
 from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
@@ -94,9 +94,6 @@ class Stream:
         if head.is_connect:
             self.refuse(WrongMethod("CONNECT: this server makes no tunnels", ("GET", "HEAD", "OPTIONS", "POST")))
             return
-        if length is not None and length > self._carrier.max_body_bytes:
-            self._refuse_body()
-            return
         request = self._request = self._carrier.site.requestFactory(self)
         for name, value in head.fields:
             request.requestHeaders.addRawHeader(name, value)
@@ -104,7 +101,16 @@ class Stream:
         request.parseCookies()
         if is_ended:
             self._run()
-        elif head.expects_continue:
+        else:
+            request.expect(head.method, head.path, b"HTTP/2", length, self._expected)
+
+    def _expected(self, refused: Refused | None) -> None:
+        """Read the body of the request at hand, unless it is `refused`."""
+        if self._is_read or self._is_lost:
+            return
+        if refused is not None:
+            self.refuse(refused)
+        elif self._head is not None and self._head.expects_continue:
             self.inform(b"100", [])
 
     def receive(self, data: bytes, is_ended: bool) -> None:
@@ -147,23 +153,13 @@ class Stream:
 
     # Connection, as pushd's requests and sessions know it
 
-    def check_body(self, size: int) -> bool:
-        """Tell whether a body may have `size` bytes so far; refuse its request if not."""
-        if size <= self._carrier.max_body_bytes:
-            return True
-        self._refuse_body()
-        return False
-
-    def _refuse_body(self) -> None:
-        self.refuse(TooLarge(f"the body is larger than {self._carrier.max_body_bytes} bytes, see [limits]"))
-
     def refuse(self, refused: Refused, is_head: bool = False) -> None:
         """Answer with a problem document a request that is not read to its end (section 8.1)."""
         head = self._head
         method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.path)
-        fields, body, unread = refusal(refused, method, target)
-        self._carrier.refused(f"{refused.detail} ({unread.request_id})", unread)
         request, self._request = self._request, None
+        fields, body, unread = refusal(refused, method, target, getattr(request, "responseHeaders", None))
+        self._carrier.refused(f"{refused.detail} ({unread.request_id})", unread)
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
         self._carrier.site.figures.refuse(refused)

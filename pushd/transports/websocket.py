@@ -14,6 +14,7 @@ from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
+from pushd.heldbodies import HeldBodies
 from pushd.patience import Patience
 from pushd.publisher import Publisher
 from pushd.request import Request
@@ -43,14 +44,15 @@ class WebSocket(Subscribing):
         heartbeat_s: float,
         ping_timeout_s: float,
         patience: Patience,
+        bodies: HeldBodies,
     ) -> None:
         """Have `publisher` take events of up to `max_event_bytes`.
 
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`. Its
-        messages are waited for with `patience`.
+        messages are waited for with `patience`, and what has come of them is counted in `bodies`.
         """
         super().__init__(gate, door)
-        self._factory = new_factory(patience, door.sessions.wheel)
+        self._factory = new_factory(patience, door.sessions.wheel, bodies)
         self._max_message_bytes = max_event_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
         self._common = Common(gate, door, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
 

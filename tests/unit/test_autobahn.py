@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
+from pushd.heldbodies import HeldBodies
 from pushd.peer import Place
 from pushd.reasons import Cause, Reason
 from pushd.wheel import Wheel
@@ -102,6 +103,7 @@ class Listener:
     """A `WebSocketListener` that writes down what it is told."""
 
     takes_more = True
+    owner = None
 
     writer: Writer
 
@@ -139,7 +141,7 @@ class Transport(StringTransport):
 
 class AutobahnTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.factory = new_factory(PATIENCE, Wheel(lambda: 0.0))
+        self.factory = new_factory(PATIENCE, Wheel(lambda: 0.0), HeldBodies(2**20, 100))
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
@@ -227,7 +229,9 @@ class AutobahnTests(SynchronousTestCase):
         state = vars(self.factory.protocol)
         plain = (bool, int, str, bytes, type(None))
         changing = {name for name, value in state.items() if not isinstance(value, plain)}
-        self.assertEqual(changing - {"__doc__", "__module__"}, {"factory", "trafficStats", "_patience", "_wheel"})
+        self.assertEqual(
+            changing - {"__doc__", "__module__"}, {"factory", "trafficStats", "_patience", "_wheel", "_bodies"}
+        )
 
     def test_connections_do_not_mix(self) -> None:
         (first, heard_first, _), (second, heard_second, _) = self.open(), self.open()

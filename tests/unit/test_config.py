@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -63,6 +65,7 @@ class DefaultTests(ConfigCase):
             limits=Limits(
                 event_size_bytes=2**20,
                 batch_size_bytes=2**24,
+                bodies_bytes=2**28,
                 outbox_bytes=2**20,
                 connections=0,
                 connections_per_address=1000,
@@ -164,6 +167,11 @@ class ValueTests(ConfigCase):
             "[limits]\nevent_size = 32MiB",
             "[limits] batch_size = 16MiB: wanted at least event_size, which is 32MiB",
         )
+        self.assert_refuses(
+            "[limits]\nbatch_size = 32MiB",
+            "[limits] bodies = 256MiB: wanted at least 320MiB, so that share, 10%, holds one batch_size of 32MiB",
+        )
+        self.assertEqual(parse("[limits]\nbatch_size = 32MiB\nshare = 20%", "x").limits.share_percent, 20)
         self.assertEqual(parse("[limits]\nevent_size = 16MiB", "x").limits.event_size_bytes, 2**24)
 
     def test_a_comment_after_a_value_is_refused(self) -> None:
@@ -528,10 +536,12 @@ OVERRIDES = st.builds(
     ChannelOverride, PATTERNS, **{name: st.none() | strategy for name, strategy in HISTORY.items()}
 )
 ANY_NUMBER = st.integers(0, 10**9)
+MOST_BYTES = 64 * 2**30
 LIMITS = st.builds(
     Limits,
     event_size_bytes=sizes(),
     batch_size_bytes=sizes(),
+    bodies_bytes=sizes(),
     outbox_bytes=sizes(1024),
     connections=ANY_NUMBER,
     connections_per_address=ANY_NUMBER,
@@ -556,6 +566,16 @@ LIMITS = st.builds(
     head_timeout_s=durations(1000),
     body_rate_bytes=sizes(),
 ).filter(lambda limits: limits.batch_size_bytes >= limits.event_size_bytes)
+
+
+def least_bodies(limits: Limits) -> int:
+    """What ``bodies`` must be at least, for a share of it to hold one batch."""
+    return -(-limits.batch_size_bytes * 100 // limits.share_percent)
+
+
+LIMITS = LIMITS.filter(lambda limits: least_bodies(limits) <= MOST_BYTES).map(
+    lambda limits: replace(limits, bodies_bytes=max(limits.bodies_bytes, least_bodies(limits)))
+)
 KEYS = st.one_of(
     st.builds(Key, NAMES, st.just("HS256"), st.none(), FILES, issuer=TEXTS, audience=TEXTS),
     st.builds(Key, NAMES, st.sampled_from(["ES256", "EdDSA"]), public_key_file=FILES),

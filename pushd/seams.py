@@ -1,0 +1,101 @@
+"""What a request knows of its connection, its site and its resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.web.resource import IResource
+
+from pushd.certified import Certificate
+from pushd.connections import Upgraded
+from pushd.errors import Refused
+from pushd.figures import Figures
+from pushd.heldbodies import HeldBodies
+from pushd.peer import Place
+from pushd.writethrough import Writer
+
+__all__ = ["AtSite", "Connection", "Expecting", "Streamed", "Visit"]
+
+
+class Connection(Protocol):
+    """What carries requests, in any version of HTTP."""
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer the request at hand, of which not all has come, and throw the rest away."""
+
+    def body_writer(self) -> Writer:
+        """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
+
+    @property
+    def place(self) -> Place:
+        """Where the other end is: the client, or a proxy."""
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate that the client has shown, if it has."""
+
+    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
+
+    def end(self) -> None:
+        """Close, once everything is written."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+class Visit(Protocol):
+    """What logs a request when it has ended: `pushd.requestlog.Visit`."""
+
+    detail: str | None
+
+    def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
+        """Log that the request was answered."""
+
+
+class Log(Protocol):
+    is_wanted: bool
+
+    def id_of(self, request: Any) -> str:
+        """Answer what a request is called."""
+
+    def begin(self, request: Any) -> Visit:
+        """Answer what logs a request when it has ended."""
+
+
+class Serving(Protocol):
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body of any request."""
+
+
+class Expecting(Protocol):
+    def expect(self, request: Any) -> Deferred[None] | None:
+        """Decide from the head whether the body of a request is read, now or later: see `pushd.resource`."""
+
+
+class AtSite(Protocol):
+    figures: Figures
+    request_log: Log
+    bodies: HeldBodies
+    serving: Serving
+
+    def getResourceFor(self, request: Any) -> IResource:
+        """Find the resource at the path of a request."""
+
+    def head_begins(self, request: Any) -> None:
+        """Learn that the head of an answer is about to be written."""
+
+
+class Streamed(Protocol):
+    """What sends the rest of an answer past its request."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much that was until now."""
