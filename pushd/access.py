@@ -17,10 +17,10 @@ MAX_PATTERNS = 100
 class Reach:
     """The channels that a right reaches: those of some patterns."""
 
-    __slots__ = ("_is_all", "_names", "_patterns", "texts")
+    __slots__ = ("_is_all", "_names", "_patterns", "patterns", "texts")
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
-        patterns = tuple(patterns)
+        self.patterns = patterns = tuple(patterns)
         self.texts = tuple(pattern.text for pattern in patterns)
         """The patterns as they were written."""
         self._is_all = "**" in self.texts

@@ -1,35 +1,60 @@
-"""The archive: what keeps histories and the ids that publishers gave, as far as the log knows it."""
+"""The archive: what keeps histories and the ids that publishers gave, as far as the log knows it.
+
+An id that a publisher gave belongs to the first channel of its event: only what is published to that channel can
+have it already. Every other channel of the event knows the id as well, for those who read there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Protocol
 
 from pushd.channel import Settings
-from pushd.errors import Conflict
+from pushd.channels import Pattern, PatternTree
+from pushd.errors import Unprocessable
 from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
 
-__all__ = ["Archive", "Given", "MemoryArchive"]
+__all__ = ["Archive", "Given", "MemoryArchive", "names_with"]
+
+_MOST_NAMES = 200_000
+"""How many channels with one id are looked through for those of a pattern: about 10 ms."""
+
+_NAMES_PER_PATTERN = 2000
+"""How many channels with one id a pattern may mean, or almost: each is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An event whose id its publisher gave."""
+    """An event in one of its channels, whose id its publisher gave."""
 
     id: str
     """The id."""
 
+    channel: str
+    """The channel."""
+
+    offset: int
+    """The event's place in the channel."""
+
     sequence: int
     """Its place in the log."""
 
-    places: tuple[tuple[str, int], ...]
-    """Its channels, the canonical one first, and its offset in each."""
+    is_first: bool = False
+    """True if the publisher named this channel first."""
+
+    fingerprint: bytes | None = None
+    """What `Draft.fingerprint` was, if this is the first channel; None if a store of version 1 has the event."""
 
     def check(self, draft: Draft) -> None:
-        """Raise `Conflict` if `draft`, which has the same id, is for other channels."""
-        if set(draft.channels) != {name for name, _ in self.places}:
-            raise Conflict(f"the id {self.id!r} belongs to an event of other channels", "id")
+        """Raise `Unprocessable` if `draft`, which has the same id, is another event."""
+        if self.fingerprint is not None and self.fingerprint != draft.fingerprint():
+            raise Unprocessable(
+                f"id {self.id!r} was published before with other data; wanted a new id, or the same event", "id"
+            )
 
 
 class Archive(Protocol):
@@ -44,19 +69,54 @@ class Archive(Protocol):
     def give_up(self, history: History) -> None:
         """Forget a history, which is empty: its channel is given up."""
 
-    def keep_id(self, entries: list[Entry]) -> None:
+    def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
         """Learn of an event with a given id that comes into a log in memory; no history has its entries yet."""
 
-    def given(self, event_id: str) -> Given | None:
-        """Answer the event that a publisher gave this id, if a channel may still have it."""
+    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+        """Return the events of the channel `name` with a given id, from the offset `first` on.
+
+        At most two: the one that was published to this channel first, and the oldest of all others.
+        """
+
+    def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
+        """Return the channels that may have a given id and whose names begin with `prefix`.
+
+        None if they are more than `most`.
+        """
+
+
+def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> Iterable[str]:
+    """Return the channels that `patterns` match and that may have an id that a publisher gave.
+
+    None at all if so many have it that looking at each would take long: then the id is no position.
+    """
+    names = dict.fromkeys(pattern.text for pattern in patterns if pattern.is_name)
+    for pattern in patterns:
+        if not pattern.is_name:
+            found = archive.names_with(event_id, pattern.prefix, _NAMES_PER_PATTERN)
+            if found is None:
+                return ()
+            tree: PatternTree[None] = PatternTree()
+            tree.add(pattern, None)
+            names.update((name, None) for name in found if next(tree.match(name), 0) is None)
+    return names
+
+
+class _Holders:
+    """The events that have one id, by channel."""
+
+    __slots__ = ("first", "others")
+
+    def __init__(self) -> None:
+        self.first: dict[str, Given] = {}
+        self.others: dict[str, deque[Given]] = {}  # the oldest first
 
 
 class MemoryArchive:
     """An `Archive` that ends with the process."""
 
     def __init__(self) -> None:
-        self._given: dict[str, Given] = {}
-        self._kept: dict[str, int] = {}  # in how many channels
+        self._given: dict[str, _Holders] = {}
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
         """Make the history of a new channel."""
@@ -65,19 +125,47 @@ class MemoryArchive:
     def give_up(self, history: History) -> None:
         """Forget an empty history."""
 
-    def keep_id(self, entries: list[Entry]) -> None:
+    def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
         """Learn of an event with a given id, before its entries are put into the histories."""
         event = entries[0].event
-        self._given[event.id] = Given(event.id, event.sequence, tuple((one.channel, one.offset) for one in entries))
-        self._kept[event.id] = len(entries)
+        holders = self._given.get(event.id)
+        if holders is None:
+            holders = self._given[event.id] = _Holders()
+        first, *others = [Given(event.id, one.channel, one.offset, event.sequence) for one in entries]
+        holders.first[first.channel] = replace(first, is_first=True, fingerprint=fingerprint)
+        for given in others:
+            holders.others.setdefault(given.channel, deque()).append(given)
 
     def _forget(self, entry: Entry) -> None:
-        kept = self._kept[entry.event.id]
-        if kept > 1:
-            self._kept[entry.event.id] = kept - 1
-        else:
-            del self._kept[entry.event.id], self._given[entry.event.id]
+        """Forget that a channel has an event with a given id: the oldest one that it has."""
+        event_id, name = entry.event.id, entry.channel
+        holders = self._given[event_id]
+        first = holders.first.get(name)
+        if first is not None and first.offset == entry.offset:
+            del holders.first[name]
+        elif (others := holders.others.get(name)) is not None and others[0].offset == entry.offset:
+            others.popleft()
+            if not others:
+                del holders.others[name]
+        if not holders.first and not holders.others:
+            del self._given[event_id]
 
-    def given(self, event_id: str) -> Given | None:
-        """Answer the event of a given id."""
-        return self._given.get(event_id)
+    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+        """Return the events of the channel `name` with a given id."""
+        holders = self._given.get(event_id)
+        if holders is None:
+            return []
+        found = [holders.first[name]] if name in holders.first else []
+        if name in holders.others:
+            found.append(holders.others[name][0])
+        return found
+
+    def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
+        """Return the channels that have a given id."""
+        holders = self._given.get(event_id)
+        if holders is None:
+            return []
+        if len(holders.first) + len(holders.others) > _MOST_NAMES:
+            return None
+        names = [name for name in chain(holders.first, holders.others) if name.startswith(prefix)]
+        return names if len(names) <= most else None

@@ -23,7 +23,7 @@ _AT_ONCE = 10
 """About how many events of one client the application is asked at once."""
 
 _MAX_WAITING = 1000
-"""How many events of one client may wait for those before them."""
+"""How many events of one client may wait for those before them, an event to several channels counting for each."""
 
 _MAX_WAITING_BYTES = 4 * 1024 * 1024
 """How much their data may be."""
@@ -125,7 +125,8 @@ class Asked:
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish events and tell `done`, when the application has answered."""
         queue = self._queues.get(caller) or _Queue()
-        count, size = max(1, len(drafts)), sum(len(draft.data) for draft in drafts)
+        count = max(1, sum(len(draft.channels) for draft in drafts))
+        size = sum(len(draft.data) for draft in drafts)
         owner, units = owner_of(caller), self._waiting.size_of(drafts)
         try:
             if queue.count and (queue.count + count > _MAX_WAITING or queue.size + size > _MAX_WAITING_BYTES):

@@ -26,17 +26,19 @@ class Batch(Generic[S]):
         """The place of its latest event."""
         self.by_channel: dict[Channel[S], list[Entry]] = {}
         """The entries of its events by channel, in order."""
-        self.given: dict[str, Given] = {}
-        """Those whose publishers gave the ids."""
+        self.given: dict[tuple[str, str], Given] = {}
+        """Those whose publishers gave the ids, by their first channel and their id."""
+        self.given_ids: set[str] = set()
+        """These ids."""
 
     def __len__(self) -> int:
         """Count the events."""
         return self.sequence - self._log.sequence
 
     def add(self, draft: Draft) -> list[Entry] | Given:
-        """Add an event and answer its entries; or answer the one that has the id already, in the log or here.
+        """Add an event and return its entries; or return the one that has the id already, in the log or here.
 
-        Raises `Conflict` if that is another channel's, `Unavailable` if there are too many channels; then nothing
+        Raises `Unprocessable` if that is another event, `Unavailable` if there are too many channels; then nothing
         was changed.
         """
         if draft.id is not None:
@@ -58,12 +60,15 @@ class Batch(Generic[S]):
             others.append(entry)
             entries.append(entry)
         if draft.id is not None:
-            places = tuple((entry.channel, entry.offset) for entry in entries)
-            self.given[draft.id] = Given(draft.id, event.sequence, places)
+            first = entries[0]
+            self.given[first.channel, draft.id] = Given(
+                draft.id, first.channel, first.offset, event.sequence, True, draft.fingerprint()
+            )
+            self.given_ids.add(draft.id)
         return entries
 
     def _before(self, draft: Draft) -> Given | None:
-        before = self.given.get(draft.id or "")
+        before = self.given.get((draft.channels[0], draft.id or ""))
         if before is None:
             return self._log.published_before(draft)
         before.check(draft)

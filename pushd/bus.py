@@ -56,11 +56,13 @@ class Published:
     subscribers: int
     """How many subscribers it was handed to: none if it was there already."""
 
+    is_duplicate: bool = False
+    """True if it was there already."""
+
 
 def published_before(given: Given) -> Published:
     """Make what a publisher is told whose event is there already."""
-    channel, offset = given.places[0]
-    return Published(given.id, channel, offset, 0)
+    return Published(given.id, given.channel, given.offset, 0, is_duplicate=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,9 @@ class Bus:
     def publish(self, draft: Draft, grants: Grants) -> Published:
         """Put an event into the log and hand it to every subscriber of its channels.
 
-        An id that its channel has already is answered like the first time and changes nothing. Raises
-        `Forbidden`, `Conflict` if another channel has the id, `Unavailable` if there are too many channels;
-        then nothing was changed.
+        Publishing again what the first channel has already, by its id, returns the same and changes nothing. Raises
+        `Forbidden`, `Unprocessable` if the first channel has another event with the id, `Unavailable` if there are
+        too many channels; then nothing was changed.
         """
         for name in draft.channels:
             grants.check_publish(name)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import product, takewhile
 from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
@@ -73,6 +73,11 @@ class Pattern:
 
     is_name: bool
     """True if there is no star in it: it matches the one channel of that name."""
+
+    @property
+    def prefix(self) -> str:
+        """What every name begins with that it matches: its tokens up to the first star."""
+        return "".join(takewhile(lambda token: token not in _STARS, self.paths[0]))
 
     @classmethod
     def parse(cls, text: str) -> Pattern:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -57,6 +57,8 @@ class Common:
     door: Door
     publisher: Publisher
     max_event_bytes: int
+    max_channels: int
+    """To how many one event may be published."""
     heartbeat_s: float
     ping_timeout_s: float
 
@@ -164,10 +166,12 @@ class JsonDialogue(_Dialogue):
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to each, and say so as if it had been asked for in a message."""
         for pattern in patterns:
-            self._subscribe(pattern, since, None)
+            self._subscribe(pattern, since, None, patterns)
 
-    def _subscribe(self, pattern: Pattern, since: str, ref: Ref) -> None:
-        start = self.session.subscribe([pattern], since)
+    def _subscribe(self, pattern: Pattern, since: str, ref: Ref, among: Sequence[Pattern] = ()) -> None:
+        # Others of its channels may follow, each in a message of its own, and the id may be that of one of those
+        readable = self._common.door.readable(self.session.caller)
+        start = self.session.subscribe([pattern], since, among, readable)
         self._answer(
             {
                 "type": "subscribed",
@@ -202,7 +206,7 @@ class JsonDialogue(_Dialogue):
         try:
             if is_binary:
                 raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
-            message = parse_object(payload, self._common.max_event_bytes)
+            message = parse_object(payload, self._common.max_event_bytes, self._common.max_channels)
             if is_too_much:
                 raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
             if message.get("type") != "publish":
@@ -268,7 +272,10 @@ class JsonDialogue(_Dialogue):
         if isinstance(outcome, Refused):
             self._refuse(outcome, ref)
         else:
-            self._answer({"type": "published", "id": outcome.id, "offset": outcome.offset}, ref)
+            message: dict[str, object] = {"type": "published", "id": outcome.id, "offset": outcome.offset}
+            if outcome.is_duplicate:
+                message["duplicate"] = True
+            self._answer(message, ref)
 
     def _obey(self, message: dict[str, object]) -> _Waiting | None:
         """Do what a command wants; or answer what is to be waited for, and then called."""
@@ -276,7 +283,7 @@ class JsonDialogue(_Dialogue):
         identity = caller.identity
         if not identity.grants.publish.texts and message.get("type") == "publish":
             identity.grants.check_publish_anywhere()  # before looking at an event, which takes longer
-        command = parse_command(message)
+        command = parse_command(message, self._common.max_channels)
         if identity.expires_at is not None and not isinstance(command, Renew):
             self._common.door.sessions.check_time(caller)  # its alarm is late by a second or two
         ref = command.ref

@@ -190,6 +190,10 @@ class Door:
             return None
         return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since, is_gone))
 
+    def readable(self, caller: Caller) -> Sequence[Pattern]:
+        """Return patterns of the channels that `caller` may read, as far as that is known without asking."""
+        return () if self._asks_subscribe else caller.grants.subscribe.patterns
+
     def look(self, caller: Caller, name: str) -> Deferred[None] | None:
         """Let `caller` see what a channel is like and who is there, now or when that is answered.
 

@@ -11,8 +11,9 @@
     │   ├── NotFound      404   no such channel, event or page
     │   ├── WrongMethod   405   the resource does not know the method
     │   ├── TimedOut      408   the request was not complete in time
-    │   ├── Conflict      409   the id belongs to another channel
+    │   ├── Conflict      409   the request contradicts what the client has set
     │   ├── TooLarge      413   over a limit in bytes
+    │   ├── Unprocessable 422   the id belongs to an event with other content
     │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
     │   ├── TooMany       429   over a limit of one address or user
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
@@ -45,6 +46,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unknown",
+    "Unprocessable",
     "UpgradeNeeded",
     "VersionNeeded",
     "WrongMethod",
@@ -157,6 +159,13 @@ class TooLarge(Refused):
 
     status = 413
     title = "Content Too Large"
+
+
+class Unprocessable(Refused):
+    """The request is well-formed and contradicts what was published before (RFC 9110, section 15.5.21)."""
+
+    status = 422
+    title = "Unprocessable Content"
 
 
 class HeadTooLarge(Refused):

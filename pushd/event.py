@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import field
+from hashlib import blake2b
 
 from pushd.channels import check_name
 from pushd.errors import BadRequest
 from pushd.record import record
 
 __all__ = [
+    "FINGERPRINT_BYTES",
     "MAX_ID_BYTES",
     "Draft",
     "Encoder",
@@ -25,6 +27,9 @@ __all__ = [
 
 MAX_ID_BYTES = 255
 """The longest event id or event type, in bytes of UTF-8."""
+
+FINGERPRINT_BYTES = 8
+"""How long the fingerprint of what was published is: enough for those that have one id in one channel."""
 
 _CACHED_BYTES = 4096
 """Frames of events with more data than this are kept only while they are handed out."""
@@ -105,6 +110,24 @@ class Draft:
     id: str | None = None
     """The id that the publisher wants, or None for one of the daemon's."""
 
+    sent: bytes | None = None
+    """The `fingerprint` of what the publisher sent, if somebody else has changed that."""
+
+    def fingerprint(self) -> bytes:
+        """Return some bytes that tell what the publisher sent from anything else that could have the same id.
+
+        They stand for the data, whether it is text, the type, and the channels: the first one, and the set of the
+        others.
+        """
+        if self.sent is not None:
+            return self.sent
+        first, *others = self.channels
+        texts = [b"" if self.type is None else b"=" + self.type.encode(), first.encode()]
+        head = b"\0".join(
+            [b"t" if self.is_text else b"b", *texts, *(name.encode() for name in sorted(others)), b""]
+        )
+        return blake2b(len(head).to_bytes(8, "little") + head + self.data, digest_size=FINGERPRINT_BYTES).digest()
+
     @classmethod
     def checked(
         cls,
@@ -144,13 +167,14 @@ def _is_utf8(data: bytes) -> bool:
 
 @record()
 class Event:
-    """Something that was published."""
+    """Something that was published.
+
+    It does not know its channels: each has an `Entry` of its own, so that an event in many channels costs no more
+    than as many events.
+    """
 
     id: str
-    """Unique in the log: made by the daemon, or given by the publisher."""
-
-    channels: tuple[str, ...]
-    """The channels that it was published to; the first is the canonical one."""
+    """Made by the daemon, and then unique in the log; or given by the publisher, for the first of its channels."""
 
     data: bytes
     """What is delivered."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from pushd.archive import Archive, Given
+from pushd.archive import Archive, Given, names_with
 from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, PatternTree, check_name
 from pushd.errors import NotFound, Unavailable
@@ -115,11 +115,12 @@ class EventLog(Generic[S]):
     # Writing
 
     def published_before(self, draft: Draft) -> Given | None:
-        """Answer the event that has the draft's id already; raise `Conflict` if it is another channel's."""
-        given = None if draft.id is None else self._given(draft.id)
-        if given is not None:
-            given.check(draft)
-        return given
+        """Return the event of the draft's first channel that has its id; raise `Unprocessable` if it is another."""
+        for given in () if draft.id is None else self._given(draft.channels[0], draft.id):
+            if given.is_first:
+                given.check(draft)
+                return given
+        return None
 
     def append(self, draft: Draft) -> list[Entry]:
         """Make an event of `draft`; answer its entry in each of its channels.
@@ -132,7 +133,7 @@ class EventLog(Generic[S]):
         seconds = self.seconds()
         entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
         if draft.id is not None:
-            self._archive.keep_id(entries)
+            self._archive.keep_id(entries, draft.fingerprint())
         for entry in entries:
             self._keep(self.by_name[entry.channel], [entry], seconds)
         if self._trimming.size_bytes > self._trimming.max_bytes:
@@ -142,7 +143,7 @@ class EventLog(Generic[S]):
     def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
         """Make an event, published `now`, whose place in the log is going to be `sequence`."""
         event_id = draft.id or f"{self._epoch}-{sequence}"  # see own_id
-        return Event(event_id, draft.channels, draft.data, draft.is_text, draft.type, now, sequence)
+        return Event(event_id, draft.data, draft.is_text, draft.type, now, sequence)
 
     def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
         """Take the next events, which the archive knows: the entries of each channel, made at `seconds`."""
@@ -191,7 +192,11 @@ class EventLog(Generic[S]):
 
     def history_with(self, entry: Entry) -> History | None:
         """Return the history that retains `entry`, None if none does any more."""
-        return self.by_name[entry.channel].history if self._holds(entry.channel, entry.offset) else None
+        channel = self.by_name.get(entry.channel)
+        if channel is None:
+            return None
+        self.trim(channel)
+        return channel.history if channel.history.holds(entry.offset) else None
 
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
         """Answer the channels that had events after `sequence`, the latest first; without it, all that had any."""
@@ -310,8 +315,7 @@ class EventLog(Generic[S]):
         channel = self.existing(name)
         sequence = sequence_in(event_id)
         if sequence is None:  # else it is of a form that no publisher can give
-            given = self._given(event_id)
-            sequence = None if given is None else given.sequence
+            sequence = next((given.sequence for given in self._given(name, event_id)), None)
         entry = None if sequence is None else channel.history.after(sequence - 1)
         if entry is None or entry.event.id != event_id:
             raise NotFound(f"channel {name!r} has no event {event_id!r}, or no longer has it", "id")
@@ -334,15 +338,19 @@ class EventLog(Generic[S]):
         shown, is_all = first_of(entries, limit)
         return Page(shown, own_id(self._epoch, self.sequence if is_all else shown[-1].event.sequence), recovered)
 
-    def find(self, patterns: Sequence[Pattern], since: str) -> tuple[Start, list[Channel[S]]]:
+    def find(
+        self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]
+    ) -> tuple[Start, list[Channel[S]]]:
         """Find out where a reader from `since` begins, whether something is missing for good, and where to read.
 
         `since` is ``latest``, ``earliest`` or an id. A reader from an id that the log does not know begins with
-        the oldest event that there is. The channels are those that had events since then.
+        the oldest event that there is. The channels are those that had events since then. An id that a publisher
+        gave is looked up `among` the channels of other patterns, if there are any: of the first ones that know it.
         """
         if since == "latest":
             return Start(self.position, True, self.sequence), []
-        sequence = None if since == "earliest" else self._sequence_of(since)
+        places = (self.place_of(each, since) for each in among or (patterns,))
+        sequence = None if since == "earliest" else next((one for one in places if one is not None), None)
         active = self._active(patterns, -1 if sequence is None else sequence)
         for channel in active:
             self.trim(channel)
@@ -355,29 +363,26 @@ class EventLog(Generic[S]):
         recovered = max(dropped, default=0) <= sequence
         return Start(own_id(self._epoch, sequence), recovered, sequence), active
 
-    def _sequence_of(self, position: str) -> int | None:
-        """Answer the place in the log of a position; None if the log cannot tell."""
-        sequence = own_sequence(self._epoch, position)
-        if sequence is not None:
-            return sequence if sequence <= self.sequence else None
-        given = self._given(position)
-        return None if given is None or given.sequence <= self._began else given.sequence
+    def place_of(self, patterns: Sequence[Pattern], position: str) -> int | None:
+        """Return the place in the log of a position; None if the log cannot tell.
 
-    def _given(self, event_id: str) -> Given | None:
-        """Answer the event whose id a publisher gave, if any of its channels still has it."""
-        given = self._archive.given(event_id)
-        return given if given is not None and self.holds(given) else None
+        An id that a publisher gave is known by the channels that `patterns` match, and by no others. If several
+        events have it, this is the place of the oldest one: nothing that came after any of them may be missed.
+        """
+        if sequence_in(position) is not None:
+            sequence = own_sequence(self._epoch, position)
+            return sequence if sequence is not None and sequence <= self.sequence else None
+        names = names_with(self._archive, position, patterns)
+        oldest = min((given.sequence for name in names for given in self._given(name, position)), default=0)
+        return oldest if oldest > self._began else None
 
-    def holds(self, given: Given) -> bool:
-        """Tell whether any of its channels still has an event."""
-        return any(self._holds(*place) for place in given.places)
-
-    def _holds(self, name: str, offset: int) -> bool:
+    def _given(self, name: str, event_id: str) -> list[Given]:
+        """Return the events with a given id that the channel `name` has, as `Archive.given` does."""
         channel = self.by_name.get(name)
         if channel is None:
-            return False
+            return []
         self.trim(channel)
-        return channel.history.holds(offset)
+        return self._archive.given(name, event_id, channel.offset + 1 - len(channel.history))
 
     def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
         """Answer the channels that the patterns match and that had events after `sequence`."""

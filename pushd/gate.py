@@ -38,7 +38,10 @@ _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)  # RFC 6750, section 2.1
 _PREFLIGHT_AGE_S = 600
 _SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_EXPOSED = b"location, event-id, event-type, event-position, retry-after, www-authenticate, x-request-id"
+_EXPOSED = (
+    b"location, event-id, event-type, event-position, idempotent-replayed, retry-after, www-authenticate, "
+    b"x-request-id"
+)
 _TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushd.channels import Pattern, check_name
+from pushd.channels import MAX_NAME_BYTES, Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
 from pushd.jsonshape import SHORT_BYTES, check_shape
@@ -32,8 +32,14 @@ __all__ = [
 Ref = str | int | None
 """What a client put into ``ref`` to know the answer by."""
 
-_OTHER_BYTES = 192 * 1024
-"""How much else a message has: the names of a hundred channels, each byte escaped, and the other fields."""
+_OTHER_BYTES = 40 * 1024
+"""How much a message has beside the data of an event and the names of channels."""
+
+_NAME_BYTES = 6 * MAX_NAME_BYTES + 8
+"""How much the name of a channel takes with each byte escaped, and what is around it."""
+
+MAX_CHANNELS = 100
+"""How many channels an event may be published to, unless the configuration says otherwise."""
 
 MAX_REF_CHARACTERS = 255
 """The longest ``ref`` that is text."""
@@ -102,21 +108,23 @@ def check_size(data: bytes, max_bytes: int) -> None:
         raise TooLarge(f"the data has {len(data)} bytes; [limits] event_size is {max_bytes}", "data")
 
 
-def longest_message(max_event_bytes: int) -> int:
-    """Return the bytes of the longest JSON object with an event of up to `max_event_bytes`.
+def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> int:
+    """Return the bytes of the longest JSON object with an event of up to `max_event_bytes` to `max_channels`.
 
     JSON may take six bytes for one (a control character as ``\\u0001``), also in the names of channels.
     """
-    return 6 * max_event_bytes + _OTHER_BYTES
+    return 6 * max_event_bytes + _OTHER_BYTES + _NAME_BYTES * max_channels
 
 
-def parse_object(text: bytes | str, max_event_bytes: int | None = None) -> dict[str, Any]:
+def parse_object(
+    text: bytes | str, max_event_bytes: int | None = None, max_channels: int = MAX_CHANNELS
+) -> dict[str, Any]:
     """Read one JSON object; raise `BadRequest` if it is anything else.
 
-    With `max_event_bytes`, also if it cannot be an event of so many bytes, and reading it would take long.
+    With `max_event_bytes`, also if it cannot be an event of so many bytes to `max_channels` and takes long to read.
     """
     if max_event_bytes is not None and len(text) > SHORT_BYTES and isinstance(text, bytes):
-        check_shape(text, max_event_bytes, _OTHER_BYTES)
+        check_shape(text, max_event_bytes, _OTHER_BYTES + _NAME_BYTES * max_channels)
     try:
         value = read_json(text)
     except UnicodeDecodeError:
@@ -174,12 +182,15 @@ def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
         raise BadRequest(f"data_base64 is not base64: {error}", "data_base64") from None
 
 
-def _channels(message: dict[str, Any]) -> tuple[str, ...]:
+def _channels(message: dict[str, Any], max_channels: int) -> tuple[str, ...]:
     if ("channel" in message) == ("channels" in message):
         raise BadRequest("wanted one of channel (a string) and channels (an array of strings)", "channel")
     if "channel" in message:
         return (_text(message, "channel"),)
     names = message["channels"]
+    if isinstance(names, list) and len(names) > max_channels:  # before anybody looks at the names
+        limit = f"[limits] channels_per_event is {max_channels}"
+        raise BadRequest(f"the event is for {len(names)} channels; {limit}", "channels")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise BadRequest("channels must be an array of one or more strings", "channels")
     return tuple(names)
@@ -189,8 +200,10 @@ _DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event"
 _PUBLISH_FIELDS = _DRAFT_FIELDS | {"type", "ref"}
 
 
-def parse_draft(message: dict[str, Any], fields: Set[str] = _DRAFT_FIELDS) -> Draft:
-    """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``.
+def parse_draft(
+    message: dict[str, Any], max_channels: int = MAX_CHANNELS, fields: Set[str] = _DRAFT_FIELDS
+) -> Draft:
+    """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``, with up to `max_channels`.
 
     Raises `BadRequest`, which names the field, if there is something else or too much.
     """
@@ -199,9 +212,10 @@ def parse_draft(message: dict[str, Any], fields: Set[str] = _DRAFT_FIELDS) -> Dr
         if isinstance(name, str) and isinstance(text, str) and text.isascii():
             return Draft((check_name(name),), text.encode(), True)
     _check_fields(message, fields)
+    names = _channels(message, max_channels)
     data, is_text = _data(message)
     kind, event_id = _optional_text(message, "event"), _optional_text(message, "id")
-    return Draft.checked(_channels(message), data, is_text=is_text, type=kind, id=event_id)
+    return Draft.checked(names, data, is_text=is_text, type=kind, id=event_id)
 
 
 def parse_ref(message: dict[str, Any]) -> Ref:
@@ -215,8 +229,11 @@ def parse_ref(message: dict[str, Any]) -> Ref:
     raise BadRequest(f"ref is a JSON {_json_type(ref)} of another form; wanted {wanted}", "ref")
 
 
-def parse_command(message: dict[str, Any]) -> Command:
-    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field."""
+def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> Command:
+    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field.
+
+    Events may be published to `max_channels` channels.
+    """
     ref = parse_ref(message)
     kind = _text(message, "type")
     if kind == "subscribe":
@@ -228,7 +245,7 @@ def parse_command(message: dict[str, Any]) -> Command:
         _check_fields(message, {"type", "channel", "ref"})
         return Unsubscribe(Pattern.parse(_text(message, "channel")).text, ref)
     if kind == "publish":
-        return Publish(parse_draft(message, _PUBLISH_FIELDS), ref)
+        return Publish(parse_draft(message, max_channels, _PUBLISH_FIELDS), ref)
     if kind == "renew":
         _check_fields(message, {"type", "token", "ref"})
         return Renew(_text(message, "token"), ref)

@@ -107,10 +107,16 @@ class Session:
         """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
         self._sessions.let_in(self, patterns, since)
 
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+    def subscribe(
+        self,
+        patterns: Sequence[Pattern],
+        since: str,
+        among: Sequence[Pattern] = (),
+        or_among: Sequence[Pattern] = (),
+    ) -> Start:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
         self._leave_crowd()
-        start = self.subscription.add(patterns, since)
+        start = self.subscription.add(patterns, since, among, or_among)
         self._flush_later()
         return start
 

@@ -152,7 +152,7 @@ class Subscription:
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
         """Raise what `add` would."""
         self._allowed(patterns)
-        self._bus.log.find([], since)
+        self._bus.log.place_of(patterns, since)
 
     def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
         """Answer `patterns` by their texts; raise `Refused` if that is more than there may be."""
@@ -163,8 +163,17 @@ class Subscription:
         self._bus.check_names([text for text, pattern in wanted.items() if pattern.is_name], self.caller)
         return wanted
 
-    def add(self, patterns: Sequence[Pattern], since: str) -> Start:
+    def add(
+        self,
+        patterns: Sequence[Pattern],
+        since: str,
+        among: Sequence[Pattern] = (),
+        or_among: Sequence[Pattern] = (),
+    ) -> Start:
         """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
+
+        An id that a publisher gave may be that of an event of any channel that is subscribed to then, or that
+        `among` matches, or else `or_among`; the caller must be allowed to read all of these.
 
         What was published since then comes through `advance`, and what is published from now on comes after
         it. Raises `Forbidden`, and `BadRequest`, `TooMany` or `Unavailable` if these are too many channels for the
@@ -176,7 +185,7 @@ class Subscription:
         assert self.group is None
         log = self._bus.log
         wanted = self._allowed(patterns)
-        start, active = log.find(patterns, since)
+        start, active = log.find(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
         replay = Replay()
         for channel in active:
             replay.add(channel.history, start.sequence)

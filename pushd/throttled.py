@@ -1,4 +1,7 @@
-"""The publisher that is asked too often: it lets each user or address publish so many events in a second."""
+"""The publisher that is asked too often: it lets each user or address publish so many events in a second.
+
+An event counts once for each of its channels.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ class Rates(Protocol):
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
 
 
-def take(rates: Rates, caller: Caller, *, is_join: bool = False) -> TooMany | None:
-    """Take note that `caller` publishes an event or, which is counted by itself, has a join published.
+def take(rates: Rates, caller: Caller, count: int = 1, *, is_join: bool = False) -> TooMany | None:
+    """Take note that `caller` publishes an event to `count` channels or, counted by itself, has a join published.
 
-    Or answer why it may not now. Operators are not limited.
+    Or return why it may not now. Operators are not limited.
     """
     key = owner_of(caller)
     if key is None or caller.grants.is_operator:
         return None
-    wait_s = rates.take(f"joins of {key}" if is_join else key)
+    wait_s = rates.take(f"joins of {key}" if is_join else key, count)
     what = "subscribes" if is_join else "publishes"
     return TooMany(f"{key} {what} too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
 
@@ -43,7 +46,7 @@ class Throttled:
 
     def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event and tell `done`, unless it is one too many."""
-        too_many = self._take(caller)
+        too_many = take(self._rates, caller, len(draft.channels))
         if too_many is None:
             self._publisher.publish(draft, caller, done)
         else:
@@ -53,17 +56,14 @@ class Throttled:
         """Publish events until there is one too many, and tell `done` of all."""
         refused: list[Outcome] = []
         count = 0
-        for _ in drafts:
-            too_many = self._take(caller)
+        for draft in drafts:
+            too_many = take(self._rates, caller, len(draft.channels))
             if too_many is None:
                 count += 1
             else:
                 refused = [too_many] * (len(drafts) - count)
                 break
         self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
-
-    def _take(self, caller: Caller) -> TooMany | None:
-        return take(self._rates, caller)
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""

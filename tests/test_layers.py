@@ -90,7 +90,8 @@ LAYERS: list[list[str]] = [
     ["pushd.store.past"],
     ["pushd.store.database", "pushd.store.mark", "pushd.store.worker", "pushd.store.calendar"],
     ["pushd.store.continuity"],
-    ["pushd.store.schema", "pushd.store.block", "pushd.store.kinds"],
+    ["pushd.store.schema"],
+    ["pushd.store.block", "pushd.store.kinds"],
     ["pushd.tokens.tokens"],
     ["pushd.tokens.sections", "pushd.tokens.mint"],
     ["pushd.tokens.keyset"],
@@ -133,8 +134,8 @@ LAYERS: list[list[str]] = [
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "dataclasses", "difflib",
-    "enum", "functools", "heapq", "ipaddress", "itertools", "json", "math", "operator", "orjson", "re", "struct",
-    "sys", "textwrap", "typing", "urllib",
+    "enum", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math", "operator", "orjson", "re",
+    "struct", "sys", "textwrap", "typing", "urllib",
 }  # fmt: skip
 
 RANK = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

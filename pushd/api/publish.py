@@ -49,6 +49,9 @@ _TURN_S = 0.005
 _LINES_PER_LOOK = 8
 """After how many lines the time is looked at."""
 
+_CHANNELS_PER_TURN = 500
+"""How many channels the events of one turn have together: publishing takes time for each of them."""
+
 _MAX_REFUSED = 100
 """After how many refused lines in a row the rest of a batch is not read."""
 
@@ -60,12 +63,15 @@ def _shown(outcome: Outcome) -> dict[str, object]:
     """Answer what a publisher is told, as JSON shows it."""
     if isinstance(outcome, Refused):
         return {"error": outcome.problem()}
-    return {
+    members: dict[str, object] = {
         "id": outcome.id,
         "channel": outcome.channel,
         "offset": outcome.offset,
         "subscribers": outcome.subscribers,
     }
+    if outcome.is_duplicate:
+        members["duplicate"] = True
+    return members
 
 
 def publish_one(request: Request, publisher: Publisher, channel: str, max_bytes: int) -> int:
@@ -89,7 +95,9 @@ def _answer_one(request: Request, outcome: Outcome) -> None:
         body = answer_problem(request, outcome)
     else:
         request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
-        body = json_answer(request, _shown(outcome), status=201)
+        if outcome.is_duplicate:
+            request.setHeader(b"idempotent-replayed", b"true")
+        body = json_answer(request, _shown(outcome), status=200 if outcome.is_duplicate else 201)
     answer_later(request, body)
 
 
@@ -117,16 +125,18 @@ class PublishMany(Endpoint):
         publisher: Publisher,
         *,
         max_event_bytes: int,
+        max_channels: int,
         call_later: CallLater,
         seconds: Callable[[], float],
     ) -> None:
-        """Publish with `publisher`, each event of up to `max_event_bytes`.
+        """Publish with `publisher`, each event of up to `max_event_bytes` to up to `max_channels`.
 
         `call_later` is the reactor's, and `seconds` a clock that never jumps.
         """
         super().__init__(gate)
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
+        self._max_channels = max_channels
         self._call_later = call_later
         self._seconds = seconds
 
@@ -140,10 +150,11 @@ class PublishMany(Endpoint):
     def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
         request.caller.grants.check_publish_anywhere()
-        lines = Lines(request.body(is_kept=True), longest_message(self._max_event_bytes))
+        lines = Lines(request.body(is_kept=True), longest_message(self._max_event_bytes, self._max_channels))
         if not lines.are_left:
             raise _no_lines()
-        turn = _Turns(request, self._publisher, lines, self._max_event_bytes, self._seconds)
+        bounds = self._max_event_bytes, self._max_channels
+        turn = _Turns(request, self._publisher, lines, *bounds, self._seconds)
         _Batch(request, turn, partial(self.gate.readmit, request), self._call_later).begin()
         return NOT_DONE_YET
 
@@ -161,12 +172,14 @@ class _Turns:
         publisher: Publisher,
         lines: Lines,
         max_event_bytes: int,
+        max_channels: int,
         seconds: Callable[[], float],
     ) -> None:
         self._request = request
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
-        self._longest = longest_message(max_event_bytes)
+        self._max_channels = max_channels
+        self._longest = longest_message(max_event_bytes, max_channels)
         self._seconds = seconds
         self._row = 0
         """How many lines in a row were wrong, up to the last one that was taken."""
@@ -182,10 +195,15 @@ class _Turns:
         except Refused as nowhere:
             refused = refused or nowhere
         answers: list[Outcome | None] = [None] * len(taken)
-        drafts, places, row = list[Draft](), list[int](), self._row
-        until_s, max_bytes, longest = self._seconds() + _TURN_S, self._max_event_bytes, self._longest
+        drafts, places, row, channels = list[Draft](), list[int](), self._row, 0
+        max_bytes, max_channels, longest = self._max_event_bytes, self._max_channels, self._longest
+        until_s = self._seconds() + _TURN_S
         for place, line in enumerate(taken):
-            if row >= _MAX_REFUSED or (place and not place % _LINES_PER_LOOK and self._seconds() > until_s):
+            if (
+                row >= _MAX_REFUSED
+                or channels >= _CHANNELS_PER_TURN
+                or (place and not place % _LINES_PER_LOOK and self._seconds() > until_s)
+            ):
                 lines.put_back(taken[place:])
                 del answers[place:]
                 break
@@ -194,7 +212,9 @@ class _Turns:
                     raise refused
                 if (size := len(line)) > longest:
                     raise TooLarge(f"a line of more than {longest} bytes; [limits] event_size is {max_bytes}")
-                draft = parse_draft(parse_object(line, max_bytes if size > SHORT_BYTES else None))
+                draft = parse_draft(
+                    parse_object(line, max_bytes if size > SHORT_BYTES else None, max_channels), max_channels
+                )
                 if len(draft.data) > max_bytes:
                     check_size(draft.data, max_bytes)
             except Refused as wrong:
@@ -203,6 +223,8 @@ class _Turns:
             else:
                 drafts.append(draft)
                 places.append(place)
+                if draft.channels[1:]:  # most have one, and there are few lines
+                    channels += len(draft.channels)
                 row = 0
 
         def published(outcomes: list[Outcome]) -> None:

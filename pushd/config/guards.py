@@ -104,8 +104,8 @@ LIMITS = Section(
             "publish_rate",
             RATE,
             "0",
-            "How many events one user, or one address without a user, may publish in a second; others are refused "
-            "with 429. 0: any number.",
+            "How many events one user, or one address without a user, may publish in a second, an event to several "
+            "channels counting for each; others are refused with 429. 0: any number.",
         ),
         Option("publish_burst", count(1), "1000", "How many may come at once before publish_rate counts."),
         Option(
@@ -122,6 +122,13 @@ LIMITS = Section(
             "1000",
             "How many one WebSocket may send at once before command_rate counts; one user or address, 100 times as "
             "many.",
+        ),
+        Option(
+            "channels_per_event",
+            count(1),
+            "100",
+            "How many channels one event may be published to; others are refused with 400. Each of them counts for "
+            "publish_rate.",
         ),
         Option(
             "channels",

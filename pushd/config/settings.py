@@ -143,6 +143,9 @@ class Limits:
     command_burst: int
     """How many of them may come at once."""
 
+    channels_per_event: int
+    """How many channels one event may be published to."""
+
     channels: int
     """How many channels are kept in memory."""
 

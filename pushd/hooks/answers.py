@@ -219,11 +219,13 @@ def _reach(texts: object, name: str) -> Reach:
 
 def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -> Draft:
     """Answer `draft` with what the application sets; raise `NoAnswer` if that is not what one may publish."""
+    if not members.keys() & {"data", "data_base64", "event"}:
+        return draft
     try:
         data, is_text = draft.data, draft.is_text
         if members.keys() & {"data", "data_base64"}:
             given: dict[str, Any] = {name: members[name] for name in ("data", "data_base64") if name in members}
-            published = parse_draft({"channel": draft.channels[0], **given})
+            published = parse_draft({"channel": draft.channels[0], **given}, 1)
             data, is_text = published.data, published.is_text
             check_size(data, max_event_bytes)
         kind = members.get("event", draft.type)
@@ -233,4 +235,5 @@ def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -
             check_type(kind)
     except (BadRequest, TooLarge) as error:
         raise NoAnswer(f"the event of the answer: {error.detail}") from None
-    return Draft(draft.channels, data, is_text, kind, draft.id)
+    sent = None if draft.id is None else draft.fingerprint()  # a retry is known by what its publisher sent
+    return Draft(draft.channels, data, is_text, kind, draft.id, sent)

@@ -10,12 +10,13 @@ from twisted.logger import Logger
 
 from pushd.archive import Given
 from pushd.channel import Settings
-from pushd.event import Entry, Event
+from pushd.channels import MAX_NAME_BYTES
+from pushd.event import Entry, Event, sequence_in
 from pushd.eventlog import EventLog
 from pushd.history import History
 from pushd.store.block import Damaged, decode
 from pushd.store.change import Change
-from pushd.store.kinds import of_kinds, read_places
+from pushd.store.kinds import of_kinds
 from pushd.store.mark import contribution, end_sum, row_sum
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
@@ -36,6 +37,16 @@ FROM channel c LEFT JOIN block b
     ON b.place = (SELECT max(place) FROM block WHERE place >= c.key * {OFFSETS} AND place < (c.key + 1) * {OFFSETS})
 ORDER BY max(coalesce(b.last_sequence, 0), c.sequence)
 """
+
+
+_GIVEN = " UNION ALL ".join(
+    'SELECT * FROM (SELECT other, "offset", sequence, fingerprint FROM given '
+    f'WHERE id = ?1 AND channel = ?2 AND other = {other} AND "offset" >= ?3 ORDER BY "offset" LIMIT 1)'
+    for other in (0, 1)
+)
+_NAMES = "SELECT DISTINCT channel FROM given WHERE id = ? AND channel >= ? AND channel < ? LIMIT ?"
+_AFTER = "\U0010ffff" * MAX_NAME_BYTES
+"""What comes after everything that a name can go on with, in the order of UTF-8."""
 
 
 class StoredArchive:
@@ -80,16 +91,23 @@ class StoredArchive:
         if history.is_in_store:
             self._given_up[history.name] = history
 
-    def keep_id(self, entries: list[Entry]) -> None:
+    def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
         """Learn of an event with a given id; it is in the store already."""
 
-    def given(self, event_id: str) -> Given | None:
-        """Answer the event of a given id; raise `Unavailable` if that cannot be read."""
-        rows = of_kinds(self._rows("SELECT sequence, places FROM given WHERE id = ?", event_id), int, str)
-        if not rows:
-            return None
-        sequence, places = rows[0]
-        return Given(event_id, sequence, read_places(places))
+    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+        """Return the events of the channel `name` with a given id; raise `Unavailable` if that cannot be read."""
+        rows = self._rows(_GIVEN, event_id, name, first)
+        of_kinds(rows, int, int, int, bytes | None)
+        return [
+            Given(event_id, name, offset, sequence, not other, fingerprint)
+            for other, offset, sequence, fingerprint in rows
+        ]
+
+    def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
+        """Return the channels that may have a given id; raise `Unavailable` if that cannot be read."""
+        rows = self._rows(_NAMES, event_id, prefix, prefix + _AFTER, most + 1)
+        of_kinds(rows, str)
+        return [name for (name,) in rows] if len(rows) <= most else None
 
     def look(self, sequence: int) -> None:
         """See whether the system's clock was set, after the event at `sequence` and before the next one."""
@@ -137,7 +155,7 @@ class StoredArchive:
         """True if something is in the store that nobody wants any more."""
         return bool(self._to_remove or self._given_up)
 
-    def removal(self, change: Change, log: EventLog[Any]) -> Callable[[], None]:
+    def removal(self, change: Change) -> Callable[[], None]:
         """Put into `change` what is to be removed, as much as is good at a time.
 
         Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
@@ -158,7 +176,7 @@ class StoredArchive:
             gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + first]
             if gone:
                 change.removed_blocks.append((base, gone[-1][0]))
-                change.removed_ids += self._ids_of(history, gone, log)
+                change.removed_ids += self._ids_of(history, gone)
                 if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
                     change.put(history, history.row)
             left -= len(gone)
@@ -190,10 +208,9 @@ class StoredArchive:
             _log.error("a block of channel {name} is damaged: {error}", name=history.name, error=error)
             return []
 
-    def _ids_of(self, history: StoredHistory, rows: list[Any], log: EventLog[Any]) -> Iterator[tuple[str, int]]:
-        """Answer the given ids in blocks that are to be removed, but those that another channel still has."""
-        for _, _, count, block in rows:
-            for event in self._events(history, block) if count else ():
-                given = self.given(event.id)
-                if given is not None and given.sequence == event.sequence and not log.holds(given):
-                    yield given.id, given.sequence
+    def _ids_of(self, history: StoredHistory, rows: list[Any]) -> Iterator[tuple[str, str, int]]:
+        """Return the given ids in blocks that are to be removed, with the channel and the offset."""
+        for place, _, count, block in rows:
+            for offset, event in enumerate(self._events(history, block) if count else (), place % OFFSETS):
+                if sequence_in(event.id) is None:
+                    yield event.id, history.name, offset

@@ -12,6 +12,9 @@ Each event is, in this order and with the least significant byte first::
     n  data
 
 Before the first of them stands the epoch, 10 characters of ASCII: the ids that the daemon made begin with it.
+
+Stores of version 1 have the names of all channels in the block of each of them. They are not written any more: with
+*n* channels that were *n* times *n* names. The channel of an event is that of its block.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from struct import Struct, error
 
 from pushd.event import Entry, Event, own_id
 
-__all__ = ["Damaged", "decode", "encode"]
+__all__ = ["Damaged", "decode", "encode", "parse"]
 
 _EVENT = Struct("<QdIB")
 _LENGTH = Struct("<I")
 _TEXT, _TYPE, _ID, _CHANNELS = 1, 2, 4, 8
 _EPOCH_BYTES = 10
+
+Parsed = tuple[int, float, bool, str | None, str | None, str | None, bytes]
 
 
 class Damaged(ValueError):
@@ -39,7 +44,7 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
     for entry in entries:
         event = entry.event
         is_given = event.id in given
-        if event.type is None and not is_given and len(event.channels) == 1:  # as most are
+        if event.type is None and not is_given:  # as most are
             parts += (_EVENT.pack(event.sequence, event.time, len(event.data), event.is_text), event.data)
             continue
         flags = event.is_text * _TEXT
@@ -50,9 +55,6 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
         if is_given:
             flags |= _ID
             texts.append(event.id)
-        if len(event.channels) > 1:
-            flags |= _CHANNELS
-            texts.append("\0".join(event.channels))
         parts.append(_EVENT.pack(event.sequence, event.time, len(event.data), flags))
         for text in texts:
             encoded = text.encode()
@@ -63,27 +65,36 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
 
 def decode(block: bytes, channel: str) -> Iterator[Event]:
     """Read the events of a block of `channel`; raise `Damaged` if it is none."""
+    epoch = block[:_EPOCH_BYTES].decode("ascii", "replace")
+    for sequence, time, is_text, kind, event_id, names, data in parse(block):
+        if names is not None and f"\0{channel}\0" not in f"\0{names}\0":
+            raise Damaged(f"the event at {sequence} of the log belongs to other channels")
+        yield Event(own_id(epoch, sequence) if event_id is None else event_id, data, is_text, kind, time, sequence)
+
+
+def parse(block: bytes) -> Iterator[Parsed]:
+    """Read a block as it stands; raise `Damaged` if it is none.
+
+    Of each: sequence, time, whether it is text, type, id, the names of its channels, data.
+    """
     try:
-        epoch, place = block[:_EPOCH_BYTES].decode("ascii"), _EPOCH_BYTES
+        block[:_EPOCH_BYTES].decode("ascii")
+        place = _EPOCH_BYTES
         while place < len(block):
             sequence, time, size, flags = _EVENT.unpack_from(block, place)
             place += _EVENT.size
-            event_type, event_id = None, None
-            channels: tuple[str, ...] = (channel,)
+            event_type, event_id, names = None, None, None
             if flags & _TYPE:
                 event_type, place = _text(block, place)
             if flags & _ID:
                 event_id, place = _text(block, place)
             if flags & _CHANNELS:
                 names, place = _text(block, place)
-                channels = tuple(names.split("\0"))
             data = block[place : place + size]
             place += size
             if place > len(block):
                 raise Damaged("it ends within an event")
-            if event_id is None:
-                event_id = own_id(epoch, sequence)
-            yield Event(event_id, channels, data, bool(flags & _TEXT), event_type, time, sequence)
+            yield sequence, time, bool(flags & _TEXT), event_type, event_id, names, data
     except (error, UnicodeDecodeError) as fault:
         raise Damaged(str(fault)) from None
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from pushd.archive import Given
 from pushd.batch import Batch
 from pushd.event import Entry
 from pushd.eventlog import State
 from pushd.history import size_of
-from pushd.jsontext import json_bytes
 from pushd.store.block import encode
 from pushd.store.mark import contribution, end_sum, row_sum, with_end
 from pushd.store.schema import OFFSETS
@@ -48,8 +46,8 @@ class Change:
     removed_blocks: list[tuple[int, int]] = field(default_factory=list)
     """First and last place of blocks that nobody wants any more."""
 
-    removed_ids: list[tuple[str, int]] = field(default_factory=list)
-    """Given ids and their sequences."""
+    removed_ids: list[tuple[str, str, int]] = field(default_factory=list)
+    """Given ids, with a channel and an offset in it."""
 
     removed_channels: list[tuple[int]] = field(default_factory=list)
     """Keys of channels that were given up."""
@@ -96,15 +94,16 @@ class Change:
 
     def add_batch(self, batch: Batch[Any]) -> None:
         """Write the events of a batch."""
-        kept: set[str] = set()
         for channel, entries in batch.by_channel.items():
             history = channel.history
             assert isinstance(history, StoredHistory)
-            kept.update(self._add_entries(history, entries, batch.given))
-        self.given += [_given_row(given) for given in batch.given.values() if given.id in kept]
+            self._add_entries(history, entries, batch.given_ids)
+            if batch.given_ids:
+                kept = entries[history.surplus(len(entries)) :]
+                self.given += [_given_row(one, batch) for one in kept if one.event.id in batch.given_ids]
 
-    def _add_entries(self, history: StoredHistory, entries: list[Entry], given: Collection[str]) -> set[str]:
-        """Write the entries of one channel as far as it keeps them; answer the given ids among them."""
+    def _add_entries(self, history: StoredHistory, entries: list[Entry], ids: Collection[str]) -> None:
+        """Write the entries of one channel as far as it keeps them; `ids` are those that publishers gave."""
         surplus = history.surplus(len(entries))
         through = history.bytes_through
         if surplus or not history.is_row_current:
@@ -123,7 +122,6 @@ class Change:
                 history, (history.key, history.name, first, dropped, before, latest.offset, latest.event.sequence)
             )
         begin = surplus
-        ids = {one.event.id for one in entries[surplus:] if one.event.id in given} if given else set()
         while begin < len(entries):
             size, end = 0, begin
             while end < len(entries) and (not size or size + len(entries[end].event.data) <= _BLOCK_BYTES):
@@ -134,7 +132,6 @@ class Change:
             begin = end
         end_mark = end_sum(history.key, entries[-1].offset, entries[-1].event.sequence, through)
         self._set_mark(history, with_end(self.marks.get(history, history.mark), end_mark))
-        return ids
 
     def _add_block(self, key: int, entries: list[Entry], through: int, ids: Collection[str]) -> None:
         first, last = entries[0], entries[-1]
@@ -161,5 +158,9 @@ class Change:
         )
 
 
-def _given_row(given: Given) -> tuple[str, int, str]:
-    return given.id, given.sequence, json_bytes(dict(given.places)).decode()
+def _given_row(entry: Entry, batch: Batch[Any]) -> tuple[str, str, int, int, int, bytes | None]:
+    event = entry.event
+    first = batch.given.get((entry.channel, event.id))
+    is_first = first is not None and first.sequence == event.sequence
+    fingerprint = first.fingerprint if first is not None and is_first else None
+    return event.id, entry.channel, int(not is_first), entry.offset, event.sequence, fingerprint

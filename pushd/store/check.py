@@ -11,9 +11,8 @@ from pathlib import Path
 from zlib import crc32
 
 from pushd.errors import StartFailed
-from pushd.event import Event, sequence_in
+from pushd.event import FINGERPRINT_BYTES, Event, sequence_in
 from pushd.history import EVENT_BYTES
-from pushd.jsontext import read_json
 from pushd.store.block import Damaged, decode
 from pushd.store.database import FILE_NAME, connect, damaged, found_version, start_failure
 from pushd.store.schema import OFFSETS, VERSION
@@ -138,7 +137,9 @@ class _Check:
         self._checked = checked
         self._damage = checked.damage
         self._sequence = 0
-        self._found: dict[str, int] = {}  # the sequence by the given id, of events in blocks
+        self._found: dict[
+            tuple[str, str, int], int
+        ] = {}  # sequence by given id, channel and offset, of events in blocks
 
     def run(self) -> None:
         """Read everything."""
@@ -158,8 +159,8 @@ class _Check:
             f"SELECT DISTINCT place / {OFFSETS} FROM block WHERE place / {OFFSETS} NOT IN (SELECT key FROM channel)"
         ):
             self._damage(f"there are events of a channel that is not there, with the key {key}")
-        for event_id, sequence, places in execute("SELECT id, sequence, places FROM given"):
-            self._given(event_id, sequence, places)
+        for row in execute('SELECT id, channel, "offset", sequence, fingerprint FROM given'):
+            self._given(*row)
 
     def _channel(self, channel: _Channel) -> None:
         """Check the row of a channel and its blocks."""
@@ -187,29 +188,35 @@ class _Check:
             events = self._events(channel.name, what, checksum, block)
             if events is not None:
                 self._block(what, events, (count, first, last, given))
+                self._keep_ids(channel.name, begin, events)
                 size = sum(len(event.data) + EVENT_BYTES for event in events)
                 if is_kept and through is not None and through + size != total:
                     self._damage(f"{what} take {size} bytes, not {total - through}")
-                self._count(events[max(0, channel.first - begin) :])
+                self._count(channel, max(begin, channel.first), events[max(0, channel.first - begin) :])
             latest = last
             if is_kept:
                 following, through = begin + count, total
         if following <= channel.last:
             self._damage(f"events {following} to {channel.last} of {where} are missing")
 
-    def _count(self, events: list[Event]) -> None:
+    def _keep_ids(self, name: str, begin: int, events: list[Event]) -> None:
+        """Keep in mind which given ids there are."""
+        for offset, event in enumerate(events, begin):
+            if sequence_in(event.id) is None:
+                self._found[event.id, name, offset] = event.sequence
+
+    def _count(self, channel: _Channel, begin: int, events: list[Event]) -> None:
         self._checked.events += len(events)
         self._checked.size_bytes += sum(len(event.data) for event in events)
-        for event in events:
-            if sequence_in(event.id) is not None:
-                continue
-            rows = self._connection.execute("SELECT sequence FROM given WHERE id = ?", (event.id,)).fetchall()
-            if not rows and len(event.channels) > 1:
-                continue  # what was dropped in one channel may have blocks in another for a while
-            if not rows or rows[0][0] < event.sequence:  # an event with the id that came later may be in its place
+        for offset, event in enumerate(events, begin):
+            if sequence_in(event.id) is None and not self._is_given(event.id, channel.name, offset):
                 self._damage(
                     f"the id {event.id!r} of the event at {event.sequence} of the log is not among the given"
                 )
+
+    def _is_given(self, event_id: str, name: str, offset: int) -> bool:
+        find = 'SELECT 1 FROM given WHERE id = ? AND channel = ? AND other IN (0, 1) AND "offset" = ?'
+        return self._connection.execute(find, (event_id, name, offset)).fetchone() is not None
 
     def _events(self, name: str, what: str, checksum: int, block: object) -> list[Event] | None:
         """Answer the events of a block, None if they cannot be read."""
@@ -220,14 +227,10 @@ class _Check:
             self._damage(f"{what} are damaged: their checksum is another")
             return None
         try:
-            events = list(decode(block, name))
+            return list(decode(block, name))
         except Damaged as error:
             self._damage(f"{what} are damaged: {error}")
             return None
-        for event in events:
-            if name not in event.channels:
-                self._damage(f"{what} are damaged: {event.id!r} belongs to {event.channels[0]!r}")
-        return events
 
     def _block(self, what: str, events: list[Event], said: tuple[int, int, int, int]) -> None:
         """Check the events of a block against its row: their number, first and last sequence, how many ids."""
@@ -238,19 +241,15 @@ class _Check:
             self._damage(f"{what} are damaged: {_shown(found)} are there, and {_shown(said)} should be")
         if any(after <= before for before, after in pairwise(sequences)):
             self._damage(f"{what} are damaged: they are out of order")
-        for event in given:
-            self._found[event.id] = max(event.sequence, self._found.get(event.id, 0))
 
-    def _given(self, event_id: str, sequence: int, places: str) -> None:
+    def _given(self, event_id: str, name: str, offset: int, sequence: int, fingerprint: object) -> None:
         """Check that an id points to an event that has it."""
-        try:
-            is_read = isinstance(read_json(places), dict)
-        except ValueError:
-            is_read = False
-        if not is_read:
-            self._damage(f"where the event with the id {event_id!r} is cannot be read")
-        elif self._found.get(event_id) != sequence:
-            self._damage(f"there is no event with the id {event_id!r} at {sequence} of the log")
+        if isinstance(fingerprint, bytes) and len(fingerprint) != FINGERPRINT_BYTES:
+            self._damage(f"what was published with the id {event_id!r} cannot be read")
+        if self._found.get((event_id, name, offset)) != sequence:
+            self._damage(
+                f"there is no event with the id {event_id!r} at {sequence} of the log, {offset} of channel {name!r}"
+            )
 
 
 def _shown(numbers: tuple[int, ...]) -> str:

@@ -40,7 +40,7 @@ InThread = Callable[..., "Deferred[Any]"]
 """Calls a function in a thread, one at a time, and answers what it answers."""
 
 _EVENTS_PER_BATCH = 1000
-"""How many events are written in one transaction, so that a turn of the reactor does not take long."""
+"""How many events are written in one transaction, so that turns are short; each counts for each of its channels."""
 
 _UNMOVED_BYTES = 8 * 1024 * 1024
 """After how much the store moves what was written to its place."""
@@ -148,7 +148,7 @@ class Journal:
             if drafts is None or isinstance(drafts, str):
                 break
             waiting.popleft()
-            count += len(drafts)
+            count += sum(len(draft.channels) for draft in drafts)
             staged.append(([_add(batch, draft, grants) for draft in drafts], done))
         if not batch:
             self._published(batch, staged, None)
@@ -186,7 +186,8 @@ class Journal:
             return self._bus.deliver(event) if failure is None else failure
         if isinstance(event, Refused):
             return event
-        return published_before(event) if failure is None or event.id not in batch.given else failure
+        is_new = (event.channel, event.id) in batch.given  # it is published again in the turn that published it
+        return failure if failure is not None and is_new else published_before(event)
 
     def _delete(self, name: Any, grants: Grants, done: Callable[[Deleted], None]) -> None:
         try:
@@ -311,7 +312,7 @@ class Journal:
         log = self._bus.log
         change = Change(log.state)
         try:
-            removed = archive.removal(change, log)
+            removed = archive.removal(change)
         except Refused as refused:
             self._is_tending = False
             _log.error("cannot remove what has expired: {detail}", detail=refused.detail)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+from pushd.store.block import Damaged, parse
 
 __all__ = [
     "APPLICATION_ID",
@@ -20,7 +23,7 @@ __all__ = [
 APPLICATION_ID = 0x70757368
 """What stands in the head of the file: ``push``."""
 
-VERSION = 1
+VERSION = 2
 """The version that this pushd reads and writes."""
 
 OFFSETS = 1 << 40
@@ -59,14 +62,53 @@ CREATE TABLE block (
     checksum INTEGER NOT NULL,             -- CRC-32 of the events
     events BLOB NOT NULL                   -- see pushd/store/block.py
 ) STRICT;
+"""
+
+_GIVEN = """
 CREATE TABLE given (
-    id TEXT PRIMARY KEY,                   -- that the publisher gave
+    id TEXT NOT NULL,                      -- that the publisher gave
+    channel TEXT NOT NULL,                 -- the name of one of its channels
+    other INTEGER NOT NULL,                -- 0: the channel that was named first, 1: another one
+    "offset" INTEGER NOT NULL,             -- of the event in this channel
     sequence INTEGER NOT NULL,
-    places TEXT NOT NULL                   -- JSON: the offset by the name of each channel, the first one first
+    fingerprint BLOB,                      -- of what was sent, 8 bytes; NULL: unknown, or not the first channel
+    PRIMARY KEY (id, channel, other, "offset")
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+_ROWS_PER_CALL = 1000
+"""How many rows a migration holds in memory."""
+
+
+def _give_each_channel_its_ids(connection: sqlite3.Connection) -> None:
+    """Migrate from 1, where ids were known for all channels together, and each block had the names of all channels.
+
+    Blocks stay as they are: the names are skipped when they are read, and are gone when the blocks are. What the
+    publishers sent is not known, so whatever is published again with the id of such an event counts as the same.
+    """
+    connection.execute("DROP TABLE given")
+    connection.execute(_GIVEN)
+    rows = _given_rows(connection)
+    while some := list(islice(rows, _ROWS_PER_CALL)):
+        connection.executemany("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, NULL)", some)
+
+
+def _given_rows(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int, int, int]]:
+    blocks = connection.execute(
+        f"SELECT c.name, b.place % {OFFSETS}, b.events FROM block b JOIN channel c ON c.key = b.place / {OFFSETS} "
+        "WHERE b.given > 0 ORDER BY b.place"
+    )
+    for name, offset, block in blocks:
+        try:
+            for place, (sequence, _, _, _, event_id, names, _) in enumerate(parse(block), offset):
+                if event_id is not None:
+                    is_other = names is not None and not f"{names}\0".startswith(f"{name}\0")
+                    yield event_id, name, int(is_other), place, sequence
+        except (Damaged, TypeError):
+            continue  # whoever reads it is told so
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _give_each_channel_its_ids}
 """What makes of each version the next one."""
 
 
@@ -96,7 +138,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables."""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES}"
+        f"BEGIN IMMEDIATE; {_TABLES} {_GIVEN}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
     )
 

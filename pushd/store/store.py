@@ -243,7 +243,10 @@ class Store:
         if change.removed_blocks:
             execute_many("DELETE FROM block WHERE place BETWEEN ? AND ?", change.removed_blocks)
         if change.removed_ids:
-            execute_many("DELETE FROM given WHERE id = ? AND sequence = ?", change.removed_ids)
+            execute_many(
+                'DELETE FROM given WHERE id = ? AND channel = ? AND other IN (0, 1) AND "offset" = ?',
+                change.removed_ids,
+            )
         if change.channels:
             execute_many(
                 'INSERT INTO channel (key, name, first, dropped, bytes, "offset", sequence) '
@@ -255,7 +258,7 @@ class Store:
         if change.blocks:
             execute_many("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", change.blocks)
         if change.given:
-            execute_many("INSERT OR REPLACE INTO given VALUES (?, ?, ?)", change.given)
+            execute_many("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", change.given)
         if change.is_trial:  # which SQLite writes whether it is another or not
             execute(f"PRAGMA user_version = {VERSION}")
         state = change.state

@@ -41,12 +41,13 @@ class WebSocket(Subscribing):
         publisher: Publisher,
         *,
         max_event_bytes: int,
+        max_channels: int,
         heartbeat_s: float,
         ping_timeout_s: float,
         patience: Patience,
         bodies: HeldBodies,
     ) -> None:
-        """Have `publisher` take events of up to `max_event_bytes`.
+        """Have `publisher` take events of up to `max_event_bytes`, each for up to `max_channels`.
 
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`. Its
         messages are waited for with `patience`, and what has come of them is counted in `bodies`.
@@ -54,7 +55,7 @@ class WebSocket(Subscribing):
         super().__init__(gate, door)
         self._factory = new_factory(patience, door.sessions.wheel, bodies)
         self._max_message_bytes = max_event_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
-        self._common = Common(gate, door, publisher, max_event_bytes, heartbeat_s, ping_timeout_s)
+        self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: without channels in the query, they come in messages. The handshake must be right, too."""

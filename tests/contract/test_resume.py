@@ -288,7 +288,7 @@ class ResumeRules(_Base):
             self.publish("news", b"%d two" % number, id=f"ü/{number}")
             self.publish("other", b"%d three" % number)
             meanwhile()
-            self.assertEqual(self.rig.publish("news", b"again", id=f"ü/{number}"), f"ü/{number}")
+            self.assertEqual(self.rig.publish("news", b"%d two" % number, id=f"ü/{number}"), f"ü/{number}")
             subscriber = self.kind(self.rig, ["news", "other"], f"urn:uuid:{number}")
             self.assertTrue(subscriber.recovered)
             self.assertEqual(subscriber.datas, [b"%d two" % number, b"%d three" % number])

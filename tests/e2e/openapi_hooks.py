@@ -17,7 +17,7 @@ __all__: list[str] = []
 _Case = schemathesis.Case[Any]
 _NDJSON = "application/x-ndjson"
 _MAX_STREAMS = 5
-_LINE_MAY_BE = {409, 429}
+_LINE_MAY_BE = {422, 429}
 """The statuses of a line that is right."""
 
 

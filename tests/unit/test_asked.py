@@ -204,6 +204,14 @@ class AskedTests(SynchronousTestCase):
         self.assertEqual(house.publish(caller, b"again"), [])
         self.assertEqual(kinds(house.publish(caller, b"and again")), [TooMany])
 
+    def test_an_event_to_several_channels_counts_for_each_of_them(self) -> None:
+        house, caller = House(), a_caller(MAY)
+        each = [f"m/{number}" for number in range(100)]
+        told: list[Outcome] = []
+        for _ in range(12):
+            house.asked.publish(draft(*each), caller, told.append)
+        self.assertEqual([type(outcome) for outcome in told], [TooMany] * 2)
+
     def test_what_waits_is_bounded_in_bytes(self) -> None:
         house, caller = House(), a_caller(MAY)
         for number in range(4):

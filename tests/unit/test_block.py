@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.event import Entry, Event, own_id
 from pushd.store.block import Damaged, decode, encode
-from tests.builders import EPOCH, entry
+from tests.builders import EPOCH, Rig, draft, entry
 
 NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)
 TYPES = st.none() | st.sampled_from(("", "update")) | NAMES
@@ -26,13 +26,10 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
     entries, given_ids = [], set()
     for offset in range(1, draw(st.integers(1, 5)) + 1):
         sequence, given_id = draw(SEQUENCES), draw(st.none() | NAMES)
-        channels = tuple(dict.fromkeys(("a", *draw(st.lists(NAMES, max_size=2)))))
-        if draw(st.booleans()):
-            channels = channels[::-1]
         event_id = given_id or own_id(EPOCH, sequence)
         if given_id is not None:
             given_ids.add(event_id)
-        event = Event(event_id, channels, draw(DATAS), draw(st.booleans()), draw(TYPES), draw(TIMES), sequence)
+        event = Event(event_id, draw(DATAS), draw(st.booleans()), draw(TYPES), draw(TIMES), sequence)
         entries.append(Entry(event, "a", offset, 0.0))
     return entries, given_ids
 
@@ -40,9 +37,19 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
 PLAIN = encode(EPOCH, [entry(1), entry(2)], set())
 RICH = encode(
     EPOCH,
-    [Entry(Event("given", ("a", "b/c"), b"\xff\x00", False, "update", 1.5, 7), "a", 1, 0.0)],
+    [Entry(Event("given", b"\xff\x00", False, "update", 1.5, 7), "a", 1, 0.0)],
     {"given"},
 )
+
+
+HEAD_OF_NAMED = pack("<QdIB", 7, 1.5, 2, 2 | 4 | 8)
+NAMED = (
+    EPOCH.encode()
+    + HEAD_OF_NAMED
+    + b"".join(pack("<I", len(text)) + text for text in (b"update", b"given", b"a\0b/c"))
+    + b"\xff\x00"
+)
+"""The same as version 1 wrote it, with the names of all channels."""
 
 
 class BlockTests(SynchronousTestCase):
@@ -59,8 +66,8 @@ class BlockTests(SynchronousTestCase):
 
     def test_the_form_is_what_it_says(self) -> None:
         """It must stay: stores that are there are read by it."""
-        head = pack("<QdIB", 7, 1.5, 2, 2 | 4 | 8)
-        texts = [pack("<I", len(text)) + text for text in (b"update", b"given", b"a\0b/c")]
+        head = pack("<QdIB", 7, 1.5, 2, 2 | 4)
+        texts = [pack("<I", len(text)) + text for text in (b"update", b"given")]
         self.assertEqual(RICH, EPOCH.encode() + head + b"".join(texts) + b"\xff\x00")
         plain = b"".join(pack("<QdIB", number, 1_700_000_000.0, 1, 1) + b"x" for number in (1, 2))
         self.assertEqual(PLAIN, EPOCH.encode() + plain)
@@ -70,8 +77,22 @@ class BlockTests(SynchronousTestCase):
         (read,) = decode(encode("abcdefghij", [Entry(event, "a", 1, 0.0)], set()), "a")
         self.assertEqual(read.id, "abcdefghij-3")
 
-    def test_an_event_is_one_of_the_channel_that_it_is_read_for(self) -> None:
-        self.assertEqual([event.channels for event in decode(PLAIN, "other")], [("other",), ("other",)])
+    def test_names_of_version_1_are_skipped(self) -> None:
+        for name in ("a", "b/c"):
+            self.assertEqual(list(decode(NAMED, name)), list(decode(RICH, name)))
+
+    def test_an_event_of_version_1_that_belongs_to_other_channels_is_damaged(self) -> None:
+        for name in ("b", "c", "a\0b", ""):
+            self.assertRaises(Damaged, list, decode(NAMED, name))
+
+    def test_what_is_written_does_not_depend_on_the_number_of_channels(self) -> None:
+        many = draft(*(f"m/{number}" for number in range(100)), data=b"x", id="given", type="update")
+        log = Rig().log
+        entries, ones = log.append(many), log.append(draft("m/0", data=b"x", id="other", type="update"))
+        (one,) = ones
+        self.assertLessEqual(
+            {len(encode(EPOCH, [entry], {"given"})) for entry in entries}, {len(encode(EPOCH, [one], {"other"}))}
+        )
 
     def assertHarmless(self, block: bytes) -> list[Event] | None:
         """Read whatever it is: it is damaged, or it is events."""
@@ -81,7 +102,7 @@ class BlockTests(SynchronousTestCase):
             return None
 
     def test_a_block_that_was_cut_off_is_damaged_or_has_fewer_events(self) -> None:
-        for whole in (PLAIN, RICH):
+        for whole in (PLAIN, RICH, NAMED):
             events = list(decode(whole, "a"))
             for end in range(len(whole)):
                 found = self.assertHarmless(whole[:end])
@@ -91,11 +112,12 @@ class BlockTests(SynchronousTestCase):
                         self.assertLess(len(found), len(events))
 
     def test_a_block_that_was_cut_off_within_an_event_is_damaged(self) -> None:
-        for end in range(11, len(RICH)):
-            with self.subTest(end=end), self.assertRaises(Damaged):
-                list(decode(RICH[:end], "a"))
+        for whole in (RICH, NAMED):
+            for end in range(11, len(whole)):
+                with self.subTest(end=end), self.assertRaises(Damaged):
+                    list(decode(whole[:end], "a"))
 
-    @given(st.sampled_from((PLAIN, RICH)), st.integers(0, 200), st.integers(1, 255))
+    @given(st.sampled_from((PLAIN, RICH, NAMED)), st.integers(0, 200), st.integers(1, 255))
     def test_a_changed_byte_is_harmless(self, whole: bytes, place: int, change: int) -> None:
         place %= len(whole)
         self.assertHarmless(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING, Grants
 from pushd.bus import Bus, Published
-from pushd.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany, Unavailable
-from pushd.event import Entry
+from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
+from pushd.event import Draft, Entry
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.shares import Shares
@@ -114,22 +114,36 @@ class PublishTests(BusCase):
     def test_a_retry_with_the_same_id_is_a_success_that_changes_nothing(self) -> None:
         client, _, _ = self.rig.subscribe("a")
         first = self.rig.publish("a", data=b"1", id="given")
-        again = self.rig.publish("a", data=b"2", id="given")
-        self.assertEqual(again, Published(first.id, first.channel, first.offset, 0))
+        again = self.rig.publish("a", data=b"1", id="given")
+        self.assertEqual(again, Published(first.id, first.channel, first.offset, 0, is_duplicate=True))
         self.assertEqual((client.datas, self.rig.retained("a")), ([b"1"], [b"1"]))
         self.assertEqual(self.rig.publish("a").offset, 2)
 
-    def test_a_retry_of_an_event_of_several_channels_is_the_same_in_any_order(self) -> None:
-        self.rig.publish("a", "b", id="given")
-        self.assertEqual(self.rig.publish("b", "a", id="given"), Published("given", "a", 1, 0))
+    def test_a_retry_is_the_same_whatever_the_order_of_the_channels_behind_the_first(self) -> None:
+        self.rig.publish("a", "b", "c", id="given")
+        self.assertEqual(self.rig.publish("a", "c", "b", id="given"), Published("given", "a", 1, 0, True))
 
-    def test_an_id_of_another_channel_is_a_conflict_and_nothing_has_changed(self) -> None:
+    def test_an_id_with_other_content_is_refused_and_nothing_has_changed(self) -> None:
         client, _, _ = self.rig.subscribe("**")
         self.rig.publish("a", data=b"1", id="given")
-        for channels in (("b",), ("a", "b")):
-            self.assertRaises(Conflict, self.rig.publish, *channels, id="given")
+        for other in (
+            draft("a", data=b"2", id="given"),
+            draft("a", data=b"1", type="t", id="given"),
+            draft("a", "b", data=b"1", id="given"),
+            Draft(("a",), b"1", False, None, "given"),
+        ):
+            error = self.assertRaises(Unprocessable, self.rig.bus.publish, other, EVERYTHING)
+            self.assertEqual((error.status, error.field), (422, "id"))
         self.assertEqual((client.datas, self.rig.log.position), ([b"1"], f"{EPOCH}-1"))
         self.assertNotIn("b", list(self.rig.log.names()))
+
+    def test_an_id_belongs_to_the_first_channel_and_to_no_other(self) -> None:
+        self.rig.publish("a", "b", data=b"1", id="given")
+        for channels in (("b",), ("c", "a")):
+            self.assertFalse(self.rig.publish(*channels, data=b"2", id="given").is_duplicate)
+        self.assertTrue(self.rig.publish("a", "b", data=b"1", id="given").is_duplicate)
+        self.assertEqual(self.rig.log.event("b", "given").event.data, b"2")
+        self.assertEqual(self.rig.log.event("a", "given").event.data, b"1")
 
     def test_an_id_that_is_no_longer_kept_may_be_used_again_anywhere(self) -> None:
         self.rig.publish("short", data=b"1", id="given")

@@ -79,6 +79,7 @@ class DefaultTests(ConfigCase):
                 publish_burst=1000,
                 command_rate=100,
                 command_burst=1000,
+                channels_per_event=100,
                 channels=100000,
                 subscriptions=100,
                 heartbeat_s=20,
@@ -154,6 +155,7 @@ class ValueTests(ConfigCase):
     def test_limits_have_least_values(self) -> None:
         for said in [
             *("event_size = 0", "batch_size = 0", "outbox = 1023", "channels = 0", "subscriptions = 0"),
+            "channels_per_event = 0",
             *("heartbeat = 999ms", "ping_timeout = 0", "poll_timeout = 0", "retry = 0", "request_timeout = 0"),
         ]:
             self.assert_refuses_with(f"[limits]\n{said}", f"[limits] {said}: wanted ", " from 1")
@@ -555,6 +557,7 @@ LIMITS = st.builds(
     publish_burst=COUNTS,
     command_rate=RATES,
     command_burst=COUNTS,
+    channels_per_event=COUNTS,
     channels=COUNTS,
     subscriptions=COUNTS,
     heartbeat_s=durations(1000),

@@ -61,7 +61,7 @@ class ClockTests(SynchronousTestCase):
         self.clock.tick()
         self.assertEqual(client.datas, [b"2023-11-14T22:13:20+00:00", b"2023-11-14T22:14:21+00:00"])
         event = client.entries[0].event
-        self.assertEqual((event.is_text, event.channels, event.type), (True, ("clock",), None))
+        self.assertEqual((event.is_text, event.type), (True, None))
         self.assertEqual(datetime.fromisoformat(event.data.decode()).timestamp(), STARTED)
 
 

@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.archive import Given, MemoryArchive
-from pushd.errors import BadRequest, Conflict, NotFound, Unavailable
+from pushd.channels import check_name
+from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
 from pushd.event import Entry
 from pushd.eventlog import EventLog, State
 from pushd.reading import Page, Start
@@ -77,7 +78,7 @@ class AppendTests(LogCase):
         (entry, other) = self.log.append(draft("b", "a", data=b"\xff", type="t"))
         event = entry.event
         self.assertIs(other.event, event)
-        self.assertEqual((event.id, event.channels, event.data), (f"{EPOCH}-2", ("b", "a"), b"\xff"))
+        self.assertEqual((event.id, event.data), (f"{EPOCH}-2", b"\xff"))
         self.assertEqual((event.is_text, event.type), (False, "t"))
         self.assertEqual((event.time, event.sequence), (STARTED + 2.5, 2))
         self.assertEqual([(one.channel, one.offset) for one in (entry, other)], [("b", 1), ("a", 2)])
@@ -360,6 +361,8 @@ class ReadTests(LogCase):
 
 
 class GivenIdTests(LogCase):
+    """Ids that publishers gave: each belongs to the first channel of its event."""
+
     def assertKnown(self, event_id: str, *channels: str) -> Given:
         given = self.log.published_before(draft(*channels, id=event_id))
         assert given is not None, event_id
@@ -370,26 +373,40 @@ class GivenIdTests(LogCase):
 
     def test_an_id_that_is_kept_is_known(self) -> None:
         (entry,) = self.append("a", id="given")
-        self.assertEqual(self.assertKnown("given", "a"), Given("given", entry.event.sequence, (("a", 1),)))
+        given = self.assertKnown("given", "a")
+        self.assertEqual(
+            (given.channel, given.offset, given.sequence, given.is_first), ("a", 1, entry.event.sequence, True)
+        )
         self.assertFree("other", "a")
 
     def test_an_event_without_a_given_id_was_never_published_before(self) -> None:
         self.append("a")
         self.assertIsNone(self.log.published_before(draft("a")))
 
-    def test_an_id_of_other_channels_is_a_conflict(self) -> None:
+    def test_an_id_is_free_in_every_channel_that_was_not_the_first(self) -> None:
         self.append("a", "b", id="given")
-        for channels in (("c",), ("a",), ("b",), ("a", "b", "c"), ("a", "c")):
-            error = self.assertRaises(Conflict, self.log.published_before, draft(*channels, id="given"))
-            self.assertEqual((error.status, error.field), (409, "id"))
-        self.assertKnown("given", "b", "a")
+        self.assertFree("given", "c")
+        self.assertFree("given", "b")
+        self.assertFree("given", "b", "a")
+        self.assertKnown("given", "a", "b")
+
+    def test_an_id_of_another_event_is_refused(self) -> None:
+        self.append("a", "b", data=b"1", id="given")
+        for other in (
+            draft("a", "b", data=b"2", id="given"),
+            draft("a", data=b"1", id="given"),
+            draft("a", "b", "c", data=b"1", id="given"),
+            draft("a", "b", data=b"1", id="given", type="t"),
+        ):
+            error = self.assertRaises(Unprocessable, self.log.published_before, other)
+            self.assertEqual((error.status, error.field), (422, "id"))
 
     def test_an_id_is_free_again_once_its_event_is_dropped_by_count(self) -> None:
         self.append("a", id="given")
         self.append_each("a", b"2", b"3")
         self.assertKnown("given", "a")
         self.append_each("a", b"4")
-        self.assertFree("given", "b")
+        self.assertFree("given", "a")
         self.assertEqual(self.archive._given, {})
 
     def test_an_id_is_free_again_once_its_event_is_too_old(self) -> None:
@@ -397,41 +414,109 @@ class GivenIdTests(LogCase):
         self.clock.advance(HOUR - 1)
         self.assertKnown("given", "a")
         self.clock.advance(1)
-        self.assertFree("given", "b")
+        self.assertFree("given", "a")
         self.assertEqual(self.archive._given, {})
 
     def test_an_id_is_free_again_once_its_event_is_deleted(self) -> None:
         self.append("a", id="given")
         self.log.clear(self.log.existing("a"))
-        self.assertFree("given", "b")
+        self.assertFree("given", "a")
 
     def test_an_id_that_no_channel_keeps_is_free_at_once(self) -> None:
         self.append("none", "none2", id="given")
+        self.assertFree("given", "none", "none2")
+        self.assertEqual(self.archive._given, {})
+
+    def test_an_id_is_known_until_the_first_channel_drops_its_event_and_a_position_where_it_is_kept(self) -> None:
+        self.append("a", "none", "b", "c", id="given")
+        for channel in ("b", "c"):
+            self.assertRecovered("c", since="given")
+            self.assertKnown("given", "a", "none", "b", "c")
+            self.log.clear(self.log.existing(channel))
+            self.assertLost(channel, since="given")
+        self.assertKnown("given", "a", "none", "b", "c")
+        self.log.clear(self.log.existing("a"))
         self.assertFree("given", "a")
         self.assertEqual(self.archive._given, {})
 
-    def test_an_id_is_known_until_the_last_channel_drops_its_event(self) -> None:
-        self.append("a", "none", "b", "c", id="given")
-        for channel in ("a", "b"):
-            self.log.clear(self.log.existing(channel))
-            self.assertEqual(self.assertKnown("given", "a", "none", "b", "c").places[0][0], "a")
-            self.assertRecovered("c", since="given")
-        self.log.clear(self.log.existing("c"))
-        self.assertFree("given", "x")
-
-    def test_a_channel_other_than_the_first_may_drop_it_first(self) -> None:
-        self.append("a", "b", id="given")
-        self.log.clear(self.log.existing("b"))
-        self.assertEqual(self.assertKnown("given", "a", "b").places[0][0], "a")
+    def test_where_the_first_channel_has_dropped_it_others_have_its_id_as_a_position_and_by_itself(self) -> None:
+        self.append("none", "b", data=b"1", id="given")
+        self.assertFree("given", "none", "b")
+        self.assertRecovered("b", since="given")
+        self.assertEqual(self.log.event("b", "given").event.data, b"1")
 
     def test_an_id_used_again_is_that_of_the_new_event(self) -> None:
         self.append("a", data=b"old", id="given")
         self.clock.advance(HOUR)
-        self.assertFree("given", "b")
-        self.append("b", data=b"new", id="given")
+        self.append("a", data=b"new", id="given")
         self.append("a")
-        self.assertEqual(self.log.event("b", "given").event.data, b"new")
-        self.assertRaises(NotFound, self.log.event, "a", "given")
+        self.assertEqual(self.log.event("a", "given").event.data, b"new")
+        self.assertRead(self.read("a", since="given"), b"x", recovered=True)
+
+    def test_an_event_by_its_id_is_the_one_that_was_published_to_the_channel_first(self) -> None:
+        self.append("x", "a", data=b"1", id="given")
+        self.append("y", "a", data=b"2", id="given")
+        self.assertEqual(self.log.event("a", "given").event.data, b"1")
+        self.append("a", data=b"3", id="given")
+        self.assertEqual(self.log.event("a", "given").event.data, b"3")
+
+
+class GivenPositionTests(LogCase):
+    """Given ids as positions: only those who read their channels know them."""
+
+    def test_an_id_is_a_position_where_its_event_is_and_nowhere_else(self) -> None:
+        self.append("a", "b/c", id="given")
+        for texts in (("a",), ("b/c",), ("a", "z"), ("b/*",), ("**",), ("z", "b/**"), ("*",), ("**/c",)):
+            self.assertRecovered(*texts, since="given")
+        for texts in (("b",), ("z",), ("b/*/d",), ("a/*",), ("b/d",), ("**/d",)):
+            self.assertLost(*texts, since="given")
+
+    def test_what_is_not_read_changes_nothing_of_what_is_told(self) -> None:
+        """The log is the same to a reader of ``a`` and ``p/*``, whatever ids there are in other channels."""
+        self.append_each("a", b"1", b"2")
+        self.append("p/q", id="mine")
+        self.append("secret")
+        before = [self.start(text, since=since) for text in ("a", "p/*") for since in ("theirs", "mine")]
+        positions = [start.sequence for start in before]
+        for channel in ("secret", "secret/a", "p", "pp/q", "p/q/r"):
+            self.append(channel, id="theirs")
+            self.append(channel, id="mine")
+        after = [self.start(text, since=since) for text in ("a", "p/*") for since in ("theirs", "mine")]
+        self.assertEqual([start.recovered for start in after], [start.recovered for start in before])
+        self.assertEqual([start.sequence for start in after], positions)
+
+    def test_of_several_events_with_one_id_the_oldest_is_where_a_reader_begins(self) -> None:
+        self.append("x", "a", data=b"1", id="given")
+        self.append("a", data=b"2")
+        self.append("y", "a", data=b"3", id="given")
+        self.assertRead(self.read("a", since="given"), b"2", b"3", recovered=True)
+        self.assertRead(self.read("x", "y", since="given"), b"3", recovered=True)
+        self.assertRead(self.read("*", since="given"), b"2", b"3", recovered=True)
+        self.assertRead(self.read("y", since="given"), recovered=True)
+
+    def test_others_cannot_make_an_id_unknown_to_those_who_do_not_read_their_channels(self) -> None:
+        self.log = self.make_log(max_channels=10_000)
+        self.append("bank/a", id="order")
+        for number in range(3000):
+            self.append(f"evil/{number}", id="order")
+        for text in ("bank/a", "bank/*", "bank/**"):
+            self.assertRecovered(text, since="order")
+        self.assertLost("evil/*", since="order")  # so many that nobody looks at each
+
+    def test_a_name_costs_one_look_however_many_channels_have_the_id(self) -> None:
+        self.append("a", id="given")
+        looked: list[str] = []
+        given = self.archive.given
+        self.archive.given = lambda name, *rest: (looked.append(name), given(name, *rest))[1]  # type: ignore
+        for number in range(500):
+            self.append(f"other/{number}", id="given")
+        looked.clear()
+        self.assertRecovered("a", since="given")
+        self.log.event("a", "given")
+        self.assertKnownByLooks(looked, "a", "a")
+
+    def assertKnownByLooks(self, looked: list[str], *wanted: str) -> None:
+        self.assertEqual(looked, list(wanted))
 
 
 class LimitTests(LogCase):
@@ -483,6 +568,7 @@ class LimitTests(LogCase):
                 self.append(f"none{number}")
             for number in range(most // 2):
                 self.append(f"other{number}")
+            check_name.cache_clear()
             costs.append(calls_of(lambda: self.append("new")))
             self.assertEqual(len(self.log), most)
         self.assertLessEqual(costs[1], costs[0])

@@ -439,6 +439,8 @@ class WaitingTests(WaitingRules):
         extra = (("POST", "/channels/secret?id=two"), ("POST", "/publish"), ("GET", "/channels/secret?x=1"),
                  ("PUT", "/channels/secret"), ("GET", "/ws"), ("GET", "/channels/%2A"), ("HEAD", "/channels/%2A"),
                  ("GET", "/channels/secret/events/none"), ("GET", "/push?channel=secret"))  # fmt: skip
+        for event in ("one", "two"):
+            self.rig.request("POST", f"/channels/secret?id={event}", headers=dict([bearer(TOKEN)]), body=b"x")
         for token in (TOKEN, "reader", "nobody", "forged"):
             for method, target in (*REQUESTS, *extra):
                 if (method, target) == ("DELETE", "/channels/secret") and token == TOKEN:

@@ -144,11 +144,11 @@ class AllowedTests(AskingTests):
     def test_an_event_is_changed_but_for_its_channels_and_id(self) -> None:
         draft = Draft(("a", "b"), b"\xff", False, "old", "i")
         changed = self.publish(answer({"data": "hé", "event": "new"}), draft)
-        self.assertEqual(changed, Draft(("a", "b"), "hé".encode(), True, "new", "i"))
+        self.assertEqual(changed, Draft(("a", "b"), "hé".encode(), True, "new", "i", draft.fingerprint()))
         changed = self.publish(answer({"data_base64": "/w==", "event": None}), Draft(("a",), b"x", True, "old"))
         self.assertEqual(changed, Draft(("a",), b"\xff", False, None))
         changed = self.publish(answer({"event": "new"}), draft)
-        self.assertEqual(changed, Draft(("a", "b"), b"\xff", False, "new", "i"))
+        self.assertEqual(changed, Draft(("a", "b"), b"\xff", False, "new", "i", draft.fingerprint()))
 
 
 class DeniedTests(AskingTests):
@@ -266,6 +266,16 @@ class WrongTests(AskingTests):
     def publish_in_vain(self) -> None:
         asked = self.asking.before_publish(caller(), Draft(("a",), b"x", True))
         self.failureResultOf(self.ask(asked), Unavailable)
+
+    def test_a_retry_is_known_by_what_its_publisher_sent_whatever_the_application_makes_of_it(self) -> None:
+        sent = Draft(("a", "b"), b"hello", True, "greeting", "i")
+        for number in range(3):
+            changed = self.publish(answer({"data": f"at {number} o'clock", "event": "other"}), sent)
+            self.assertEqual((changed.data, changed.type), (f"at {number} o'clock".encode(), "other"))
+            self.assertEqual(changed.fingerprint(), sent.fingerprint())
+        self.assertEqual(self.publish(answer(), sent).fingerprint(), sent.fingerprint())
+        other = self.publish(answer({"data": "at 1 o'clock"}), Draft(("a", "b"), b"bye", True, "greeting", "i"))
+        self.assertNotEqual(other.fingerprint(), sent.fingerprint())
 
     def test_what_is_just_right_is_taken(self) -> None:
         for body in (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 from twisted.logger import capturedLogs, formatEvent
 
 from pushd.api import publish
+from pushd.event import Draft
 from pushd.messages import parse_object
 from tests.rigs import Client, DaemonTests, Response, json_lines
 
@@ -97,19 +100,29 @@ class PublishOneTests(PublishOneTestCase):
         self.assert_problem(self.post("/channels/news?event=%FF"), 400, field="event", says="UTF-8")
         self.assertEqual(self.rig.traces.channels, 0)
 
-    def test_the_same_id_again_changes_nothing_and_is_answered_alike(self) -> None:
+    def test_the_same_event_again_changes_nothing_and_is_answered_as_a_duplicate(self) -> None:
         first = self.post("/channels/news?id=mine", b"one")
-        again = self.post("/channels/news?id=mine", b"two")
-        self.assertEqual((again.status, again.header("location")), (201, first.header("location")))
-        self.assertEqual(again.json, first.json)
+        self.assertIsNone(first.header("idempotent-replayed"))
+        for _ in range(2):
+            again = self.post("/channels/news", b"one", Event_ID="mine")
+            self.assertEqual((again.status, again.header("location")), (200, first.header("location")))
+            self.assertEqual(again.header("idempotent-replayed"), "true")
+            self.assertEqual(again.json, {**first.json, "subscribers": 0, "duplicate": True})
         self.assertEqual([event["data"] for event in self.events()], ["one"])
 
-    def test_the_id_of_an_event_of_another_channel_is_a_conflict_that_does_not_name_it(self) -> None:
-        self.post("/channels/news?id=mine")
-        conflict = self.post("/channels/other?id=mine")
-        self.assert_problem(conflict, 409, field="id", says="'mine' belongs to an event of other channels")
-        self.assertNotIn(b"news", conflict.body)  # of which the publisher may have no right to know
-        self.assertEqual(self.rig.traces.channels, 1)
+    def test_another_event_with_the_same_id_is_refused(self) -> None:
+        self.post("/channels/news?id=mine", b"one")
+        for query, data in (("", b"two"), ("&event=note", b"one"), ("", b""), ("", b"\xff")):
+            refused = self.post(f"/channels/news?id=mine{query}", data)
+            self.assert_problem(refused, 422, field="id", says="id 'mine' was published before with other data")
+        self.assertEqual([event["data"] for event in self.events()], ["one"])
+
+    def test_an_id_of_another_channel_is_free(self) -> None:
+        self.post("/channels/theirs?id=mine", b"one")
+        first = self.post("/channels/news?id=mine", b"two")
+        self.assertEqual((first.status, first.header("location")), (201, "/channels/news/events/mine"))
+        self.assertEqual(self.rig.get("/channels/news/events/mine").body, b"two")
+        self.assertEqual(self.rig.get("/channels/theirs/events/mine").body, b"one")
 
     def test_data_over_the_limit_is_refused(self) -> None:
         self.assertEqual(self.post("/channels/news", b"x" * 1024).status, 201)
@@ -226,14 +239,39 @@ class PublishManyTests(DaemonTests):
         self.assertEqual(answer["channel"], "b")
         self.assertEqual((self.datas("a"), self.datas("b")), (["x"], ["x"]))
 
-    def test_a_conflict_or_a_missing_channel_is_an_error_of_its_line(self) -> None:
+    def test_an_id_of_another_event_or_a_missing_channel_is_an_error_of_its_line(self) -> None:
         answers = self.post(
+            b'{"channel":"a","data":"x","id":"mine"}',
+            b'{"channel":"a","data":"y","id":"mine"}',
             b'{"channel":"a","data":"x","id":"mine"}',
             b'{"channel":"b","data":"x","id":"mine"}',
             b'{"channels":["c","d","e","f","g"],"data":"x"}',
             b'{"channel":"b","data":"x"}',
         )
-        self.assertEqual([answer.get("error", {}).get("status") for answer in answers], [None, 409, 503, None])
+        statuses = [answer.get("error", {}).get("status") for answer in answers]
+        self.assertEqual(statuses, [None, 422, None, None, 503, None])
+        self.assertEqual(answers[1]["error"]["field"], "id")
+        self.assertEqual(answers[2], {**answers[0], "duplicate": True})
+        self.assertNotIn("duplicate", answers[3])
+
+    def test_an_event_for_too_many_channels_is_refused_before_anybody_looks_at_their_names(self) -> None:
+        self.start("[limits]\nchannels_per_event = 3\n")
+        each: list[object] = ["a", "b", "a"]
+        for names, status in (
+            (each, None),
+            (["a", "a", "a", "a"], 400),
+            ([*each, 4], 400),
+            (["", *each], 400),
+            (["x"] * 1000, 400),
+        ):
+            line = json.dumps({"channels": names, "data": "x"}).encode()
+            with self.subTest(names=names[:5]), patch("pushd.event.check_name") as looked:
+                (answer,) = self.post(line)
+                self.assertEqual(answer.get("error", {}).get("status"), status)
+                if status is not None:
+                    self.assertEqual(answer["error"]["field"], "channels")
+                    self.assertIn("[limits] channels_per_event is 3", answer["error"]["detail"])
+                    self.assertEqual(looked.call_count, 0)
 
     def test_empty_lines_and_line_ends_of_either_kind_are_passed_over(self) -> None:
         line = b'{"channel":"a","data":"x"}'
@@ -271,13 +309,31 @@ class PublishManyTests(DaemonTests):
     def test_as_many_wrong_lines_as_end_a_batch_and_no_more_are_answered_each(self) -> None:
         self.assertEqual(len(self.post(b"[\n" * 100)), 100)
 
+    def test_events_for_many_channels_are_published_a_few_in_each_turn(self) -> None:
+        self.start("[limits]\nchannels = 1000\n")
+        line = json.dumps({"channels": [f"m/{number}" for number in range(100)], "data": "x"}).encode() + b"\n"
+        published: list[int] = []
+        publish_all = self.rig.parts.entrance.publisher.publish_all
+
+        def noting(drafts: Sequence[Draft], *more: Any) -> None:
+            published.append(sum(len(draft.channels) for draft in drafts))
+            publish_all(drafts, *more)
+
+        self.patch(self.rig.parts.entrance.publisher, "publish_all", noting)
+        client = self.rig.client()
+        client.send("POST", "/publish", body=line * 23)
+        while not client.responses or not client.response.is_complete:
+            self.rig.turn()
+        self.assertEqual([answer["offset"] for answer in json_lines(client.response.body)], list(range(1, 24)))
+        self.assertEqual(published, [500, 500, 500, 500, 300])
+
     def test_a_line_that_is_too_long_for_any_event_is_not_parsed(self) -> None:
         self.start("[limits]\nevent_size = 1KiB\n")
         read: list[int] = []
 
-        def noting(line: bytes, most: int | None) -> dict[str, Any]:
+        def noting(line: bytes, *most: Any) -> dict[str, Any]:
             read.append(len(line))
-            return parse_object(line, most)
+            return parse_object(line, *most)
 
         self.patch(publish, "parse_object", noting)
         line = b'{"channel":"a","data":"x"}\n'

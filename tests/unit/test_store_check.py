@@ -197,12 +197,15 @@ class DamageTests(CheckCase):
     def test_events_of_another_channel(self) -> None:
         with self.changing() as connection:
             connection.execute("UPDATE channel SET name = 'z' WHERE name = 'b'")
-        self.assertDamage("of channel 'z' are damaged: ", "belongs to 'a'")
+        self.assertDamage(
+            "the id 'ours' of the event at 32 of the log is not among the given",
+            "there is no event with the id 'ours' at 32 of the log, 21 of channel 'b'",
+        )
 
     def test_an_id_that_points_nowhere(self) -> None:
         with self.changing() as connection:
             connection.execute("UPDATE given SET sequence = 7 WHERE id = 'ours'")
-            connection.execute("INSERT INTO given VALUES ('theirs', 3, '{\"a\": 3}')")
+            connection.execute("INSERT INTO given VALUES ('theirs', 'a', 0, 3, 3, NULL)")
         self.assertDamage(
             "there is no event with the id 'ours' at 7 of the log", "there is no event with the id 'theirs'"
         )
@@ -212,16 +215,16 @@ class DamageTests(CheckCase):
             connection.execute("DELETE FROM given WHERE id = 'mine'")
         self.assertDamage("the id 'mine' of the event at 31 of the log is not among the given")
 
-    def test_the_place_of_an_id_that_cannot_be_read(self) -> None:
+    def test_what_was_published_with_an_id_that_cannot_be_read(self) -> None:
         with self.changing() as connection:
-            connection.execute("UPDATE given SET places = '{' WHERE id = 'mine'")
-        self.assertDamage("where the event with the id 'mine' is cannot be read")
+            connection.execute("UPDATE given SET fingerprint = x'00' WHERE id = 'mine'")
+        self.assertDamage("what was published with the id 'mine' cannot be read")
 
     def test_damages_are_told_up_to_some_number(self) -> None:
         self.fill()
         with closing(sqlite3.connect(self.directory / "pushd.db")) as connection, connection:
             for number in range(200):
-                connection.execute("INSERT INTO given VALUES (?, 1, '{}')", (f"{number}",))
+                connection.execute("INSERT INTO given VALUES (?, 'a', 0, 1, 1, NULL)", (f"{number}",))
         damages = self.check().damages
         self.assertEqual((len(damages), damages[-1]), (101, "and there is more"))
 

@@ -293,7 +293,7 @@ class DamageTests(StoreCase):
         seal = (self.directory / "pushd.seal").read_bytes()
         columns = {
             "block": ("count", "first_sequence", "last_sequence", "bytes", "given", "checksum", "events"),
-            "given": ("sequence", "places"),
+            "given": ("sequence", "fingerprint"),
             "channel": ("first", "dropped", "bytes", "offset", "sequence"),
             "log": ("epoch", "sequence", "given_up_sequence", "given_up_offset", "began", "seal", "inode", "boot"),
         }
@@ -327,7 +327,7 @@ class DamageTests(StoreCase):
             lambda: stored.read("a", "b"),
             lambda: stored.read("b", since="id 3"),
             lambda: stored.bus.state("a", EVERYTHING),
-            lambda: stored.publish("a", id="id 6"),
+            lambda: stored.publish("a", "b", data=b"6" * 30, id="id 6"),
             lambda: stored.publish("b", "c"),
             lambda: stored.wait(2),
         ):

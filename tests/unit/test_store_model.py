@@ -20,7 +20,7 @@ from pushd.archive import Given
 from pushd.batch import Batch
 from pushd.bus import Published
 from pushd.caller import DAEMON
-from pushd.errors import Conflict, NoRoom, NotFound, Unavailable
+from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
 from pushd.event import Entry
 from pushd.history import EVENT_BYTES
 from pushd.publisher import Deleted, Outcome
@@ -29,7 +29,7 @@ from pushd.store.block import decode
 from pushd.store.schema import OFFSETS
 from tests.builders import draft
 from tests.stored import StoredRig, directory
-from tests.unit.test_bus_model import CHANNELS, GIVEN_IDS, LONG, RUNS, SOME_CHANNELS, BusMachine, Fact
+from tests.unit.test_bus_model import CHANNELS, GIVEN_IDS, LONG, RUNS, SOME_CHANNELS, BusMachine, Fact, data_of
 
 SMALL = (
     (past, "_CHUNK_OFFSETS", 4),
@@ -64,9 +64,9 @@ class Staging:
     """When that was."""
     facts: int = 0
     """How many events were published before."""
-    known: dict[str, Fact | None] = field(default_factory=dict)
-    """The events with given ids."""
-    given: dict[str, Given] = field(default_factory=dict)
+    known: dict[tuple[str, str], Fact | None] = field(default_factory=dict)
+    """The events with given ids, by their first channel."""
+    given: dict[tuple[str, str], Given] = field(default_factory=dict)
     """Those with given ids in the transaction."""
     entries: dict[int, dict[str, Entry]] = field(default_factory=dict)
     """The entries of the transaction, by sequence and channel."""
@@ -106,9 +106,8 @@ class StoreMachine(BusMachine):
         begin, write, give_up = bus._publish, bus._write, archive.give_up
 
         def publish() -> None:
-            self.staging = Staging(
-                self.rig.clock.seconds(), len(self.facts), {each: self.known(each) for each in GIVEN_IDS}
-            )
+            known = {(name, each): self.known(name, each) for name in CHANNELS for each in GIVEN_IDS}
+            self.staging = Staging(self.rig.clock.seconds(), len(self.facts), known)
             begin()
 
         def written(change: Any, then: Any) -> None:
@@ -162,7 +161,7 @@ class StoreMachine(BusMachine):
             return
         channels, given_id = what
         self.count += 1
-        waiting = Waiting(channels, given_id, b"%d" % (self.count % 10))
+        waiting = Waiting(channels, given_id, data_of(self.count, given_id))
         self.waiting.append(waiting)
         asked = draft(*channels, data=waiting.data, id=given_id)
         self.stored.journal.publish(asked, DAEMON, partial(self.told, waiting))
@@ -190,8 +189,8 @@ class StoreMachine(BusMachine):
 
     def account_publish(self, waiting: Waiting, outcome: Outcome) -> None:
         channels, given_id = waiting.channels, waiting.given_id
-        before = None if given_id is None else self.staging.known[given_id]
-        staged = None if given_id is None else self.staging.given.get(given_id)
+        before = None if given_id is None else self.staging.known[channels[0], given_id]
+        staged = None if given_id is None else self.staging.given.get((channels[0], given_id))
         sequence = len(self.facts) + 1
         if isinstance(outcome, Published) and (staged.sequence == sequence if staged else given_id is None):
             assert before is None, "published again"
@@ -200,13 +199,16 @@ class StoreMachine(BusMachine):
             offsets = {channel: entries[channel].offset for channel in channels}
             self.published(channels, given_id, waiting.data, outcome, offsets, self.staging.seconds)
         elif isinstance(outcome, Published):
-            fact = before or next(one for one in self.facts[self.staging.facts :] if one.given_id == given_id)
-            assert set(fact.channels) == set(channels)
-            assert (outcome.id, outcome.subscribers) == (given_id, 0)
-            assert outcome.offset == fact.offsets[outcome.channel]
-        elif isinstance(outcome, Conflict):
-            there = before.channels if before else [name for name, _ in staged.places] if staged else ()
-            assert set(there) not in (set(), set(channels))
+            fact = before or self.facts[staged.sequence - 1] if staged else before
+            assert fact is not None
+            assert fact.is_same(channels, waiting.data)
+            assert outcome == Published(given_id or "", channels[0], fact.offsets[channels[0]], 0, True)
+        elif isinstance(outcome, Unprocessable):
+            asked = draft(*channels, data=waiting.data, id=given_id)
+            if before is not None:
+                assert not before.is_same(channels, waiting.data)
+            else:
+                assert staged is not None and staged.fingerprint != asked.fingerprint()
         elif isinstance(outcome, Unavailable):
             assert before is None
             self.assert_full(channels, self.staging.names)
@@ -236,7 +238,7 @@ class StoreMachine(BusMachine):
         waiting = []
         for channels, given_id in each:
             self.count += 1
-            waiting.append(Waiting(channels, given_id, b"%d" % (self.count % 10)))
+            waiting.append(Waiting(channels, given_id, data_of(self.count, given_id)))
         self.waiting += waiting
         drafts = [draft(*one.channels, data=one.data, id=one.given_id) for one in waiting]
         self.stored.journal.publish_all(drafts, DAEMON, partial(self.all_told, waiting))
@@ -273,7 +275,7 @@ class StoreMachine(BusMachine):
         assert not store.archive._given_up
         all_histories: list[Any] = [log.by_name[name].history for name in log.names()]
         histories = {history.key: history for history in all_histories}
-        ids = set()
+        ids = []
         in_vain: dict[int, list[int]] = {}
         rows = store._rows("SELECT place, count, given, events FROM block ORDER BY place")
         for place, count, given, block in rows:
@@ -282,15 +284,16 @@ class StoreMachine(BusMachine):
                 in_vain.setdefault(history.key, []).append(count)
             events = list(decode(block, history.name))
             assert len(events) == count
-            found = {event.id for event in events if event.id in GIVEN_IDS}
+            numbered = enumerate(events, place % OFFSETS)
+            found = [(event.id, history.name, offset) for offset, event in numbered if event.id in GIVEN_IDS]
             assert len(found) == given
-            ids |= found
+            ids += found
         for key, counts in in_vain.items():
             # An eighth of as many as are kept, at the end of the oldest block and in all that follow it
             assert 1 + sum(counts[1:]) <= len(histories[key]) // 8, "blocks that nobody wants"
         names = {name for (name,) in store._rows("SELECT name FROM channel")}
         assert {channel.name for channel in log._by_sequence} <= names <= set(log.names())
-        assert {event_id for (event_id,) in store._rows("SELECT id FROM given")} <= ids, "ids that nobody wants"
+        assert store._rows('SELECT id, channel, "offset" FROM given ORDER BY 1, 2, 3') == sorted(ids)
 
     @rule()
     def restart(self) -> None:
@@ -313,11 +316,13 @@ class StoreMachine(BusMachine):
         """Take note that all is as it was, but for events that were stored and not acknowledged."""
         for _, entries in sorted(unknown.items()):
             event = next(iter(entries.values())).event
-            offsets = {channel: entries[channel].offset for channel in event.channels}
+            offsets = {channel: entry.offset for channel, entry in entries.items()}
+            first = next((one.channel for one in self.staging.given.values() if one.sequence == event.sequence), "")
+            channels = tuple(sorted(entries, key=lambda channel: channel != first))
             given_id = event.id if event.id in GIVEN_IDS else None
             seconds = event.time - self.stored.now() + self.rig.clock.seconds()
-            self.facts.append(Fact(event.sequence, event.channels, offsets, seconds, given_id, event.data))
-            self.given_up -= set(event.channels)
+            self.facts.append(Fact(event.sequence, channels, offsets, seconds, given_id, event.data))
+            self.given_up -= set(channels)
         self.waiting.clear()
         self.readers.clear()
         self.ended.clear()

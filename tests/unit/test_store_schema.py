@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from struct import pack
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -65,7 +67,7 @@ class SchemaTests(SynchronousTestCase):
                 self.assertEqual([entry.offset for entry in stored.entries("c/d")], [1, 2, 3, 4, 5])
                 self.assertEqual(stored.entries("a")[-1].event.time, STARTED)
                 self.assertEqual((stored.log.position[10:], stored.log.event("a", "mine").offset), ("-9", 4))
-                again, new = stored.publish("a", id="mine"), stored.publish("a")
+                again, new = stored.publish("a", data=b"given", id="mine"), stored.publish("a")
                 assert isinstance(again, Published)
                 assert isinstance(new, Published)
                 self.assertEqual((again.offset, new.offset, new.id[10:]), (4, 5, "-10"))
@@ -75,6 +77,37 @@ class SchemaTests(SynchronousTestCase):
                 assert checked is not None
                 self.assertEqual((checked.damages, checked.events), ([], 15))
                 self.path.unlink()
+
+    def test_an_id_of_version_1_is_known_by_each_of_its_channels_and_any_content_is_the_same(self) -> None:
+        self.load(1)
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            rows = connection.execute("SELECT place, last_sequence, checksum, events FROM block").fetchall()
+            named = pack("<QdIB", 10, STARTED, 1, 1 | 4 | 8) + b"\x04\0\0\0ours" + b"\x05\0\0\0b\0c/d" + b"5"
+            for place, events in ((place, events) for place, _, _, events in rows if place % schema.OFFSETS == 1):
+                key, block = place // schema.OFFSETS, events[:10] + named
+                if key > 1:
+                    connection.execute(
+                        "INSERT INTO block VALUES (?, 1, 10, 10, 774, 1, ?, ?)",
+                        (key * schema.OFFSETS + 6, crc32(block), block),
+                    )
+            connection.execute("INSERT INTO given VALUES ('ours', 10, '{\"b\": 6, \"c/d\": 6}')")
+            connection.execute("UPDATE log SET sequence = 10")
+        stored = Stored(self.directory, started=STARTED + 60)
+        self.addCleanup(stored.close)
+        checked = check(self.directory)
+        assert checked is not None
+        self.assertEqual((checked.damages, checked.events), ([], 16))
+        for name in ("b", "c/d"):
+            self.assertEqual(stored.log.event(name, "ours").event.data, b"5")
+            self.assertTrue(stored.read(name, since="ours").recovered)
+        self.assertFalse(stored.read("a", since="ours").recovered)
+        for data in (b"5", b"anything"):
+            again = stored.publish("b", "c/d", data=data, id="ours")
+            assert isinstance(again, Published)
+            self.assertEqual((again.is_duplicate, again.channel, again.offset), (True, "b", 6))
+        new = stored.publish("c/d", data=b"new", id="ours")
+        assert isinstance(new, Published)
+        self.assertEqual((new.is_duplicate, new.offset), (False, 7))
 
     def test_the_tables_of_the_newest_version_are_those_that_are_made(self) -> None:
         self.load(schema.VERSION)

@@ -10,12 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import Published
 from pushd.caller import DAEMON
-from pushd.errors import NoRoom, NotFound, Refused, Unavailable
+from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
 from pushd.history import EVENT_BYTES
 from pushd.reasons import Cause
 from pushd.store import archive, block, journal, past, store
+from pushd.store.change import Change
 from pushd.store.stored import StoredHistory
-from tests.builders import EPOCH, Kept, draft
+from tests.builders import EPOCH, Kept, draft, patterns
 from tests.stored import StoredRig, directory
 
 
@@ -70,8 +71,13 @@ class TurnTests(StoredBusCase):
         rig = self.made()
         rig.publish("a", id="before")
         rig.failures = 1
-        told = rig.publish_together((("a",), b"", "one"), (("a",), b"", "one"), (("a",), b"", "before"))
-        self.assertEqual([type(outcome) for outcome in told], [NoRoom, NoRoom, Published])
+        told = rig.publish_together(
+            *((("a",), b"", "one"), (("a",), b"", "one"), (("a",), b"other", "one")),
+            *((("a",), b"x", "before"), (("a",), b"other", "before")),
+        )
+        self.assertEqual(
+            [type(outcome) for outcome in told], [NoRoom, NoRoom, Unprocessable, Published, Unprocessable]
+        )
         self.assertEqual(rig.publish("a", id="one").offset, 2)
 
 
@@ -130,6 +136,126 @@ class ChannelTests(StoredBusCase):
             rig.publish("a")
         (change,) = write.call_args.args
         self.assertEqual((change.channels, len(change.blocks)), ([], 1))
+
+
+MANY = tuple(f"m/{number:03}" for number in range(100))
+
+
+class ManyChannelsTests(StoredBusCase):
+    """One event to many channels costs what as many events do, and not the square of it."""
+
+    def written(self, rig: StoredRig, *each: tuple[tuple[str, ...], bytes, str | None]) -> tuple[int, int, int]:
+        """Publish events in one turn; return how many rows are written, and the bytes of their texts and blobs."""
+        with patch.object(rig.store, "write", wraps=rig.store.write) as write:
+            rig.publish_together(*each)
+        changes = [call.args[0] for call in write.call_args_list]
+        rows = [row for change in changes for row in (*change.channels, *change.blocks, *change.given)]
+        values = [value for row in rows for value in row if isinstance(value, str | bytes)]
+        return len(rows), sum(map(len, values)), rig.log.size_bytes
+
+    def test_it_is_written_as_often_as_it_has_channels_without_their_names(self) -> None:
+        for event_id in (None, "given"):
+            one = self.written(self.made(), (MANY, b"x" * 100, event_id))
+            single = self.written(self.made(), *(((name,), b"x" * 100, event_id) for name in MANY))
+            self.assertEqual(one[0], single[0])
+            self.assertEqual(one[2], single[2])
+            self.assertLessEqual(one[1], single[1])
+
+    def test_it_is_read_back_in_each_of_its_channels(self) -> None:
+        read = []
+        for singly in (False, True):
+            rig = self.made(recent_bytes=0)
+            for number in range(3):
+                for channels in [(name,) for name in MANY] if singly else [MANY]:
+                    rig.publish(*channels, data=b"%d" % number, id=f"given {number}")
+            rig.restart()
+            with patch.object(past, "decode", wraps=block.decode) as decode:
+                page = rig.log.read(patterns("m/*"), "earliest", 1000)
+            read.append(sum(len(call.args[0]) for call in decode.call_args_list))
+            wanted = [b"0", b"1", b"2"]
+            self.assertEqual(
+                [entry.event.data for entry in page.entries], sorted(wanted * 100) if singly else wanted
+            )
+            for name in MANY:
+                self.assertEqual(rig.log.event(name, "given 1").offset, 2)
+        self.assertLessEqual(read[0], read[1])
+
+    def test_the_size_of_a_history_and_of_the_store_bound_it_as_they_bound_single_events(self) -> None:
+        size = 100 * (EVENT_BYTES + 1)
+        rig = self.made(max_bytes=3 * size, recent_bytes=2 * size)
+        for _ in range(5):
+            rig.publish(*MANY)
+        self.assertEqual(rig.log.size_bytes, 3 * size)
+        self.assertEqual(rig.store.archive._recent.size_bytes, 2 * size)
+        rig = self.made(default=Kept(history_bytes=2 * (EVENT_BYTES + 1)))
+        for _ in range(5):
+            rig.publish(*MANY)
+        self.assertEqual({len(self.history(rig, name)) for name in MANY}, {2})
+
+    def test_each_channel_counts_for_what_one_transaction_takes(self) -> None:
+        rig = self.made()
+        batches: list[int] = []
+        add = Change.add_batch
+
+        def added(change: Change, batch: Any) -> None:
+            batches.append(sum(map(len, batch.by_channel.values())))
+            add(change, batch)
+
+        with patch.object(Change, "add_batch", added):
+            rig.publish_together(*[(MANY, b"x", None)] * 25)
+        self.assertEqual(batches, [1000, 1000, 500])
+
+    def test_what_nobody_wants_any_more_goes_with_its_ids(self) -> None:
+        rig = self.made(default=Kept(history_age_s=10))
+        rig.publish(*MANY, id="given")
+        self.assertEqual(rig.store._rows("SELECT count(*) FROM given"), [(100,)])
+        rig.clock.advance(11)
+        rig.log.expire()
+        rig.tend()
+        for table in ("block", "given"):
+            self.assertEqual(rig.store._rows(f"SELECT count(*) FROM {table}"), [(0,)])
+
+
+class DuplicateTests(StoredBusCase):
+    def test_what_was_published_is_known_again_after_a_restart_and_a_crash_without_reading_it(self) -> None:
+        rig = self.made(recent_bytes=0)
+        first = rig.publish("a", "b", data=b"1", id="given")
+        for again in (rig.restart, rig.crash):
+            again()
+            rig.log.existing("a")  # which finds out when its oldest event expires
+            with patch.object(past, "decode", side_effect=AssertionError("an event was read")):
+                told = rig.publish_together(
+                    (("a", "b"), b"1", "given"), (("a", "b"), b"2", "given"), (("a",), b"1", "given")
+                )
+            self.assertEqual(told[0], Published(first.id, "a", 1, 0, is_duplicate=True))
+            self.assertEqual([type(outcome) for outcome in told[1:]], [Unprocessable] * 2)
+        self.assertEqual(rig.retained("a"), [b"1"])
+
+    def test_it_is_known_while_it_is_being_written(self) -> None:
+        rig = self.made(writes_in_thread=True)
+        told: list[object] = []
+        for data in (b"1", b"1", b"2"):
+            rig.journal.publish(draft("a", data=data, id="given"), DAEMON, told.append)
+            rig.turns.turn()
+            self.assertEqual(told, [])
+        rig.settle()
+        self.assertEqual(
+            told[:2], [Published("given", "a", 1, 0), Published("given", "a", 1, 0, is_duplicate=True)]
+        )
+        self.assertIsInstance(told[2], Unprocessable)
+
+    def test_ids_of_other_channels_are_free_and_are_kept_apart(self) -> None:
+        rig = self.made(recent_bytes=0)
+        rig.publish("a", "b", data=b"1", id="given")
+        rig.publish("b", data=b"2", id="given")
+        rig.publish("c", "a", data=b"3", id="given")
+        rig.crash()
+        self.assertEqual([rig.log.event(name, "given").event.data for name in "abc"], [b"1", b"2", b"3"])
+        rig.delete("a")
+        rig.tend()
+        self.assertRaises(NotFound, rig.log.event, "a", "given")
+        self.assertEqual([rig.log.event(name, "given").event.data for name in "bc"], [b"2", b"3"])
+        self.assertFalse(rig.publish("a", "b", data=b"4", id="given").is_duplicate)
 
 
 class MemoryTests(StoredBusCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given, settings
@@ -158,6 +159,21 @@ class RateTests(DaemonTests):
         self.assertEqual([answer["offset"] for answer in answers if "offset" in answer], [1, 2, 3])
         self.assertEqual(answers[4]["error"]["retry_after"], 1)
         self.assertEqual(self.retained, 3)
+
+    def test_an_event_counts_once_for_each_of_its_channels(self) -> None:
+        self.start(LIMITS.replace("publish_burst = 3", "publish_burst = 250").replace("rate = 2", "rate = 100"))
+        self.rig.comes_from = STRANGER
+        line = json.dumps({"channels": [f"m/{number}" for number in range(100)], "data": "x"}).encode()
+        answers = self.batch([line] * 3)
+        self.assertEqual([answer.get("error", {}).get("status") for answer in answers], [None, None, 429])
+        client = self.connect()
+        client.say(type="publish", channels=[f"m/{number}" for number in range(51)], data="x")
+        client.say(type="publish", channels=[f"m/{number}" for number in range(50)], data="x")
+        client.say(type="publish", channel="m/0", data="x")
+        self.rig.turn()
+        self.assertCountEqual([one.get("status") for one in client.json], [429, None, 429])
+        self.rig.reactor.advance(1)
+        self.assertEqual(self.posts(101), [201] * 100 + [429])
 
     def test_a_long_batch_gets_through_what_its_burst_allows(self) -> None:
         self.start(LIMITS.replace("publish_burst = 3", "publish_burst = 700"))

@@ -363,10 +363,43 @@ class CommandTests(WebSocketTests):
             (event,) = self.rig.get(f"/channels/{channel}/events").json["events"]
             self.assertEqual(event["data_base64"], "/wA=")
 
-    def test_publish_of_an_id_that_another_channel_has_is_a_conflict(self) -> None:
-        self.rig.publish("a", id="mine")
+    def test_publish_again_is_a_duplicate_and_of_another_event_refused(self) -> None:
+        self.rig.publish("a", b"x", id="mine")
         client = self.open()
-        self.assert_error(client, '{"type":"publish","channel":"b","data":"","id":"mine"}', 409, field="id")
+        again = self.ask(client, type="publish", channel="a", data="x", id="mine", ref=1)
+        self.assertEqual(again, {"type": "published", "id": "mine", "offset": 1, "duplicate": True, "ref": 1})
+        self.assert_error(client, '{"type":"publish","channel":"a","data":"","id":"mine"}', 422, field="id")
+        new = self.ask(client, type="publish", channel="b", data="", id="mine", ref=2)
+        self.assertEqual(new, {"type": "published", "id": "mine", "offset": 1, "ref": 2})
+
+    def test_publish_to_too_many_channels_is_refused(self) -> None:
+        self.start("[limits]\nchannels_per_event = 2\n")
+        client = self.open()
+        message = '{"type":"publish","channels":["a","b","c"],"data":""}'
+        self.assert_error(client, message, 400, field="channels")
+        self.assertEqual(self.ask(client, type="publish", channels=["a", "b"], data="")["type"], "published")
+
+    def test_an_id_in_the_query_is_looked_up_in_all_of_its_channels(self) -> None:
+        self.rig.publish("a", b"1", id="mine")
+        self.rig.publish("b", b"2")
+        client = self.open("/ws?channel=b&channel=a&since=mine")
+        self.rig.turn()
+        said = [one for one in client.json if one["type"] == "subscribed"]
+        self.assertEqual([(one["channel"], one["recovered"]) for one in said], [("b", True), ("a", True)])
+        self.assertEqual([one["data"] for one in client.json if one["type"] == "event"], ["2"])
+
+    def test_an_id_is_known_to_those_who_subscribe_to_its_channel_and_to_nobody_else(self) -> None:
+        self.start("[auth]\nanonymous = publish\nanonymous_subscribe = a, b, c/**\n")
+        self.rig.publish("a", b"1", id="mine")
+        for channel in ("secret", "a/b"):
+            self.rig.publish(channel, b"1", id="theirs")
+        client = self.open()
+        for event_id, recovered in (("mine", True), ("theirs", False), ("nobody's", False)):
+            for channel in ("b", "c/**", "a"):
+                client.say(type="subscribe", channel=channel, since=event_id)
+                self.rig.turn()
+                answer = [one for one in client.json if one["type"] == "subscribed"][-1]
+                self.assertEqual((answer["channel"], answer["recovered"]), (channel, recovered))
 
     def test_publish_of_the_largest_event_is_taken_and_of_a_larger_one_refused(self) -> None:
         client = self.open()
