@@ -16,21 +16,30 @@ _PUBLISHED = "news"
 _BEARER = '-H "Authorization: Bearer $TOKEN" '
 
 
-def greeting(config: Config, ports: Sequence[Port], filename: str | None) -> list[str]:
+def greeting(
+    config: Config, ports: Sequence[Port], filename: str | None, *, twistd: str = "twistd", suggests: bool = True
+) -> list[str]:
     """Answer the lines of the log that say it, once the `ports` of the listeners of `config` are open.
 
-    `filename` is the file that `config` was read from, if it was from any.
+    `filename` is the file that `config` was read from, if it was from any, and `twistd` the command that starts
+    pushd. Unless it `suggests` commands, it only says where pushd listens.
     """
     places = list(zip(config.listeners, ports, strict=True))
     operations = [port.url for listener, port in places if listener.serves == "operations"]
     places = [place for place in places if place[0].serves != "operations"]
-    lines = _lines(config, places, filename) if places else list[str]()
+    lines = list[str]()
+    if places:
+        lines.append(f"pushd listens at {' and '.join(port.url for _, port in places)}")
+        if suggests:
+            lines += _suggestions(config, places, filename, twistd)
     if operations:
         lines.append(f"operations listen at {' and '.join(operations)}: /metrics, /readyz and /healthz")
     return lines
 
 
-def _lines(config: Config, places: Sequence[tuple[Listener, Port]], filename: str | None) -> list[str]:
+def _suggestions(
+    config: Config, places: Sequence[tuple[Listener, Port]], filename: str | None, twistd: str
+) -> list[str]:
     listener, port = _easiest(places)
     grants = _grants(config, listener)
     has_page = config.site.root is None and config.site.demo
@@ -47,8 +56,8 @@ def _lines(config: Config, places: Sequence[tuple[Listener, Port]], filename: st
         suggest("subscribe", grants.subscribe.has(_SUBSCRIBED), "-N", f"/sse?channel={_SUBSCRIBED}")
     suggest("publish", grants.publish.has(_PUBLISHED), "-d 'hello'", f"/channels/{_PUBLISHED}")
     if missing and filename is not None:
-        commands[:0] = _token_commands(config.keys, missing, filename)
-    lines = [f"pushd listens at {' and '.join(port.url for _, port in places)}"]
+        commands[:0] = _token_commands(config.keys, missing, filename, twistd)
+    lines = list[str]()
     if has_page:
         lines.append(f"open {port.url}/ in a browser{', or try:' if commands else ''}")
     lines += [f"    {command}" for command in commands]
@@ -74,12 +83,12 @@ def _grants(config: Config, listener: Listener) -> Grants:
     return Grants.of(auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe)
 
 
-def _token_commands(keys: Sequence[Key], rights: Sequence[str], filename: str) -> list[str]:
+def _token_commands(keys: Sequence[Key], rights: Sequence[str], filename: str, twistd: str) -> list[str]:
     """Answer the command that makes a token with the `rights`, if pushd has a secret for that."""
     shared = [key for key in keys if key.algorithm.startswith("HS")]
     if not shared:
         return []
-    words = ["twistd", "pushd", "--config", filename, "--token"]
+    words = [twistd, "pushd", "--config", filename, "--token"]
     if len(shared) > 1:
         words += ["--key", shared[0].name]
     for right in rights:

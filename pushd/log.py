@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from glob import escape, iglob
+from io import FileIO
 from typing import Any, Protocol, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LegacyLogObserverWrapper,
     LogEvent,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
 )
-from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from pushd.config.settings import Log
 from pushd.loglines import Form, coloured, for_journal, json_text, plain
 
-__all__ = ["Observer", "observer", "observer_for"]
+__all__ = ["LogFile", "Observer", "observer", "observer_for"]
+
+_log = Logger()
+
+_STARTING = re.compile(r"\S+( \(TLS\))? starting on \S+").fullmatch
 
 
 class _Output(Protocol):
@@ -37,8 +46,14 @@ class _Output(Protocol):
 class Observer:
     """Writes the events of a level and above."""
 
-    def __init__(self, output: _Output, form: Form, level: str) -> None:
-        """Write to `output` what `form` makes of the events of `level` and above."""
+    def __init__(self, output: _Output, form: Form, level: str, *, is_for_people: bool = False) -> None:
+        """Write to `output` what `form` makes of the events of `level` and above.
+
+        It `is_for_people` if somebody is likely to read the lines as they come.
+        """
+        self.is_for_people = is_for_people
+        self.reopen: Callable[[], object] = lambda: None
+        """Goes on at the path of the file, if there is one and it was moved away."""
         self._output = output
         self._form = form
         self._level = LogLevel.levelWithName(level)
@@ -50,7 +65,7 @@ class Observer:
     def __call__(self, event: LogEvent) -> None:
         """Write an event. See `ILogObserver`."""
         level = event.get("log_level")
-        if level is None or level < self._level:
+        if level is None or level < self._level or _is_said_twice(event):
             return
         text = self._form(event)
         if not text:
@@ -60,6 +75,76 @@ class Observer:
         except UnicodeEncodeError:  # standard output may be ASCII
             self._output.write(text.encode("ascii", "backslashreplace").decode("ascii"))
         self._output.flush()
+
+
+def _is_said_twice(event: LogEvent) -> bool:
+    """Return whether it is Twisted's notice of a port that pushd itself says it listens at."""
+    return event.get("log_namespace") == "log_legacy" and _STARTING(event.get("log_text") or "") is not None
+
+
+@implementer(ILogFilterPredicate)
+class _Once:
+    """Leaves out what is said twice."""
+
+    def __call__(self, event: LogEvent) -> Any:
+        """Return whether the event is logged. See `ILogFilterPredicate`."""
+        return PredicateResult.no if _is_said_twice(event) else PredicateResult.maybe
+
+
+class LogFile:
+    """A file that lines are appended to, and that other programs may rotate.
+
+    It is opened for appending, so that after it was truncated (``copytruncate`` of logrotate) it has no hole.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the file at `path`, or create it."""
+        self._path = os.path.abspath(path)
+        self._file = self._opened()
+
+    def _opened(self) -> FileIO:
+        return open(self._path, "ab", buffering=0)
+
+    def write(self, text: str) -> None:
+        """Append `text`."""
+        self._file.write(text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def reopen(self) -> bool:
+        """Go on at the path if the file was moved away or removed; return whether it was."""
+        try:
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
+                return False
+        except OSError:
+            pass
+        try:
+            file = self._opened()
+        except OSError as error:
+            _log.error("{path}: cannot be opened: {reason}", path=self._path, reason=error.strerror)
+            return True
+        self._file, before = file, self._file
+        before.close()
+        return True
+
+    def rotate(self) -> None:
+        """Called at SIGUSR1: reopen the path; a file that is still there is renamed to ``.1`` first."""
+        if self.reopen():
+            return
+        endings = (path.removeprefix(f"{self._path}.") for path in iglob(f"{escape(self._path)}.*"))
+        numbers = sorted(int(ending) for ending in endings if ending.isdecimal())
+        try:
+            for number in reversed(numbers):
+                os.rename(f"{self._path}.{number}", f"{self._path}.{number + 1}")
+            os.rename(self._path, f"{self._path}.1")
+        except OSError as error:
+            _log.error("{path}: cannot be renamed: {reason}", path=self._path, reason=error.strerror)
+        self.reopen()
 
 
 def observer() -> ILogObserver:
@@ -85,10 +170,12 @@ def observer_for(
         raise SystemExit("Daemons cannot log to stdout, exiting!")
     if path in ("", "-") and not is_daemon:
         return _standard(log.format, log.level, os.environ)
-    file = LogFile.fromFullPath(path or "twistd.log")
+    file = LogFile(path or "twistd.log")
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, lambda number, frame: call_from_thread(file.rotate))
-    return Observer(file, json_text if log.format == "json" else plain, log.level)
+    observer = Observer(file, json_text if log.format == "json" else plain, log.level)
+    observer.reopen = file.reopen
+    return observer
 
 
 def _syslog(prefix: str, level: str) -> ILogObserver:
@@ -96,7 +183,7 @@ def _syslog(prefix: str, level: str) -> ILogObserver:
 
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     legacy: Any = SyslogObserver(prefix).emit
-    filtered: ILogObserver = FilteringLogObserver(LegacyLogObserverWrapper(legacy), [predicate])
+    filtered: ILogObserver = FilteringLogObserver(LegacyLogObserverWrapper(legacy), [_Once(), predicate])
     return filtered
 
 
@@ -109,7 +196,8 @@ def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:
         for stream in sys.stdout, sys.stderr:
             if _is_journal(stream, environ):
                 return Observer(stream, for_journal, level)
-    return Observer(output, coloured if _takes_colours(output, environ) else plain, level)
+    form_of_text = coloured if _takes_colours(output, environ) else plain
+    return Observer(output, form_of_text, level, is_for_people=True)
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -87,10 +87,13 @@ def _in_json(character: str) -> str:
 
 
 def _fields(event: LogEvent) -> dict[str, object]:
+    omitted = {"time", "format", "system", "isError"}
+    if event.get("log_format") == "{line}":
+        omitted.add("line")  # it is the message
     return {
         name: value
         for name, value in event.items()
-        if not name.startswith("log_") and _is_plain(value) and name not in ("time", "format", "system", "isError")
+        if not name.startswith("log_") and _is_plain(value) and name not in omitted
     }
 
 

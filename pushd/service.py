@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from pushd import tls
 from pushd.assembly import Parts, Storage, configure
 from pushd.config.differences import fixed_differences
+from pushd.config.reading import changed_options
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.greeting import greeting
@@ -48,6 +49,9 @@ _TELL_S = 2.0
 
 _CLOSE_STORE_S = 10.0
 """How long it may take to write what is still to be written and close the store."""
+
+_MOST_LISTED = 20
+"""How many options are named in a line of the log after a reload."""
 
 _SPARE_S = 5.0
 """How much longer than all of that systemd is asked to wait for the end."""
@@ -79,7 +83,7 @@ class Daemon(Service):
         Raises `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
         """
         _check_site(config)
-        self._config = config
+        self._config = self._started_with = config
         self._reread = reread or (lambda: config)
         self._reach = reach
         self._filename = filename
@@ -89,6 +93,8 @@ class Daemon(Service):
         self._random = random
         self.log_from: Callable[[str], None] = lambda level: None
         """Has the log begin at a level."""
+        self.twistd, self.suggests = "twistd", True
+        """The command that starts pushd, and whether the log suggests commands to try."""
         self._systemd = Systemd({}) if systemd is None else systemd
         self._bulletin = Bulletin(self._systemd, reactor, self._figures)
         self._not_reloaded = ""  # why the present configuration is not the one in the file
@@ -177,7 +183,7 @@ class Daemon(Service):
     def _greet(self) -> None:
         """Say what listens where, and what to try."""
         _log.info("{line}", line=room(self._config.limits.connections))
-        for line in greeting(self._config, self._ports, self._filename):
+        for line in greeting(self._config, self._ports, self._filename, twistd=self.twistd, suggests=self.suggests):
             _log.info("{line}", line=line)
         for name in unclaimed(self._systemd.sockets, [listener.endpoint for listener in self._config.listeners]):
             _log.warn(
@@ -205,8 +211,7 @@ class Daemon(Service):
             self._not_reloaded = f"; not reloaded: {error}"
             return
         self._not_reloaded = ""
-        for what in fixed_differences(self._config, config):
-            _log.warn("{what} is different, which needs a restart", what=what)
+        applied = changed_options(self._config, config)
         before, self._config = self._config, config
         for commit in commits:
             commit()
@@ -216,8 +221,18 @@ class Daemon(Service):
         configure(self._parts, config, outside, self._reactor)
         for port in self._ports:
             port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
-        _log.info("reloaded the configuration")
+        self._tell_what_changed(applied, list(fixed_differences(self._started_with, config)))
         self.log_from(config.log.level)
+
+    def _tell_what_changed(self, changed: list[str], fixed: list[str]) -> None:
+        """Log which options were `changed` by a reload, and which of all that are `fixed` wait for a restart."""
+        applied = [option for option in changed if option not in fixed]
+        text = f"reloaded the configuration{': applied ' if applied else ''}{_listed(applied)}"
+        if fixed:
+            self._not_reloaded = f"; restart pushd to apply {_listed(fixed)}"
+            _log.warn("{line}", line=text + self._not_reloaded)
+        else:
+            _log.info("{line}", line=text)
 
     def _read_again(self) -> tuple[Config, Outside, list[Commit]]:
         """Read everything; answer it, and what has it hold. Raises `ConfigError` or `StartFailed`."""
@@ -340,6 +355,12 @@ class Daemon(Service):
                 "acknowledged is in it",
                 timeout_s=_CLOSE_STORE_S,
             )
+
+
+def _listed(options: list[str]) -> str:
+    """Return the names in one line of a bounded length."""
+    more = f" and {len(options) - _MOST_LISTED} more" if len(options) > _MOST_LISTED else ""
+    return ", ".join(options[:_MOST_LISTED]) + more
 
 
 def _check_site(config: Config) -> None:

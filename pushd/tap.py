@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import time
@@ -252,10 +253,18 @@ class _Logged(MultiService):
         super().privilegedStartService()
 
 
-def _obey_signals(daemon: Daemon) -> None:
-    """Have SIGHUP, which would end twistd, reload the configuration, and a second SIGTERM end the waiting."""
+def _obey_signals(daemon: Daemon, reopen: Callable[[], object]) -> None:
+    """Have SIGHUP, which would end twistd, reload the configuration, and a second SIGTERM end the waiting.
+
+    SIGHUP calls `reopen` as well, for a log file that was moved away.
+    """
     threads = IReactorFromThreads(reactor)
-    signal.signal(signal.SIGHUP, lambda number, frame: threads.callFromThread(daemon.reload))
+
+    def hang_up() -> None:
+        reopen()
+        daemon.reload()
+
+    signal.signal(signal.SIGHUP, lambda number, frame: threads.callFromThread(hang_up))
 
     def hurry_at_next() -> None:
         for number in signal.SIGTERM, signal.SIGINT:
@@ -268,6 +277,18 @@ def _call_from_thread(call: Callable[[], object]) -> None:
     IReactorFromThreads(reactor).callFromThread(call)
 
 
+def _nothing() -> None:
+    """Do nothing: there is no log file."""
+
+
+def _twistd() -> str:
+    """Return the command that started this, as it can be used in another terminal."""
+    path = os.path.abspath(sys.argv[0])
+    if not os.path.basename(path).startswith("twistd"):
+        path = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "twistd")
+    return "twistd" if shutil.which("twistd") == path else path
+
+
 def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
@@ -276,10 +297,13 @@ def makeService(options: Options) -> IService:
         if options.pidfile is not None:
             options.pidfile.remove()
         raise _end_of(error) from None
-    reactor.callWhenRunning(_obey_signals, daemon)
-    seen = None
+    seen, reopen = None, _nothing
     if options.parent is not None:
         seen = observer_for(options.parent, options["configuration"].log, _call_from_thread)
     if isinstance(seen, Observer):
         daemon.log_from = seen.begin_at
+        daemon.suggests = seen.is_for_people
+        reopen = seen.reopen
+    daemon.twistd = _twistd()
+    reactor.callWhenRunning(_obey_signals, daemon, reopen)
     return _Logged(daemon, seen, options.pidfile)

@@ -30,7 +30,7 @@ from pushd.config.units import show_size
 from pushd.errors import BadRequest, ConfigError
 from pushd.oneline import one_line
 
-__all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
+__all__ = ["changed_options", "default", "parse", "parse_bytes", "print_config", "state_directory"]
 
 _SINGLE = {section.name: section for section in SECTIONS if section.parameter is None}
 _FAMILIES = {section.name: section for section in SECTIONS if section.parameter is not None}
@@ -96,25 +96,43 @@ def print_config(config: Config) -> str:
 
     Those are not shown.
     """
-    blocks = [
-        _print_section("pushd", _SINGLE["pushd"], config),
-        *(_print_section(f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
-        _print_section("site", _SINGLE["site"], config.site),
-        _print_section("http2", _SINGLE["http2"], config.http2),
-        *(_print_section(f"push:{it.path}", _FAMILIES["push"], it) for it in config.pushes),
-        _print_section("channels", _SINGLE["channels"], config.channels.usual),
-        *(
-            _print_section(f"channels:{it.pattern.text}", _FAMILIES["channels"], it)
-            for it in config.channels.overrides
-        ),
-        _print_section("limits", _SINGLE["limits"], config.limits),
-        _print_section("auth", _SINGLE["auth"], config.auth),
-        *(_print_section(f"key:{it.name}", _FAMILIES["key"], it) for it in config.keys),
-        _print_section("proxies", _SINGLE["proxies"], config.proxies),
-        _print_section("hooks", _SINGLE["hooks"], config.hooks),
-        _print_section("log", _SINGLE["log"], config.log),
+    return "\n".join(_print_section(*section) for section in _sections_of(config))
+
+
+def changed_options(before: Config, after: Config) -> list[str]:
+    """Return what has another value in `after`, as ``[section] option``, or ``[section]`` if only one has it.
+
+    What an option names, such as the content of a file, is not compared.
+    """
+    old = {header: values for header, _, values in _sections_of(before)}
+    new = {header: (section, values) for header, section, values in _sections_of(after)}
+    changed = [f"[{header}]" for header in old if header not in new]
+    for header, (section, values) in new.items():
+        if header not in old:
+            changed.append(f"[{header}]")
+            continue
+        differing = (it for it in section.options if getattr(old[header], it.field) != getattr(values, it.field))
+        changed += [f"[{header}] {option.name}" for option in differing]
+    return changed
+
+
+def _sections_of(config: Config) -> list[tuple[str, Section, object]]:
+    """Return every section of a complete file: its header, its options, and the object with their values."""
+    return [
+        ("pushd", _SINGLE["pushd"], config),
+        *((f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
+        ("site", _SINGLE["site"], config.site),
+        ("http2", _SINGLE["http2"], config.http2),
+        *((f"push:{it.path}", _FAMILIES["push"], it) for it in config.pushes),
+        ("channels", _SINGLE["channels"], config.channels.usual),
+        *((f"channels:{it.pattern.text}", _FAMILIES["channels"], it) for it in config.channels.overrides),
+        ("limits", _SINGLE["limits"], config.limits),
+        ("auth", _SINGLE["auth"], config.auth),
+        *((f"key:{it.name}", _FAMILIES["key"], it) for it in config.keys),
+        ("proxies", _SINGLE["proxies"], config.proxies),
+        ("hooks", _SINGLE["hooks"], config.hooks),
+        ("log", _SINGLE["log"], config.log),
     ]
-    return "\n".join(blocks)
 
 
 def _print_section(header: str, section: Section, values: object) -> str:

@@ -51,7 +51,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _SOURCE = ("LICENSE", "README.rst", "pyproject.toml", "setup.cfg", "pushd", "twisted")
 _NOT_SOURCE = shutil.ignore_patterns("__pycache__", "dropin.cache")
-_GREETING = re.compile(r"pushd listens at (.*)\n(?:.*\n)*?.*(?:    curl .*-d 'hello' |nobody may .*publish).*\n")
+_GREETING = re.compile(
+    r"<6>pushd listens at (.*)\n"  # in the journal nothing comes after it
+    r"|\] pushd listens at (.*)\n(?:.*\n)*?.*(?:    curl .*-d 'hello' |nobody may .*publish).*\n"
+)
 _INSTALL_TIMEOUT_S = 300
 _STOP_TIMEOUT_S = 20
 
@@ -290,7 +293,7 @@ class Daemon:
         eventually(lambda: self.has_ended or _GREETING.search(self.log, before), "the daemon listens", 30)
         greeting = _GREETING.search(self.log, before)
         assert greeting is not None, f"the daemon ended:\n{self.stderr}{self.log}"
-        self.urls = greeting[1].split(" and ")
+        self.urls = (greeting[1] or greeting[2]).split(" and ")
 
     @property
     def has_ended(self) -> bool:

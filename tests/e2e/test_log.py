@@ -22,7 +22,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.daemon import Daemon, environment, free_port, installed, request, running, tcp
-from tests.e2e.programs import eventually
+from tests.e2e.documents import named
+from tests.e2e.programs import eventually, program
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -144,6 +145,69 @@ def test_as_json_each_line_is_an_object_that_says_what_was_done() -> None:
     assert sorted(event["transport"] for event in ends) == ["sse", "stream", "websocket"]
     assert {event["reason"] for event in ends} == {"the client has gone"}
     assert all(event["bytes"] > BYTES and event["duration_s"] > 0 for event in ends), ends
+
+
+def test_production_logs_have_each_listener_once_and_no_commands_to_try() -> None:
+    """In JSON, and in the journal."""
+    for config, variables in (("format = json", {}), ("format = auto", {"JOURNAL_STREAM": ""})):
+        with running(f"[log]\n{config}\n", listeners=tcp("http", free_port()), starts=False) as daemon:
+            if variables:
+                daemon.log_path.touch()
+                status = daemon.log_path.stat()
+                daemon.variables["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+            daemon.launch()
+            eventually(lambda d=daemon: "pushd listens at" in d.log, "it listens")  # type: ignore[misc]
+            assert daemon.stop() == -SIGTERM
+            assert daemon.log.count("pushd listens at http://127.0.0.1:") == 1
+            for text in ("curl", "browser", " starting on "):
+                assert text not in daemon.log, daemon.log
+
+
+def logged(url: str, directory: Path, name: str) -> None:
+    """Have the daemon log a line with `name`, and wait until some file has it."""
+    request(f"{url}/{name}")
+    eventually(lambda: any(name in path.read_text() for path in directory.glob("pushd.log*")), f"{name} is logged")
+
+
+@pytest.mark.parametrize("way", ["as documented", "copytruncate", "nocreate and SIGHUP"])
+def test_logrotate_loses_no_line(way: str, tmp_path: Path) -> None:
+    logrotate = program("logrotate")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    text = named("operating", "logrotate").replace("pushd pushd", "root root")
+    text = text.replace("/var/log/pushd", str(logs)).replace("/run/pushd", str(tmp_path))
+    text = text.replace("delaycompress", "nocompress").replace("    compress\n", "")
+    if way == "copytruncate":
+        text = re.sub(r"create .*|postrotate(?s:.*)endscript", "copytruncate", text)
+    elif way == "nocreate and SIGHUP":
+        text = re.sub(r"create .*", "nocreate", text).replace("USR1", "HUP")
+    (tmp_path / "logrotate.conf").write_text(text)
+    (tmp_path / "logrotate.conf").chmod(0o644)
+    (tmp_path / "pushd.ini").write_text(f"[pushd]\nstate_directory = {tmp_path}/state\n{tcp('http', port)}")
+    command = [installed("twistd"), "-n", f"--pidfile={tmp_path}/twistd.pid", f"--logfile={logs}/pushd.log"]
+    process = subprocess.Popen(
+        [*command, "pushd", "--config", "pushd.ini"],
+        cwd=tmp_path, env=environment(tmp_path), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        eventually(lambda: answers(url), "it serves")
+        for number in range(4):
+            logged(url, logs, f"line-{number}")
+            rotate = [logrotate, "--force", "--state", str(tmp_path / "status"), str(tmp_path / "logrotate.conf")]
+            done = subprocess.run(rotate, capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stderr) == (0, ""), done
+            assert (logs / "pushd.log.1").read_text().count(f"404 GET /line-{number} ") == 1
+            eventually(lambda: way == "copytruncate" or (logs / "pushd.log").exists(), "it has another file")
+        logged(url, logs, "the-last")
+        assert "the-last" in (logs / "pushd.log").read_text()
+        assert sorted(os.listdir(logs)) == ["pushd.log", *(f"pushd.log.{n}" for n in range(1, 5))]
+        assert not [path for path in logs.iterdir() if b"\0" in path.read_bytes()]
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_under_the_journal_each_line_has_a_priority_and_no_time() -> None:

@@ -146,7 +146,11 @@ class TestReload:
             daemon.config.write_text(config + "[log]\nlevel = warn\n")
             daemon.signal(SIGHUP)
             eventually(
-                lambda: "[pushd] store_memory is different, which needs a restart" in daemon.log, "it is named"
+                lambda: (
+                    "reloaded the configuration: applied [log] level; restart pushd to apply [pushd] store_memory"
+                    in daemon.log
+                ),
+                "it is named",
             )
             daemon.publish("a", "x")
             request(f"{daemon.http}/nowhere")

@@ -16,13 +16,12 @@ from typing import Any
 from twisted.application.service import Application
 from twisted.logger import ILogObserver, LogBeginner, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
-from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 from twisted.scripts import _twistd_unix
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.config.settings import Log
-from pushd.log import Observer, observer, observer_for
+from pushd.log import LogFile, Observer, observer, observer_for
 from pushd.loglines import plain
 from twisted import logger
 
@@ -32,14 +31,13 @@ LEVELS = ("debug", "info", "warn", "error", "critical")
 
 def forgive_log_files(case: SynchronousTestCase) -> None:
     """Undo at the end of `case` what twistd does for the rest of its life when it logs to a file."""
-    original = LogFile.fromFullPath
+    original = LogFile.__init__
 
-    def from_full_path(path: str) -> LogFile:
-        file: LogFile = original(path)
+    def init(file: LogFile, path: str) -> None:
+        original(file, path)
         case.addCleanup(file.close)
-        return file
 
-    case.patch(LogFile, "fromFullPath", from_full_path)
+    case.patch(LogFile, "__init__", init)
     case.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
 
 
@@ -129,6 +127,68 @@ class FileTests(LogCase):
         here.info("after")
         self.assertIn("before", self.path.with_name("pushd.log.1").read_text())
         self.assertRegex(self.path.read_text(), r"\A\S+ \[here#info\] after\n\Z")
+
+    def file(self) -> LogFile:
+        """Return the log file, with a line in it."""
+        file = LogFile(str(self.path))
+        file.write("one\n")
+        return file
+
+    def test_at_sigusr1_a_file_that_was_moved_away_is_left_and_the_path_is_opened(self) -> None:
+        moved = self.path.with_name("pushd.log-20261130")
+        for is_there in (False, True):
+            file = self.file()
+            self.path.rename(moved)
+            if is_there:
+                self.path.touch()
+            file.write("two\n")
+            file.rotate()
+            file.write("three\n")
+            self.assertEqual((moved.read_text(), self.path.read_text()), ("one\ntwo\n", "three\n"))
+            self.assertEqual(sorted(os.listdir(self.path.parent)), ["pushd.log", "pushd.log-20261130"])
+            self.path.unlink()
+
+    def test_otherwise_it_is_rotated_and_so_are_the_older_ones(self) -> None:
+        file = self.file()
+        for number in range(2, 12):
+            file.rotate()
+            file.write(f"{number}\n")
+        older = [self.path.with_name(f"pushd.log.{number}").read_text() for number in range(1, 11)]
+        self.assertEqual((self.path.read_text(), older), ("11\n", [*(f"{n}\n" for n in range(10, 1, -1)), "one\n"]))
+
+    def test_a_file_that_was_truncated_has_no_hole(self) -> None:
+        file = self.file()
+        os.truncate(self.path, 0)
+        file.write("two\n")
+        self.assertEqual(self.path.read_bytes(), b"two\n")
+
+    def test_if_the_path_cannot_be_opened_the_old_file_goes_on(self) -> None:
+        file = self.file()
+        moved = self.path.with_name("moved")
+        self.path.rename(moved)
+        self.path.mkdir()
+        with logger.capturedLogs() as events:
+            file.rotate()
+        self.assertIn("cannot be opened: Is a directory", str(logger.formatEvent(events[0])))
+        file.write("two\n")
+        self.assertEqual(moved.read_text(), "one\ntwo\n")
+
+    def test_it_does_not_rotate_by_itself(self) -> None:
+        file = self.file()
+        file.write("x" * 3_000_000)
+        file.write("x")
+        self.assertEqual(os.listdir(self.path.parent), ["pushd.log"])
+
+    def test_what_twistd_says_of_ports_is_left_out(self) -> None:
+        here = Logger("log_legacy", observer=observing({"logfile": str(self.path)}))
+        for text in ("PushdSite starting on 8080", "PushdSite (TLS) starting on 8443", "Site starting on '/run/s'"):
+            here.info("{log_text}", log_text=text)
+        here.info("{log_text}", log_text="(TCP Port 8080 Closed)")
+        Logger("here", observer=observing({"logfile": str(self.path)})).info("I am starting on time")
+        self.assertEqual(
+            [line.split("] ")[1] for line in self.path.read_text().splitlines()],
+            ["(TCP Port 8080 Closed)", "I am starting on time"],
+        )
 
     def test_who_obeys_that_signal_already_goes_on(self) -> None:
         before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
