@@ -152,7 +152,7 @@ def assemble(
         wheel=wheel,
         turnstile=entrance.turnstile,
         is_proxy=entrance.trust.is_trusted,
-        serving=_serving(config),
+        serving=_serving(config, entrance),
         figures=figures,
         now=now,
         bodies=entrance.bodies,
@@ -223,7 +223,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     before = entrance.gate.anonymous.grants
     entrance.configure(config, parts.publisher, outside)
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
-    parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config))
+    parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 
 
@@ -293,7 +293,7 @@ def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: In
     return tree({**_endpoints(config, entrance, reactor), **seen}, *_files(config.site))
 
 
-def _serving(config: Config) -> Serving:
+def _serving(config: Config, entrance: Entrance) -> Serving:
     return Serving(
         max_body_bytes=config.limits.batch_size_bytes,
         patience=config.limits.patience,
@@ -302,6 +302,9 @@ def _serving(config: Config) -> Serving:
         has_demo=_has_demo(config.site),
         websocket_over_http2=config.http2.websocket,
         strict_transport_s=config.site.strict_transport_s,
+        retry_s=config.limits.retry_s,
+        reconnect_spread_s=config.limits.reconnect_spread_s,
+        cors=entrance.gate.cors_fields,
     )
 
 

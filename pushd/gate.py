@@ -256,13 +256,24 @@ class Gate:
             )
         return host
 
+    def cors_fields(self, origin: str) -> list[tuple[bytes, bytes]]:
+        """Return the header fields by which a page of `origin` may read an answer; none if it may not."""
+        if origin not in self._origins and not (self._takes_any_origin and _ORIGIN.fullmatch(origin)):
+            return []
+        fields = [
+            (b"access-control-allow-origin", origin.encode("ascii", "replace")),
+            (b"access-control-expose-headers", _EXPOSED),
+            (b"vary", b"origin"),
+        ]
+        if self._cookie is not None and origin in self._origins.exact:
+            fields.append((b"access-control-allow-credentials", b"true"))
+        return fields
+
     def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
-        if origin in self._origins or (self._takes_any_origin and _ORIGIN.fullmatch(origin)):
-            request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
-            request.setHeader(b"access-control-expose-headers", _EXPOSED)
-            if self._cookie is not None and origin in self._origins.exact:
-                request.setHeader(b"access-control-allow-credentials", b"true")
-            request.responseHeaders.addRawHeader(b"vary", b"origin")
+        fields = self.cors_fields(origin)
+        if fields:
+            for name, value in fields:
+                request.responseHeaders.addRawHeader(name, value)
             if request.method == b"OPTIONS":
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
                 request.setHeader(b"access-control-allow-headers", _TAKEN)

@@ -118,27 +118,24 @@ class HTTP1(WritingChannel):
         if self._discarded is not None or self.transport is None:
             return
         self._drop_bodies()
-        method, target = (b"", b"") if self._head is None else (self._head.method, self._head.target)
         request: Any = self.requests.pop() if self.requests else None
-        fields, body, unread = refusal(
-            refused, method, target, None if request is None else request.responseHeaders
-        )
+        shared = None if request is None else request.responseHeaders
+        answer = refusal(refused, self._head, self.site.comeback, self.place.address, shared)
         if refused is not self.turned_away:
-            self.site.request_log.refused(unread, self.place.name)
+            self.site.request_log.refused(answer.unread, self.place.name)
         self.site.figures.refuse(refused)
-        lines = [f"HTTP/1.1 {refused.status} {refused.title}".encode("ascii")]
-        if not skips:
-            fields.append((b"connection", b"close"))
+        fields = answer.fields if skips else [*answer.fields, (b"connection", b"close")]
+        lines = [f"HTTP/1.1 {answer.status} {answer.reason}".encode("ascii")]
         lines += [b"%b: %b" % (name.title(), value) for name, value in fields]
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
         self._is_skipping = skips
         if skips:
-            self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+            self.write(b"\r\n".join(lines) + b"\r\n\r\n" + answer.body)
             return
         self._discarded = 0
         self._watch.pause()
-        self.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.write(b"\r\n".join(lines) + b"\r\n\r\n" + answer.body)
         self.setTimeout(_LINGER_S)
 
     def _drop_bodies(self) -> None:

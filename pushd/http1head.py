@@ -51,6 +51,10 @@ class Head:
     expects_continue: bool
     """True if the client may wait to be asked for the body (RFC 9110, section 10.1.1)."""
 
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of a header field."""
+        return list(self.fields.getRawHeaders(name, []))
+
 
 def malformed() -> BadRequest:
     """Make what says that something is no head, or too long."""

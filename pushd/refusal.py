@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import ceil
+from typing import Protocol
 
 from twisted.web.http_headers import Headers
 
+from pushd.comeback import Comeback, Field
 from pushd.errors import Refused, Unauthorized, WrongMethod
 from pushd.frames import json_line
+from pushd.record import record
 from pushd.requestlog import Unread, new_request_id
 
-__all__ = ["challenge", "refusal"]
+__all__ = ["Refusal", "challenge", "refusal"]
 
 _SHARED = (
     b"vary",
@@ -30,25 +34,72 @@ def challenge(refused: Unauthorized) -> bytes:
     return f'Bearer realm="pushd", error="invalid_token", error_description="{why}"'.encode("ascii")
 
 
-def refusal(
-    refused: Refused, method: bytes, target: bytes, answered: Headers | None = None
-) -> tuple[list[tuple[bytes, bytes]], bytes, Unread]:
-    """Answer the header fields, with names in lower case, and the body of a problem document (RFC 9457).
+class Head(Protocol):
+    """What is known of a request."""
 
-    With them goes what the log needs to know of the request. Its `method` and `target` are empty if not known.
+    @property
+    def method(self) -> bytes:
+        """Such as ``GET``."""
+
+    @property
+    def target(self) -> bytes:
+        """The path and the query."""
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Return the values of a header field."""
+
+
+@record()
+class Refusal:
+    """An answer, and what the log needs to know of it."""
+
+    status: int
+    """The status that is sent, which is 200 if the refusal is said in a stream."""
+
+    reason: str
+    """Its reason phrase."""
+
+    fields: list[Field]
+    """The header fields, with names in lower case."""
+
+    body: bytes
+    """The body: a problem document (RFC 9457), or a stream."""
+
+    unread: Unread
+    """The request and its true status, for the log."""
+
+
+def refusal(
+    refused: Refused,
+    head: Head | None,
+    comeback: Comeback,
+    address: str,
+    answered: Headers | None = None,
+    *,
+    is_head: bool = False,
+) -> Refusal:
+    """Make the answer to the request with `head`, if that is known, from `address`.
+
     `answered` are the fields that the answer would have, of which those of CORS are taken.
     """
     request_id = new_request_id()
-    body = json_line({**refused.problem(), "request_id": request_id})
-    fields = [
-        (b"server", b"pushd"),
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-request-id", request_id.encode("ascii")),
-    ]
+    method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.target)
+    fields = [(b"server", b"pushd"), (b"x-content-type-options", b"nosniff")]
     if answered is not None:
         fields += [(name, value) for name in _SHARED for value in answered.getRawHeaders(name, [])]
+    if head is not None and comeback.is_for(refused, method, target, head.values):
+        more, body = comeback.answer(refused, address, request_id)
+        fields += more
+        is_shared = answered is not None and answered.hasHeader(b"access-control-allow-origin")
+        if not is_shared and (origins := head.values(b"origin")):
+            fields += comeback.cors(origins[0].decode("ascii", "backslashreplace").lower())
+        return Refusal(200, "OK", fields, body, Unread(method, target, refused, len(body), request_id))
+    body = json_line({**refused.problem(), "request_id": request_id})
+    fields += [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode("ascii")),
+    ]
     if isinstance(refused, Unauthorized):
         fields.append((b"www-authenticate", challenge(refused)))
     if isinstance(refused, WrongMethod):
@@ -57,4 +108,5 @@ def refusal(
         fields.append((b"retry-after", b"%d" % ceil(refused.retry_s)))  # whole seconds: RFC 9110, section 10.2.3
     if method == b"HEAD":
         body = b""
-    return fields, body, Unread(method, target, refused, len(body), request_id)
+    unread = Unread(method, target, refused, len(body), request_id)
+    return Refusal(refused.status, refused.title, fields, body, unread)

@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.caller import Caller
 from pushd.channels import Pattern
+from pushd.comeback import Comeback
 from pushd.errors import Refused, TooLarge
 from pushd.figures import Figures
 from pushd.frames import json_line
@@ -52,6 +53,9 @@ class Request(server.Request):
 
     visit: Visit | None = None
     """What logs it when it has ended, if requests are logged."""
+
+    true_status: int | None = None
+    """The status of a refusal that is said in a stream, for figures and the log; None: the one that is sent."""
 
     streamed: Streamed | None = None
     """What sends the rest of its answer, if something does."""
@@ -224,6 +228,17 @@ class Request(server.Request):
         return cast(AtSite, self.site).figures
 
     @property
+    def comeback(self) -> Comeback:
+        """Who is told by the site to come back in a stream."""
+        return cast(AtSite, self.site).comeback
+
+    @property
+    def sender_address(self) -> str:
+        """The address of the client."""
+        caller: Caller | None = getattr(self, "caller", None)
+        return self.connection.place.address if caller is None else caller.address
+
+    @property
     def request_id(self) -> str:
         """What it is called in the log, made when it is first asked for."""
         if self._request_id is None:
@@ -266,7 +281,7 @@ class Request(server.Request):
     def connectionLost(self, reason: Failure) -> None:
         """Override: the client has gone before the answer was complete."""
         if self.visit is not None:
-            self.end_visit(self.code if self.startedWriting else _CLIENT_GONE)
+            self.end_visit((self.true_status or self.code) if self.startedWriting else _CLIENT_GONE)
         self.drop_body()
         super().connectionLost(reason)
 

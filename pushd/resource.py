@@ -37,6 +37,7 @@ __all__ = [
     "decoded",
     "event_fields",
     "json_answer",
+    "note_refusal",
     "nothing_at",
     "parameter",
     "path_of_channel",
@@ -80,6 +81,12 @@ def answer_nothing(request: Request) -> int:
 
 def answer_problem(request: Request, refused: Refused) -> bytes:
     """Answer with a problem document (RFC 9457), and log why: with the request, if requests are logged."""
+    note_refusal(request, refused)
+    return unlogged_problem(request, refused)
+
+
+def note_refusal(request: Request, refused: Refused) -> None:
+    """Count a refusal, and log why: with the request, if requests are logged."""
     if request.visit is not None:
         request.visit.detail = refused.detail
     else:
@@ -93,7 +100,6 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
             request_id=request.request_id,
         )
     request.figures.refuse(refused)
-    return unlogged_problem(request, refused)
 
 
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
@@ -142,7 +148,7 @@ class Answering(Resource):
                     result: bytes | int = super().render(request)
                     return result
         except Refused as refused:
-            return answer_problem(request, refused)
+            return self.refuse(request, refused)
         rendered = Deferred.fromCoroutine(self._render_later(request, waiting, is_admitted=is_admitted))
         rendered.addErrback(partial(_fail, request))
         return NOT_DONE_YET
@@ -163,7 +169,7 @@ class Answering(Resource):
         except Refused as refused:
             if request.is_gone:
                 return
-            result = answer_problem(request, refused)
+            result = self.refuse(request, refused)
         if isinstance(result, bytes):
             answer_later(request, result)
 
@@ -182,6 +188,10 @@ class Answering(Resource):
     def body_limit(self, request: Request) -> int:
         """Return how many bytes the body of a request may have that is let in, or raise `Refused`."""
         return LITTLE_BYTES
+
+    def refuse(self, request: Request, refused: Refused) -> bytes:
+        """Return the answer to a request that is refused."""
+        return answer_problem(request, refused)
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Let the request in, now or when that is answered, or raise `Refused`."""

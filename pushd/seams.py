@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from pushd.certified import Certificate
+from pushd.comeback import Comeback
 from pushd.connections import Upgraded
 from pushd.errors import Refused
 from pushd.figures import Figures
@@ -81,6 +82,7 @@ class Expecting(Protocol):
 
 
 class AtSite(Protocol):
+    comeback: Comeback
     figures: Figures
     request_log: Log
     bodies: HeldBodies

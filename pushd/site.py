@@ -19,6 +19,7 @@ from twisted.web.static import File
 from twisted.web.util import redirectTo
 
 from pushd.assets import Assets
+from pushd.comeback import Comeback
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
 from pushd.figures import Figures
@@ -65,6 +66,15 @@ class Serving:
     websocket_over_http2: bool = False
     """Whether a WebSocket can be a stream of HTTP/2."""
 
+    retry_s: float = 2.0
+    """How long an ``EventSource`` that is refused for now waits at least, in seconds."""
+
+    reconnect_spread_s: float = 5.0
+    """Up to how much longer, which is left to chance."""
+
+    cors: Callable[[str], Sequence[tuple[bytes, bytes]]] = lambda origin: ()
+    """Returns the fields by which a page of an origin may read an answer that no resource gives."""
+
     strict_transport_s: float = 0
     """For how long who comes over TLS is told to come back in no other way, in seconds; 0: that is not said."""
 
@@ -101,6 +111,8 @@ class PushdSite(Site):
         """What has happened."""
         self.bodies = HeldBodies(_HELD_BYTES, 100) if bodies is None else bodies
         """How much of unfinished bodies is held."""
+        self.comeback = Comeback(wheel.seconds)
+        """Who is told to come back in a stream."""
         self._wheel = wheel
         self._turnstile = turnstile
         self._is_proxy = is_proxy
@@ -115,6 +127,7 @@ class PushdSite(Site):
         """How it is served."""
         max_body_bytes, patience = serving.max_body_bytes, serving.patience
         wheel = self._wheel
+        self.comeback.configure(serving.retry_s, serving.reconnect_spread_s, serving.cors)
         self.resource = root
         self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
         strict_transport_s = serving.strict_transport_s
@@ -162,9 +175,10 @@ class PushdSite(Site):
 
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered."""
-        self.figures.answered[request.code] += 1
+        status = request.code if not isinstance(request, Request) else request.true_status or request.code
+        self.figures.answered[status] += 1
         if isinstance(request, Request) and request.visit is not None:
-            request.end_visit(request.code)
+            request.end_visit(status)
 
 
 class StaticFiles(Answering, File):  # type: ignore[misc]

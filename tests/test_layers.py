@@ -73,7 +73,7 @@ LAYERS: list[list[str]] = [
     ["pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
     ["pushd.connections", "pushd.sparing", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
     ["pushd.heldbodies"],
-    ["pushd.requestlog"],
+    ["pushd.requestlog", "pushd.comeback"],
     ["pushd.session", "pushd.throttled"],
     ["pushd.sessions"],
     ["pushd.endlog"],

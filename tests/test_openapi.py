@@ -224,8 +224,8 @@ class TemporaryRefusalTests(DaemonTests):
         self.assertEqual((message["type"], message["status"], message["retry_after"]), ("error", 503, 5))
 
     def test_a_request_that_comes_to_no_resource_is_refused_with_it(self) -> None:
-        fields, _, _ = refusal(Unavailable("no"), b"GET", b"/")
-        self.assertIn((b"retry-after", b"5"), fields)
+        answer = refusal(Unavailable("no"), None, self.rig.parts.site.comeback, "192.0.2.1")
+        self.assertIn((b"retry-after", b"5"), answer.fields)
 
 
 def fail(kind: type[Refused], *_: object) -> None:

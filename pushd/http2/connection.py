@@ -157,13 +157,13 @@ class HTTP2(Protocol):
         """Begin a request."""
         stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
         if self._turned_away is not None or self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
-            self._refuse(stream, _UNREAD, head.method == b"HEAD")
+            self._refuse(stream, _UNREAD, head)
         else:
             stream.begin(head, is_ended)
 
-    def _refuse(self, stream: Stream, refused: Refused, is_head: bool) -> None:
+    def _refuse(self, stream: Stream, refused: Refused, head: Head | None, *, is_head: bool = False) -> None:
         """Refuse a request, the last of who is turned away. GOAWAY follows: httpx reads no answer behind that."""
-        stream.refuse(self._turned_away or refused, is_head)
+        stream.refuse(self._turned_away or refused, head, is_head=is_head)
         if self._turned_away is not None:
             self._is_draining, self._takes_streams = True, False
 
@@ -171,7 +171,7 @@ class HTTP2(Protocol):
         """Refuse a request that was not read."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
-        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, is_head)
+        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, None, is_head=is_head)
 
     def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
         if not self._takes_streams:

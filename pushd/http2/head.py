@@ -56,6 +56,15 @@ class Head:
     protocol: bytes | None = None
     """What is to be spoken on the stream from then on (RFC 8441)."""
 
+    @property
+    def target(self) -> bytes:
+        """The path with its query, as HTTP/1.1 calls them."""
+        return self.path
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of a header field."""
+        return [value for field, value in self.fields if field == name]
+
 
 def field_section_size(fields: Iterable[Field]) -> int:
     """Answer the size that SETTINGS_MAX_HEADER_LIST_SIZE is about (section 6.5.2), in bytes."""

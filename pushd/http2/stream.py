@@ -153,17 +153,16 @@ class Stream:
 
     # Connection, as pushd's requests and sessions know it
 
-    def refuse(self, refused: Refused, is_head: bool = False) -> None:
-        """Answer with a problem document a request that is not read to its end (section 8.1)."""
-        head = self._head
-        method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.path)
+    def refuse(self, refused: Refused, head: Head | None = None, *, is_head: bool = False) -> None:
+        """Refuse a request that is not read to its end (section 8.1), of which the `head` is known or not."""
         request, self._request = self._request, None
-        fields, body, unread = refusal(refused, method, target, getattr(request, "responseHeaders", None))
-        self._carrier.refused(f"{refused.detail} ({unread.request_id})", unread)
+        comeback, shared = self._carrier.site.comeback, getattr(request, "responseHeaders", None)
+        answer = refusal(refused, head or self._head, comeback, self.place.address, shared, is_head=is_head)
+        self._carrier.refused(f"{refused.detail} ({answer.unread.request_id})", answer.unread)
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
         self._carrier.site.figures.refuse(refused)
-        self.answer(b"%d" % refused.status, fields, body)
+        self.answer(b"%d" % answer.status, answer.fields, answer.body)
 
     @property
     def certificate(self) -> Certificate | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
+from pushd.errors import Refused
 from pushd.frames import json_bytes, sse_block, sse_event
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reading import Start
 from pushd.reasons import Reason
 from pushd.request import Request
-from pushd.resource import decoded, since_of, subscribed_patterns
+from pushd.resource import decoded, note_refusal, since_of, subscribed_patterns
 from pushd.session import Session
 
 __all__ = ["FORMAT", "ServerSentEvents"]
@@ -59,7 +61,21 @@ class ServerSentEvents(Subscribing):
         stream = ResponseStream(request, self._sessions.wheel, FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         stream.begin(self._first(start, since))
+        request.comeback.succeeded(request.caller.address)
         return NOT_DONE_YET
+
+    def refuse(self, request: Request, refused: Refused) -> bytes:
+        """Override: an ``EventSource`` is told in a stream when to come back; a status would be final for it."""
+        comeback = request.comeback
+        values = partial(_values, request)
+        if not comeback.is_for(refused, request.method, request.path, values):
+            return super().refuse(request, refused)
+        note_refusal(request, refused)
+        request.true_status = refused.status
+        fields, body = comeback.answer(refused, request.sender_address, request.request_id)
+        for name, value in fields:
+            request.setHeader(name, value)
+        return body
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: a client that comes back says where it was in a header, which wins over its first query."""
@@ -70,6 +86,10 @@ class ServerSentEvents(Subscribing):
         if not start.recovered:
             first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
         return first
+
+
+def _values(request: Request, name: bytes) -> list[bytes]:
+    return list(request.requestHeaders.getRawHeaders(name, []))
 
 
 def _since(request: Request) -> str:

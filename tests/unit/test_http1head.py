@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.http_headers import Headers
 
+from pushd.comeback import Comeback
 from pushd.errors import BadRequest
 from pushd.figures import Figures
 from pushd.http1 import HTTP1
@@ -261,7 +262,7 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
 
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
-    channel.site = SimpleNamespace(request_log=log, figures=Figures())
+    channel.site = SimpleNamespace(request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0))
     channel.requestFactory = Noting
     channel.timeOut = None
     transport = Transport()
