@@ -288,7 +288,8 @@ class JsonDialogue(_Dialogue):
             self._common.door.sessions.check_time(caller)  # its alarm is late by a second or two
         ref = command.ref
         if isinstance(command, Publish):
-            check_size(command.draft.data, self._common.max_event_bytes)
+            if len(command.draft.data) > self._common.max_event_bytes:
+                check_size(command.draft.data, self._common.max_event_bytes)
             self._common.publisher.publish(command.draft, caller, partial(self._published, ref))
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since

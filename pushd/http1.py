@@ -22,6 +22,7 @@ from pushd.http1watch import HEAD, NOTHING, Watch
 from pushd.http1writing import WritingChannel
 from pushd.patience import Patience
 from pushd.refusal import refusal
+from pushd.turns import Turns
 from pushd.wheel import Wheel
 
 __all__ = ["HTTP1"]
@@ -77,6 +78,7 @@ class HTTP1(WritingChannel):
         self._missing_bytes = 0
         self._is_skipping = False
         """Whether the body that is coming is thrown away, because its request was answered."""
+        self._is_deferred = self._has_several = self._is_lost = False
         self._is_last = False
         """True if the next request is the last one."""
 
@@ -202,7 +204,7 @@ class HTTP1(WritingChannel):
             return
         self._unread += data
         self._read()
-        if self._has_to_wait and len(self._unread) > _UNREAD_BYTES:
+        if (self._has_to_wait or self._is_deferred) and len(self._unread) > _UNREAD_BYTES:
             self._networkProducer.pauseProducing()
 
     @property
@@ -210,18 +212,43 @@ class HTTP1(WritingChannel):
         return self._handlingRequest or self._waitingForTransport
 
     def _read(self) -> None:
-        """Take what has come, as far as it can be answered now."""
-        if self._is_reading:
+        """Take what has come, as far as it can be answered now and in this turn."""
+        if self._is_reading or self._is_deferred:
             return
         self._is_reading = True
         try:
-            while self._unread and not self._has_to_wait and self._read_some():
-                pass
+            while self._unread and not self._has_to_wait:
+                if self._has_several and self._head is None and not self._turns.may_go_on():
+                    self._defer()
+                    break
+                if not self._read_some():
+                    break
         finally:
-            self._is_reading = False
+            self._is_reading = self._has_several = False
             self._flush()
-        if not self._handlingRequest and self._discarded is None:
+        if not self._handlingRequest and self._discarded is None and not self._is_deferred:
             self._watch.sees(self._awaited)
+
+    @property
+    def _turns(self) -> Turns:
+        turns: Turns = self.site.turns
+        return turns
+
+    def _defer(self) -> None:
+        """Go on in a later turn: others have to have theirs."""
+        self._is_deferred = True
+        self._watch.pause()  # it is not the client that takes long
+        self._turns.later(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_deferred = False
+        if self._upgraded is not None or self._is_lost:
+            return
+        self._turns.begin()
+        self._has_several = True
+        self._read()
+        if not (self._has_to_wait or self._is_deferred or self._is_lost or self._upgraded):
+            self._networkProducer.resumeProducing()
 
     @property
     def _awaited(self) -> object:
@@ -323,6 +350,9 @@ class HTTP1(WritingChannel):
         is_skipped, self._is_skipping = self._is_skipping, False
         if self._discarded is not None or head is None or is_skipped:
             return
+        if self._unread and not self._has_several:
+            self._turns.begin()
+            self._has_several = True
         self._handlingRequest = True
         self.requests[-1].requestReceived(head.method, head.target, head.version)
         if self._handlingRequest and self._upgraded is None:
@@ -340,7 +370,7 @@ class HTTP1(WritingChannel):
         elif not self.persistent:
             self.loseConnection()
         elif not self._is_reading:
-            if not self._waitingForTransport:
+            if not (self._waitingForTransport or self._is_deferred):
                 self._networkProducer.resumeProducing()
             self._flush()
             self._read()
@@ -352,6 +382,7 @@ class HTTP1(WritingChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
+        self._is_lost = True
         self._watch.end()
         self._drop_bodies()
         super().connectionLost(reason)

@@ -34,6 +34,7 @@ from pushd.patience import Patience
 from pushd.request import Request
 from pushd.requestlog import RequestLog
 from pushd.resource import Answering, Missing
+from pushd.turns import Turns
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
@@ -113,6 +114,8 @@ class PushdSite(Site):
         """How much of unfinished bodies is held."""
         self.comeback = Comeback(wheel.seconds)
         """Who is told to come back in a stream."""
+        self.turns = Turns(reactor.callLater, wheel.seconds)
+        """What shares the time among connections with several requests at once."""
         self._wheel = wheel
         self._turnstile = turnstile
         self._is_proxy = is_proxy

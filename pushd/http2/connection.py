@@ -23,6 +23,7 @@ from pushd.http2.flow import Scheduler
 from pushd.http2.head import Head
 from pushd.http2.incoming import Incoming
 from pushd.http2.limits import Budgets
+from pushd.http2.pace import Pace
 from pushd.http2.promises import Promises, Told
 from pushd.http2.shared import Shared
 from pushd.http2.stream import Stream
@@ -83,6 +84,7 @@ class HTTP2(Protocol):
     def connectionMade(self) -> None:
         """Override: the connection begins."""
         self._write = writer(self.transport).write
+        self._pace = Pace(self._incoming, self.site.turns, self._take, self.transport)
         self._shared.connections.add(self)
         self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
         self.is_secure = ISSLTransport(self.transport, None) is not None
@@ -96,13 +98,18 @@ class HTTP2(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
-        if self._is_ended:
-            return
-        self._is_busy = True
-        with self._faults_end_it():
-            self._incoming.receive(data)
+        if not self._is_ended:
+            self._pace.received(data)
+
+    def _take(self) -> bool:
+        """Take what has come, as far as it goes in this turn; return whether that was all."""
+        is_all, self._is_busy = True, True
+        if not self._is_ended:
+            with self._faults_end_it():
+                is_all = self._incoming.take(self.site.turns.may_go_on)
         self._is_busy = False
         self._flush()
+        return is_all or self._is_ended
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from pushd.http2 import framing
@@ -77,6 +78,8 @@ class Incoming:
             framing.PRIORITY_UPDATE: self._priority_update,
         }
         self._free_resets = 0
+        self._unread: deque[bytes] = deque()
+        self._frames: Iterator[Frame] | None = None
 
     @property
     def head_at_hand(self) -> int | None:
@@ -84,18 +87,39 @@ class Incoming:
         return self._reader.block_at_hand
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the client; raise `ConnectionFault` if it is over."""
+        """Take bytes of the client, which `take` reads."""
+        self._unread.append(data)
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of the client were not looked at, beside those of which some frames were."""
+        return sum(map(len, self._unread))
+
+    def take(self, may_go_on: Callable[[], bool]) -> bool:
+        """Take what the client has sent; raise `ConnectionFault` if it is over.
+
+        After each request, stop unless it `may_go_on`. Returns whether everything was taken.
+        """
+        while self._frames is not None or self._unread:
+            frames = self._frames = self._frames or self._reader.read(self._unread.popleft())
+            for frame in frames:
+                self._take(frame)
+                if frame.type == framing.HEADERS and not may_go_on():
+                    return False
+            self._frames = None
+        return True
+
+    def _take(self, frame: Frame) -> None:
         codec = self._codec
-        for frame in self._reader.read(data):
-            if not codec.is_begun and (frame.type != framing.SETTINGS or frame.flags & ACK):
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS (section 3.4)")
-            take = self._takers.get(frame.type)
-            if take is None:
-                continue  # section 5.5; PRIORITY is deprecated
-            try:
-                take(frame)
-            except StreamFault as fault:
-                self._fail(fault)
+        if not codec.is_begun and (frame.type != framing.SETTINGS or frame.flags & ACK):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS (section 3.4)")
+        take = self._takers.get(frame.type)
+        if take is None:
+            return  # section 5.5; PRIORITY is deprecated
+        try:
+            take(frame)
+        except StreamFault as fault:
+            self._fail(fault)
 
     def _charge(self, kind: int, flags: int, size: int) -> None:
         """Charge a frame, if its kind is one of those that floods are made of."""
