@@ -111,8 +111,18 @@ class _Queue:
 class Asked:
     """A `pushd.publisher.Publisher` that passes on what the application allows, in the order of each client."""
 
-    def __init__(self, publisher: Publisher, asking: AskingToPublish, waiting: Waiting) -> None:
-        """Ask by `asking` and publish by `publisher`; what waits meanwhile is in `waiting`, also after a reload."""
+    def __init__(
+        self,
+        publisher: Publisher,
+        asking: AskingToPublish,
+        waiting: Waiting,
+        refresh: Callable[[Caller], None],
+    ) -> None:
+        """Ask by `asking` and publish by `publisher`; what waits meanwhile is in `waiting`, also after a reload.
+
+        `refresh` gives a caller the rights that it has left, and raises `Refused` if they have ended.
+        """
+        self._refresh = refresh
         self._publisher = publisher
         self._asking = asking
         self._waiting = waiting
@@ -172,6 +182,11 @@ class Asked:
     def _publish_allowed(
         self, answers: Sequence[Draft | Refused], caller: Caller, done: Callable[[list[Outcome]], None]
     ) -> None:
+        try:
+            self._refresh(caller)
+        except Refused as refused:
+            done([refused if isinstance(answer, Draft) else answer for answer in answers])
+            return
         allowed = [answer for answer in answers if isinstance(answer, Draft)]
 
         def published(outcomes: list[Outcome]) -> None:
@@ -193,6 +208,7 @@ class Asked:
 
     def _begin_to_ask(self, caller: Caller, draft: Draft) -> Deferred[Draft]:
         """Ask, unless the rights have ended while it waited for its turn."""
+        self._refresh(caller)
         for name in draft.channels:
             caller.grants.check_publish(name)
         return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))

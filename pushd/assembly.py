@@ -220,9 +220,10 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
         share_percent=limits.share_percent,
     )
     parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
-    before = entrance.gate.anonymous.grants
+    before, certified = entrance.gate.anonymous.grants, entrance.gate.certified
     entrance.configure(config, parts.publisher, outside)
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
+    parts.sessions.regrant(certified, entrance.gate.certified)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 

@@ -172,7 +172,8 @@ class Door:
         if asking is None or not asking.asks_subscribe:
             return None
         guest.subscription.check([pattern], since)
-        return Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+        asked = Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+        return asked.addCallback(lambda _: self.sessions.refresh(caller))
 
     def read(
         self,
@@ -227,7 +228,8 @@ class Door:
             if is_gone():
                 return
             await asking.before_subscribe(caller, pattern.text, since)
-        self.sessions.check_time(caller)
+        self.sessions.refresh(caller)
+        _check(caller, patterns)
 
 
 def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:

@@ -58,7 +58,7 @@ class Entrance:
         self.door.configure(_connects(limits, seconds), outside.asking, publishes, _commands(limits, seconds))
         self.bodies.limit(limits.bodies_bytes, limits.share_percent)
         self.waiting.limit(limits.share_percent, config.hooks.questions)
-        self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting))
+        self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting, self.door.sessions))
 
 
 def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
@@ -76,18 +76,22 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
         Door(
             sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
         ),
-        Replaceable(_guarded(publisher, outside.asking, publishes, waiting)),
+        Replaceable(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
         waiting,
         HeldBodies(limits.bodies_bytes, limits.share_percent),
     )
 
 
 def _guarded(
-    publisher: Publisher, asking: AskingToPublish | None, rates: Buckets | None, waiting: Waiting
+    publisher: Publisher,
+    asking: AskingToPublish | None,
+    rates: Buckets | None,
+    waiting: Waiting,
+    sessions: Sessions,
 ) -> Publisher:
     """Answer what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:
-        publisher = Asked(publisher, asking, waiting)
+        publisher = Asked(publisher, asking, waiting, sessions.refresh)
     return publisher if rates is None else Throttled(publisher, rates)
 
 

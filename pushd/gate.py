@@ -98,9 +98,10 @@ class Gate:
             )
         )
         """What anybody is who shows nothing."""
-        self._certified = Grants.of(
+        self.certified = Grants.of(
             auth.certified, auth.certified_publish, auth.certified_subscribe, origin="[auth] certified"
         )
+        """What clients with a certificate may do."""
 
     def readmit(self, request: Request) -> Deferred[None] | None:
         """Find out again what the ``caller`` of a request may do that takes long: see `admit`.
@@ -143,7 +144,7 @@ class Gate:
         if certificate is not None:
             self._check_page(request, origin, host, "a client certificate")
             request.caller.identity = Identity(
-                self._certified, certificate.subject, certified_until=certificate.expires_at
+                self.certified, certificate.subject, certified_until=certificate.expires_at
             )
         else:
             request.caller.identity = self.anonymous

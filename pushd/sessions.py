@@ -351,6 +351,15 @@ class Sessions:
             limit = f"[limits] connections_per_user is {bounds.per_user}"
             raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
+    def refresh(self, caller: Caller) -> None:
+        """Give `caller` the rights that reloads have left it; raise `Unauthorized` if they have ended.
+
+        To be called when something about it took longer, such as a question to the application.
+        """
+        for regrant in self._regrants:
+            caller.identity = regranted(caller.identity, *regrant)
+        self.check_time(caller)
+
     def check_time(self, caller: Caller) -> None:
         """Raise `Unauthorized` if the rights of `caller` have ended, while somebody was asked about it."""
         expires_at = caller.identity.expires_at

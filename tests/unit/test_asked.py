@@ -42,7 +42,7 @@ class House:
         self.bus = BusRig()
         self.answers = Answers(decide)
         self.waiting = Waiting(10, 1000)
-        self.asked = Asked(Direct(self.bus.bus), self.answers, self.waiting)
+        self.asked = Asked(Direct(self.bus.bus), self.answers, self.waiting, lambda caller: None)
 
     def publish(self, caller: Caller, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
         """Publish events; answer where their outcomes come to."""

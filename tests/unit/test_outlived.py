@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 from pushd.access import NOTHING, Identity
+from pushd.certified import Certificate
+from pushd.http1 import HTTP1
 from pushd.outside import Outside
-from tests.outsiders import Registry, a_user
-from tests.rigs import Client, DaemonTests, json_lines
+from tests.outsiders import Answers, Later, Registry, a_user
+from tests.rigs import STARTED, Client, DaemonTests, WebSocketClient, json_lines
 
 LINES = 3000
 
@@ -64,3 +69,93 @@ class BatchTests(DaemonTests):
         for _ in range(20):
             self.rig.turn()
         self.assertEqual(len(json_lines(client.response.body)), LINES)
+
+
+class AskedTests(DaemonTests):
+    """Rights that end while the application is asked."""
+
+    config = "[auth]\nanonymous = publish, subscribe\n[site]\ndemo = no\n"
+    nothing = config.replace("publish, subscribe", "")
+
+    def setUp(self) -> None:
+        """Ask about everything."""
+        self.answers = Answers(lambda ask: Later, asks_publish=True, asks_subscribe=True)
+        self.world = Outside(Registry({"a": a_user("ada", expires_at=STARTED + 5)}), self.answers)
+        super().setUp()
+
+    def outlived(self, method: str, target: str, **headers: str) -> tuple[Client, Callable[[], None]]:
+        """Send a request; return its client, and what has the application agree."""
+        client = self.rig.client()
+        client.send(method, target, headers=headers, body=b"x" if method == "POST" else b"")
+        self.rig.turn()
+        (ask,) = self.answers.asked
+
+        def agree() -> None:
+            ask.answered.callback(None)
+            self.rig.turn()
+
+        return client, agree
+
+    def test_a_token_that_expires_meanwhile_has_expired(self) -> None:
+        for method, target in (
+            ("POST", "/channels/news"),
+            ("GET", "/sse?channel=news"),
+            ("GET", "/poll?channel=news"),
+            ("GET", "/channels/news/events"),
+        ):
+            with self.subTest(target):
+                self.setUp()
+                client, agree = self.outlived(method, target, Authorization="Bearer a")
+                self.rig.wait(6)
+                agree()
+                self.assert_problem(client.response, 401, says="expired")
+                self.assertEqual(self.rig.traces.subscribers, 0)
+
+    def test_rights_that_a_reload_takes_meanwhile_are_gone(self) -> None:
+        for method, target in (
+            ("POST", "/channels/news"),
+            ("GET", "/sse?channel=news"),
+            ("GET", "/poll?channel=news"),
+            ("GET", "/channels/news/events"),
+        ):
+            with self.subTest(target):
+                self.setUp()
+                client, agree = self.outlived(method, target)
+                self.rig.reload(self.nothing)
+                agree()
+                self.assert_problem(client.response, 401, says="no right to")
+
+    def test_a_websocket_subscribes_and_publishes_no_more(self) -> None:
+        for command in ({"type": "subscribe", "channel": "b"}, {"type": "publish", "channel": "b", "data": "x"}):
+            with self.subTest(command["type"]):
+                self.setUp()
+                socket = WebSocketClient(self.rig, "/ws")
+                self.rig.turn()
+                socket.send(json.dumps(command))
+                self.rig.turn()
+                (ask,) = self.answers.asked
+                self.rig.reload(self.nothing)
+                ask.answered.callback(None)
+                self.rig.turn()
+                self.assertEqual([one["status"] for one in socket.json], [401])
+                self.assertEqual(self.rig.traces.channels, 0)
+
+
+class CertifiedTests(DaemonTests):
+    """Rights of clients with a certificate that a reload takes."""
+
+    config = "[auth]\nanonymous =\ncertified = publish, subscribe\n[site]\ndemo = no\n"
+
+    def test_streams_end_whose_rights_are_gone(self) -> None:
+        self.patch(
+            HTTP1,
+            "certificate",
+            property(lambda self: Certificate("CN=ada", STARTED + 1000)),  # in memory
+        )
+        client = self.rig.client()
+        client.send("GET", "/sse?channel=news")
+        self.rig.turn()
+        self.assertEqual(self.rig.traces.subscribers, 1)
+        self.rig.reload(self.config.replace("publish, subscribe", "publish"))
+        self.rig.turn()
+        self.assertEqual(self.rig.traces.subscribers, 0)
