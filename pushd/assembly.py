@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from pushd import demo
-from pushd.api.channels import ChannelList
+from pushd.api.channels import ChannelList, History, OneEvent, Presence
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
 from pushd.archive import Archive, MemoryArchive
@@ -321,6 +321,9 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
     limits = config.limits
     return {
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
+        b"history": History(gate, door),
+        b"event": OneEvent(gate, door),
+        b"presence": Presence(gate, door),
         b"publish": PublishMany(
             gate,
             publisher,

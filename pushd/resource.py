@@ -307,7 +307,11 @@ class Missing(Resource):
 def nothing_at(request: Request) -> NotFound:
     """Make what says that there is nothing at the path of `request`."""
     path = request.path.decode("ascii", "backslashreplace")
-    hint = "; write / in the name of a channel as %2F" if path.startswith("/channels/") else ""
+    hint = (
+        "; write / in a name as %2F, or put it into the query: /history?channel=NAME"
+        if path.startswith("/channels/")
+        else ""
+    )
     return NotFound(f"there is nothing at {path}{hint}")
 
 

@@ -44,6 +44,7 @@ LAYERS: list[list[str]] = [
         "pushd.api.metrics",
     ],
     ["pushd.api.publish"],
+    ["pushd.api.one"],
     ["pushd.api.lines"],
     [
         "pushd.httpstream",

@@ -10,13 +10,13 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.api.publish import publish_one
+from pushd.api.one import publish_one
 from pushd.attendance import shown
-from pushd.bus import ChannelState
+from pushd.bus import Bus, ChannelState
 from pushd.caller import Caller
 from pushd.channels import Pattern, check_name
 from pushd.door import Door
-from pushd.errors import NotFound
+from pushd.errors import BadRequest, NotFound
 from pushd.event import Entry
 from pushd.frames import page_json
 from pushd.gate import Gate
@@ -40,7 +40,7 @@ from pushd.resource import (
 )
 from pushd.sessions import number_of
 
-__all__ = ["ChannelList"]
+__all__ = ["ChannelList", "History", "OneEvent", "Presence"]
 
 _READS = frozenset({b"GET", b"HEAD"})
 
@@ -61,10 +61,21 @@ def _place(entry: Entry | None) -> dict[str, object] | None:
     return None if entry is None else {"id": entry.event.id, "offset": entry.offset}
 
 
-class ChannelList(Branch):
-    """``/channels``: every channel, in pages; below it, each by its name."""
+def _in_query(request: Request) -> str:
+    """Return the name of the channel that the query has, once."""
+    name = parameter(request, "channel")
+    if name is None:
+        raise BadRequest("channel is missing; wanted ?channel=NAME", "channel")
+    return check_name(name)
 
-    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"prefix", "after", "limit"})}
+
+class ChannelList(Branch):
+    """``/channels``: every channel, in pages, or with ``?channel=`` one; below it, each by its name."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {
+        "GET": frozenset({"prefix", "after", "limit", "channel"}),
+        "DELETE": frozenset({"channel"}),
+    }
     reads = _READS
 
     def __init__(self, gate: Gate, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
@@ -84,18 +95,40 @@ class ChannelList(Branch):
         return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the list shows every channel."""
-        if request.method in _READS:
-            self._door.look_at_all(request.caller)
+        """Override: the list shows every channel; of one, the application may refuse to show it."""
+        if request.method not in _READS:
+            return None
+        if b"channel" in request.args:
+            return self._door.look(request.caller, _in_query(request))
+        self._door.look_at_all(request.caller)
         return None
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
+        if b"channel" in request.args:
+            if len(request.args) > 1 + (b"access_token" in request.args):
+                raise BadRequest(
+                    "channel asks for one channel; wanted it alone, or prefix, after and limit", "channel"
+                )
+            return _show_state(request, self._bus, _in_query(request))
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
         states = self._bus.states(request.caller.grants, prefix=prefix, after=after, limit=limit + 1)
         following = states[limit - 1].channel if len(states) > limit else None
         return json_answer(request, {"channels": [_state(one) for one in states[:limit]], "next": following})
+
+    def render_DELETE(self, request: Request) -> int:
+        """Forget the history of one channel and close its subscribers."""
+        return _delete(request, self._publisher, _in_query(request))
+
+
+def _show_state(request: Request, bus: Bus, name: str) -> bytes:
+    return json_answer(request, _state(bus.state(name, request.caller.grants)))
+
+
+def _delete(request: Request, publisher: Publisher, name: str) -> int:
+    publisher.delete(name, request.caller, partial(_answer_deleted, request))
+    return NOT_DONE_YET
 
 
 class _Channel(Branch):
@@ -118,7 +151,10 @@ class _Channel(Branch):
             return _History(self.gate, self._door, self._name)
         if segment == b"presence":
             return _Presence(self.gate, self._door, self._name)
-        raise NotFound("a channel has nothing but events and presence below it; write / in its name as %2F")
+        raise NotFound(
+            "a channel has nothing but events and presence below it; write / in its name as %2F, or put the name "
+            "into the query, as /history?channel=NAME"
+        )
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the application may refuse to show it, too."""
@@ -126,7 +162,7 @@ class _Channel(Branch):
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the state of the channel."""
-        return json_answer(request, _state(self._bus.state(self._name, request.caller.grants)))
+        return _show_state(request, self._bus, self._name)
 
     def body_limit(self, request: Request) -> int:
         """Override: an event is as large as it may be."""
@@ -137,12 +173,11 @@ class _Channel(Branch):
 
     def render_POST(self, request: Request) -> int:
         """Publish."""
-        return publish_one(request, self._publisher, self._name, self._max_event_bytes)
+        return publish_one(request, self._publisher, (self._name,), self._max_event_bytes)
 
     def render_DELETE(self, request: Request) -> int:
         """Forget the history and close the subscribers."""
-        self._publisher.delete(self._name, request.caller, partial(_answer_deleted, request))
-        return NOT_DONE_YET
+        return _delete(request, self._publisher, self._name)
 
 
 def _answer_deleted(request: Request, outcome: Deleted) -> None:
@@ -166,6 +201,10 @@ class _History(Branch):
         self._bus = door.sessions.bus
         self._name = name
 
+    def named(self, request: Request) -> str:
+        """Return the name of the channel."""
+        return self._name
+
     def child(self, segment: bytes) -> IResource:
         """Answer one event."""
         return _Event(self.gate, self._door, self._name, decoded(segment, "id"))
@@ -175,15 +214,30 @@ class _History(Branch):
         if request.method not in _READS:
             return None
         since = since_of(request, "earliest")
-        return self._door.read(request.caller, [Pattern.parse(self._name)], since)
+        return self._door.read(request.caller, [Pattern.parse(self.named(request))], since)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer a page of the history."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        pattern = Pattern.parse(self._name)
+        pattern = Pattern.parse(self.named(request))
         page = self._bus.read([pattern], since_of(request, "earliest"), limit, request.caller.grants)
         request.setHeader(b"cache-control", b"no-store")
         return answer(request, page_json(page))
+
+
+class History(_History):
+    """``/history``: the same, with the channel in the query."""
+
+    isLeaf = True
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "since", "limit"})}
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        """Serve the history of any channel."""
+        super().__init__(gate, door, "")
+
+    def named(self, request: Request) -> str:
+        """Override: it is in the query."""
+        return _in_query(request)
 
 
 class _Presence(Endpoint):
@@ -198,26 +252,46 @@ class _Presence(Endpoint):
         self._bus = door.sessions.bus
         self._name = name
 
+    def named(self, request: Request) -> str:
+        """Return the name of the channel."""
+        return self._name
+
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the same, once it is known that the presence is shown at all."""
         if request.method not in _READS:
             return None
-        self._bus.check_present(self._name, request.caller.grants)
-        return self._door.look(request.caller, self._name)
+        name = self.named(request)
+        self._bus.check_present(name, request.caller.grants)
+        return self._door.look(request.caller, name)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
         limit, after = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), parameter(request, "after")
-        callers = self._bus.present(self._name, request.caller.grants)
+        name = self.named(request)
+        callers = self._bus.present(name, request.caller.grants)
         users = {caller.user for caller in callers if caller.user is not None}
         first = 0 if after is None else number_of(after)
         rest = [caller for caller in callers if caller.number > first]
         page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
         request.setHeader(b"cache-control", b"no-store")
-        members = {"channel": self._name, "count": len(callers), "users": len(users)}
+        members = {"channel": name, "count": len(callers), "users": len(users)}
         return json_answer(
             request, {**members, "connections": [_present(caller) for caller in page], "next": following}
         )
+
+
+class Presence(_Presence):
+    """``/presence``: the same, with the channel in the query."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        """Serve the presence of any channel."""
+        super().__init__(gate, door, "")
+
+    def named(self, request: Request) -> str:
+        """Override: it is in the query."""
+        return _in_query(request)
 
 
 def _present(caller: Caller) -> dict[str, object]:
@@ -237,15 +311,37 @@ class _Event(Endpoint):
         self._name = name
         self._id = event_id
 
+    def named(self, request: Request) -> tuple[str, str]:
+        """Return the name of the channel, and the id of the event."""
+        return self._name, self._id
+
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: the same."""
         if request.method not in _READS:
             return None
-        return self._door.read(request.caller, [Pattern.parse(self._name)], self._id)
+        name, event_id = self.named(request)
+        return self._door.read(request.caller, [Pattern.parse(name)], event_id)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer the data."""
-        entry = self._bus.event(self._name, self._id, request.caller.grants)
+        entry = self._bus.event(*self.named(request), request.caller.grants)
         for name, value in event_fields(entry.event):
             request.setHeader(name, value)
         return entry.event.data
+
+
+class OneEvent(_Event):
+    """``/event``: the same, with the channel and the id in the query."""
+
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "id"})}
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        """Serve any event."""
+        super().__init__(gate, door, "", "")
+
+    def named(self, request: Request) -> tuple[str, str]:
+        """Override: they are in the query."""
+        event_id = parameter(request, "id")
+        if event_id is None:
+            raise BadRequest("id is missing; wanted ?channel=NAME&id=ID", "id")
+        return _in_query(request), event_id

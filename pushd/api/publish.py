@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from pushd.api.lines import Lines
+from pushd.api.one import named_channels, publish_one, shown
 from pushd.caller import Caller
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.event import Draft
@@ -30,13 +31,9 @@ from pushd.resource import (
     answer,
     answer_later,
     answer_problem,
-    decoded,
-    json_answer,
-    parameter,
-    path_of_event,
 )
 
-__all__ = ["PublishMany", "publish_one"]
+__all__ = ["PublishMany"]
 
 _log = Logger()
 
@@ -59,65 +56,16 @@ _WRONG = frozenset({400, 401, 403, 413, 422})
 """The statuses of lines that are refused because of what the client sends, and not because of a limit."""
 
 
-def _shown(outcome: Outcome) -> dict[str, object]:
-    """Answer what a publisher is told, as JSON shows it."""
-    if isinstance(outcome, Refused):
-        return {"error": outcome.problem()}
-    members: dict[str, object] = {
-        "id": outcome.id,
-        "channel": outcome.channel,
-        "offset": outcome.offset,
-        "subscribers": outcome.subscribers,
-    }
-    if outcome.is_duplicate:
-        members["duplicate"] = True
-    return members
-
-
-def publish_one(request: Request, publisher: Publisher, channel: str, max_bytes: int) -> int:
-    """Publish the body of `request`, whatever its content type, to `channel`.
-
-    Optional ``event`` and ``id`` come as query parameters or as headers ``Event-Type`` and ``Event-ID``.
-    """
-    data = request.body()
-    check_size(data, max_bytes)
-    draft = Draft.checked(
-        (channel,), data, type=_option(request, "event", b"Event-Type"), id=_option(request, "id", b"Event-ID")
-    )
-    publisher.publish(draft, request.caller, partial(_answer_one, request))
-    return NOT_DONE_YET
-
-
-def _answer_one(request: Request, outcome: Outcome) -> None:
-    if request.is_gone:
-        return
-    if isinstance(outcome, Refused):
-        body = answer_problem(request, outcome)
-    else:
-        request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
-        if outcome.is_duplicate:
-            request.setHeader(b"idempotent-replayed", b"true")
-        body = json_answer(request, _shown(outcome), status=200 if outcome.is_duplicate else 201)
-    answer_later(request, body)
-
-
-def _option(request: Request, name: str, header: bytes) -> str | None:
-    in_query = parameter(request, name) if request.args else None
-    values = request.requestHeaders.getRawHeaders(header, [])
-    if len(values) + (in_query is not None) > 1:
-        wanted = f"wanted it in the query or in {header.decode('ascii')}, once"
-        raise BadRequest(f"more than one {name}: {wanted}", name)
-    return decoded(values[0], header.decode("ascii")) if values else in_query
-
-
 class PublishMany(Endpoint):
     """NDJSON in, NDJSON out: an answer for each line, in order, either what was published or an error.
 
     A line that is wrong changes nothing and does not stop the others; many in a row do. Empty lines are skipped. A
     long batch takes many turns of the reactor, so that others go on and subscribers can take what was published.
+
+    With ``?channel=``, once or more, the body is the data of one event, as at ``/channels/{channel}``.
     """
 
-    parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
+    parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"channel", "event", "id"})}
 
     def __init__(
         self,
@@ -144,11 +92,19 @@ class PublishMany(Endpoint):
         """Override: a batch is as large as any body may be."""
         if request.method != b"POST":
             return super().body_limit(request)
+        channels = named_channels(request, self._max_channels)
+        if channels:
+            for channel in channels:
+                request.caller.grants.check_publish(channel)
+            return self._max_event_bytes
         request.caller.grants.check_publish_anywhere()
         return maxsize
 
     def render_POST(self, request: Request) -> int:
         """Publish every line; a short batch at once."""
+        channels = named_channels(request, self._max_channels)
+        if channels:
+            return publish_one(request, self._publisher, channels, self._max_event_bytes)
         request.caller.grants.check_publish_anywhere()
         lines = Lines(request.body(is_kept=True), longest_message(self._max_event_bytes, self._max_channels))
         if not lines.are_left:
@@ -236,7 +192,7 @@ class _Turns:
 
     def _answered(self, outcomes: Sequence[Outcome | None], done: Callable[[bytes], None]) -> None:
         """Tell `done` the answers, and stop if too many in a row were errors of the client."""
-        answers = [json_line(_shown(one)) for one in outcomes if one is not None]
+        answers = [json_line(shown(one)) for one in outcomes if one is not None]
         refused = [one for one in outcomes if isinstance(one, Refused)]
         if not refused:
             self._row = 0
@@ -248,7 +204,7 @@ class _Turns:
             self.lines.drop()
             detail = f"{self._row} lines in a row were refused; the lines after them were not read"
             refused.append(BadRequest(detail))
-            answers.append(json_line(_shown(refused[-1])))
+            answers.append(json_line(shown(refused[-1])))
         _log_refused(refused, len(outcomes), self._request.caller, self._request.figures)
         done(b"".join(answers))
 

@@ -108,7 +108,7 @@ class ChannelTests(DaemonTests):
     def test_other_methods_are_refused(self) -> None:
         event_id = self.rig.publish("news")
         for path, allowed in (
-            ("/channels", "GET, HEAD, OPTIONS"),
+            ("/channels", "DELETE, GET, HEAD, OPTIONS"),
             ("/channels/news", "DELETE, GET, HEAD, OPTIONS, POST"),
             ("/channels/news/events", "GET, HEAD, OPTIONS"),
             (f"/channels/news/events/{event_id}", "GET, HEAD, OPTIONS"),

@@ -1,0 +1,83 @@
+"""Publishing one event over HTTP: the body of a request, to channels that are named beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.channels import check_name
+from pushd.errors import BadRequest, Refused
+from pushd.event import Draft
+from pushd.messages import check_size
+from pushd.publisher import Outcome, Publisher
+from pushd.request import Request
+from pushd.resource import answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
+
+__all__ = ["named_channels", "publish_one", "shown"]
+
+
+def shown(outcome: Outcome) -> dict[str, object]:
+    """Answer what a publisher is told, as JSON shows it."""
+    if isinstance(outcome, Refused):
+        return {"error": outcome.problem()}
+    members: dict[str, object] = {
+        "id": outcome.id,
+        "channel": outcome.channel,
+        "offset": outcome.offset,
+        "subscribers": outcome.subscribers,
+    }
+    if outcome.is_duplicate:
+        members["duplicate"] = True
+    return members
+
+
+def publish_one(request: Request, publisher: Publisher, channels: tuple[str, ...], max_bytes: int) -> int:
+    """Publish the body of `request`, whatever its content type, to `channels`.
+
+    Optional ``event`` and ``id`` come as query parameters or as headers ``Event-Type`` and ``Event-ID``.
+    """
+    data = request.body()
+    check_size(data, max_bytes)
+    draft = Draft.checked(
+        channels, data, type=_option(request, "event", b"Event-Type"), id=_option(request, "id", b"Event-ID")
+    )
+    publisher.publish(draft, request.caller, partial(_answer_one, request))
+    return NOT_DONE_YET
+
+
+def _answer_one(request: Request, outcome: Outcome) -> None:
+    if request.is_gone:
+        return
+    if isinstance(outcome, Refused):
+        body = answer_problem(request, outcome)
+    else:
+        request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
+        if outcome.is_duplicate:
+            request.setHeader(b"idempotent-replayed", b"true")
+        body = json_answer(request, shown(outcome), status=200 if outcome.is_duplicate else 201)
+    answer_later(request, body)
+
+
+def _option(request: Request, name: str, header: bytes) -> str | None:
+    in_query = parameter(request, name) if request.args else None
+    values = request.requestHeaders.getRawHeaders(header, [])
+    if len(values) + (in_query is not None) > 1:
+        wanted = f"wanted it in the query or in {header.decode('ascii')}, once"
+        raise BadRequest(f"more than one {name}: {wanted}", name)
+    return decoded(values[0], header.decode("ascii")) if values else in_query
+
+
+def named_channels(request: Request, max_channels: int) -> tuple[str, ...]:
+    """Return the channels that the query names, of one event; none of a batch."""
+    values: list[bytes] = request.args.get(b"channel", [])
+    if len(values) > max_channels:
+        limit = f"[limits] channels_per_event is {max_channels}"
+        raise BadRequest(f"{len(values)} channels; wanted fewer: {limit}", "channel")
+    if not values:
+        for name in ("event", "id"):
+            if name.encode("ascii") in request.args:
+                raise BadRequest(f"{name} in the query needs channel beside it; a line has its own", name)
+    elif any(b"ndjson" in one.lower() for one in request.requestHeaders.getRawHeaders(b"content-type", [])):
+        raise BadRequest("channel in the query is for one event; wanted lines, or channel, but not both", "channel")
+    return tuple(check_name(decoded(value, "channel")) for value in values)
