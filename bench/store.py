@@ -1,12 +1,13 @@
 """Measure pushd's store: starting with a million events, and 10,000 clients that come back after a restart.
 
-Usage: python bench/store.py [--events N] [--clients N] [--history N] [--rounds N]
+Usage: python bench/store.py [--events N] [--clients N] [--history N] [--rounds N] [--only NAME]...
 
 A daemon is filled with events in 1,000 channels and started anew: how long until it answers, and how much memory it
 takes then. Another one gets a history in one channel, is killed and started anew, and clients of Server-Sent Events
 come back all at once with a position before that history: how long until the last one has the last event, and if
 each got exactly the same bytes. Beside it, how long it takes if they come back for nothing but the next event.
-The server has one core, the clients another.
+Two more are compared by how much their files grow: one has events to 100 channels each, the other 100 events for
+each of those. The server has one core, the clients another.
 """
 
 from __future__ import annotations
@@ -96,6 +97,10 @@ class Daemon:
         for at in range(0, len(lines), 1000):
             answers = self.ask("POST", "/publish", b"".join(lines[at : at + 1000])).splitlines()
             assert len(answers) == len(lines[at : at + 1000]) and not any(b'"error"' in one for one in answers)
+
+    def stored_bytes(self) -> int:
+        """Answer how much the database and its write-ahead log take."""
+        return sum((self.folder / "state" / name).stat().st_size for name in ("pushd.db", "pushd.db-wal"))
 
     def resident_bytes(self) -> int:
         """Answer how much memory it takes."""
@@ -242,6 +247,40 @@ def resume(clients: int, history: int, rounds: int) -> None:
     )
 
 
+def _names(length: int) -> list[str]:
+    """Return the names of 100 channels."""
+    return [f"m/{number:02}".ljust(length, "x") for number in range(100)]
+
+
+def _grown_bytes(lines: list[bytes], events: int) -> int:
+    """Publish `lines` in one request, `events` times; return how much the files grew."""
+    with daemon() as one:
+        one.start()
+        before = one.stored_bytes()
+        for _ in range(events):
+            one.publish(lines)
+        return one.stored_bytes() - before
+
+
+def many_channels(events: int) -> None:
+    """Compare one event to 100 channels with 100 events, by what they take on disk."""
+    for length in (4, 255):
+        for given in (False, True):
+            names = _names(length)
+            member = ',"id":"order"' if given else ""
+            together = f'{{"channels":{json.dumps(names)},"data":"{"x" * 100}"{member}}}\n'.encode()
+            singly = [f'{{"channel":"{name}","data":"{"x" * 100}"{member}}}\n'.encode() for name in names]
+            if given:  # the same id again would be a duplicate
+                grown = _grown_bytes([together], 1), _grown_bytes(singly, 1)
+            else:
+                grown = _grown_bytes([together], events), _grown_bytes(singly, events)
+            what = f"{1 if given else events} events to 100 channels{', with an id' if given else ''}"
+            print(
+                f"{what}, names of {length} bytes: {grown[0]:,} bytes; 100 times as many events: "
+                f"{grown[1]:,} bytes; ratio {grown[0] / grown[1]:.2f}"
+            )
+
+
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description="Measure pushd's store.")
@@ -249,14 +288,22 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--history", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only", action="append", choices=("start", "resume", "channels"), help="measure only this"
+    )
     options = parser.parse_args()
     os.sched_setaffinity(0, OTHER_CORES or [CORE])
     files = options.clients + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, hard)))
-    start_with(options.events, options.rounds)
-    resume(options.clients, options.history, options.rounds)
+    only = options.only or ("start", "resume", "channels")
+    if "start" in only:
+        start_with(options.events, options.rounds)
+    if "resume" in only:
+        resume(options.clients, options.history, options.rounds)
+    if "channels" in only:
+        many_channels(50)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Batch(Generic[S]):
         self._seconds = log.seconds()
         self.sequence = log.sequence
         """The place of its latest event."""
+        self.entries = 0
+        """How many entries its events have."""
         self.by_channel: dict[Channel[S], list[Entry]] = {}
         """The entries of its events by channel, in order."""
         self.given: dict[tuple[str, str], Given] = {}
@@ -59,6 +61,7 @@ class Batch(Generic[S]):
             entry = channel.entry(event, channel.offset + len(others) + 1, seconds)
             others.append(entry)
             entries.append(entry)
+            self.entries += 1
         if draft.id is not None:
             first = entries[0]
             self.given[first.channel, draft.id] = Given(

@@ -46,7 +46,7 @@ _TURN_S = 0.005
 _LINES_PER_LOOK = 8
 """After how many lines the time is looked at."""
 
-_CHANNELS_PER_TURN = 500
+_CHANNELS_PER_TURN = 200
 """How many channels the events of one turn have together: publishing takes time for each of them."""
 
 _MAX_REFUSED = 100

@@ -39,8 +39,8 @@ _log = Logger()
 InThread = Callable[..., "Deferred[Any]"]
 """Calls a function in a thread, one at a time, and answers what it answers."""
 
-_EVENTS_PER_BATCH = 1000
-"""How many events are written in one transaction, so that turns are short; each counts for each of its channels."""
+_EVENTS_PER_BATCH, _TURN_S = 1000, 0.005
+"""How many events are taken for one transaction, each counted in each of its channels, and about for how long."""
 
 _UNMOVED_BYTES = 8 * 1024 * 1024
 """After how much the store moves what was written to its place."""
@@ -142,13 +142,14 @@ class Journal:
         self._store.archive.look(self._bus.log.sequence)
         batch = Batch(self._bus.log)
         staged: list[_Staged] = []
-        waiting, count = self._waiting, 0
-        while waiting and count < _EVENTS_PER_BATCH:
+        waiting, count, until_s = self._waiting, 0, self._bus.log.seconds() + _TURN_S
+        while waiting and max(count, batch.entries) < _EVENTS_PER_BATCH:
             drafts, grants, done = waiting[0]
-            if drafts is None or isinstance(drafts, str):
+            is_late = batch.entries >= 200 and self._bus.log.seconds() > until_s
+            if drafts is None or isinstance(drafts, str) or is_late:
                 break
             waiting.popleft()
-            count += sum(len(draft.channels) for draft in drafts)
+            count += len(drafts)
             staged.append(([_add(batch, draft, grants) for draft in drafts], done))
         if not batch:
             self._published(batch, staged, None)

@@ -152,8 +152,9 @@ class PostPublisher(Publisher):
                 except _LOST:
                     self.lost([sent])
                     raise
-                assert response.status in (201, 503, 507), answer
-                self.answered(sent, answer if response.status == 201 else {"error": answer})
+                assert response.status in (200, 201, 503, 507), answer
+                assert (response.status == 200) is answer.get("duplicate", False), answer
+                self.answered(sent, answer if response.status < 300 else {"error": answer})
                 sleep(self.random.uniform(0, 0.004))
 
 

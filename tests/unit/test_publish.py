@@ -325,7 +325,7 @@ class PublishManyTests(DaemonTests):
         while not client.responses or not client.response.is_complete:
             self.rig.turn()
         self.assertEqual([answer["offset"] for answer in json_lines(client.response.body)], list(range(1, 24)))
-        self.assertEqual(published, [500, 500, 500, 500, 300])
+        self.assertEqual(published, [200] * 11 + [100])
 
     def test_a_line_that_is_too_long_for_any_event_is_not_parsed(self) -> None:
         self.start("[limits]\nevent_size = 1KiB\n")
