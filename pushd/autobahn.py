@@ -23,12 +23,14 @@ from twisted.python.failure import Failure
 
 from pushd.caller import Place
 from pushd.errors import Refused
-from pushd.frames import BINARY, TEXT
+from pushd.faultlog import FaultLog
+from pushd.frames import BINARY
 from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.messagewatch import MessageWatch
 from pushd.patience import Patience
+from pushd.plainmessage import plain_message
 from pushd.reasons import Cause, Reason
-from pushd.wheel import Wheel
+from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer, writer
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
@@ -42,6 +44,9 @@ _CLOSE_CODES = {
     Cause.FAILED: 1011,
 }
 """RFC 6455, section 7.4.1, and the registry of close codes."""
+
+_ANSWERS_S = 5.0
+"""How long a close frame waits for the answers to what came before it. Clients wait for about 10 s for its own."""
 
 _MAX_FRAMES = 4096
 """How many frames a message may come in."""
@@ -75,8 +80,15 @@ class WebSocketListener(Protocol):
     def takes_more(self) -> bool:
         """Whether the client takes what is sent."""
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether something is still to be sent in answer to what was received; `answer_close` is called then."""
+
     def send(self, frame: bytes) -> None:
         """Send a frame, after what is being sent."""
+
+    def wrote(self, size: int) -> None:
+        """`size` bytes were sent past `send`."""
 
     def closing(self, reason: Reason | None) -> None:
         """No frame may be sent any more: a close frame was, for a `reason` unless the client began with that."""
@@ -91,7 +103,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.
     """
 
-    pushd_log = Logger()  # .log is Autobahn's
+    pushd_log = Logger()
+    log = FaultLog("pushd.autobahn")  # Autobahn's
 
     listener: WebSocketListener
 
@@ -107,6 +120,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     _frames = 0
     _is_closing = False
     _is_too_much = False
+
+    _held_close: tuple[int, bytes] | None = None
+    _held_alarm: Alarm
 
     has_heard = False
     """True if anything came from the client since somebody set it to false."""
@@ -162,6 +178,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Begin the closing handshake."""
         text = reason.text.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.sendCloseFrame(_CLOSE_CODES[reason.cause], text.encode())
+        self.answer_close()
 
     def abort(self) -> None:
         """End the connection now."""
@@ -173,6 +190,29 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def finish(self) -> None:
         """Close once the session does."""
+
+    # The client closes
+
+    @property
+    def is_close_held(self) -> bool:
+        """Whether the client has sent a close frame that is not answered yet."""
+        return self._held_close is not None
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        """Override: answer it once everything that came before it is answered, or when that takes too long."""
+        if self.state != self.STATE_OPEN or not self.listener.is_answering:
+            return super().onCloseFrame(code, reasonRaw)
+        self._held_close = (code, reasonRaw)
+        self.data = b""  # nothing follows a close frame (RFC 6455, section 5.5.1)
+        self._held_alarm = self._wheel.call_in(_ANSWERS_S, self.answer_close)
+        return True
+
+    def answer_close(self) -> None:
+        """Answer the close frame that is held, if there is one."""
+        held, self._held_close = self._held_close, None
+        if held is not None:
+            self._held_alarm.cancel()
+            super().onCloseFrame(*held)
 
     # What is raised here would go to Autobahn, or to a request that has been answered
 
@@ -238,6 +278,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.listener.send(data)
         else:
             self.writer.write(data)
+            self.listener.wrote(len(data))
 
     def _closeConnection(self, abort: bool = False) -> None:
         """Override: after a complete closing handshake the connection ends properly too."""
@@ -248,13 +289,14 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         self.has_heard = True
-        if self._is_too_much:
+        if self._is_too_much or self._held_close is not None:
             return
         if self._is_between:
             data = self._take_messages(data)
         if data:
             self._dataReceived(data)  # what the method overridden does beside formats a message for nobody
-            self._watch_rest(len(data))
+            if self._held_close is None:
+                self._watch_rest(len(data))
 
     @property
     def _is_between(self) -> bool:
@@ -293,7 +335,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _take_messages(self, data: bytes) -> bytes:
         """Take the plain messages that `data` begins with; answer what Autobahn is to look at."""
         stop = 0
-        while self.state == self.STATE_OPEN and (message := _plain_message(data, stop, self.maxMessagePayloadSize)):
+        while self.state == self.STATE_OPEN and (message := plain_message(data, stop, self.maxMessagePayloadSize)):
             opcode, payload, stop = message
             self.onMessage(payload, opcode == BINARY)
         return data[stop:] if stop else data
@@ -305,37 +347,10 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._held.release()
         if self._watch is not None:
             self._watch.end()
+        if self._held_close is not None:
+            self._held_alarm.cancel()
+            self._held_close = None
         self.listener.lost()
-
-
-def _plain_message(data: bytes, start: int, max_bytes: int) -> tuple[int, bytes, int] | None:
-    """Read at `start` a message that is whole, in one masked frame, and valid (RFC 6455, section 5.2).
-
-    Answers its opcode, its payload and where it stops; None for everything else, which is Autobahn's to judge. That
-    takes ten times as long, and almost all that clients send is this.
-    """
-    size = len(data) - start
-    if size < 6 or (opcode := data[start] - 0x80) not in (TEXT, BINARY):
-        return None
-    head, length = start + 2, data[start + 1] - 0x80
-    if length == 126 and size >= 8:
-        head, length = start + 4, data[start + 2] << 8 | data[start + 3]
-        if length < 126:
-            return None
-    elif not 0 <= length < 126:
-        return None
-    body = head + 4
-    stop = body + length
-    if stop > len(data) or length > max_bytes:
-        return None
-    mask = (data[head:body] * (length // 4 + 1))[:length]
-    payload = (int.from_bytes(data[body:stop]) ^ int.from_bytes(mask)).to_bytes(length)
-    if opcode == TEXT:
-        try:
-            payload.decode()
-        except UnicodeDecodeError:
-            return None
-    return opcode, payload, stop
 
 
 def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies) -> WebSocketServerFactory:

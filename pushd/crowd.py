@@ -19,6 +19,7 @@ from pushd.event import Encoder, Entry
 from pushd.figures import Figures
 from pushd.slices import MOST, Slice
 from pushd.subscription import Subscription
+from pushd.wheel import Wheel
 from pushd.writethrough import Send
 
 __all__ = ["Crowd", "Member"]
@@ -63,15 +64,16 @@ class Crowd:
         "_seconds",
         "_size",
         "_unserved",
-        "heard",
+        "_wheel",
         "sent_bytes",
+        "wrote_s",
     )
 
     def __init__(
         self,
         encode: Encoder,
         flush_later: Callable[[Crowd], None],
-        seconds: Callable[[], float],
+        wheel: Wheel,
         figures: Figures,
         *,
         max_bytes: int,
@@ -80,15 +82,16 @@ class Crowd:
         """Begin without members, who get what `encode` makes.
 
         `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that, but
-        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `seconds` is a clock that
-        never jumps. What is sent is counted in `figures`.
+        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `wheel` has the clock. What
+        is sent is counted in `figures`.
         """
         self._encode = encode
         self._figures = figures
+        self._wheel = wheel
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
         self._flush_later = flush_later
-        self._seconds = seconds
+        self._seconds = wheel.seconds
         self._is_due = False
         self._members: dict[Member, Send] = {}
         self._gone: list[Member] | None = None  # who left while the others are being sent to
@@ -99,8 +102,8 @@ class Crowd:
         self._piece = b""
         self._piece_frames: list[bytes] = []  # what it consists of, if somebody is ahead
         self._piece_ahead: dict[Member, int] = {}  # who has so many of these already
-        self.heard = 0
-        """How many events have come."""
+        self.wrote_s = wheel.turned_s
+        """When something was last sent."""
         self.sent_bytes = 0
         """How much was sent to who was a member all the time."""
 
@@ -152,7 +155,6 @@ class Crowd:
             self._flush_later(self)
         self._frames.append(frame)
         self._size += len(frame)
-        self.heard += 1
         if self._size > self._max_bytes:
             self._send_early()
 
@@ -194,6 +196,7 @@ class Crowd:
         return len(self._members)
 
     def _send(self, data: bytes) -> None:
+        self.wrote_s = self._wheel.turned_s
         size, behind = len(data), []
         self.sent_bytes += size
         self._figures.written_bytes += size * len(self._members)
@@ -232,6 +235,7 @@ class Crowd:
         self._piece_ahead = {member: min(has, count) for member, has in ahead.items()}
         self._ahead = {member: has - count for member, has in ahead.items() if has > count}
         self._unserved = dict(self._members)
+        self.wrote_s = self._wheel.turned_s
         self.sent_bytes += size
         self._figures.written_bytes += size * (len(self._members) - len(ahead))
         for member in ahead:

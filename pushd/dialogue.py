@@ -32,11 +32,12 @@ from pushd.messages import (
     parse_ref,
 )
 from pushd.peer import owner_of
+from pushd.pinging import Pinging
 from pushd.publisher import Outcome, Publisher
 from pushd.reasons import Cause, Reason
 from pushd.request import Visit
 from pushd.session import Session
-from pushd.wheel import Alarm
+from pushd.wheel import Wheel
 
 __all__ = ["Common", "JsonDialogue", "RawDialogue"]
 
@@ -62,19 +63,23 @@ class Common:
     heartbeat_s: float
     ping_timeout_s: float
 
+    @property
+    def wheel(self) -> Wheel:
+        """The clock."""
+        return self.door.sessions.wheel
 
-class _Dialogue:
+
+class _Dialogue(Pinging[Common, WebSocketConnection]):
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
-    __slots__ = ("_alarm", "_common", "session", "visit", "websocket")
+    __slots__ = ("_unanswered", "session", "visit")
 
     encode: Encoder
 
     def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
-        self.websocket = websocket
+        super().__init__(websocket, common)
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
-        self._common = common
-        self._alarm: Alarm | None = None
+        self._unanswered = 0  # so many events are being published
         self.visit: Visit | None = None
         """What logs the handshake when the connection has ended, if requests are logged."""
 
@@ -104,6 +109,10 @@ class _Dialogue:
         """Send a frame that is not an event."""
         self.session.send(frame)
 
+    def wrote(self, size: int) -> None:
+        """Count what was sent past the session."""
+        self.session.wrote(size)
+
     def closing(self, reason: Reason | None) -> None:
         """Send nothing more."""
         if reason is not None:
@@ -117,31 +126,41 @@ class _Dialogue:
 
     def lost(self) -> None:
         """End."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self.stop_pinging()
         self.session.ended()
         if self.visit is not None:
             caller = self.session.caller
             self.visit.ended(_SWITCHED, self.session.sent_bytes, caller.name, caller.user)
 
-    def ping_later(self) -> None:
-        """Ping the client again and again, and drop it when it does not answer."""
-        self._set_alarm(self._common.heartbeat_s, self._ping)
+    def silent(self) -> None:
+        """Override: drop the client."""
+        self._ends(Reason(Cause.SILENT, "no answer to a ping"))
+        self.websocket.abort()
 
-    def _set_alarm(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._alarm = self._common.door.sessions.wheel.call_in(delay_s, call)
+    @property
+    def is_answering(self) -> bool:
+        """Whether something that came is not answered yet."""
+        return self._unanswered > 0
 
-    def _ping(self) -> None:
-        self.websocket.has_heard = False
-        self.websocket.ping()
-        self._set_alarm(self._common.ping_timeout_s, self._look)
+    def _answered(self) -> None:
+        """Called when something was answered that took longer."""
+        if self.websocket.is_close_held and not self.is_answering:
+            self.websocket.answer_close()
 
-    def _look(self) -> None:
-        if self.websocket.has_heard:
-            self.ping_later()
-        else:
-            self._ends(Reason(Cause.SILENT, "no answer to a ping"))
-            self.websocket.abort()
+    def _publish(self, draft: Draft, published: Callable[[Outcome], None]) -> None:
+        """Publish, and have `published` called with what became of it."""
+
+        def answer(outcome: Outcome) -> None:
+            self._unanswered -= 1
+            published(outcome)
+            self._answered()
+
+        self._unanswered += 1
+        try:
+            self._common.publisher.publish(draft, self.session.caller, answer)
+        except Refused:
+            self._unanswered -= 1
+            raise
 
 
 _Waiting = Awaitable[Callable[[], None]]
@@ -226,6 +245,11 @@ class JsonDialogue(_Dialogue):
             return too_many
         return refused
 
+    @property
+    def is_answering(self) -> bool:
+        """Override: or a command that takes longer is not done yet."""
+        return self._is_busy or super().is_answering
+
     # A command that takes longer, and those that wait behind it
 
     def _wait(self, payload: bytes, is_binary: bool) -> bool:
@@ -255,6 +279,7 @@ class JsonDialogue(_Dialogue):
                 self._later_bytes -= len(payload)
                 unfinished = self._take(payload, is_binary)
         self._is_busy = False
+        self._answered()
 
     def _failed(self, failure: Failure) -> None:
         _log.failure(
@@ -290,7 +315,7 @@ class JsonDialogue(_Dialogue):
         if isinstance(command, Publish):
             if len(command.draft.data) > self._common.max_event_bytes:
                 check_size(command.draft.data, self._common.max_event_bytes)
-            self._common.publisher.publish(command.draft, caller, partial(self._published, ref))
+            self._publish(command.draft, partial(self._published, ref))
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             waiting = self._common.door.subscribe(self.session, pattern, since)
@@ -364,7 +389,7 @@ class RawDialogue(_Dialogue):
         except Refused as refused:
             self._refuse(refused.detail)
         else:
-            self._common.publisher.publish(draft, self.session.caller, self._published)
+            self._publish(draft, self._published)
 
     def _published(self, outcome: Outcome) -> None:
         if isinstance(outcome, Refused):

@@ -10,7 +10,7 @@ from functools import cache
 
 from pushd.event import Encoder, Entry
 from pushd.jsontext import json_bytes, json_line
-from pushd.reading import Page
+from pushd.reading import Page, Start
 from pushd.reasons import Reason
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "sse_event",
     "stream_end",
     "stream_line",
+    "stream_start",
     "websocket_data",
     "websocket_event",
     "websocket_frame",
@@ -89,6 +90,12 @@ def _message(entry: Entry) -> bytes:
 def stream_line(entry: Entry) -> bytes:
     """Encode an event as a line of NDJSON."""
     return _message(entry) + b"\n"
+
+
+def stream_start(start: Start, since: str) -> bytes:
+    """Make the lines of NDJSON that say where a stream begins, and whether something after `since` was lost."""
+    opening = json_line({"type": "open", "position": start.position, "recovered": start.recovered})
+    return opening if start.recovered else opening + json_line({"type": "gap", "since": since})
 
 
 def stream_end(reason: Reason) -> bytes:

@@ -20,6 +20,8 @@ from pushd.writethrough import Writer
 
 __all__ = ["ResponseStream", "StreamFormat"]
 
+_LAST_CHUNK = b"0\r\n\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
@@ -38,8 +40,9 @@ class StreamFormat:
 class StreamSession(Protocol):
     """What is known of a session: it is also the producer of the body."""
 
-    def was_quiet(self) -> bool:
-        """Tell whether no event has come since this was asked before."""
+    @property
+    def wrote_s(self) -> float:
+        """When something was last written to the body, by the wheel; now, while the client has enough to take."""
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
         """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
@@ -52,7 +55,10 @@ class StreamSession(Protocol):
 
     @property
     def sent_bytes(self) -> int:
-        """How much it has sent past the request."""
+        """How much was sent of the body, with the frames of its chunks."""
+
+    def wrote(self, size: int) -> None:
+        """Count `size` bytes of the body that the request wrote."""
 
     def ended(self) -> None:
         """Learn that the response has ended."""
@@ -104,30 +110,38 @@ class ResponseStream:
         """Answer the head of the response and `first`; from here on events follow."""
         request = self._request
         request.setHeader(b"content-type", self._format.content_type)
-        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"cache-control", b"no-store, no-transform")  # a proxy that compresses keeps events back
         request.setHeader(b"x-accel-buffering", b"no")
         if self._is_chunked:  # who does not know that `close` ends the connection sends its next request into it
             request.setHeader(b"connection", b"close")
         request.notifyFinish().addBoth(self._finished)
         request.registerProducer(self.session, True)
         request.write(first)
+        self.session.wrote(len(self._framed(first)))
         self.writer = request.connection.body_writer()
         if request.visit is not None:
             request.streamed = self.session
         request.forget_head()
-        self._set_heartbeat()
+        self._set_heartbeat(self._heartbeat_s)
 
-    def _set_heartbeat(self) -> None:
-        self._heartbeat = self._wheel.call_in(self._heartbeat_s, self._beat)
+    def _set_heartbeat(self, within_s: float) -> None:
+        self._heartbeat = self._wheel.call_within(within_s, self._beat)
 
     def _beat(self) -> None:
-        if self.session.was_quiet():
+        """Send a heartbeat, if at the next turn of the wheel the body would have been silent for too long."""
+        silent_by = self.session.wrote_s + self._heartbeat_s
+        if self._wheel.turns_again_by(silent_by):
+            self._set_heartbeat(silent_by - self._wheel.turned_s)
+        else:
             self.send(self._format.heartbeat)
-        self._set_heartbeat()
+            self._set_heartbeat(self._heartbeat_s)
 
     def send(self, content: bytes) -> None:
         """Write something to the body that is no event."""
-        self.session.send(chunk(content) if self._is_chunked else content)
+        self.session.send(self._framed(content))
+
+    def _framed(self, content: bytes) -> bytes:
+        return chunk(content) if self._is_chunked else content
 
     def _finished(self, result: Failure | None) -> None:
         """Learn that the response has ended, by `close` or because the client went away."""
@@ -145,7 +159,9 @@ class ResponseStream:
     def close(self, reason: Reason) -> None:
         """Say why, end the response, and with it the connection."""
         request, connection = self._request, self._request.connection
-        request.write(self._format.closing(reason))
+        last = self._format.closing(reason)
+        request.write(last)
+        self.session.wrote(len(self._framed(last)) + (len(_LAST_CHUNK) if self._is_chunked else 0))
         request.unregisterProducer()
         request.finish()
         connection.end()

@@ -62,7 +62,6 @@ class PushSession:
         "_call_later",
         "_connection",
         "_count",
-        "_count_before",
         "_failure",
         "_in_flight",
         "_in_flight_bytes",
@@ -80,6 +79,7 @@ class PushSession:
         "_tried",
         "_waiting",
         "_waiting_bytes",
+        "_wrote_s",
         "caller",
         "end_reason",
         "is_closed",
@@ -118,13 +118,13 @@ class PushSession:
         self._is_unflushed = False
         self.is_closed = False
         """True once nothing more can be promised."""
-        self._count_before = 0
+        self._wrote_s = sessions.wheel.turned_s
         self.caller = caller
         """Who it is."""
         self.end_reason: Reason | None = None
         """Why it was ended by the daemon, if it was."""
         self.sent_bytes = 0
-        """How much data was promised to it, in bytes; what is in the body is counted by its request."""
+        """How much was sent to it, in bytes: the data that was promised, and the body."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
@@ -159,10 +159,17 @@ class PushSession:
         """How much waits to be promised or sent, in bytes, counted as its bounds are."""
         return self._waiting_bytes + self._in_flight_bytes
 
-    def was_quiet(self) -> bool:
-        """Tell whether no event has come since this was asked before."""
-        before, self._count_before = self._count_before, self._count
-        return before == self._count
+    def wrote(self, size: int) -> None:
+        """Count `size` bytes of the body that the request wrote: how it begins and ends."""
+        self.sent_bytes += size
+
+    @property
+    def wrote_s(self) -> float:
+        """When something was last written to the body, by the wheel; now, while the client has enough to take.
+
+        Promises do not count: a proxy may watch each stream of HTTP/2 by itself.
+        """
+        return self._sessions.wheel.turned_s if self._is_paused else self._wrote_s
 
     def _miss(self) -> None:
         """Throw away the older half of what waits and may be missed."""
@@ -175,6 +182,8 @@ class PushSession:
     def send(self, line: bytes) -> None:
         """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""
         if not self.is_closed and not self._is_paused:
+            self._wrote_s = self._sessions.wheel.turned_s
+            self.sent_bytes += len(line)
             self._connection.writer.write(line)
 
     # Promises
@@ -321,6 +330,7 @@ class PushSession:
 
     def resumeProducing(self) -> None:
         """Go on."""
+        self._wrote_s = self._sessions.wheel.turned_s
         self._is_paused = False
 
     def stopProducing(self) -> None:

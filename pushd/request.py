@@ -274,8 +274,7 @@ class Request(server.Request):
         """Log that it has ended with `status`, unless that was done, or is not wanted."""
         visit, self.visit = self.visit, None
         if visit is not None:
-            streamed = self.streamed
-            size = self.sentLength + (0 if streamed is None else streamed.sent_bytes)
+            size = self.sentLength if self.streamed is None else self.streamed.sent_bytes
             visit.ended(status, size, self.sender_name, self.user_name)
 
     def connectionLost(self, reason: Failure) -> None:

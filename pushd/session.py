@@ -59,15 +59,15 @@ class Session:
     __slots__ = (
         "_abort_alarm",
         "_crowd",
+        "_crowd_wrote_s",
         "_encode",
         "_has_missed",
-        "_heard",
-        "_heard_before",
         "_is_flushing",
         "_is_parting",
         "_is_unflushed",
         "_outbox",
         "_sessions",
+        "_wrote_s",
         "caller",
         "connection",
         "end_reason",
@@ -97,10 +97,10 @@ class Session:
         self.end_reason: Reason | None = None
         """Why it was ended by the daemon, if it was."""
         self._crowd: Crowd | None = None
-        self._heard = 0
-        self._heard_before = 0
+        self._wrote_s = sessions.wheel.turned_s
+        self._crowd_wrote_s = 0.0  # as it was when this session joined
         self.own_sent_bytes = 0
-        """How much was sent to the client, but for what its crowd was sent."""
+        """How much was sent to the client, except what its crowd was sent."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
@@ -142,15 +142,20 @@ class Session:
         """How much was sent to the client, in bytes."""
         return self.own_sent_bytes + (0 if self._crowd is None else self._crowd.sent_bytes)
 
-    def was_quiet(self) -> bool:
-        """Tell whether no event has come since this was asked before."""
-        heard = self._heard + (0 if self._crowd is None else self._crowd.heard)
-        before, self._heard_before = self._heard_before, heard
-        return heard == before
+    def wrote(self, size: int) -> None:
+        """Count `size` bytes that its connection wrote by itself: how the stream begins and ends."""
+        self.own_sent_bytes += size
+
+    @property
+    def wrote_s(self) -> float:
+        """When something was last written to the client, by the wheel; now, while the client has enough to take."""
+        if self.is_paused:
+            return self._sessions.wheel.turned_s
+        crowd, own_s = self._crowd, self._wrote_s
+        return own_s if crowd is None or crowd.wrote_s <= self._crowd_wrote_s else max(own_s, crowd.wrote_s)
 
     def deliver(self, entry: Entry) -> None:
         """Take an event from the bus."""
-        self._heard += 1
         if entry.may_be_missed:
             self._send_or_miss(entry.frame(self._encode))
         else:
@@ -225,11 +230,11 @@ class Session:
         self._outbox.put_anyway(b"".join([entry.frame(encode) for entry in run]))
         for entry in run:
             entry.forget_frames()
-        self._heard += len(run)
 
     def _write(self) -> None:
         self.own_sent_bytes += self._outbox.size
         self._sessions.figures.written_bytes += self._outbox.size
+        self._wrote_s = self._sessions.wheel.turned_s
         self.connection.writer.write(self._outbox.take())
 
     def _put_anyway(self, data: bytes) -> None:
@@ -248,15 +253,14 @@ class Session:
             crowd = self._crowd = self._sessions.crowd(channel, self._encode)
             crowd.add(self, self.connection.writer.send)
             self.subscription.join(crowd)
-            self._heard -= crowd.heard
+            self._crowd_wrote_s = crowd.wrote_s
             self.own_sent_bytes -= crowd.sent_bytes
 
     def _leave_crowd(self) -> None:
         """Go its own way."""
-        crowd, self._crowd = self._crowd, None
-        if crowd is None:
+        if (crowd := self._crowd) is None:
             return
-        self._heard += crowd.heard
+        self._wrote_s, self._crowd = self.wrote_s, None
         self.own_sent_bytes += crowd.sent_bytes
         rest = crowd.remove(self)
         if rest:  # while others are sent to in slices
@@ -309,6 +313,8 @@ class Session:
             return
         self._is_parting = True
         self._leave_crowd()
+        if self._outbox.size and not self.is_closed:  # answers to what was received, among others
+            self._write()
         self.is_closed = True
         self.subscription.close()
         self._outbox.clear()
@@ -333,6 +339,7 @@ class Session:
 
     def resumeProducing(self) -> None:
         """Go on: the connection has sent what it had."""
+        self._wrote_s = self._sessions.wheel.turned_s
         self.is_paused = False
         if not self.is_closed:
             self.flush()

@@ -263,7 +263,7 @@ class Sessions:
             crowd = Crowd(
                 encode,
                 self.flush_later,
-                self.wheel.seconds,
+                self.wheel,
                 self.figures,
                 max_bytes=min(CHUNK_BYTES, self.max_outbox_bytes),
                 max_waiting_bytes=self.max_outbox_bytes // 2,

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from pushd.slices import Later, Slice
 
-__all__ = ["Alarm", "Wheel"]
+__all__ = ["TURN_S", "Alarm", "Wheel"]
+
+TURN_S = 1.0
+"""How far apart the turns of a wheel are."""
+
+_LATE_S = 0.05
+"""How late a turn may be without moving what was to be called at it."""
 
 _RING_COST = 5
 """As how many sends an alarm counts: most are heartbeats and pings."""
@@ -48,8 +54,10 @@ class Wheel:
         """The clock."""
         self._call_later = call_later
         self._is_due = False
+        self.turned_s = seconds()
+        """When it was turned last: the time, cheap and up to a second old."""
         self._slots: dict[int, dict[Alarm, None]] = {}
-        self._turned_to = int(seconds())
+        self._turned_to = int(self.turned_s)
 
     def __len__(self) -> int:
         """Count the alarms that are set."""
@@ -60,12 +68,34 @@ class Wheel:
         due = max(int(self.seconds() + delay_s), self._turned_to) + 1
         return Alarm(self._slots.setdefault(due, {}), call)
 
+    def call_within(self, delay_s: float, call: Callable[[], None]) -> Alarm:
+        """Make `call` at the last turn that comes within `delay_s` seconds, or at the next one: early, never late.
+
+        Turns are a second apart. A turn may be some milliseconds late, which must not move the call to the turn
+        before or after.
+        """
+        turns = max(1, int(self.seconds() + delay_s - self.turned_s + _LATE_S))
+        due = max(int(self.turned_s + turns - _LATE_S), int(self.turned_s) + 1, self._turned_to + 1)
+        return Alarm(self._slots.setdefault(due, {}), call)
+
+    def turns_again_by(self, time_s: float) -> bool:
+        """Return whether there is another turn after the current one, at `time_s` or before."""
+        return time_s - self.turned_s > TURN_S - _LATE_S
+
+    def has_reached(self, time_s: float) -> bool:
+        """Return whether it was `time_s` at the current turn."""
+        return time_s - self.turned_s < _LATE_S
+
     def turn(self) -> None:
         """Ring what is due, or begin to. To be called every second.
 
         If a call raises, the rest of them are made at the next turn.
         """
-        now, part = int(self.seconds()), Slice(self.seconds)
+        self.turned_s = self.seconds()
+        self._ring()
+
+    def _ring(self) -> None:
+        now, part = int(self.turned_s), Slice(self.seconds)
         for second in range(self._turned_to + 1, now + 1):
             slot = self._slots.get(second, {})
             while slot:
@@ -83,4 +113,4 @@ class Wheel:
 
     def _go_on(self) -> None:
         self._is_due = False
-        self.turn()
+        self._ring()

@@ -59,6 +59,7 @@ __all__ = [
     "WebSocketTalk",
     "json_lines",
     "query",
+    "stream_lines",
 ]
 
 STARTED = 1_700_000_000.0
@@ -815,6 +816,13 @@ def json_lines(body: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in body.split(b"\n")[:-1] if line]
 
 
+def stream_lines(body: bytes) -> list[dict[str, Any]]:
+    """Read the lines of NDJSON that follow the opening of a stream."""
+    opening, *lines = json_lines(body)
+    assert opening.keys() == {"type", "position", "recovered"} and opening["type"] == "open"
+    return lines
+
+
 @dataclass(frozen=True)
 class SseEvent:
     """An event that an `EventSource` dispatches."""
@@ -829,6 +837,9 @@ class EventStream:
 
     def __init__(self, body: bytes) -> None:
         self.events: list[SseEvent] = []
+        """Those that follow ``pushd.open``."""
+        self.opened: dict[str, Any] | None = None
+        """The data of ``pushd.open``, with which it begins."""
         self.comments: list[str] = []
         self.retry_ms: int | None = None
         self.last_event_id = ""
@@ -856,7 +867,11 @@ class EventStream:
 
     def _dispatch(self) -> None:
         self.last_event_id = self._id
-        if self._data:
+        if self._data and self._type == "pushd.open":
+            assert not self.events and self.opened is None
+            self.opened = json.loads("\n".join(self._data))
+            assert self.opened is not None and self.opened["position"] == self._id
+        elif self._data:
             self.events.append(SseEvent(self._type or "message", "\n".join(self._data), self._id))
         self._type, self._data = "", []
 

@@ -236,7 +236,9 @@ class SseSubscriber(_StreamSubscriber):
     @property
     def recovered(self) -> bool:
         gaps = self._own("gap")
+        opened = self.stream.opened
         assert not gaps or self.stream.events[0].type == "pushd.gap"
+        assert opened is None or opened["recovered"] == (not gaps)
         return not gaps
 
     @property
@@ -282,8 +284,9 @@ class StreamSubscriber(_StreamSubscriber):
 
     @property
     def recovered(self) -> bool:
-        gaps = self._lines("gap")
-        assert not gaps or json_lines(self.body)[0]["type"] == "gap"
+        gaps, lines = self._lines("gap"), json_lines(self.body)
+        assert not gaps or lines[1]["type"] == "gap"
+        assert not lines or (lines[0]["type"], lines[0]["recovered"]) == ("open", not gaps)
         return not gaps
 
     @property
@@ -484,7 +487,9 @@ class PushSubscriber(_StreamSubscriber):
 
     @property
     def recovered(self) -> bool:
-        return not self._lines("gap")
+        gaps, lines = self._lines("gap"), json_lines(self.body)
+        assert not lines or (lines[0]["type"], lines[0]["recovered"]) == ("open", not gaps)
+        return not gaps
 
     @property
     def position(self) -> str | None:

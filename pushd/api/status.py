@@ -106,7 +106,7 @@ class StatusEvents(Subscribing):
         self._watchers = watchers
         self._heartbeat_s = heartbeat_s
         self._publishes = publishes
-        self._opening = f": pushd\nretry: {int(retry_s * 1000)}\n\n".encode()
+        self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: no channels, but the right to see this."""

@@ -142,19 +142,20 @@ LIMITS = Section(
             "heartbeat",
             duration(1),
             "20s",
-            "How often an idle connection hears from the daemon: a ping over WebSocket, a comment over "
-            "Server-Sent Events, an empty line over NDJSON. It must be shorter than the time-outs of the "
-            "proxies in between.",
+            "No connection is silent for longer than this, whatever was sent on it before: a WebSocket client gets "
+            "a ping, one of Server-Sent Events a comment, one of NDJSON an empty line. It must be shorter than the "
+            "time-outs of the proxies in between.",
         ),
         Option(
             "ping_timeout",
             duration(1),
             "20s",
-            "A WebSocket client that sends nothing for this long after a ping is dropped. A client of any kind "
+            "A WebSocket client that sends nothing for this long after a ping is dropped; pings come at each "
+            "heartbeat. A client of any kind "
             "whose machine takes nothing of what is sent to it for heartbeat and this together is dropped without "
             "a word.",
         ),
-        Option("poll_timeout", duration(1), "30s", "How long a request to /poll waits for an event."),
+        Option("poll_timeout", duration(1), "20s", "How long a request to /poll waits for an event."),
         Option(
             "retry",
             duration(0.1),

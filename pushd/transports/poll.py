@@ -124,7 +124,7 @@ class _Waiting:
             self._sessions.remove(self)
             raise
         self._is_waiting = True
-        self._timeout = self._sessions.wheel.call_in(timeout_s, self._time_out)
+        self._timeout = self._sessions.wheel.call_within(timeout_s, self._time_out)
         self._request.notifyFinish().addErrback(self._gone)
 
     def deliver(self, entry: Entry) -> None:

@@ -11,7 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import Conflict, VersionNeeded
-from pushd.frames import json_line, stream_end
+from pushd.frames import stream_end, stream_start
 from pushd.gate import Gate
 from pushd.http2.stream import Stream
 from pushd.httpstream import ResponseStream, StreamFormat
@@ -26,8 +26,9 @@ _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 class EventPush(Subscribing):
     """A stream that stays open, and on which every event is promised as ``/channels/{channel}/events/{id}``.
 
-    Its body is NDJSON that says what is not an event: ``{"type":"gap","since":..}`` first if the position was
-    lost, ``{"type":"closed","detail":..}`` last, and empty lines as heartbeats.
+    Its body is NDJSON that says what is not an event: ``{"type":"open","position":..,"recovered":..}`` first, then
+    ``{"type":"gap","since":..}`` if the position was lost, and ``{"type":"closed","detail":..}`` last. An empty
+    line is a heartbeat.
     """
 
     transport = "push"
@@ -66,7 +67,7 @@ class EventPush(Subscribing):
         response = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = response.subscribe(patterns, since)
         request.setHeader(b"event-position", start.position.encode())
-        response.begin(b"\n" if start.recovered else json_line({"type": "gap", "since": since}))
+        response.begin(stream_start(start, since))
         return NOT_DONE_YET
 
 

@@ -9,7 +9,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
-from pushd.errors import Refused
+from pushd.errors import BadRequest, Refused
 from pushd.frames import json_bytes, sse_block, sse_event
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
@@ -27,26 +27,31 @@ def _closing(reason: Reason) -> bytes:
     return closed if reason.retry_s is None else f"retry: {int(reason.retry_s * 1000)}\n".encode() + closed
 
 
-FORMAT = StreamFormat(b"text/event-stream", b":\n\n", _closing)
+FORMAT = StreamFormat(b"text/event-stream", b":\n", _closing)
+"""A heartbeat is a comment without an empty line after it, at which some parsers dispatch an event without data."""
+
+_ALIASES = ("lastEventId", "lastEventID", "last-event-id", "Last-Event-ID")
+"""What clients that cannot send the header call it in the query."""
 
 
 class ServerSentEvents(Subscribing):
     """An event stream of the channels in the query.
 
-    It begins with a comment, so that a client sees that it is connected, and with the position, so that a
-    client that loses the connection before its first event comes back to where it was. If the position that
-    the client asked for was lost, it gets one ``pushd.gap`` before the first event.
+    It begins with an event ``pushd.open``, whose id is the position: a client that loses the connection before its
+    first event comes back to where it was. Some clients keep an id only of an event that has data. If the position
+    that the client asked for was lost, it gets one ``pushd.gap`` after that and before the first event.
     """
 
     transport = "sse"
-    parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
+    parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 
     def __init__(self, gate: Gate, door: Door, *, retry_s: float, heartbeat_s: float) -> None:
         """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""
         super().__init__(gate, door)
         self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
-        self._opening = f": pushd\nretry: {int(retry_s * 1000)}\n"
+        self._shown_heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
+        self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
     def render_GET(self, request: Request) -> bytes | int:
         """Subscribe."""
@@ -60,7 +65,7 @@ class ServerSentEvents(Subscribing):
 
         stream = ResponseStream(request, self._sessions.wheel, FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
-        stream.begin(self._first(start, since))
+        stream.begin(self._first(start, since, request.caller.id))
         request.comeback.succeeded(request.caller.address)
         return NOT_DONE_YET
 
@@ -81,8 +86,14 @@ class ServerSentEvents(Subscribing):
         """Override: a client that comes back says where it was in a header, which wins over its first query."""
         return subscribed_patterns(request), _since(request)
 
-    def _first(self, start: Start, since: str) -> bytes:
-        first = f"{self._opening}id: {start.position}\n\n".encode()
+    def _first(self, start: Start, since: str, connection: str | None) -> bytes:
+        opening = {
+            "position": start.position,
+            "recovered": start.recovered,
+            "heartbeat": self._shown_heartbeat,
+            "connection": connection,
+        }
+        first = self._opening + sse_block(json_bytes(opening).decode(), type="pushd.open", id=start.position)
         if not start.recovered:
             first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
         return first
@@ -93,9 +104,21 @@ def _values(request: Request, name: bytes) -> list[bytes]:
 
 
 def _since(request: Request) -> str:
-    """Answer where to begin. A query that is wrong is so with the header, too."""
+    """Return where to begin: after ``Last-Event-ID``, else its alias in the query, else ``since``, else ``latest``.
+
+    The alias goes before ``since``: a client appends it to the URL that it first connected with. A wrong query is
+    refused with the header, too.
+    """
     in_query = since_of(request, "latest")
+    aliases: list[bytes] = [value for name in _ALIASES for value in request.args.get(name.encode("ascii"), [])]
+    if len(aliases) > 1:
+        raise BadRequest(f"lastEventId is there {len(aliases)} times; wanted once", "lastEventId")
+    if aliases and aliases[0]:
+        in_query = decoded(aliases[0], "lastEventId")
     header = request.requestHeaders.getRawHeaders(b"last-event-id")
-    if header and header[-1]:
-        return decoded(header[-1], "Last-Event-ID")
-    return in_query
+    if not (header and header[-1]):
+        return in_query
+    try:
+        return str(header[-1].decode())
+    except UnicodeDecodeError:
+        return str(header[-1].decode("latin-1"))  # as clients that are no browsers encode what is in a header

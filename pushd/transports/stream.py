@@ -7,7 +7,7 @@ from typing import ClassVar
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.door import Door, Subscribing
-from pushd.frames import json_line, stream_end, stream_line
+from pushd.frames import stream_end, stream_line, stream_start
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.request import Request
@@ -19,7 +19,9 @@ _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
 class JsonStream(Subscribing):
-    """Lines of JSON: ``{"type":"event",...}``, and ``{"type":"gap","since":..}`` first if the position was lost.
+    """Lines of JSON: ``{"type":"open","position":..,"recovered":..}`` first, and then ``{"type":"event",...}``.
+
+    Before the first event, ``{"type":"gap","since":..}`` reports a position that was lost.
 
     An empty line is a heartbeat.
     """
@@ -46,5 +48,5 @@ class JsonStream(Subscribing):
         stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
         start = stream.subscribe(patterns, since)
         request.setHeader(b"event-position", start.position.encode())
-        stream.begin(b"" if start.recovered else json_line({"type": "gap", "since": since}))
+        stream.begin(stream_start(start, since))
         return NOT_DONE_YET

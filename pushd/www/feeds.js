@@ -5,7 +5,6 @@
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
 const LOOKUP_TIMEOUT_MS = 3_000;
-const GAP_GRACE_MS = 500;
 const NOT_ALLOWED = 1008;
 
 /** Answer what an HTTP error response says was wrong. */
@@ -210,29 +209,27 @@ export class WebSocketFeed extends Feed {
 export class EventSourceFeed extends Feed {
   #source = null;
   #types = new Set(["message"]);
-  #settling = null;
+  #isAgain = false;
   #ready = Promise.resolve();
 
   open() {
     const since = this.position ? `&since=${encodeURIComponent(this.position)}` : "";
     const source = (this.#source = new EventSource(`/sse?channel=${encodeURIComponent(this.channel)}${since}`));
-    let isAgain = Boolean(since);
+    this.#isAgain = Boolean(since);
     // An event of type "open" or "error" comes to the same listeners as the EventSource's own, as a MessageEvent.
     source.onopen = (event) => {
       if (event instanceof MessageEvent) return;
-      this.#opened(isAgain);
-      isAgain = true;
+      this.#opened();
     };
     source.onerror = (event) => {
       if (!(event instanceof MessageEvent)) this.#failed(source);
     };
-    source.addEventListener("pushd.gap", (event) => this.#gap(event));
+    source.addEventListener("pushd.open", (event) => this.#began(event));
     source.addEventListener("pushd.closed", (event) => this.view.error(`Closed by the server: ${JSON.parse(event.data).detail}`));
     for (const type of this.#types) source.addEventListener(type, this.#receive);
   }
 
   close() {
-    clearTimeout(this.#settling);
     this.#source?.close();
     this.#source = null;
   }
@@ -244,15 +241,21 @@ export class EventSourceFeed extends Feed {
     return [...this.#types];
   }
 
-  #opened(isAgain) {
+  #opened() {
     this.succeeded();
     this.replay = null;
     this.#ready = Promise.resolve();
-    if (!isAgain) return;
+    if (!this.#isAgain) return;
     this.view.resumed(this.position);
     this.#ready = this.beginReplay();
-    // A stream that lost its position says so at its beginning; that it did not is only told by silence.
-    this.#settling = setTimeout(() => this.view.recovered(true), GAP_GRACE_MS);
+  }
+
+  /** The stream says where it begins, and whether anything since the position that was asked for is missing. */
+  #began({ data, lastEventId }) {
+    const { recovered } = JSON.parse(data);
+    if (this.#isAgain) this.view.recovered(recovered);
+    if (!recovered) this.moveTo(lastEventId);
+    this.#isAgain = true;
   }
 
   #receive = async (message) => {
@@ -270,15 +273,8 @@ export class EventSourceFeed extends Feed {
     });
   };
 
-  #gap({ lastEventId }) {
-    clearTimeout(this.#settling);
-    this.view.recovered(false);
-    if (lastEventId) this.moveTo(lastEventId);
-  }
-
   /** The browser reconnects by itself, when it thinks fit, after a lost connection; but never after an error response. */
   async #failed(source) {
-    clearTimeout(this.#settling);
     this.view.state("waiting", "Reconnecting soon");
     if (source.readyState !== EventSource.CLOSED) return this.view.error("No connection: the browser tries again by itself");
     const { text, isFinal } = await this.#explain(source.url);

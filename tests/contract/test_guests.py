@@ -189,7 +189,7 @@ class GuestRules(_Base):
         for how, (reason, end) in self.ends().items():
             with self.subTest(how):
                 tokens = Registry({"a": a_user("user-a", expires_at=STARTED + 30)})
-                self.begin("[limits]\nheartbeat = 5s\n", tokens=tokens)
+                self.begin("[limits]\nheartbeat = 5s\npoll_timeout = 60s\n", tokens=tokens)
                 one = self.come("news", "sport/*", token="a")
                 came = [("connect", 1), ("subscribe", 1, "news"), ("occupied", "news"), ("subscribe", 1, "sport/*")]
                 self.assertEqual(self.notes.said, came)

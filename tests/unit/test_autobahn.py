@@ -105,6 +105,8 @@ class Listener:
     takes_more = True
     owner = None
 
+    is_answering = False
+
     writer: Writer
 
     def __init__(self) -> None:
@@ -120,6 +122,9 @@ class Listener:
     def send(self, frame: bytes) -> None:
         self.sent.append(frame)
         self.writer.write(frame)
+
+    def wrote(self, size: int) -> None:
+        """It was sent past `send`."""
 
     def closing(self, reason: Reason | None) -> None:
         self.told.append("closing")

@@ -84,7 +84,7 @@ class DefaultTests(ConfigCase):
                 subscriptions=100,
                 heartbeat_s=20,
                 ping_timeout_s=20,
-                poll_timeout_s=30,
+                poll_timeout_s=20,
                 retry_s=2,
                 reconnect_spread_s=5,
                 request_timeout_s=60,

@@ -327,7 +327,7 @@ class AnyEventTests(TestCase):
 
     @given(st.lists(entries(), max_size=4))
     def test_blocks_in_a_row_are_events_in_a_row(self, some: list[Entry]) -> None:
-        stream = b": pushd\nretry: 2000\nid: begin\n\n" + b":\n\n".join(map(sse_event, some))
+        stream = b"retry: 2000\nid: begin\n\n" + b":\n".join(map(sse_event, some))
         self.assertEqual([message.id for message in dispatched(stream)], [entry.event.id for entry in some])
 
     @given(st.binary() | st.sampled_from(SIZES).map(bytes), st.sampled_from((TEXT, BINARY)))

@@ -78,7 +78,7 @@ class PollTests(DaemonTests):
 
     def test_after_the_time_out_the_answer_is_204_with_the_position(self) -> None:
         client = self.poll("news")
-        self.rig.wait(29)
+        self.rig.wait(28)
         self.assert_waits(client)
         elsewhere = self.rig.publish("elsewhere")
         self.rig.wait(2)
@@ -99,7 +99,7 @@ class PollTests(DaemonTests):
 
     def test_an_event_of_the_turn_of_the_time_out_is_answered(self) -> None:
         client = self.poll("news")
-        self.rig.wait(30)
+        self.rig.wait(28)
         self.rig.publish("news", b"just in time")
         self.rig.reactor.advance(1)
         self.rig.turn()

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from pushd.api import publish
 from pushd.event import Draft
 from pushd.messages import parse_object
-from tests.rigs import Client, DaemonTests, Response, json_lines
+from tests.rigs import Client, DaemonTests, Response, json_lines, stream_lines
 
 
 class PublishOneTestCase(DaemonTests):
@@ -446,7 +446,7 @@ class LongBatchTests(DaemonTests):
         self.send(5000)
         for _ in range(40):
             self.rig.turn()
-        self.assertEqual(len(json_lines(subscriber.response.body)), 5000)
+        self.assertEqual(len(stream_lines(subscriber.response.body)), 5000)
         self.assertTrue(subscriber.connection.is_open)
 
     def test_a_client_that_does_not_take_its_answers_has_to_wait(self) -> None:

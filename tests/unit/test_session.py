@@ -248,21 +248,26 @@ class WriteTests(SessionCase):
         self.assertRaises(BadRequest, self.house.join().session.subscribe, too_many, "latest")
         self.assertOpen(peer)
 
-    def test_it_is_not_quiet_once_an_event_has_come(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.send(b"[heartbeat]")
-        self.house.turn()
-        self.assertTrue(peer.session.was_quiet())
-        self.house.publish(b"1")
-        self.assertFalse(peer.session.was_quiet())
-        self.assertTrue(peer.session.was_quiet())
-        self.house.turn()
-        peer.session.pauseProducing()
-        self.assertTrue(peer.session.was_quiet())
-        self.house.publish(b"2")
-        self.assertFalse(peer.session.was_quiet())
-        peer.session.resumeProducing()
-        self.assertTrue(peer.session.was_quiet())
+    def test_it_knows_when_it_wrote_last_alone_and_in_the_crowd(self) -> None:
+        house, peer = self.house, self.house.subscribed()
+        house.turn()
+        began = peer.session.wrote_s
+
+        def after_s(act: Callable[[], object]) -> float:
+            house.clock.advance(3)
+            house.wheel.turn()
+            act()
+            house.turn()
+            return peer.session.wrote_s - began
+
+        self.assertEqual(after_s(lambda: None), 0)
+        self.assertEqual(after_s(lambda: house.publish(b"1")), 6, "the crowd wrote")
+        self.assertEqual(after_s(lambda: peer.session.send(b"[heartbeat]")), 9, "it wrote by itself")
+        self.assertEqual(after_s(lambda: house.publish(b"2", channel="b")), 9)
+        self.assertEqual(after_s(peer.session.pauseProducing), 15, "it has enough to take")
+        self.assertEqual(after_s(lambda: house.publish(b"3")), 18)
+        self.assertEqual(after_s(peer.session.resumeProducing), 21)
+        self.assertEqual(after_s(lambda: None), 21)
 
     def test_an_event_published_within_a_write_comes_after_it(self) -> None:
         peer = self.house.subscribed()
@@ -625,7 +630,7 @@ class CloseTests(SessionCase):
             self.house.wait(20)
             self.assertEqual(peer.connection.said.count("abort"), 1)
 
-    def test_a_session_that_is_finished_sends_nothing_and_is_not_closed_again(self) -> None:
+    def test_a_session_that_is_finished_sends_what_waits_and_then_nothing_and_is_not_closed_again(self) -> None:
         peer = self.house.subscribed()
         self.house.publish(b"1")
         peer.session.finish()
@@ -633,7 +638,8 @@ class CloseTests(SessionCase):
         peer.session.send(b"2")
         self.house.turn()
         peer.session.close(STOPPING)
-        self.assertEqual((peer.connection.said, len(self.house.wheel)), ([], 1))
+        self.assertEqual((peer.connection.said, len(self.house.wheel)), (["write"], 1))
+        self.assertWrote(peer, b"<1>")
 
 
 class EndedTests(SessionCase):

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from twisted.internet import task
 
-from tests.rigs import DaemonTests, Response, json_lines
+from tests.rigs import DaemonTests, Response, stream_lines
 
 
 class FileTests(DaemonTests):
@@ -49,7 +49,7 @@ class DemoTests(FileTests):
         client = self.rig.client()
         client.send("GET", "/stream?channel=clock")
         self.rig.wait(3)
-        ticks = [line["data"] for line in json_lines(client.response.body)]
+        ticks = [line["data"] for line in stream_lines(client.response.body)]
         self.assertEqual(
             ticks, ["2023-11-14T22:13:23+00:00", "2023-11-14T22:13:24+00:00", "2023-11-14T22:13:25+00:00"]
         )

@@ -143,7 +143,7 @@ class EventsTests(StatusTestCase):
         response = self.watch().response
         for name, value in (
             ("content-type", "text/event-stream"),
-            ("cache-control", "no-store"),
+            ("cache-control", "no-store, no-transform"),
             ("x-accel-buffering", "no"),
             ("x-content-type-options", "nosniff"),
         ):
@@ -169,7 +169,7 @@ class EventsTests(StatusTestCase):
     def test_first_it_says_what_stays(self) -> None:
         self.rig.wait(3)
         client = self.watch()
-        self.assertTrue(client.response.body.startswith(b": pushd\nretry: 2500\n\n"))
+        self.assertTrue(client.response.body.startswith(b"retry: 2500\nevent: pushd.about\n"))
         (about,) = self.told(client, "pushd.about")
         (guest,) = self.rig.parts.sessions
         self.assertEqual(
