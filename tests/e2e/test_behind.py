@@ -204,7 +204,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 class TestStreams:
-    @pytest.mark.parametrize(("path", "sign"), [("/sse", "data: "), ("/stream", '"data":')])
+    @pytest.mark.parametrize(("path", "sign"), [("/sse", "data: event"), ("/stream", '"data":')])
     def test_events_come_as_they_are_published(self, front: Front, version: str, path: str, sign: str) -> None:
         with front.stream(f"{path}?channel=live{version}", version) as reader:
             eventually(lambda: front.subscribers(f"live{version}") == 1, "it is subscribed")

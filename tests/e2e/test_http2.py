@@ -101,7 +101,7 @@ class TestClients:
         common = ("-sS", "--noproxy", "*", "--http2", "--cacert", str(daemon.certificate), "--max-time", "30")
         with talking_to([program("curl"), "-N", "-i", *common, f"{daemon.https}/sse?channel=curl"]) as stream:
             assert stream.line().strip() == "HTTP/2 200"
-            stream.until("id: ")
+            stream.until("data: {")
             answer = run("curl", *common, "-w", "%{http_version}", "-d", "hello", f"{daemon.https}/channels/curl")
             published, version = answer.split("\n")
             assert (json.loads(published)["subscribers"], version) == (1, "2")
@@ -114,6 +114,7 @@ class TestClients:
         with client, client.stream("GET", "/sse?channel=httpx") as stream:
             assert (stream.status_code, stream.http_version) == (200, "HTTP/2")
             lines = (line for line in stream.iter_lines() if line.startswith("data: "))
+            assert next(lines).startswith("data: {")
             for data in datas:
                 answer = client.post("/channels/httpx", content=data)
                 assert (answer.status_code, answer.http_version) == (201, "HTTP/2")
@@ -130,6 +131,7 @@ class TestClients:
         datas = [str(number) for number in range(50)]
         with node("h2_fetch.mjs", daemon.https, "undici", CA_PEM=daemon.certificate.read_text()) as client:
             client.until("status 200 text/event-stream")
+            client.until("event {")
             for data in datas:
                 client.say(data)
             assert [client.until("event ") for _ in datas] == [f"event {data}" for data in datas]

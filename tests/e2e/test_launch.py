@@ -389,7 +389,7 @@ class TestStop:
                 last_event = 'event: pushd.closed\ndata: {"detail":"the server is going away"}\n\n'
                 assert events.endswith(last_event)
                 lines = [json.loads(line) for line in stream.read().splitlines() if line]
-                assert [line["type"] for line in lines] == ["event", "closed"]
+                assert [line["type"] for line in lines] == ["open", "event", "closed"]
                 answer = poll.getresponse()
                 assert answer.status == 503
                 assert json.loads(answer.read())["detail"] == "the server is going away"
