@@ -121,7 +121,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     _is_closing = False
     _is_too_much = False
 
-    _held_close: tuple[int, bytes] | None = None
+    held_close: tuple[int, bytes] | None = None
+    """The close frame that the client has sent, while something that came before it is not answered."""
     _held_alarm: Alarm
 
     has_heard = False
@@ -193,23 +194,18 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     # The client closes
 
-    @property
-    def is_close_held(self) -> bool:
-        """Whether the client has sent a close frame that is not answered yet."""
-        return self._held_close is not None
-
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         """Override: answer it once everything that came before it is answered, or when that takes too long."""
         if self.state != self.STATE_OPEN or not self.listener.is_answering:
             return super().onCloseFrame(code, reasonRaw)
-        self._held_close = (code, reasonRaw)
+        self.held_close = (code, reasonRaw)
         self.data = b""  # nothing follows a close frame (RFC 6455, section 5.5.1)
         self._held_alarm = self._wheel.call_in(_ANSWERS_S, self.answer_close)
         return True
 
     def answer_close(self) -> None:
         """Answer the close frame that is held, if there is one."""
-        held, self._held_close = self._held_close, None
+        held, self.held_close = self.held_close, None
         if held is not None:
             self._held_alarm.cancel()
             super().onCloseFrame(*held)
@@ -289,13 +285,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Override: bytes have come."""
         self.has_heard = True
-        if self._is_too_much or self._held_close is not None:
+        if self._is_too_much or self.held_close is not None:
             return
         if self._is_between:
             data = self._take_messages(data)
         if data:
             self._dataReceived(data)  # what the method overridden does beside formats a message for nobody
-            if self._held_close is None:
+            if self.held_close is None:
                 self._watch_rest(len(data))
 
     @property
@@ -347,9 +343,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._held.release()
         if self._watch is not None:
             self._watch.end()
-        if self._held_close is not None:
+        if self.held_close is not None:
             self._held_alarm.cancel()
-            self._held_close = None
+            self.held_close = None
         self.listener.lost()
 
 

@@ -82,8 +82,8 @@ class Crowd:
         """Begin without members, who get what `encode` makes.
 
         `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that, but
-        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `wheel` has the clock. What
-        is sent is counted in `figures`.
+        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `wheel` has the clock.
+        What is sent is counted in `figures`.
         """
         self._encode = encode
         self._figures = figures

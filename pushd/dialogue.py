@@ -144,23 +144,8 @@ class _Dialogue(Pinging[Common, WebSocketConnection]):
 
     def _answered(self) -> None:
         """Called when something was answered that took longer."""
-        if self.websocket.is_close_held and not self.is_answering:
+        if self.websocket.held_close is not None and not self.is_answering:
             self.websocket.answer_close()
-
-    def _publish(self, draft: Draft, published: Callable[[Outcome], None]) -> None:
-        """Publish, and have `published` called with what became of it."""
-
-        def answer(outcome: Outcome) -> None:
-            self._unanswered -= 1
-            published(outcome)
-            self._answered()
-
-        self._unanswered += 1
-        try:
-            self._common.publisher.publish(draft, self.session.caller, answer)
-        except Refused:
-            self._unanswered -= 1
-            raise
 
 
 _Waiting = Awaitable[Callable[[], None]]
@@ -294,6 +279,7 @@ class JsonDialogue(_Dialogue):
         self._answer({"type": "error", **refused.problem()}, ref)
 
     def _published(self, ref: Ref, outcome: Outcome) -> None:
+        self._unanswered -= 1
         if isinstance(outcome, Refused):
             self._refuse(outcome, ref)
         else:
@@ -301,6 +287,8 @@ class JsonDialogue(_Dialogue):
             if outcome.is_duplicate:
                 message["duplicate"] = True
             self._answer(message, ref)
+        if self.websocket.held_close is not None:
+            self._answered()
 
     def _obey(self, message: dict[str, object]) -> _Waiting | None:
         """Do what a command wants; or answer what is to be waited for, and then called."""
@@ -315,7 +303,8 @@ class JsonDialogue(_Dialogue):
         if isinstance(command, Publish):
             if len(command.draft.data) > self._common.max_event_bytes:
                 check_size(command.draft.data, self._common.max_event_bytes)
-            self._publish(command.draft, partial(self._published, ref))
+            self._common.publisher.publish(command.draft, caller, partial(self._published, ref))
+            self._unanswered += 1  # is 0 again if it was answered at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             waiting = self._common.door.subscribe(self.session, pattern, since)
@@ -389,12 +378,15 @@ class RawDialogue(_Dialogue):
         except Refused as refused:
             self._refuse(refused.detail)
         else:
-            self._publish(draft, self._published)
+            self._common.publisher.publish(draft, self.session.caller, self._published)
+            self._unanswered += 1
 
     def _published(self, outcome: Outcome) -> None:
+        self._unanswered -= 1
         if isinstance(outcome, Refused):
             cause = Cause.TOO_MANY if isinstance(outcome, TooMany) else Cause.REFUSED
             self.session.close(Reason(cause, outcome.detail))
+        self._answered()
 
     def _refuse(self, text: str) -> None:
         self.session.close(Reason(Cause.REFUSED, text))
