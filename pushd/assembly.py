@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from pushd import demo
+from pushd.answers import Answers
 from pushd.api.channels import ChannelList, History, OneEvent, Presence
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
@@ -146,6 +147,7 @@ def assemble(
     )
     entrance = new_entrance(config, sessions, publisher, outside)
     insight = _insight(sessions, lambda: len(site.connections), storage, now)
+    answers = Answers(limits.answers_bytes, limits.share_percent)
     site = PushdSite(
         _tree(config, entrance, reactor, insight),
         reactor,
@@ -156,6 +158,7 @@ def assemble(
         figures=figures,
         now=now,
         bodies=entrance.bodies,
+        answers=answers,
     )
     operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
@@ -224,6 +227,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.configure(config, parts.publisher, outside)
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.sessions.regrant(certified, entrance.gate.certified)
+    parts.site.answers.limit(limits.answers_bytes, limits.share_percent)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 

@@ -5,6 +5,7 @@ It uses some of the private names of twisted.web: `tests/unit/test_http1.py` pin
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -62,6 +63,9 @@ class HTTP1(WritingChannel):
 
     turned_away: Refused | None = None
     """The answer to the first request, if nothing is to be served."""
+
+    least_held_bytes = sys.maxsize
+    """The smallest answer that counts while it waits; see `pushd.http1answers`."""
 
     def __init__(self, max_body_bytes: int, patience: Patience, wheel: Wheel) -> None:
         """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""

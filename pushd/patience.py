@@ -20,6 +20,13 @@ class Patience:
     body_rate_bytes: int
     """How much of a body must come, in bytes per second."""
 
+    answer_rate_bytes: int = 1024
+    """How much of an answer that waits must be taken, in bytes per second, after `request_timeout_s`."""
+
+    def answer_s(self, size: int) -> float:
+        """Return how long an answer may wait of which `size` bytes were taken meanwhile."""
+        return self.request_timeout_s + size / self.answer_rate_bytes
+
     def body_s(self, size: int) -> float:
         """Answer how long a body, or a message, may take of which `size` bytes have come."""
         return self.request_timeout_s + size / self.body_rate_bytes

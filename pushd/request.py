@@ -329,7 +329,11 @@ class Request(server.Request):
     def write(self, data: bytes) -> None:
         """Override: the first time, the head goes before `data`."""
         if not self.startedWriting:
-            cast(AtSite, self.site).head_begins(self)
+            connection: Any = self.channel
+            site: Any = self.site
+            if connection is not None and len(data) > connection.least_held_bytes:
+                data = site.body_begins(self, data)
+            site.head_begins(self)
         AnyRequest.write(self, data)  # not that of twisted.web.server, which makes up a content type
 
     def processingFailed(self, reason: Failure) -> Failure:

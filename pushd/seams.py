@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
+from pushd.caller import Caller
 from pushd.certified import Certificate
 from pushd.comeback import Comeback
 from pushd.connections import Upgraded
@@ -22,6 +23,13 @@ __all__ = ["AtSite", "Connection", "Expecting", "Streamed", "Visit"]
 
 class Connection(Protocol):
     """What carries requests, in any version of HTTP."""
+
+    @property
+    def least_held_bytes(self) -> int:
+        """Larger answers count while they wait for the client."""
+
+    def hold(self, caller: Caller | None, size: int) -> None:
+        """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
 
     def refuse(self, refused: Refused) -> None:
         """Answer the request at hand, of which not all has come, and throw the rest away."""
@@ -90,6 +98,9 @@ class AtSite(Protocol):
 
     def getResourceFor(self, request: Any) -> IResource:
         """Find the resource at the path of a request."""
+
+    def body_begins(self, request: Any, body: bytes) -> bytes:
+        """Return what is to be sent in place of `body`, the first of an answer, or all of it."""
 
     def head_begins(self, request: Any) -> None:
         """Learn that the head of an answer is about to be written."""

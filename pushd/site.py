@@ -12,12 +12,14 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
 from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.static import File
 from twisted.web.util import redirectTo
 
+from pushd.answers import Answers
 from pushd.assets import Assets
 from pushd.comeback import Comeback
 from pushd.connections import Connections, Speaker
@@ -25,15 +27,18 @@ from pushd.errors import Refused
 from pushd.figures import Figures
 from pushd.heldbodies import HeldBodies
 from pushd.http1 import HTTP1
+from pushd.http1answers import HTTP1Answers
 from pushd.http2.connection import HTTP2
 from pushd.http2.decoding import Memory
 from pushd.http2.limits import Limits
 from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
 from pushd.patience import Patience
+from pushd.peer import address_of, limit_key
 from pushd.request import Request
 from pushd.requestlog import RequestLog
-from pushd.resource import Answering, Missing
+from pushd.resource import Answering, Missing, answer_problem
+from pushd.sparing import Sparing
 from pushd.turns import Turns
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
@@ -43,6 +48,21 @@ __all__ = ["PushdSite", "Serving", "StaticFiles", "tree"]
 
 _HELD_BYTES = 256 * 1024 * 1024
 """How much of unfinished bodies is held by a site that shares no bound with others."""
+_log = Logger()
+
+_ABOUT_BODY = (
+    b"content-type",
+    b"content-length",
+    b"content-range",
+    b"accept-ranges",
+    b"cache-control",
+    b"etag",
+    b"last-modified",
+    b"event-id",
+    b"event-type",
+    b"event-position",
+)
+"""The header fields of an answer that do not go with another body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,7 @@ class PushdSite(Site):
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Figures | None = None,
+        answers: Answers | None = None,
         now: Callable[[], float] = time,
         bodies: HeldBodies | None = None,
     ) -> None:
@@ -102,8 +123,8 @@ class PushdSite(Site):
 
         `now` returns the time in seconds since 1970.
 
-        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`, and what is
-        held of unfinished bodies in `bodies`.
+        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`, what is held
+        of unfinished bodies in `bodies`, and what clients have not read in `answers`.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
@@ -122,6 +143,9 @@ class PushdSite(Site):
         self._clock = reactor
         self._now = now
         self._memory = Memory()
+        self.answers = Answers() if answers is None else answers
+        """What clients have not read."""
+        self._sparing = Sparing(_log, wheel)
         self.configure(root, serving)
 
     def configure(self, root: IResource, serving: Serving) -> None:
@@ -132,7 +156,8 @@ class PushdSite(Site):
         wheel = self._wheel
         self.comeback.configure(serving.retry_s, serving.reconnect_spread_s, serving.cors)
         self.resource = root
-        self.protocol = partial(HTTP1, max_body_bytes, patience, wheel)  # type: ignore[method-assign,assignment]
+        http1 = partial(HTTP1Answers, max_body_bytes, patience, wheel, self.answers, self._sparing)
+        self.protocol = http1  # type: ignore[method-assign,assignment]
         strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
@@ -146,6 +171,8 @@ class PushdSite(Site):
             wheel.seconds,
             self._clock.callLater,
             memory=self._memory,
+            answers=self.answers,
+            owner_of_peer=self.owner_of_peer,
         )
         self._choice = Choice(
             self._new_http1,
@@ -175,6 +202,20 @@ class PushdSite(Site):
         if self._strict_transport is not None and request.isSecure():  # else it must not be said: RFC 6797, 7.2
             request.setHeader(b"strict-transport-security", self._strict_transport)
         self._assets.begin(request)
+
+    def owner_of_peer(self, peer: IAddress) -> str | None:
+        """Return what a connection counts for before it is known who speaks; None for a proxy."""
+        return None if self._is_proxy(peer) else limit_key(address_of(peer))
+
+    def body_begins(self, request: Request, body: bytes) -> bytes:
+        """Return `body`, which is about to be sent, or the reason why there is no room for it until it is read."""
+        try:
+            request.connection.hold(getattr(request, "caller", None), len(body))
+        except Refused as refused:
+            for name in _ABOUT_BODY:
+                request.responseHeaders.removeHeader(name)
+            return answer_problem(request, refused)
+        return body
 
     def log(self, request: AnyRequest) -> None:
         """Override: a request was answered."""

@@ -28,7 +28,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TL
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "writer"]
+__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "waiting_bytes", "writer"]
 
 Send = Callable[[bytes], int]
 """Takes bytes for a peer, and answers how many of them it took."""
@@ -72,6 +72,15 @@ def writer(transport: Any) -> Writer:
     if isinstance(transport, Readdressed):
         return writer(transport.transport)
     return _TransportWriter(transport.write, partial(_whole, transport.write))
+
+
+def waiting_bytes(transport: Any) -> int:
+    """Return how many bytes wait in `transport`, as far as it is one that is known here."""
+    if isinstance(transport, Connection):
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    if isinstance(transport, _TLSTransport):
+        return sum(map(len, transport._appSendBuffer)) + waiting_bytes(transport.transport)
+    return waiting_bytes(transport.transport) if isinstance(transport, Readdressed) else 0
 
 
 class Readdressed:

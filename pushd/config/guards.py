@@ -187,6 +187,21 @@ LIMITS = Section(
             "1KiB",
             "How much of the body of a request must come in a second, on average after request_timeout.",
         ),
+        Option(
+            "answers",
+            size(1024 * 1024),
+            "256MiB",
+            "How many bytes of answers may wait for clients that do not read them; of one user or address, share "
+            "of them. A request whose answer would be too much is answered 429 or 503. Streams of subscribers do "
+            "not count: outbox bounds them.",
+        ),
+        Option(
+            "answer_rate",
+            size(1),
+            "1KiB",
+            "How much of an answer must be read in a second, on average after request_timeout; a client that reads "
+            "less loses the connection, or over HTTP/2 the stream. Streams of subscribers do not count.",
+        ),
     ),
 )
 

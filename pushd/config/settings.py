@@ -176,10 +176,16 @@ class Limits:
     body_rate_bytes: int
     """How much of a body must come, in bytes per second, on average after `request_timeout_s`."""
 
+    answers_bytes: int
+    """How many bytes of answers may wait for clients that do not read them."""
+
+    answer_rate_bytes: int
+    """How much of an answer must be taken, in bytes per second, on average after `request_timeout_s`."""
+
     @property
     def patience(self) -> Patience:
         """How long clients are waited for."""
-        return Patience(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes)
+        return Patience(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IAddress
 
+from pushd.answers import Answers
 from pushd.certified import Certificate
 from pushd.http2.codec import Codec
 from pushd.http2.encoding import FieldEncoder
@@ -30,7 +31,13 @@ class Carrier(Protocol[StreamT]):
     host: IAddress
     is_secure: bool
     certificate: Certificate | None
+    answers: Answers
+    owner: str | None
     promises: Promises
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many answers wait for the client."""
 
     def wake(self, stream: StreamT) -> None:
         """Have a stream send what it has, soon."""

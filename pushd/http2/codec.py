@@ -101,6 +101,8 @@ class Codec:
         """How many pushed streams the client takes at once."""
         self._takes_pushes = False
         self._pushed: set[int] = set()
+        self.data_bytes = 0
+        """How much DATA was sent from the beginning."""
         self.window_updates = 0
         """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
 
@@ -273,6 +275,10 @@ class Codec:
         """Answer how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
         return min(self._streams[stream_id].outbound_flow_control_window, self._state.outbound_flow_control_window)
 
+    def has_own_room(self, stream_id: int) -> bool:
+        """Return whether the window of the stream itself, whatever that of the connection is, allows more."""
+        return self._streams[stream_id].outbound_flow_control_window > 0
+
     def fits(self, stream_id: int, size: int) -> bool:
         """Tell whether `size` bytes can be sent on an open stream, as one frame."""
         state = self._state
@@ -334,6 +340,7 @@ class Codec:
         out.append(chunk)
         stream.outbound_flow_control_window -= size
         self._state.outbound_flow_control_window -= size
+        self.data_bytes += size
         self.window_updates += 2 + (size >> 9)
         if is_ended:
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)

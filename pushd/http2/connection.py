@@ -43,6 +43,9 @@ _PASS_BYTES = 256 * 1024
 _MAX_LOGGED = 10
 """How many refusals of one connection are logged."""
 
+_CROWDED = 20
+"""Of more streams that wait for their windows, none gets as much as a refusal without room for it."""
+
 _DRAIN_PING = b"pushd-go"
 _UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
 
@@ -60,6 +63,7 @@ class HTTP2(Protocol):
         self._turned_away = turned_away
         self.site = shared.site
         self.encoder = shared.encoder
+        self.answers = shared.answers
         self.codec = Codec(shared.limits, shared.memory)
         self.promises = Promises(self.codec)
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
@@ -87,6 +91,7 @@ class HTTP2(Protocol):
         self._pace = Pace(self._incoming, self.site.turns, self._take, self.transport)
         self._shared.connections.add(self)
         self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
+        self.owner = self._shared.owner_of_peer(self.peer)
         self.is_secure = ISSLTransport(self.transport, None) is not None
         self.certificate = certificate_of(self.transport)
         if ITCPTransport.providedBy(self.transport):
@@ -237,6 +242,11 @@ class HTTP2(Protocol):
             self.drained()
 
     # Carrier: what the streams do
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many answers wait for the client."""
+        return self.scheduler.waiting > _CROWDED
 
     def wake(self, stream: Stream) -> None:
         """Have a stream send what it has, soon."""

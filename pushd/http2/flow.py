@@ -109,6 +109,11 @@ class Scheduler(Generic[SenderT]):
         return any(self._levels)
 
     @property
+    def waiting(self) -> int:
+        """How many streams wait for their windows."""
+        return len(self._waiting)
+
+    @property
     def unsent_bytes(self) -> int:
         """How much there is to send, by all of them."""
         size = 0

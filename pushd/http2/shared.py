@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall
 
+from pushd.answers import Answers
 from pushd.connections import Connections
 from pushd.http2.decoding import Memory
 from pushd.http2.encoding import FieldEncoder
@@ -44,3 +45,9 @@ class Shared:
 
     memory: Memory = field(default_factory=Memory)
     """How much they remember of header blocks."""
+
+    answers: Answers = field(default_factory=Answers)
+    """What their clients have not read."""
+
+    owner_of_peer: Callable[[IAddress], str | None] = lambda peer: None
+    """Returns what a connection counts for before it is known who sends a request."""

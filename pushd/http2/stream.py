@@ -10,13 +10,15 @@ from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from pushd.answers import NOTHING, OVERHEAD_BYTES
 from pushd.certified import Certificate
 from pushd.errors import Refused, WrongMethod
 from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code, StreamFault
 from pushd.http2.flow import Next, Outgoing
 from pushd.http2.head import Head
-from pushd.http2.promises import COPIED, Answer, Promises, Told, promised
+from pushd.http2.holding import Holding
+from pushd.http2.promising import Promising
 from pushd.peer import Place
 from pushd.refusal import refusal
 from pushd.writethrough import Writer, writer
@@ -33,7 +35,7 @@ _MAX_DATA_BYTES = 64 * 1024
 """The longest DATA frame, if the client takes such."""
 
 
-class Stream:
+class Stream(Promising, Holding):
     """One request and its response."""
 
     __slots__ = (
@@ -51,8 +53,10 @@ class Stream:
         "began_at",
         "outgoing",
         "received",
+        "sent_bytes",
         "stream_id",
         "urgency",
+        "waited_s",
     )
 
     transport = None  # twisted.web reads it
@@ -70,10 +74,15 @@ class Stream:
         self._has_head = False
         self._head: Head | None = None
         self._request: Any = None
-        self._is_read = False
+        self._is_read = self._is_refused = False
         self.received = 0
         """How much of its body has come."""
         self.outgoing = Outgoing()
+        self.held = NOTHING
+        self.sent_bytes = 0
+        """How much of an answer was sent that had to wait."""
+        self.waited_s = 0.0
+        """How long it has waited for the client, for the connection to know."""
         self._is_finished = False
         self._is_lost = False
         self._is_paused = False
@@ -143,6 +152,7 @@ class Stream:
         self._is_lost = self._is_finished = self._has_head = True
         self._block = None
         self.outgoing.clear()
+        self.held.shrink(0)
         producer = self._producer or self._pull
         self._producer = self._pull = None
         request, self._request = self._request, None
@@ -183,54 +193,19 @@ class Stream:
         """Close now."""
         self._carrier.reset(self, Code.CANCEL)
 
-    # Promises
+    # Answers that are there as a whole
 
-    @property
-    def is_pushed(self) -> bool:
-        """True if the server promised it."""
-        return self.stream_id % 2 == 0
+    def answer(
+        self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes, *, is_held: bool = True
+    ) -> None:
+        """Send a response that is there as a whole; the site knows nothing of it.
 
-    @property
-    def takes_promises(self) -> bool:
-        """Tell whether the client takes pushes, and this stream can promise them."""
-        head, codec = self._head, self._carrier.codec
-        return head is not None and head.authority is not None and codec.takes_promises(self.stream_id)
-
-    @property
-    def promise_room(self) -> int:
-        """How many promises can be made now."""
-        return self._carrier.promise_room(self) if self.takes_promises else 0
-
-    @property
-    def promises(self) -> Promises:
-        """Where to wait for room."""
-        return self._carrier.promises
-
-    def promise(self, path: bytes, told: Told, answer: Answer | None = None) -> bool:
-        """Promise the response to ``GET`` of `path`, with its query; False if there is no room for it.
-
-        Without an `answer`, the site makes one, for a request that has the `COPIED` fields of this one. With
-        one, nothing depends on them, and they are left out. `told` is told the outcome.
+        If it `is_held`, it counts until the client has read it; else whoever makes it bounds it.
         """
-        if self.promise_room <= 0:
-            return False
-        carrier, parent = self._carrier, self._head
-        assert parent is not None and parent.authority is not None
-        fields = [field for field in parent.fields if field[0] in COPIED] if answer is None else []
-        block = carrier.encoder.promise(parent.authority, path, fields, is_secure=carrier.is_secure)
-        pushed = carrier.promise(self, block, told)
-        if answer is None:
-            pushed.begin(promised(parent.authority, path, fields), True)
-        else:
-            pushed.answer(b"200", answer.fields, answer.body)
-        return True
-
-    def answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a response that is there as a whole; the site knows nothing of it."""
         self._begin_answer(status, fields)
-        if body:
-            self.outgoing.put(body)
         self._set_read()
+        if body and (not is_held or self._hold(len(body))):
+            self.outgoing.put(body)
         self.complete()
 
     def _begin_answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
@@ -287,6 +262,9 @@ class Stream:
             return
         outgoing = self.outgoing
         outgoing.put(data)
+        is_counted = self._producer is None and (self._pull is not None or not self.held.size)
+        if is_counted and not self._hold(outgoing.size):
+            return
         self._carrier.wake(self)
         if outgoing.size > _HIGH_BYTES and not self._is_paused and self._producer is not None:
             self._is_paused = True
@@ -303,6 +281,9 @@ class Stream:
 
     def complete(self) -> None:
         """End the stream once everything is sent."""
+        if self._is_refused:
+            self._carrier.reset(self, Code.ENHANCE_YOUR_CALM)
+            return
         self._is_finished = True
         self._carrier.wake(self)
 
@@ -321,6 +302,7 @@ class Stream:
         if streaming:
             self._producer = producer
             self._is_paused = False
+            self.held.shrink(0)  # a session, which its outbox bounds
         else:
             self._pull = producer
             self._carrier.wake(self)
@@ -353,6 +335,9 @@ class Stream:
                 codec.send_data(stream_id, chunk, is_ended=self._is_finished and not outgoing.size)
         elif self._is_finished and not outgoing.size:
             codec.send_data(stream_id, b"", is_ended=True)
+        if self.held.size:
+            self.sent_bytes += sent
+            self.held.shrink(outgoing.size + OVERHEAD_BYTES)
         if self._is_finished and not outgoing.size:
             self.done()
             return sent, Next.NOTHING
@@ -364,7 +349,13 @@ class Stream:
     @property
     def _is_plain(self) -> bool:
         """Tell whether there is nothing to be done but to send what waits."""
-        return self._block is None and self._pull is None and not self._is_finished and not self._is_paused
+        return (
+            self._block is None
+            and self._pull is None
+            and not self._is_finished
+            and not self._is_paused
+            and not self.held.size
+        )
 
     def _is_head_sent(self) -> bool:
         """Send the head of the response; False if that was all."""
@@ -378,6 +369,8 @@ class Stream:
 
     def done(self) -> None:
         """Learn that the end is sent."""
+        if self.held.size:
+            self.held.shrink(0)
         self._carrier.done(self)
 
     def _fill(self, size: int) -> None:

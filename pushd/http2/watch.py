@@ -19,6 +19,9 @@ __all__ = ["Watch", "Watched"]
 
 _EACH_S = 2.0
 
+_MEASURED_S = 30.0
+"""Over how long it is measured how much the client takes of all answers together."""
+
 
 class Watched(Protocol):
     """What a watch knows of its connection."""
@@ -64,12 +67,18 @@ class Watch:
         "_alarm",
         "_began",
         "_connection",
+        "_data_bytes",
         "_drained_at",
         "_head",
         "_head_since",
         "_idle_since",
+        "_is_slow",
         "_limits",
+        "_looked_at",
+        "_measured_at",
+        "_moved_at",
         "_seconds",
+        "_seen_bytes",
         "_wheel",
     )
 
@@ -83,6 +92,9 @@ class Watch:
         self._began = self._idle_since = self._head_since = seconds()
         self._head: int | None = None
         self._drained_at: float | None = None
+        self._looked_at = self._measured_at = self._began
+        self._data_bytes, self._is_slow = 0, False
+        self._seen_bytes, self._moved_at = 0, self._began
 
     def begin(self) -> None:
         """Begin to watch."""
@@ -118,6 +130,7 @@ class Watch:
                 connection.close(Code.NO_ERROR, "idle")
         else:
             self._look_at_streams(now)
+        self._look_at_answers(now)
         if self._drained_at is not None and now >= self._drained_at:
             self._drained_at = None
             connection.drained()
@@ -137,7 +150,12 @@ class Watch:
             connection.refused("it took nothing of what was sent for too long")
             connection.abort()
             return
+        if connection.codec.data_bytes != self._seen_bytes:
+            self._seen_bytes, self._moved_at = connection.codec.data_bytes, now
+        is_moving = now - self._moved_at < limits.stall_timeout_s
         for stream in connection.scheduler.stalled(now - limits.stall_timeout_s):
+            if is_moving and connection.codec.has_own_room(stream.stream_id):
+                continue  # it waits for others: see _look_at_answers
             connection.refused(f"it opened no window for stream {stream.stream_id} for too long")
             connection.reset(stream, Code.CANCEL)
         for stream in list(connection.streams.values()):
@@ -149,3 +167,26 @@ class Watch:
             if now - stream.began_at >= most_s:
                 text = f"of the body {stream.received} bytes came within {most_s:.0f} s, see [limits]"
                 stream.refuse(TimedOut(text))
+
+    def _look_at_answers(self, now: float) -> None:
+        """Reset the streams whose answers the client takes too slowly.
+
+        Time in which an answer waits for others, while its own window is open, counts only if the client takes too
+        little of these, too.
+        """
+        connection, patience = self._connection, self._limits.patience
+        passed_s, since_s = now - self._looked_at, now - self._measured_at
+        self._looked_at = now
+        if since_s >= _MEASURED_S:
+            size, self._data_bytes = connection.codec.data_bytes - self._data_bytes, connection.codec.data_bytes
+            self._measured_at, self._is_slow = now, size < patience.answer_rate_bytes * since_s
+        for stream in list(connection.streams.values()):
+            if not (stream.held.size and stream.outgoing.size):
+                continue
+            if connection.codec.has_own_room(stream.stream_id) and not self._is_slow:
+                continue
+            stream.waited_s += passed_s
+            if stream.waited_s >= patience.answer_s(stream.sent_bytes):
+                text = f"took {stream.sent_bytes} bytes of the answer on stream {stream.stream_id}"
+                connection.refused(f"it {text} in {stream.waited_s:.0f} s, less than [limits] answer_rate")
+                connection.reset(stream, Code.CANCEL)

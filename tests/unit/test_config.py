@@ -90,6 +90,8 @@ class DefaultTests(ConfigCase):
                 request_timeout_s=60,
                 head_timeout_s=10,
                 body_rate_bytes=1024,
+                answers_bytes=2**28,
+                answer_rate_bytes=1024,
             ),
             auth=Auth(
                 frozenset({"operator", "publish", "subscribe"}),
@@ -568,6 +570,8 @@ LIMITS = st.builds(
     request_timeout_s=durations(1000),
     head_timeout_s=durations(1000),
     body_rate_bytes=sizes(),
+    answers_bytes=st.integers(2**20, 2**36),
+    answer_rate_bytes=sizes(),
 ).filter(lambda limits: limits.batch_size_bytes >= limits.event_size_bytes)
 
 

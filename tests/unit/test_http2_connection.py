@@ -410,10 +410,11 @@ class TimeOutTests(HTTP2TestCase):
 
     def test_a_slow_client_that_goes_on_is_not_cut_off(self) -> None:
         peer = self.new_peer().begin({SettingsFrame.INITIAL_WINDOW_SIZE: 0})
-        peer.get(1, "/big/1024")
+        peer.get(1, "/big/327680")
         for _ in range(16):
-            peer.open_window(1, 64)
+            peer.open_window(1, 20480)
             peer.pass_time(20)
+            peer.open_window(0, 20480)
         self.assert_answers(1, peer=peer)
 
     def test_a_connection_window_that_is_never_opened(self) -> None:
