@@ -6,10 +6,11 @@ have it already. Every other channel of the event knows the id as well, for thos
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Protocol
 
 from pushd.channel import Settings
@@ -20,11 +21,11 @@ from pushd.history import History, MemoryHistory
 
 __all__ = ["Archive", "Given", "MemoryArchive", "names_with"]
 
-_MOST_NAMES = 200_000
-"""How many channels with one id are looked through for those of a pattern: about 10 ms."""
+_MOST_NAMES = 500
+"""How many channels with one id the patterns of a reader may mean, or almost: to look at each takes about 15 us."""
 
-_NAMES_PER_PATTERN = 2000
-"""How many channels with one id a pattern may mean, or almost: each is looked at."""
+_FEW = 16
+"""How many channels with one id are looked through for those that begin like a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,13 @@ def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> 
     None at all if so many have it that looking at each would take long: then the id is no position.
     """
     names = dict.fromkeys(pattern.text for pattern in patterns if pattern.is_name)
+    left = _MOST_NAMES
     for pattern in patterns:
         if not pattern.is_name:
-            found = archive.names_with(event_id, pattern.prefix, _NAMES_PER_PATTERN)
+            found = archive.names_with(event_id, pattern.prefix, left)
             if found is None:
                 return ()
+            left -= len(found)
             tree: PatternTree[None] = PatternTree()
             tree.add(pattern, None)
             names.update((name, None) for name in found if next(tree.match(name), 0) is None)
@@ -105,11 +108,41 @@ def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> 
 class _Holders:
     """The events that have one id, by channel."""
 
-    __slots__ = ("first", "others")
+    __slots__ = ("_in_order", "first", "others")
 
     def __init__(self) -> None:
         self.first: dict[str, Given] = {}
         self.others: dict[str, deque[Given]] = {}  # the oldest first
+        self._in_order: list[str] = []
+        """The names in order, once there are many."""
+
+    def __len__(self) -> int:
+        """Count the names, those twice that are in both."""
+        return len(self.first) + len(self.others)
+
+    def entered(self, name: str) -> None:
+        """Note that a channel that had none now has one."""
+        if self._in_order:
+            insort(self._in_order, name)
+        elif len(self) > _FEW:
+            self._in_order = sorted({*self.first, *self.others})
+
+    def left(self, name: str) -> None:
+        """Note that a channel has none any more."""
+        if self._in_order:
+            del self._in_order[bisect_left(self._in_order, name)]
+
+    def named(self, prefix: str, most: int) -> list[str] | None:
+        """Return the names that begin with `prefix`; None if they are more than `most`."""
+        names: Iterable[str] = self._in_order
+        if not names:
+            names = dict.fromkeys(chain(self.first, self.others))
+            found = [name for name in names if name.startswith(prefix)]
+        else:
+            begin = bisect_left(self._in_order, prefix)
+            some = self._in_order[begin : begin + most + 1]
+            found = list(takewhile(lambda name: name.startswith(prefix), some))
+        return found if len(found) <= most else None
 
 
 class MemoryArchive:
@@ -131,10 +164,15 @@ class MemoryArchive:
         holders = self._given.get(event.id)
         if holders is None:
             holders = self._given[event.id] = _Holders()
-        first, *others = [Given(event.id, one.channel, one.offset, event.sequence) for one in entries]
-        holders.first[first.channel] = replace(first, is_first=True, fingerprint=fingerprint)
-        for given in others:
-            holders.others.setdefault(given.channel, deque()).append(given)
+        for given in [Given(event.id, one.channel, one.offset, event.sequence) for one in entries]:
+            name = given.channel
+            is_new = name not in holders.first and name not in holders.others
+            if given.channel == entries[0].channel:
+                holders.first[name] = replace(given, is_first=True, fingerprint=fingerprint)
+            else:
+                holders.others.setdefault(name, deque()).append(given)
+            if is_new:
+                holders.entered(name)
 
     def _forget(self, entry: Entry) -> None:
         """Forget that a channel has an event with a given id: the oldest one that it has."""
@@ -147,8 +185,10 @@ class MemoryArchive:
             others.popleft()
             if not others:
                 del holders.others[name]
-        if not holders.first and not holders.others:
-            del self._given[event_id]
+        if name not in holders.first and name not in holders.others:
+            holders.left(name)
+            if not holders:
+                del self._given[event_id]
 
     def given(self, name: str, event_id: str, first: int) -> list[Given]:
         """Return the events of the channel `name` with a given id."""
@@ -163,9 +203,4 @@ class MemoryArchive:
     def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
         """Return the channels that have a given id."""
         holders = self._given.get(event_id)
-        if holders is None:
-            return []
-        if len(holders.first) + len(holders.others) > _MOST_NAMES:
-            return None
-        names = [name for name in chain(holders.first, holders.others) if name.startswith(prefix)]
-        return names if len(names) <= most else None
+        return [] if holders is None else holders.named(prefix, most)

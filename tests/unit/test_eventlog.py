@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.archive import Given, MemoryArchive
+from pushd.archive import Given, MemoryArchive, names_with
 from pushd.channels import check_name
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
 from pushd.event import Entry
@@ -502,6 +502,32 @@ class GivenPositionTests(LogCase):
         for text in ("bank/a", "bank/*", "bank/**"):
             self.assertRecovered(text, since="order")
         self.assertLost("evil/*", since="order")  # so many that nobody looks at each
+
+    def test_channels_of_patterns_are_found_among_many_as_among_few(self) -> None:
+        self.log = self.make_log(max_channels=10_000)
+        names = [f"{first}/{second}" for first in ("a", "b", "ü") for second in range(30)]
+        for count, name in enumerate(names):
+            self.append(name, id="order")
+            for text in ("a/*", "b/**", "ü/*", "ü/*/x", "*/29"):
+                wanted = [one for one in names[: count + 1] if patterns(text)[0].matches(one)]
+                with self.subTest(count=count, text=text):
+                    self.assertEqual(set(names_with(self.archive, "order", patterns(text))), set(wanted))
+        for name in names:
+            self.log.clear(self.log.existing(name))
+            self.assertLost(name, since="order")
+        self.assertEqual(self.archive._given, {})
+
+    def test_however_many_patterns_there_are_few_channels_are_looked_at(self) -> None:
+        self.log = self.make_log(max_channels=10_000)
+        for number in range(600):
+            self.append(f"p/{number}", f"p/{number}/x", id="order")
+        looked: list[str] = []
+        given = self.archive.given
+        self.archive.given = lambda name, *rest: (looked.append(name), given(name, *rest))[1]  # type: ignore
+        for texts in (["p/*", "p/*/x"], ["p/**"], ["**"], [f"p/{number}/*" for number in range(100)]):
+            looked.clear()
+            self.start(*texts, since="order")
+            self.assertLessEqual(len(looked), 500)
 
     def test_a_name_costs_one_look_however_many_channels_have_the_id(self) -> None:
         self.append("a", id="given")
