@@ -25,6 +25,7 @@ from pushd.caller import Place
 from pushd.errors import Refused
 from pushd.faultlog import FaultLog
 from pushd.frames import BINARY
+from pushd.headroom import NO_MEMORY, memory
 from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.messagewatch import MessageWatch
 from pushd.patience import Patience
@@ -230,8 +231,11 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._failed()
 
     def _failed(self) -> None:
-        self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
-        self.listener.closing(Reason(Cause.FAILED, "a fault in pushd; see its log"))
+        if memory.was_missed():
+            self.listener.closing(Reason(Cause.FAILED, NO_MEMORY))
+        else:
+            self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
+            self.listener.closing(Reason(Cause.FAILED, "a fault in pushd; see its log"))
         self.abort()
 
     def onPing(self, payload: bytes) -> None:

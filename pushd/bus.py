@@ -190,6 +190,9 @@ class Bus:
         """End the subscription of a subscriber that raised `error`."""
         self.failures += 1
         self.delivery.pending.of(subscription)  # it gets nothing more
+        if isinstance(error, MemoryError):
+            subscription.end_without_memory()
+            return
         self._failed(subscription.subscriber, error)
         self.end(subscription, Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
 

@@ -19,6 +19,7 @@
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
     │   ├── Unknown       501   a protocol that is not spoken
     │   ├── Unavailable   503   over a limit of the daemon as a whole, the store does not work, or it stops
+    │   │   └── OutOfMemory
     │   ├── VersionNeeded 505   another version of HTTP was wanted
     │   └── NoRoom        507   the disk is full
     └── StartFailed             a listener, a certificate or the store could not be had
@@ -29,6 +30,8 @@ from __future__ import annotations
 from math import ceil
 from typing import ClassVar
 
+from pushd.headroom import NO_MEMORY
+
 __all__ = [
     "BadRequest",
     "ConfigError",
@@ -37,6 +40,7 @@ __all__ = [
     "HeadTooLarge",
     "NoRoom",
     "NotFound",
+    "OutOfMemory",
     "PushdError",
     "Refused",
     "StartFailed",
@@ -202,6 +206,15 @@ class Unavailable(Refused):
     status = 503
     title = "Service Unavailable"
     default_retry_s = 5.0
+
+
+class OutOfMemory(Unavailable):
+    """There is no memory for what was asked for."""
+
+    default_retry_s = 10.0
+
+    def __init__(self) -> None:
+        super().__init__(NO_MEMORY)
 
 
 class VersionNeeded(Refused):

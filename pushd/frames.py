@@ -72,7 +72,7 @@ def _members(entry: Entry) -> dict[str, object]:
 
 def event_json(entry: Entry) -> bytes:
     """Encode an event as it stands in the answers of the HTTP interface."""
-    return json_bytes(_members(entry))
+    return json_bytes(_members(entry), entry.event.data)
 
 
 def page_json(page: Page) -> bytes:
@@ -153,5 +153,6 @@ def sse_event(entry: Entry) -> bytes:
     if event.is_text:
         data = event.data.decode()
     else:
-        data = json_bytes({"data_base64": b64encode(event.data).decode("ascii")}).decode()
+        encoded = b64encode(event.data).decode("ascii")
+        data = json_bytes({"data_base64": encoded}, encoded).decode()
     return sse_block(data, type=event.type, id=event.id)

@@ -2,6 +2,8 @@
 
 orjson does it, several times as fast as the standard library does. What it cannot do or does in another way goes to
 the standard library: lone surrogates, numbers that are no doubles, nesting, and to say what is wrong with a text.
+So does everything while memory is short, and what is long unless there is memory for it: orjson crashes if an
+allocation fails.
 """
 
 from __future__ import annotations
@@ -13,11 +15,20 @@ from typing import Any
 
 import orjson
 
+from pushd.headroom import memory
+
 __all__ = ["json_bytes", "json_line", "read_json", "read_strict_json"]
 
 
 _LONGEST_REPEATED = 64 * 1024
 """The longest text that the standard library reads again, which takes it ten times as long."""
+
+_LONG = 64 * 1024
+"""From which length on orjson is used only if there is memory for it."""
+
+_BEYOND = _LONG + 1
+_PER_BYTE = 24
+"""How many bytes orjson may take for one: 12 of its index and 4 of a string, or 6 of JSON, copied as it grows."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -29,13 +40,19 @@ def read_json(text: bytes | str) -> Any:
     members of an object with one name the last one counts. An integer of more than 64 bits may come as a float. A
     long text that only the standard library can read is refused.
     """
+    if memory.is_short or (text[_LONG:_BEYOND] and not memory.has(_PER_BYTE * len(text))):
+        return _read_safely(text)
     try:
         return orjson.loads(text)
     except ValueError as error:
         if len(text) > _LONGEST_REPEATED and "depth limit" not in str(error):
             raise
-        # json would guess other encodings from bytes
-        return json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
+        return _read_safely(text)
+
+
+def _read_safely(text: bytes | str) -> Any:
+    # json would guess other encodings from bytes
+    return json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:
@@ -78,11 +95,14 @@ _STRICT = json.JSONDecoder(
 )
 
 
-def json_bytes(message: Mapping[str, object]) -> bytes:
+def json_bytes(message: Mapping[str, object], longest: bytes | str = b"") -> bytes:
     """Encode a JSON object, without needless spaces; a lone surrogate, which UTF-8 cannot have, is escaped.
 
+    `longest` is the value in it that may be longer than some kilobytes, or as long as all of them, if there is one.
     Raises `ValueError` if a number is not finite.
     """
+    if memory.is_short or (longest[_LONG:_BEYOND] and not memory.has(_PER_BYTE * len(longest))):
+        return _encode(message).encode(errors="backslashreplace")
     try:
         encoded = orjson.dumps(message)
     except TypeError:
@@ -92,6 +112,6 @@ def json_bytes(message: Mapping[str, object]) -> bytes:
     return encoded
 
 
-def json_line(message: Mapping[str, object]) -> bytes:
-    """Encode a JSON object as a line of NDJSON."""
-    return json_bytes(message) + b"\n"
+def json_line(message: Mapping[str, object], longest: bytes | str = b"") -> bytes:
+    """Encode a JSON object as a line of NDJSON; see `json_bytes`."""
+    return json_bytes(message, longest) + b"\n"

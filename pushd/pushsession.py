@@ -199,12 +199,18 @@ class PushSession:
         sends = 1
         if self._failure is not None:
             self.close(self._failure)
-        while self._has_more and self._has_room():
-            push = self._next()
-            if push is None:
-                break
-            self._promise(push)
-            sends += _PROMISE_COST
+        try:
+            while self._has_more and self._has_room():
+                push = self._next()
+                if push is None:
+                    break
+                self._promise(push)
+                sends += _PROMISE_COST
+        except MemoryError:  # nothing that comes after what is missing may be promised
+            self._waiting.clear()
+            self._refused.clear()
+            self._waiting_bytes = 0
+            self.subscription.end_without_memory()
         return sends
 
     @property

@@ -22,14 +22,22 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.comeback import Comeback
-from pushd.errors import Refused, TooLarge
+from pushd.errors import OutOfMemory, Refused, TooLarge
 from pushd.figures import Figures
 from pushd.frames import json_line
+from pushd.headroom import memory
 from pushd.heldbodies import HeldBody
 from pushd.peer import limit_key, owner_of
 from pushd.seams import AtSite, Connection, Expecting, Streamed, Visit
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
+
+_FAULT: dict[str, object] = {
+    "title": "Internal Server Error",
+    "status": 500,
+    "detail": "a fault in pushd; see its log",
+}
+"""What the client learns of a fault."""
 
 _CLIENT_GONE = 499
 """What stands in the log for the status of a request whose client has gone before there was one, as with nginx."""
@@ -157,11 +165,14 @@ class Request(server.Request):
             self._check_length(None)
             if self._held is not None:
                 self._held.add(len(data))
+            super().handleContentChunk(data)
         except Refused as refused:
             self._is_refused = True
             self.connection.refuse(refused)
-        else:
-            super().handleContentChunk(data)
+        except MemoryError:
+            memory.missed()
+            self._is_refused = True
+            self.connection.refuse(OutOfMemory())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Override: the request is complete."""
@@ -338,25 +349,27 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: a resource raised what it should not have. Log it; the client learns only that."""
-        self.log.failure(
-            "a fault in pushd while it served {path} ({request_id})",
-            reason,
-            path=self.path.decode("ascii", "backslashreplace"),
-            request_id=self.request_id,
-        )
+        status, problem = 500, _FAULT
+        if reason.check(MemoryError):
+            memory.missed()
+            refused = OutOfMemory()
+            status, problem = refused.status, refused.problem()
+            self.figures.refuse(refused)
+            self.setHeader(b"retry-after", b"%d" % refused.default_retry_s)
+        else:
+            self.log.failure(
+                "a fault in pushd while it served {path} ({request_id})",
+                reason,
+                path=self.path.decode("ascii", "backslashreplace"),
+                request_id=self.request_id,
+            )
         if self.is_gone:
             return reason
         if self.startedWriting:
             self.loseConnection()
             return reason
-        problem = {
-            "title": "Internal Server Error",
-            "status": 500,
-            "detail": "a fault in pushd; see its log",
-            "request_id": self.request_id,
-        }
-        body = json_line(problem)
-        self.setResponseCode(500)
+        body = json_line({**problem, "request_id": self.request_id})
+        self.setResponseCode(status)
         self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         self.setHeader(b"content-type", b"application/problem+json")
         self.setHeader(b"content-length", b"%d" % len(body))

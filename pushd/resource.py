@@ -385,6 +385,8 @@ def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def json_answer(request: Request, members: Mapping[str, object], status: int = 200) -> bytes:
-    """Answer a JSON object."""
-    return answer(request, json_line(members), status=status)
+def json_answer(
+    request: Request, members: Mapping[str, object], status: int = 200, *, longest: bytes | str = b""
+) -> bytes:
+    """Answer a JSON object; see `pushd.jsontext.json_bytes`."""
+    return answer(request, json_line(members, longest), status=status)

@@ -208,16 +208,21 @@ class Session:
     def flush(self) -> int:
         """Write the outbox, and as much of the replay as the connection takes. Return 1, for one client."""
         self._is_unflushed = False
-        while not self.is_paused and not self.is_closed:
-            self._is_flushing = True  # what the replay sends now goes into the next write
-            while self._outbox.size < CHUNK_BYTES and self.subscription.is_replaying:
-                self._replay_some()
+        try:
+            while not self.is_paused and not self.is_closed:
+                self._is_flushing = True  # what the replay sends now goes into the next write
+                while self._outbox.size < CHUNK_BYTES and self.subscription.is_replaying:
+                    self._replay_some()
+                self._is_flushing = False
+                if self.is_closed or not self._outbox.size:
+                    break
+                self._write()
+            if self.subscription.only_channel is not None:
+                self._settle()
+        except MemoryError:
             self._is_flushing = False
-            if self.is_closed or not self._outbox.size:
-                break
-            self._write()
-        if self.subscription.only_channel is not None:
-            self._settle()
+            self._outbox.clear()  # the client resumes from what was written before
+            self.subscription.end_without_memory()
         return 1
 
     def _replay_some(self) -> None:

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from pushd.caller import Caller
 from pushd.channels import Pattern, PatternTree
-from pushd.errors import Unavailable
+from pushd.errors import OutOfMemory, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import EventLog
 from pushd.figures import Figures
+from pushd.headroom import memory
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import Overtaken, Replay, cost_of
@@ -252,6 +253,8 @@ class Subscription:
             self._end_too_slow()
         except Unavailable as error:
             self._end_unreadable(error)
+        except MemoryError:
+            self.end_without_memory()
         return []
 
     def advance(self) -> bool:
@@ -271,6 +274,9 @@ class Subscription:
             return False
         except Unavailable as error:
             self._end_unreadable(error)
+            return False
+        except MemoryError:
+            self.end_without_memory()
             return False
         if entry is None:
             self._replay = None
@@ -306,6 +312,11 @@ class Subscription:
 
     def _end_too_slow(self) -> None:
         self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+
+    def end_without_memory(self) -> None:
+        """End the subscription, for whose next event there is no memory: it may be resumed from the one before."""
+        memory.missed()
+        self._end_unreadable(OutOfMemory())
 
     def _end_unreadable(self, error: Unavailable) -> None:
         self._bus.end(self, Reason(Cause.FAILED, error.detail))

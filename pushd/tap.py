@@ -31,7 +31,9 @@ from pushd.config.reading import default, parse_bytes, print_config, state_direc
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
 from pushd.figures import Figures
+from pushd.headroom import memory
 from pushd.log import Observer, observer_for
+from pushd.memorywatch import watch
 from pushd.outside import Reach
 from pushd.pidfile import PidFile
 from pushd.service import Daemon
@@ -197,8 +199,10 @@ def _daemon(options: Options, directory: str) -> Daemon:
     outside, commit = reach(config)
     commit()
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
+    looks = watch(memory, reactor)
     collector = Collector(time.thread_time, lambda: sum(figures.ended.values()), reactor.callLater)
     reactor.callWhenRunning(collector.start)
+    reactor.callWhenRunning(looks.start, 1.0)
     twistd: Mapping[str, Any] = options.parent or {}
     systemd = Systemd(os.environ)
 

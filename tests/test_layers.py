@@ -76,6 +76,7 @@ LAYERS: list[list[str]] = [
     ["pushd.seams"],
     ["pushd.faultlog", "pushd.plainmessage"],
     ["pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
+    ["pushd.memorywatch"],
     ["pushd.connections", "pushd.sparing", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
     ["pushd.heldbodies"],
     ["pushd.requestlog", "pushd.comeback"],
@@ -137,6 +138,7 @@ LAYERS: list[list[str]] = [
         "pushd.record",
         "pushd.wildcards",
     ],
+    ["pushd.headroom"],
 ]
 BELOW = "pushd.publisher"
 ALLOWED_BELOW = {

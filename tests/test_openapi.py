@@ -22,6 +22,7 @@ from pushd.config.reading import default
 from pushd.door import Subscribing
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.eventlog import EventLog
+from pushd.headroom import memory
 from pushd.refusal import refusal
 from pushd.resource import Answering, Branch, Endpoint, Problem
 from pushd.site import StaticFiles
@@ -197,11 +198,12 @@ class TemporaryRefusalTests(DaemonTests):
                 if 503 not in operation.statuses:
                     continue
                 resource = resource_at(self.rig.parts, operation.path)
-                for kind, wanted in ((Unavailable, "5"), (NoRoom, "30")):
+                for kind, status, wanted in TEMPORARY:
                     with self.subTest(operation.name, http=http.__name__):
                         with patch.object(type(resource), "check", partial(fail, kind)):
                             response = self.rig.request(operation.method, operation.path.format(**EXAMPLES))
-                        self.assertEqual((response.status, response.header("retry-after")), (kind.status, wanted))
+                        self.assertEqual((response.status, response.header("retry-after")), (status, wanted))
+                        memory.look()
                         seen += 1
         self.assertGreater(seen, 70)
 
@@ -228,5 +230,9 @@ class TemporaryRefusalTests(DaemonTests):
         self.assertIn((b"retry-after", b"5"), answer.fields)
 
 
-def fail(kind: type[Refused], *_: object) -> None:
+TEMPORARY = ((Unavailable, 503, "5"), (NoRoom, 507, "30"), (MemoryError, 503, "10"))
+"""What a resource may raise, the status that it is answered with, and when to try again."""
+
+
+def fail(kind: type[Exception], *_: object) -> None:
     raise kind("not now")

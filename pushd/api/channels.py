@@ -42,6 +42,9 @@ from pushd.sessions import number_of
 
 __all__ = ["ChannelList", "History", "OneEvent", "Presence"]
 
+_STATE_BYTES = 1000
+"""About how long one of a list is, in bytes, if it is long."""
+
 _READS = frozenset({b"GET", b"HEAD"})
 
 
@@ -115,7 +118,10 @@ class ChannelList(Branch):
         prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
         states = self._bus.states(request.caller.grants, prefix=prefix, after=after, limit=limit + 1)
         following = states[limit - 1].channel if len(states) > limit else None
-        return json_answer(request, {"channels": [_state(one) for one in states[:limit]], "next": following})
+        found = [_state(one) for one in states[:limit]]
+        return json_answer(
+            request, {"channels": found, "next": following}, longest=bytes(_STATE_BYTES * len(found))
+        )
 
     def render_DELETE(self, request: Request) -> int:
         """Forget the history of one channel and close its subscribers."""

@@ -29,6 +29,9 @@ from pushd.sessions import Guest, Sessions
 
 __all__ = ["ConnectionList"]
 
+_STATE_BYTES = 1000
+"""About how long one of a list is, in bytes, if it is long."""
+
 _FILTERS = ("user", "channel", "transport", "address")
 _CLOSED = Reason(Cause.REFUSED, "closed by an operator")
 
@@ -70,7 +73,10 @@ class ConnectionList(Branch):
         found = list(islice(filter(_Filter(request).fits, guests), limit + 1))
         following = found[limit - 1].caller.id if len(found) > limit else None
         request.setHeader(b"cache-control", b"no-store")
-        return json_answer(request, {"connections": [_state(one) for one in found[:limit]], "next": following})
+        shown = [_state(one) for one in found[:limit]]
+        return json_answer(
+            request, {"connections": shown, "next": following}, longest=bytes(_STATE_BYTES * len(shown))
+        )
 
     def render_DELETE(self, request: Request) -> bytes:
         """Close all that a filter finds; answer ``{"closed":..}``, how many that were."""

@@ -47,7 +47,7 @@ def publish_question(caller: Caller, draft: Draft) -> bytes:
     else:
         data = {"data_base64": b64encode(draft.data).decode()}
     event = {"channels": list(draft.channels), **data, "event": draft.type, "id": draft.id}
-    return json_bytes({**_question("before_publish", caller), **event})
+    return json_bytes({**_question("before_publish", caller), **event}, draft.data)
 
 
 def notice(event: str, notice_id: str, time: float, caller: Caller | None, **more: object) -> bytes:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from pushd.certified import certificate_of
 from pushd.errors import HeadTooLarge, Refused, TooMany
+from pushd.headroom import memory
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
 from pushd.http2.codec import Codec
@@ -75,9 +76,7 @@ class HTTP2(Protocol):
         self._flush_call: IDelayedCall | None = None
         self._unwanted = Unwanted(self.codec, shared, self._flush_soon)
         self._linger: Alarm | None = None
-        self._is_busy = False
-        self._is_ended = False
-        self._is_draining = False
+        self._is_busy = self._is_ended = self._is_draining = False
         self._takes_streams = True
         self._logged = 0
         self.blocked_since: float | None = None
@@ -138,7 +137,8 @@ class HTTP2(Protocol):
             self.refused(f"{fault.code.name}: {fault}")
             self.close(fault.code, str(fault))
         except Exception:  # noqa: BLE001  half a connection must not live on
-            self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
+            if not memory.was_missed():
+                self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
             self.close(Code.INTERNAL_ERROR)
 
     def refused(self, detail: str, unread: Unread | None = None) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 from zlib import crc32
 
 from pushd.batch import Batch
+from pushd.errors import OutOfMemory
 from pushd.event import Entry
 from pushd.eventlog import State
+from pushd.headroom import memory
 from pushd.history import size_of
 from pushd.store.block import encode
 from pushd.store.mark import contribution, end_sum, row_sum, with_end
@@ -93,7 +95,14 @@ class Change:
         return _PAGE_BYTES * (2 + rows + len(self.blocks)) + sum(len(row[-1]) for row in self.blocks)
 
     def add_batch(self, batch: Batch[Any]) -> None:
-        """Write the events of a batch."""
+        """Write the events of a batch; raise `OutOfMemory` if there is none for that."""
+        try:
+            self._add_batch(batch)
+        except MemoryError:
+            memory.missed()
+            raise OutOfMemory from None
+
+    def _add_batch(self, batch: Batch[Any]) -> None:
         for channel, entries in batch.by_channel.items():
             history = channel.history
             assert isinstance(history, StoredHistory)

@@ -49,8 +49,7 @@ _Staged = tuple[list[list[Entry] | Given | Refused], Callable[[list[Outcome]], N
 """What is to become of events that were published together, and who is to be told."""
 
 _Waiting = tuple[Sequence[Draft] | str | None, Grants, Callable[[Any], None]]
-"""What is to be published together, or the name of a channel that is to be deleted, or None for a mark; and who
-is to be told."""
+"""What is to be published together, the name of a channel to delete, or None for a mark; and who is told."""
 
 
 class Journal:
@@ -91,7 +90,7 @@ class Journal:
 
     def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
-        self._wait(([draft], caller.grants, partial(_tell_first, done)))
+        self._wait(([draft], caller.grants, lambda outcomes: done(outcomes[0])))
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events at the end of this turn, and tell `done`."""
@@ -156,8 +155,13 @@ class Journal:
             self._go_on()
             return
         change = Change(replace(self._bus.log.state, sequence=batch.sequence))
-        change.add_batch(batch)
-        self._write(change, partial(self._published, batch, staged, came_s=self._came_s))
+        then = partial(self._published, batch, staged, came_s=self._came_s)
+        try:
+            change.add_batch(batch)
+        except Refused:
+            self._failed(change, Failure(), then)
+        else:
+            self._write(change, then)
 
     def _published(
         self,
@@ -384,10 +388,6 @@ def _tell(done: Callable[[Any], None], outcome: object) -> None:
         done(outcome)
     except Exception:  # noqa: BLE001  the others are to be told all the same
         _log.failure("a fault in pushd while it answered a publisher")
-
-
-def _tell_first(done: Callable[[Outcome], None], outcomes: list[Outcome]) -> None:
-    done(outcomes[0])
 
 
 def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> list[Entry] | Given | Refused:

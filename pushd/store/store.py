@@ -17,9 +17,10 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
-from pushd.errors import StartFailed, Unavailable
+from pushd.errors import OutOfMemory, StartFailed, Unavailable
 from pushd.eventlog import EventLog, State
 from pushd.figures import Figures
+from pushd.headroom import memory
 from pushd.store import continuity
 from pushd.store.archive import StoredArchive
 from pushd.store.change import Change
@@ -209,6 +210,9 @@ class Store:
     def _rows(self, statement: str, *values: object) -> list[Any]:
         try:
             return self._reader.execute(statement, values).fetchall()
+        except MemoryError:
+            memory.missed()
+            raise OutOfMemory from None
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise refusal(error, self.path) from error
 
@@ -224,6 +228,10 @@ class Store:
             writer.execute("BEGIN IMMEDIATE")
             self._make(change)
             writer.execute("COMMIT")
+        except MemoryError:
+            self._roll_back()
+            memory.missed()
+            raise OutOfMemory from None
         except sqlite3.Error as error:
             figures.failed_commits += 1
             self._roll_back()
