@@ -1,4 +1,4 @@
-# The two commands of a newcomer: make run, make test. Both need Python 3.11 to 3.13 and nothing else.
+# The two commands of a newcomer: make run, make test. Both need Python 3.11 or later and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -87,8 +87,8 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "pushd needs Python 3.11 to 3.13; say which with make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "pushd needs Python 3.11 or later; say which with make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools
 

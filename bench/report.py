@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.bounds import Verdict, judge
 from bench.cases import CASES, Case
@@ -211,13 +212,19 @@ def _errors(results: Results) -> Iterator[str]:
         )
 
 
+def _measured(about: Mapping[str, Any]) -> str:
+    """Return when it was measured and with which command; with others, parts that were measured by themselves."""
+    also = [f"; {part} with `{command}`" for part, command in about.get("also", {}).items()]
+    return f"Measured on {about['date']} with `{about['command']}`{''.join(also)}."
+
+
 def markdown(results: Results) -> str:
     """Write the report."""
     about = results.about
     rounds = "one round" if about["rounds"] == 1 else f"{about['rounds']} rounds"
     parts = [
         "# Fan-out: pushd and others",
-        f"Measured on {about['date']} with `{about['command']}`.",
+        _measured(about),
         "![CPU per delivery](fan-out.svg)",
         "## What is wanted",
         bounds_table(judge(results)),

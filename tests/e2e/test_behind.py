@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
 from tests.certificates import Authority
-from tests.e2e.daemon import Daemon, free_port, running, twistd
+from tests.e2e.daemon import Daemon, free_port, running, tcp, twistd
 from tests.e2e.documents import named
-from tests.e2e.programs import Program, eventually, program, talking_to
+from tests.e2e.programs import Program, eventually, lacks, program, talking_to
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -101,10 +101,12 @@ class Machine:
         self.front, self.back = free_port(), free_port()
 
     @contextmanager
-    def pushd(self, page: str, name: str, places: Mapping[str, str]) -> Iterator[tuple[Daemon, str]]:
-        """Run pushd as a page says; answer a token, too."""
+    def pushd(
+        self, page: str, name: str, places: Mapping[str, str], more: str = ""
+    ) -> Iterator[tuple[Daemon, str]]:
+        """Run pushd as a page says, with `more` sections; answer a token, too."""
         places = {"/etc/pushd/private/app.secret": str(self.secret), **places}
-        with running(put(named(page, name), places) + "[log]\nrequests = yes\n", listeners="") as daemon:
+        with running(put(named(page, name), places) + "[log]\nrequests = yes\n" + more, listeners="") as daemon:
             arguments = ("--token", "--operator", "--publish", "**", "--subscribe", "**")
             made = twistd("pushd", "--config", str(daemon.config), *arguments, directory=daemon.directory)
             yield daemon, made.stdout.strip()
@@ -169,6 +171,9 @@ def behind_nginx_stream(machine: Machine) -> Iterator[Front]:
         "/etc/pushd/private/push.crt": machine.certificate,
         "/etc/pushd/private/push.key": machine.key,
     }
+    program("nginx")
+    if not Path(STREAM_MODULE).exists():
+        lacks("nginx has no stream module; it is in the Debian package libnginx-mod-stream")
     with (
         machine.pushd("howto/nginx", "pushd-stream", own) as (daemon, token),
         machine.nginx(put(named("howto/nginx", "nginx-stream"), places), f"load_module {STREAM_MODULE};"),
@@ -193,7 +198,48 @@ def behind_caddy(machine: Machine) -> Iterator[Front]:
         yield Front(daemon, machine.front, machine.authority, token, " by way of 127.0.0.1:")
 
 
-FRONTS = {"nginx": behind_nginx, "nginx-stream": behind_nginx_stream, "caddy": behind_caddy}
+APACHE_MODULES = "mpm_event authz_core ssl http2 proxy proxy_http socache_shmcb"
+
+
+HASTE = "[limits]\nheartbeat = 1s\n"
+"""Apache finds out that a client has left when there is something to send to it."""
+
+
+def apache(machine: Machine, text: str) -> list[str]:
+    """Write a configuration of Apache; return the command that runs it."""
+    loaded = "".join(
+        f"LoadModule {it}_module /usr/lib/apache2/modules/mod_{it}.so\n" for it in APACHE_MODULES.split()
+    )
+    own = f"PidFile {machine.directory}/apache.pid\nErrorLog {machine.directory}/apache.log\nServerName localhost\n"
+    config = machine.directory / "apache.conf"
+    config.write_text(
+        f"{loaded}{own}DefaultRuntimeDir {machine.directory}\nListen 127.0.0.1:{machine.front}\n{text}"
+    )
+    return [program("apache2"), "-f", str(config), "-D", "FOREGROUND"]
+
+
+@contextmanager
+def behind_apache(machine: Machine) -> Iterator[Front]:
+    places = {
+        "127.0.0.1:8080": f"127.0.0.1:{machine.back}",
+        "*:443": f"*:{machine.front}",
+        "/etc/letsencrypt/live/push.example.com/fullchain.pem": machine.certificate,
+        "/etc/letsencrypt/live/push.example.com/privkey.pem": machine.key,
+    }
+    command = apache(machine, put(named("howto/apache", "apache-http"), places))
+    with (
+        machine.pushd("howto/apache", "pushd-http", {"tcp:8080": f"tcp:{machine.back}"}, HASTE) as (daemon, token),
+        machine.proxy(command),
+    ):
+        yield Front(daemon, machine.front, machine.authority, token, " by way of 127.0.0.1:")
+
+
+FRONTS = {
+    "nginx": behind_nginx,
+    "nginx-stream": behind_nginx_stream,
+    "apache": behind_apache,
+    "caddy": behind_caddy,
+}
 
 
 @pytest.fixture(scope="module", params=FRONTS)
@@ -271,3 +317,98 @@ def test_who_subscribes_while_pushd_restarts_waits(front: Front) -> None:
     with front.stream("/sse?channel=restart", "--fail") as reader:
         front.daemon.start()
         assert reader.until("id: ")
+
+
+SITE = "www.example.com"
+OPEN = "[proxies]\ntrusted = 127.0.0.1\n[auth]\nanonymous = publish, subscribe\nhosts = www.example.com\n"
+
+
+def nginx_subpath(machine: Machine) -> AbstractContextManager[None]:
+    front = put(named("howto/nginx", "nginx-http"), {"127.0.0.1:8080": f"127.0.0.1:{machine.back}"})
+    shared = front[: front.index("server {\n    listen")]
+    site = f"server {{ listen 127.0.0.1:{machine.front}; {named('howto/nginx', 'nginx-subpath')} }}\n"
+    return machine.nginx(NGINX_HTTP.format(machine.directory, shared + site))
+
+
+def apache_subpath(machine: Machine) -> AbstractContextManager[None]:
+    text = put(named("howto/apache", "apache-subpath"), {"127.0.0.1:8080": f"127.0.0.1:{machine.back}"})
+    return machine.proxy(apache(machine, text))
+
+
+def caddy_subpath(machine: Machine) -> AbstractContextManager[None]:
+    places = {"127.0.0.1:8080": f"127.0.0.1:{machine.back}", f"{SITE} {{": f"http://{SITE}:{machine.front} {{"}
+    config = machine.directory / "Caddyfile"
+    config.write_text("{\n    admin off\n}\n" + put(named("howto/caddy", "caddy-subpath"), places))
+    return machine.proxy([program("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)])
+
+
+SUBPATHS = {"nginx": nginx_subpath, "apache": apache_subpath, "caddy": caddy_subpath}
+
+
+def asks(url: str, *arguments: str) -> str:
+    """Run curl against a proxy without TLS, by the name of the site."""
+    host, port = SITE, url.split(":")[2].split("/")[0]
+    command = [
+        program("curl"),
+        "-sS",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "20",
+        "--resolve",
+        f"{host}:{port}:127.0.0.1",
+    ]
+    done = subprocess.run([*command, *arguments, url], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", SUBPATHS)
+def test_below_a_path_of_another_site_every_channel_is_reached(kind: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    with running(OPEN, listeners=tcp("http", machine.back)), SUBPATHS[kind](machine):
+        url = f"http://{SITE}:{machine.front}/push"
+        name = "chat/room-1"
+        published = json.loads(asks(f"{url}/publish?channel={name}&id=one", "-d", "hello"))
+        assert (published["channel"], published["offset"]) == (name, 1)
+        assert json.loads(asks(f"{url}/history?channel={name}"))["events"][0]["data"] == "hello"
+        assert asks(f"{url}/event?channel={name}&id=one") == "hello"
+        assert json.loads(asks(f"{url}/channels?channel={name}"))["retained"] == 1
+        assert json.loads(asks(f"{url}/presence?channel={name}")).keys() >= {"status"}  # nobody is shown by default
+        assert json.loads(asks(f"{url}/poll?channel={name}&since=earliest"))["events"][0]["channel"] == name
+        line = json.dumps({"channel": name, "data": "two"})
+        assert json.loads(asks(f"{url}/publish", "-d", line))["offset"] == 2
+        place = f"{SITE}:{machine.front}"
+
+        async def talk() -> None:
+            raw = socket.create_connection(("127.0.0.1", machine.front), 10)
+            raw.setblocking(False)
+            own = Origin(f"http://{place}")
+            async with connect(f"ws://{place}/push/ws?channel={name}", sock=raw, origin=own, proxy=None) as client:
+                assert json.loads(await client.recv())["channel"] == name
+
+        asyncio.run(talk())
+
+
+def test_what_operating_says_of_nginx_is_right(tmp_path: Path) -> None:
+    """The pages of pushd are its own at every port of the proxy."""
+    machine = Machine(tmp_path)
+    own = put(
+        named("operating", "pushd-proxy"),
+        {"/run/pushd/http.sock": f"{tmp_path}/s", "subscribe": "publish, subscribe"},
+    )
+    text = put(
+        named("operating", "nginx-proxy"),
+        {"/run/pushd/http.sock": f"{tmp_path}/s", "listen 80": f"listen 127.0.0.1:{machine.front}"},
+    )
+    with running(own, listeners="", starts=False) as daemon, machine.nginx(NGINX_HTTP.format(tmp_path, text)):
+        daemon.launch()
+        eventually(lambda: "pushd listens at" in daemon.log, "it listens")
+        place = f"{NAME}:{machine.front}"
+        command = [program("curl"), "-sS", "--noproxy", "*", "--resolve", f"{place}:127.0.0.1"]
+        for origin, status in ((f"http://{place}", "201"), (f"http://{NAME}", "403")):
+            arguments = ("-o", "/dev/null", "-w", "%{http_code}", "-H", f"Origin: {origin}", "-d", "x")
+            done = subprocess.run(
+                [*command, *arguments, f"http://{place}/channels/c"], capture_output=True, text=True, timeout=30
+            )
+            assert done.stdout == status, (origin, done)
