@@ -17,7 +17,7 @@ from typing import Protocol
 
 from pushd.event import Encoder, Entry
 from pushd.figures import Figures
-from pushd.slices import MOST, Slice
+from pushd.slices import MOST, STEP, Slice
 from pushd.subscription import Subscription
 from pushd.wheel import Wheel
 from pushd.writethrough import Send
@@ -246,20 +246,23 @@ class Crowd:
         data, unserved, ahead, behind = self._piece, self._unserved, self._piece_ahead, []
         size, part = len(data), Slice(self._seconds)
         while unserved:
-            member, send = unserved.popitem()
-            if ahead and (has := ahead.pop(member, None)) is not None:
-                member.take(b"".join(self._piece_frames[has:]))
-            else:
-                try:
-                    sent = send(data)
-                except OSError:
-                    sent = 0
-                except Exception:  # noqa: BLE001
-                    member.fail()
-                    sent = size
-                if sent != size:
-                    behind.append((member, sent))
-            if not part.spend():
+            for _ in range(STEP):
+                member, send = unserved.popitem()
+                if ahead and (has := ahead.pop(member, None)) is not None:
+                    member.take(b"".join(self._piece_frames[has:]))
+                else:
+                    try:
+                        sent = send(data)
+                    except OSError:
+                        sent = 0
+                    except Exception:  # noqa: BLE001
+                        member.fail()
+                        sent = size
+                    if sent != size:
+                        behind.append((member, sent))
+                if not unserved:
+                    break
+            if not part.spend(STEP):
                 break
         for member, sent in behind:
             member.fall_behind(data[sent:])

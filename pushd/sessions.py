@@ -22,7 +22,7 @@ from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.event import Encoder
 from pushd.peer import limit_key
 from pushd.reasons import Cause, Reason
-from pushd.slices import END_COST, Slice, Slices
+from pushd.slices import END_COST, STEP, Slice, Slices
 from pushd.subscription import Subscription
 from pushd.wheel import Alarm, Wheel
 
@@ -35,9 +35,6 @@ CHUNK_BYTES = 64 * 1024
 
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
-
-_SENDS = 25
-"""After how many sends the time is looked at that they have taken."""
 
 _MAX_REGRANTS = 100
 """How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
@@ -286,7 +283,7 @@ class Sessions:
             while count:
                 count -= 1
                 sends += unflushed.popleft().flush()
-                if sends >= _SENDS:
+                if sends >= STEP:
                     if not part.spend(sends):
                         break
                     sends = 0

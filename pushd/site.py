@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from os.path import commonpath, realpath
 from pathlib import Path
 from time import time
+from typing import IO
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -49,6 +51,9 @@ __all__ = ["PushdSite", "Serving", "StaticFiles", "tree"]
 _HELD_BYTES = 256 * 1024 * 1024
 """How much of unfinished bodies is held by a site that shares no bound with others."""
 _log = Logger()
+
+_WHOLE_BYTES = 64 * 1024
+"""The largest file that is read at once. Of larger ones, as much is held at a time, and counts as an answer."""
 
 _ABOUT_BODY = (
     b"content-type",
@@ -260,6 +265,14 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
     def directoryListing(self) -> IResource:
         """Override: there are no listings."""
         return Missing()
+
+    def openForReading(self) -> IO[bytes]:
+        """Override: read a small file as a whole, so that a client that does not read holds no open file."""
+        file: IO[bytes] = File.openForReading(self)
+        if self.getsize() > _WHOLE_BYTES:
+            return file
+        with file:
+            return BytesIO(file.read(_WHOLE_BYTES))
 
     def render_GET(self, request: AnyRequest) -> bytes | int:
         """Override: a Range that cannot be read counts as none (RFC 9110, section 14.2)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["END_COST", "MOST", "Later", "Slice", "Slices"]
+__all__ = ["END_COST", "MOST", "STEP", "Later", "Slice", "Slices"]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
@@ -13,7 +13,7 @@ MOST = 250
 _MOST_S = 0.002
 """How long a slice may take, in seconds."""
 
-_STEP = 25
+STEP = 25
 """After how many sends the clock is read."""
 
 END_COST = 10
@@ -32,7 +32,7 @@ class Slice:
         """Begin a slice. `seconds` is a clock that never jumps."""
         self._seconds = seconds
         self._until_s = seconds() + _MOST_S
-        self._looks_at = MOST - _STEP
+        self._looks_at = MOST - STEP
         self.left = MOST
         """How many sends are left."""
 
@@ -40,7 +40,7 @@ class Slice:
         """Count `count` sends, or work that takes as long. Return whether there may be more."""
         self.left -= count
         if self.left <= self._looks_at:
-            self._looks_at = self.left - _STEP
+            self._looks_at = self.left - STEP
             if self._seconds() >= self._until_s:
                 self.left = 0
         return self.left > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from hyperframe.frame import SettingsFrame
@@ -16,6 +18,7 @@ from pushd.answers import NOTHING, OVERHEAD_BYTES, Answers, Held
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.http1answers import HTTP1Answers
 from pushd.http2.faults import Code
+from pushd.site import StaticFiles
 from tests.http2_peer import HTTP2TestCase, Peer
 
 MIB = 1024 * 1024
@@ -163,6 +166,27 @@ class Http2Tests(HTTP2TestCase):
         request.write(b"x")
         self.peer.pass_time(600)
         self.assertEqual(self.peer.resets(1), [])
+
+    def open_files(self, size: int) -> int:
+        """Return how many files stay open after 100 requests for one of `size` bytes, which nobody reads."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "page.txt").write_bytes(b"x" * size)
+        self.pages.putChild(b"files", StaticFiles(str(directory)))
+        peer = self.reader("192.0.2.1")
+        before = len(os.listdir("/proc/self/fd"))
+        for stream_id in range(1, 201, 2):
+            peer.get(stream_id, "/files/page.txt")
+        peer.frames()
+        return len(os.listdir("/proc/self/fd")) - before
+
+    def test_small_files_are_not_kept_open(self) -> None:
+        self.assertEqual(self.open_files(50_000), 0)
+
+    def test_large_files_are_kept_open_as_far_as_their_owner_has_room(self) -> None:
+        self.site.answers.limit(10 * MIB, 10)
+        self.assertLessEqual(self.open_files(1_000_000), 1024 // 72)
+        self.assertLessEqual(self.shares.used, MIB)
 
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, 100_000)), max_size=30))
     def test_all_is_given_back(self, steps: list[tuple[int, int, int]]) -> None:
