@@ -95,13 +95,24 @@ class _Bus(Protocol):
 class Subscription:
     """Everything that one subscriber is subscribed to."""
 
-    __slots__ = ("_bus", "_patterns", "_replay", "caller", "deliver", "group", "only_channel", "subscriber")
+    __slots__ = (
+        "_bus",
+        "_patterns",
+        "_replay",
+        "_tree",
+        "caller",
+        "deliver",
+        "group",
+        "only_channel",
+        "subscriber",
+    )
 
     def __init__(self, bus: _Bus, subscriber: Subscriber, caller: Caller) -> None:
         self._bus = bus
         self.caller = caller
         """Who is subscribed; its rights may change."""
         self._patterns: dict[str, Pattern] = {}
+        self._tree: PatternTree[None] | None = None  # these, once somebody wants to know what they match
         self._replay: Replay | None = None
         self.only_channel: str | None = None
         """The name of its channel, if it is subscribed to that and nothing else."""
@@ -121,6 +132,7 @@ class Subscription:
         return (self,)
 
     def _find_only_channel(self) -> None:
+        self._tree = None
         first = next(iter(self._patterns.values()), None)
         is_only = first is not None and first.is_name and len(self._patterns) == 1
         self.only_channel = first.text if first is not None and is_only else None
@@ -212,10 +224,7 @@ class Subscription:
         self._bus.leave(pattern, self)
         self._find_only_channel()
         if self._replay is not None:
-            tree: PatternTree[None] = PatternTree()
-            for other in self._patterns.values():
-                tree.add(other, None)
-            self._replay.keep(lambda name: any(True for _ in tree.match(name)))
+            self._replay.keep(self._matches)
         return True
 
     def revoke(self) -> list[str]:
@@ -235,7 +244,13 @@ class Subscription:
         return tuple(self._patterns)
 
     def _matches(self, name: str) -> bool:
-        return any(pattern.matches(name) for pattern in self._patterns.values())
+        if name in self._patterns:
+            return True
+        if self._tree is None:
+            self._tree = PatternTree()
+            for pattern in self._patterns.values():
+                self._tree.add(pattern, None)
+        return next(self._tree.match(name), 0) is None
 
     def advance_run(self, most_bytes: int) -> list[Entry]:
         """Take the next events of the replay, of about `most_bytes`, instead of having them delivered.
@@ -298,7 +313,7 @@ class Subscription:
         replay, bus = self._replay, self._bus
         assert replay is not None
         wanted, max_bytes = [entry], bus.max_held_bytes
-        if len(bus.delivery.at_hand) > 1:
+        if self.only_channel is None and len(bus.delivery.at_hand) > 1:
             wanted += [one for one in bus.delivery.at_hand if one is not entry and self._matches(one.channel)]
         if replay.held_bytes + cost_of(entry) > max_bytes and replay.read_later(wanted, bus.log.history_with):
             return

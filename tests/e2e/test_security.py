@@ -504,7 +504,9 @@ class TestApplicationDown:
             kinds = [event["event"] for event in application.told]
             assert kinds.count("dropped") == 1
             assert kinds[0] == "connect"
-            assert 20 - 2 + 3 <= len(kinds[kinds.index("dropped") + 1 :]) <= 20 + 6 + 3, kinds  # the last may come late
+            assert 20 - 2 + 3 <= len(kinds[kinds.index("dropped") + 1 :]) <= 20 + 6 + 3, (
+                kinds
+            )  # the last may come late
             other.intruder.stop()
             assert other.intruder.successes == []
             assert other.daemon.stop() in (0, -SIGTERM)

@@ -23,7 +23,7 @@ from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel
 from pushd.writethrough import Readdressed, Writer, writer
-from tests.builders import Kept, a_caller, patterns
+from tests.builders import Kept, a_caller, catch_up, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client
 from tests.rigs import HttpClient, WebSocketClient
@@ -198,6 +198,26 @@ class PublishingTests(SynchronousTestCase):
         send(1)
         more, fewer = (calls_of(lambda count=count: send(count)) for count in (60, 10))  # type: ignore[misc]
         self.assertLessEqual((more - fewer) / 50, 98)
+
+
+class HeldTests(SynchronousTestCase):
+    """What it costs to hold an event to many channels for a subscriber that is being replayed to."""
+
+    def cost(self, count: int) -> int:
+        """Return how many calls it takes if the subscriber has `count` patterns, of which the last one matches."""
+        rig = BusRig(max_held_bytes=1 << 20)
+        names = [f"m/{number}/x" for number in range(20)]
+        rig.publish(*names)
+        texts = [f"n/{number}/*" for number in range(count - 1)]
+        _, subscription, _ = rig.subscribe(*texts, "m/**", since="earliest")
+        self.assertTrue(subscription.is_replaying)
+        rig.publish(*names)
+        calls = calls_of(lambda: rig.publish(*names))
+        catch_up(subscription)
+        return calls
+
+    def test_it_does_not_grow_with_the_patterns(self) -> None:
+        self.assertLessEqual(self.cost(90), self.cost(2) + 10)
 
 
 class ProxyTests(SynchronousTestCase):
