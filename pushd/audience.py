@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from pushd.channels import Pattern, PatternTree
 from pushd.event import Entry
+from pushd.names import NameIndex
 
 __all__ = ["Audience", "Audiences", "Recipient"]
 
@@ -56,6 +57,8 @@ class Audiences(Generic[R, S]):
         self._recipient = recipient
         self._max_kept = max_kept
         self._by_name: dict[str, dict[S, None]] = {}
+        self.index = NameIndex()
+        """The names that anybody is subscribed to, in order."""
         self._by_pattern: PatternTree[S] = PatternTree()
         self._kept: dict[str, Audience[R]] = {}
         self._dropped: list[dict[str, Audience[R]]] = []  # those to be freed
@@ -128,6 +131,7 @@ class Audiences(Generic[R, S]):
         subscribed = self._by_name.get(pattern.text)
         if subscribed is None:
             subscribed = self._by_name[pattern.text] = {}
+            self.index.add(pattern.text)
         subscribed[subscriber] = None
         self.forget(pattern.text)
         return len(subscribed)
@@ -142,6 +146,7 @@ class Audiences(Generic[R, S]):
         del subscribed[subscriber]
         if not subscribed:
             del self._by_name[pattern.text]
+            self.index.remove(pattern.text)
         self.forget(pattern.text)
         return len(subscribed)
 

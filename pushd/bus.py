@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from heapq import nsmallest
 from itertools import chain
 from typing import Protocol
 
@@ -30,6 +29,8 @@ from pushd.errors import BadRequest
 from pushd.event import Draft, Entry
 from pushd.eventlog import EventLog
 from pushd.figures import Figures
+from pushd.finding import Work, drain
+from pushd.presence import present
 from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
@@ -250,9 +251,13 @@ class Bus:
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Page:
         """Answer the first `limit` events after the position `since`, in the order of the log."""
+        return drain(self.reading(patterns, since, limit, grants))
+
+    def reading(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Work[Page]:
+        """Do the same in steps."""
         for pattern in patterns:
             grants.check_subscribe(pattern.text)
-        return self.log.read(patterns, since, limit)
+        return (yield from self.log.reading(patterns, since, limit))
 
     def state(self, name: str, grants: Grants) -> ChannelState:
         """Describe a channel, also to operators; one that nobody has used is empty."""
@@ -271,32 +276,41 @@ class Bus:
 
     def states(self, grants: Grants, *, prefix: str, after: str, limit: int) -> list[ChannelState]:
         """Describe the first `limit` channels whose names begin with `prefix` and come after `after`."""
+        return drain(self.listing(grants, prefix=prefix, after=after, limit=limit))
+
+    def listing(self, grants: Grants, *, prefix: str, after: str, limit: int) -> Work[list[ChannelState]]:
+        """Do the same in steps."""
         if not grants.is_operator:
             grants.check_subscribe("**")
-        names = (name for name in self.names() if name.startswith(prefix) and name > after)
-        return [self._state(name) for name in nsmallest(limit, names)]
+        names = self.log.index.some(prefix, after, limit)
+        names += self._audiences.index.some(prefix, after, limit)
+        states = []
+        for name in sorted(set(names))[:limit]:
+            states.append(self._state(name))
+            yield
+        return states
 
     def names(self) -> Iterator[str]:
         """Return the names of all channels, and then those that are only subscribed to, in no order."""
         return chain(self.log.names(), filter(self._is_only_subscribed, self._audiences.names))
 
     def present(self, name: str, grants: Grants) -> list[Caller]:
-        """Answer who gets the events of a channel, in the order of their ids.
+        """Return the clients that get the events of a channel, ordered by connection id; see `presence`."""
+        return drain(self.presence(name, grants, 0, sys.maxsize))[2]
 
-        Raises `Forbidden` if that is not shown to who may only subscribe to it.
+    def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[tuple[int, int, list[Caller]]]:
+        """Find in steps the clients that get the events of a channel: see `pushd.presence.present`.
+
+        Raises `Forbidden` if that is not shown to those who may only subscribe to it.
         """
         self.check_present(name, grants)
-        callers = (
-            subscription.caller
-            for recipient in self._audiences.of(check_name(name)).recipients
-            for subscription in recipient.subscriptions
-        )
-        return sorted(callers, key=lambda caller: caller.number)
+        return (yield from present(self._audiences.of(name).recipients, after, limit))
 
     def check_present(self, name: str, grants: Grants) -> None:
         """Raise `Forbidden` or `Unauthorized` if the presence of a channel is not shown to `grants`."""
+        check_name(name)
         if not grants.is_operator:
-            grants.check_subscribe(check_name(name))
+            grants.check_subscribe(name)
             if self.log.settings(name).presence == "operator":
                 grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
 
@@ -315,10 +329,6 @@ class Bus:
         if count > self.max_subscribed:
             limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
             raise BadRequest(limit, "channel")
-
-    def check_channels(self, patterns: Sequence[Pattern]) -> None:
-        """Raise `Unavailable` if the log has no room for the channels among `patterns`."""
-        self.log.surplus([pattern.text for pattern in patterns if pattern.is_name])
 
     def subscribe(self, subscriber: Subscriber, caller: Caller) -> Subscription:
         """Enter a subscriber; it gets nothing until channels are added to its subscription."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pushd.access import EVERYTHING, Grants, Identity
 
@@ -25,7 +25,7 @@ class Place(Protocol):
 class Caller:
     """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
 
-    __slots__ = ("_prefix", "identity", "number", "place", "since", "since_s", "transport")
+    __slots__ = ("_prefix", "identity", "number", "place", "prepared", "since", "since_s", "transport")
 
     def __init__(self, identity: Identity, place: Place) -> None:
         self.identity = identity
@@ -33,6 +33,8 @@ class Caller:
         self.place = place
         """Where it is, also behind a trusted proxy."""
         self._prefix = ""
+        self.prepared: dict[Any, Any] | None = None
+        """What it is to read when it subscribes, found before: each a `pushd.finding.Prepared`, by its key."""
         self.number = 0
         """Which subscriber it is, counted from 1; 0 if it is none."""
         self.transport = "http"

@@ -95,6 +95,20 @@ class Pattern:
         tree.add(self, None)
         return any(True for _ in tree.match(name))
 
+    @property
+    def beginnings(self) -> tuple[list[str], list[str]]:
+        """Beginnings one of which every name has that is matched; and names that are matched without."""
+        prefixes, names = [], []
+        for path in self.paths:
+            known = list(takewhile(lambda token: token not in _STARS, path))
+            prefix, star = "".join(known), path[len(known)] if len(known) < len(path) else ""
+            if star in _REPEATS and len(path) == len(known) + 1 and prefix:  # a/** is a, and what begins with a/
+                names.append(prefix)
+            if star not in _REPEATS or len(path) == len(known) + 1:
+                prefix += _separator(star)
+            prefixes.append(prefix)
+        return prefixes, names
+
     def covers(self, other: Pattern) -> bool:
         """Tell whether every channel that `other` matches is matched by this pattern."""
         return all(any(_covers(path, asked) for path in self.paths) for asked in other.paths)

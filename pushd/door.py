@@ -12,11 +12,13 @@ from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.commands import Commands
 from pushd.errors import Forbidden, TooMany
+from pushd.finding import Work, key_of
 from pushd.gate import Gate
 from pushd.peer import limit_key
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Guest, Sessions
+from pushd.steps import unless_done
 from pushd.throttled import take
 
 __all__ = ["Asking", "Door", "Rates", "Subscribing"]
@@ -107,10 +109,54 @@ class Door:
         is_asked = asking is not None and (asking.asks_connect or asking.asks_subscribe)
         if asking is None or not asking.asks_connect:  # which may grant more than the caller has
             _check(caller, patterns)
-        if asking is None or not is_asked:
-            return None
-        self.sessions.bus.check_channels(patterns)
-        return Deferred.fromCoroutine(self._ask(asking, caller, patterns, since, is_gone))
+        waiting = None
+        if asking is not None and is_asked:
+            self.sessions.bus.check_names([pattern.text for pattern in patterns if pattern.is_name], caller)
+            waiting = Deferred.fromCoroutine(self._ask(asking, caller, patterns, since, is_gone))
+        return waiting if transport == "poll" else self._prepare(caller, patterns, since, waiting, is_gone)
+
+    def _prepare(
+        self,
+        caller: Caller,
+        patterns: Sequence[Pattern],
+        since: str,
+        waiting: Deferred[None] | None,
+        is_gone: Callable[[], bool],
+        others: Sequence[Pattern] = (),
+    ) -> Deferred[None] | None:
+        """Find out what `caller` is going to read, after what it is `waiting` for, if that may take long."""
+        if since == "latest" or all(pattern.is_name for pattern in patterns):
+            return waiting
+
+        is_websocket = caller.transport == "websocket"  # which subscribes to one after the other
+        together = [[pattern] for pattern in patterns] if is_websocket else [patterns]
+
+        def prepare() -> Work[None]:
+            caller.prepared = {}
+            log, among = self.sessions.bus.log, [[*patterns, *others]]
+            among += [list(self.readable(caller))] if is_websocket else []
+            for each in together:
+                caller.prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
+
+        return self.do(prepare, waiting, is_gone)
+
+    def do(
+        self,
+        work: Callable[[], Work[None]],
+        waiting: Deferred[None] | None = None,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> Deferred[None] | None:
+        """Do what `work` makes, some of it in each turn, after what is waited for; None if it is done already."""
+        steps = self.sessions.steps
+        if waiting is None:
+            return unless_done(steps.run(work(), is_gone))
+
+        async def do_later() -> None:
+            await waiting
+            if not is_gone():
+                await steps.run(work(), is_gone)
+
+        return Deferred.fromCoroutine(do_later())
 
     def _check_rate(self, caller: Caller) -> None:
         key = limit_key(caller.address)
@@ -169,11 +215,12 @@ class Door:
         caller, asking = guest.caller, self._asking
         _check(caller, [pattern])
         self._check_join(caller, pattern)
-        if asking is None or not asking.asks_subscribe:
-            return None
-        guest.subscription.check([pattern], since)
-        asked = Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
-        return asked.addCallback(lambda _: self.sessions.refresh(caller))
+        waiting, others = None, [Pattern.parse(text) for text in guest.subscription.texts]
+        if asking is not None and asking.asks_subscribe:
+            guest.subscription.check([pattern], since)
+            waiting = Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+            waiting.addCallback(lambda _: self.sessions.refresh(caller))
+        return self._prepare(caller, [pattern], since, waiting, lambda: guest.end_reason is not None, others)
 
     def read(
         self,

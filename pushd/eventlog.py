@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, TypeVar
 
+from pushd import finding
 from pushd.archive import Archive, Given, names_with
 from pushd.channel import Channel, Settings
-from pushd.channels import Pattern, PatternTree, check_name
+from pushd.channels import Pattern, check_name
 from pushd.errors import NotFound, Unavailable
 from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
+from pushd.finding import Prepared, Work, drain
 from pushd.history import History
 from pushd.idling import Idling
-from pushd.reading import Page, Start, first_of
-from pushd.replay import Replay
+from pushd.names import NameIndex
+from pushd.reading import Page, Room
 from pushd.trimming import Trimming
 
 __all__ = ["EventLog", "State"]
@@ -78,12 +80,14 @@ class EventLog(Generic[S]):
         """The place of the latest event."""
         self.by_name: dict[str, Channel[S]] = {}
         """The channels by their names."""
+        self.index = NameIndex()
+        """Their names, in order."""
         self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
         self._idle: Idling[S] = Idling()  # those without events, which are given up first
         self.is_heard: Callable[[str], bool] = lambda name: False
         """Return whether anybody is subscribed to a channel by its name: set by the bus."""
-        self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
+        self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def configure(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> None:
@@ -105,7 +109,7 @@ class EventLog(Generic[S]):
     @property
     def state(self) -> State:
         """What it knows besides its channels."""
-        return State(self._epoch, self.sequence, self._given_up_sequence, self._given_up_offset, self._began)
+        return State(self._epoch, self.sequence, self.given_up_sequence, self._given_up_offset, self._began)
 
     @property
     def size_bytes(self) -> int:
@@ -215,21 +219,23 @@ class EventLog(Generic[S]):
     def _open(self, name: str) -> Channel[S]:
         channel = self.by_name.get(name)
         if channel is None:
-            offset, dropped, settings = self._given_up_offset, self._given_up_sequence, self.settings(name)
+            offset, dropped, settings = self._given_up_offset, self.given_up_sequence, self.settings(name)
             history = self._archive.history(name, settings, offset=offset, dropped=dropped)
             channel = self.by_name[name] = Channel(name, settings, history, offset=offset)
             channel.is_heard = self.is_heard(name)
+            self.index.add(name)
         return channel
 
     def begin(self, state: State) -> None:
         """Go on from what an archive knows, before anything else happens."""
         self._epoch, self._began, self.sequence = state.epoch, state.began, state.sequence
-        self._given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
+        self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
 
     def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
         """Enter a channel that the archive has. Those whose latest events are older come first."""
         settings = self.settings(name)
         channel = self.by_name[name] = Channel(name, settings, history(settings), offset=offset)
+        self.index.add(name)
         self._by_sequence[channel] = None
         self._trimming.count(channel)
         if channel.history:
@@ -262,10 +268,11 @@ class EventLog(Generic[S]):
         highest offset, and counts as having dropped the latest event, of all that were given up.
         """
         for channel in idle:
-            self._given_up_sequence = max(self._given_up_sequence, channel.history.sequence)
+            self.given_up_sequence = max(self.given_up_sequence, channel.history.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
             self._archive.give_up(channel.history)
             del self.by_name[channel.name], self._by_sequence[channel]
+            self.index.remove(channel.name)
             self._idle.remove(channel)
             self._latest = None
 
@@ -277,6 +284,7 @@ class EventLog(Generic[S]):
             self._idle.add(channel)
         elif self._is_here(channel):
             del self.by_name[channel.name]
+            self.index.remove(channel.name)
             self._archive.give_up(channel.history)
 
     def hear(self, name: str, is_heard: bool) -> None:
@@ -322,12 +330,28 @@ class EventLog(Generic[S]):
         return entry
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> Page:
-        """Answer the first events after the position `since`, in the order of the log, as `page` has it."""
-        start, active = self.find(patterns, since)
-        replay = Replay()
-        for channel in active:
-            replay.add(channel.history, start.sequence)
-        return self.page(iter(replay.next, None), limit, recovered=start.recovered)
+        """Return the first events after the position `since`, in the order of the log, as `page` does."""
+        return drain(self.reading(patterns, since, limit))
+
+    def reading(self, patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page]:
+        """Do the same in steps."""
+        return finding.read(self, patterns, since, limit)
+
+    def preparing(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Work[Prepared]:
+        """Find out in steps where a reader begins and what it reads: see `pushd.finding.prepare` and `where`."""
+        return finding.prepare(self, patterns, since, self.where(since, *(among or (patterns,))))
+
+    def in_order(self) -> list[Channel[S]]:
+        """Return the channels that had events, the latest last."""
+        return list(self._by_sequence)
+
+    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
+        """Return a heap of the channels that have events, by a sequence that their oldest is not before."""
+        return self._trimming.oldest_first()
+
+    def position_of(self, sequence: int) -> str:
+        """Return the position after the event at `sequence`."""
+        return own_id(self._epoch, sequence)
 
     def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> Page:
         """Make a page of the first of `entries`, which are all the latest of the log.
@@ -335,33 +359,21 @@ class EventLog(Generic[S]):
         It has up to `limit` of them, and one at least, but no more than about 1 MiB of data: it is made as a whole,
         and waits as a whole for a client that does not read.
         """
-        shown, is_all = first_of(entries, limit)
-        return Page(shown, own_id(self._epoch, self.sequence if is_all else shown[-1].event.sequence), recovered)
+        room = Room(limit)
+        is_all = all(map(room.add, entries))
+        return Page(
+            room.entries, self.position_of(self.sequence if is_all else room.entries[-1].event.sequence), recovered
+        )
 
-    def find(
-        self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]
-    ) -> tuple[Start, list[Channel[S]]]:
-        """Find out where a reader from `since` begins, whether something is missing for good, and where to read.
+    def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
+        """Return the place in the log of a position; None for the earliest, and if the log cannot tell.
 
-        `since` is ``latest``, ``earliest`` or an id. A reader from an id that the log does not know begins with
-        the oldest event that there is. The channels are those that had events since then. An id that a publisher
-        gave is looked up `among` the channels of other patterns, if there are any: of the first ones that know it.
+        An id that a publisher gave is looked up `among` the channels of patterns: of the first ones that know it.
         """
-        if since == "latest":
-            return Start(self.position, True, self.sequence), []
-        places = (self.place_of(each, since) for each in among or (patterns,))
-        sequence = None if since == "earliest" else next((one for one in places if one is not None), None)
-        active = self._active(patterns, -1 if sequence is None else sequence)
-        for channel in active:
-            self.trim(channel)
-        dropped = [channel.history.dropped for channel in active]
-        if any(not pattern.is_name or pattern.text not in self.by_name for pattern in patterns):
-            dropped.append(self._given_up_sequence)
-        if sequence is None:
-            sequence = min(dropped, default=self.sequence)
-            return Start(own_id(self._epoch, sequence), since == "earliest", sequence), active
-        recovered = max(dropped, default=0) <= sequence
-        return Start(own_id(self._epoch, sequence), recovered, sequence), active
+        if since == "earliest":
+            return None
+        places = (self.place_of(each, since) for each in among)
+        return next((place for place in places if place is not None), None)
 
     def place_of(self, patterns: Sequence[Pattern], position: str) -> int | None:
         """Return the place in the log of a position; None if the log cannot tell.
@@ -383,18 +395,3 @@ class EventLog(Generic[S]):
             return []
         self.trim(channel)
         return self._archive.given(name, event_id, channel.offset + 1 - len(channel.history))
-
-    def _active(self, patterns: Sequence[Pattern], sequence: int) -> list[Channel[S]]:
-        """Answer the channels that the patterns match and that had events after `sequence`."""
-        names = [pattern.text for pattern in patterns if pattern.is_name]
-        active = {channel: None for name in names if (channel := self.by_name.get(name)) is not None}
-        if len(names) < len(patterns):
-            recent = self.recent(sequence)
-            if any(pattern.text == "**" for pattern in patterns):
-                active.update(dict.fromkeys(recent))
-            else:
-                tree: PatternTree[None] = PatternTree()
-                for pattern in patterns:
-                    tree.add(pattern, None)
-                active.update((channel, None) for channel in recent if next(tree.match(channel.name), 0) is None)
-        return [channel for channel in active if channel.history.sequence > sequence]

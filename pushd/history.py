@@ -87,6 +87,9 @@ class History(Protocol):
     def after(self, sequence: int) -> Entry | None:
         """Answer the first entry whose event came after `sequence` in the log."""
 
+    def bound(self, sequence: int) -> int:
+        """Return a place in the log that the first entry after `sequence` is not before, reading nothing for it."""
+
     def at(self, offset: int) -> Entry | None:
         """Answer the entry at `offset`, if the channel has it."""
 
@@ -175,6 +178,11 @@ class MemoryHistory(Entries):
     def holds(self, offset: int) -> bool:
         """Tell whether the channel has the entry at `offset`."""
         return self.at(offset) is not None
+
+    def bound(self, sequence: int) -> int:
+        """Return the place of the first entry after `sequence`, or the one after the latest."""
+        entry = self.after(sequence)
+        return self.sequence + 1 if entry is None else entry.event.sequence
 
 
 _NOTHING = cast(Entry, None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pushd.event import Entry
 
-__all__ = ["Page", "Start", "first_of"]
+__all__ = ["Page", "Room", "Start"]
 
 _PAGE_BYTES = 1024 * 1024
 """How much data a page has, unless its first event alone has more."""
@@ -41,13 +40,21 @@ class Page:
     """True if nothing is missing between the position asked for and the first entry."""
 
 
-def first_of(entries: Iterable[Entry], limit: int) -> tuple[list[Entry], bool]:
-    """Return what of `entries` fits into a page of up to `limit`, and whether these are all."""
-    shown: list[Entry] = []
-    room = _PAGE_BYTES
-    for entry in entries:
-        room -= len(entry.event.data)
-        if shown and (len(shown) == limit or room < 0):
-            return shown, False
-        shown.append(entry)
-    return shown, True
+class Room:
+    """The entries of one page, as far as there is room: for `limit` of them, one at least."""
+
+    __slots__ = ("_bytes", "_limit", "entries")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = _PAGE_BYTES
+        self.entries: list[Entry] = []
+        """Those that are in it."""
+
+    def add(self, entry: Entry) -> bool:
+        """Add an entry; False if there is no room for it."""
+        self._bytes -= len(entry.event.data)
+        if self.entries and (len(self.entries) == self._limit or self._bytes < 0):
+            return False
+        self.entries.append(entry)
+        return True

@@ -69,6 +69,30 @@ class Replay:
         if entry is not None and latest is not None:
             self._begin(entry, history, latest.offset)
 
+    @property
+    def width(self) -> int:
+        """How many histories it reads."""
+        return len(self._cursors)
+
+    @property
+    def first(self) -> int | None:
+        """A sequence that the next entry is not before; None if there is no other entry."""
+        while self._heap:
+            item = self._heap[0]
+            if item[0] != self._last and self._is_current(item):
+                return item[0]
+            heappop(self._heap)
+            if self._is_current(item):  # the event that came last, in another of its channels
+                self._take(item)
+        return None
+
+    def cut(self, sequence: int) -> None:
+        """Leave out the histories whose next entry comes after `sequence`."""
+        self._heap = [item for item in self._heap if item[0] <= sequence and self._is_current(item)]
+        self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
+        self._ends = {history: self._ends[history] for history in self._cursors}
+        self._tidy()
+
     def join(self, other: Replay) -> None:
         """Read what `other` was to read, which has read nothing yet."""
         for history, (_, _, entry, _) in other._cursors.items():

@@ -57,6 +57,7 @@ class Request(server.Request):
     """Who sends it, once the gate has let it in."""
 
     wanted: tuple[list[Pattern], str]
+    found: Any
     """What a subscriber wants: channels and patterns, and the position to begin at."""
 
     visit: Visit | None = None

@@ -23,6 +23,7 @@ from pushd.event import Encoder
 from pushd.peer import limit_key
 from pushd.reasons import Cause, Reason
 from pushd.slices import END_COST, STEP, Slice, Slices
+from pushd.steps import Steps
 from pushd.subscription import Subscription
 from pushd.wheel import Alarm, Wheel
 
@@ -128,6 +129,8 @@ class Sessions:
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
+        self.steps = Steps(call_later, wheel.seconds)
+        """What does long work."""
         self.now = now
         """The time, in seconds since 1970."""
         self._prefix = prefix

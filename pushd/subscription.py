@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
+from pushd import finding
 from pushd.caller import Caller
 from pushd.channels import Pattern, PatternTree
 from pushd.errors import OutOfMemory, Unavailable
 from pushd.event import Entry
 from pushd.eventlog import EventLog
 from pushd.figures import Figures
+from pushd.finding import Prepared, drain, key_of
 from pushd.headroom import memory
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
@@ -196,12 +198,9 @@ class Subscription:
         assert self.deliver is not _nothing, "closed"
         assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
-        log = self._bus.log
         wanted = self._allowed(patterns)
-        start, active = log.find(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
-        replay = Replay()
-        for channel in active:
-            replay.add(channel.history, start.sequence)
+        prepared = self._prepared(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
+        start, replay = prepared.start, prepared.replay
         for text, pattern in wanted.items():
             if text not in self._patterns:
                 self._patterns[text] = pattern
@@ -214,6 +213,15 @@ class Subscription:
                 self._replay.join(replay)
             self.deliver = self._hold
         return start
+
+    def _prepared(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Prepared:
+        """Return what was prepared for these at the door, completed, or prepare it now."""
+        log, caller = self._bus.log, self.caller
+        before: Prepared | None = caller.prepared.pop(key_of(patterns, since), None) if caller.prepared else None
+        if before is None or before.place != log.where(since, *among):
+            return drain(log.preparing(patterns, since, *among))
+        finding.complete(log, before, patterns)
+        return before
 
     def remove(self, text: str) -> bool:
         """Unsubscribe from the channel or pattern `text`; False if it was not subscribed to."""

@@ -67,19 +67,23 @@ class Trimming(Generic[S]):
             self._push(self._expiries, channel.history.expires_s, channel)
         if not channel.awaits_room:
             channel.awaits_room = True
-            self._push(self._oldest, channel.history.dropped, channel)
+            self._push(self._oldest, channel.history.bound(-1), channel)
 
     def watch_later(self, channel: Channel[S]) -> None:
         """Look at a channel some time soon, without finding out now what its oldest event is."""
         channel.awaits_expiry = channel.awaits_room = True
         self._push(self._expiries, 0.0, channel)
-        self._push(self._oldest, channel.history.dropped, channel)
+        self._push(self._oldest, channel.history.bound(-1), channel)
 
     def _push(self, heap: list[tuple[K, int, Channel[S]]], key: K, channel: Channel[S]) -> None:
         if len(heap) > 2 * self._channels():  # most are of channels that were given up
             heap[:] = [one for one in heap if self._is_here(one[2])]
             heapify(heap)
         heappush(heap, (key, next(self._count), channel))
+
+    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
+        """Return a heap of all channels with events, by a sequence that their oldest is not before."""
+        return self._oldest.copy()
 
     def expire(self, seconds: float) -> None:
         """Trim some of the channels whose oldest events have expired, and make some room."""

@@ -18,9 +18,11 @@ from pushd.channels import Pattern, check_name
 from pushd.door import Door
 from pushd.errors import BadRequest, NotFound
 from pushd.event import Entry
+from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
 from pushd.publisher import Deleted, Publisher
+from pushd.reading import Page
 from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
@@ -104,7 +106,14 @@ class ChannelList(Branch):
         if b"channel" in request.args:
             return self._door.look(request.caller, _in_query(request))
         self._door.look_at_all(request.caller)
-        return None
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
+
+        def read() -> Work[None]:
+            grants = request.caller.grants
+            request.found = yield from self._bus.listing(grants, prefix=prefix, after=after, limit=limit + 1)
+
+        return self._door.do(read, None, lambda: request.is_gone)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -115,8 +124,7 @@ class ChannelList(Branch):
                 )
             return _show_state(request, self._bus, _in_query(request))
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
-        states = self._bus.states(request.caller.grants, prefix=prefix, after=after, limit=limit + 1)
+        states: list[ChannelState] = request.found
         following = states[limit - 1].channel if len(states) > limit else None
         found = [_state(one) for one in states[:limit]]
         return json_answer(
@@ -219,14 +227,18 @@ class _History(Branch):
         """Override: the application may refuse who reads as it may who subscribes."""
         if request.method not in _READS:
             return None
-        since = since_of(request, "earliest")
-        return self._door.read(request.caller, [Pattern.parse(self.named(request))], since)
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        since, pattern = since_of(request, "earliest"), Pattern.parse(self.named(request))
+
+        def read() -> Work[None]:
+            request.found = yield from self._bus.reading([pattern], since, limit, request.caller.grants)
+
+        waiting = self._door.read(request.caller, [pattern], since)
+        return self._door.do(read, waiting, lambda: request.is_gone)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer a page of the history."""
-        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        pattern = Pattern.parse(self.named(request))
-        page = self._bus.read([pattern], since_of(request, "earliest"), limit, request.caller.grants)
+        page: Page = request.found
         request.setHeader(b"cache-control", b"no-store")
         return answer(request, page_json(page))
 
@@ -268,19 +280,22 @@ class _Presence(Endpoint):
             return None
         name = self.named(request)
         self._bus.check_present(name, request.caller.grants)
-        return self._door.look(request.caller, name)
+        limit, after = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), parameter(request, "after")
+        first = 0 if after is None else number_of(after)
+
+        def read() -> Work[None]:
+            grants = request.caller.grants
+            request.found = yield from self._bus.presence(name, grants, first, limit + 1)
+
+        return self._door.do(read, self._door.look(request.caller, name), lambda: request.is_gone)
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
-        limit, after = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), parameter(request, "after")
-        name = self.named(request)
-        callers = self._bus.present(name, request.caller.grants)
-        users = {caller.user for caller in callers if caller.user is not None}
-        first = 0 if after is None else number_of(after)
-        rest = [caller for caller in callers if caller.number > first]
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        count, users, rest = request.found
         page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
         request.setHeader(b"cache-control", b"no-store")
-        members = {"channel": name, "count": len(callers), "users": len(users)}
+        members = {"channel": self.named(request), "count": count, "users": users}
         return json_answer(
             request, {**members, "connections": [_present(caller) for caller in page], "next": following}
         )

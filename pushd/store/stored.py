@@ -231,6 +231,16 @@ class StoredHistory:
             return self.at(self.first)
         return self.at(self._past.after(self, sequence))
 
+    def bound(self, sequence: int) -> int:
+        """Return a place in the log that the first entry after `sequence` is not before, reading nothing for it."""
+        if self.sequence <= sequence or not self:
+            return self.sequence + 1
+        oldest = self._tail.oldest
+        if oldest is not None and (oldest.event.sequence <= sequence or oldest.offset == self.first):
+            entry = self._tail.after(sequence)
+            return self.sequence + 1 if entry is None else entry.event.sequence
+        return self.sequence if self.first == self.last else max(sequence, self._dropped) + 1
+
     def holds(self, offset: int) -> bool:
         """Tell whether the channel has the entry at `offset`."""
         return self.first <= offset <= self.last

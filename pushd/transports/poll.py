@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
@@ -11,6 +12,7 @@ from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.event import Entry
+from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
 from pushd.reading import Page
@@ -59,11 +61,22 @@ class LongPoll(Subscribing):
         _limit(request)
         return super().wanted(request)
 
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: read what there is, too, which may take a while."""
+        waiting = super().ask(request)
+        if request.method == b"OPTIONS":
+            return waiting
+        (patterns, since), limit, bus = request.wanted, _limit(request), self._sessions.bus
+
+        def read() -> Work[None]:
+            request.found = yield from bus.reading(patterns, since, limit, request.caller.grants)
+
+        return self.door.do(read, waiting, lambda: request.is_gone)
+
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""
-        patterns, since = request.wanted
-        limit, bus = _limit(request), self._sessions.bus
-        page = bus.read(patterns, since, limit, request.caller.grants)
+        patterns, limit = request.wanted[0], _limit(request)
+        page: Page = request.found
         if page.entries or not page.recovered or request.method == b"HEAD":
             return _answer(request, page)
         waiting = _Waiting(request, limit, self._sessions)

@@ -13,6 +13,7 @@ from pushd.channels import check_name
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
 from pushd.event import Entry
 from pushd.eventlog import EventLog, State
+from pushd.finding import drain
 from pushd.reading import Page, Start
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 from tests.unit.test_cost import calls_of
@@ -48,7 +49,7 @@ class LogCase(SynchronousTestCase):
         return [self.append(channel, data=data)[0].event.id for data in each]
 
     def start(self, *texts: str, since: str) -> Start:
-        return self.log.find(patterns(*texts), since)[0]
+        return drain(self.log.preparing(patterns(*texts), since)).start
 
     def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> Page:
         return self.log.read(patterns(*texts), since, limit)

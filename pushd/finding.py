@@ -1,0 +1,346 @@
+"""Finding what a reader of the log is to get: in steps, because it may take long.
+
+Everything here is a generator that yields after each step; meanwhile events may be published, and channels trimmed,
+deleted and given up. What is found is true when the last step is done.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
+from typing import Protocol, TypeVar
+
+from pushd.channel import Channel
+from pushd.channels import Pattern, PatternTree
+from pushd.event import Entry
+from pushd.history import History
+from pushd.names import NameIndex
+from pushd.reading import Page, Room, Start
+from pushd.replay import Overtaken, Replay
+
+__all__ = ["Prepared", "Work", "complete", "drain", "key_of", "prepare", "read"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+Work = Generator[None, None, T]
+"""What is done in steps."""
+
+_AT_ONCE = 500
+"""How many of the channels that had events last are looked at before another order is thought of."""
+
+_OLDEST = 2000
+"""How many channels are looked at, those with the oldest events first, to fill a page from the earliest on."""
+
+_NAMES = 200
+"""How many names are taken from the index at once."""
+
+_AGAIN = 3
+"""How often a page is begun anew because of what happened meanwhile, before it is made in one step."""
+
+
+class Log(Protocol[S]):
+    """What is known of the log: see `pushd.eventlog`."""
+
+    by_name: dict[str, Channel[S]]
+    index: NameIndex
+    sequence: int
+    given_up_sequence: int
+
+    def position_of(self, sequence: int) -> str:
+        """Return the position after the event at `sequence`."""
+
+    def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
+        """Return the place in the log of a position; None for the earliest, and if the log cannot tell."""
+
+    def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
+        """Return the channels that had events after `sequence`, the latest first."""
+
+    def in_order(self) -> list[Channel[S]]:
+        """Return all channels that had events, the latest last."""
+
+    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
+        """Return a heap of channels by a sequence that their oldest events are not before."""
+
+    def trim(self, channel: Channel[S]) -> None:
+        """Drop what is over the channel's limits."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What a reader is to get."""
+
+    start: Start
+    """Where it begins."""
+
+    replay: Replay
+    """What it reads."""
+
+    end: int
+    """The place of the latest event of the log when it was begun to find this."""
+
+    place: int | None = None
+    """The place in the log of its position, if it has one."""
+
+    is_all: bool = False
+    """True if it is to get everything that is retained, and so misses nothing."""
+
+
+def key_of(patterns: Sequence[Pattern], since: str) -> tuple[object, ...]:
+    """Return what tells apart what is prepared."""
+    return since, frozenset(pattern.text for pattern in patterns)
+
+
+def drain(work: Work[T]) -> T:
+    """Do all steps at once; return the result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def wanted(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
+    """Return what tells whether any of `patterns` matches a name."""
+    if any(pattern.text == "**" for pattern in patterns):
+        return lambda name: True
+    tree: PatternTree[None] = PatternTree()
+    for pattern in patterns:
+        tree.add(pattern, None)
+    return lambda name: next(tree.match(name), 0) is None
+
+
+def _beginnings(patterns: Sequence[Pattern]) -> tuple[list[str], list[str]]:
+    """Return beginnings one of which every matching name has, none of them that of another; and names without."""
+    found: list[str] = []
+    for prefix in sorted(prefix for pattern in patterns for prefix in pattern.beginnings[0]):
+        if not found or not prefix.startswith(found[-1]):
+            found.append(prefix)
+    return found, [name for pattern in patterns for name in pattern.beginnings[1]]
+
+
+def _matching(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iterator[Channel[S] | None]:
+    """Return the channels that the patterns match and that had events after `sequence`, with None in between.
+
+    The cost grows with the smallest of: the channels that had events since, those whose names begin as the patterns
+    do, and all.
+    """
+    names = dict.fromkeys(pattern.text for pattern in patterns if pattern.is_name)
+    for name in names:
+        channel = log.by_name.get(name)
+        yield channel if channel is not None and channel.history.sequence > sequence else None
+    if len(names) == len(patterns) or all(pattern.is_name for pattern in patterns):
+        return
+    is_wanted = wanted(patterns)
+    for channel in _candidates(log, patterns, sequence):
+        if (
+            channel is None
+            or channel.name in names
+            or channel.history.sequence <= sequence
+            or not is_wanted(channel.name)
+            or log.by_name.get(channel.name) is not channel
+        ):
+            yield None
+        else:
+            yield channel
+
+
+def _candidates(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iterator[Channel[S] | None]:
+    first: list[Channel[S]] = []
+    for channel in log.recent(sequence):  # this goes on before anything changes
+        first.append(channel)
+        if len(first) > _AT_ONCE:
+            break
+    if len(first) <= _AT_ONCE:
+        yield from first
+        return
+    prefixes, names = _beginnings([pattern for pattern in patterns if not pattern.is_name])
+    if 2 * sum(map(log.index.count, prefixes)) < len(log.by_name):
+        for name in names:
+            yield log.by_name.get(name)
+        for prefix in prefixes:
+            after = ""
+            while found := log.index.some(prefix, after, _NAMES):
+                for name in found:
+                    yield log.by_name.get(name)
+                after = found[-1]
+        return
+    channels = log.in_order()
+    begin = bisect_right(channels, sequence, key=lambda channel: channel.history.sequence)
+    yield None
+    for at in range(begin, len(channels)):
+        yield channels[at]
+
+
+class _Firsts:
+    """The channels whose first entries may be among the first of all."""
+
+    def __init__(self, count: int) -> None:
+        """Tell which may be among the first `count`."""
+        self._count = count
+        self._sequences: list[int] = []  # the lowest so far, negative: a heap with the highest first
+        self._seen: set[int] = set()
+
+    @property
+    def end(self) -> int | None:
+        """What comes after this sequence is not wanted, if that is known."""
+        return -self._sequences[0] if len(self._sequences) >= self._count else None
+
+    def wants(self, history: History, sequence: int) -> bool:
+        """Return whether the first entry after `sequence` may be among them."""
+        end = self.end
+        if end is not None and history.bound(sequence) > end:
+            return False
+        entry = history.after(sequence)
+        if entry is None:
+            return False
+        place = entry.event.sequence
+        if place in self._seen:
+            return True
+        if end is None:
+            heappush(self._sequences, -place)
+        elif place > end:
+            return False
+        else:
+            self._seen.discard(-heapreplace(self._sequences, -place))
+        self._seen.add(place)
+        return True
+
+
+def prepare(
+    log: Log[S], patterns: Sequence[Pattern], since: str, sequence: int | None, count: int = 0
+) -> Work[Prepared]:
+    """Find out where a reader from `since` begins, whether something is missing for good, and what it reads.
+
+    `since` is ``latest``, ``earliest`` or an id, and `sequence` its place in the log. A reader from an id that the
+    log does not know begins with the oldest event that there is. If `count` is given, no more than so many events
+    are going to be read.
+    """
+    end = log.sequence
+    if since == "latest":
+        return Prepared(Start(log.position_of(end), True, end), Replay(), end)
+    prepared = yield from _prepare_after(log, patterns, sequence, count)
+    prepared.is_all, prepared.place = since == "earliest", sequence
+    if sequence is None:
+        prepared.start = Start(prepared.start.position, prepared.is_all, prepared.start.sequence)
+    return prepared
+
+
+def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:
+    end, after = log.sequence, -1 if sequence is None else sequence
+    replay, firsts, dropped = Replay(), _Firsts(count), list[int]()
+    for channel in _matching(log, patterns, after):
+        yield
+        if channel is None:
+            continue
+        log.trim(channel)
+        history = channel.history
+        dropped.append(history.dropped)
+        if not count or firsts.wants(history, after):
+            replay.add(history, after)
+            if count and replay.width > 4 * count + 64 and firsts.end is not None:
+                replay.cut(firsts.end)
+        if len(dropped) > 1000:
+            dropped = [min(dropped), max(dropped)]
+    if any(not pattern.is_name or pattern.text not in log.by_name for pattern in patterns):
+        dropped.append(log.given_up_sequence)
+    if sequence is None:
+        sequence = min([end, *dropped])
+    recovered = max(dropped, default=0) <= sequence
+    return Prepared(Start(log.position_of(sequence), recovered, sequence), replay, end)
+
+
+def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> None:
+    """Add to what was prepared what was published since; there must be no step in between."""
+    start, is_wanted = prepared.start, wanted(patterns)
+    recovered = start.recovered
+    for channel in log.recent(prepared.end):
+        if is_wanted(channel.name):
+            log.trim(channel)
+            recovered = recovered and (prepared.is_all or channel.history.dropped <= start.sequence)
+            prepared.replay.add(channel.history, start.sequence)
+    prepared.end = log.sequence
+    prepared.start = Start(start.position, recovered, start.sequence)
+
+
+def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page]:
+    """Find the first events after the position `since`, in the order of the log: up to `limit`, or one page.
+
+    A page without events has the position of the whole log at its last step.
+    """
+    is_all, recovered = since == "earliest", True
+    for again in range(_AGAIN + 1):
+        end, work = log.sequence, _read(log, patterns, since, limit)
+        page = (yield from work) if again < _AGAIN else drain(work)
+        if page is None:
+            continue
+        recovered = recovered and page.recovered
+        if page.entries or end == log.sequence or since == "latest":
+            break
+        since = page.position  # nothing until `end`, but something may have come since
+    assert page is not None
+    return Page(page.entries, page.position, is_all or recovered)
+
+
+def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page | None]:
+    """Read one page; None if what it was to have was dropped meanwhile."""
+    end = log.sequence
+    if since == "earliest" and not all(pattern.is_name for pattern in patterns):
+        page = yield from _read_oldest(log, patterns, limit)
+        if page is not None:
+            return page
+    prepared = yield from prepare(log, patterns, since, log.where(since, patterns), limit + 1)
+    room = Room(limit)
+    try:
+        while True:
+            entry = prepared.replay.next()
+            if entry is None or entry.event.sequence > end:
+                is_all = True
+                break
+            if not room.add(entry):
+                is_all = False
+                break
+            yield
+    except Overtaken:
+        if not room.entries:
+            return None
+        is_all = False
+    return _page(log, room.entries, end if is_all else None, prepared.start.recovered)
+
+
+def _page(log: Log[S], entries: list[Entry], end: int | None, recovered: bool) -> Page:
+    sequence = entries[-1].event.sequence if end is None else end
+    return Page(entries, log.position_of(sequence), recovered)
+
+
+def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[Page | None]:
+    """Read a page from the earliest event on, beginning with the channels that have the oldest events.
+
+    Return None if it is not filled soon: then it is better to look at all channels that match.
+    """
+    end, is_wanted = log.sequence, wanted(patterns)
+    channels, replay, room, seen = log.oldest_first(), Replay(), Room(limit), 0
+    try:
+        while True:
+            while channels and (replay.first is None or channels[0][0] <= replay.first):
+                channel = heappop(channels)[2]
+                seen += 1
+                yield
+                if is_wanted(channel.name) and log.by_name.get(channel.name) is channel:
+                    log.trim(channel)
+                    replay.add(channel.history, -1)
+                if seen > _OLDEST:
+                    return None
+            entry = replay.next()
+            if entry is None and channels:
+                continue
+            if entry is None or entry.event.sequence > end:
+                return _page(log, room.entries, end, True)
+            if not room.add(entry):
+                return _page(log, room.entries, None, True)
+            yield
+    except Overtaken:
+        return _page(log, room.entries, None, True) if room.entries else None

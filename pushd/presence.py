@@ -1,0 +1,50 @@
+"""Who gets the events of a channel, found in steps: there may be tens of thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Protocol
+
+from pushd.caller import Caller
+
+__all__ = ["present"]
+
+_CALLERS = 200
+"""How many clients are looked at in one step."""
+
+
+class _Subscription(Protocol):
+    caller: Caller
+
+
+class _Recipient(Protocol):
+    @property
+    def subscriptions(self) -> Iterable[_Subscription]:
+        """Those for which it takes entries."""
+
+
+def present(
+    recipients: Iterable[_Recipient], after: int, limit: int
+) -> Generator[None, None, tuple[int, int, list[Caller]]]:
+    """Count the clients, and their users.
+
+    Return these, and the first `limit` clients whose numbers come after `after`, in this order.
+    """
+    count, users, page, some = 0, set[str](), list[Caller](), list[Caller]()
+    for recipient in recipients:
+        for subscription in list(recipient.subscriptions):
+            caller = subscription.caller
+            count += 1
+            if caller.user is not None:
+                users.add(caller.user)
+            if caller.number > after:
+                some.append(caller)
+            if not count % _CALLERS:
+                page, some = sorted(page + some, key=_number)[:limit], []
+                yield
+    yield
+    return count, len(users), sorted(page + some, key=_number)[:limit]
+
+
+def _number(caller: Caller) -> int:
+    return caller.number

@@ -1,0 +1,103 @@
+"""Long work a few steps at a time: all together takes one budget of each turn, and each is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.errors import NotFound, Unavailable
+from pushd.finding import Work
+from pushd.steps import Steps, unless_done
+
+
+class StepsTests(SynchronousTestCase):
+    """A step takes a tenth of a millisecond on a clock in hand."""
+
+    def setUp(self) -> None:
+        self.due: list[Callable[[], None]] = []
+        self.spent_s = 0.0
+        self.steps = Steps(lambda delay_s, call: self.due.append(call), lambda: self.spent_s, budget_s=0.004)
+
+    def work(self, steps: int, result: Any = None) -> Work[Any]:
+        for _ in range(steps):
+            self.spent_s += 0.0001
+            yield
+        return result
+
+    def turn(self) -> float:
+        """Take a turn of the reactor; return how long it was."""
+        before, due, self.due = self.spent_s, self.due, []
+        for call in due:
+            call()
+        return self.spent_s - before
+
+    def turns(self) -> Iterator[float]:
+        """Take turns until nothing is left to do; return how long each was."""
+        while self.due:
+            yield self.turn()
+
+    def test_what_is_short_is_done_at_once(self) -> None:
+        self.assertEqual(self.successResultOf(self.steps.run(self.work(5, "done"))), "done")
+        self.assertEqual(self.due, [])
+
+    def test_however_many_there_are_a_turn_takes_no_longer_than_one_budget(self) -> None:
+        before = self.spent_s
+        done = [self.steps.run(self.work(500, number)) for number in range(20)]
+        self.assertLess(self.spent_s - before, 0.006)
+        turns = list(self.turns())
+        self.assertLess(max(turns), 0.006)
+        self.assertLess(len(turns), 350)
+        self.assertEqual([self.successResultOf(each) for each in done], list(range(20)))
+        self.assertEqual(len(self.steps), 0)
+
+    def test_many_short_ones_in_one_turn_take_no_longer_than_two_budgets(self) -> None:
+        before = self.spent_s
+        for _ in range(500):
+            self.steps.run(self.work(10))
+        self.assertLess(self.spent_s - before, 0.01)
+        list(self.turns())
+        self.assertEqual(len(self.steps), 0)
+
+    def test_a_short_one_does_not_wait_for_a_long_one(self) -> None:
+        self.steps.run(self.work(100_000))
+        short = self.steps.run(self.work(5, "done"))
+        for _ in range(2):
+            self.turn()
+        self.assertEqual(self.successResultOf(short), "done")
+
+    def test_what_fails_says_why_and_the_others_go_on(self) -> None:
+        def failing() -> Work[None]:
+            yield from self.work(200)
+            raise NotFound("not there")
+
+        done = [self.steps.run(failing()), self.steps.run(self.work(200, 1))]
+        list(self.turns())
+        self.failureResultOf(done[0], NotFound)
+        self.assertEqual(self.successResultOf(done[1]), 1)
+
+    def test_nothing_more_is_done_for_a_client_that_has_gone(self) -> None:
+        gone: list[bool] = []
+        done = self.steps.run(self.work(100_000), lambda: bool(gone))
+        self.turn()
+        gone.append(True)
+        self.turn()
+        self.failureResultOf(done, Unavailable)
+        self.assertEqual((len(self.steps), self.due), (0, []))
+
+    def test_what_is_done_at_once_needs_no_waiting(self) -> None:
+        def nothing(steps: int, error: Exception | None = None) -> Work[None]:
+            yield from self.work(steps)
+            if error is not None:
+                raise error
+
+        self.assertIsNone(unless_done(self.steps.run(nothing(5))))
+        self.assertRaises(NotFound, lambda: unless_done(self.steps.run(nothing(5, NotFound("no")))))
+        later = unless_done(self.steps.run(nothing(500)))
+        failing = unless_done(self.steps.run(nothing(500, NotFound("no"))))
+        assert later is not None
+        assert failing is not None
+        list(self.turns())
+        self.assertIsNone(self.successResultOf(later))
+        self.failureResultOf(failing, NotFound)
