@@ -30,6 +30,12 @@ __all__ = ["Connection", "Session"]
 
 _log = Logger()
 
+_REPLAY_STEPS = 100
+"""How many events of a replay over many channels are sent to one client in one turn."""
+
+_REPLAY_S = 0.0015
+"""How long reading them may take, in seconds."""
+
 _CLOSE_TIMEOUT_S = 10.0
 """How long a client has to take what was written before its closing."""
 
@@ -206,35 +212,49 @@ class Session:
             self._sessions.flush_later(self)
 
     def flush(self) -> int:
-        """Write the outbox, and as much of the replay as the connection takes. Return 1, for one client."""
+        """Write the outbox, and as much of the replay as the connection takes and may be read in one turn.
+
+        Return as how many sends that counts.
+        """
         self._is_unflushed = False
         try:
-            while not self.is_paused and not self.is_closed:
-                self._is_flushing = True  # what the replay sends now goes into the next write
-                while self._outbox.size < CHUNK_BYTES and self.subscription.is_replaying:
-                    self._replay_some()
-                self._is_flushing = False
-                if self.is_closed or not self._outbox.size:
-                    break
-                self._write()
-            if self.subscription.only_channel is not None:
-                self._settle()
+            return self._flush()
         except MemoryError:
             self._is_flushing = False
             self._outbox.clear()  # the client resumes from what was written before
             self.subscription.end_without_memory()
         return 1
 
-    def _replay_some(self) -> None:
-        """Put the next events of the replay into the outbox."""
+    def _flush(self) -> int:
+        most = left = _REPLAY_STEPS if self.subscription.is_replaying else 0
+        until_s = self._sessions.wheel.seconds() + _REPLAY_S if most else 0.0
+        while not self.is_paused and not self.is_closed:
+            self._is_flushing = True  # what the replay sends now goes into the next write
+            while self._outbox.size < CHUNK_BYTES and left > 0 and self.subscription.is_replaying:
+                left -= self._replay_some()
+                if not left % 4 and self._sessions.wheel.seconds() >= until_s:
+                    left = 0
+            self._is_flushing = False
+            if self.is_closed or not self._outbox.size:
+                break
+            self._write()
+        if most and left <= 0 and self.subscription.is_replaying:
+            self._flush_later()
+        if self.subscription.only_channel is not None:
+            self._settle()
+        return 1 + (most - left) // 2
+
+    def _replay_some(self) -> int:
+        """Put the next events of the replay into the outbox; return as how many single ones they count."""
         run = self.subscription.advance_run(CHUNK_BYTES - self._outbox.size)
         if not run:
             self.subscription.advance()
-            return
+            return 1
         encode = self._encode
         self._outbox.put_anyway(b"".join([entry.frame(encode) for entry in run]))
         for entry in run:
             entry.forget_frames()
+        return 1 + len(run) // 16
 
     def _write(self) -> None:
         self.own_sent_bytes += self._outbox.size
@@ -346,7 +366,9 @@ class Session:
         """Go on: the connection has sent what it had."""
         self._wrote_s = self._sessions.wheel.turned_s
         self.is_paused = False
-        if not self.is_closed:
+        if self.subscription.is_replaying and not self._sessions.resumes.take():
+            self._flush_later()
+        elif not self.is_closed:
             self.flush()
 
     def stopProducing(self) -> None:

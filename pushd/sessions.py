@@ -22,7 +22,7 @@ from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.event import Encoder
 from pushd.peer import limit_key
 from pushd.reasons import Cause, Reason
-from pushd.slices import END_COST, STEP, Slice, Slices
+from pushd.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.steps import Steps
 from pushd.subscription import Subscription
 from pushd.wheel import Alarm, Wheel
@@ -129,6 +129,8 @@ class Sessions:
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
+        self.resumes = Burst(wheel.seconds)
+        """How many replays are gone on with as soon as their connections can take more, and not in `_flush`."""
         self.steps = Steps(call_later, wheel.seconds)
         """What does long work."""
         self.now = now

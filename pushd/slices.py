@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["END_COST", "MOST", "STEP", "Later", "Slice", "Slices"]
+__all__ = ["END_COST", "MOST", "STEP", "Burst", "Later", "Slice", "Slices"]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
@@ -18,6 +18,9 @@ STEP = 25
 
 END_COST = 10
 """As how many sends the end of a connection counts: a farewell, and what others are told of it."""
+
+_BURST, _BURST_S = 8, 0.02
+"""How often something is done at once, in how many seconds."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
@@ -44,6 +47,25 @@ class Slice:
             if self._seconds() >= self._until_s:
                 self.left = 0
         return self.left > 0
+
+
+class Burst:
+    """Lets something be done at once, but not more often than is good in one turn."""
+
+    __slots__ = ("_count", "_seconds", "_since_s")
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """Begin; `seconds` is a clock that never jumps."""
+        self._seconds = seconds
+        self._count, self._since_s = 0, 0.0
+
+    def take(self) -> bool:
+        """Return whether it may be done once more."""
+        now_s = self._seconds()
+        if now_s - self._since_s > _BURST_S:
+            self._count, self._since_s = 0, now_s
+        self._count += 1
+        return self._count <= _BURST
 
 
 class Slices:

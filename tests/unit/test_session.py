@@ -849,3 +849,22 @@ class AnyInterleavingTests(TestCase):
         peer.session.resumeProducing()
         house.turn()
         self.assertEqual(peer.connection.bytes, frames_of(*published))
+
+
+class LongReplayTests(SynchronousTestCase):
+    """A replay over many channels takes many turns, however much the connection takes."""
+
+    def test_it_goes_on_in_the_next_turns_and_others_have_theirs(self) -> None:
+        house = House()
+        for number in range(1000):
+            house.publish(b"x", channel=f"c/{number}")
+        figures, session = house.rig.bus.figures, house.join().session
+        session.subscribe(patterns("**"), "earliest")
+        flushes = 0
+        while session.subscription.is_replaying:
+            before = figures.replayed
+            cost = session.flush()
+            self.assertLessEqual(figures.replayed - before, 100)
+            self.assertGreater(cost, (figures.replayed - before) // 4)
+            flushes += 1
+        self.assertEqual((flushes, figures.replayed), (11, 1000))
