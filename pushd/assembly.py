@@ -48,6 +48,7 @@ from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
+from pushd.turns import Turns
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
 
@@ -346,6 +347,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
             ping_timeout_s=limits.ping_timeout_s,
             patience=limits.patience,
             bodies=entrance.bodies,
+            turns=Turns(reactor.callLater, door.sessions.wheel.seconds),
         ),
         b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),

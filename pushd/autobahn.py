@@ -21,16 +21,14 @@ from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushd.autobahnreading import Reading
 from pushd.caller import Place
-from pushd.errors import Refused
 from pushd.faultlog import FaultLog
-from pushd.frames import BINARY
 from pushd.headroom import NO_MEMORY, memory
-from pushd.heldbodies import HeldBodies, HeldBody
-from pushd.messagewatch import MessageWatch
+from pushd.heldbodies import HeldBodies
 from pushd.patience import Patience
-from pushd.plainmessage import plain_message
 from pushd.reasons import Cause, Reason
+from pushd.turns import Turns
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer, writer
 
@@ -98,7 +96,7 @@ class WebSocketListener(Protocol):
         """The connection has ended."""
 
 
-class WebSocketConnection(WebSocketServerProtocol):
+class WebSocketConnection(Reading, WebSocketServerProtocol):  # type: ignore[misc]
     """One WebSocket, from the end of the opening handshake on: a `pushd.session.Connection`.
 
     The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.
@@ -109,25 +107,11 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     listener: WebSocketListener
 
-    transport: Any
     maxFramePayloadSize: int
-    maxMessagePayloadSize: int
 
-    _patience: Patience
-    _wheel: Wheel
-    _bodies: HeldBodies
-    _held: HeldBody | None = None
-    _watch: MessageWatch | None = None
     _frames = 0
     _is_closing = False
-    _is_too_much = False
-
-    held_close: tuple[int, bytes] | None = None
-    """The close frame that the client has sent, while something that came before it is not answered."""
     _held_alarm: Alarm
-
-    has_heard = False
-    """True if anything came from the client since somebody set it to false."""
 
     def __init__(self) -> None:
         """Override: there is nothing to do for each."""
@@ -144,22 +128,6 @@ class WebSocketConnection(WebSocketServerProtocol):
     def peer(self) -> str:  # type: ignore[override]
         """Override: what Autobahn calls it in its log."""
         return self.client_name
-
-    @property
-    def held_bytes(self) -> int:
-        """How much is kept of what has come, of a message or a frame that is not complete."""
-        if self.failedByMe:
-            return 0
-        return self.message_data_total_length if self.inside_message else len(self.data)
-
-    @property
-    def _kept_bytes(self) -> int:
-        """How much is kept, without what is still to come of a frame that has begun."""
-        frame = self.current_frame
-        if not self.inside_message or frame is None or frame.opcode > 7:
-            return self.held_bytes
-        came: int = self.held_bytes - frame.length + self.current_frame_masker.pointer()
-        return came
 
     @property
     def is_closed(self) -> Deferred[object]:
@@ -286,63 +254,10 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     # Called by the transport
 
-    def dataReceived(self, data: bytes) -> None:
-        """Override: bytes have come."""
-        self.has_heard = True
-        if self._is_too_much or self.held_close is not None:
-            return
-        if self._is_between:
-            data = self._take_messages(data)
-        if data:
-            self._dataReceived(data)  # what the method overridden does beside formats a message for nobody
-            if self.held_close is None:
-                self._watch_rest(len(data))
-
-    @property
-    def _is_between(self) -> bool:
-        """Whether nothing has come of what comes next."""
-        return not self.data and self.current_frame is None and not self.inside_message
-
-    def _watch_rest(self, size: int) -> None:
-        """Have the rest of a message come in time, and count what has come."""
-        if self._is_between:
-            if self._held is not None:
-                self._held.release()
-            if self._watch is not None:
-                self._watch.completed()
-        else:
-            self._hold()
-            if self._watch is None:
-                self._watch = MessageWatch(self._patience, self._wheel, self._close_late)
-            self._watch.came(size)
-
-    def _hold(self) -> None:
-        """Count what is kept of a message, or close: then nothing more is read."""
-        if self._held is None:
-            self._held = self._bodies.new(self.listener.owner)
-        try:
-            self._held.resize(self._kept_bytes)
-        except Refused as refused:
-            self._is_too_much = True
-            self.close(Reason(Cause.TOO_MANY, refused.detail))
-            self.message_data = []
-            self._held.release()
-            self.transport.loseConnection()
-
-    def _close_late(self, text: str) -> None:
-        self.close(Reason(Cause.REFUSED, text))
-
-    def _take_messages(self, data: bytes) -> bytes:
-        """Take the plain messages that `data` begins with; answer what Autobahn is to look at."""
-        stop = 0
-        while self.state == self.STATE_OPEN and (message := plain_message(data, stop, self.maxMessagePayloadSize)):
-            opcode, payload, stop = message
-            self.onMessage(payload, opcode == BINARY)
-        return data[stop:] if stop else data
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""
         self.state = self.STATE_CLOSED
+        self._late = None
         if self._held is not None:
             self._held.release()
         if self._watch is not None:
@@ -353,10 +268,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.listener.lost()
 
 
-def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies) -> WebSocketServerFactory:
+def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies, turns: Turns) -> WebSocketServerFactory:
     """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them.
 
-    What is held of messages that are not complete is counted in `bodies`.
+    What is held of messages that are not complete is counted in `bodies`; `turns` shares the time among those with
+    many messages.
     """
     factory = WebSocketServerFactory(server="pushd", reactor=object())
     factory.setProtocolOptions(
@@ -368,7 +284,7 @@ def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies) -> WebSock
         autoPingInterval=0,
     )
     kind: Any = type("WebSocketConnection", (WebSocketConnection,), _state_after_handshake(factory))
-    kind._patience, kind._wheel, kind._bodies = patience, wheel, bodies
+    kind._patience, kind._wheel, kind._bodies, kind._turns = patience, wheel, bodies, turns
     factory.protocol = kind
     return factory
 

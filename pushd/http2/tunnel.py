@@ -111,6 +111,14 @@ class Tunnel(Stream):
             self.disconnecting = True
             self.complete()
 
+    def pauseProducing(self) -> None:
+        """Read no more: nothing to do, since what is held keeps the window closed."""
+
+    def resumeProducing(self) -> None:
+        """Read on: the window opens as far as what is held lets it."""
+        if self._speaker is not None and not self.disconnecting:
+            self._carrier.holds(self, self._speaker.held_bytes)
+
     def abortConnection(self) -> None:
         """End the stream now."""
         self.abort()

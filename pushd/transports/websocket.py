@@ -19,6 +19,7 @@ from pushd.patience import Patience
 from pushd.publisher import Publisher
 from pushd.request import Request
 from pushd.resource import parameter, since_of, subscribed_patterns
+from pushd.turns import Turns
 
 __all__ = ["WebSocket"]
 
@@ -46,14 +47,16 @@ class WebSocket(Subscribing):
         ping_timeout_s: float,
         patience: Patience,
         bodies: HeldBodies,
+        turns: Turns,
     ) -> None:
         """Have `publisher` take events of up to `max_event_bytes`, each for up to `max_channels`.
 
         A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`. Its
         messages are waited for with `patience`, and what has come of them is counted in `bodies`.
+        `turns` shares the time among clients that send many.
         """
         super().__init__(gate, door)
-        self._factory = new_factory(patience, door.sessions.wheel, bodies)
+        self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
         self._max_message_bytes = max_event_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
         self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
 

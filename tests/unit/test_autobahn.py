@@ -18,6 +18,7 @@ from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.heldbodies import HeldBodies
 from pushd.peer import Place
 from pushd.reasons import Cause, Reason
+from pushd.turns import Turns
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer
 from tests.builders import PATIENCE
@@ -146,7 +147,9 @@ class Transport(StringTransport):
 
 class AutobahnTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.factory = new_factory(PATIENCE, Wheel(lambda: 0.0), HeldBodies(2**20, 100))
+        self.factory = new_factory(
+            PATIENCE, Wheel(lambda: 0.0), HeldBodies(2**20, 100), Turns(lambda delay_s, call: None, lambda: 0.0)
+        )
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
@@ -235,7 +238,8 @@ class AutobahnTests(SynchronousTestCase):
         plain = (bool, int, str, bytes, type(None))
         changing = {name for name, value in state.items() if not isinstance(value, plain)}
         self.assertEqual(
-            changing - {"__doc__", "__module__"}, {"factory", "trafficStats", "_patience", "_wheel", "_bodies"}
+            changing - {"__doc__", "__module__"},
+            {"factory", "trafficStats", "_patience", "_wheel", "_bodies", "_turns"},
         )
 
     def test_connections_do_not_mix(self) -> None:

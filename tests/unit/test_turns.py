@@ -7,9 +7,10 @@ from collections.abc import Callable
 from h2.connection import H2Connection
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.autobahn import WebSocketConnection
 from pushd.turns import Turns
 from tests.http2_client import Http2Client
-from tests.rigs import DaemonTests, HttpClient
+from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 
 REQUEST = b"GET /channels HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -183,3 +184,85 @@ class ConnectionTests(DaemonTests):
             self.reactor.turn()
             self.rig.turn()
         self.assertEqual(self.served, 3)
+
+
+class MessageTests(DaemonTests):
+    """Many messages in one read, over a WebSocket."""
+
+    def setUp(self) -> None:
+        """Have each message take 1 ms."""
+        super().setUp()
+        self.now = 0.0
+        self.taken = 0
+        self.reactor = Reactor()
+        self.client = WebSocketClient(self.rig, "/ws")
+        self.rig.turn()
+        (connection,) = self.rig.parts.site.connections
+        assert isinstance(connection, WebSocketConnection)
+        self.connection = connection
+        self.patch(connection._turns, "_seconds", lambda: self.now)
+        self.patch(connection._turns, "_call_later", self.reactor.call_later)
+        take = connection.onMessage
+
+        def taken(payload: bytes, is_binary: bool) -> None:
+            self.now += 0.001
+            self.taken += 1
+            take(payload, is_binary)
+
+        connection.onMessage = taken  # type: ignore[method-assign,assignment]
+
+    def command(self, number: int) -> bytes:
+        """A command that is refused, as one frame."""
+        text = b'{"type":"unsubscribe","channel":"a","ref":%d}' % number
+        return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
+
+    def in_two(self, number: int) -> bytes:
+        """The same in two frames, which takes another way."""
+        text = b'{"type":"unsubscribe","channel":"a","ref":%d}' % number
+        first, last = text[:9], text[9:]
+        return bytes([0x01, 0x80 | 9]) + bytes(4) + first + bytes([0x80, 0x80 | len(last)]) + bytes(4) + last
+
+    def assert_taken_in_turns(self, data: bytes, count: int, most: int) -> None:
+        """They are, and answered in order."""
+        self.client.messages.clear()
+        self.client.connection.send(data)
+        self.assertLessEqual(self.taken, most)
+        before = self.taken
+        while self.taken < count:
+            self.reactor.turn()
+            self.assertLessEqual(self.taken - before, most)
+            self.assertGreater(self.taken, before)
+            before = self.taken
+            self.rig.turn()
+        self.rig.turn()
+        self.assertEqual([one["ref"] for one in self.client.json], list(range(count)))
+
+    def test_plain_messages_are_taken_some_in_each_turn(self) -> None:
+        self.assert_taken_in_turns(b"".join(map(self.command, range(500))), 500, 64)
+
+    def test_so_are_others(self) -> None:
+        self.assert_taken_in_turns(b"".join(map(self.in_two, range(200))), 200, 12)
+
+    def test_a_mixture_stays_in_order(self) -> None:
+        data = b"".join((self.command, self.in_two)[number % 3 == 0](number) for number in range(300))
+        self.assert_taken_in_turns(data, 300, 64)
+
+    def test_what_is_sent_meanwhile_comes_behind(self) -> None:
+        self.client.messages.clear()
+        for number in range(300):
+            self.client.connection.send(self.command(2 * number) + self.in_two(2 * number + 1))
+        self.client.connection.send(b"".join(map(self.command, range(600, 900))))
+        self.client.connection.send(b"".join(map(self.command, range(900, 1000))))
+        for _ in range(100):
+            self.reactor.turn()
+            self.rig.turn()
+        self.assertEqual([one["ref"] for one in self.client.json], list(range(1000)))
+
+    def test_a_client_that_has_gone_is_forgotten(self) -> None:
+        self.client.connection.send(b"".join(map(self.command, range(500))))
+        self.client.connection.disconnect()
+        for _ in range(20):
+            self.reactor.turn()
+            self.rig.turn()
+        self.assertLessEqual(self.taken, 64)
+        self.assertEqual(self.rig.traces.subscribers, 0)
