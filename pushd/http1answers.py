@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from pushd.answers import Answers, Held
 from pushd.caller import Caller
 from pushd.http1 import HTTP1
+from pushd.http1watch import NOTHING
 from pushd.patience import Patience
 from pushd.peer import owner_of
 from pushd.sparing import Sparing
@@ -84,6 +85,13 @@ class HTTP1Answers(HTTP1):
             passed_s=round(passed_s),
         )
         self.abort()
+
+    def idle(self) -> None:
+        """Override: whoever still reads the answer is not idle, although no request comes."""
+        if self._slow is not None:
+            self._watch.sees(NOTHING)
+        else:
+            super().idle()
 
     def _stop_looking(self) -> None:
         if self._slow is not None:

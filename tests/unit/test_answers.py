@@ -289,13 +289,14 @@ class Http1Tests(HTTP2TestCase):
         self.patch(HTTP1Answers, "abort", lambda connection: aborted.append(True))
         self.patch(pushd.http1answers, "waiting_bytes", lambda transport: left[0])
         for rate, ends in (2000, []), (1, [True]):
-            client, _ = self.client(1000)
+            client, transport = self.client(1000)
             left[0] = MIB
             self.get(client, f"/big/{MIB}")
             for _ in range(300):
                 left[0] -= rate
                 self.pass_time(1)
             self.assertEqual(aborted[:1], ends)
+            self.assertEqual(transport.disconnecting, bool(ends))
             client.connectionLost(None)
 
 
