@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from hyperframe.frame import SettingsFrame
@@ -169,8 +171,8 @@ class Http2Tests(HTTP2TestCase):
 
     def open_files(self, size: int) -> int:
         """Return how many files stay open after 100 requests for one of `size` bytes, which nobody reads."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = Path(mkdtemp())
+        self.addCleanup(rmtree, directory)
         (directory / "page.txt").write_bytes(b"x" * size)
         self.pages.putChild(b"files", StaticFiles(str(directory)))
         peer = self.reader("192.0.2.1")
