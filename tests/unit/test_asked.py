@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pushd.bus import Published
 from pushd.caller import Caller
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
 from pushd.event import Draft
+from pushd.hooks.answers import changed_draft
 from pushd.outside import Outside
 from pushd.publisher import Direct, Outcome
 from tests.builders import Rig as BusRig
@@ -303,6 +305,21 @@ class AskedOverTransportsTests(DaemonTests):
         self.rig.turn()
         self.assertEqual((client.response.status, client.response.json["offset"]), (201, 1))
         self.assertEqual(self.history(), ["HELLO"])
+
+    def test_an_event_is_a_duplicate_by_what_was_sent_whatever_the_application_made_of_it(self) -> None:
+        numbers = itertools.count(1)
+        self.begin(lambda ask: changed_draft(ask.what, {"data": f"number {next(numbers)}"}, 1000))
+        statuses = [
+            self.rig.request("POST", "/channels/a?id=order", body=body).status
+            for body in (b"hello", b"hello", b"number 1", b"bye", b"hello")
+        ]
+        self.assertEqual((statuses, self.history()), ([201, 200, 422, 422, 200], ["number 1"]))
+        client = self.socket()
+        for data in ("hello", "number 1"):
+            client.say(type="publish", channel="a", data=data, id="order")
+        self.rig.turn()
+        said = [(one["type"], one.get("duplicate"), one.get("status")) for one in client.json]
+        self.assertEqual(said, [("published", True, None), ("error", None, 422)])
 
     def test_a_post_that_is_refused_says_why(self) -> None:
         self.begin(deny(Forbidden("this order is closed")))
