@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
-from typing import Protocol
+from typing import Any, Protocol
 
-from pushd.channel import Settings
+from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, PatternTree
-from pushd.errors import Unprocessable
+from pushd.errors import Unavailable, Unprocessable
 from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
 
-__all__ = ["Archive", "Given", "MemoryArchive", "names_with"]
+__all__ = ["Archive", "Given", "MemoryArchive", "names_with", "oldest_place"]
 
 _MOST_NAMES = 500
 """How many channels with one id the patterns of a reader may mean, or almost: to look at each takes about 15 us."""
@@ -103,6 +103,20 @@ def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> 
             tree.add(pattern, None)
             names.update((name, None) for name in found if next(tree.match(name), 0) is None)
     return names
+
+
+def oldest_place(found: Sequence[Given], began: int, channels: Mapping[str, Channel[Any]]) -> int | None:
+    """Return the place in the log of the oldest of the events `found`; None if there is none after `began`.
+
+    Raises `Unavailable` if the event itself says something else: a reader from a wrong place would miss others.
+    """
+    oldest = min(found, key=lambda given: given.sequence, default=None)
+    if oldest is None or oldest.sequence <= began:
+        return None
+    entry = channels[oldest.channel].history.at(oldest.offset)
+    if entry is None or (entry.event.id, entry.event.sequence) != (oldest.id, oldest.sequence):
+        raise Unavailable(f"the store is damaged: the event with the id {oldest.id!r} is not where it should be")
+    return oldest.sequence
 
 
 class _Holders:

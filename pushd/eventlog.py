@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Generic, TypeVar
 
 from pushd import finding
-from pushd.archive import Archive, Given, names_with
+from pushd.archive import Archive, Given, names_with, oldest_place
 from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, check_name
 from pushd.errors import NotFound, Unavailable
@@ -385,8 +385,8 @@ class EventLog(Generic[S]):
             sequence = own_sequence(self._epoch, position)
             return sequence if sequence is not None and sequence <= self.sequence else None
         names = names_with(self._archive, position, patterns)
-        oldest = min((given.sequence for name in names for given in self._given(name, position)), default=0)
-        return oldest if oldest > self._began else None
+        found = [given for name in names for given in self._given(name, position)]
+        return oldest_place(found, self._began, self.by_name)
 
     def _given(self, name: str, event_id: str) -> list[Given]:
         """Return the events with a given id that the channel `name` has, as `Archive.given` does."""

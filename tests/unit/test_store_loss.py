@@ -254,6 +254,16 @@ class LossTests(LossCase):
             found[self.outcome()] += 1
         self.assertTrue(all(found.values()), found)
 
+    def test_an_id_that_leads_to_a_wrong_place(self) -> None:
+        _, now = self.store()
+        found = dict.fromkeys(("same", "unreadable"), 0)
+        for by in (-30, -1, 1, 30):
+            self.put_back(now)
+            with closing(sqlite3.connect(self.directory / "pushd.db")) as database, database:
+                database.execute("UPDATE given SET sequence = max(1, sequence + ?)", (by,))
+            found[self.outcome()] += 1
+        self.assertEqual(found, {"same": 0, "unreadable": 4})
+
 
 class MarkTests(LossCase):
     """What the mark says if the process is killed at any moment of a transaction."""
