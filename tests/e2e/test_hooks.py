@@ -163,6 +163,7 @@ class AskingTests(HooksTests):
         self.assertEqual(self.asking.allowed, 3)
 
     async def test_many_questions_at_once(self) -> None:
+        self.asking, _ = self.hooked(timeout_s=60)  # how long a hundred answers take is up to the machine
         self.server.rules({"when": {"channel": "c/*7"}, "answer": {"allow": False}, "delay_s": 0.05})
         asked = [
             Deferred.fromCoroutine(self.asking.before_subscribe(caller(), f"c/{number}", "latest")).addErrback(
