@@ -200,7 +200,7 @@ function publishPath() {
 }
 
 async function publishOverHttp(data) {
-  const response = await fetch(publishPath(), { method: "POST", body: data });
+  const response = await fetch(publishPath(), { method: "POST", body: data, headers: ws.headers() });
   if (!response.ok) throw new Error(await problemOf(response));
   return response.json();
 }
@@ -230,7 +230,10 @@ function showAnswer(text, isGood) {
 const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function showCurl() {
-  $("curl").textContent = `curl --data-raw ${shellQuoted($("data").value)} \\\n${shellQuoted(location.origin + publishPath())}`;
+  // The certificate that pushd makes for itself is for this machine only.
+  const isOwn = location.protocol === "https:" && /^(localhost|127\.[0-9.]+|\[::1\])$/.test(location.hostname);
+  const options = `${isOwn ? "-k " : ""}${$("token").value ? '-H "Authorization: Bearer $TOKEN" ' : ""}`;
+  $("curl").textContent = `curl ${options}--data-raw ${shellQuoted($("data").value)} \\\n${shellQuoted(location.origin + publishPath())}`;
 }
 
 async function copyCurl() {
@@ -257,6 +260,7 @@ panes[0].steer(ws);
 panes[1].steer(sse);
 $("follow").onsubmit = (event) => {
   event.preventDefault();
+  [ws, sse].forEach((feed) => (feed.token = $("token").value.trim()));
   follow($("channel").value);
 };
 $("clock").onclick = () => follow("clock");
@@ -269,4 +273,5 @@ $("data").onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("publish").requestSubmit();
 };
 $("copy").onclick = copyCurl;
+$("token").oninput = showCurl;
 follow(new URLSearchParams(location.search).get("channel") || $("channel").value || "demo");

@@ -83,12 +83,22 @@ class Feed {
     this.view.position(position);
   }
 
+  /** The headers of a request with the token, if there is one. */
+  headers() {
+    return this.token ? { Authorization: `Bearer ${this.token}` } : {};
+  }
+
+  /** What the query has for the token: neither a WebSocket nor an EventSource can send headers. */
+  tokenQuery(separator) {
+    return this.token ? `${separator}access_token=${encodeURIComponent(this.token)}` : "";
+  }
+
   /** Ask where the channel stands when a replay begins: neither protocol tells which of its events are replayed. */
   async beginReplay() {
     const replay = (this.replay = new Replay());
     try {
       const url = `/channels/${encodeURIComponent(this.channel)}`;
-      const response = await fetch(url, { signal: AbortSignal.timeout(LOOKUP_TIMEOUT_MS) });
+      const response = await fetch(url, { headers: this.headers(), signal: AbortSignal.timeout(LOOKUP_TIMEOUT_MS) });
       if (!response.ok) throw new Error(await problemOf(response));
       replay.head = (await response.json()).position;
     } catch (error) {
@@ -117,7 +127,7 @@ export class WebSocketFeed extends Feed {
   #answers = new Map();
 
   open() {
-    const socket = (this.#socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/ws`));
+    const socket = (this.#socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/ws${this.tokenQuery("?")}`));
     socket.onopen = () => this.#subscribe(socket);
     socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
     socket.onclose = (event) => this.#closed(event);
@@ -214,7 +224,7 @@ export class EventSourceFeed extends Feed {
 
   open() {
     const since = this.position ? `&since=${encodeURIComponent(this.position)}` : "";
-    const source = (this.#source = new EventSource(`/sse?channel=${encodeURIComponent(this.channel)}${since}`));
+    const source = (this.#source = new EventSource(`/sse?channel=${encodeURIComponent(this.channel)}${since}${this.tokenQuery("&")}`));
     this.#isAgain = Boolean(since);
     // An event of type "open" or "error" comes to the same listeners as the EventSource's own, as a MessageEvent.
     source.onopen = (event) => {
