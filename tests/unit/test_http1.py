@@ -509,7 +509,7 @@ class SlowTests(HttpTests):
         client = HttpClient(self.rig)
         client.send("GET", "/poll?channel=news")
         client.connection.send(b"GET /healthz HTTP/1.1\r\n")
-        self.rig.wait(25)
+        self.rig.wait(15)
         self.rig.publish("news")
         self.rig.wait(8)
         client.send_raw("GET", b"Host: localhost\r\n\r\n")

@@ -210,7 +210,7 @@ class EndpointTests(SynchronousTestCase):
             self.peer.open_window(0, 60_000)
             self.peer.open_window(1, 60_100)
             slow.turn()
-        self.assertEqual(self.peer.body(1).count(b"data: "), 30)
+        self.assertEqual(self.peer.body(1).count(b"data: x"), 30)
         self.assertEqual(self.parts.bus.subscribers, 1)
         slow.open_window(0, 10**7)
         slow.open_window(1, 10**7)
