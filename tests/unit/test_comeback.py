@@ -219,8 +219,8 @@ class ComebackTests(DaemonTests):
         self.ask()
         self.assert_stream(self.ask(), 429, 1)
         self.begin(lambda ask: None, "channels = 1\n")
-        self.rig.publish("other")
-        self.assert_stream(self.ask(), 503, 1, 7)
+        self.ask(target="/sse?channel=other")
+        self.assert_stream(self.ask(), 503, 1, 12)
 
     def test_while_the_daemon_stops(self) -> None:
         self.begin(lambda ask: None)
