@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.e2e.browser import another_site, chromium, console_errors
-from tests.e2e.daemon import Daemon, free_port, request, running, tcp
+from tests.e2e.daemon import Daemon, free_port, request, running, tcp, twistd
 from tests.e2e.programs import eventually, program
 
 pytestmark = pytest.mark.timeout(120)
@@ -39,14 +39,15 @@ def browser() -> Iterator[Chrome]:
 class Page:
     """The demo page, as somebody sees it."""
 
-    def __init__(self, driver: Chrome, daemon: Daemon, channel: str) -> None:
-        """Open it at `channel`, and wait until both panes are connected."""
+    def __init__(self, driver: Chrome, daemon: Daemon, channel: str, *, connects: bool = True) -> None:
+        """Open it at `channel` and, if it `connects` by itself, wait until both panes have."""
         self.driver = driver
         self.daemon = daemon
         self.channel = channel
         console_errors(driver)
         driver.get(f"{daemon.urls[0]}/?channel={channel}")
-        self.wait_for("open")
+        if connects:
+            self.wait_for("open")
 
     def find(self, selector: str) -> WebElement:
         """Answer an element."""
@@ -269,6 +270,22 @@ class TestPage:
             eventually(lambda: "frame-ancestors" in str(console_errors(browser)), "the browser refuses")
             browser.get("about:blank")
 
+    def test_with_a_token_it_does_what_the_token_allows(self, browser: Chrome) -> None:
+        key = f"[key:app]\nalgorithm = HS256\nsecret = {'s' * 32}\n[auth]\nanonymous =\n"
+        with running(key, listeners=tcp("http")) as daemon:
+            arguments = ("--token", "--publish", "**", "--subscribe", "**")
+            made = twistd("pushd", "--config", str(daemon.config), *arguments, directory=daemon.directory)
+            page = Page(browser, daemon, "secret", connects=False)
+            page.find("#token").send_keys(made.stdout.strip())
+            page.find("#subscribe").click()
+            page.wait_for("open")
+            page.publish("over http")
+            page.publish("over ws", way="ws")
+            page.wait_for_datas("over http", "over ws")
+            assert page.find("#curl").text.startswith('curl -H "Authorization: Bearer $TOKEN" --data-raw ')
+            browser.get("about:blank")
+            console_errors(browser)  # of the requests before there was a token
+
     def test_https_works_too(self, browser: Chrome) -> None:
         with running(listeners=tcp("https", tls=True)) as daemon:
             browser.execute_cdp_cmd("Security.enable", {})
@@ -277,6 +294,7 @@ class TestPage:
                 page = Page(browser, daemon, "tls")
                 page.publish("in secret", way="ws")
                 page.wait_for_datas("in secret")
+                assert page.find("#curl").text.startswith("curl -k --data-raw 'in secret' ")
             finally:
                 browser.get("about:blank")
                 browser.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": False})
