@@ -242,7 +242,7 @@ class JsonDialogue(_Dialogue):
         if self._later is None:
             self._later = deque()
         size = self._later_bytes + len(payload)
-        if len(self._later) >= _MAX_WAITING or size > self._common.max_event_bytes * 2:
+        if len(self._later) >= _MAX_WAITING or size > max(self._common.max_event_bytes * 2, len(payload)):
             return False
         self._later.append((payload, is_binary))
         self._later_bytes = size
@@ -301,9 +301,10 @@ class JsonDialogue(_Dialogue):
             self._common.door.sessions.check_time(caller)  # its alarm is late by a second or two
         ref = command.ref
         if isinstance(command, Publish):
-            if len(command.draft.data) > self._common.max_event_bytes:
-                check_size(command.draft.data, self._common.max_event_bytes)
-            self._common.publisher.publish(command.draft, caller, partial(self._published, ref))
+            draft = command.draft
+            if len(draft.data) * 3 > self._common.max_event_bytes:
+                check_size(draft.data, self._common.max_event_bytes, is_text=draft.is_text)
+            self._common.publisher.publish(draft, caller, partial(self._published, ref))
             self._unanswered += 1  # is 0 again if it was answered at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
@@ -374,6 +375,7 @@ class RawDialogue(_Dialogue):
             return
         try:
             self._common.door.sessions.check_time(self.session.caller)
+            check_size(payload, self._common.max_event_bytes, is_text=not is_binary)
             draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
         except Refused as refused:
             self._refuse(refused.detail)

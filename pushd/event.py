@@ -71,10 +71,10 @@ def check_id(event_id: str) -> str:
 def check_type(event_type: str) -> str:
     """Answer `event_type` if a publisher may give it; raise `BadRequest` if not.
 
-    Subscribers believe types that begin with ``pushd.``: only the daemon makes drafts of those.
+    Subscribers believe types that begin with ``pushd.``, in whatever case: only the daemon makes drafts of those.
     """
     _check_line(event_type, "event")
-    if event_type.startswith(_OWN_TYPE):
+    if event_type.lower().startswith(_OWN_TYPE):
         raise BadRequest(f"the type {event_type!r} begins with {_OWN_TYPE}: such are the daemon's own", "event")
     return event_type
 

@@ -42,6 +42,10 @@ _EXPOSED = (
     b"location, event-id, event-type, event-position, idempotent-replayed, retry-after, www-authenticate, "
     b"x-request-id"
 )
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, section 5.6.2
+_MAX_ASKED_BYTES = 1024
+"""How much of what a preflight asks for is looked at."""
+
 _TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
 
 
@@ -277,13 +281,26 @@ class Gate:
                 request.responseHeaders.addRawHeader(name, value)
             if request.method == b"OPTIONS":
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
-                request.setHeader(b"access-control-allow-headers", _TAKEN)
+                request.setHeader(b"access-control-allow-headers", _taken(request))
                 request.setHeader(b"access-control-max-age", b"%d" % _PREFLIGHT_AGE_S)
         elif not _is_own(request, origin, host):
             raise Forbidden(
                 f"Origin {origin!r} is not this server's own; to allow its pages: [auth] origins = {origin}",
                 "Origin",
             )
+
+
+def _taken(request: Request) -> bytes:
+    """Return the names of the headers that a page of an allowed origin may send: pushd's, and those it asks for.
+
+    Tools add their own to every request, such as traceparent or sentry-trace. To refuse them would protect nobody:
+    the origin is allowed.
+    """
+    lines = request.requestHeaders.getRawHeaders(b"access-control-request-headers", [])
+    asked = b",".join(lines)[:_MAX_ASKED_BYTES].lower().split(b",")
+    own = _TAKEN.split(b", ")
+    more = [name for name in (one.strip() for one in asked) if _TOKEN.fullmatch(name) and name not in own]
+    return b", ".join([*own, *dict.fromkeys(more)])
 
 
 def _is_own(request: Request, origin: str, host: str | None) -> bool:

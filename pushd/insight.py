@@ -25,7 +25,7 @@ class Insight:
     """What can be seen from outside."""
 
     counts: Callable[[], dict[str, int]]
-    """Answers a few counts, for everybody."""
+    """Answers a few counts."""
 
     readiness: Readiness
     """Whether the daemon is ready."""
@@ -36,9 +36,9 @@ class Insight:
     watchers: Watchers
     """Who is told each second how the daemon is."""
 
-    def for_everybody(self) -> dict[bytes, IResource]:
-        """Make what is served without rights anywhere."""
-        return {b"healthz": Health(self.counts), b"readyz": Ready(self.readiness)}
+    def for_everybody(self, gate: Gate | None) -> dict[bytes, IResource]:
+        """Make what is served without rights anywhere, by `gate`; None: where there are no rights at all."""
+        return {b"healthz": Health(gate, self.counts), b"readyz": Ready(gate, self.readiness)}
 
     def for_operators(self, gate: Gate, door: Door, limits: Limits, *, publishes: bool) -> dict[bytes, IResource]:
         """Make what is served to operators, by `gate` and `door`; `publishes`: they can publish, too."""
@@ -55,9 +55,9 @@ class Insight:
     def behind(self, gate: Gate, door: Door, limits: Limits) -> dict[bytes, IResource]:
         """Make what is served beside everything else, to those who may see it."""
         operators = self.for_operators(gate, door, limits, publishes=True)
-        return {**self.for_everybody(), **operators, b"metrics": Metrics(gate, self.exposition)}
+        return {**self.for_everybody(gate), **operators, b"metrics": Metrics(gate, self.exposition)}
 
     def of_operations(self, gate: Gate, door: Door, limits: Limits) -> dict[bytes, IResource]:
         """Make what is served where there is nothing else: without rights, but for what is for operators."""
         operators = self.for_operators(gate, door, limits, publishes=False)
-        return {**self.for_everybody(), **operators, b"metrics": OpenMetrics(self.exposition)}
+        return {**self.for_everybody(None), **operators, b"metrics": OpenMetrics(self.exposition)}

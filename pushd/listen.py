@@ -216,7 +216,9 @@ def _endpoint(description: str, reactor: object, sockets: Sequence[str]) -> IStr
     parsed = parse_endpoint(description)
     if parsed.type == "systemd":
         return Inherited(reactor, description, sockets)
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, _without_lock_file(_with_backlog(description)))
+    endpoint: IStreamServerEndpoint = serverFromString(
+        reactor, _without_lock_file(_with_mode(_with_backlog(description)))
+    )
     return UnixEndpoint(endpoint, parsed.argument("address", 1)) if parsed.type == "unix" else endpoint
 
 
@@ -244,6 +246,16 @@ def _with_backlog(description: str) -> str:
     if place is None or endpoint.argument("backlog", place):
         return description
     return f"{description}:backlog={_BACKLOG}"
+
+
+def _with_mode(description: str) -> str:
+    """Let only the user and the group of the daemon connect to a Unix socket, unless `description` has a mode.
+
+    Twisted lets everybody on the machine, and who comes by a Unix socket may count as a trusted proxy.
+    """
+    endpoint = parse_endpoint(description)
+    has_mode = "mode" in endpoint.named or len(endpoint.args) > 1
+    return f"{description}:mode=660" if endpoint.type == "unix" and not has_mode else description
 
 
 def _url(address: IAddress, scheme: str) -> str:

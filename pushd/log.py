@@ -25,6 +25,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from pushd.config.settings import Log
+from pushd.floodgate import Floodgate
 from pushd.loglines import Form, coloured, for_journal, json_text, plain
 
 __all__ = ["LogFile", "Observer", "observer", "observer_for"]
@@ -57,6 +58,8 @@ class Observer:
         self._output = output
         self._form = form
         self._level = LogLevel.levelWithName(level)
+        self.floodgate = Floodgate(self._write)
+        """What it leaves out of what clients cause."""
 
     def begin_at(self, level: str) -> None:
         """Write the events of `level` and above from now on."""
@@ -65,8 +68,10 @@ class Observer:
     def __call__(self, event: LogEvent) -> None:
         """Write an event. See `ILogObserver`."""
         level = event.get("log_level")
-        if level is None or level < self._level or _is_said_twice(event):
-            return
+        if level is not None and level >= self._level and not _is_said_twice(event):
+            self.floodgate(event)
+
+    def _write(self, event: LogEvent) -> None:
         text = self._form(event)
         if not text:
             return
@@ -184,7 +189,7 @@ def _syslog(prefix: str, level: str) -> ILogObserver:
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     legacy: Any = SyslogObserver(prefix).emit
     filtered: ILogObserver = FilteringLogObserver(LegacyLogObserverWrapper(legacy), [_Once(), predicate])
-    return filtered
+    return Floodgate(filtered)
 
 
 def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:

@@ -41,6 +41,10 @@ _NAME_BYTES = 6 * MAX_NAME_BYTES + 8
 MAX_CHANNELS = 100
 """How many channels an event may be published to, unless the configuration says otherwise."""
 
+_SHORT_ESCAPES = b'"\\\b\t\n\f\r'
+_LONG_ESCAPES = bytes(code for code in range(32) if code not in _SHORT_ESCAPES)
+"""What takes two bytes in JSON, and six."""
+
 MAX_REF_CHARACTERS = 255
 """The longest ``ref`` that is text."""
 
@@ -102,10 +106,33 @@ def check_since(since: str) -> str:
     return since
 
 
-def check_size(data: bytes, max_bytes: int) -> None:
-    """Raise `TooLarge` if the data of an event is over the limit."""
-    if len(data) > max_bytes:
-        raise TooLarge(f"the data has {len(data)} bytes; [limits] event_size is {max_bytes}", "data")
+def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
+    """Raise `TooLarge` if the data of an event is over the limit, or text that as JSON takes more than twice that.
+
+    So the size of every JSON message is bounded, and with the default fits into the 1 MiB that clients take.
+    Quotes, backslashes and line breaks take two bytes in JSON; only text with many control characters, of which
+    most take six, is more than twice as long.
+    """
+    size = len(data)
+    if size > max_bytes:
+        raise TooLarge(f"the data has {size} bytes; [limits] event_size is {max_bytes}", "data")
+    if is_text and size * 3 > max_bytes and (size := _size_in_json(data)) > max_bytes * 2:
+        raise TooLarge(
+            f"the data takes {size} bytes as JSON; wanted at most twice [limits] event_size, which is {max_bytes}: "
+            f"send text with so many control characters as data_base64",
+            "data",
+        )
+
+
+def _size_in_json(data: bytes) -> int:
+    """Return how many bytes text takes in JSON; data that is not UTF-8 goes as base64, which takes less."""
+    short = len(data) - len(data.translate(None, _SHORT_ESCAPES))
+    size = len(data) + short + 5 * (len(data) - len(data.translate(None, _LONG_ESCAPES)))
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return 0
+    return size
 
 
 def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> int:

@@ -98,6 +98,7 @@ def refusal(
     fields += [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
         (b"x-request-id", request_id.encode("ascii")),
     ]
     if isinstance(refused, Unauthorized):

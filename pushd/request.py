@@ -373,6 +373,7 @@ class Request(server.Request):
         self.setResponseCode(status)
         self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         self.setHeader(b"content-type", b"application/problem+json")
+        self.setHeader(b"cache-control", b"no-store")
         self.setHeader(b"content-length", b"%d" % len(body))
         self.write(body)
         self.finish()

@@ -61,6 +61,8 @@ def answer(request: Request, body: bytes, content_type: str = "application/json"
     """Set what describes `body` and answer it, for a ``render`` method to return."""
     request.setResponseCode(status)
     request.setHeader(b"content-type", content_type.encode("ascii"))
+    if request.method != b"POST" and not request.responseHeaders.hasHeader(b"cache-control"):
+        request.setHeader(b"cache-control", b"no-store")  # answers to POST are not kept anyway
     request.setHeader(b"content-length", b"%d" % len(body))
     return body
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -293,6 +293,11 @@ def _twistd() -> str:
     return "twistd" if shutil.which("twistd") == path else path
 
 
+def _call_in_a_second(call: Callable[[], None]) -> None:
+    """Have the reactor make a call in a second; what asks for it may be in another thread."""
+    _call_from_thread(lambda: IReactorTime(reactor).callLater(1, call))
+
+
 def makeService(options: Options) -> IService:
     """Answer the service that twistd runs."""
     try:
@@ -306,6 +311,7 @@ def makeService(options: Options) -> IService:
         seen = observer_for(options.parent, options["configuration"].log, _call_from_thread)
     if isinstance(seen, Observer):
         daemon.log_from = seen.begin_at
+        seen.floodgate.call_later = _call_in_a_second
         daemon.suggests = seen.is_for_people
         reopen = seen.reopen
     daemon.twistd = _twistd()

@@ -30,7 +30,7 @@ LAYERS: list[list[str]] = [
         "pushd.pidfile",
         "pushd.unixsocket",
     ],
-    ["pushd.loglines"],
+    ["pushd.loglines", "pushd.floodgate"],
     ["pushd.api.status"],
     [
         "pushd.transports.websocket",

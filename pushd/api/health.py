@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
+
+from pushd.gate import Gate
 from pushd.readiness import Readiness
 from pushd.request import Request
 from pushd.resource import Answering, json_answer, unlogged_problem
@@ -11,42 +14,48 @@ from pushd.resource import Answering, json_answer, unlogged_problem
 __all__ = ["Health", "Ready"]
 
 
-class Health(Answering):
-    """Answers ``200`` as long as the reactor turns, with a few counts.
-
-    It is not behind the gate: it gives no rights, and a load balancer calls it by whatever name it likes.
-    """
+class _Probed(Answering):
+    """What load balancers ask: without any right, but by a name of this server unless there is no gate."""
 
     isLeaf = True
 
-    def __init__(self, counts: Callable[[], dict[str, int]]) -> None:
-        """Show what `counts` answers."""
+    def __init__(self, gate: Gate | None) -> None:
+        """Serve those whom `gate` lets in; None: everybody, as a listener for operations does."""
         super().__init__()
+        self._gate = gate
+
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Override: ask the gate."""
+        return None if self._gate is None else self._gate.admit(request)
+
+
+class Health(_Probed):
+    """Answers ``200`` as long as the reactor turns, with a few counts for operators or, without a gate, all."""
+
+    def __init__(self, gate: Gate | None, counts: Callable[[], dict[str, int]]) -> None:
+        """Show what `counts` answers."""
+        super().__init__(gate)
         self._counts = counts
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"status":"ok",...}``."""
-        request.setHeader(b"cache-control", b"no-store")
-        return json_answer(request, {"status": "ok", **self._counts()})
+        is_shown = self._gate is None or request.caller.grants.is_operator
+        return json_answer(request, {"status": "ok", **(self._counts() if is_shown else {})})
 
 
-class Ready(Answering):
+class Ready(_Probed):
     """Answers ``200`` while everything works, and else ``503`` with the reason.
 
-    It is not behind the gate either. Who asks does so all the time, so that the reason is neither logged nor
-    counted.
+    Who asks does so all the time, so that the reason is neither logged nor counted.
     """
 
-    isLeaf = True
-
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, gate: Gate | None, readiness: Readiness) -> None:
         """Show `readiness`."""
-        super().__init__()
+        super().__init__(gate)
         self._readiness = readiness
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"status":"ready"}`` or a problem document."""
-        request.setHeader(b"cache-control", b"no-store")
         why_not = self._readiness.why_not
         if why_not is None:
             return json_answer(request, {"status": "ready"})

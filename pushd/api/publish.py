@@ -171,8 +171,8 @@ class _Turns:
                 draft = parse_draft(
                     parse_object(line, max_bytes if size > SHORT_BYTES else None, max_channels), max_channels
                 )
-                if len(draft.data) > max_bytes:
-                    check_size(draft.data, max_bytes)
+                if len(draft.data) * 3 > max_bytes:
+                    check_size(draft.data, max_bytes, is_text=draft.is_text)
             except Refused as wrong:
                 answers[place] = wrong
                 row += 1
@@ -298,6 +298,7 @@ class _Batch:
         if not self._has_begun:
             self._has_begun = True
             request.setHeader(b"content-type", b"application/x-ndjson")
+            request.setHeader(b"cache-control", b"no-store")
             request.notifyFinish().addErrback(self.gone)
             request.registerProducer(self, True)
         request.write(answers)

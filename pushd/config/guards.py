@@ -31,7 +31,13 @@ LIMITS = Section(
     "limits",
     "How much the daemon takes from its clients, and how long it waits for them.",
     (
-        Option("event_size", size(1), "1MiB", "The largest data of one event."),
+        Option(
+            "event_size",
+            size(1),
+            "500KiB",
+            "The largest data of one event. Text that takes more than twice as much as JSON is refused as well: "
+            "with the default, messages fit into the 1 MiB that WebSocket clients such as Python's take.",
+        ),
         Option(
             "batch_size",
             size(1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.autobahn import new_connection, new_factory
@@ -15,6 +16,7 @@ from pushd.errors import BadRequest, Refused
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.heldbodies import HeldBodies
+from pushd.messages import longest_message
 from pushd.patience import Patience
 from pushd.publisher import Publisher
 from pushd.request import Request
@@ -22,9 +24,6 @@ from pushd.resource import parameter, since_of, subscribed_patterns
 from pushd.turns import Turns
 
 __all__ = ["WebSocket"]
-
-_MESSAGE_OVERHEAD_BYTES = 4096
-"""How much longer than its data a JSON message may be, beside what base64 adds."""
 
 _PARAMETERS = frozenset({"channel", "since", "format"})
 
@@ -57,8 +56,14 @@ class WebSocket(Subscribing):
         """
         super().__init__(gate, door)
         self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
-        self._max_message_bytes = max_event_bytes * 4 // 3 + _MESSAGE_OVERHEAD_BYTES
+        self._max_message_bytes = longest_message(max_event_bytes, max_channels)
         self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
+
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Override: close the connection after a handshake that is refused, as nothing else may follow one."""
+        if request.method != b"OPTIONS" and not request.connection.is_tunnel:
+            request.setHeader(b"connection", b"close")
+        return super().admit(request)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: without channels in the query, they come in messages. The handshake must be right, too."""

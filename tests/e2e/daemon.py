@@ -380,6 +380,16 @@ class Daemon:
         assert answer.status == 200, answer
         return answer.json()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many connections (with the one that asks), subscribers and channels there are."""
+        asking = HTTPConnection("localhost", timeout=15)
+        asking.sock = socket.socket(socket.AF_UNIX)
+        with closing(asking):
+            asking.sock.connect(str(self.socket.with_name("counts.sock")))
+            asking.request("GET", "/healthz")
+            return dict(json.loads(asking.getresponse().read()))
+
     def has_subscribers(self, channel: str, count: int) -> bool:
         """Tell whether so many are subscribed to a channel."""
         return bool(self.get(f"/channels/{quote(channel, safe='')}")["subscribers"] == count)
@@ -401,13 +411,16 @@ def running(
     started_by: Sequence[str] = (),
     descriptors: Sequence[int] = (),
     measures_turns: bool = False,
+    counts: bool = False,
 ) -> Iterator[Daemon]:
     """Run a daemon as long as the context lasts, in a directory of its own.
 
     `sections` come after the listeners, which are HTTP, HTTPS and a Unix socket, and `state` is the section
     ``[pushd]``. The name of the directory is short, because that of a Unix socket has to be. If `measures_turns`,
-    ``turns`` of the daemon says how long its turns are.
+    ``turns`` of the daemon says how long its turns are; with `counts`, its ``counts`` are what it shows operators.
     """
+    if counts:
+        listeners += "[listen:counts]\nendpoint = unix:{directory}/counts.sock\nserves = operations\n"
     bin_directory()
     with tempfile.TemporaryDirectory(prefix="pushd-") as path:
         daemon = Daemon(

@@ -75,7 +75,7 @@ def fall_silent(connection: socket.socket) -> None:
 
 def is_alone(daemon: Daemon) -> bool:
     """Tell whether nobody else is connected or subscribed."""
-    counts = daemon.get("/healthz")
+    counts = daemon.counts
     return bool(counts["connections"] == 1 and counts["subscribers"] == 0)
 
 
@@ -85,7 +85,7 @@ class TestVanished:
     @pytest.mark.parametrize("scheme", ["http", "https"])
     @pytest.mark.parametrize("kind", ["sse", "ndjson", "websocket"])
     def test_it_is_gone_within_heartbeat_and_ping_timeout(self, scheme: str, kind: str) -> None:
-        with running("[limits]\nheartbeat = 1s\nping_timeout = 2s\n") as daemon:
+        with running("[limits]\nheartbeat = 1s\nping_timeout = 2s\n", counts=True) as daemon:
             url = daemon.http if scheme == "http" else daemon.https
             with subscribed(url, kind, "news") as connection:
                 assert daemon.has_subscribers("news", 1)
@@ -101,7 +101,7 @@ class TestStalled:
     def test_they_are_closed_and_the_others_get_everything(self) -> None:
         events, size = 100, 20_000
         sections = "[limits]\noutbox = 64KiB\n[site]\ndemo = no\n"
-        with running(sections) as daemon, ExitStack() as stack:
+        with running(sections, counts=True) as daemon, ExitStack() as stack:
             kinds = ["sse", "websocket"]
             readers = [stack.enter_context(subscribed(daemon.http, kinds[n % 2], "news")) for n in range(CROWD)]
             for n in range(CROWD):
@@ -115,7 +115,7 @@ class TestStalled:
                         assert monotonic() < deadline, f"not all readers have event {number}"
                 assert counts(b"<") == events * CROWD
             grown = daemon.resident_bytes - before
-            eventually(lambda: daemon.get("/healthz")["subscribers"] == CROWD, "those that stalled are gone", 30)
+            eventually(lambda: daemon.counts["subscribers"] == CROWD, "those that stalled are gone", 30)
             slow = (
                 "too slow for what is published"  # in the log at the end of the connection, which lingers a moment
             )
@@ -152,14 +152,14 @@ class TestChurn:
     """Clients that come and go."""
 
     def test_nothing_is_left_of_them(self) -> None:
-        with running("[site]\ndemo = no\n") as daemon:
+        with running("[site]\ndemo = no\n", counts=True) as daemon:
             self.come_and_go(daemon, 2)
             eventually(lambda: is_alone(daemon), "they are gone")
             descriptors, memory = daemon.descriptors, daemon.resident_bytes
             count = self.come_and_go(daemon, CHURN_S)
             eventually(lambda: is_alone(daemon), "they are gone")
             eventually(lambda: daemon.descriptors <= descriptors, "their sockets are closed")
-            assert daemon.get("/healthz")["channels"] == 0
+            assert daemon.counts["channels"] == 0
             grown = daemon.resident_bytes - memory
             print(f"{count} clients came and went, {count / CHURN_S:.0f} a second; resident memory grew by {grown}")
             assert count > 100

@@ -32,7 +32,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\x1b[78]|\r")
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running() as started:
+    with running(counts=True) as started:
         yield started
 
 
@@ -442,5 +442,5 @@ class TestMany:
         """Last, of all the tests in this module."""
         assert "Traceback" not in daemon.log
         assert "fault in pushd" not in daemon.log
-        eventually(lambda: daemon.get("/healthz")["connections"] == 1, "all are gone")
-        assert daemon.get("/healthz")["subscribers"] == 0
+        eventually(lambda: daemon.counts["connections"] == 1, "all are gone")
+        assert daemon.counts["subscribers"] == 0

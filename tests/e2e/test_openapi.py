@@ -84,11 +84,11 @@ def schemathesis(
 @contextmanager
 def held(config: str) -> Iterator[Daemon]:
     """Run a daemon; see afterwards that nothing is wrong with it, and that all that is described was called."""
-    with running(config, listeners=tcp("http")) as daemon:
+    with running(config, listeners=tcp("http"), counts=True) as daemon:
         with serving(daemon.http):
             yield daemon
         assert not daemon.has_ended
-        eventually(lambda: daemon.get("/healthz")["connections"] == 1, "nobody is connected", 30)
+        eventually(lambda: daemon.counts["connections"] == 1, "nobody is connected", 30)
         fault = re.search(r"(?m)^.*(Traceback|Unhandled|fault in pushd|dropped )", daemon.log)
         assert fault is None, daemon.log[fault.start() : fault.end() + 3000] if fault else ""
         assert daemon.stderr == ""

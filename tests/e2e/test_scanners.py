@@ -73,7 +73,7 @@ OF_TESTSSL = {
 @contextmanager
 def scanned(config: str) -> Iterator[Daemon]:
     """Run a daemon with certificates and a site; see afterwards that nothing is wrong with it."""
-    with running(config, listeners=LISTENERS, starts=False) as daemon:
+    with running(config, listeners=LISTENERS, starts=False, counts=True) as daemon:
         CA.write(daemon.directory, "ca")
         for kind, key in KEYS.items():
             issued = CA.issue(
@@ -90,7 +90,7 @@ def scanned(config: str) -> Iterator[Daemon]:
         request(path, "POST", b"hello", {"Authorization": f"Bearer {SCANNER}"} if "[key" in config else {})
         yield daemon
         assert not daemon.has_ended
-        eventually(lambda: daemon.get("/healthz")["connections"] == 1, "nobody is connected", 30)
+        eventually(lambda: daemon.counts["connections"] == 1, "nobody is connected", 30)
         fault = re.search(r"(?m)^.*(Traceback|Unhandled|fault in pushd|dropped )", daemon.log)
         assert fault is None, daemon.log[fault.start() : fault.end() + 3000] if fault else ""
         assert daemon.stderr == ""

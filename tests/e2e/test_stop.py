@@ -236,10 +236,10 @@ class TestOrder:
             assert kept(daemon, "c") == ["late"]
 
     def test_a_second_sigterm_ends_the_waiting(self) -> None:
-        with running(state="state_directory = {directory}/state\nstop_timeout = 60s\n") as daemon:
+        with running(state="state_directory = {directory}/state\nstop_timeout = 60s\n", counts=True) as daemon:
             with closing(connected(daemon.http)) as client:
                 client.sendall(b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel")
-                eventually(lambda: daemon.get("/healthz")["connections"] == 2, "the request has begun")
+                eventually(lambda: daemon.counts["connections"] == 2, "the request has begun")
                 daemon.publish("c", "kept")
                 daemon.signal(SIGTERM)
                 eventually(lambda: "stopping; " in daemon.log, "it stops")
@@ -258,14 +258,16 @@ class TestOrder:
         arguments = [program("cc"), "-shared", "-fPIC", "-xc", "-", "-o", str(library)]
         subprocess.run(arguments, input=code, text=True, check=True, timeout=60)
         state = "state_directory = {directory}/state\ndurability = power\nstop_timeout = 1s\n"
-        with running(state=state, listeners=tcp("http"), variables={"LD_PRELOAD": str(library)}) as daemon:
+        with running(
+            state=state, listeners=tcp("http"), variables={"LD_PRELOAD": str(library)}, counts=True
+        ) as daemon:
             daemon.publish("c", "before")
             stalled.touch()
             with closing(connected(daemon.http)) as under_way, closing(connected(daemon.http)) as waiting:
                 post = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
                 under_way.sendall(post)
                 eventually(lambda: (daemon.directory / "state/pushd.db-wal").exists(), "it writes")
-                eventually(lambda: daemon.get("/healthz")["connections"] == 3, "both are connected")
+                eventually(lambda: daemon.counts["connections"] == 3, "both are connected")
                 waiting.sendall(post)
                 began = monotonic()
                 daemon.signal(SIGTERM)

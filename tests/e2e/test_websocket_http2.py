@@ -21,13 +21,13 @@ ON = "[http2]\nwebsocket = yes\n[limits]\nheartbeat = 1s\n"
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running(ON) as started:
+    with running(ON, counts=True) as started:
         yield started
 
 
 def connections(daemon: Daemon) -> int:
     """Answer how many connections there are besides the one that asks."""
-    return int(daemon.get("/healthz")["connections"]) - 1
+    return int(daemon.counts["connections"]) - 1
 
 
 def undici(daemon: Daemon, *queries: str) -> AbstractContextManager[Program]:
@@ -73,7 +73,7 @@ class TestUndici:
         eventually(lambda: connections(daemon) == 0, "the connection has ended")
 
     def test_it_is_told_when_the_daemon_stops(self) -> None:
-        with running(ON) as daemon, undici(daemon, "channel=news") as client:
+        with running(ON, counts=True) as daemon, undici(daemon, "channel=news") as client:
             client.until("subscribed")
             daemon.stop()
             closed = heard(client, "closed")
@@ -125,5 +125,5 @@ class TestChromium:
         assert browser.execute_async_script("fetch('/healthz').then(({ status }) => arguments[0](status))") == 200
 
     def test_without_the_switch_it_has_it_over_http_1_1(self, browser: Chrome) -> None:
-        with running("") as daemon:
+        with running("", counts=True) as daemon:
             assert open_in(browser, daemon, "pages") == 101

@@ -232,6 +232,7 @@ class HistoryTests(DaemonTests):
                 self.assertEqual(got, [str(number) for number in range(20)])
 
     def test_a_page_has_a_mebibyte_of_data_at_most_or_one_event(self) -> None:
+        self.start("[limits]\nevent_size = 1MiB\n")
         sizes = [400_000, 400_000, 400_000, 1024 * 1024, 1, 1024 * 1024 - 1, 1]
         for size in sizes:
             self.rig.publish("news", b"x" * size)

@@ -93,7 +93,7 @@ class TypeTests(SynchronousTestCase):
             self.assertEqual(error.field, "event")
 
     def test_a_type_of_the_daemon_is_refused_from_publishers_and_can_be_its_own(self) -> None:
-        for event_type in ("pushd.", "pushd.gap", "pushd.closed", "pushd.join", "pushd.anything"):
+        for event_type in ("pushd.", "pushd.gap", "pushd.closed", "PUSHD.join", "Pushd.open", "pushd.anything"):
             error = self.assertRaises(BadRequest, check_type, event_type)
             self.assertEqual((error.status, error.field), (400, "event"))
             self.assertIn(f"{event_type!r} begins with pushd.", error.detail)

@@ -146,7 +146,7 @@ class HostTests(GateTests):
         response = self.ask(("Host", "evil.example"), target="http://localhost/channels")
         self.assertIn(response.status, (400, 403, 404), "it is refused, for whatever is wrong with it first")
 
-    def test_every_endpoint_but_health_is_gated(self) -> None:
+    def test_every_endpoint_is_gated(self) -> None:
         for target in (
             "/channels",
             "/channels/a",
@@ -158,12 +158,13 @@ class HostTests(GateTests):
             "/poll?channel=a",
             "/ws",
             "/metrics",
+            "/healthz",
+            "/readyz",
         ):
             for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT"):
                 with self.subTest(f"{method} {target}"):
                     response = self.ask(("Host", "evil.example"), target=target, method=method)
                     self.assertEqual(response.status, 403, response)
-        self.assertEqual(self.ask(("Host", "evil.example"), target="/healthz").status, 200)
 
 
 class Http1OriginTests(GateTests):
@@ -319,6 +320,26 @@ class OriginTests(DaemonTests):
                 headers = set((response.header("access-control-allow-headers") or "").split(", "))
                 self.assertLessEqual({"content-type", "event-id", "event-type", "last-event-id"}, headers)
                 self.assertEqual(response.header("access-control-max-age"), "600")
+
+    def test_a_page_may_send_the_headers_that_its_tools_add(self) -> None:
+        self.start("[auth]\norigins = https://www.example.com\n")
+        tools = ["x-requested-with", "traceparent", "tracestate", "baggage", "sentry-trace", "cache-control", "x-a"]
+
+        def taken(*asked: str) -> list[str]:
+            response = self.ask(
+                ("Origin", "https://www.example.com"),
+                ("Access-Control-Request-Method", "GET"),
+                *(("Access-Control-Request-Headers", it) for it in asked),
+                method="OPTIONS",
+                target="/sse?channel=a",
+            )
+            return (response.header("access-control-allow-headers") or "").split(", ")
+
+        own = taken()
+        self.assertEqual(taken(",".join(tools)), [*own, *tools])
+        self.assertEqual(taken("X-A, x-a,event-id", "Traceparent"), [*own, "x-a", "traceparent"])
+        self.assertEqual(taken("a b,,c(d),e\tf,*"), [*own, "*"], "only names")
+        self.assertLess(len(", ".join(taken("a" * 500 + "," + "b" * 4000))), 1500)
 
     def test_a_preflight_of_another_origin_is_refused(self) -> None:
         response = self.ask(

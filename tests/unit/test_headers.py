@@ -58,6 +58,9 @@ class HeaderRules(DaemonTests):
                 self.rig.turn()
                 self.assertEqual(client.response.status, status)
                 self.assert_plain(client.response)
+                is_json = "json" in (client.response.header("content-type") or "")
+                if is_json and method != "POST":
+                    self.assertTrue((client.response.header("cache-control") or "").startswith("no-store"))
                 client.connection.disconnect()
 
     def test_an_answer_to_a_fault_of_ours(self) -> None:

@@ -186,6 +186,17 @@ class OpenTests(ListenCase):
     def test_the_url_has_the_port_that_the_system_chose(self) -> None:
         self.assertUrl("tcp:0:interface=127.0.0.1", "http://127.0.0.1:49152")
 
+    def test_a_unix_socket_is_for_the_user_and_the_group_unless_it_has_a_mode(self) -> None:
+        for endpoint, mode in (
+            ("unix:/x", 0o660),
+            ("unix:/x:backlog=7", 0o660),
+            ("unix:/x:mode=666", 0o666),
+            ("unix:/x:600", 0o600),
+            ("unix:/x:666:7", 0o666),
+        ):
+            self.prepare(endpoint).open()
+            self.assertEqual(self.reactor.unixServers[-1][3], mode, endpoint)
+
     def test_the_url_of_a_unix_socket_is_its_path(self) -> None:
         self.assertUrl("unix:/run/pushd.sock", "http+unix:///run/pushd.sock")
         self.assertUrl("unix:/run/pushd.sock", "https+unix:///run/pushd.sock", tls=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.channels import Pattern
+from pushd.config import reading
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.event import Draft
 from pushd.frames import json_bytes
@@ -307,7 +308,30 @@ class CommandTests(MessageCase):
 class SizeTests(SynchronousTestCase):
     def test_data_up_to_the_limit_are_taken(self) -> None:
         for size in (0, 9, 10):
-            check_size(bytes(size), 10)
+            check_size(b"x" * size, 10)
+
+    def test_text_that_takes_more_than_twice_the_limit_as_json_is_too_large(self) -> None:
+        for data in (b"\x01" * 4, b"\0" * 10, b"xxx" + b"\x1b" * 3):
+            error = self.assertRaises(TooLarge, check_size, data, 10)
+            self.assertIn("data_base64", error.detail)
+            check_size(data, 10, is_text=False)
+        for data in (
+            b'"' * 10,
+            b"\n" * 10,
+            b"\\" * 10,
+            b"\xd0\xb1" * 5,
+            b"\x01" * 3,
+            b"\x01" * 9 + b"\xff",
+            b"\x7f" * 10,
+        ):
+            check_size(data, 10)
+
+    def test_with_the_defaults_every_message_fits_into_a_mebibyte(self) -> None:
+        most = reading.parse("", "x").limits.event_size_bytes
+        for character in ('"', "\n", "\\", "x", "\u0431", "\u20ac", "\U0001f600", "\x7f", "\x01" + "x" * 4):
+            data = (character * most).encode()[:most].decode(errors="ignore").encode()
+            check_size(data, most)
+            self.assertLess(len(json_bytes({"data": data.decode()})), 2**20 - 16 * 1024)
 
     def test_data_over_the_limit_are_too_large_and_the_limit_is_told(self) -> None:
         error = self.assertRaises(TooLarge, check_size, bytes(11), 10)

@@ -195,6 +195,21 @@ class HandshakeTests(WebSocketTests):
     def test_what_a_wrong_handshake_is_answered_with_is_a_problem_document(self) -> None:
         self.assert_problem(self.handshake(Sec_WebSocket_Key=None), 400, says="Key", field="Sec-WebSocket-Key")
 
+    def test_a_connection_whose_handshake_was_refused_is_closed(self) -> None:
+        for changes in ({"Upgrade": None}, {"Sec_WebSocket_Version": "8"}, {"Sec_WebSocket_Key": None}):
+            for target in ("/ws", "/ws?format=x", "/ws?channel=a&since=", "/ws?unknown=1"):
+                client = HttpClient(self.rig)
+                headers = {
+                    name: value for name, value in HANDSHAKE.items() if name.replace("-", "_") not in changes
+                }
+                client.send("GET", target, headers=headers)
+                self.rig.turn()
+                self.assertGreaterEqual(client.response.status, 400)
+                self.assertEqual((client.response.header("connection") or "").lower(), "close")
+                self.assertTrue(client.response.is_complete)
+                self.rig.wait(1)
+                self.assertFalse(client.connection.is_open)
+
     def test_other_methods_are_refused(self) -> None:
         response = self.handshake(method="POST")
         self.assert_problem(response, 405)
@@ -568,6 +583,46 @@ class RawTests(WebSocketTests):
         self.assertEqual(self.rig.get("/channels/news").json["retained"], 1)
 
 
+class SizeTests(WebSocketTests):
+    """What HTTP takes, a WebSocket takes, however its JSON is written."""
+
+    def test_an_event_of_the_largest_size_is_taken_however_it_is_escaped(self) -> None:
+        for data in ("x" * 65536, "\u0431" * 32768, '"' * 65536, "\n" * 65536):
+            for escape in (False, True):
+                client = self.open()
+                text = json.dumps(
+                    {"type": "publish", "channel": "news", "data": data, "ref": 1}, ensure_ascii=escape
+                )
+                if escape and data[0] == "x":
+                    text = text.replace("x", "\\u0078")
+                client.send(text)
+                self.rig.turn()
+                self.assertEqual(client.json[-1]["type"], "published", (data[:3], client.json[-1]))
+
+    def test_more_than_that_is_an_error_and_the_socket_stays_open(self) -> None:
+        client = self.open()
+        client.say(type="publish", channel="news", data="\u0431" * 40_000)
+        self.rig.turn()
+        self.assertEqual((client.json[-1]["type"], client.json[-1]["status"]), ("error", 413))
+        self.assertTrue(client.is_open)
+
+    def test_text_of_control_characters_is_refused_where_its_json_would_be_too_long(self) -> None:
+        client = self.open()
+        client.say(type="publish", channel="news", data="\x01" * 60_000)
+        self.rig.turn()
+        self.assertEqual(client.json[-1]["status"], 413)
+        raw = self.open("/ws?channel=news&format=raw")
+        raw.send("\x01" * 60_000)
+        self.assert_closed_with(raw, 1008)
+        self.assertEqual(self.rig.request("POST", "/channels/news", body=b"\x01" * 60_000).status, 413)
+
+    def assert_closed_with(self, client: WebSocketTalk, code: int) -> None:
+        """The daemon closed one of several."""
+        self.rig.turn()
+        assert client.close is not None
+        self.assertEqual(client.close[0], code)
+
+
 class FrameTests(WebSocketTests):
     """Frames from the client that are not as they should be: RFC 6455, sections 5 and 7."""
 
@@ -594,13 +649,13 @@ class FrameTests(WebSocketTests):
         self.assertEqual(client.json[0]["channel"], "ü")
 
     def test_a_message_that_is_too_big_closes_with_1009(self) -> None:
-        self.assert_fails(1009, frame(b"x" * 200_000))
+        self.assert_fails(1009, frame(b"x" * 600_000))
 
     def test_a_frame_that_says_it_is_too_big_closes_with_1009_before_it_comes(self) -> None:
         self.assert_fails(1009, b"\x81\xff" + (2**62).to_bytes(8, "big") + b"\0\0\0\0")
 
     def test_a_message_that_is_too_big_in_fragments_closes_with_1009(self) -> None:
-        self.assert_fails(1009, frame(b"x" * 60_000, fin=False), frame(b"x" * 60_000, 0))
+        self.assert_fails(1009, frame(b"x" * 60_000, fin=False), *[frame(b"x" * 60_000, 0, fin=False)] * 9)
 
     def test_what_breaks_the_protocol_closes_with_1002(self) -> None:
         for name, segment in {
