@@ -254,8 +254,9 @@ def _with_mode(description: str) -> str:
     Twisted lets everybody on the machine, and who comes by a Unix socket may count as a trusted proxy.
     """
     endpoint = parse_endpoint(description)
-    has_mode = "mode" in endpoint.named or len(endpoint.args) > 1
-    return f"{description}:mode=660" if endpoint.type == "unix" and not has_mode else description
+    if endpoint.type != "unix" or endpoint.argument("mode", 2):
+        return description
+    return f"{description}:mode=660"
 
 
 def _url(address: IAddress, scheme: str) -> str:

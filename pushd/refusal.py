@@ -98,9 +98,10 @@ def refusal(
     fields += [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
         (b"x-request-id", request_id.encode("ascii")),
     ]
+    if method != b"POST":
+        fields.append((b"cache-control", b"no-store"))  # as `pushd.resource.answer` does
     if isinstance(refused, Unauthorized):
         fields.append((b"www-authenticate", challenge(refused)))
     if isinstance(refused, WrongMethod):

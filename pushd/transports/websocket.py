@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.autobahn import new_connection, new_factory
@@ -59,11 +58,11 @@ class WebSocket(Subscribing):
         self._max_message_bytes = longest_message(max_event_bytes, max_channels)
         self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
 
-    def admit(self, request: Request) -> Deferred[None] | None:
+    def refuse(self, request: Request, refused: Refused) -> bytes:
         """Override: close the connection after a handshake that is refused, as nothing else may follow one."""
-        if request.method != b"OPTIONS" and not request.connection.is_tunnel:
-            request.setHeader(b"connection", b"close")
-        return super().admit(request)
+        if request.clientproto == b"HTTP/1.1":
+            request.connection.finish()
+        return super().refuse(request, refused)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: without channels in the query, they come in messages. The handshake must be right, too."""

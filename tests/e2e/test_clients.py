@@ -76,7 +76,7 @@ class TestCurl:
         assert [(event["id"], event["data"]) for event in events] == [(published["id"], "hello")]
 
     def test_it_publishes_a_file_as_it_is(self, daemon: Daemon, channel: str, tmp_path: Path) -> None:
-        data = bytes(range(256)) * 2000 + b"\r\n\0"
+        data = bytes(range(256)) * 1990 + b"\r\n\0"
         file = tmp_path / "data"
         file.write_bytes(data)
         head = tmp_path / "head"
