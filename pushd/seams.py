@@ -52,6 +52,9 @@ class Connection(Protocol):
     def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
 
+    def finish(self) -> None:
+        """Close the connection once the request at hand has been answered."""
+
     def end(self) -> None:
         """Close, once everything is written."""
 

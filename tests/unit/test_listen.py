@@ -224,7 +224,7 @@ class CannotOpenTests(ListenCase):
                 self.prepare(":".join(arguments[: max(2, place + 1)]) + lockfile).open()
                 path, _, backlog, mode, has_lock = self.reactor.unixServers[-1]
                 self.assertEqual((path, has_lock), (f"{self.directory}/a=:b", False))
-                self.assertEqual((mode, backlog), (0o660 if place > 1 else 0o666, 7 if place > 2 else 4096))
+                self.assertEqual((mode, backlog), (0o660, 7 if place > 2 else 4096))
         self.prepare(f"unix:{self.directory}/x:660:7:1").open()
         self.assertFalse(self.reactor.unixServers[-1][4])
         self.assertRaises(StartFailed, self.prepare, f"unix:{self.directory}/x:lockfile=x")
