@@ -261,7 +261,7 @@ class SseSubscriber(Subscriber):
             for event in _events(response):
                 if event.get("event") == "pushd.gap":
                     self.view.seen.append(None)
-                elif "data" in event and "id" in event:
+                elif "data" in event and "id" in event and event.get("event") != "pushd.open":
                     self.view.seen.append(Seen(channel, event["id"], event["data"]))
                 self.position = event.get("id", self.position)
                 if self.stopping.is_set() or (monotonic() > until and not self.stays.is_set()):
