@@ -216,7 +216,9 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     nothing: these are closed.
     """
     limits, bus, entrance = config.limits, parts.bus, parts.entrance
-    bus.log.configure(config.channels.settings, max_channels=limits.channels, max_bytes=config.store_size_bytes)
+    max_bytes = config.store_size_bytes
+    work = bus.log.configuring(config.channels.settings, max_channels=limits.channels, max_bytes=max_bytes)
+    parts.sessions.steps.run(work).addErrback(lambda failure: _log.failure("a fault in pushd at a reload", failure))
     bus.limit(
         max_subscribed=limits.subscriptions,
         max_held_bytes=limits.outbox_bytes,

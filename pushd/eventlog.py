@@ -90,12 +90,14 @@ class EventLog(Generic[S]):
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
-    def configure(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> None:
-        """Have other settings and limits from now on; an event that is there stays for as long as it was to."""
+    def configuring(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> Work[None]:
+        """Set other settings and limits, in steps; an event that is retained stays for as long as it was to."""
         self.settings, self._max_channels, self._trimming.max_bytes = settings, max_channels, max_bytes
         for channel in list(self.by_name.values()):
-            channel.settings = channel.history.settings = settings(channel.name)
-            self.trim(channel)
+            if self._is_here(channel):
+                channel.settings = channel.history.settings = self.settings(channel.name)
+                self.trim(channel)
+            yield
 
     def __len__(self) -> int:
         """Count the channels."""
