@@ -252,7 +252,7 @@ class TestConfinement:
                 daemon.publish("a", "hello")
                 assert "subscribed" in str(websocket.recv(10))
                 assert "hello" in str(websocket.recv(10))
-                assert "hello" in sse.until("data: ")
+                assert sse.until("data: hello")
                 for more_curl in (
                     ["--data-binary", f"@{body}", f"{daemon.http}/publish"],
                     ["--unix-socket", str(daemon.socket), "http://localhost/"],
