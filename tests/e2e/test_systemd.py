@@ -98,7 +98,8 @@ class TestTelling:
                 assert daemon.wait() == 1
                 eventually(lambda: systemd.told, "it is told")
                 assert re.fullmatch(
-                    rf"STATUS=\[listen:http\] tcp:{port}:\S+ cannot listen: Address already in use; choose another port, .*\n"
+                    rf"STATUS=\[listen:http\] tcp:{port}:\S+ cannot listen: Address already in use"
+                    r"; choose another port, .*\n"
                     rf"ERRNO={errno.EADDRINUSE}",
                     systemd.told[0].text,
                 )
