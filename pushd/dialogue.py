@@ -302,7 +302,7 @@ class JsonDialogue(_Dialogue):
         ref = command.ref
         if isinstance(command, Publish):
             draft = command.draft
-            if len(draft.data) * 3 > self._common.max_event_bytes:
+            if len(draft.data) * 6 > self._common.max_event_bytes:
                 check_size(draft.data, self._common.max_event_bytes, is_text=draft.is_text)
             self._common.publisher.publish(draft, caller, partial(self._published, ref))
             self._unanswered += 1  # is 0 again if it was answered at once

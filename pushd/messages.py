@@ -41,6 +41,9 @@ _NAME_BYTES = 6 * MAX_NAME_BYTES + 8
 MAX_CHANNELS = 100
 """How many channels an event may be published to, unless the configuration says otherwise."""
 
+_JSON_BYTES = 2**20 - 8 * 1024
+"""How many bytes the data of an event may take in JSON, unless ``event_size`` is larger."""
+
 _SHORT_ESCAPES = b'"\\\b\t\n\f\r'
 _LONG_ESCAPES = bytes(code for code in range(32) if code not in _SHORT_ESCAPES)
 """What takes two bytes in JSON, and six."""
@@ -106,33 +109,43 @@ def check_since(since: str) -> str:
     return since
 
 
-def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
-    """Raise `TooLarge` if the data of an event is over the limit, or text that as JSON takes more than twice that.
+def longest_in_json(max_event_bytes: int) -> int:
+    """Return how many bytes the data of one event may take in JSON; `max_event_bytes` bounds the data itself.
 
-    So the size of every JSON message is bounded, and with the default fits into the 1 MiB that clients take.
-    Quotes, backslashes and line breaks take two bytes in JSON; only text with many control characters, of which
-    most take six, is more than twice as long.
+    Up to the default of ``event_size``, a message fits into the 1 MiB that WebSocket clients such as Python's
+    ``websockets`` accept by default, with 8 KiB for names. Larger events need clients that accept more anyway.
+    """
+    return _JSON_BYTES if max_event_bytes <= _JSON_BYTES else 6 * max_event_bytes
+
+
+def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
+    """Raise `TooLarge` if the data of an event has more than `max_bytes`, or does not fit into a JSON message.
+
+    Text of few escapes and up to `max_bytes` always fits; quotes, backslashes and line breaks take two bytes each,
+    other control characters six, and four bytes of base64 stand for three of what is not text.
     """
     size = len(data)
     if size > max_bytes:
         raise TooLarge(f"the data has {size} bytes; [limits] event_size is {max_bytes}", "data")
-    if is_text and size * 3 > max_bytes and (size := _size_in_json(data)) > max_bytes * 2:
+    most = longest_in_json(max_bytes)
+    if size * 6 > most and (in_json := _size_in_json(data, is_text)) > most:
         raise TooLarge(
-            f"the data takes {size} bytes as JSON; wanted at most twice [limits] event_size, which is {max_bytes}: "
-            f"send text with so many control characters as data_base64",
+            f"the data takes {in_json} bytes in JSON; [limits] event_size allows {most}",
             "data",
         )
 
 
-def _size_in_json(data: bytes) -> int:
-    """Return how many bytes text takes in JSON; data that is not UTF-8 goes as base64, which takes less."""
+def _size_in_json(data: bytes, is_text: bool) -> int:
+    """Return how many bytes the data takes in JSON: escaped text, or base64 if it is not UTF-8."""
+    if is_text:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            is_text = False
+    if not is_text:
+        return (len(data) + 2) // 3 * 4
     short = len(data) - len(data.translate(None, _SHORT_ESCAPES))
-    size = len(data) + short + 5 * (len(data) - len(data.translate(None, _LONG_ESCAPES)))
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return 0
-    return size
+    return len(data) + short + 5 * (len(data) - len(data.translate(None, _LONG_ESCAPES)))
 
 
 def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> int:

@@ -34,9 +34,10 @@ LIMITS = Section(
         Option(
             "event_size",
             size(1),
-            "500KiB",
-            "The largest data of one event. Text that takes more than twice as much as JSON is refused as well: "
-            "with the default, messages fit into the 1 MiB that WebSocket clients such as Python's take.",
+            "1000KiB",
+            "The largest data of one event. Unless this is more than 1016KiB, the data may also take no more than "
+            "that in JSON (escaped, or as base64), so that messages fit into the 1 MiB that WebSocket clients, such "
+            "as Python's, accept by default.",
         ),
         Option(
             "batch_size",

@@ -63,7 +63,7 @@ class DefaultTests(ConfigCase):
             pushes=(),
             channels=ChannelRules(ChannelSettings(100, 2**26, 3600, "close")),
             limits=Limits(
-                event_size_bytes=500 * 1024,
+                event_size_bytes=1000 * 1024,
                 batch_size_bytes=2**24,
                 bodies_bytes=2**28,
                 outbox_bytes=2**20,

@@ -310,28 +310,55 @@ class SizeTests(SynchronousTestCase):
         for size in (0, 9, 10):
             check_size(b"x" * size, 10)
 
-    def test_text_that_takes_more_than_twice_the_limit_as_json_is_too_large(self) -> None:
-        for data in (b"\x01" * 4, b"\0" * 10, b"xxx" + b"\x1b" * 3):
-            error = self.assertRaises(TooLarge, check_size, data, 10)
-            self.assertIn("data_base64", error.detail)
-            check_size(data, 10, is_text=False)
+    def test_data_that_take_too_much_in_json_are_too_large(self) -> None:
+        most = 1000 * 1024
         for data in (
-            b'"' * 10,
-            b"\n" * 10,
-            b"\\" * 10,
-            b"\xd0\xb1" * 5,
-            b"\x01" * 3,
-            b"\x01" * 9 + b"\xff",
-            b"\x7f" * 10,
+            b"\x01" * (most // 5),
+            b'"' * (most // 2 + most // 64),
+            b"\xff" * (most * 4 // 5),
+            b"\n" * most,
         ):
-            check_size(data, 10)
+            error = self.assertRaises(TooLarge, check_size, data, most)
+            self.assertEqual(error.field, "data")
+            self.assertIn("in JSON", error.detail)
+        self.assertRaises(TooLarge, check_size, b"x" * most, most, is_text=False)
+        for data in (
+            b"x" * most,
+            b"\xd0\xb1" * (most // 2),
+            b"\x7f" * most,
+            b"\xff" * (most * 3 // 4),
+            b'"' * (most // 2),
+        ):
+            check_size(data, most)
+
+    def test_a_small_limit_is_that_of_the_data_whatever_json_takes(self) -> None:
+        for data in (b"\x01" * 100_000, b'"' * 100_000, b"\xff" * 100_000):
+            check_size(data, 100_000)
 
     def test_with_the_defaults_every_message_fits_into_a_mebibyte(self) -> None:
         most = reading.parse("", "x").limits.event_size_bytes
-        for character in ('"', "\n", "\\", "x", "\u0431", "\u20ac", "\U0001f600", "\x7f", "\x01" + "x" * 4):
-            data = (character * most).encode()[:most].decode(errors="ignore").encode()
-            check_size(data, most)
-            self.assertLess(len(json_bytes({"data": data.decode()})), 2**20 - 16 * 1024)
+        largest = 0
+        for character in (
+            '"',
+            "\n",
+            "\\",
+            "x",
+            "\u0431",
+            "\u20ac",
+            "\U0001f600",
+            "\x7f",
+            "\x01" + "x" * 4,
+            "xxxxxxx\n",
+        ):
+            for size in range(most // 8, most + 1, most // 80):
+                data = (character * size).encode()[:size].decode(errors="ignore")
+                try:
+                    check_size(data.encode(), most)
+                except TooLarge:
+                    continue
+                largest = max(largest, len(json_bytes({"data": data})))
+        self.assertLess(largest, 2**20 - 8000)
+        self.assertGreater(largest, 1_000_000)
 
     def test_data_over_the_limit_are_too_large_and_the_limit_is_told(self) -> None:
         error = self.assertRaises(TooLarge, check_size, bytes(11), 10)

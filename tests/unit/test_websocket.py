@@ -606,14 +606,15 @@ class SizeTests(WebSocketTests):
         self.assertTrue(client.is_open)
 
     def test_text_of_control_characters_is_refused_where_its_json_would_be_too_long(self) -> None:
+        self.start("[limits]\nevent_size = 1000KiB\n[site]\ndemo = no\n")
         client = self.open()
-        client.say(type="publish", channel="news", data="\x01" * 60_000)
+        client.say(type="publish", channel="news", data="\x01" * 200_000)
         self.rig.turn()
         self.assertEqual(client.json[-1]["status"], 413)
         raw = self.open("/ws?channel=news&format=raw")
-        raw.send("\x01" * 60_000)
+        raw.send("\x01" * 200_000)
         self.assert_closed_with(raw, 1008)
-        self.assertEqual(self.rig.request("POST", "/channels/news", body=b"\x01" * 60_000).status, 413)
+        self.assertEqual(self.rig.request("POST", "/channels/news", body=b"\x01" * 200_000).status, 413)
 
     def assert_closed_with(self, client: WebSocketTalk, code: int) -> None:
         """The daemon closed one of several."""
