@@ -118,7 +118,7 @@ class TestCurl:
 
     def test_a_replay_of_more_than_may_wait_for_a_client_comes_whole(self, daemon: Daemon, channel: str) -> None:
         """Events of up to ``event_size``, which together are more than ``outbox``."""
-        sizes = [10_000, 1_048_000, 500_000, 1_048_000, 3]
+        sizes = [10_000, 1_024_000, 500_000, 1_024_000, 3]
         for size in sizes:
             daemon.publish(channel, "x" * size)
         with following(f"{_url(daemon, '/sse', channel)}&since=earliest") as stream:
