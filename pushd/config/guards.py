@@ -36,8 +36,8 @@ LIMITS = Section(
             size(1),
             "1000KiB",
             "The largest data of one event. Unless this is more than 1016KiB, the data may also take no more than "
-            "that in JSON (escaped, or as base64), so that messages fit into the 1 MiB that WebSocket clients accept "
-            "by default, such as Python's.",
+            "that in JSON (escaped, or as base64): messages then fit into the 1 MiB that WebSocket clients such as "
+            "Python's accept by default.",
         ),
         Option(
             "batch_size",
