@@ -22,6 +22,7 @@ from pushd.config.addresses import parse_endpoint
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.inherited import Inherited
+from pushd.polling import accept_few
 from pushd.unixsocket import UnixEndpoint, keep_file
 from pushd.writethrough import TLSFactory
 
@@ -81,6 +82,7 @@ class Port:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        accept_few(port)
         self._set_options(port)
         if isinstance(address := port.getHost(), UNIXAddress) and address.name and os.path.exists(address.name):
             self._made = os.lstat(address.name)

@@ -36,6 +36,7 @@ from pushd.log import Observer, observer_for
 from pushd.memorywatch import watch
 from pushd.outside import Reach
 from pushd.pidfile import PidFile
+from pushd.polling import serve_few
 from pushd.service import Daemon
 from pushd.store.check import check
 from pushd.store.store import Store
@@ -201,6 +202,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
     looks = watch(memory, reactor)
     collector = Collector(time.thread_time, lambda: sum(figures.ended.values()), reactor.callLater)
+    reactor.callWhenRunning(serve_few, reactor)
     reactor.callWhenRunning(collector.start)
     reactor.callWhenRunning(looks.start, 1.0)
     twistd: Mapping[str, Any] = options.parent or {}

@@ -28,6 +28,7 @@ LAYERS: list[list[str]] = [
         "pushd.systemd",
         "pushd.inherited",
         "pushd.pidfile",
+        "pushd.polling",
         "pushd.unixsocket",
     ],
     ["pushd.loglines", "pushd.floodgate"],

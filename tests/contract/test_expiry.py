@@ -62,7 +62,7 @@ class ExpiryRules(_Base):
     def certify(self, expires_at: float) -> None:
         """Have every connection begin with a client certificate that expires then."""
         certificate = Certificate("CN=alice,O=Example", expires_at)
-        for module in ("pushd.http1", "pushd.http2.connection"):
+        for module in ("pushd.http1writing", "pushd.http2.connection"):
             patcher = patch(f"{module}.certificate_of", lambda transport: certificate)
             patcher.start()
             self.addCleanup(patcher.stop)

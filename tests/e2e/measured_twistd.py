@@ -8,10 +8,10 @@ nanoseconds by the clock, and the number of turns. Whoever reads it may set them
 from __future__ import annotations
 
 import mmap
-import select
 import struct
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ _FIGURES = struct.Struct("<3q")
 
 
 class MeasuredPoller:
-    """An epoll object that notes how long its caller takes between two calls of `poll`."""
+    """Notes how long the caller of a poller takes between two calls of `poll`, whatever it polls meanwhile."""
 
-    def __init__(self, epoll: select.epoll, figures: mmap.mmap) -> None:
+    def __init__(self, epoll: Any, figures: mmap.mmap) -> None:
         self._epoll = epoll
         self._figures = figures
         self._began: tuple[int, int] | None = None
@@ -32,7 +32,7 @@ class MeasuredPoller:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._epoll, name)
 
-    def poll(self, timeout: float = -1, maxevents: int = -1) -> list[tuple[int, int]]:
+    def poll(self, timeout: float = -1, maxevents: int = -1) -> Iterable[tuple[int, int]]:
         """Note how long this turn took, and wait for the next one."""
         if self._began is not None:
             cpu, wall, turns = _FIGURES.unpack_from(self._figures)
@@ -40,7 +40,8 @@ class MeasuredPoller:
             wall = max(wall, time.perf_counter_ns() - self._began[1])
             _FIGURES.pack_into(self._figures, 0, cpu, wall, turns + 1)
         try:
-            return self._epoll.poll(timeout, maxevents)
+            events: Iterable[tuple[int, int]] = self._epoll.poll(timeout, maxevents)
+            return events
         finally:
             self._began = time.thread_time_ns(), time.perf_counter_ns()
 
@@ -53,7 +54,11 @@ def main() -> None:
     epollreactor.install()
     from twisted.internet import reactor  # noqa: TID251  it is installed only now
 
-    reactor._poller = MeasuredPoller(reactor._poller, figures)  # type: ignore[attr-defined]
+    def measure() -> None:
+        reactor._poller = MeasuredPoller(reactor._poller, figures)  # type: ignore[attr-defined]
+
+    # after what pushd has put there, which polls several times in each turn
+    reactor.callWhenRunning(reactor.callLater, 0, measure)
     run()
 
 

@@ -174,7 +174,8 @@ class TestComing:
             eventsource.until("to all of you")
             ws.until("to all of you")
             shown.until("to all of you")
-            assert next(lines_of(stream))["data"] == "to all of you"
+            events = (line for line in lines_of(stream) if line["type"] == "event")
+            assert next(events)["data"] == "to all of you"
             assert said(same_page, type="event")["data"] == "to all of you"
 
     def test_those_that_are_no_good_are_refused_and_the_log_says_why(self, whole: World) -> None:

@@ -15,6 +15,7 @@ from time import sleep
 
 from h2.settings import SettingCodes
 
+from tests.e2e.crowds import Crowd, all_at_once
 from tests.e2e.daemon import Daemon, request
 from tests.torture.talk import (
     Http2,
@@ -493,6 +494,94 @@ def _churn(target: Target) -> object:
     for _ in range(2000):
         connect(target.daemon.http).close()
     return 2000
+
+
+# Many at once: the daemon is stopped while they send, so that all of it is there in one turn
+
+
+def _at_once(target: Target, *texts: bytes, count: int = 5000, url: str | None = None) -> object:
+    """Have `count` clients connect, send each of `texts` and leave, each of it in one moment."""
+    heard = 0
+    with Crowd(url or target.daemon.http) as crowd:
+        with all_at_once(target.daemon):
+            crowd.come(min(count, 4000))
+        crowd.come(count - len(crowd.clients))
+        for text in texts:
+            crowd.until_let_in(target.daemon)
+            with all_at_once(target.daemon):
+                crowd.say(text)
+            heard = sum(map(len, crowd.hear(bool)))
+        with all_at_once(target.daemon):
+            crowd.leave()
+        crowd.until_let_in(target.daemon, 0)
+    return heard
+
+
+@case("many at once: 5,000 connections send one GET each, and leave")
+def _many_gets(target: Target) -> object:
+    return _at_once(target, get("/healthz", close=False), get("/channels?limit=10", close=False))
+
+
+@case("many at once: 5,000 connections publish one event each, and leave")
+def _many_posts(target: Target) -> object:
+    return _at_once(
+        target, post("/channels/t", b"hello", close=False), post("/channels/joins%2F1", b"x", close=False)
+    )
+
+
+@case("many at once: 3,000 connections poll, and get the event that one publishes")
+def _many_polls(target: Target) -> object:
+    with Crowd(target.daemon.http) as crowd:
+        crowd.come(3000)
+        crowd.until_let_in(target.daemon)
+        with all_at_once(target.daemon):
+            crowd.say(get("/poll?channel=t/polled", close=False))
+        sleep(1)
+        answer = target.http(post("/channels/t%2Fpolled", b"hello"))
+        return answer[-40:], sum(map(len, crowd.hear(bool)))
+
+
+@case("many at once: 3,000 event streams and WebSockets, a command of each, and leave")
+def _many_streams(target: Target) -> object:
+    command = frame(line(type="publish", channel="t/ws", data="x", ref=1))
+    return (
+        _at_once(target, get("/sse?channel=t/many", close=False), count=3000),
+        _at_once(target, upgrade("/ws?channel=t/many"), command, count=3000),
+    )
+
+
+@case("many at once: 3,000 connections send garbage, a large head or half of a request")
+def _many_bad(target: Target) -> object:
+    with Crowd(target.daemon.http) as crowd:
+        crowd.come(3000)
+        crowd.until_let_in(target.daemon)
+        with all_at_once(target.daemon):
+            crowd.say(b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3000, b"POST /publish HT")
+        sleep(2)
+    crowd.until_let_in(target.daemon, 0)
+    return 3000
+
+
+@case("many at once: 1,000 TLS clients say hello, or what is none, and leave")
+def _many_handshakes(target: Target) -> object:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    hellos = [b"\x16\x03\x01\x02\x00" + os.urandom(512)]
+    for _ in range(9):
+        outgoing = ssl.MemoryBIO()
+        with suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+        hellos.append(outgoing.read())
+    with Crowd(target.daemon.https) as crowd:
+        crowd.come(1000)
+        crowd.until_let_in(target.daemon)
+        with all_at_once(target.daemon):
+            crowd.say(*hellos)
+        heard = sum(map(len, crowd.hear(bool)))
+        with all_at_once(target.daemon):
+            crowd.leave()
+    crowd.until_let_in(target.daemon, 0)
+    return heard
 
 
 # Operating

@@ -1,0 +1,208 @@
+"""How many ready sockets one turn of the reactor serves, and what this relies on in Twisted."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from twisted.internet import epollreactor
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.selectreactor import SelectReactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from pushd.polling import ACCEPTS, BUDGET_S, Poller, accept_few, serve_few
+
+COST_S = BUDGET_S / 4.9
+"""What an event costs of which five fill a turn."""
+
+
+class PollerTests(SynchronousTestCase):
+    """`Poller`, with sockets that are ready and a clock that the tests set."""
+
+    def setUp(self) -> None:
+        """Begin without sockets."""
+        self.now = 1000.0
+        self.epoll = select.epoll()
+        self.addCleanup(self.epoll.close)
+        self.poller = Poller(self.epoll, lambda: self.now)
+        self.stack = ExitStack()
+        self.addCleanup(self.stack.close)
+        self.served: dict[int, int] = {}
+
+    def ready(self, count: int) -> list[socket.socket]:
+        """Make so many sockets that have a byte to read."""
+        found = []
+        for _ in range(count):
+            ours, theirs = (self.stack.enter_context(closing(one)) for one in socket.socketpair())
+            theirs.send(b"x")
+            self.poller.register(ours.fileno(), select.EPOLLIN)
+            found.append(ours)
+        return found
+
+    def turn(self, cost_s: float = 0.0, then: Callable[[int], object] = lambda file: None) -> int:
+        """Serve what there is to serve in one turn, each event for `cost_s`; return how many there were."""
+        count = 0
+        for file, event in self.poller.poll(0, 10_000):
+            self.assertEqual(event, select.EPOLLIN)
+            self.now += cost_s
+            self.served[file] = self.served.get(file, 0) + 1
+            then(file)
+            count += 1
+        return count
+
+    def read(self, file: int) -> None:
+        """Read what a socket has."""
+        with closing(socket.socket(fileno=socket.dup(file))) as one:
+            one.recv(10)
+
+    def test_nothing_is_an_empty_turn(self) -> None:
+        self.assertEqual(self.turn(), 0)
+
+    def test_what_is_quick_is_served_in_one_turn(self) -> None:
+        self.ready(500)
+        self.assertEqual(self.turn(1e-6, self.read), 500)
+        self.assertEqual(self.turn(), 0)
+
+    def test_a_turn_ends_with_the_event_that_uses_up_its_budget(self) -> None:
+        self.ready(300)
+        self.assertEqual(self.turn(COST_S, self.read), 5)
+        self.assertEqual(self.turn(1.0, self.read), 1)
+        turns = 2
+        while served := self.turn(COST_S, self.read):
+            self.assertLessEqual(served, 5)
+            turns += 1
+        self.assertEqual(turns, 2 + 59)
+        self.assertEqual(set(self.served.values()), {1})
+        self.assertEqual(len(self.served), 300)
+
+    def test_sockets_that_are_always_ready_are_served_in_turn(self) -> None:
+        for count, cost_s in ((2, 1.0), (7, 0.002), (100, 0.001), (1000, 0.001)):
+            with self.subTest((count, cost_s)):
+                files = [one.fileno() for one in self.ready(count)]
+                self.served = {}
+                events = 0
+                while events < 3 * count:
+                    events += self.turn(cost_s)
+                counts = [self.served.get(file, 0) for file in files]
+                self.assertLessEqual(max(counts) - min(counts), 1)
+                for file in files:
+                    self.poller.unregister(file)
+
+    def test_what_was_closed_meanwhile_has_no_event(self) -> None:
+        sockets = {one.fileno(): one for one in self.ready(10)}
+
+        def close_others(file: int) -> None:
+            self.read(file)
+            for other in sockets.keys() - {file}:
+                sockets[other].close()
+
+        self.assertEqual(self.turn(0.0001, close_others), 1)
+
+    def test_it_waits_as_long_as_it_is_asked_to_and_no_longer_for_the_rest(self) -> None:
+        asked: list[tuple[float, int]] = []
+
+        class Epoll:
+            def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+                asked.append((timeout, maxevents))
+                return [(5, 1)] if len(asked) < 3 else []
+
+        self.assertEqual(list(Poller(Epoll(), lambda: 0.0).poll(7.5, 99)), [(5, 1), (5, 1)])
+        self.assertEqual(asked, [(7.5, 1), (0, 1), (0, 1)])
+
+
+class Counted(Protocol):
+    """Notes that it was accepted."""
+
+    def __init__(self, accepted: list[Any]) -> None:
+        self._accepted = accepted
+
+    def connectionMade(self) -> None:
+        """Override: one more."""
+        self._accepted.append(self.transport)
+
+
+class ReactorTests(SynchronousTestCase):
+    """What is relied on in Twisted: `_poller` of its epoll reactor, and `numberAccepts` of its ports."""
+
+    def setUp(self) -> None:
+        """Make a reactor that is not the global one; it is turned by hand."""
+        self.reactor: Any = epollreactor.EPollReactor()
+        self.addCleanup(self.reactor._poller.close)
+
+    def test_the_reactor_serves_few_in_one_turn(self) -> None:
+        serve_few(self.reactor)
+        self.assertIsInstance(self.reactor._poller, Poller)
+        now = [0.0]
+        self.reactor._poller._seconds = lambda: now[0]
+        read: list[int] = []
+
+        class Slow(FileDescriptor):
+            """Something whose every event takes a fifth of a turn."""
+
+            def __init__(self, reactor: Any, one: socket.socket) -> None:
+                super().__init__(reactor)
+                self.fileno = one.fileno  # type: ignore[method-assign]
+                self.recv = one.recv
+
+            def doRead(self) -> None:
+                """Override: read, and take long."""
+                self.recv(10)
+                now[0] += COST_S
+                read.append(self.fileno())
+
+        with ExitStack() as stack:
+            for _ in range(50):
+                ours, theirs = (stack.enter_context(closing(one)) for one in socket.socketpair())
+                theirs.send(b"x")
+                self.reactor.addReader(Slow(self.reactor, ours))
+            for turn in range(1, 11):
+                self.reactor.doIteration(0)
+                self.assertEqual(len(read), 5 * turn)
+        self.assertEqual(len(set(read)), 50)
+
+    def test_others_stay_as_they_are(self) -> None:
+        reactor = SelectReactor()
+        before = vars(reactor).copy()
+        serve_few(reactor)
+        serve_few(object())
+        self.assertEqual(vars(reactor), before)
+        serve_few(self.reactor)
+        poller = self.reactor._poller
+        serve_few(self.reactor)
+        self.assertIs(self.reactor._poller, poller)
+
+    def test_a_port_accepts_few_each_time_that_it_is_ready_and_never_more(self) -> None:
+        opened: list[IListeningPort] = []
+        path = f"unix:{self.mktemp()}:lockfile=0"
+        for description in ("tcp:0:interface=127.0.0.1", path):
+            accepted: list[Any] = []
+            factory = Factory.forProtocol(partial(Counted, accepted))
+            serverFromString(self.reactor, description).listen(factory).addCallback(opened.append)
+            port: Any = opened[-1]
+            self.addCleanup(port.connectionLost, None)
+            accept_few(port)
+            host = port.getHost()
+            family, address = (
+                (socket.AF_INET, (host.host, host.port)) if "tcp" in description else (socket.AF_UNIX, host.name)
+            )
+            with ExitStack() as stack:
+                for _ in range(45):
+                    client = stack.enter_context(closing(socket.socket(family)))
+                    client.connect(address)
+                counts = []
+                for _ in range(4):
+                    port.doRead()
+                    counts.append(len(accepted))
+                for transport in accepted:
+                    transport.abortConnection()
+                self.assertEqual(counts, [ACCEPTS, 2 * ACCEPTS, 45, 45])
+
+    def test_what_is_no_port_of_twisted_stays_as_it_is(self) -> None:
+        accept_few(object())  # type: ignore[arg-type]
