@@ -66,12 +66,20 @@ def pem_of_key(key: Key, password: bytes | None = None) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
+_FORGIVEN = re.compile(
+    "Passing pyOpenSSL (X509|PKey) objects is deprecated|'asyncio.iscoroutinefunction' is deprecated"
+).match
+
+
 def forgive_deprecated_certificates(case: SynchronousTestCase) -> None:
-    """Drop what pyOpenSSL says of the certificates and keys that Twisted gives it, and nothing else."""
+    """Drop what pyOpenSSL says of the certificates and keys that Twisted gives it, and nothing else.
+
+    From Python 3.14 on, Python has something to say of txaio, too.
+    """
 
     def forgive() -> None:
         for warning in case.flushWarnings():
-            assert re.match("Passing pyOpenSSL (X509|PKey) objects is deprecated", warning["message"]), warning
+            assert _FORGIVEN(warning["message"]), warning
 
     case.addCleanup(forgive)
 
