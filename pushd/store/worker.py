@@ -20,7 +20,8 @@ T = TypeVar("T")
 class _Threads(ThreadPool):
     """Threads that do not keep the process from ending: one may wait for a disk that does not answer."""
 
-    threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    # a static method, because from Python 3.14 on a partial in a class is a method
+    threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]
 
 
 class Worker:
