@@ -95,6 +95,20 @@ class PromiseTests(TestCase):
             with self.subTest(promise.astext()):
                 self.assertTrue(any(node.astext().startswith("tests/") for node in promise.findall(nodes.literal)))
 
+    def test_every_resource_has_a_bound_and_names_its_tests(self) -> None:
+        (section,) = (
+            node
+            for node in document(ROOT / "docs/security.rst").findall(nodes.section)
+            if "what-each-client-may-occupy" in node["ids"]
+        )
+        _, *rows = section.findall(nodes.row)
+        self.assertGreater(len(rows), 15)
+        for row in rows:
+            resource, *bounds, _, test = (cell.astext() for cell in row.findall(nodes.entry))
+            with self.subTest(resource):
+                self.assertTrue(any(bound != "-" for bound in bounds))
+                self.assertIn("tests/", test)
+
     def test_tests_that_are_named_exist(self) -> None:
         for path in DOCUMENTS:
             for name in re.findall(r"``(tests/[\w/]+\.py(?:::\w+)*)``", path.read_text()):
