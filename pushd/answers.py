@@ -9,6 +9,8 @@ __all__ = ["NOTHING", "OVERHEAD_BYTES", "Answers", "Held"]
 
 _MOST = 256 * 1024 * 1024
 
+_MOST_FILES = 4096
+
 OVERHEAD_BYTES = 8 * 1024
 """About how much memory an HTTP/2 stream takes while its answer waits, beside the body."""
 
@@ -19,16 +21,19 @@ class Answers:
     A subscriber's stream does not count: its outbox bounds it.
     """
 
-    __slots__ = ("shares",)
+    __slots__ = ("files", "shares")
 
-    def __init__(self, most: int = _MOST, share_percent: int = 100) -> None:
-        """Hold `most` bytes, and `share_percent` of them for each owner."""
+    def __init__(self, most: int = _MOST, share_percent: int = 100, files: int = _MOST_FILES) -> None:
+        """Hold `most` bytes and `files` open files, and `share_percent` of them for each owner."""
         self.shares = Shares("bytes of answers that clients have not read", "[limits] answers", most, share_percent)
         """What is held, by owner."""
+        self.files = Shares("large files that are being sent", "ulimit -n", files, share_percent)
+        """Files of the site that are open, by owner."""
 
-    def limit(self, most: int, share_percent: int) -> None:
+    def limit(self, most: int, share_percent: int, files: int = _MOST_FILES) -> None:
         """Set other bounds."""
         self.shares.limit(most, share_percent)
+        self.files.limit(files, share_percent)
 
 
 class Held:

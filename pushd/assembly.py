@@ -22,6 +22,7 @@ from pushd.attendance import Attendance
 from pushd.bus import Bus
 from pushd.census import Census
 from pushd.config.settings import Config, Limits, Site
+from pushd.descriptors import plan
 from pushd.entrance import Entrance, new_entrance
 from pushd.errors import Refused
 from pushd.eventlog import EventLog, State
@@ -148,7 +149,7 @@ def assemble(
     )
     entrance = new_entrance(config, sessions, publisher, outside)
     insight = _insight(sessions, lambda: len(site.connections), storage, now)
-    answers = Answers(limits.answers_bytes, limits.share_percent)
+    answers = Answers(limits.answers_bytes, limits.share_percent, plan(config).site_files)
     site = PushdSite(
         _tree(config, entrance, reactor, insight),
         reactor,
@@ -230,7 +231,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     entrance.configure(config, parts.publisher, outside)
     parts.sessions.regrant(before, entrance.gate.anonymous.grants)
     parts.sessions.regrant(certified, entrance.gate.certified)
-    parts.site.answers.limit(limits.answers_bytes, limits.share_percent)
+    parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 

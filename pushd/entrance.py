@@ -9,6 +9,7 @@ from pushd.asked import Asked, AskingToPublish, Waiting
 from pushd.bucket import Buckets
 from pushd.commands import Commands
 from pushd.config.settings import Config, Limits
+from pushd.descriptors import plan
 from pushd.door import Door
 from pushd.gate import Gate
 from pushd.heldbodies import HeldBodies
@@ -17,7 +18,7 @@ from pushd.proxies import Trust
 from pushd.publisher import Publisher, Replaceable
 from pushd.sessions import Sessions
 from pushd.throttled import Throttled
-from pushd.turnstile import Turnstile, most_connections
+from pushd.turnstile import Turnstile
 
 __all__ = ["Entrance", "new_entrance"]
 
@@ -51,7 +52,7 @@ class Entrance:
         """Apply another configuration; clients publish with `publisher` behind what guards it."""
         limits, seconds = config.limits, self.door.sessions.wheel.seconds
         self.trust.configure(config.proxies)
-        self.turnstile.limit(most_connections(limits.connections), limits.connections_per_address)
+        self.turnstile.limit(plan(config).connections, limits.connections_per_address)
         self.gate.configure(config.auth, outside.tokens)
         self.gate.limit_reads(_reads(limits, seconds))
         publishes = _publishes(limits, seconds)
@@ -64,7 +65,7 @@ class Entrance:
 def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
     """Make what clients come past to `sessions` and `publisher`."""
     limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
-    most, most_per_address = most_connections(limits.connections), limits.connections_per_address
+    most, most_per_address = plan(config).connections, limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
     gate = Gate(config.auth, trust, outside.tokens, sessions.now)
     gate.limit_reads(_reads(limits, wheel.seconds))

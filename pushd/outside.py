@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pushd.asked import AskingToPublish
 from pushd.attendance import Telling
 from pushd.config.settings import Config
+from pushd.descriptors import plan
 from pushd.door import Asking
 from pushd.figures import Figures
 from pushd.gate import Tokens
@@ -113,7 +114,7 @@ class Reach:
 
         def commit() -> None:
             self._config, self._outside, self._tokens, self._post = config, outside, tokens, post
-            self._questions.limit(hooks.questions, config.limits.share_percent)
+            self._questions.limit(plan(config).questions, config.limits.share_percent)
             if isinstance(outside.telling, HooksTelling):
                 outside.telling.limit(config.limits.share_percent)
             if post is not None and signer is not None:

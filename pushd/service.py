@@ -22,6 +22,7 @@ from pushd.assembly import Parts, Storage, configure
 from pushd.config.differences import fixed_differences
 from pushd.config.reading import changed_options
 from pushd.config.settings import Config
+from pushd.descriptors import plan
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.greeting import greeting
 from pushd.inherited import unclaimed
@@ -30,7 +31,6 @@ from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
 from pushd.systemd import Bulletin, Systemd
-from pushd.turnstile import room
 
 __all__ = ["Daemon"]
 
@@ -182,7 +182,7 @@ class Daemon(Service):
 
     def _greet(self) -> None:
         """Say what listens where, and what to try."""
-        _log.info("{line}", line=room(self._config.limits.connections))
+        self._say_room()
         for line in greeting(self._config, self._ports, self._filename, twistd=self.twistd, suggests=self.suggests):
             _log.info("{line}", line=line)
         for name in unclaimed(self._systemd.sockets, [listener.endpoint for listener in self._config.listeners]):
@@ -191,6 +191,13 @@ class Daemon(Service):
                 "listener with endpoint = systemd:domain=INET:name={name}",
                 name=name,
             )
+
+    def _say_room(self) -> None:
+        """Log how many connections there may be, and what does not fit in the files that may be open."""
+        room = plan(self._config)
+        _log.info("{line}", line=room.summary)
+        if room.complaint is not None:
+            _log.warn("{line}", line=room.complaint)
 
     def reload(self) -> None:
         """Read the configuration and everything that it names again, and go by that; or say why not."""
@@ -222,6 +229,8 @@ class Daemon(Service):
         for port in self._ports:
             port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
         self._tell_what_changed(applied, list(fixed_differences(self._started_with, config)))
+        if (complaint := plan(config).complaint) not in (None, plan(before).complaint):
+            _log.warn("{line}", line=complaint)
         self.log_from(config.log.level)
 
     def _tell_what_changed(self, changed: list[str], fixed: list[str]) -> None:

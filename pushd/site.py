@@ -9,7 +9,7 @@ from io import BytesIO
 from os.path import commonpath, realpath
 from pathlib import Path
 from time import time
-from typing import IO
+from typing import IO, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -35,11 +35,13 @@ from pushd.http2.decoding import Memory
 from pushd.http2.limits import Limits
 from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
+from pushd.openfile import OpenFile
 from pushd.patience import Patience
 from pushd.peer import address_of, limit_key
 from pushd.request import Request
 from pushd.requestlog import RequestLog
 from pushd.resource import Answering, Missing, answer_problem
+from pushd.shares import Shares
 from pushd.sparing import Sparing
 from pushd.turns import Turns
 from pushd.turnstile import Turnstile
@@ -245,6 +247,9 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
     root: str | None = None
     """The path of the directory; None for itself."""
 
+    _files: Shares | None = None
+    _owner: str | None = None
+
     def createSimilarFile(self, path: str) -> StaticFiles:
         """Override: make what serves a file in the directory."""
         file: StaticFiles = super().createSimilarFile(path)
@@ -267,15 +272,21 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         return Missing()
 
     def openForReading(self) -> IO[bytes]:
-        """Override: read a small file as a whole, so that a client that does not read holds no open file."""
+        """Override: read a small file as a whole, so that a client that does not read holds no open file.
+
+        Larger ones are open as long as they are sent, and count.
+        """
+        if self.getsize() > _WHOLE_BYTES and self._files is not None:
+            return OpenFile(self.path, self._files, self._owner)
         file: IO[bytes] = File.openForReading(self)
-        if self.getsize() > _WHOLE_BYTES:
-            return file
         with file:
             return BytesIO(file.read(_WHOLE_BYTES))
 
     def render_GET(self, request: AnyRequest) -> bytes | int:
         """Override: a Range that cannot be read counts as none (RFC 9110, section 14.2)."""
+        if isinstance(request, Request):
+            self._files = cast(PushdSite, request.site).answers.files
+            self._owner = limit_key(request.connection.place.address)
         ranges = request.requestHeaders.getRawHeaders(b"range", [])
         if not all(value.isascii() for value in ranges):
             request.requestHeaders.removeHeader(b"range")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -16,10 +15,7 @@ from pushd.peer import address_of, limit_key, peer_name
 from pushd.sparing import Sparing
 from pushd.wheel import Wheel
 
-__all__ = ["Ticket", "Turnstile", "most_connections", "room"]
-
-_SPARE_FILES = 128
-"""How many files are left for everything else: the store, long bodies, who is turned away, hooks."""
+__all__ = ["Ticket", "Turnstile"]
 
 _MAX_TURNED_AWAY = 64
 """How many connections there may be that are told why they are not served; others are closed without a word."""
@@ -125,18 +121,3 @@ class Turnstile:
             self._per_address[key] -= 1
             if not self._per_address[key]:
                 del self._per_address[key]
-
-
-def most_connections(configured: int) -> int:
-    """Answer how many connections there may be: as configured, or for 0 as many as can be served."""
-    if configured:
-        return configured
-    files, _ = getrlimit(RLIMIT_NOFILE)
-    return 0 if files == RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)
-
-
-def room(configured: int) -> str:
-    """Say how many connections there may be, and how many files, of which each of them is one."""
-    most, (files, _) = most_connections(configured), getrlimit(RLIMIT_NOFILE)
-    connections = f"at most {most} connections at once" if most else "any number of connections"
-    return f"{connections}: {'any number of' if files == RLIM_INFINITY else files} files may be open"

@@ -77,7 +77,7 @@ LAYERS: list[list[str]] = [
     ["pushd.seams", "pushd.autobahnreading"],
     ["pushd.late"],
     ["pushd.faultlog", "pushd.plainmessage"],
-    ["pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
+    ["pushd.descriptors", "pushd.openfile", "pushd.turnstile", "pushd.certified", "pushd.keyexchange"],
     ["pushd.memorywatch"],
     ["pushd.connections", "pushd.sparing", "pushd.http1head", "pushd.http1watch", "pushd.proxies", "pushd.refusal"],
     ["pushd.heldbodies"],

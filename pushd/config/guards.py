@@ -65,7 +65,8 @@ LIMITS = Section(
             count(),
             "0",
             "How many connections the daemon has at once; others are answered 503. 0: as many as files may be open "
-            "(ulimit -n), less 128, or half as many if that is more.",
+            "(ulimit -n), less 128, or half as many if that is more, and less what is kept for questions to the "
+            "application and large files of a site.",
         ),
         Option(
             "connections_per_address",
@@ -363,8 +364,9 @@ HOOKS = Section(
             "questions",
             count(1, 100_000),
             "1000",
-            "How many questions wait for their answers at once, of which each has a connection of its own. Of one "
-            "user or address, [limits] share of them do; the client is answered 429 or 503 if there are more.",
+            "How many questions wait for their answers at once, of which each has a connection of its own; at most "
+            "a quarter of the files that may be open, or what connections leave of them. Of "
+            "one user or address, [limits] share of them do; the client is answered 429 or 503 if there are more.",
         ),
         Option(
             "when_down",

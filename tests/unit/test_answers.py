@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -169,21 +170,38 @@ class Http2Tests(HTTP2TestCase):
         self.peer.pass_time(600)
         self.assertEqual(self.peer.resets(1), [])
 
-    def open_files(self, size: int) -> int:
+    def open_files(self, size: int, method: str = "GET") -> int:
         """Return how many files stay open after 100 requests for one of `size` bytes, which nobody reads."""
         directory = Path(mkdtemp())
         self.addCleanup(rmtree, directory)
         (directory / "page.txt").write_bytes(b"x" * size)
         self.pages.putChild(b"files", StaticFiles(str(directory)))
-        peer = self.reader("192.0.2.1")
+        peer = self.files_reader = self.reader("192.0.2.1")
         before = len(os.listdir("/proc/self/fd"))
         for stream_id in range(1, 201, 2):
-            peer.get(stream_id, "/files/page.txt")
+            peer.get(stream_id, "/files/page.txt", method=method)
         peer.frames()
         return len(os.listdir("/proc/self/fd")) - before
 
     def test_small_files_are_not_kept_open(self) -> None:
         self.assertEqual(self.open_files(50_000), 0)
+
+    def test_there_are_so_many_large_files_open_of_an_owner_and_in_all(self) -> None:
+        files = self.site.answers.files
+        for most, share, found in ((50, 10, 5), (7, 100, 7), (4096, 100, 100)):
+            with self.subTest((most, share)):
+                self.site.answers.limit(1000 * MIB, 100, most)
+                files.limit(most, share)
+                self.assertEqual(self.open_files(1_000_000), found)
+                self.assertEqual(files.used, found)
+                statuses = Counter(self.files_reader.status(stream_id) for stream_id in range(1, 201, 2))
+                self.assertEqual(statuses[200], found)
+                self.files_reader.lose()
+                self.assertEqual(files.used, 0)
+
+    def test_a_file_of_which_only_the_head_is_asked_for_is_closed(self) -> None:
+        self.assertEqual(self.open_files(1_000_000, "HEAD"), 0)
+        self.assertEqual(self.site.answers.files.used, 0)
 
     def test_large_files_are_kept_open_as_far_as_their_owner_has_room(self) -> None:
         self.site.answers.limit(10 * MIB, 10)

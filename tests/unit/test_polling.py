@@ -135,6 +135,7 @@ class ReactorTests(SynchronousTestCase):
         """Make a reactor that is not the global one; it is turned by hand."""
         self.reactor: Any = epollreactor.EPollReactor()
         self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(self.reactor.waker.connectionLost, None)
 
     def test_the_reactor_serves_few_in_one_turn(self) -> None:
         serve_few(self.reactor)
@@ -168,7 +169,8 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(len(set(read)), 50)
 
     def test_others_stay_as_they_are(self) -> None:
-        reactor = SelectReactor()
+        reactor: Any = SelectReactor()
+        self.addCleanup(reactor.waker.connectionLost, None)
         before = vars(reactor).copy()
         serve_few(reactor)
         serve_few(object())

@@ -11,11 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, Logger, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import turnstile
 from pushd.errors import TooMany, Unavailable
 from pushd.http2.faults import Code
 from pushd.sparing import Sparing
-from pushd.turnstile import Ticket, Turnstile, most_connections, room
+from pushd.turnstile import Ticket, Turnstile
 from pushd.wheel import Wheel
 from tests.http2_peer import HTTP2TestCase, Peer
 from tests.rigs import DaemonTests, HttpClient
@@ -127,19 +126,6 @@ class CountTests(SynchronousTestCase):
         assert tickets[0] is not None
         tickets[0].give_back()
         self.assertEqual([it is None for it in self.enter(one, "192.0.2.1", "192.0.2.1")], [False, True])
-
-    def test_without_a_number_it_is_what_files_may_be_open(self) -> None:
-        for files, most in ((1024, 896), (65536, 65408), (100, 50), (-1, 0)):
-            self.patch(turnstile, "getrlimit", lambda what, files=files: (files, 10**6))
-            self.assertEqual(most_connections(0), most)
-        self.assertEqual(most_connections(7), 7)
-
-    def test_it_is_said_how_many_there_may_be(self) -> None:
-        self.patch(turnstile, "getrlimit", lambda what: (524288, 524288))
-        self.assertEqual(room(0), "at most 524160 connections at once: 524288 files may be open")
-        self.assertEqual(room(7), "at most 7 connections at once: 524288 files may be open")
-        self.patch(turnstile, "getrlimit", lambda what: (-1, -1))
-        self.assertEqual(room(0), "any number of connections: any number of files may be open")
 
 
 class SparingTests(SynchronousTestCase):
