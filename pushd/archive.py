@@ -18,6 +18,7 @@ from pushd.channels import Pattern, PatternTree
 from pushd.errors import Unavailable, Unprocessable
 from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
+from pushd.table import Table
 
 __all__ = ["Archive", "Given", "MemoryArchive", "names_with", "oldest_place"]
 
@@ -163,11 +164,11 @@ class MemoryArchive:
     """An `Archive` that ends with the process."""
 
     def __init__(self) -> None:
-        self._given: dict[str, _Holders] = {}
+        self._given: Table[str, _Holders] = Table()
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
         """Make the history of a new channel."""
-        return MemoryHistory(settings, dropped, self._given, self._forget)
+        return MemoryHistory(settings, dropped, self._given.parts, self._forget)
 
     def give_up(self, history: History) -> None:
         """Forget an empty history."""

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from pushd.channels import Pattern, PatternTree
 from pushd.event import Entry
 from pushd.names import NameIndex
+from pushd.table import PARTS, Table
 
 __all__ = ["Audience", "Audiences", "Recipient"]
 
@@ -56,18 +57,19 @@ class Audiences(Generic[R, S]):
         self._channels = channels
         self._recipient = recipient
         self._max_kept = max_kept
-        self._by_name: dict[str, dict[S, None]] = {}
+        self._by_name: Table[str, dict[S, None]] = Table()
         self.index = NameIndex()
         """The names that anybody is subscribed to, in order."""
         self._by_pattern: PatternTree[S] = PatternTree()
-        self._kept: dict[str, Audience[R]] = {}
+        self._kept: Table[str, Audience[R]] = Table()
         self._dropped: list[dict[str, Audience[R]]] = []  # those to be freed
 
     def of(self, name: str) -> Audience[R]:
         """Return who gets the events of the channel `name`."""
-        audience = self._kept.get(name)
+        part = self._kept.parts[hash(name) % PARTS]
+        audience = part[name] if name in part else None  # noqa: SIM401  `get` would be a call
         if audience is None:
-            members = dict.fromkeys(self._by_name.get(name, ()))
+            members = dict.fromkeys(self.by_name(name))
             if self._by_pattern:
                 members.update(dict.fromkeys(self._by_pattern.match(name)))
             audience = Audience(tuple(dict.fromkeys(map(self._recipient, members))), len(members))
@@ -83,18 +85,20 @@ class Audiences(Generic[R, S]):
         if len(self._kept) <= _FREED_AT_ONCE:
             self._kept.clear()
         else:
-            self._dropped.append(self._kept)
-            self._kept = {}
+            self._dropped += filter(None, self._kept.parts)
+            self._kept = Table()
         if self._dropped:
             self._free(_FREED_AT_ONCE)
 
     def _free(self, count: int) -> None:
         """Free some of the audiences that were dropped."""
-        dropped = self._dropped[-1]
-        for _ in range(min(count, len(dropped))):
-            dropped.popitem()
-        if not dropped:
-            self._dropped.pop()
+        while count > 0 and self._dropped:
+            dropped = self._dropped[-1]
+            for _ in range(min(count, len(dropped))):
+                dropped.popitem()
+                count -= 1
+            if not dropped:
+                self._dropped.pop()
 
     def of_each(self, entries: list[Entry]) -> list[Audience[R]]:
         """Return who gets each entry of one event; nobody gets two of them."""
@@ -111,7 +115,7 @@ class Audiences(Generic[R, S]):
 
     def by_name(self, name: str) -> Collection[S]:
         """Return who is subscribed to the channel `name` by its name."""
-        return self._by_name.get(name, ())
+        return self._by_name.get(name) or ()
 
     def has_name(self, name: str) -> bool:
         """Return whether anybody is subscribed to the channel `name` by its name."""

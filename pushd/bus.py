@@ -37,6 +37,7 @@ from pushd.record import record
 from pushd.shares import Shares
 from pushd.slices import END_COST, Later, Slices
 from pushd.subscription import Group, Subscriber, Subscription
+from pushd.table import Table
 
 __all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
 
@@ -134,7 +135,7 @@ class Bus:
         log.is_heard = self._audiences.has_name
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
-        self._owners: dict[str, str | None] = {}  # of those names, for whom each counts
+        self._owners: Table[str, str | None] = Table()  # of those names, for whom each counts
         self._slices = None if call_later is None else Slices(call_later, log.seconds)
         self.delivery = Delivery(self._audiences.of_each, self._drop_all, log.seconds, call_later)
         """What hands out events."""

@@ -6,8 +6,9 @@ from typing import Generic, Protocol, TypeVar
 
 from pushd.event import Entry, Event
 from pushd.history import History, Retention
+from pushd.order import Place
 
-__all__ = ["Channel", "Settings"]
+__all__ = ["Channel", "Idle", "Settings"]
 
 S = TypeVar("S")
 
@@ -24,13 +25,17 @@ class Settings(Retention, Protocol):
         """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
 
 
-class Channel(Generic[S]):
-    """What the bus knows of one channel. `S` is what is subscribed to it."""
+class Channel(Place, Generic[S]):
+    """What the bus knows of one channel. `S` is what is subscribed to it.
+
+    It has its place in the order of the channels that had an event.
+    """
 
     __slots__ = (
         "awaits_expiry",
         "awaits_room",
         "history",
+        "idle",
         "is_heard",
         "is_staged",
         "name",
@@ -40,6 +45,7 @@ class Channel(Generic[S]):
     )
 
     def __init__(self, name: str, settings: Settings, history: History, *, offset: int) -> None:
+        super().__init__()
         self.name = name
         self.settings = settings
         self.offset = offset
@@ -49,6 +55,8 @@ class Channel(Generic[S]):
         """How much of the size of all events is counted as this channel's: see `pushd.trimming`."""
         self.is_heard = False
         """True while anybody is subscribed to it by its name."""
+        self.idle: Idle[S] | None = None
+        """Its place among those that have no events, if it is one of them."""
         self.is_staged = False
         """True while events are on their way into it: see `pushd.batch`."""
         self.awaits_expiry = False
@@ -65,3 +73,15 @@ class Channel(Generic[S]):
         """Make the entry of `event` at `offset`, which is not in the history yet."""
         settings = self.settings
         return Entry(event, self.name, offset, seconds + settings.history_age_s, settings.on_overflow == "latest")
+
+
+class Idle(Place, Generic[S]):
+    """The place of a channel among those without events."""
+
+    __slots__ = ("channel", "is_heard")
+
+    def __init__(self, channel: Channel[S]) -> None:
+        super().__init__()
+        self.channel = channel
+        self.is_heard = channel.is_heard
+        """What `Channel.is_heard` was when it got this place."""

@@ -21,7 +21,9 @@ from pushd.finding import Prepared, Work, drain
 from pushd.history import History
 from pushd.idling import Idling
 from pushd.names import NameIndex
+from pushd.order import Bookmark, Order
 from pushd.reading import Page, Room
+from pushd.table import PARTS, Table
 from pushd.trimming import Trimming
 
 __all__ = ["EventLog", "State"]
@@ -78,11 +80,11 @@ class EventLog(Generic[S]):
         self._max_channels = max_channels
         self.sequence = state.sequence
         """The place of the latest event."""
-        self.by_name: dict[str, Channel[S]] = {}
+        self.by_name: Table[str, Channel[S]] = Table()
         """The channels by their names."""
         self.index = NameIndex()
         """Their names, in order."""
-        self._by_sequence: dict[Channel[S], None] = {}  # those that had an event, the latest last
+        self._by_sequence: Order[Channel[S]] = Order()  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
         self._idle: Idling[S] = Idling()  # those without events, which are given up first
         self.is_heard: Callable[[str], bool] = lambda name: False
@@ -93,9 +95,9 @@ class EventLog(Generic[S]):
     def configuring(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> Work[None]:
         """Set other settings and limits, in steps; an event that is retained stays for as long as it was to."""
         self.settings, self._max_channels, self._trimming.max_bytes = settings, max_channels, max_bytes
-        for channel in list(self.by_name.values()):
-            if self._is_here(channel):
-                channel.settings = channel.history.settings = self.settings(channel.name)
+        for name in self.index.each():
+            if (channel := self.by_name.get(name)) is not None:
+                channel.settings = channel.history.settings = self.settings(name)
                 self.trim(channel)
             yield
 
@@ -140,8 +142,8 @@ class EventLog(Generic[S]):
         entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
         if draft.id is not None:
             self._archive.keep_id(entries, draft.fingerprint())
-        for entry in entries:
-            self._keep(self.by_name[entry.channel], [entry], seconds)
+        for channel, entry in zip(channels, entries, strict=True):
+            self._keep(channel, [entry], seconds)
         if self._trimming.size_bytes > self._trimming.max_bytes:
             self._trimming.make_room()
         return entries
@@ -164,14 +166,13 @@ class EventLog(Generic[S]):
         channel.offset = entries[-1].offset
         history.extend(entries)
         if channel is not self._latest:
-            self._by_sequence.pop(channel, None)
-            self._by_sequence[channel] = None
+            self._by_sequence.put_last(channel)
             self._latest = channel
         is_filled = history.trim(seconds)
         trimming = self._trimming
         trimming.count(channel)
         if is_filled:
-            if self._idle.unheard or self._idle.heard:
+            if channel.idle is not None:
                 self._idle.remove(channel)
             if not channel.awaits_expiry or not channel.awaits_room:
                 trimming.watch(channel)
@@ -213,8 +214,11 @@ class EventLog(Generic[S]):
 
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
-        if len(names) == 1 and (channel := self.by_name.get(names[0])) is not None:
-            return [channel]
+        if len(names) == 1:
+            name = names[0]
+            part = self.by_name.parts[hash(name) % PARTS]
+            if name in part:
+                return [part[name]]
         self._give_up(self.surplus(names))
         return list(map(self._open, names))
 
@@ -238,7 +242,7 @@ class EventLog(Generic[S]):
         settings = self.settings(name)
         channel = self.by_name[name] = Channel(name, settings, history(settings), offset=offset)
         self.index.add(name)
-        self._by_sequence[channel] = None
+        self._by_sequence.put_last(channel)
         self._trimming.count(channel)
         if channel.history:
             self._trimming.watch_later(channel)
@@ -273,7 +277,8 @@ class EventLog(Generic[S]):
             self.given_up_sequence = max(self.given_up_sequence, channel.history.sequence)
             self._given_up_offset = max(self._given_up_offset, channel.offset)
             self._archive.give_up(channel.history)
-            del self.by_name[channel.name], self._by_sequence[channel]
+            del self.by_name[channel.name]
+            self._by_sequence.remove(channel)
             self.index.remove(channel.name)
             self._idle.remove(channel)
             self._latest = None
@@ -282,7 +287,7 @@ class EventLog(Generic[S]):
         """Record whether the channel may be given up; one that never had an event is, at once."""
         if not channel.is_idle:
             self._idle.remove(channel)
-        elif channel in self._by_sequence:
+        elif channel.newer is not None:  # it had an event
             self._idle.add(channel)
         elif self._is_here(channel):
             del self.by_name[channel.name]
@@ -323,8 +328,7 @@ class EventLog(Generic[S]):
     def event(self, name: str, event_id: str) -> Entry:
         """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
         channel = self.existing(name)
-        sequence = sequence_in(event_id)
-        if sequence is None:  # else it is of a form that no publisher can give
+        if (sequence := sequence_in(event_id)) is None:  # else it is of a form that no publisher can give
             sequence = next((given.sequence for given in self._given(name, event_id)), None)
         entry = None if sequence is None else channel.history.after(sequence - 1)
         if entry is None or entry.event.id != event_id:
@@ -343,12 +347,12 @@ class EventLog(Generic[S]):
         """Find out in steps where a reader begins and what it reads: see `pushd.finding.prepare` and `where`."""
         return finding.prepare(self, patterns, since, self.where(since, *(among or (patterns,))))
 
-    def in_order(self) -> list[Channel[S]]:
-        """Return the channels that had events, the latest last."""
-        return list(self._by_sequence)
+    def bookmark(self) -> Bookmark[Channel[S]]:
+        """Return a bookmark among the channels that had events, behind the latest."""
+        return self._by_sequence.bookmark()
 
-    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
-        """Return a heap of the channels that have events, by a sequence that their oldest is not before."""
+    def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
+        """Return heaps of the channels that have events, by a sequence that their oldest is not before."""
         return self._trimming.oldest_first()
 
     def position_of(self, sequence: int) -> str:
@@ -362,10 +366,8 @@ class EventLog(Generic[S]):
         and waits as a whole for a client that does not read.
         """
         room = Room(limit)
-        is_all = all(map(room.add, entries))
-        return Page(
-            room.entries, self.position_of(self.sequence if is_all else room.entries[-1].event.sequence), recovered
-        )
+        sequence = self.sequence if all(map(room.add, entries)) else room.entries[-1].event.sequence
+        return Page(room.entries, self.position_of(sequence), recovered)
 
     def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
         """Return the place in the log of a position; None for the earliest, and if the log cannot tell.
@@ -374,8 +376,7 @@ class EventLog(Generic[S]):
         """
         if since == "earliest":
             return None
-        places = (self.place_of(each, since) for each in among)
-        return next((place for place in places if place is not None), None)
+        return next((place for each in among if (place := self.place_of(each, since)) is not None), None)
 
     def place_of(self, patterns: Sequence[Pattern], position: str) -> int | None:
         """Return the place in the log of a position; None if the log cannot tell.

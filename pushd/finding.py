@@ -6,7 +6,6 @@ deleted and given up. What is found is true when the last step is done.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
@@ -17,8 +16,10 @@ from pushd.channels import Pattern, PatternTree
 from pushd.event import Entry
 from pushd.history import History
 from pushd.names import NameIndex
+from pushd.order import Bookmark
 from pushd.reading import Page, Room, Start
 from pushd.replay import Overtaken, Replay
+from pushd.table import Table
 
 __all__ = ["Prepared", "Work", "complete", "drain", "key_of", "prepare", "read"]
 
@@ -35,7 +36,7 @@ _OLDEST = 2000
 """How many channels are looked at, those with the oldest events first, to fill a page from the earliest on."""
 
 _NAMES = 200
-"""How many names are taken from the index at once."""
+"""How many channels are passed over in one step."""
 
 _AGAIN = 3
 """How often a page is begun anew because of what happened meanwhile, before it is made in one step."""
@@ -44,7 +45,7 @@ _AGAIN = 3
 class Log(Protocol[S]):
     """What is known of the log: see `pushd.eventlog`."""
 
-    by_name: dict[str, Channel[S]]
+    by_name: Table[str, Channel[S]]
     index: NameIndex
     sequence: int
     given_up_sequence: int
@@ -58,11 +59,11 @@ class Log(Protocol[S]):
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
         """Return the channels that had events after `sequence`, the latest first."""
 
-    def in_order(self) -> list[Channel[S]]:
-        """Return all channels that had events, the latest last."""
+    def bookmark(self) -> Bookmark[Channel[S]]:
+        """Return a bookmark among the channels that had events, behind the latest."""
 
-    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
-        """Return a heap of channels by a sequence that their oldest events are not before."""
+    def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
+        """Return heaps of channels by a sequence that their oldest events are not before."""
 
     def trim(self, channel: Channel[S]) -> None:
         """Drop what is over the channel's limits."""
@@ -162,17 +163,33 @@ def _candidates(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iter
         for name in names:
             yield log.by_name.get(name)
         for prefix in prefixes:
-            after = ""
-            while found := log.index.some(prefix, after, _NAMES):
-                for name in found:
-                    yield log.by_name.get(name)
-                after = found[-1]
+            for name in log.index.each(prefix):
+                yield log.by_name.get(name)
         return
-    channels = log.in_order()
-    begin = bisect_right(channels, sequence, key=lambda channel: channel.history.sequence)
-    yield None
-    for at in range(begin, len(channels)):
-        yield channels[at]
+    yield from _in_order(log, sequence)
+
+
+def _in_order(log: Log[S], sequence: int) -> Iterator[Channel[S] | None]:
+    """Return the channels that had events after `sequence`, with None in between; some may come twice.
+
+    One that gets an event meanwhile moves to the end. Those there are taken at once: while events are published as
+    fast as channels are looked at, the end would never be reached.
+    """
+    end, mark, rest = log.sequence, log.bookmark(), list[Channel[S]]()
+    try:
+        passed = 0
+        while (channel := mark.back()) is not None and channel.history.sequence > sequence:
+            passed += 1
+            if not passed % _NAMES:
+                yield None
+        while (channel := mark.forth()) is not None:
+            if channel.history.sequence > end:
+                rest = [channel, *iter(mark.forth, None)]
+                break
+            yield channel
+    finally:
+        mark.remove()
+    yield from rest
 
 
 class _Firsts:
@@ -322,10 +339,12 @@ def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[P
     Return None if it is not filled soon: then it is better to look at all channels that match.
     """
     end, is_wanted = log.sequence, wanted(patterns)
-    channels, replay, room, seen = log.oldest_first(), Replay(), Room(limit), 0
+    heaps, replay, room, seen = log.oldest_first(), Replay(), Room(limit), 0
     try:
         while True:
-            while channels and (replay.first is None or channels[0][0] <= replay.first):
+            while (channels := min(filter(None, heaps), default=None)) and (
+                replay.first is None or channels[0][0] <= replay.first
+            ):
                 channel = heappop(channels)[2]
                 seen += 1
                 yield

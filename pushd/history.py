@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol, cast
 
 from pushd.entries import Entries
 from pushd.event import Entry
+from pushd.table import PARTS
 
 __all__ = ["EVENT_BYTES", "History", "MemoryHistory", "Retention", "size_of"]
 
@@ -100,6 +101,9 @@ class History(Protocol):
         """Tell whether the channel has the entry at `offset`."""
 
 
+_NONE_GIVEN: Sequence[Container[str]] = (frozenset[str](),) * PARTS
+
+
 class MemoryHistory(Entries):
     """A `History` that ends with the process."""
 
@@ -109,10 +113,13 @@ class MemoryHistory(Entries):
         self,
         settings: Retention,
         dropped: int,
-        given: Container[str] = frozenset(),
+        given: Sequence[Container[str]] = _NONE_GIVEN,
         forget: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
-        """Begin without entries; `forget` is told of each that is dropped and whose id is `given`."""
+        """Begin without entries; `forget` is told of each that is dropped and whose id is `given`.
+
+        These ids are in parts, as in a `pushd.table.Table`.
+        """
         super().__init__()
         self.settings = settings
         """What is kept."""
@@ -147,13 +154,11 @@ class MemoryHistory(Entries):
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
         entries, retention = self._entries, self.settings
         size, max_bytes = retention.history_size, retention.history_bytes
-        while entries and (
-            len(entries) - self._head > size
-            or entries[self._head].expires_s <= seconds
-            or self.size_bytes > max_bytes
-        ):
+        count = len(entries) - self._head
+        while count and (count > size or entries[self._head].expires_s <= seconds or self.size_bytes > max_bytes):
             self.drop()
-        return bool(entries)
+            count -= 1
+        return count > 0
 
     def drop(self) -> Entry:
         """Drop the oldest entry, which must exist."""
@@ -166,7 +171,8 @@ class MemoryHistory(Entries):
         event = entry.event
         self.size_bytes -= len(event.data) + EVENT_BYTES
         self.dropped = event.sequence
-        if event.id in self._given:
+        event_id = event.id
+        if event_id in self._given[hash(event_id) % PARTS]:
             self._forget(entry)
         return entry
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
-from pushd.channel import Channel
+from pushd.channel import Channel, Idle
+from pushd.order import Order
 
 __all__ = ["Idling"]
 
@@ -15,40 +15,40 @@ S = TypeVar("S")
 
 
 class Idling(Generic[S]):
-    """Channels without events, those idle for longest first, and behind them those with subscribers by name.
+    """Channels without events, those idle for longest first, and behind them those with subscribers by name."""
 
-    They are in an `OrderedDict`, because finding the first item of a plain dict costs as much as was taken from
-    its front before.
-    """
-
-    __slots__ = ("heard", "unheard")
+    __slots__ = ("_heard", "_unheard")
 
     def __init__(self) -> None:
-        self.unheard: OrderedDict[Channel[S], None] = OrderedDict()
-        """Those without subscribers by name."""
-        self.heard: OrderedDict[Channel[S], None] = OrderedDict()
-        """The others."""
+        self._unheard: Order[Idle[S]] = Order()
+        self._heard: Order[Idle[S]] = Order()  # those with subscribers by name
 
     def __len__(self) -> int:
         """Count them."""
-        return len(self.unheard) + len(self.heard)
+        return len(self._unheard) + len(self._heard)
 
     def __iter__(self) -> Iterator[Channel[S]]:
         """Return them in the order in which they are given up."""
-        return chain(self.unheard, self.heard)
+        return (idle.channel for idle in chain(self._unheard, self._heard))
 
     def add(self, channel: Channel[S]) -> None:
         """Put in a channel; one that is in already keeps its place, unless `is_heard` has changed."""
-        idle, other = self.unheard, self.heard
-        if channel.is_heard:
-            idle, other = other, idle
-        other.pop(channel, None)
-        idle[channel] = None
+        idle = channel.idle
+        if idle is not None:
+            if idle.is_heard == channel.is_heard:
+                return
+            self.remove(channel)
+        idle = channel.idle = Idle(channel)
+        self._order(idle).put_last(idle)
 
     def remove(self, channel: Channel[S]) -> None:
         """Take out a channel, if it is in."""
-        self.unheard.pop(channel, None)
-        self.heard.pop(channel, None)
+        idle, channel.idle = channel.idle, None
+        if idle is not None:
+            self._order(idle).remove(idle)
+
+    def _order(self, idle: Idle[S]) -> Order[Idle[S]]:
+        return self._heard if idle.is_heard else self._unheard
 
     def first(self, count: int, names: Collection[str]) -> list[Channel[S]]:
         """Return the first `count`, or fewer if there are not so many, but none of `names`."""

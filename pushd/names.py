@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
 
 __all__ = ["NameIndex"]
 
 _BLOCK = 1000
 """The most names that one block has."""
+
+_TAKEN = 200
+"""How many names are taken at once."""
 
 
 class NameIndex:
@@ -72,6 +76,13 @@ class NameIndex:
         while found and not found[-1].startswith(prefix):  # names with a prefix stand together
             found = [name for name in found if name.startswith(prefix)]
         return found
+
+    def each(self, prefix: str = "") -> Iterator[str]:
+        """Return the names that begin with `prefix`, in order; others may come and go meanwhile."""
+        after = ""
+        while found := self.some(prefix, after, _TAKEN):
+            yield from found
+            after = found[-1]
 
     def count(self, prefix: str) -> int:
         """Return about how many names begin with `prefix`: those of whole blocks are counted by blocks."""

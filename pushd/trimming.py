@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
 from typing import Generic, TypeVar
 
+from pushd.agenda import Agenda
 from pushd.channel import Channel
 
 __all__ = ["Trimming"]
 
 S = TypeVar("S")
-K = TypeVar("K", int, float)
 
 _CHANNELS_PER_CALL = 500
 """How many channels are looked at each time for what has expired."""
@@ -46,13 +44,11 @@ class Trimming(Generic[S]):
         self._trim = trim
         self._drop = drop
         self._is_here = is_here
-        self._channels = channels
         self.size_bytes = 0
         """About how much all events take."""
-        self._expiries: list[tuple[float, int, Channel[S]]] = []  # each channel once at most
+        self._expiries: Agenda[float, Channel[S]] = Agenda(is_here, channels)  # each channel once at most
         # by a sequence that the channel's oldest is not before
-        self._oldest: list[tuple[int, int, Channel[S]]] = []
-        self._count = count()
+        self._oldest: Agenda[int, Channel[S]] = Agenda(is_here, channels)
 
     def count(self, channel: Channel[S]) -> None:
         """Take note of how much the events of a channel take now."""
@@ -64,34 +60,29 @@ class Trimming(Generic[S]):
         """Look at a channel, which has events, when the time comes."""
         if not channel.awaits_expiry:
             channel.awaits_expiry = True
-            self._push(self._expiries, channel.history.expires_s, channel)
+            self._expiries.push(channel.history.expires_s, channel)
         if not channel.awaits_room:
             channel.awaits_room = True
-            self._push(self._oldest, channel.history.bound(-1), channel)
+            self._oldest.push(channel.history.bound(-1), channel)
 
     def watch_later(self, channel: Channel[S]) -> None:
         """Look at a channel some time soon, without finding out now what its oldest event is."""
         channel.awaits_expiry = channel.awaits_room = True
-        self._push(self._expiries, 0.0, channel)
-        self._push(self._oldest, channel.history.bound(-1), channel)
+        self._expiries.push(0.0, channel)
+        self._oldest.push(channel.history.bound(-1), channel)
 
-    def _push(self, heap: list[tuple[K, int, Channel[S]]], key: K, channel: Channel[S]) -> None:
-        if len(heap) > 2 * self._channels():  # most are of channels that were given up
-            heap[:] = [one for one in heap if self._is_here(one[2])]
-            heapify(heap)
-        heappush(heap, (key, next(self._count), channel))
-
-    def oldest_first(self) -> list[tuple[int, int, Channel[S]]]:
-        """Return a heap of all channels with events, by a sequence that their oldest is not before."""
-        return self._oldest.copy()
+    def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
+        """Return heaps that have all channels with events, by a sequence that their oldest is not before."""
+        return self._oldest.heaps()
 
     def expire(self, seconds: float) -> None:
         """Trim some of the channels whose oldest events have expired, and make some room."""
         expiries = self._expiries
         for _ in range(_CHANNELS_PER_CALL):
-            if not expiries or expiries[0][0] > seconds:
+            first = expiries.first
+            if first is None or first[0] > seconds:
                 break
-            channel = heappop(expiries)[2]
+            channel = expiries.pop()
             channel.awaits_expiry = False
             if self._is_here(channel):
                 self._trim(channel)
@@ -103,13 +94,14 @@ class Trimming(Generic[S]):
         """Drop some of the oldest events of all, if there are too many bytes; more than were `added` just now."""
         oldest = self._oldest
         for _ in range(_STEPS_PER_CALL + 2 * added):
-            if self.size_bytes <= self.max_bytes or not oldest:
+            first = oldest.first if self.size_bytes > self.max_bytes else None
+            if first is None:
                 return
-            sequence, number, channel = oldest[0]
+            sequence, channel = first
             if not channel.history or not self._is_here(channel):
-                heappop(oldest)
+                oldest.pop()
                 channel.awaits_room = False
-            elif (first := channel.history.oldest_sequence) > sequence:
-                heapreplace(oldest, (first, number, channel))
+            elif (actual := channel.history.oldest_sequence) > sequence:
+                oldest.put_off(actual)
             else:
                 self._drop(channel)

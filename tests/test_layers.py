@@ -130,7 +130,7 @@ LAYERS: list[list[str]] = [
     ["pushd.config.channelrules"],
     ["pushd.event", "pushd.jsonshape", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.access", "pushd.figures"],
-    ["pushd.channels", "pushd.names"],
+    ["pushd.channels", "pushd.names", "pushd.table", "pushd.order", "pushd.agenda"],
     [
         "pushd.errors",
         "pushd.hooks.breaker",

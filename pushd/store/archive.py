@@ -21,6 +21,7 @@ from pushd.store.mark import contribution, end_sum, row_sum
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import Recent, StoredHistory
+from pushd.table import Table
 
 __all__ = ["StoredArchive"]
 
@@ -58,8 +59,8 @@ class StoredArchive:
         self._past = past
         self._recent = recent
         self._next_key = 1
-        self._to_remove: dict[int, StoredHistory] = {}  # those with blocks that nobody wants any more
-        self._given_up: dict[str, StoredHistory] = {}  # by name; still in the store
+        self._to_remove: Table[int, StoredHistory] = Table()  # those with blocks that nobody wants any more
+        self._given_up: Table[str, StoredHistory] = Table()  # by name; still in the store
         self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
 
     # As the log knows it

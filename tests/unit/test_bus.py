@@ -873,7 +873,7 @@ class NothingLeftTests(BusCase):
         self.rig.clock.advance(3600)
         self.rig.log.expire()
         log = self.rig.log
-        self.assertEqual((self.rig.archive._given, log._trimming._expiries), ({}, []))
+        self.assertEqual((len(self.rig.archive._given), len(log._trimming._expiries)), (0, 0))
         self.assertEqual(sorted(log.names()), ["a", "b", "none", "short"])
         self.assertEqual({channel.name for channel in log._idle}, {"a", "b", "none", "short"})
         self.assertEqual({channel.name for channel in log._by_sequence}, {"a", "b", "none", "short"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +15,7 @@ from pushd.event import Entry
 from pushd.eventlog import EventLog, State
 from pushd.finding import drain
 from pushd.reading import Page, Start
+from pushd.table import Table
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 from tests.unit.test_cost import calls_of
 
@@ -135,7 +136,7 @@ class RetentionTests(LogCase):
         self.clock.advance(HOUR)
         self.log.expire()
         self.assertEqual(self.histories(), {"a": 0, "b": 0})
-        self.assertEqual(self.log._trimming._expiries, [])
+        self.assertEqual(len(self.log._trimming._expiries), 0)
 
     def histories(self) -> dict[str, int]:
         return {name: len(channel.history) for name, channel in self.log.by_name.items()}
@@ -601,16 +602,18 @@ class LimitTests(LogCase):
         self.assertLessEqual(costs[1], costs[0])
 
     def test_names_are_looked_up_and_not_the_channels_walked(self) -> None:
-        class Counted(dict[str, object]):
+        class Counted(Table[str, Any]):
             walked = 0
 
             def __iter__(self) -> Iterator[str]:
                 Counted.walked += 1
                 return super().__iter__()
 
+        counted = Counted()
         for number in range(3):
             self.append(f"none{number}")
-        self.log.by_name = cast(Any, Counted(self.log.by_name))
+        counted.update(self.log.by_name)
+        self.log.by_name = counted
         for name in ("none4", "a", "b"):
             self.append(name)
             self.log.surplus(["x", "y"] if name == "none4" else ["x"])

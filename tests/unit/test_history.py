@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.event import Entry
 from pushd.history import EVENT_BYTES, MemoryHistory
+from pushd.table import PARTS
 from tests.builders import Kept, entry
 
 
@@ -65,9 +66,8 @@ class HistoryTests(SynchronousTestCase):
 
     def test_trim_takes_what_is_too_much_and_then_what_has_expired(self) -> None:
         kept, forgotten = Kept(4), list[int]()
-        history = MemoryHistory(
-            kept, 0, {entry(offset).event.id for offset in range(9)}, lambda entry: forgotten.append(entry.offset)
-        )
+        given = [{entry(offset).event.id for offset in range(9)}] * PARTS
+        history = MemoryHistory(kept, 0, given, lambda entry: forgotten.append(entry.offset))
         for offset, expires_s in enumerate((10.0, 20.0, 30.0, 40.0), 1):
             event = entry(offset).event
             history.extend([Entry(event, "a", offset, expires_s)])

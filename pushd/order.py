@@ -1,0 +1,139 @@
+"""An order in which every item can be moved to the end, or be removed, at the same small cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar, cast
+
+__all__ = ["Bookmark", "Order", "Place"]
+
+
+class Place:
+    """What can be in one order: it knows its neighbours."""
+
+    __slots__ = ("newer", "older")
+
+    newer: Place | None
+    """The next one, None if it is in no order."""
+
+    older: Place | None
+    """The one before."""
+
+    def __init__(self) -> None:
+        self.newer = self.older = None
+
+
+P = TypeVar("P", bound=Place)
+
+
+class Order(Generic[P]):
+    """Places, each linked to the next: a ring that is closed by a place which is no item.
+
+    A dictionary whose items are moved to its end is copied from time to time: 100,000 items take 15 ms.
+    """
+
+    __slots__ = ("_end", "_size")
+
+    def __init__(self) -> None:
+        end = self._end = Bookmark.__new__(Bookmark)
+        end.newer = end.older = end
+        self._size = 0
+
+    def __len__(self) -> int:
+        """Count the items."""
+        return self._size
+
+    def __iter__(self) -> Iterator[P]:
+        """Return the items, the oldest first; nothing may change meanwhile."""
+        place = self._end.newer
+        while place is not self._end:
+            assert place is not None
+            if not isinstance(place, Bookmark):
+                yield cast(P, place)
+            place = place.newer
+
+    def __reversed__(self) -> Iterator[P]:
+        """Return the items, the newest first; nothing may change meanwhile."""
+        place = self._end.older
+        while place is not self._end:
+            assert place is not None
+            if not isinstance(place, Bookmark):
+                yield cast(P, place)
+            place = place.older
+
+    @property
+    def newest(self) -> P | None:
+        """The item at the end."""
+        return next(reversed(self), None)
+
+    def put_last(self, place: P) -> None:
+        """Put an item at the end, wherever it was."""
+        if place.newer is None:
+            self._size += 1
+        else:
+            _unlink(place)
+        _link(place, self._end)
+
+    def remove(self, place: P) -> None:
+        """Remove an item, which must be there."""
+        _unlink(place)
+        place.newer = place.older = None
+        self._size -= 1
+
+    def bookmark(self) -> Bookmark[P]:
+        """Return a bookmark at the end."""
+        mark: Bookmark[P] = Bookmark(self._end)
+        _link(mark, self._end)
+        return mark
+
+
+class Bookmark(Place, Generic[P]):
+    """Stands between two items of an order, which may change as it likes."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: Place) -> None:
+        super().__init__()
+        self._end = end
+
+    def back(self) -> P | None:
+        """Move to before the item that comes before; return that, None if there is none."""
+        place = self.older
+        while isinstance(place, Bookmark) and place is not self._end:
+            place = place.older
+        if place is self._end or place is None:
+            return None
+        _unlink(self)
+        _link(self, place)
+        return cast(P, place)
+
+    def forth(self) -> P | None:
+        """Move behind the next item; return it, None if there is none."""
+        place = self.newer
+        while isinstance(place, Bookmark) and place is not self._end:
+            place = place.newer
+        if place is self._end or place is None:
+            return None
+        _unlink(self)
+        assert place.newer is not None
+        _link(self, place.newer)
+        return cast(P, place)
+
+    def remove(self) -> None:
+        """Take it away."""
+        _unlink(self)
+        self.newer = self.older = None
+
+
+def _link(place: Place, before: Place) -> None:
+    """Put a place before another one."""
+    older = before.older
+    assert older is not None
+    place.newer, place.older = before, older
+    older.newer = before.older = place
+
+
+def _unlink(place: Place) -> None:
+    older, newer = place.older, place.newer
+    assert older is not None and newer is not None
+    older.newer, newer.older = newer, older
