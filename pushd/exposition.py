@@ -114,7 +114,7 @@ class _Figures(Collector):
             "refused",
             "Requests, lines of batches and messages of WebSockets that were refused, by the kind of error.",
             ["reason"],
-            {(_name(kind),): figures.refused[kind] for kind in Refused.__subclasses__()},
+            {(_name(kind),): figures.refused[kind] for kind in _kinds(Refused)},
         )
 
     def _of_subscribers(self, present: Present) -> Iterator[Metric]:
@@ -196,6 +196,13 @@ class _Figures(Collector):
 
 
 _TWISTED = version("twisted")
+
+
+def _kinds(kind: type[Refused]) -> Iterator[type[Refused]]:
+    """Return the kinds of errors below `kind`, at any depth."""
+    for one in kind.__subclasses__():
+        yield one
+        yield from _kinds(one)
 
 
 def _name(kind: type[Refused]) -> str:

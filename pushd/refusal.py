@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
+from time import time
 from typing import Protocol
 
+from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
 from pushd.comeback import Comeback, Field
@@ -15,7 +18,7 @@ from pushd.frames import json_line
 from pushd.record import record
 from pushd.requestlog import Unread, new_request_id
 
-__all__ = ["Refusal", "challenge", "refusal"]
+__all__ = ["Refusal", "challenge", "http_date", "refusal"]
 
 _SHARED = (
     b"vary",
@@ -24,6 +27,13 @@ _SHARED = (
     b"access-control-allow-credentials",
 )
 """What lets a page read the answer (CORS)."""
+
+
+@lru_cache(1)
+def http_date(time_s: int) -> bytes:
+    """Return a time, in seconds since 1970, as the ``Date`` that every answer has (RFC 9110, section 6.6.1)."""
+    date: bytes = datetimeToString(time_s)
+    return date
 
 
 def challenge(refused: Unauthorized) -> bytes:
@@ -84,7 +94,7 @@ def refusal(
     """
     request_id = new_request_id()
     method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.target)
-    fields = [(b"server", b"pushd"), (b"x-content-type-options", b"nosniff")]
+    fields = [(b"server", b"pushd"), (b"date", http_date(int(time()))), (b"x-content-type-options", b"nosniff")]
     if answered is not None:
         fields += [(name, value) for name in _SHARED for value in answered.getRawHeaders(name, [])]
     if head is not None and comeback.is_for(refused, method, target, head.values):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from io import BytesIO
 from time import time
 from typing import Any, cast
@@ -14,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import Request as AnyRequest
-from twisted.web.http import datetimeToString, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -28,6 +27,7 @@ from pushd.frames import json_line
 from pushd.headroom import memory
 from pushd.heldbodies import HeldBody
 from pushd.peer import limit_key, owner_of
+from pushd.refusal import http_date
 from pushd.seams import AtSite, Connection, Expecting, Streamed, Visit
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
@@ -75,11 +75,15 @@ class Request(server.Request):
     body_size = 0
     """How many bytes of its body have come."""
 
+    body_field: str | None = None
+    """Which field of an event its body is, if it is one."""
+
     _request_id: str | None = None
     _resource: IResource | None = None
     _most_bytes = 0
     _held: HeldBody | None = None
     _is_refused = False
+    _is_undecided = _is_complete = False
 
     # What comes
 
@@ -122,8 +126,19 @@ class Request(server.Request):
         if waiting is None:
             decided(None)
             return
+        self._is_undecided = True
         waiting.addCallback(lambda _: None if self.is_gone else self._check_length(length))
-        waiting.addCallbacks(lambda _: decided(None), lambda failure: self._not_expected(failure, decided))
+        waiting.addBoth(self._decided, decided)
+
+    def _decided(self, result: object, decided: Callable[[Refused | None], None]) -> None:
+        """Go on with what waited for the decision: the body, or the whole request, if it is complete by now."""
+        self._is_undecided = False
+        if self._is_complete and not self.is_gone:
+            self._go_on()
+        elif isinstance(result, Failure):
+            self._not_expected(result, decided)
+        else:
+            decided(None)
 
     def _not_expected(self, failure: Failure, decided: Callable[[Refused | None], None]) -> None:
         refused = failure.value
@@ -149,7 +164,7 @@ class Request(server.Request):
 
     def _check_length(self, length: int | None) -> None:
         if max(length or 0, self.body_size) > self._most_bytes:
-            raise TooLarge(f"the body is larger than {self._most_bytes} bytes, see [limits]")
+            raise TooLarge(f"the body is larger than {self._most_bytes} bytes, see [limits]", self.body_field)
 
     def _hold(self) -> None:
         """Count what comes of the body."""
@@ -184,8 +199,13 @@ class Request(server.Request):
             self._read_head(command, path, version)
         else:
             self.content.seek(0)
-            if not self.is_admitted:  # yet, so that is begun again
-                self.responseHeaders = Headers()
+        self._is_complete = self._is_undecided
+        if not self._is_undecided:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._held is not None and not self.is_admitted:  # yet, so that is begun again
+            self.responseHeaders = Headers()
         self.process()
 
     def _read_head(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -319,7 +339,7 @@ class Request(server.Request):
     def set_common_headers(self) -> None:
         """Set what every answer has."""
         self.setHeader(b"server", b"pushd")
-        self.setHeader(b"date", _http_date(int(time())))
+        self.setHeader(b"date", http_date(int(time())))
         self.setHeader(b"x-content-type-options", b"nosniff")
 
     def __repr__(self) -> str:
@@ -378,10 +398,3 @@ class Request(server.Request):
         self.write(body)
         self.finish()
         return reason
-
-
-@lru_cache(1)
-def _http_date(time_s: int) -> bytes:
-    """Write a time, in seconds since 1970, as the ``Date`` of an answer."""
-    date: bytes = datetimeToString(time_s)
-    return date

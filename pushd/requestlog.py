@@ -112,6 +112,16 @@ class RequestLog:
         if self.is_wanted and unread.target:
             path, _, _ = unread.target.partition(b"?")
             _tell(refused.status, unread.method, path, peer, unread.size, 0.0, request_id, None, refused.detail)
+        elif unread.target:
+            _unread_log.info(
+                "{status} {method} {path} from {peer}: {detail} ({request_id})",
+                status=refused.status,
+                method=unread.method.decode("ascii", "backslashreplace"),
+                path=unread.target.partition(b"?")[0].decode("ascii", "backslashreplace"),
+                peer=peer,
+                detail=refused.detail,
+                request_id=request_id,
+            )
         else:
             text = "refused a request from {peer}: {detail} ({request_id})"
             _unread_log.info(text, peer=peer, detail=refused.detail, request_id=request_id)

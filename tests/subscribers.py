@@ -135,6 +135,9 @@ class Subscriber:
         """How many alarms its connection has while nothing goes on over it."""
         return 1
 
+    ends_when_refused = False
+    """Whether a refusal ends its connection, as it does after a WebSocket handshake over HTTP/1.1."""
+
     @property
     def close_timeout_s(self) -> int:
         """How long it may take nothing of what was written before the end."""
@@ -303,6 +306,7 @@ class StreamSubscriber(_StreamSubscriber):
 
 class _WebSocketSubscriber(Subscriber):
     path = "/ws"
+    ends_when_refused = True
     format: ClassVar[str]
 
     socket: WebSocketTalk
@@ -387,6 +391,8 @@ class RawSubscriber(_WebSocketSubscriber):
 
 class _TunnelSubscriber(_WebSocketSubscriber):
     """A WebSocket on a stream of HTTP/2; when that ends, so does the connection, which has no others."""
+
+    ends_when_refused = False
 
     def connect(self) -> None:
         self.socket = WebSocketOverHttp2(self.rig, f"/ws?format={self.format}&{self.query}")

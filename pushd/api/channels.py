@@ -183,6 +183,7 @@ class _Channel(Branch):
         if request.method != b"POST":
             return super().body_limit(request)
         request.caller.grants.check_publish(self._name)
+        request.body_field = "data"
         return self._max_event_bytes
 
     def render_POST(self, request: Request) -> int:

@@ -96,6 +96,7 @@ class PublishMany(Endpoint):
         if channels:
             for channel in channels:
                 request.caller.grants.check_publish(channel)
+            request.body_field = "data"
             return self._max_event_bytes
         request.caller.grants.check_publish_anywhere()
         return maxsize

@@ -145,7 +145,7 @@ class HTTP2(Protocol):
         """Log why something was refused: an `unread` request, or something else."""
         if self._turned_away is not None:
             return  # who turned it away has logged it
-        if unread is not None and unread.target and self.site.request_log.is_wanted:
+        if unread is not None and unread.target:
             self.site.request_log.refused(unread, peer_name(self.peer))
             return
         self._logged += 1

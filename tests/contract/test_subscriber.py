@@ -344,12 +344,14 @@ class SubscriberRules(_Base):
         self.assert_carries(b"")
 
     def test_a_mebibyte_of_text_comes_whole(self) -> None:
+        self.start("[limits]\nevent_size = 1MiB\n")
         self.assert_carries(b"0123456789abcde\n" * 2**16)
 
     def test_binary_data_comes_whole(self) -> None:
         self.assert_carries(bytes(range(256)))
 
     def test_a_mebibyte_of_binary_data_comes_whole(self) -> None:
+        self.start("[limits]\nevent_size = 1MiB\n")
         self.assert_carries(b"\x00\xff" * 2**19)
 
     # Refusals
@@ -361,8 +363,9 @@ class SubscriberRules(_Base):
         refusal = subscriber.refusal
         assert refusal is not None
         self.assert_problem(refusal, status, field=field)
-        self.assert_no_traces(replace(before, alarms=before.alarms + subscriber.alarms))
-        self.assertTrue(subscriber.connection.is_open, "a refused request does not end the connection")
+        ends = subscriber.ends_when_refused
+        self.assert_no_traces(replace(before, alarms=before.alarms + (0 if ends else subscriber.alarms)))
+        self.assertEqual(subscriber.connection.is_open, not ends, "only a refused handshake ends the connection")
         subscriber.disconnect()
         self.assert_no_traces(before)
 

@@ -89,7 +89,7 @@ class TestCurl:
         self, daemon: Daemon, channel: str, tmp_path: Path
     ) -> None:
         file = tmp_path / "data"
-        file.write_bytes(b"x" * 1024 * 1024)
+        file.write_bytes(b"x" * 1000 * 1024)
         arguments = ("-H", "Expect: 100-continue", "-w", "%{time_total} %{http_code}", "-o", os.devnull)
         total, code = curl(*arguments, "--data-binary", f"@{file}", _channel_url(daemon, channel)).stdout.split()
         assert code == b"201"

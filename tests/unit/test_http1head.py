@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from itertools import pairwise
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from pushd.http1 import HTTP1
 from pushd.http1head import MAX_FIELDS, is_start, parse_head
 from pushd.request import Request as PushdRequest
 from pushd.requestlog import RequestLog
+from pushd.turns import Turns
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
 
@@ -243,6 +244,11 @@ def note(taken: list[Taken], request: Any, line: tuple[bytes, bytes, bytes]) -> 
     Request.finish(request)
 
 
+def unwanted(delay_s: float, call: Callable[[], None]) -> None:
+    """Fail: no request has to wait for the reactor while no time passes."""
+    raise AssertionError("a request waits")
+
+
 def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
     """Answer the requests that a connection takes from what comes in `segments`."""
     taken: list[Taken] = []
@@ -254,6 +260,11 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
         def gotLength(self, length: int | None) -> None:
             self.content = BytesIO()
 
+        def expect(self, *head: Any) -> None:
+            self._most_bytes = 1 << 20
+            decided: Callable[[None], None] = head[-1]
+            decided(None)
+
         def write(self, data: bytes) -> None:
             Request.write(self, data)
 
@@ -262,7 +273,9 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
 
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
-    channel.site = SimpleNamespace(request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0))
+    channel.site = SimpleNamespace(
+        request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0), turns=Turns(unwanted, lambda: 0.0)
+    )
     channel.requestFactory = Noting
     channel.timeOut = None
     transport = Transport()

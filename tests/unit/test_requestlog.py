@@ -145,7 +145,7 @@ class OverHttp1Tests(LogRules):
         size = str(2**40)
         client.send("POST", "/channels/news?id=secret", headers={"Content-Length": size}, body=b"x")
         self.rig.turn()
-        self.assert_problem(client.response, 413)
+        self.assert_problem(client.response, 413, field="data")
         client.connection.disconnect()
         self.assert_logged(
             status=413,
@@ -254,10 +254,10 @@ class RefusalTests(LogRules):
         self.rig.turn()
         response = client.response
         self.assert_problem(response, 413)
-        self.assertTrue(self.lines("pushd.http2.connection.HTTP2")[-1].endswith(f"({response.json['request_id']})"))
+        self.assertTrue(self.lines("pushd.requestlog")[-1].endswith(f"({response.json['request_id']})"))
 
     def test_a_fault_has_an_id_too(self) -> None:
-        self.patch(self.rig.parts.bus, "states", None)
+        self.patch(self.rig.parts.bus, "listing", None)
         response = self.rig.get("/channels")
         self.assert_problem(response, 500)
         (line,) = self.lines("pushd.request.Request")
