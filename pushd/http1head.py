@@ -134,9 +134,8 @@ def _length(fields: Headers, is_old: bool) -> int | None:
 def check_trailers(lines: Iterable[bytes | bytearray]) -> None:
     """Raise `BadRequest` if the lines behind the last chunk are no trailers, or such as would change the request.
 
-    Nothing is done with those that may be (RFC 9110, section 6.5.1).
+    Nothing is done with those that may be (RFC 9110, section 6.5.1). There may be `MAX_FIELDS` of them.
     """
-    for line in lines:
-        fields = _fields(bytes(line))
-        if any(fields.hasHeader(name) for name in _NO_TRAILERS):
-            raise BadRequest("a trailer that has to be a header (RFC 9110, section 6.5.1)")
+    fields = _fields(b"\r\n".join(lines))
+    if any(fields.hasHeader(name) for name in _NO_TRAILERS):
+        raise BadRequest("a trailer that has to be a header (RFC 9110, section 6.5.1)")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from h2.connection import H2Connection
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import _ChunkedTransferDecoder
 
 from pushd.autobahn import WebSocketConnection
 from pushd.turns import Turns
@@ -128,6 +129,32 @@ class ConnectionTests(DaemonTests):
             before = self.served
         self.rig.turn()
         self.assertEqual([one.status for one in client.responses], [200] * 99 + [404])
+
+    def test_small_chunks_are_read_a_few_in_each_turn(self) -> None:
+        read: list[int] = []
+        decode = _ChunkedTransferDecoder.dataReceived
+
+        def receive(decoder: _ChunkedTransferDecoder, data: bytes) -> None:
+            self.now += 0.002
+            read.append(len(data))
+            decode(decoder, data)
+
+        self.patch(_ChunkedTransferDecoder, "dataReceived", receive)
+        head = b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = b"1;a=b\r\nx\r\n" * 6000 + b"0\r\nA: b\r\n\r\n"
+        client = HttpClient(self.rig)
+        client.methods += ["POST", "GET"]
+        client.connection.send(head + body + REQUEST)
+        self.assertEqual(len(read), 3)
+        while self.reactor.due:
+            before = len(read)
+            self.reactor.turn()
+            self.rig.turn()
+            self.assertLessEqual(len(read) - before, 3)
+        self.assertLessEqual(max(read), 4096)
+        self.assertIn(sum(read) - len(body), range(len(REQUEST) + 1))  # the end of a piece may be of the next one
+        self.rig.turn()
+        self.assertEqual([one.status for one in client.responses], [201, 200])
 
     def test_others_are_served_meanwhile(self) -> None:
         many, one = HttpClient(self.rig), HttpClient(self.rig)
