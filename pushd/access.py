@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from pushd.channels import Pattern
+from pushd.channels import Pattern, PatternTree
 from pushd.errors import Forbidden, Refused, Unauthorized
 
 __all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach", "regranted"]
@@ -13,11 +13,14 @@ __all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach
 MAX_PATTERNS = 100
 """How many patterns a token or a hook may grant for one right."""
 
+_FEW = 4
+"""How many patterns are tried one after the other: for more, a tree is worth its memory."""
+
 
 class Reach:
     """The channels that a right reaches: those of some patterns."""
 
-    __slots__ = ("_is_all", "_names", "_patterns", "patterns", "texts")
+    __slots__ = ("_is_all", "_names", "_patterns", "_tree", "patterns", "texts")
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.patterns = patterns = tuple(patterns)
@@ -26,6 +29,7 @@ class Reach:
         self._is_all = "**" in self.texts
         self._names = frozenset(pattern.text for pattern in patterns if pattern.is_name)
         self._patterns = tuple(pattern for pattern in patterns if not pattern.is_name)
+        self._tree: PatternTree[None] | None = None
 
     def __bool__(self) -> bool:
         """Tell whether there is any channel."""
@@ -49,9 +53,20 @@ class Reach:
         if not self._patterns:
             return False
         asked = Pattern.parse(text)
-        if asked.is_name:
+        if not asked.is_name:
+            return any(pattern.covers(asked) for pattern in self._patterns)
+        if len(self._patterns) <= _FEW:
             return any(pattern.matches(text) for pattern in self._patterns)
-        return any(pattern.covers(asked) for pattern in self._patterns)
+        return any(True for _ in self._searched().match(text))
+
+    def _searched(self) -> PatternTree[None]:
+        """Return the tree of the patterns, which is made when it is first asked for."""
+        tree = self._tree
+        if tree is None:
+            tree = self._tree = PatternTree()
+            for pattern in self._patterns:
+                tree.add(pattern, None)
+        return tree
 
 
 _ALL = Reach([Pattern.parse("**")])

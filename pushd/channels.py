@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product, takewhile
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
@@ -91,9 +91,8 @@ class Pattern:
         """Tell whether the channel `name` is meant, in time linear in its length."""
         if self.is_name:
             return name == self.text
-        tree: PatternTree[None] = PatternTree()
-        tree.add(self, None)
-        return any(True for _ in tree.match(name))
+        tokens = tuple(_tokens(name))
+        return any(_covers(path, tokens) for path in self.paths)
 
     @property
     def beginnings(self) -> tuple[list[str], list[str]]:
@@ -131,47 +130,46 @@ def _parsed(text: str) -> Pattern:
 
 
 def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
-    """Tell whether every name that `asked` stands for is one of `path`."""
-    return all(_takes(path, tokens) for tokens in _unrepeated(asked))
+    """Return whether every name that `asked` stands for is one of `path`.
 
-
-def _unrepeated(asked: tuple[str, ...]) -> Iterator[list[str]]:
-    """Answer `asked` in every way of having each ``**`` stand for nothing, or for a segment at least.
-
-    A token with a separator is not the first of any name, and no tokens at all are none.
+    Each ``**`` of `asked` stands for nothing, or for a segment at least. It walks the tokens once, and keeps the
+    places in `path` that fit so far, for each choice that has led to other places: each place with whether the
+    ``**`` before it has begun, because then that goes on with any token.
     """
-    choices = [((token,), ()) if token in _REPEATS else ((token,),) for token in asked]
-    for chosen in product(*choices):
-        tokens = [token for part in chosen for token in part]
-        if tokens and not _separator(tokens[0]):
-            yield tokens
-
-
-def _takes(path: tuple[str, ...], tokens: list[str]) -> bool:
-    """Tell whether `path` matches whatever `tokens` stand for, in which ``**`` is a segment at least.
-
-    It walks the tokens once and keeps the places in `path` that fit so far, each with whether the ``**`` before it
-    has begun: then that goes on with any token.
-    """
-    places = {(0, False)}
-    for token in tokens:
-        following = {place for place in places if place[1]}
-        for place in _behind_repeats(path, places):
-            if place < len(path) and _stands_for(path[place], token):
-                following.add((place + 1, path[place] in _REPEATS))
-        if not following:
+    nothing = frozenset({(0, False)})
+    ways = {nothing}
+    for token in asked:
+        is_repeated = token in _REPEATS
+        following = set(ways) if is_repeated else set()
+        for places in ways:
+            if places is nothing and _separator(token):
+                continue  # a token with a separator is not the first of any name
+            following.add(_next(path, places, token))
+        if frozenset() in following:
             return False
-        places = following
-    return len(path) in _behind_repeats(path, places)
+        ways = following
+    return all(places is nothing or any(_is_end(path, place) for place, _ in places) for places in ways)
 
 
-def _behind_repeats(path: tuple[str, ...], places: set[tuple[int, bool]]) -> set[int]:
-    """Answer the `places`, and those behind every ``**`` that follows them: it may stand for nothing."""
-    reached = {place for place, _ in places}
-    for place, token in enumerate(path):
-        if place in reached and token in _REPEATS:
-            reached.add(place + 1)
-    return reached
+def _next(path: tuple[str, ...], places: frozenset[tuple[int, bool]], token: str) -> frozenset[tuple[int, bool]]:
+    """Return the places in `path` behind `token` of a pattern, in which ``**`` is a segment at least."""
+    following = {place for place in places if place[1]}
+    seen = set()
+    for place, _ in places:
+        while place < len(path) and place not in seen:
+            seen.add(place)
+            is_repeated = path[place] in _REPEATS
+            if _stands_for(path[place], token):
+                following.add((place + 1, is_repeated))
+            if not is_repeated:  # else it may stand for nothing
+                break
+            place += 1
+    return frozenset(following)
+
+
+def _is_end(path: tuple[str, ...], place: int) -> bool:
+    """Return whether nothing has to come in `path` from `place` on."""
+    return all(token in _REPEATS for token in path[place:])
 
 
 def _stands_for(token: str, other: str) -> bool:

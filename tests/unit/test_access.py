@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd import channels
 from pushd.access import EVERYTHING, Grants, Reach
-from pushd.channels import Pattern
+from pushd.channels import Pattern, _steps
 from pushd.errors import Forbidden, Unauthorized
 
 
@@ -27,6 +28,29 @@ class ReachTests(SynchronousTestCase):
 
     def test_patterns_that_only_cover_it_together_do_not_count(self) -> None:
         self.assertFalse(reach("a/*", "a/*/**").has("a/**"))
+
+    def test_many_patterns_reach_what_each_of_them_does(self) -> None:
+        few, many = reach("a/**", "b/*"), reach("a/**", "b/*", *(f"x{number}/**" for number in range(20)), "y")
+        for asked in ("a", "a/b", "b", "b/c", "b/c/d", "a/*", "b/**", "c", "**"):
+            self.assertEqual(many.has(asked), few.has(asked), asked)
+        for asked in ("x7", "x7/a/b", "x7/*/a", "y"):
+            self.assertTrue(many.has(asked), asked)
+        self.assertFalse(many.has("x20/a"))
+
+    def test_what_many_long_patterns_reach_is_found_by_walking_what_they_share_once(self) -> None:
+        visits = 0
+
+        def steps(token: str) -> tuple[str, str, str]:
+            nonlocal visits
+            visits += 1
+            return _steps(token)
+
+        self.patch(channels, "_steps", steps)
+        self.patch(channels, "_stands_for", None)
+        many = reach(*(f"m/**/a/**/a/**/{number}" for number in range(80)))
+        self.assertFalse(many.has("m/" + "a/" * 120 + "99"))
+        self.assertTrue(many.has("m/" + "a/" * 120 + "7"))
+        self.assertLess(visits, 300)
 
     def test_two_stars_reach_everything_and_no_pattern_nothing(self) -> None:
         for asked in ("a", "a/b.c", "*", "**", "a/**"):
