@@ -146,7 +146,7 @@ class Daemon(Service):
         storage = self._parts.storage
         if storage is not None:
             try:
-                storage.store.open(self._parts.bus.log)
+                storage.store.open(self._parts.bus.log, self._systemd.starting)
             except StartFailed as error:
                 self._give_up(error)
                 return

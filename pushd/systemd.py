@@ -24,6 +24,9 @@ _log = Logger()
 _STATUS_EVERY_S = 5
 """How often the figures are told."""
 
+_STEP_S = 30
+"""How long each step of a start may take, in seconds; it takes about 0.1."""
+
 _MAX_STATUS = 1000
 """How many characters of a text are told."""
 
@@ -54,6 +57,10 @@ class Systemd:
     def ready(self) -> None:
         """Tell that everything works, after the start or a reload."""
         self._tell("READY=1")
+
+    def starting(self, channels: int) -> None:
+        """Tell that the start goes on, and how many channels it has restored: it may take another 30 seconds."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={_STEP_S * 1_000_000}\nSTATUS=restored {channels} channels")
 
     def reloading(self) -> None:
         """Tell that a reload begins; `ready` is to follow."""

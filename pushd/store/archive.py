@@ -40,6 +40,9 @@ ORDER BY max(coalesce(b.last_sequence, 0), c.sequence)
 """
 
 
+_LOADED = (int, str, *[int] * 5, *[int | None] * 4)
+"""The kinds of its values."""
+
 _GIVEN = " UNION ALL ".join(
     'SELECT * FROM (SELECT other, "offset", sequence, fingerprint FROM given '
     f'WHERE id = ?1 AND channel = ?2 AND other = {other} AND "offset" >= ?3 ORDER BY "offset" LIMIT 1)'
@@ -116,11 +119,17 @@ class StoredArchive:
 
     # Beginning
 
-    def fill(self, log: EventLog[Any]) -> int:
-        """Enter all channels of the store into the log; return what they contribute to the summary of the store."""
+    def fill(self, log: EventLog[Any], read: Callable[[str], Iterator[list[Any]]]) -> Iterator[int]:
+        """Enter all channels of the store into the log, those of some rows that `read` returns in each step.
+
+        After each, return what its channels contribute to the summary of the store.
+        """
         self.look(log.sequence)
+        for rows in read(_LOAD):
+            yield self._enter(log, of_kinds(rows, *_LOADED))
+
+    def _enter(self, log: EventLog[Any], rows: list[Any]) -> int:
         contributions = 0
-        rows = of_kinds(self._rows(_LOAD), int, str, *[int] * 5, *[int | None] * 4)
         for key, name, first, dropped, before, offset, sequence, end, end_sequence, through, begin in rows:
             if (
                 max(first, offset, end or 0) >= OFFSETS

@@ -8,9 +8,10 @@ one writes, one reads, one moves.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +47,12 @@ _ABSURD = 1 << 62
 
 _PAGES_GIVEN_BACK = 256
 """How many free pages are given back to the file system at a time."""
+
+_ROWS = 5000
+"""How many rows are read at a time."""
+
+_FREEZE_CHANNELS = 10_000
+"""Of how many channels the garbage collector need not know."""
 
 _FREE_PAGES = 1024
 """How many free pages are kept for what is written next, and as many as a quarter of the file."""
@@ -112,9 +119,10 @@ class Store:
         self.archive = StoredArchive(self._rows, past, Recent(recent_bytes))
         """What the log reads."""
 
-    def open(self, log: EventLog[Any]) -> None:
+    def open(self, log: EventLog[Any], progress: Callable[[int], None] = lambda channels: None) -> None:
         """Open the file, or make it, and enter what it has into `log`.
 
+        `progress` is called again and again meanwhile, with how many channels have been entered.
         Raises `StartFailed`, which says what can be done, if it cannot be used; then it was not changed.
         """
         self._lock = lock(self._directory)
@@ -128,7 +136,7 @@ class Store:
                 self._mover = opened.enter_context(closing(connect(self.path)))
                 self._mark = MarkFile(self._directory)
                 opened.callback(self._mark.close)
-                self._begin(log)
+                self._begin(log, progress)
             except sqlite3.Error as error:
                 raise start_failure(error, self.path) from error
             except Unavailable as error:
@@ -153,7 +161,7 @@ class Store:
             create(self._writer)
             _log.info("made the store {path}", path=str(self.path))
 
-    def _begin(self, log: EventLog[Any]) -> None:
+    def _begin(self, log: EventLog[Any], progress: Callable[[int], None]) -> None:
         """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
         rows = self._writer.execute(
             "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, sealed, inode, boot, "
@@ -166,7 +174,7 @@ class Store:
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
         elif continuity.read_seal(self._directory) is not None:
             why = f"{self.path} is missing or empty, or has no log"
-        channels = self.archive.fill(log)
+        channels = self._fill(log, progress)
         state = log.state
         found = Summary(state.sequence, _log_sum(state), channels & SUMMARY_MASK)
         if why is None and continuity.has_mark(self._directory):
@@ -193,6 +201,34 @@ class Store:
         if not self._is_safe:
             self._writer.execute("PRAGMA synchronous = NORMAL")
         self._write_seal()
+
+    def _fill(self, log: EventLog[Any], progress: Callable[[int], None]) -> int:
+        """Enter all channels; return what they contribute to the summary.
+
+        The garbage collector would examine what was made so far again and again, and find nothing: with 1,000,000
+        channels that takes longer than all else. What was made stays, and is not examined later either.
+        """
+        is_collecting, contributions = gc.isenabled(), 0
+        gc.disable()
+        try:
+            for contribution in self.archive.fill(log, self._some_rows):
+                contributions += contribution
+                progress(len(log))
+            if len(log) > _FREEZE_CHANNELS:
+                gc.freeze()
+        finally:
+            if is_collecting:
+                gc.enable()
+        return contributions
+
+    def _some_rows(self, statement: str) -> Iterator[list[Any]]:
+        """Return the rows of a statement, some at a time."""
+        try:
+            cursor = self._reader.execute(statement)
+            while rows := cursor.fetchmany(_ROWS):
+                yield rows
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise refusal(error, self.path) from error
 
     def _write_seal(self) -> None:
         """Write the seal that the store has into its file as well."""

@@ -62,12 +62,14 @@ class SystemdCase(SynchronousTestCase):
 
 class TellTests(SystemdCase):
     def test_each_state_is_one_datagram(self) -> None:
+        self.systemd.starting(5000)
         self.systemd.ready()
         self.systemd.reloading()
         self.systemd.stopping(1.5)
         self.systemd.alive()
         self.systemd.status("12 clients")
         self.assertTold(
+            "EXTEND_TIMEOUT_USEC=30000000\nSTATUS=restored 5000 channels",
             "READY=1",
             "RELOADING=1\nMONOTONIC_USEC=1234567890",
             "STOPPING=1\nEXTEND_TIMEOUT_USEC=1500000",
