@@ -388,7 +388,9 @@ class Daemon:
         with closing(asking):
             asking.sock.connect(str(self.socket.with_name("counts.sock")))
             asking.request("GET", "/healthz")
-            return dict(json.loads(asking.getresponse().read()))
+            counted = dict(json.loads(asking.getresponse().read()))
+        counted["connections"] += 1  # those for operations do not count among the others
+        return counted
 
     def has_subscribers(self, channel: str, count: int) -> bool:
         """Tell whether so many are subscribed to a channel."""

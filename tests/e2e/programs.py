@@ -30,6 +30,7 @@ _DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "curl": "curl",
     "h2load": "nghttp2-client",
+    "haproxy": "haproxy",
     "logrotate": "logrotate",
     "make": "make",
     "nghttp": "nghttp2-client",

@@ -80,6 +80,8 @@ class Relay:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._sockets: list[socket.socket] = []
+        self.passed: list[bytes] = []
+        """What went through, in either direction."""
         Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -94,13 +96,21 @@ class Relay:
                 for one, other in ((client, server), (server, client)):
                     Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
-    @staticmethod
-    def _pass_on(one: socket.socket, other: socket.socket) -> None:
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
+                self.passed.append(data)
                 other.sendall(data)
         with suppress(OSError):
             other.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End the connections that there are."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
     def close(self) -> None:
         """End everything."""
