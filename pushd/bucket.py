@@ -57,6 +57,15 @@ class Buckets:
         full_at[key] = before + count / self._rate
         return 0.0
 
+    def owe(self, key: str, count: int) -> None:
+        """Take `count` tokens whether they are there or not; what is missing is owed."""
+        now, full_at = self._seconds(), self._full_at
+        if key in full_at:
+            full_at.move_to_end(key)
+        else:
+            self._make_room(now)
+        full_at[key] = max(now, full_at.get(key, now)) + count / self._rate
+
     def _make_room(self, now: float) -> None:
         """Forget what is full, two for each that is new, and more than that if there are too many."""
         full_at = self._full_at

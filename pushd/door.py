@@ -14,7 +14,7 @@ from pushd.commands import Commands
 from pushd.errors import Forbidden, TooMany
 from pushd.finding import Work, key_of
 from pushd.gate import Gate
-from pushd.peer import limit_key
+from pushd.peer import limit_key, owner_of
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Guest, Sessions
@@ -138,23 +138,24 @@ class Door:
             for each in together:
                 caller.prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
 
-        return self.do(prepare, waiting, is_gone)
+        return self.do(prepare, waiting, is_gone, owner_of(caller))
 
     def do(
         self,
         work: Callable[[], Work[None]],
         waiting: Deferred[None] | None = None,
         is_gone: Callable[[], bool] = lambda: False,
+        owner: str | None = None,
     ) -> Deferred[None] | None:
-        """Do what `work` makes, some of it in each turn, after what is waited for; None if it is done already."""
+        """Do what `work` makes for `owner`, in several turns, after what is waited for; None if it is done."""
         steps = self.sessions.steps
         if waiting is None:
-            return unless_done(steps.run(work(), is_gone))
+            return unless_done(steps.run(work(), is_gone, owner))
 
         async def do_later() -> None:
             await waiting
             if not is_gone():
-                await steps.run(work(), is_gone)
+                await steps.run(work(), is_gone, owner)
 
         return Deferred.fromCoroutine(do_later())
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 from time import time
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -27,6 +27,7 @@ from pushd.caller import Caller
 from pushd.certified import Certificate
 from pushd.config.settings import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
+from pushd.finding import Work
 from pushd.peer import Place, owner_of
 from pushd.request import Request
 from pushd.wildcards import Wildcards
@@ -66,11 +67,23 @@ class Trust(Protocol):
         """Answer its IP address, or ``unix``."""
 
 
+T = TypeVar("T")
+
+_FREE_STEPS = 4000
+"""How many channels or events a request may look at."""
+
+_STEPS_PER_READ = 25
+"""How many more count as another request. To look at one takes about 10 microseconds."""
+
+
 class Rates(Protocol):
     """How often clients do something: `pushd.bucket.Buckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Count it and return 0; or return after how many seconds it would be allowed."""
+
+    def owe(self, key: str, count: int) -> None:
+        """Count it, whether it would be allowed or not."""
 
 
 class Gate:
@@ -166,6 +179,25 @@ class Gate:
         wait_s = self._reads.take(owner)
         if wait_s:
             raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s)
+
+    def reading(self, caller: Caller, work: Work[T]) -> Work[T]:
+        """Do `work` for `caller`, in steps, and count it as further requests that read if it takes very many."""
+        owner = owner_of(caller)
+        if self._reads is None or owner is None or caller.grants.is_operator:
+            return (yield from work)
+        steps = 0
+        try:
+            while True:
+                try:
+                    next(work)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                steps += 1
+                yield
+        finally:
+            if steps > _FREE_STEPS and self._reads is not None:
+                self._reads.owe(owner, (steps - _FREE_STEPS) // _STEPS_PER_READ)
 
     def _place(self, request: Request) -> Place:
         peer = request.getClientAddress()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -24,8 +24,8 @@ _Task = tuple[Generator[None, None, Any], "Deferred[Any]", Callable[[], bool]]
 class Steps:
     """Does several works at once, each a generator that yields after each step, and all within one budget of time.
 
-    A short work is done at once. The others take turns; however many there are, together they take one budget of
-    each turn of the reactor.
+    A short work is done at once. The others take turns, first by their owners and then by those of one owner;
+    however many there are, together they take one budget of each turn of the reactor.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Steps:
         self._call_later = call_later
         self._seconds = seconds
         self._budget_s = budget_s
-        self._tasks: deque[_Task] = deque()
+        self._queues: OrderedDict[str | None, deque[_Task]] = OrderedDict()  # by owner; none is empty
         self._credit_s = (
             budget_s  # how much may be done at once; what was used comes back at half the speed of time
         )
@@ -46,13 +46,18 @@ class Steps:
 
     def __len__(self) -> int:
         """Count the works that are not done."""
-        return len(self._tasks)
+        return sum(map(len, self._queues.values()))
 
-    def run(self, work: Generator[None, None, T], is_gone: Callable[[], bool] = lambda: False) -> Deferred[T]:
-        """Do `work`, now or later, and return its result. Nothing more is done of it once `is_gone`."""
+    def run(
+        self,
+        work: Generator[None, None, T],
+        is_gone: Callable[[], bool] = lambda: False,
+        owner: str | None = None,
+    ) -> Deferred[T]:
+        """Do `work` for `owner`, now or later, and return its result. Nothing more is done of it once `is_gone`."""
         done: Deferred[T] = Deferred()
         task = (work, done, is_gone)
-        if not self._tasks:
+        if not self._queues:
             now_s = self._seconds()
             self._credit_s = min(self._budget_s, self._credit_s + (now_s - self._credited_s) / 2)
             self._credited_s = now_s
@@ -62,21 +67,25 @@ class Steps:
                 if is_done:
                     return done
             self._call_later(0, self._turn)
-        self._tasks.append(task)
+        self._queues.setdefault(owner, deque()).append(task)
         return done
 
     def _turn(self) -> None:
         """Go on with each work in turn, until the budget is used."""
         now_s = self._seconds()
         end_s = now_s + self._budget_s
-        for _ in range(len(self._tasks)):
-            task = self._tasks.popleft()
+        for _ in range(len(self)):
+            owner, queue = next(iter(self._queues.items()))
+            self._queues.move_to_end(owner)
+            task = queue.popleft()
             if not self._go_on(task, min(end_s, now_s + self._budget_s / 4)):
-                self._tasks.append(task)
+                queue.append(task)
+            if not queue:
+                del self._queues[owner]
             now_s = self._seconds()
             if now_s >= end_s:
                 break
-        if self._tasks:
+        if self._queues:
             self._call_later(0, self._turn)
 
     def _go_on(self, task: _Task, end_s: float) -> bool:

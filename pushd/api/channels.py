@@ -21,6 +21,7 @@ from pushd.event import Entry
 from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
+from pushd.peer import owner_of
 from pushd.publisher import Deleted, Publisher
 from pushd.reading import Page
 from pushd.request import Request
@@ -113,7 +114,7 @@ class ChannelList(Branch):
             grants = request.caller.grants
             request.found = yield from self._bus.listing(grants, prefix=prefix, after=after, limit=limit + 1)
 
-        return self._door.do(read, None, lambda: request.is_gone)
+        return self._door.do(read, None, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -235,7 +236,7 @@ class _History(Branch):
             request.found = yield from self._bus.reading([pattern], since, limit, request.caller.grants)
 
         waiting = self._door.read(request.caller, [pattern], since)
-        return self._door.do(read, waiting, lambda: request.is_gone)
+        return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Answer a page of the history."""
@@ -288,7 +289,8 @@ class _Presence(Endpoint):
             grants = request.caller.grants
             request.found = yield from self._bus.presence(name, grants, first, limit + 1)
 
-        return self._door.do(read, self._door.look(request.caller, name), lambda: request.is_gone)
+        waiting = self._door.look(request.caller, name)
+        return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""

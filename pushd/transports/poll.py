@@ -15,6 +15,7 @@ from pushd.event import Entry
 from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
+from pushd.peer import owner_of
 from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
@@ -69,9 +70,10 @@ class LongPoll(Subscribing):
         (patterns, since), limit, bus = request.wanted, _limit(request), self._sessions.bus
 
         def read() -> Work[None]:
-            request.found = yield from bus.reading(patterns, since, limit, request.caller.grants)
+            work = bus.reading(patterns, since, limit, request.caller.grants)
+            request.found = yield from self.gate.reading(request.caller, work)
 
-        return self.door.do(read, waiting, lambda: request.is_gone)
+        return self.door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""

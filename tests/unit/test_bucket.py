@@ -110,6 +110,18 @@ class BucketTests(SynchronousTestCase):
             self.assertLessEqual(taken, 5 + 3 * (clock.now - 1e6) + 1e-4)
 
 
+class OwingTests(SynchronousTestCase):
+    def test_what_is_taken_without_being_there_is_owed(self) -> None:
+        clock = Clock()
+        buckets = Buckets(2, 4, lambda: clock.now)
+        buckets.owe("a", 10)
+        self.assertEqual(buckets.take("a"), 3.5)
+        self.assertEqual(buckets.take("b"), 0.0)
+        clock.now += 3.5
+        self.assertEqual(buckets.take("a"), 0.0)
+        self.assertEqual(buckets.take("a"), 0.5)
+
+
 class MemoryTests(SynchronousTestCase):
     def test_full_buckets_are_forgotten(self) -> None:
         clock = Clock()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
+from pushd import gate
 from pushd.caller import Caller
 from pushd.config.reading import parse
 from pushd.outside import Outside
@@ -44,6 +47,21 @@ class ReadRateTests(DaemonTests):
                 self.assertIn("read_rate", refused.json["detail"])
                 self.rig.reactor.advance(0.5)
                 self.assertNotEqual(self.rig.request(method, target).status, 429)
+
+    def test_a_read_of_many_channels_counts_for_what_it_looked_at(self) -> None:
+        for number in range(300):
+            self.rig.publish(f"a/{number}")
+        self.rig.comes_from = STRANGER
+        with patch.object(gate, "_FREE_STEPS", 100):
+            for _ in range(3):  # which count for one each
+                self.assertEqual(self.rig.get("/poll?channel=a/1&since=earliest").status, 200)
+            self.rig.reactor.advance(2)
+            self.assertEqual(self.rig.get("/poll?channel=**/77&since=earliest").status, 200)
+        refused = self.rig.get("/channels")
+        self.assertEqual(refused.status, 429)
+        self.assertGreaterEqual(int(refused.header("retry-after") or 0), 200 // 25 / 2 - 1)
+        self.rig.comes_from = "192.0.2.1"
+        self.assertEqual(self.rig.get("/channels").status, 200)
 
     def test_publishing_is_no_reading(self) -> None:
         self.rig.comes_from = STRANGER

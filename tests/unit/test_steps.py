@@ -52,6 +52,25 @@ class StepsTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in done], list(range(20)))
         self.assertEqual(len(self.steps), 0)
 
+    def test_an_owner_with_many_works_delays_another_one_by_one_work(self) -> None:
+        crowd = [self.steps.run(self.work(1000), owner="mallory") for _ in range(230)]
+        one = self.steps.run(self.work(100, "done"), owner="ada")
+        for _ in range(20):
+            self.turn()
+        self.assertEqual(self.successResultOf(one), "done")
+        list(self.turns())
+        for each in crowd:
+            self.successResultOf(each)
+        self.assertEqual((len(self.steps), len(self.steps._queues)), (0, 0))
+
+    def test_what_begins_another_when_it_is_done_loses_nothing(self) -> None:
+        again: list[Any] = []
+        for _ in range(3):
+            first = self.steps.run(self.work(100), owner="ada")
+            first.addCallback(lambda _: again.append(self.steps.run(self.work(100, "done"), owner="ada")))
+        list(self.turns())
+        self.assertEqual([self.successResultOf(each) for each in again], ["done"] * 3)
+
     def test_many_short_ones_in_one_turn_take_no_longer_than_two_budgets(self) -> None:
         before = self.spent_s
         for _ in range(500):
