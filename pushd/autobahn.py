@@ -96,6 +96,34 @@ class WebSocketListener(Protocol):
         """The connection has ended."""
 
 
+class _Gone:
+    """What listens to a connection that has ended: nobody."""
+
+    owner = None
+    takes_more = is_answering = False
+
+    def opened(self) -> None:
+        """Do nothing, as everything else here."""
+
+    def received(self, payload: bytes, is_binary: bool) -> None:
+        """Take no message."""
+
+    def send(self, frame: bytes) -> None:
+        """Send nothing."""
+
+    def wrote(self, size: int) -> None:
+        """Count nothing."""
+
+    def closing(self, reason: Reason | None) -> None:
+        """Do nothing."""
+
+    def lost(self) -> None:
+        """Do nothing."""
+
+
+_GONE = _Gone()
+
+
 class WebSocketConnection(Reading, WebSocketServerProtocol):  # type: ignore[misc]
     """One WebSocket, from the end of the opening handshake on: a `pushd.session.Connection`.
 
@@ -266,6 +294,7 @@ class WebSocketConnection(Reading, WebSocketServerProtocol):  # type: ignore[mis
             self._held_alarm.cancel()
             self.held_close = None
         self.listener.lost()
+        self.listener = _GONE
 
 
 def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies, turns: Turns) -> WebSocketServerFactory:

@@ -147,6 +147,7 @@ class ResponseStream:
         """Learn that the response has ended, by `close` or because the client went away."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+            self._heartbeat = None  # it refers to what it would call, which refers to it
         self.session.ended()
 
     # Connection

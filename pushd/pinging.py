@@ -66,6 +66,7 @@ class Pinging(Generic[T, W]):
         """End."""
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None  # it refers to what it would call, which refers to it
 
     def _look_later(self) -> None:
         next_s = self._ping_by_s

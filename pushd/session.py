@@ -19,6 +19,7 @@ from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.crowd import Crowd
 from pushd.event import Encoder, Entry
+from pushd.gone import GONE
 from pushd.outbox import Outbox
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
@@ -354,6 +355,10 @@ class Session:
         self._outbox.clear()
         if self._abort_alarm is not None:
             self._abort_alarm.cancel()
+            self._abort_alarm = None
+        # without what would be cycles, all of it is freed now, and thousands of them cost the collector nothing
+        self.connection = GONE
+        self.subscription.forget()
 
     # IPushProducer
 

@@ -356,6 +356,23 @@ class Subscription:
             self.remove(text)
         return True
 
+    def forget(self) -> None:
+        """Refer to the subscriber no more, which refers to this: to be called when both have ended."""
+        self.subscriber = _NOBODY
+
+
+class _Nobody:
+    """The subscriber of a subscription that has ended."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Take no event."""
+
+    def close(self, reason: Reason) -> None:
+        """Do nothing: it has ended."""
+
+
+_NOBODY = _Nobody()
+
 
 def _nothing(entry: Entry) -> None:
     """Take an event for a subscription that has ended."""

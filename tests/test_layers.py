@@ -85,7 +85,7 @@ LAYERS: list[list[str]] = [
     ["pushd.session", "pushd.throttled"],
     ["pushd.sessions"],
     ["pushd.endlog"],
-    ["pushd.crowd"],
+    ["pushd.crowd", "pushd.gone"],
     ["pushd.writethrough"],
     ["pushd.hooks.asking", "pushd.hooks.post", "pushd.hooks.telling"],
     ["pushd.hooks.notices"],

@@ -1,0 +1,28 @@
+"""The connection of a session that has ended."""
+
+from __future__ import annotations
+
+from pushd.reasons import Reason
+from pushd.writethrough import Writer
+
+__all__ = ["GONE"]
+
+
+class Gone:
+    """The connection of a session that has ended."""
+
+    client_name = "a client that has gone"
+
+    @property
+    def writer(self) -> Writer:
+        """Nothing is written any more."""
+        raise AssertionError("the session has ended")
+
+    def close(self, reason: Reason) -> None:
+        """Do nothing: it has ended."""
+
+    def abort(self) -> None:
+        """Do nothing: it has ended."""
+
+
+GONE = Gone()
