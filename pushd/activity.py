@@ -124,4 +124,4 @@ class Activity:
         rate, subscribers = self._counts[name] / lasted_s if lasted_s else 0.0, self._bus.audience_size(name)
         if channel is None:  # it is only subscribed to
             return Busy(name, rate, subscribers, 0, 0)
-        return Busy(name, rate, subscribers, len(channel.history), channel.history.size_bytes)
+        return Busy(name, rate, subscribers, len(channel.history), channel.size_bytes)

@@ -18,6 +18,7 @@ from pushd.channels import Pattern, PatternTree
 from pushd.errors import Unavailable, Unprocessable
 from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
+from pushd.sizes import CHANNEL_OBJECT_BYTES, OBJECT_BYTES, channel_size
 from pushd.table import Table
 
 __all__ = ["Archive", "Given", "MemoryArchive", "names_with", "oldest_place"]
@@ -168,7 +169,10 @@ class MemoryArchive:
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
         """Make the history of a new channel."""
-        return MemoryHistory(settings, dropped, self._given.parts, self._forget)
+        base_bytes = channel_size(name) + CHANNEL_OBJECT_BYTES
+        return MemoryHistory(
+            settings, dropped, self._given.parts, self._forget, base_bytes=base_bytes, event_bytes=OBJECT_BYTES
+        )
 
     def give_up(self, history: History) -> None:
         """Forget an empty history."""

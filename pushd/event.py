@@ -191,6 +191,12 @@ class Event:
     sequence: int
     """Its place in the log of this daemon: 1, 2, 3, ..."""
 
+    size: int
+    """About how many bytes it takes in the store, in each of its channels: see `pushd.sizes`."""
+
+    counts_name: bool = False
+    """True if the name of the channel is to be added to that: where an id that a publisher gave is looked up."""
+
 
 Encoder = Callable[["Entry"], bytes]
 """Turns an entry into the bytes of one wire format."""

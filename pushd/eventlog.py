@@ -23,6 +23,7 @@ from pushd.idling import Idling
 from pushd.names import NameIndex
 from pushd.order import Bookmark, Order
 from pushd.reading import Page, Room
+from pushd.sizes import event_size
 from pushd.table import PARTS, Table
 from pushd.trimming import Trimming
 
@@ -137,8 +138,7 @@ class EventLog(Generic[S]):
         """
         channels = self.open(draft.channels)
         event = self.event_of(draft, self.sequence + 1, self.now())
-        self.sequence = event.sequence
-        seconds = self.seconds()
+        self.sequence, seconds = event.sequence, self.seconds()
         entries = [channel.entry(event, channel.offset + 1, seconds) for channel in channels]
         if draft.id is not None:
             self._archive.keep_id(entries, draft.fingerprint())
@@ -151,7 +151,8 @@ class EventLog(Generic[S]):
     def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
         """Make an event, published `now`, whose place in the log is going to be `sequence`."""
         event_id = draft.id or f"{self._epoch}-{sequence}"  # see own_id
-        return Event(event_id, draft.data, draft.is_text, draft.type, now, sequence)
+        size = event_size(draft.data, draft.type, draft.id)
+        return Event(event_id, draft.data, draft.is_text, draft.type, now, sequence, size, draft.id is not None)
 
     def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
         """Take the next events, which the archive knows: the entries of each channel, made at `seconds`."""
@@ -168,8 +169,7 @@ class EventLog(Generic[S]):
         if channel is not self._latest:
             self._by_sequence.put_last(channel)
             self._latest = channel
-        is_filled = history.trim(seconds)
-        trimming = self._trimming
+        is_filled, trimming = history.trim(seconds), self._trimming
         trimming.count(channel)
         if is_filled:
             if channel.idle is not None:

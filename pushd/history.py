@@ -7,12 +7,10 @@ from typing import Any, Protocol, cast
 
 from pushd.entries import Entries
 from pushd.event import Entry
+from pushd.sizes import GIVEN_OBJECT_BYTES, size_of
 from pushd.table import PARTS
 
-__all__ = ["EVENT_BYTES", "History", "MemoryHistory", "Retention", "size_of"]
-
-EVENT_BYTES = 128
-"""About how much an event takes besides its data, in memory or on disk."""
+__all__ = ["History", "MemoryHistory", "Retention"]
 
 
 class Retention(Protocol):
@@ -28,12 +26,7 @@ class Retention(Protocol):
 
     @property
     def history_bytes(self) -> int:
-        """How much its events may take, in bytes as `size_of` counts them."""
-
-
-def size_of(entry: Entry) -> int:
-    """Answer about how much an entry takes, in bytes."""
-    return len(entry.event.data) + EVENT_BYTES
+        """How much its events may take, in bytes as `size_bytes` of a `History` counts them."""
 
 
 class History(Protocol):
@@ -49,6 +42,10 @@ class History(Protocol):
     @property
     def sequence(self) -> int:
         """The sequence of the latest event that the channel had."""
+
+    @property
+    def base_bytes(self) -> int:
+        """About how much the channel takes besides its entries."""
 
     @property
     def size_bytes(self) -> int:
@@ -107,7 +104,7 @@ _NONE_GIVEN: Sequence[Container[str]] = (frozenset[str](),) * PARTS
 class MemoryHistory(Entries):
     """A `History` that ends with the process."""
 
-    __slots__ = ("_forget", "_given", "dropped", "settings", "size_bytes")
+    __slots__ = ("_event_bytes", "_forget", "_given", "base_bytes", "dropped", "settings", "size_bytes")
 
     def __init__(
         self,
@@ -115,16 +112,22 @@ class MemoryHistory(Entries):
         dropped: int,
         given: Sequence[Container[str]] = _NONE_GIVEN,
         forget: Callable[[Entry], None] = lambda entry: None,
+        *,
+        base_bytes: int = 0,
+        event_bytes: int = 0,
     ) -> None:
         """Begin without entries; `forget` is told of each that is dropped and whose id is `given`.
 
         These ids are in parts, as in a `pushd.table.Table`.
+        Each entry takes `event_bytes` more than in the store, the channel itself `base_bytes`.
         """
         super().__init__()
         self.settings = settings
         """What is kept."""
         self._given = given
         self._forget = forget
+        self._event_bytes = event_bytes
+        self.base_bytes = base_bytes
         self.dropped = dropped
         self.size_bytes = 0
 
@@ -148,7 +151,8 @@ class MemoryHistory(Entries):
         """Add the next entries; their offsets must follow the latest one's."""
         self._entries += entries
         for entry in entries:
-            self.size_bytes += len(entry.event.data) + EVENT_BYTES
+            event = entry.event
+            self.size_bytes += self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
 
     def trim(self, seconds: float) -> bool:
         """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
@@ -169,7 +173,7 @@ class MemoryHistory(Entries):
             del entries[:head]
             self._head = 0
         event = entry.event
-        self.size_bytes -= len(event.data) + EVENT_BYTES
+        self.size_bytes -= self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
         self.dropped = event.sequence
         event_id = event.id
         if event_id in self._given[hash(event_id) % PARTS]:
@@ -189,6 +193,10 @@ class MemoryHistory(Entries):
         """Return the place of the first entry after `sequence`, or the one after the latest."""
         entry = self.after(sequence)
         return self.sequence + 1 if entry is None else entry.event.sequence
+
+
+def _given_size(entry: Entry) -> int:
+    return size_of(entry) + GIVEN_OBJECT_BYTES
 
 
 _NOTHING = cast(Entry, None)

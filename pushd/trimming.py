@@ -51,8 +51,11 @@ class Trimming(Generic[S]):
         self._oldest: Agenda[int, Channel[S]] = Agenda(is_here, channels)
 
     def count(self, channel: Channel[S]) -> None:
-        """Take note of how much the events of a channel take now."""
-        size = channel.history.size_bytes
+        """Record how much a channel takes now: its events, and itself while it has any."""
+        history = channel.history
+        size = history.size_bytes
+        if size:
+            size += history.base_bytes
         self.size_bytes += size - channel.size_bytes
         channel.size_bytes = size
 

@@ -18,6 +18,7 @@ from pushd.patience import Patience
 from pushd.peer import Place
 from pushd.reading import Page, Start
 from pushd.reasons import Cause, Reason
+from pushd.sizes import EVENT_BYTES
 from pushd.subscription import Subscriber, Subscription
 
 __all__ = [
@@ -82,7 +83,7 @@ def draft(*channels: str, data: bytes = b"x", type: str | None = None, id: str |
 
 def entry(sequence: int, offset: int | None = None, *, channel: str = "a", data: bytes = b"x") -> Entry:
     """Make an entry at `sequence` of the log; its offset is the same if not given."""
-    event = Event(f"{EPOCH}-{sequence}", data, True, None, STARTED, sequence)
+    event = Event(f"{EPOCH}-{sequence}", data, True, None, STARTED, sequence, EVENT_BYTES + len(data))
     return Entry(event, channel, sequence if offset is None else offset, 3600.0)
 
 

@@ -124,7 +124,7 @@ LAYERS: list[list[str]] = [
     ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.idling", "pushd.trimming"],
     ["pushd.channel", "pushd.config.ini", "pushd.config.options"],
     ["pushd.history", "pushd.config.guards", "pushd.caller"],
-    ["pushd.entries", "pushd.config.option"],
+    ["pushd.entries", "pushd.sizes", "pushd.config.option"],
     ["pushd.config.differences"],
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],

@@ -44,7 +44,9 @@ _PUSHD = Section(
             "store_size",
             size(1024 * 1024, 2**44),
             "1GiB",
-            "About how much the events of all channels may take. When it is more, the oldest of all are dropped.",
+            "About how much the events of all channels may take, counted as in [channels] history_bytes. Each "
+            "channel that has any counts as well, with twice its name and 128 bytes (928 with store = memory). "
+            "When it is more, the oldest events of all go. The file on the disk has up to half as much again.",
         ),
         Option(
             "store_memory",
@@ -204,7 +206,9 @@ _CHANNELS = Section(
             "history_bytes",
             replace(size(1024, 2**40), suffix=""),
             "64MiB",
-            "How much the events that are kept may take, each counted with 128 bytes besides its data.",
+            "How much the events that are kept may take. Each counts with its data, its type and 128 bytes. An id "
+            "that a publisher gave counts twice, with the name of the channel and 40 bytes. With store = memory an "
+            "event counts with 400 bytes more, or 900 if it has such an id.",
         ),
         Option("history_age", duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all."),
         Option(

@@ -20,7 +20,7 @@ from pushd.store.kinds import of_kinds
 from pushd.store.mark import contribution, end_sum, row_sum
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
-from pushd.store.stored import Recent, StoredHistory
+from pushd.store.stored import Leftovers, Recent, StoredHistory
 from pushd.table import Table
 
 __all__ = ["StoredArchive"]
@@ -63,6 +63,7 @@ class StoredArchive:
         self._recent = recent
         self._next_key = 1
         self._to_remove: Table[int, StoredHistory] = Table()  # those with blocks that nobody wants any more
+        self._leftovers = Leftovers()
         self._given_up: Table[str, StoredHistory] = Table()  # by name; still in the store
         self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
 
@@ -79,14 +80,16 @@ class StoredArchive:
         history = self._make(key, name, settings, offset=offset, dropped=dropped)
         if before is not None:
             history.inherit(before)
+            self._leftovers.inherit(history)
             self._heirs.append((before, history))
             if key in self._to_remove:
                 self._to_remove[key] = history
         return history
 
     def _make(self, key: int, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
+        remove_later, leftovers = self._remove_later, self._leftovers
         return StoredHistory(
-            key, name, settings, self._past, self._recent, self._remove_later, offset=offset, dropped=dropped
+            key, name, settings, self._past, self._recent, remove_later, leftovers, offset=offset, dropped=dropped
         )
 
     def give_up(self, history: History) -> None:
@@ -163,7 +166,7 @@ class StoredArchive:
     @property
     def has_to_remove(self) -> bool:
         """True if something is in the store that nobody wants any more."""
-        return bool(self._to_remove or self._given_up)
+        return bool(self._to_remove or self._given_up or self._leftovers.is_due)
 
     def removal(self, change: Change) -> Callable[[], None]:
         """Put into `change` what is to be removed, as much as is good at a time.
@@ -172,6 +175,9 @@ class StoredArchive:
         """
         left = _BLOCKS_PER_CHANGE
         self._heirs.clear()
+        for history in self._leftovers.take(left):
+            if history.removed_through < history.first - 1:
+                self._remove_later(history)
         done: list[tuple[StoredHistory, int]] = []
         for key, history in list(islice(self._to_remove.items(), left)):
             base, first = key * OFFSETS, history.first  # which may grow while other channels are looked at

@@ -5,7 +5,7 @@ Each event is, in this order and with the least significant byte first::
     8  sequence         unsigned
     8  time             double, seconds since 1970
     4  length of data   unsigned
-    1  flags            1: text, 2: has a type, 4: its publisher gave the id, 8: has several channels
+    1  flags            1: text, 2: has a type, 4: its publisher gave the id, 8: has several channels, 16: see below
     4 + n  type         length and UTF-8, if flag 2 is set
     4 + n  id           length and UTF-8, if flag 4 is set
     4 + n  channels     length and UTF-8, if flag 8 is set; the names are separated by U+0000
@@ -15,6 +15,9 @@ Before the first of them stands the epoch, 10 characters of ASCII: the ids that 
 
 Stores of version 1 have the names of all channels in the block of each of them. They are not written any more: with
 *n* channels that were *n* times *n* names. The channel of an event is that of its block.
+
+Flag 16 is set if the sizes that the store adds up are those of `pushd.sizes`. Before 0.2 they were without type and
+id; an event that was counted so is counted so until it is dropped.
 """
 
 from __future__ import annotations
@@ -23,15 +26,16 @@ from collections.abc import Container, Iterator, Sequence
 from struct import Struct, error
 
 from pushd.event import Entry, Event, own_id
+from pushd.sizes import EVENT_BYTES, event_size
 
 __all__ = ["Damaged", "decode", "encode", "parse"]
 
 _EVENT = Struct("<QdIB")
 _LENGTH = Struct("<I")
-_TEXT, _TYPE, _ID, _CHANNELS = 1, 2, 4, 8
+_TEXT, _TYPE, _ID, _CHANNELS, _SIZED = 1, 2, 4, 8, 16
 _EPOCH_BYTES = 10
 
-Parsed = tuple[int, float, bool, str | None, str | None, str | None, bytes]
+Parsed = tuple[int, float, bool, str | None, str | None, str | None, bytes, bool]
 
 
 class Damaged(ValueError):
@@ -45,9 +49,10 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
         event = entry.event
         is_given = event.id in given
         if event.type is None and not is_given:  # as most are
-            parts += (_EVENT.pack(event.sequence, event.time, len(event.data), event.is_text), event.data)
+            flags = event.is_text | _SIZED
+            parts += (_EVENT.pack(event.sequence, event.time, len(event.data), flags), event.data)
             continue
-        flags = event.is_text * _TEXT
+        flags = event.is_text * _TEXT | _SIZED
         texts = []
         if event.type is not None:
             flags |= _TYPE
@@ -66,16 +71,18 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
 def decode(block: bytes, channel: str) -> Iterator[Event]:
     """Read the events of a block of `channel`; raise `Damaged` if it is none."""
     epoch = block[:_EPOCH_BYTES].decode("ascii", "replace")
-    for sequence, time, is_text, kind, event_id, names, data in parse(block):
+    for sequence, time, is_text, kind, given, names, data, is_sized in parse(block):
         if names is not None and f"\0{channel}\0" not in f"\0{names}\0":
             raise Damaged(f"the event at {sequence} of the log belongs to other channels")
-        yield Event(own_id(epoch, sequence) if event_id is None else event_id, data, is_text, kind, time, sequence)
+        event_id = own_id(epoch, sequence) if given is None else given
+        size = event_size(data, kind, given) if is_sized else len(data) + EVENT_BYTES
+        yield Event(event_id, data, is_text, kind, time, sequence, size, is_sized and given is not None)
 
 
 def parse(block: bytes) -> Iterator[Parsed]:
     """Read a block as it stands; raise `Damaged` if it is none.
 
-    Of each: sequence, time, whether it is text, type, id, the names of its channels, data.
+    Of each: sequence, time, whether it is text, type, id, the names of its channels, data, whether flag 16 is set.
     """
     try:
         block[:_EPOCH_BYTES].decode("ascii")
@@ -94,7 +101,8 @@ def parse(block: bytes) -> Iterator[Parsed]:
             place += size
             if place > len(block):
                 raise Damaged("it ends within an event")
-            yield sequence, time, bool(flags & _TEXT), event_type, event_id, names, data
+            is_text, is_sized = bool(flags & _TEXT), bool(flags & _SIZED)
+            yield sequence, time, is_text, event_type, event_id, names, data, is_sized
     except (error, UnicodeDecodeError) as fault:
         raise Damaged(str(fault)) from None
 

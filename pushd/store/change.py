@@ -12,7 +12,7 @@ from pushd.errors import OutOfMemory
 from pushd.event import Entry
 from pushd.eventlog import State
 from pushd.headroom import memory
-from pushd.history import size_of
+from pushd.sizes import size_of
 from pushd.store.block import encode
 from pushd.store.mark import contribution, end_sum, row_sum, with_end
 from pushd.store.schema import OFFSETS

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from pushd.errors import StartFailed
 from pushd.event import FINGERPRINT_BYTES, Event, sequence_in
-from pushd.history import EVENT_BYTES
+from pushd.sizes import size_in
 from pushd.store.block import Damaged, decode
 from pushd.store.database import FILE_NAME, connect, damaged, found_version, start_failure
 from pushd.store.schema import OFFSETS, VERSION
@@ -189,7 +189,7 @@ class _Check:
             if events is not None:
                 self._block(what, events, (count, first, last, given))
                 self._keep_ids(channel.name, begin, events)
-                size = sum(len(event.data) + EVENT_BYTES for event in events)
+                size = sum(size_in(event, channel.name) for event in events)
                 if is_kept and through is not None and through + size != total:
                     self._damage(f"{what} take {size} bytes, not {total - through}")
                 self._count(channel, max(begin, channel.first), events[max(0, channel.first - begin) :])

@@ -11,7 +11,7 @@ from zlib import crc32
 from pushd.channel import Settings
 from pushd.errors import Unavailable
 from pushd.event import Entry
-from pushd.history import size_of
+from pushd.sizes import memory_of, size_of
 from pushd.store.block import Damaged, decode
 from pushd.store.calendar import Calendar
 from pushd.store.kinds import of_kinds
@@ -24,9 +24,6 @@ _CHUNK_OFFSETS = 256
 
 _CHUNK_BYTES = 1024 * 1024
 """About how much they may take, unless one block alone takes more."""
-
-_OBJECT_BYTES = 600
-"""About how much memory an entry takes besides its data."""
 
 _FRONTS = 16
 """Of how many channels the block is kept in memory that was looked into last to find what is to be dropped."""
@@ -222,7 +219,7 @@ class Past:
             entries += read
         skipped = max(0, begin - entries[0].offset) if entries else 0
         entries, through = entries[skipped : skipped + end - begin], through[skipped : skipped + end - begin]
-        cost = sum(len(entry.event.data) + _OBJECT_BYTES for entry in entries)
+        cost = sum(map(memory_of, entries))
         return _Chunk(entries[0].offset if entries else begin, entries, through, cost)
 
     def _entries(self, reader: Reader, offset: int, block: bytes) -> list[Entry]:

@@ -100,7 +100,7 @@ def _given_rows(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int,
     )
     for name, offset, block in blocks:
         try:
-            for place, (sequence, _, _, _, event_id, names, _) in enumerate(parse(block), offset):
+            for place, (sequence, _, _, _, event_id, names, _, _) in enumerate(parse(block), offset):
                 if event_id is not None:
                     is_other = names is not None and not f"{names}\0".startswith(f"{name}\0")
                     yield event_id, name, int(is_other), place, sequence

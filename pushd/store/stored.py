@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from twisted.logger import Logger
 
@@ -11,10 +12,11 @@ from pushd.channel import Settings
 from pushd.entries import Entries
 from pushd.errors import Unavailable
 from pushd.event import Entry
-from pushd.history import size_of
+from pushd.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.store.past import Past
+from pushd.table import Table
 
-__all__ = ["Recent", "StoredHistory"]
+__all__ = ["Leftovers", "Recent", "StoredHistory"]
 
 _log = Logger()
 
@@ -23,6 +25,9 @@ _GONE_AT_LEAST = 16
 
 They go with those that are dropped next, for removing each by itself would cost as much as writing it.
 """
+
+_LEFT_BYTES = 4 * 1024 * 1024
+"""How much such entries may take in all channels together."""
 
 _UNCOUNTED = 256
 """How many entries may be dropped before it is found out how much they took, for which the disk may be read."""
@@ -48,6 +53,40 @@ class Recent:
             oldest.forget_through(offset)
 
 
+class Leftovers:
+    """What was dropped and is still in the store, because too little of its channel was: see `_GONE_AT_LEAST`.
+
+    It is counted over all channels, for a little of each of many channels is much.
+    """
+
+    def __init__(self) -> None:
+        self._histories: Table[int, StoredHistory] = Table()  # by key
+        self._due: Table[int, StoredHistory] = Table()
+        self._size_bytes = 0
+
+    def add(self, history: StoredHistory, size: int) -> None:
+        """Count what a history has dropped."""
+        self._histories[history.key] = history
+        self._size_bytes += size
+        if self._size_bytes > _LEFT_BYTES and not self._due:
+            self._due, self._histories, self._size_bytes = self._histories, Table(), 0
+
+    @property
+    def is_due(self) -> bool:
+        """True if there is too much of it."""
+        return bool(self._due)
+
+    def take(self, count: int) -> list[StoredHistory]:
+        """Take out up to `count` histories with something that is due to be removed."""
+        return [self._due.pop(key) for key in list(islice(self._due, count))]
+
+    def inherit(self, history: StoredHistory) -> None:
+        """Replace a history by another one of the same key."""
+        for histories in self._histories, self._due:
+            if history.key in histories:
+                histories[history.key] = history
+
+
 class StoredHistory:
     """A `pushd.history.History` whose entries are in the store before they are appended."""
 
@@ -56,10 +95,12 @@ class StoredHistory:
         "_bytes_before",
         "_counted",
         "_dropped",
+        "_leftovers",
         "_past",
         "_recent",
         "_tail",
         "_to_remove",
+        "base_bytes",
         "bytes_through",
         "first",
         "is_in_store",
@@ -81,6 +122,7 @@ class StoredHistory:
         past: Past,
         recent: Recent,
         to_remove: Callable[[StoredHistory], None],
+        leftovers: Leftovers,
         *,
         offset: int,
         dropped: int,
@@ -89,6 +131,7 @@ class StoredHistory:
         self._past = past
         self._recent = recent
         self._to_remove = to_remove
+        self._leftovers = leftovers
         self._tail = Entries()
         self.key = key
         """What stands for the channel in the store."""
@@ -96,6 +139,8 @@ class StoredHistory:
         """The name of the channel."""
         self.settings = settings
         """The settings of the channel."""
+        self.base_bytes = channel_size(name)
+        """About how much the channel takes besides its entries."""
         self.is_in_store = False
         """True once the store knows the channel."""
         self.is_row_current = False
@@ -187,7 +232,7 @@ class StoredHistory:
         self.sequence = entries[-1].event.sequence
         self.bytes_through += size
         self._tail.extend(entries)
-        self._recent.add(self, self.last, size)
+        self._recent.add(self, self.last, size + len(entries) * OBJECT_BYTES)
 
     def surplus(self, count: int) -> int:
         """Answer how many of the next `count` entries are dropped at once, and not to be stored."""
@@ -338,8 +383,9 @@ class StoredHistory:
             self._dropped, self._bytes_before = self.sequence, self.bytes_through
             return
         try:
-            entry, self._bytes_before = self._past.one(self, self.first - 1)
-            self._dropped = entry.event.sequence
+            entry, through = self._past.one(self, self.first - 1)
+            left, self._bytes_before, self._dropped = through - self._bytes_before, through, entry.event.sequence
+            self._leftovers.add(self, left)
         except Unavailable as error:
             # A sequence that the entry cannot be after: then nobody is told of more than there is
             _log.error("{error}", error=error.detail)

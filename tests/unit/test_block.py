@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.event import Entry, Event, own_id
+from pushd.sizes import EVENT_BYTES, event_size
 from pushd.store.block import Damaged, decode, encode
 from tests.builders import EPOCH, Rig, draft, entry
 
@@ -18,6 +19,12 @@ TYPES = st.none() | st.sampled_from(("", "update")) | NAMES
 DATAS = st.one_of(st.just(b""), st.binary(max_size=100), st.sampled_from((b"x" * 70_000, "ä€😀".encode())))
 TIMES = st.floats(0, 2**40) | st.floats(allow_nan=False)
 SEQUENCES = st.integers(0, (1 << 63) - 1)
+
+
+def sized(event: Event, given_id: str | None) -> Event:
+    """Return an event with the size that it has in the store."""
+    size = event_size(event.data, event.type, given_id)
+    return replace(event, size=size, counts_name=given_id is not None)
 
 
 @st.composite
@@ -29,7 +36,8 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
         event_id = given_id or own_id(EPOCH, sequence)
         if given_id is not None:
             given_ids.add(event_id)
-        event = Event(event_id, draw(DATAS), draw(st.booleans()), draw(TYPES), draw(TIMES), sequence)
+        event = Event(event_id, draw(DATAS), draw(st.booleans()), draw(TYPES), draw(TIMES), sequence, 0)
+        event = sized(event, given_id)
         entries.append(Entry(event, "a", offset, 0.0))
     return entries, given_ids
 
@@ -37,7 +45,7 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
 PLAIN = encode(EPOCH, [entry(1), entry(2)], set())
 RICH = encode(
     EPOCH,
-    [Entry(Event("given", b"\xff\x00", False, "update", 1.5, 7), "a", 1, 0.0)],
+    [Entry(sized(Event("given", b"\xff\x00", False, "update", 1.5, 7, 0), "given"), "a", 1, 0.0)],
     {"given"},
 )
 
@@ -62,14 +70,21 @@ class BlockTests(SynchronousTestCase):
     def test_much_data_is_read(self) -> None:
         event = replace(entry(1).event, data=bytes(range(256)) * 8192, is_text=False)
         written = encode(EPOCH, [Entry(event, "a", 1, 0.0), entry(2)], set())
-        self.assertEqual(list(decode(written, "a")), [event, entry(2).event])
+        self.assertEqual(list(decode(written, "a")), [sized(event, None), entry(2).event])
+
+    def test_an_event_that_was_counted_without_its_id_and_type_goes_on_being_counted_so(self) -> None:
+        written = EPOCH.encode() + pack("<QdIB", 7, 1.5, 2, 2 | 4)
+        written += b"".join(pack("<I", len(text)) + text for text in (b"update", b"given")) + b"\xff\x00"
+        (before,), (now,) = decode(written, "a"), decode(RICH, "a")
+        self.assertEqual((before.size, before.counts_name), (EVENT_BYTES + 2, False))
+        self.assertEqual(replace(before, size=now.size, counts_name=True), now)
 
     def test_the_form_is_what_it_says(self) -> None:
         """It must stay: stores that are there are read by it."""
-        head = pack("<QdIB", 7, 1.5, 2, 2 | 4)
+        head = pack("<QdIB", 7, 1.5, 2, 2 | 4 | 16)
         texts = [pack("<I", len(text)) + text for text in (b"update", b"given")]
         self.assertEqual(RICH, EPOCH.encode() + head + b"".join(texts) + b"\xff\x00")
-        plain = b"".join(pack("<QdIB", number, 1_700_000_000.0, 1, 1) + b"x" for number in (1, 2))
+        plain = b"".join(pack("<QdIB", number, 1_700_000_000.0, 1, 1 | 16) + b"x" for number in (1, 2))
         self.assertEqual(PLAIN, EPOCH.encode() + plain)
 
     def test_an_id_of_the_daemon_is_of_the_epoch_that_wrote_it(self) -> None:
@@ -79,7 +94,8 @@ class BlockTests(SynchronousTestCase):
 
     def test_names_of_version_1_are_skipped(self) -> None:
         for name in ("a", "b/c"):
-            self.assertEqual(list(decode(NAMED, name)), list(decode(RICH, name)))
+            ((event,), (wanted,)) = decode(NAMED, name), decode(RICH, name)
+            self.assertEqual(replace(event, size=wanted.size, counts_name=True), wanted)
 
     def test_an_event_of_version_1_that_belongs_to_other_channels_is_damaged(self) -> None:
         for name in ("b", "c", "a\0b", ""):

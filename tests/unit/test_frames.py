@@ -43,7 +43,7 @@ def published(
     data: bytes, *, is_text: bool = True, type: str | None = None, id: str = f"{EPOCH}-7", time: float = 1.5
 ) -> Entry:
     """Make an entry as it stands in a channel."""
-    return Entry(Event(id, data, is_text, type, time, 7), "news", 3, 3600.0)
+    return Entry(Event(id, data, is_text, type, time, 7, 0), "news", 3, 3600.0)
 
 
 def is_accepted(check: Callable[[str], str]) -> Callable[[str], bool]:

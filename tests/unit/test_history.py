@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.event import Entry
-from pushd.history import EVENT_BYTES, MemoryHistory
+from pushd.history import MemoryHistory
+from pushd.sizes import EVENT_BYTES
 from pushd.table import PARTS
 from tests.builders import Kept, entry
 

@@ -22,11 +22,12 @@ from pushd.bus import Published
 from pushd.caller import DAEMON
 from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
 from pushd.event import Entry
-from pushd.history import EVENT_BYTES
 from pushd.publisher import Deleted, Outcome
+from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
 from pushd.store import archive, change, journal, past, stored
 from pushd.store.block import decode
 from pushd.store.schema import OFFSETS
+from pushd.store.stored import StoredHistory
 from tests.builders import draft
 from tests.stored import StoredRig, directory
 from tests.unit.test_bus_model import CHANNELS, GIVEN_IDS, LONG, RUNS, SOME_CHANNELS, BusMachine, Fact, data_of
@@ -86,7 +87,7 @@ class StoreMachine(BusMachine):
         self.stored = StoredRig(
             self.patches.enter_context(directory()),
             writes_in_thread=self.writes_in_thread,
-            recent_bytes=3 * EVENT_BYTES,
+            recent_bytes=3 * (EVENT_BYTES + OBJECT_BYTES),
             past_bytes=5000,
             kept=CHANNELS,
             max_channels=self.max_channels,
@@ -334,6 +335,18 @@ class StoreMachine(BusMachine):
         self.most_channels = max(self.max_channels, len(self.rig.log))
         self.watch()
 
+    def size_in_store(self, history: StoredHistory) -> int:
+        """Add up the events in the store, from the oldest that `history` has not counted as dropped."""
+        rows = self.stored.store._reader.execute(
+            "SELECT place, events FROM block WHERE place / ? = ?", (OFFSETS, history.key)
+        )
+        return sum(
+            size_in(event, history.name)
+            for place, block in rows
+            for offset, event in enumerate(decode(block, history.name), place % OFFSETS)
+            if history._counted <= offset <= history.last
+        )
+
     @invariant()
     def the_sizes_agree(self) -> None:
         log, kept = self.rig.log, self.stored.store.archive
@@ -341,10 +354,9 @@ class StoreMachine(BusMachine):
         assert log.size_bytes == sum(log.by_name[name].size_bytes for name in log.names())
         assert log.size_bytes >= sum(history.size_bytes for history in histories)
         for history in histories:
-            uncounted = history.first - history._counted
-            assert history.size_bytes == (len(history) + uncounted) * (EVENT_BYTES + 1)
+            assert history.size_bytes == self.size_in_store(history)
         assert kept._past.size_bytes == sum(chunk.cost for chunk in kept._past._chunks.values())
-        assert kept._recent.size_bytes <= 3 * EVENT_BYTES
+        assert kept._recent.size_bytes <= 3 * (EVENT_BYTES + OBJECT_BYTES)
 
     @invariant()
     def nothing_is_wrong(self) -> None:

@@ -76,6 +76,12 @@ class SchemaTests(SynchronousTestCase):
                 checked = check(self.directory)
                 assert checked is not None
                 self.assertEqual((checked.damages, checked.events), ([], 15))
+                again_open = Stored(self.directory, started=STARTED + 120)
+                self.assertEqual(
+                    (again_open.log.position, again_open.log.size_bytes),
+                    (stored.log.position, stored.log.size_bytes),
+                )
+                again_open.close()
                 self.path.unlink()
 
     def test_an_id_of_version_1_is_known_by_each_of_its_channels_and_any_content_is_the_same(self) -> None:

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus import Published
 from pushd.caller import DAEMON
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
-from pushd.history import EVENT_BYTES
 from pushd.reasons import Cause
+from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.store import archive, block, journal, past, store
 from pushd.store.change import Change
 from pushd.store.stored import StoredHistory
@@ -182,11 +182,12 @@ class ManyChannelsTests(StoredBusCase):
 
     def test_the_size_of_a_history_and_of_the_store_bound_it_as_they_bound_single_events(self) -> None:
         size = 100 * (EVENT_BYTES + 1)
-        rig = self.made(max_bytes=3 * size, recent_bytes=2 * size)
+        of_channels, of_objects = sum(map(channel_size, MANY)), 100 * OBJECT_BYTES
+        rig = self.made(max_bytes=3 * size + of_channels, recent_bytes=2 * (size + of_objects))
         for _ in range(5):
             rig.publish(*MANY)
-        self.assertEqual(rig.log.size_bytes, 3 * size)
-        self.assertEqual(rig.store.archive._recent.size_bytes, 2 * size)
+        self.assertEqual(rig.log.size_bytes, 3 * size + of_channels)
+        self.assertEqual(rig.store.archive._recent.size_bytes, 2 * (size + of_objects))
         rig = self.made(default=Kept(history_bytes=2 * (EVENT_BYTES + 1)))
         for _ in range(5):
             rig.publish(*MANY)
@@ -310,7 +311,7 @@ class MemoryTests(StoredBusCase):
         self.assertEqual(len(asked), 1)
 
     def test_only_so_much_of_the_latest_events_is_in_memory(self) -> None:
-        rig = self.made(recent_bytes=10 * EVENT_BYTES)
+        rig = self.made(recent_bytes=10 * (EVENT_BYTES + OBJECT_BYTES))
         for _ in range(3):
             rig.publish_together(*[(("a", "b"), b"", None)] * 5)
         tails = [self.history(rig, name)._tail for name in ("a", "b")]

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pushd.errors import Unavailable
 from pushd.event import Entry, Event, own_id
-from pushd.history import EVENT_BYTES, MemoryHistory
+from pushd.history import MemoryHistory
+from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, memory_of
 from pushd.store import archive, block, change, past, stored
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import StoredHistory
@@ -21,7 +22,7 @@ from tests.stored import StoredRig, directory
 from tests.unit.test_bus_model import RUNS
 from tests.unit.test_stored_bus import StoredBusCase
 
-RECENT_BYTES = 4 * EVENT_BYTES
+RECENT_BYTES = 4 * (EVENT_BYTES + OBJECT_BYTES)
 LIMITS = st.tuples(
     st.sampled_from((0, 1, 3, 10, 1000)), st.sampled_from((0, 5, 1000)), st.sampled_from((0, 200, 1000, 1 << 30))
 )
@@ -71,7 +72,7 @@ class HistoryMachine(RuleBasedStateMachine):
             drafts.append((("other" if size is None else "a",), data, None))
             if size is not None:
                 event_id, offset = own_id(EPOCH, self.sequence), len(self.all) + len(entries) + 1
-                event = Event(event_id, data, True, None, self.rig.now(), self.sequence)
+                event = Event(event_id, data, True, None, self.rig.now(), self.sequence, size + EVENT_BYTES)
                 entries.append(self.entry(event, offset))
         self.rig.publish_together(*drafts)
         self.all += entries
@@ -152,7 +153,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def only_so_much_is_in_memory(self) -> None:
         assert self.rig.store.archive._recent.size_bytes <= RECENT_BYTES
         tail = self.history._tail
-        assert sum(len(one.event.data) + EVENT_BYTES for one in tail._entries) <= RECENT_BYTES
+        assert sum(map(memory_of, tail._entries)) <= RECENT_BYTES
         assert not self.rig.logged
 
     def teardown(self) -> None:
@@ -338,7 +339,7 @@ class ReadingTests(StoredBusCase):
 
     def test_chunks_are_read_once_and_as_many_kept_as_there_is_room_for(self) -> None:
         self.patch(past, "_CHUNK_OFFSETS", 10)
-        rig = self.made(recent_bytes=0, past_bytes=25 * past._OBJECT_BYTES)
+        rig = self.made(recent_bytes=0, past_bytes=25 * (EVENT_BYTES + OBJECT_BYTES + 1))
         rig.publish_together(*[(("a",), b"", None)] * 40)
         history, kept = self.history(rig, "a"), rig.store.archive._past
         kept._chunks.clear()
@@ -347,7 +348,7 @@ class ReadingTests(StoredBusCase):
             for offset in range(1, 41):
                 history.at(offset)
             self.assertEqual(reads.call_count, 5)  # 1 to 9, 10 to 19, 20 to 29, 30 to 39, 40
-            self.assertLessEqual(kept.size_bytes, 25 * past._OBJECT_BYTES)
+            self.assertLessEqual(kept.size_bytes, 25 * (EVENT_BYTES + OBJECT_BYTES + 1))
             for offset in range(30, 41):
                 history.at(offset)
             self.assertEqual(reads.call_count, 5)

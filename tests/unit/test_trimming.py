@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
-from pushd.history import EVENT_BYTES
-from pushd.store import block, past
+from pushd import archive
+from pushd.sizes import EVENT_BYTES
+from pushd.store import block, past, stored
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig
 from tests.unit.test_stored_bus import StoredBusCase
@@ -16,6 +17,14 @@ EVENT = EVENT_BYTES + 1
 
 
 class TrimmingCase(StoredBusCase):
+    def setUp(self) -> None:
+        """Count nothing but events, and those as in the store: see `tests.unit.test_sizes` for the rest."""
+        super().setUp()
+        for module in archive, stored:
+            self.patch(module, "channel_size", lambda name: 0)
+        self.patch(archive, "CHANNEL_OBJECT_BYTES", 0)
+        self.patch(archive, "OBJECT_BYTES", 0)
+
     def both(self, **options: Any) -> list[Rig]:
         """Make a log in memory and one in a store."""
         return [Rig(**options), self.made(recent_bytes=0, past_bytes=0, **options)]
