@@ -12,9 +12,11 @@ from typing import Any
 from twisted.internet import epollreactor
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.polling import ACCEPTS, BUDGET_S, Poller, accept_few, serve_few
@@ -203,7 +205,7 @@ class ReactorTests(SynchronousTestCase):
                     port.doRead()
                     counts.append(len(accepted))
                 for transport in accepted:
-                    transport.abortConnection()
+                    transport.connectionLost(Failure(ConnectionDone()))
                 self.assertEqual(counts, [ACCEPTS, 2 * ACCEPTS, 45, 45])
 
     def test_what_is_no_port_of_twisted_stays_as_it_is(self) -> None:
