@@ -171,7 +171,8 @@ class Sessions:
         """Answer those with a later id, also if the one with this has gone, in order; without it, all."""
         number = 0 if connection_id is None else number_of(connection_id)
         numbers = sorted(self._open)  # those that were asked about were let in later than others that came later
-        return map(self._open.__getitem__, numbers[bisect_right(numbers, number) :])
+        open_ = map(self._open.get, numbers[bisect_right(numbers, number) :])
+        return (guest for guest in open_ if guest is not None)  # some may go while others are looked at
 
     def get(self, connection_id: str) -> Guest | None:
         """Answer the one with the id `connection_id`."""

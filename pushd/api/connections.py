@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from pushd.attendance import shown
 from pushd.channels import Pattern
 from pushd.errors import BadRequest, NotFound
+from pushd.finding import Work
 from pushd.gate import Gate
 from pushd.reasons import Cause, Reason
 from pushd.request import Request
@@ -26,6 +28,7 @@ from pushd.resource import (
     whole_number,
 )
 from pushd.sessions import Guest, Sessions
+from pushd.steps import unless_done
 
 __all__ = ["ConnectionList"]
 
@@ -65,12 +68,26 @@ class ConnectionList(Branch):
         """Answer one connection."""
         return _Connection(self.gate, self._sessions, decoded(segment, "connection"))
 
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Override: find them, which takes long if there are many."""
+        if request.method == b"DELETE":
+            request.caller.grants.check_operator("close connections")
+            if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
+                raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
+            guests, most = iter(self._sessions), sys.maxsize
+        elif request.method != b"OPTIONS":
+            request.caller.grants.check_operator("list connections")
+            most = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT) + 1
+            guests = self._sessions.after(parameter(request, "after"))
+        else:
+            return None
+        fits = _Filter(request).fits
+        return unless_done(self._sessions.steps.run(_find(request, fits, guests, most), lambda: request.is_gone))
+
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
-        request.caller.grants.check_operator("list connections")
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        guests = self._sessions.after(parameter(request, "after"))
-        found = list(islice(filter(_Filter(request).fits, guests), limit + 1))
+        found: list[Guest] = request.found
         following = found[limit - 1].caller.id if len(found) > limit else None
         request.setHeader(b"cache-control", b"no-store")
         shown = [_state(one) for one in found[:limit]]
@@ -80,12 +97,21 @@ class ConnectionList(Branch):
 
     def render_DELETE(self, request: Request) -> bytes:
         """Close all that a filter finds; answer ``{"closed":..}``, how many that were."""
-        request.caller.grants.check_operator("close connections")
-        if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
-            raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
-        found = list(filter(_Filter(request).fits, self._sessions))
+        found: list[Guest] = request.found
         self._sessions.end_each(found, _CLOSED)
         return json_answer(request, {"closed": len(found)})
+
+
+def _find(request: Request, fits: Callable[[Guest], bool], guests: Iterator[Guest], most: int) -> Work[None]:
+    """Find up to `most` subscribers that fit, as ``request.found``; some may have gone since."""
+    found: list[Guest] = []
+    request.found = found
+    for guest in guests:
+        if fits(guest):
+            found.append(guest)
+            if len(found) == most:
+                break
+        yield
 
 
 class _Filter:

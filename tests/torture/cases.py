@@ -277,6 +277,21 @@ def _lists(target: Target) -> object:
     return [target.http(get(one))[:15] for one in targets]
 
 
+@case("list: 100 reads of a pattern without a literal prefix")
+def _no_prefix(target: Target) -> object:
+    return len(target.http(get("/poll?channel=**/77&since=earliest", close=False) * 100, seconds=20))
+
+
+@case("publish: second events to many channels, and events to new ones")
+def _second_events(target: Target) -> object:
+    for first in range(0, 60_000, 1000):
+        data = b"\n".join(
+            line(channel=f"{'c' if first < 30_000 else 'new'}/{n}", data="x") for n in range(first, first + 1000)
+        )
+        target.http(post("/publish", data))
+    return 60_000
+
+
 @case("delete: a channel with everything that it keeps")
 def _delete(target: Target) -> object:
     return target.http(get("/channels/t%2Fbatch", "DELETE"))[:15]
