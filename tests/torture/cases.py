@@ -285,9 +285,8 @@ def _no_prefix(target: Target) -> object:
 @case("publish: second events to many channels, and events to new ones")
 def _second_events(target: Target) -> object:
     for first in range(0, 60_000, 1000):
-        data = b"\n".join(
-            line(channel=f"{'c' if first < 30_000 else 'new'}/{n}", data="x") for n in range(first, first + 1000)
-        )
+        prefix, numbers = "c" if first < 30_000 else "new", range(first, first + 1000)
+        data = b"".join(line(channel=f"{prefix}/{number}", data="x") for number in numbers)
         target.http(post("/publish", data))
     return 60_000
 
