@@ -30,6 +30,7 @@ from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
+from pushd.store.store import leave
 from pushd.systemd import Bulletin, Systemd
 
 __all__ = ["Daemon"]
@@ -87,6 +88,7 @@ class Daemon(Service):
         self._reread = reread or (lambda: config)
         self._reach = reach
         self._filename = filename
+        self._state_directory = Path(state_directory)
         self._parts = parts
         self._reactor = reactor
         self._fail = fail
@@ -152,6 +154,8 @@ class Daemon(Service):
                 return
             self._is_store_open = True
             storage.worker.start()
+        else:
+            leave(self._state_directory)
         for loop in self._loops:
             self._start(loop)
         self._reactor.callLater(0, self._ready)  # when the reactor runs, and signals do what they should

@@ -21,7 +21,17 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Marks", "boot_id", "doubt", "has_mark", "new_epoch", "next_seal", "read_seal", "write_seal"]
+__all__ = [
+    "Marks",
+    "boot_id",
+    "doubt",
+    "has_mark",
+    "new_epoch",
+    "next_seal",
+    "read_seal",
+    "remove_seal",
+    "write_seal",
+]
 
 _EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -85,6 +95,19 @@ def read_seal(directory: Path) -> int | None:
         return int((directory / _FILE_NAME).read_text("ascii").removesuffix(_WITH_MARK))
     except (OSError, ValueError):
         return None
+
+
+def remove_seal(directory: Path) -> None:
+    """Remove the seal beside the store, which gets a new epoch by that; raise `OSError` if that cannot be done.
+
+    It waits until that is on the disk.
+    """
+    (directory / _FILE_NAME).unlink(missing_ok=True)
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def has_mark(directory: Path) -> bool:

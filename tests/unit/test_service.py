@@ -16,6 +16,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd import service
 from pushd.access import EVERYTHING
 from pushd.assembly import Parts, Storage, assemble
 from pushd.caller import DAEMON
@@ -29,6 +30,7 @@ from pushd.subscription import Subscription
 from pushd.systemd import Systemd
 from tests.builders import a_caller, draft, patterns
 from tests.certificates import Authority
+from tests.rigs import Rig
 from tests.unit.test_listen import Reactor
 from tests.unit.test_systemd import Manager
 from tests.unit.test_tls import forgive_deprecated_certificates
@@ -963,3 +965,11 @@ class StoredStopTests(ServiceCase):
         self.wait(2)
         self.successResultOf(stopping)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class MemoryTests(SynchronousTestCase):
+    def test_a_store_that_is_not_used_begins_a_new_epoch_later(self) -> None:
+        left: list[Path] = []
+        self.patch(service, "leave", left.append)
+        Rig()
+        self.assertEqual(left, [Path("/nowhere")])

@@ -22,6 +22,7 @@ from pushd.bus import Published
 from pushd.errors import Refused, StartFailed
 from pushd.store import continuity
 from pushd.store.mark import MarkFile
+from pushd.store.store import leave
 from tests.bare_store import Stored
 from tests.builders import Kept
 from tests.stored import directory
@@ -220,6 +221,41 @@ class LossTests(LossCase):
 
     def test_a_file_that_is_deleted(self) -> None:
         self.assertNew((self.directory / "pushd.db").unlink, "pushd.db is missing or empty")
+
+    def test_a_daemon_that_keeps_events_in_memory_meanwhile(self) -> None:
+        def use_memory() -> None:
+            with capturedLogs() as events:
+                leave(self.directory)
+                leave(self.directory)  # and once more, as at each start
+            (line,) = [formatEvent(event) or "" for event in events]
+            self.assertIn("it will begin a new epoch", line)
+
+        self.assertNew(use_memory, "pushd.seal is missing")
+
+    def test_a_store_that_another_daemon_uses_is_not_left(self) -> None:
+        stored = self.open()
+        self.fill(stored, 30)
+        self.position = stored.log.position
+        leave(self.directory)
+        self.assertIsNotNone(continuity.read_seal(self.directory))
+        stored.close()
+        self.assertEqual(self.outcome(), "same")
+
+    def test_without_a_store_there_is_nothing_to_leave(self) -> None:
+        leave(self.directory)
+        self.assertFalse(self.directory.exists())
+
+    def test_a_seal_that_cannot_be_removed_is_said(self) -> None:
+        self.open().close()
+        self.patch(continuity, "remove_seal", self._refuse)
+        with capturedLogs() as events:
+            leave(self.directory)
+        (line,) = [formatEvent(event) or "" for event in events]
+        self.assertIn("remove the seal", line)
+
+    @staticmethod
+    def _refuse(directory: Path) -> None:
+        raise OSError("not now")
 
     def test_a_file_that_is_emptied(self) -> None:
         def empty() -> None:
