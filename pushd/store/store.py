@@ -199,7 +199,7 @@ class Store:
             epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
             log.begin(State(epoch, sequence, given_up_sequence, given_up_offset, began))
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
-        elif continuity.read_seal(self._directory) is not None:
+        elif continuity.read_seal(self._directory) is not None or self._mark.found is not None:
             why = f"{self.path} is missing or empty, or has no log"
         channels = self._fill(log, progress)
         state = log.state

@@ -222,6 +222,13 @@ class LossTests(LossCase):
     def test_a_file_that_is_deleted(self) -> None:
         self.assertNew((self.directory / "pushd.db").unlink, "pushd.db is missing or empty")
 
+    def test_a_file_that_is_deleted_with_its_seal(self) -> None:
+        def delete() -> None:
+            (self.directory / "pushd.db").unlink()
+            (self.directory / "pushd.seal").unlink()
+
+        self.assertNew(delete, "pushd.db is missing or empty")
+
     def test_a_daemon_that_keeps_events_in_memory_meanwhile(self) -> None:
         def use_memory() -> None:
             with capturedLogs() as events:
