@@ -30,7 +30,7 @@ from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
 from pushd.reasons import Cause, Reason
-from pushd.store.store import leave
+from pushd.store.unused import leave
 from pushd.systemd import Bulletin, Systemd
 
 __all__ = ["Daemon"]

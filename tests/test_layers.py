@@ -91,6 +91,7 @@ LAYERS: list[list[str]] = [
     ["pushd.hooks.notices"],
     ["pushd.hooks.signing"],
     ["pushd.store.journal"],
+    ["pushd.store.unused"],
     ["pushd.store.store", "pushd.store.check"],
     ["pushd.store.archive"],
     ["pushd.store.change", "pushd.store.condition"],

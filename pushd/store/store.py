@@ -32,7 +32,7 @@ from pushd.store.past import Past
 from pushd.store.schema import VERSION, create, migrate
 from pushd.store.stored import Recent
 
-__all__ = ["Store", "leave", "lock"]
+__all__ = ["Store", "lock"]
 
 _log = Logger()
 
@@ -80,33 +80,6 @@ def lock(directory: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
-
-
-def leave(directory: Path) -> None:
-    """Have the store in `directory`, if there is one, begin a new epoch when it is used again.
-
-    To be called when events are kept in memory instead: the store will not have them, and a client that missed them
-    must not be told that it was recovered. A store that another daemon uses stays as it is.
-    """
-    path = directory / FILE_NAME
-    if not path.exists() or continuity.read_seal(directory) is None:
-        return
-    try:
-        held = lock(directory)
-    except StartFailed:
-        return
-    with closing(held):
-        try:
-            continuity.remove_seal(directory)
-        except OSError as error:
-            _log.warn(
-                "the store {path} is not used, and will not know of what is published now: {error}; remove the "
-                "seal beside it before it is used again",
-                path=str(path),
-                error=error,
-            )
-        else:
-            _log.info("the store {path} is not used; it will begin a new epoch", path=str(path))
 
 
 class Store:

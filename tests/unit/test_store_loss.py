@@ -22,7 +22,7 @@ from pushd.bus import Published
 from pushd.errors import Refused, StartFailed
 from pushd.store import continuity
 from pushd.store.mark import MarkFile
-from pushd.store.store import leave
+from pushd.store.unused import leave
 from tests.bare_store import Stored
 from tests.builders import Kept
 from tests.stored import directory

@@ -1,0 +1,44 @@
+"""What becomes of a store that is there and not used, because events are kept in memory."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from pushd.errors import StartFailed
+from pushd.store import continuity
+from pushd.store.database import FILE_NAME
+from pushd.store.store import lock
+
+__all__ = ["leave"]
+
+_log = Logger()
+
+
+def leave(directory: Path) -> None:
+    """Have the store in `directory`, if there is one, begin a new epoch when it is used again.
+
+    To be called when events are kept in memory instead: the store will not have them, and a client that missed them
+    must not be told that it was recovered. A store that another daemon uses stays as it is.
+    """
+    path = directory / FILE_NAME
+    if not path.exists() or continuity.read_seal(directory) is None:
+        return
+    try:
+        held = lock(directory)
+    except StartFailed:
+        return
+    with closing(held):
+        try:
+            continuity.remove_seal(directory)
+        except OSError as error:
+            _log.warn(
+                "the store {path} is not used, and will not know of what is published now: {error}; remove the "
+                "seal beside it before it is used again",
+                path=str(path),
+                error=error,
+            )
+        else:
+            _log.info("the store {path} is not used; it will begin a new epoch", path=str(path))
