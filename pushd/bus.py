@@ -204,12 +204,13 @@ class Bus:
 
     def end(self, subscription: Subscription, reason: Reason) -> None:
         """End a subscription and tell its subscriber why, unless it has ended already."""
+        subscriber = subscription.subscriber
         if not subscription.close():
             return
         try:
-            subscription.subscriber.close(reason)
+            subscriber.close(reason)
         except Exception as error:  # noqa: BLE001  as above
-            self._failed(subscription.subscriber, error)
+            self._failed(subscriber, error)
 
     def delete(self, name: str, grants: Grants) -> None:
         """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""

@@ -109,3 +109,5 @@ class HTTP1Answers(HTTP1):
         self._stop_looking()
         self._held.shrink(0)
         super().connectionLost(reason)
+        self._chunks = self._requestProducer = None  # which refer to this connection: cycles
+        vars(self).pop("_flush", None)  # see `hold`; that is one, too

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from pushd.caller import Caller
 from pushd.channels import Pattern
 from pushd.event import Entry
+from pushd.gone import GONE
 from pushd.http2.promises import Answer, Outcome
 from pushd.http2.stream import Stream
 from pushd.reading import Start
@@ -327,6 +328,7 @@ class PushSession:
         """Learn that the stream has ended, for whatever reason."""
         self._stop()
         self._sessions.remove(self)
+        self._connection = GONE  # which refers to this session: a cycle
 
     # IPushProducer: of heartbeats only
 

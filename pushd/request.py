@@ -80,9 +80,8 @@ class Request(server.Request):
 
     _request_id: str | None = None
     _resource: IResource | None = None
-    _most_bytes = 0
+    _most_bytes, _is_refused = 0, False
     _held: HeldBody | None = None
-    _is_refused = False
     _is_undecided = _is_complete = False
 
     # What comes
@@ -311,15 +310,16 @@ class Request(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """Override: the client has gone before the answer was complete."""
-        if self.visit is not None:
-            self.end_visit((self.true_status or self.code) if self.startedWriting else _CLIENT_GONE)
+        self.end_visit((self.true_status or self.code) if self.startedWriting else _CLIENT_GONE)
         self.drop_body()
         super().connectionLost(reason)
+        self.producer = self._resource = None  # which may refer to this request: cycles
 
     def finish(self) -> None:
         """Override: the answer is complete."""
         if self._held is not None:
             self._held.release()
+            self._resource = None  # see `connectionLost`
         super().finish()
 
     def forget_head(self) -> None:

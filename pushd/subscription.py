@@ -121,6 +121,7 @@ class Subscription:
         self.group: Group | None = None
         """What takes events in its place."""
         self.subscriber = subscriber
+        """Who gets the events; after `close`, nobody."""
         self.deliver: Callable[[Entry], None] = subscriber.deliver
         """Take an event that was just published: to the subscriber at once, or to the end of its replay."""
 
@@ -350,6 +351,7 @@ class Subscription:
         if self.deliver is _nothing:
             return False
         self.deliver = _nothing
+        self.forget()
         self._replay = None
         self._bus.subscribers -= 1
         for text in list(self._patterns):
@@ -357,7 +359,7 @@ class Subscription:
         return True
 
     def forget(self) -> None:
-        """Refer to the subscriber no more, which refers to this: to be called when both have ended."""
+        """Refer to the subscriber no more, which refers to this: a cycle."""
         self.subscriber = _NOBODY
 
 

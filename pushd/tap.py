@@ -201,7 +201,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
     commit()
     parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
     looks = watch(memory, reactor)
-    collector = Collector(time.thread_time, lambda: sum(figures.ended.values()), reactor.callLater)
+    collector = Collector(time.thread_time)
     reactor.callWhenRunning(serve_few, reactor)
     reactor.callWhenRunning(collector.start)
     reactor.callWhenRunning(looks.start, 1.0)

@@ -31,11 +31,17 @@ class Alarm:
     def cancel(self) -> None:
         """Do not make the call. May be called again, and after the call was made."""
         self._slot.pop(self, None)
+        self._call = _nothing  # whose object may refer to this alarm: a cycle
 
     def ring(self) -> None:
         """Make the call, now."""
+        call = self._call
         self.cancel()
-        self._call()
+        call()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class Wheel:

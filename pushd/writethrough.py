@@ -17,16 +17,18 @@ This is the only module that relies on private names of Twisted's transports and
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
+from zope.interface.declarations import Provides
 
 __all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "waiting_bytes", "writer"]
 
@@ -91,7 +93,9 @@ class Readdressed:
         self.transport = transport
         """What everything else is left to."""
         self._peer, self._host = peer, host
-        directlyProvides(self, providedBy(transport))
+        declared = providedBy(transport)
+        _declarations(Readdressed, declared)
+        directlyProvides(self, declared)
 
     def getPeer(self) -> IAddress:
         """Answer who speaks. See `ITransport`."""
@@ -104,6 +108,16 @@ class Readdressed:
     def __getattr__(self, name: str) -> Any:
         """Leave everything else to the transport."""
         return getattr(self.transport, name)
+
+
+@cache
+def _declarations(kind: Any, declared: Any) -> list[Any]:
+    """Keep, and return, the declarations of what `kind` provides on a transport that provides `declared`.
+
+    Zope keeps them as long as somebody refers to them. Each is in a cycle, so that a connection by itself would
+    leave nine as garbage. There are as many as kinds of transports.
+    """
+    return [Provides(kind, declared), *(Provides(kind, interface) for interface in declared)]
 
 
 class _SocketWriter:
@@ -170,7 +184,23 @@ class _TLSTransport(BufferingTLSTransport):
     def makeConnection(self, transport: ITransport) -> None:
         """Override: the connection begins."""
         self._writer = writer(transport)
+        _declarations(_TLSTransport, providedBy(transport))
         super().makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended. Break the cycle with the producer, which knows its transport."""
+        try:
+            super().connectionLost(reason)
+        finally:
+            self._producer = None
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """Override: TLS has ended. Drop the traceback of `reason`: a frame in it refers to `reason`, a cycle."""
+        if reason is not None:
+            reason.tb = None
+            if isinstance(reason.value, BaseException):
+                reason.value.__traceback__ = None
+        super()._tlsShutdownFinished(reason)
 
     def write_through(self, data: bytes) -> None:
         """Encrypt `data` and send it, after what `write` has taken."""

@@ -106,6 +106,11 @@ class Codec:
         self.window_updates = 0
         """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
 
+    def end(self) -> None:
+        """Forget what is only of use to a connection that lives, and h2's own references to itself: cycles."""
+        self.decoder.forget()
+        self._state._frame_dispatch_table.clear()
+
     def start(self) -> None:
         """Write the settings of the server, and open the window of the connection (section 3.4)."""
         mine = {

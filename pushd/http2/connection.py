@@ -119,14 +119,14 @@ class HTTP2(Protocol):
         """Override: the connection has ended."""
         self._is_ended = True
         self._shared.connections.discard(self)
-        self._watch.end()
         if self._linger is not None:
             self._linger.cancel()
         if self._flush_call is not None and self._flush_call.active():
             self._flush_call.cancel()
-        self._unwanted.cancel()
-        self.codec.decoder.forget()
         self._lose_streams(reason)
+        for part in self._watch, self._unwanted, self._incoming, self._pace, self.scheduler, self.codec:
+            part.end()
+        del self._watch, self._incoming, self._pace  # which refer to this connection: cycles
 
     @contextmanager
     def _faults_end_it(self) -> Iterator[None]:

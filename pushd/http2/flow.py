@@ -103,6 +103,14 @@ class Scheduler(Generic[SenderT]):
         self._waiting: dict[SenderT, float] = {}
         self._turns: dict[SenderT, int] = {}  # what is left of turns that a window has cut short
 
+    def end(self) -> None:
+        """Have nobody send any more. `failed` may belong to what refers to this scheduler."""
+        self._failed = _nothing
+        self._waiting.clear()
+        self._turns.clear()
+        for level in self._levels:
+            level.clear()
+
     @property
     def has_ready(self) -> bool:
         """Tell whether some stream can send."""
@@ -196,3 +204,7 @@ class Scheduler(Generic[SenderT]):
             self._turns[sender] = left
         if sent or sender not in self._waiting:
             self._waiting[sender] = self._seconds()  # with each byte, the time that it waits begins anew
+
+
+def _nothing(sender: object) -> None:
+    """Tell nobody."""

@@ -109,6 +109,10 @@ class Reader:
         self._blocks = 0
         self._seen = seen
 
+    def end(self) -> None:
+        """Tell nobody of frames any more; `seen` may belong to what refers to this reader."""
+        self._seen = _nothing
+
     @property
     def block_at_hand(self) -> int | None:
         """Which header block it is of which a part has come: its number; None if there is none."""
@@ -243,3 +247,7 @@ def goaway_bytes(last_stream_id: int, code: int, text: str = "") -> bytes:
     """Make GOAWAY with `text` as its debug data (section 6.8)."""
     payload = struct.pack(">II", last_stream_id, code) + text.encode()[:256]
     return frame_bytes(GOAWAY, 0, 0, payload)
+
+
+def _nothing(kind: int, flags: int, size: int) -> None:
+    """Take a frame of a connection that has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pushd.http2 import framing
 from pushd.http2.codec import Codec, Past
@@ -66,20 +66,15 @@ class Incoming:
         self._limits = limits
         self._budgets = budgets
         self._reader = Reader(limits.max_section_bytes * 4, limits.max_block_frames, self._charge)
-        self._takers: dict[int, Callable[[Frame], None]] = {
-            framing.DATA: self._data,
-            framing.HEADERS: self._headers,
-            framing.RST_STREAM: self._rst_stream,
-            framing.SETTINGS: self._settings,
-            framing.PUSH_PROMISE: self._push_promise,
-            framing.PING: self._ping,
-            framing.GOAWAY: self._goaway,
-            framing.WINDOW_UPDATE: self._window_update,
-            framing.PRIORITY_UPDATE: self._priority_update,
-        }
         self._free_resets = 0
         self._unread: deque[bytes] = deque()
         self._frames: Iterator[Frame] | None = None
+
+    def end(self) -> None:
+        """Take nothing any more: the connection has ended. Break the cycle with what reads frames."""
+        self._unread.clear()
+        self._frames = None
+        self._reader.end()
 
     @property
     def head_at_hand(self) -> int | None:
@@ -113,11 +108,11 @@ class Incoming:
         codec = self._codec
         if not codec.is_begun and (frame.type != framing.SETTINGS or frame.flags & ACK):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS (section 3.4)")
-        take = self._takers.get(frame.type)
+        take = self._TAKERS.get(frame.type)
         if take is None:
             return  # section 5.5; PRIORITY is deprecated
         try:
-            take(frame)
+            take(self, frame)
         except StreamFault as fault:
             self._fail(fault)
 
@@ -270,3 +265,16 @@ class Incoming:
         stream_id = int.from_bytes(frame.payload[:4], "big") & 0x7FFFFFFF
         if self._codec.is_open(stream_id):
             self._listener.priority_received(stream_id, frame.payload[4:])
+
+    _TAKERS: ClassVar[dict[int, Callable[[Incoming, Frame], None]]] = {
+        framing.DATA: _data,
+        framing.HEADERS: _headers,
+        framing.RST_STREAM: _rst_stream,
+        framing.SETTINGS: _settings,
+        framing.PUSH_PROMISE: _push_promise,
+        framing.PING: _ping,
+        framing.GOAWAY: _goaway,
+        framing.WINDOW_UPDATE: _window_update,
+        framing.PRIORITY_UPDATE: _priority_update,
+    }
+    """What takes each type of frame. Bound methods in each connection would be reference cycles."""

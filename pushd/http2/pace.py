@@ -36,6 +36,11 @@ class Pace:
             self._is_paused = True
             self._transport.pauseProducing()
 
+    def end(self) -> None:
+        """Take nothing any more, and forget the connection, which refers to this: a cycle."""
+        self._take, self._transport = _nothing, None
+        self._is_paused = False
+
     def _go_on(self) -> None:
         self._turns.begin()
         self._is_deferred = not self._take()
@@ -44,3 +49,8 @@ class Pace:
         elif self._is_paused:
             self._is_paused = False
             self._transport.resumeProducing()
+
+
+def _nothing() -> bool:
+    """Return that nothing is left to take."""
+    return True

@@ -35,10 +35,11 @@ class Unwanted:
             if self._call is None:
                 self._call = self._shared.call_later(_AFTER_S, self._reset)
 
-    def cancel(self) -> None:
+    def end(self) -> None:
         """Reset nothing any more: the connection has ended."""
         if self._call is not None and self._call.active():
             self._call.cancel()
+        self._was_reset = _nothing  # which is the connection's: a cycle
 
     def _reset(self) -> None:
         self._call = None
@@ -47,3 +48,7 @@ class Unwanted:
             if self._codec.is_open(stream_id):
                 self._codec.reset(stream_id, Code.NO_ERROR)
         self._was_reset()
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -751,6 +751,9 @@ class FaultTests(HttpTests):
 
 
 class TwistedTests(DaemonTests):
+    def test_a_channel_refers_to_the_producer_of_its_answer_by_this_name(self) -> None:
+        self.assertIsNone(HTTPChannel._requestProducer)
+
     """What `pushd.http1` relies on in twisted.web, beside what it documents."""
 
     def test_the_connection_has_the_names(self) -> None:

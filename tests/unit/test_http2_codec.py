@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gc
+import weakref
 from pathlib import Path
 
 import h2
@@ -30,6 +32,7 @@ class PinTests(SynchronousTestCase):
         "_begin_new_stream",
         "_inbound_flow_control_window_manager",
         "_inbound_window_manager",
+        "_frame_dispatch_table",
     }
 
     def setUp(self) -> None:
@@ -54,6 +57,14 @@ class PinTests(SynchronousTestCase):
         settings = Settings(client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 5})
         self.assertEqual(list(settings._settings[SettingCodes.MAX_CONCURRENT_STREAMS]), [5])
         self.assertIn(SettingCodes.ENABLE_PUSH, settings._settings)
+
+    def test_a_connection_refers_to_itself_only_where_its_end_forgets_it(self) -> None:
+        gone = weakref.ref(self.connection)
+        self.connection._frame_dispatch_table.clear()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        del self.connection
+        self.assertIsNone(gone())
 
     def test_a_new_stream_is_entered_and_its_state_is_idle(self) -> None:
         stream = self.connection._begin_new_stream(1, AllowedStreamIDs.ODD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from unittest import TestCase
 
@@ -151,6 +152,25 @@ class CancelTests(WheelCase):
         second = self.rig.set(3, "second")
         self.rig.turn_at(10)
         self.assertRang("first")
+
+
+class FreedTests(WheelCase):
+    def test_an_alarm_that_was_cancelled_or_has_rung_forgets_what_it_called(self) -> None:
+        for ends in (Alarm.cancel, Alarm.ring):
+            call = _Call()
+            gone = weakref.ref(call)
+            alarm = Wheel(lambda: 0.0).call_in(1, call)
+            call.alarm = alarm  # a cycle
+            del call
+            ends(alarm)
+            self.assertIsNone(gone())
+
+
+class _Call:
+    alarm: Alarm | None = None
+
+    def __call__(self) -> None:
+        """Do nothing."""
 
 
 class SetWithinACallTests(WheelCase):

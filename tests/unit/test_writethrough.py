@@ -403,6 +403,20 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(OPENSSL._lib.SSL_write(connection._ssl, b"abc", 3), 3)
         self.assertGreater(OPENSSL._lib.BIO_read(connection._from_ssl, OPENSSL._ffi.new("char[]", 100), 100), 3)
 
+    def test_a_connection_that_has_ended_refers_to_no_producer_and_its_reason_to_no_frames(self) -> None:
+        rig = TlsRig()
+        rig.tls.registerProducer(Producer(), True)
+        self.assertIsNotNone(rig.tls._producer)
+        try:
+            raise SSL.SysCallError(-1, "Unexpected EOF")
+        except SSL.SysCallError:
+            reason = Failure()
+        rig.tls._tlsShutdownFinished(reason)
+        self.assertIsNone(reason.tb)
+        self.assertIsNone(getattr(reason.value, "__traceback__", reason))
+        rig.tls.connectionLost(connectionDone)
+        self.assertIsNone(rig.tls._producer)
+
     def test_what_is_longer_than_a_record_is_one_send_all_the_same(self) -> None:
         rig = TlsRig()
         sends = rig.socket.sends
