@@ -287,7 +287,10 @@ class Gate:
             raise BadRequest("the Host header is missing (RFC 9112, section 3.2)", "Host")
         host = host.lower()
         name = _without_port(host)
-        if host not in self._hosts and name not in self._hosts and name not in _own_names(request.getHost()):
+        exact = self._hosts.exact  # almost always enough; asking for wildcards takes a call each
+        if host in exact or name in exact or name in _own_names(request.getHost()):
+            return host
+        if host not in self._hosts and name not in self._hosts:
             raise Forbidden(
                 f"Host {host!r} is not a name of this server; to allow it: [auth] hosts = {name}", "Host"
             )

@@ -127,8 +127,10 @@ def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
     size = len(data)
     if size > max_bytes:
         raise TooLarge(f"the data has {size} bytes; [limits] event_size is {max_bytes}", "data")
-    most = longest_in_json(max_bytes)
-    if size * 6 > most and (in_json := _size_in_json(data, is_text)) > most:
+    if size * 6 <= _JSON_BYTES:  # it fits, whatever it is
+        return
+    most, in_json = longest_in_json(max_bytes), _size_in_json(data, is_text)
+    if in_json > most:
         raise TooLarge(
             f"the data takes {in_json} bytes in JSON; [limits] event_size allows {most}",
             "data",
