@@ -27,6 +27,7 @@ from pushd.comeback import Comeback
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
 from pushd.figures import Figures
+from pushd.headernames import bound_header_names
 from pushd.heldbodies import HeldBodies
 from pushd.http1 import HTTP1
 from pushd.http1answers import HTTP1Answers
@@ -143,6 +144,7 @@ class PushdSite(Site):
         self.comeback = Comeback(wheel.seconds)
         """Who is told to come back in a stream."""
         self.turns = Turns(reactor.callLater, wheel.seconds)
+        bound_header_names()
         """What shares the time among connections with several requests at once."""
         self._wheel = wheel
         self._turnstile = turnstile

@@ -24,6 +24,7 @@ LAYERS: list[list[str]] = [
         "pushd.tls",
         "pushd.log",
         "pushd.collector",
+        "pushd.headernames",
         "pushd.proxyprotocol",
         "pushd.systemd",
         "pushd.inherited",
