@@ -327,6 +327,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits = config.limits
+    turns = Turns(reactor.callLater, door.sessions.wheel.seconds)
     return {
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"history": History(gate, door),
@@ -337,7 +338,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
             publisher,
             max_event_bytes=limits.event_size_bytes,
             max_channels=limits.channels_per_event,
-            call_later=reactor.callLater,
+            turns=turns,
             seconds=door.sessions.wheel.seconds,
         ),
         b"ws": WebSocket(
@@ -350,7 +351,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
             ping_timeout_s=limits.ping_timeout_s,
             patience=limits.patience,
             bodies=entrance.bodies,
-            turns=Turns(reactor.callLater, door.sessions.wheel.seconds),
+            turns=turns,
         ),
         b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
         b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),

@@ -136,6 +136,8 @@ class Bus:
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
         self._owners: Table[str, str | None] = Table()  # of those names, for whom each counts
+        self.call_later = call_later
+        """The reactor's ``callLater``, if what takes long is to be done in several of its turns."""
         self._slices = None if call_later is None else Slices(call_later, log.seconds)
         self.delivery = Delivery(self._audiences.of_each, self._drop_all, log.seconds, call_later)
         """What hands out events."""
@@ -187,6 +189,13 @@ class Bus:
             self.delivery.hand_out(entries, audiences)
         first = entries[0]
         return Published(first.event.id, first.channel, first.offset, subscribers)
+
+    def sends_of(self, entries: list[Entry]) -> int:
+        """Count how often an event is handed out; not if it is handed out in slices, of which the rest waits."""
+        sends = 0
+        for entry in entries:
+            sends += len(self._audiences.of(entry.channel).recipients)
+        return sends
 
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""

@@ -56,6 +56,11 @@ class Delivery:
         self.drained: Callable[[], None] = _nothing
         """Called when no event is being handed out in slices any more."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many events wait that the next one would not be handed out in slices."""
+        return len(self.pending) >= _MOST_PENDING
+
     def hand_out(self, entries: list[Entry], audiences: _Audiences) -> None:
         """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""
         if self.is_delivering:

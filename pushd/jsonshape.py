@@ -10,13 +10,16 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 
 from pushd.errors import BadRequest, TooLarge
 
-__all__ = ["SHORT_BYTES", "check_shape"]
+__all__ = ["SHORT_BYTES", "check_shape", "check_strings"]
 
 SHORT_BYTES = 64 * 1024
 """A text of so many bytes takes 5 ms at worst, whatever it is."""
 
 _MAX_STRINGS = 4096
 """How many strings a longer one may have."""
+
+_FEW_QUOTES = 64
+"""With so few quotes, a text has few strings: `check_strings` finds out how large they are when it is parsed."""
 
 _MAX_BETWEEN = 64 * 1024
 """How many bytes of it may be outside of strings."""
@@ -25,10 +28,12 @@ _MAX_BETWEEN = 64 * 1024
 def check_shape(text: bytes, max_event_bytes: int, other_bytes: int) -> None:
     """Raise `BadRequest` if parsing `text` would take long, though it is not an event with long data.
 
-    Raises `TooLarge` if it cannot be an event of up to `max_event_bytes` with `other_bytes` of other fields. A text
-    that is no JSON may pass, and one of up to `SHORT_BYTES` need not be looked at.
+    Raises `TooLarge` if it cannot be an event of up to `max_event_bytes` with `other_bytes` of other fields, unless
+    it has few strings. A text that is no JSON may pass, and one of up to `SHORT_BYTES` need not be looked at.
     """
     quotes = text.count(b'"')
+    if quotes <= _FEW_QUOTES and _between_quotes(text) <= _MAX_BETWEEN:
+        return  # to parse it takes less time than to count its escapes: 7 ms, not 10, for 6 MiB of them
     if _least_bytes(text, quotes) > max_event_bytes + other_bytes:
         raise _too_large(max_event_bytes)
     if quotes <= 2 * _MAX_STRINGS:
@@ -37,6 +42,16 @@ def check_shape(text: bytes, max_event_bytes: int, other_bytes: int) -> None:
         between = _between_strings(text, max_event_bytes + other_bytes)
     if between > _MAX_BETWEEN:
         raise _too_many()
+
+
+def check_strings(value: dict[str, object], max_event_bytes: int, other_bytes: int) -> None:
+    """Raise `TooLarge` if the strings of a parsed object are more than those of such an event."""
+    size = 0
+    for one in value.values():
+        if isinstance(one, str):
+            size += len(one.encode("utf-8", "surrogatepass"))
+    if size * 3 / 4 > max_event_bytes + other_bytes:  # it may be base64
+        raise _too_large(max_event_bytes)
 
 
 def _least_bytes(text: bytes, quotes: int) -> float:

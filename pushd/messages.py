@@ -11,7 +11,7 @@ from typing import Any
 from pushd.channels import MAX_NAME_BYTES, Pattern, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.event import Draft
-from pushd.jsonshape import SHORT_BYTES, check_shape
+from pushd.jsonshape import SHORT_BYTES, check_shape, check_strings
 from pushd.jsontext import read_json
 from pushd.record import record
 
@@ -165,8 +165,10 @@ def parse_object(
 
     With `max_event_bytes`, also if it cannot be an event of so many bytes to `max_channels` and takes long to read.
     """
-    if max_event_bytes is not None and len(text) > SHORT_BYTES and isinstance(text, bytes):
-        check_shape(text, max_event_bytes, _OTHER_BYTES + _NAME_BYTES * max_channels)
+    is_long = max_event_bytes is not None and len(text) > SHORT_BYTES
+    bounds = max_event_bytes or 0, _OTHER_BYTES + _NAME_BYTES * max_channels
+    if is_long and isinstance(text, bytes):
+        check_shape(text, *bounds)
     try:
         value = read_json(text)
     except UnicodeDecodeError:
@@ -177,6 +179,8 @@ def parse_object(
         raise BadRequest(f"not JSON ({error}); wanted a JSON object") from None
     if not isinstance(value, dict):
         raise BadRequest(f"a JSON {_json_type(value)}; wanted a JSON object")
+    if is_long:
+        check_strings(value, *bounds)
     return value
 
 

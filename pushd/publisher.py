@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from pushd.bus import Bus, Published
@@ -17,6 +18,10 @@ Outcome = Published | Refused
 
 Deleted = Refused | None
 """What becomes of a channel that was to be deleted: None if it was."""
+
+
+_TURN_S, _EVENTS_PER_LOOK = 0.004, 8
+"""How long events are published in one turn of the reactor, and after how many the clock is read."""
 
 
 class Publisher(Protocol):
@@ -47,9 +52,23 @@ class Direct:
         done(outcome)
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
-        """Publish several events and tell `done`, now."""
-        publish, grants, outcomes = self._bus.publish, caller.grants, list[Outcome]()
-        for draft in drafts:
+        """Publish several events and tell `done`: now, unless that takes too long."""
+        self._publish_some(drafts, caller, [], done)
+
+    def _publish_some(
+        self,
+        drafts: Sequence[Draft],
+        caller: Caller,
+        outcomes: list[Outcome],
+        done: Callable[[list[Outcome]], None],
+    ) -> None:
+        publish, grants = self._bus.publish, caller.grants
+        call_later, seconds = self._bus.call_later, self._bus.log.seconds
+        until_s = seconds() + _TURN_S
+        for place, draft in enumerate(drafts):
+            if not place % _EVENTS_PER_LOOK and place and call_later is not None and seconds() > until_s:
+                call_later(0, partial(self._publish_some, drafts[place:], caller, outcomes, done))
+                return
             try:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:

@@ -47,6 +47,11 @@ class Turns:
         self._last_s = now = self._seconds()
         return now < self._until_s
 
+    @property
+    def until_s(self) -> float:
+        """Until when in this turn there is time, by the clock that never jumps."""
+        return self._until_s
+
     def later(self, go_on: Callable[[], None]) -> None:
         """Call `go_on` in a later turn, after those that wait already."""
         self._waiting.append(go_on)

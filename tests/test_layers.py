@@ -93,7 +93,7 @@ LAYERS: list[list[str]] = [
     ["pushd.hooks.signing"],
     ["pushd.store.journal"],
     ["pushd.store.unused"],
-    ["pushd.store.store", "pushd.store.check"],
+    ["pushd.store.store", "pushd.store.check", "pushd.store.submission"],
     ["pushd.store.archive"],
     ["pushd.store.change", "pushd.store.condition"],
     ["pushd.store.stored"],

@@ -32,19 +32,20 @@ from pushd.resource import (
     answer_later,
     answer_problem,
 )
+from pushd.turns import Turns
 
 __all__ = ["PublishMany"]
 
 _log = Logger()
 
-CallLater = Callable[[float, Callable[[], None]], object]
-"""The reactor's ``callLater``."""
+_TURN_S = 0.003
+"""How long lines are read in one turn of the reactor; to publish and answer them takes as long again."""
 
-_TURN_S = 0.005
-"""How long lines are read in one turn of the reactor."""
+_BYTES_PER_LOOK, _BYTES_PER_LINE = 4096, 512
+"""After how many bytes the clock is read, and how many a line counts more than it has: so after 8 short lines."""
 
-_LINES_PER_LOOK = 8
-"""After how many lines the time is looked at."""
+_LARGE_BYTES = 512 * 1024
+"""The lines of a larger body are read in a later turn than that which received its end: to join it takes long."""
 
 _CHANNELS_PER_TURN = 200
 """How many channels the events of one turn have together: publishing takes time for each of them."""
@@ -74,18 +75,18 @@ class PublishMany(Endpoint):
         *,
         max_event_bytes: int,
         max_channels: int,
-        call_later: CallLater,
+        turns: Turns,
         seconds: Callable[[], float],
     ) -> None:
         """Publish with `publisher`, each event of up to `max_event_bytes` to up to `max_channels`.
 
-        `call_later` is the reactor's, and `seconds` a clock that never jumps.
+        All batches together share the time of `turns`; `seconds` is a clock that never jumps.
         """
         super().__init__(gate)
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
         self._max_channels = max_channels
-        self._call_later = call_later
+        self._turns = turns
         self._seconds = seconds
 
     def body_limit(self, request: Request) -> int:
@@ -107,12 +108,14 @@ class PublishMany(Endpoint):
         if channels:
             return publish_one(request, self._publisher, channels, self._max_event_bytes)
         request.caller.grants.check_publish_anywhere()
-        lines = Lines(request.body(is_kept=True), longest_message(self._max_event_bytes, self._max_channels))
+        body = request.body(is_kept=True)
+        lines = Lines(body, longest_message(self._max_event_bytes, self._max_channels))
         if not lines.are_left:
             raise _no_lines()
         bounds = self._max_event_bytes, self._max_channels
-        turn = _Turns(request, self._publisher, lines, *bounds, self._seconds)
-        _Batch(request, turn, partial(self.gate.readmit, request), self._call_later).begin()
+        reading = _Reading(request, self._publisher, lines, *bounds, self._seconds, self._turns)
+        batch = _Batch(request, reading, partial(self.gate.readmit, request), self._turns)
+        batch.begin(is_large=len(body) > _LARGE_BYTES)
         return NOT_DONE_YET
 
 
@@ -120,7 +123,7 @@ def _no_lines() -> BadRequest:
     return BadRequest("the body is empty; wanted NDJSON, one event a line")
 
 
-class _Turns:
+class _Reading:
     """Publishes the lines of one request, in each turn of the reactor some of them."""
 
     def __init__(
@@ -131,9 +134,11 @@ class _Turns:
         max_event_bytes: int,
         max_channels: int,
         seconds: Callable[[], float],
+        turns: Turns,
     ) -> None:
         self._request = request
         self._publisher = publisher
+        self._turns = turns
         self._max_event_bytes = max_event_bytes
         self._max_channels = max_channels
         self._longest = longest_message(max_event_bytes, max_channels)
@@ -154,20 +159,22 @@ class _Turns:
         answers: list[Outcome | None] = [None] * len(taken)
         drafts, places, row, channels = list[Draft](), list[int](), self._row, 0
         max_bytes, max_channels, longest = self._max_event_bytes, self._max_channels, self._longest
-        until_s = self._seconds() + _TURN_S
+        until_s, unlooked = min(self._seconds() + _TURN_S, self._turns.until_s), 0
         for place, line in enumerate(taken):
             if (
                 row >= _MAX_REFUSED
                 or channels >= _CHANNELS_PER_TURN
-                or (place and not place % _LINES_PER_LOOK and self._seconds() > until_s)
+                or (unlooked >= _BYTES_PER_LOOK and self._seconds() > until_s)
             ):
                 lines.put_back(taken[place:])
                 del answers[place:]
                 break
+            size = len(line)
+            unlooked = size + _BYTES_PER_LINE + (unlooked if unlooked < _BYTES_PER_LOOK else 0)
             try:
                 if refused is not None:
                     raise refused
-                if (size := len(line)) > longest:
+                if size > longest:
                     raise TooLarge(f"a line of more than {longest} bytes; [limits] event_size is {max_bytes}")
                 draft = parse_draft(
                     parse_object(line, max_bytes if size > SHORT_BYTES else None, max_channels), max_channels
@@ -235,23 +242,30 @@ class _Batch:
     def __init__(
         self,
         request: Request,
-        turns: _Turns,
+        reading: _Reading,
         readmit: Callable[[], Deferred[None] | None],
-        call_later: CallLater,
+        turns: Turns,
     ) -> None:
-        """Have `turns` publish the lines; `readmit` finds out again what the client may do."""
+        """Have `reading` publish the lines; `readmit` finds out again what the client may do."""
         self._request = request
-        self._turns = turns
+        self._reading = reading
         self._readmit = readmit
-        self._call_later = call_later
+        self._turns = turns
         self._has_begun = False
         """Whether the answer has, which others wait for before it is taken."""
         self._is_paused = False
         self._is_waiting = True
 
-    def begin(self) -> None:
-        """Publish the first lines."""
-        self._turns.publish(None, self._answered)
+    def begin(self, *, is_large: bool) -> None:
+        """Publish the first lines, now if there is time; of a large batch, later."""
+        self._turns.begin()
+        if is_large:  # what is called later by a read is called in the same turn
+            self._turns.later(lambda: self._turns.later(self._turn))
+        elif not self._turns.may_go_on():
+            self._turns.later(self._turn)
+        else:
+            self._reading.publish(None, self._answered)
+            self._turns.may_go_on()  # what comes next in this turn has what is left of it
 
     def _turn(self) -> None:
         self._is_waiting = False
@@ -261,12 +275,12 @@ class _Batch:
         try:
             waiting = self._readmit()
         except Refused as refused:
-            self._turns.publish(refused, self._answered)
+            self._reading.publish(refused, self._answered)
             return
         if waiting is None:
-            self._turns.publish(None, self._answered)
+            self._reading.publish(None, self._answered)
         else:
-            waiting.addCallbacks(lambda _: None, _refusal_of).addCallback(self._turns.publish, self._answered)
+            waiting.addCallbacks(lambda _: None, _refusal_of).addCallback(self._reading.publish, self._answered)
             waiting.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
@@ -275,7 +289,7 @@ class _Batch:
 
     def _answered(self, answers: bytes) -> None:
         self._is_waiting = False
-        request, are_left = self._request, self._turns.lines.are_left
+        request, are_left = self._request, self._reading.lines.are_left
         if request.is_gone:
             return
         if are_left and not (answers or self._has_begun):
@@ -307,7 +321,7 @@ class _Batch:
     def _wait(self) -> None:
         if not self._is_paused and not self._is_waiting:
             self._is_waiting = True
-            self._call_later(0, self._turn)
+            self._turns.later(self._turn)
 
     def pauseProducing(self) -> None:
         """Wait: the client does not take the answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -27,8 +28,10 @@ __all__ = ["StoredArchive"]
 
 _log = Logger()
 
-_BLOCKS_PER_CHANGE = 500
-"""How many blocks are removed in one transaction."""
+_BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE = 250, 250, 1024 * 1024
+"""How many blocks are removed in one transaction, with how many given ids and bytes; one block may have more.
+
+Each takes about 1 ms, in the thread of the reactor."""
 
 _LOAD = f"""
 SELECT c.key, c.name, c.first, c.dropped, c.bytes, c."offset", c.sequence,
@@ -173,36 +176,23 @@ class StoredArchive:
 
         Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
         """
-        left = _BLOCKS_PER_CHANGE
+        room = _Room(_BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE)
         self._heirs.clear()
-        for history in self._leftovers.take(left):
+        for history in self._leftovers.take(room.blocks):
             if history.removed_through < history.first - 1:
                 self._remove_later(history)
         done: list[tuple[StoredHistory, int]] = []
-        for key, history in list(islice(self._to_remove.items(), left)):
-            base, first = key * OFFSETS, history.first  # which may grow while other channels are looked at
-            rows = self._rows(
-                "SELECT place, count, given, CASE given WHEN 0 THEN NULL ELSE events END FROM block "
-                "WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
-                base,
-                base + first - 1,
-                left + 1,
-            )
-            of_kinds(rows, int, int, int, bytes | None)
-            gone = [row for row in islice(rows, left) if row[0] + row[1] <= base + first]
-            if gone:
-                change.removed_blocks.append((base, gone[-1][0]))
-                change.removed_ids += self._ids_of(history, gone)
-                if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
-                    change.put(history, history.row)
-            left -= len(gone)
-            if len(rows) <= left + len(gone):
+        for history in list(islice(self._to_remove.values(), room.blocks)):
+            first = history.first  # which may grow while other channels are looked at
+            if self._remove_blocks(history, first, room, change):
                 done.append((history, first))
-            if left <= 0:
+            if not room.is_left:
                 break
-        given_up = [history for history in self._given_up.values() if history.key not in self._to_remove]
-        for history in given_up:
-            change.remove(history)
+        given_up: list[StoredHistory] = []
+        for history in islice(self._given_up.values(), max(0, room.blocks)):
+            if history.key not in self._to_remove:
+                given_up.append(history)
+                change.remove(history)
 
         def removed() -> None:
             for before, heir in self._heirs:  # which came while the store forgot some of what was before
@@ -217,6 +207,30 @@ class StoredArchive:
 
         return removed
 
+    def _remove_blocks(self, history: StoredHistory, first: int, room: _Room, change: Change) -> bool:
+        """Remove blocks of events before the offset `first`; return whether these were the last."""
+        base = history.key * OFFSETS
+        rows = self._rows(
+            "SELECT place, count, given, length(events) FROM block "
+            "WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
+            base,
+            base + first - 1,
+            room.blocks + 1,
+        )
+        of_kinds(rows, int, int, int, int)
+        gone = []
+        for place, count, given, size in rows:
+            if not room.is_left or place + count > base + first:
+                break
+            gone.append((place, given))
+            room.take(given, size)
+        if gone:
+            change.removed_blocks.append((base, gone[-1][0]))
+            change.removed_ids += self._ids_of(history, [place for place, given in gone if given])
+            if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
+                change.put(history, history.row)
+        return len(gone) == len(rows) or rows[len(gone)][0] + rows[len(gone)][1] > base + first
+
     def _events(self, history: StoredHistory, block: bytes) -> list[Event]:
         try:
             return list(decode(block, history.name))
@@ -224,9 +238,32 @@ class StoredArchive:
             _log.error("a block of channel {name} is damaged: {error}", name=history.name, error=error)
             return []
 
-    def _ids_of(self, history: StoredHistory, rows: list[Any]) -> Iterator[tuple[str, str, int]]:
+    def _ids_of(self, history: StoredHistory, places: list[int]) -> Iterator[tuple[str, str, int]]:
         """Return the given ids in blocks that are to be removed, with the channel and the offset."""
-        for place, _, count, block in rows:
-            for offset, event in enumerate(self._events(history, block) if count else (), place % OFFSETS):
-                if sequence_in(event.id) is None:
-                    yield event.id, history.name, offset
+        for place in places:
+            rows = self._rows("SELECT events FROM block WHERE place = ?", place)
+            of_kinds(rows, bytes)
+            for (block,) in rows:
+                for offset, event in enumerate(self._events(history, block), place % OFFSETS):
+                    if sequence_in(event.id) is None:
+                        yield event.id, history.name, offset
+
+
+@dataclass(slots=True)
+class _Room:
+    """How much one transaction may still remove."""
+
+    blocks: int
+    ids: int
+    size_bytes: int
+
+    @property
+    def is_left(self) -> bool:
+        """Whether one more block may be removed."""
+        return self.blocks > 0 and self.ids > 0 and self.size_bytes > 0
+
+    def take(self, ids: int, size_bytes: int) -> None:
+        """Count a block."""
+        self.blocks -= 1
+        self.ids -= ids
+        self.size_bytes -= size_bytes

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from pushd.batch import Batch
 from pushd.errors import OutOfMemory
-from pushd.event import Entry
+from pushd.event import Entry, Event
 from pushd.eventlog import State
 from pushd.headroom import memory
 from pushd.sizes import size_of
@@ -66,6 +66,9 @@ class Change:
     marks: dict[StoredHistory, int] = field(default_factory=dict)
     """What each channel that changes contributes to that from then on."""
 
+    _encoded: tuple[Event | None, bytes, int] = (None, b"", 0)
+    """The event of the latest block with one event, the block, and its checksum: the same in all its channels."""
+
     def written(self) -> None:
         """Take note that it is in the store."""
         for history in self.histories:
@@ -92,7 +95,12 @@ class Change:
     def size_bytes(self) -> int:
         """About how much of the file it writes anew."""
         rows = len(self.channels) + len(self.given) + len(self.removed_blocks) + len(self.removed_ids)
-        return _PAGE_BYTES * (2 + rows + len(self.blocks)) + sum(len(row[-1]) for row in self.blocks)
+        return _PAGE_BYTES * (2 + rows + len(self.blocks)) + self.data_bytes
+
+    @property
+    def data_bytes(self) -> int:
+        """How much the new blocks are."""
+        return sum([len(row[-1]) for row in self.blocks])
 
     def add_batch(self, batch: Batch[Any]) -> None:
         """Write the events of a batch; raise `OutOfMemory` if there is none for that."""
@@ -144,11 +152,17 @@ class Change:
 
     def _add_block(self, key: int, entries: list[Entry], through: int, ids: Collection[str]) -> None:
         first, last = entries[0], entries[-1]
-        block = encode(self.state.epoch, entries, ids)
+        if len(entries) > 1 or first.event is not self._encoded[0]:
+            block = encode(self.state.epoch, entries, ids)
+            checksum = crc32(block)
+            if len(entries) == 1:
+                self._encoded = first.event, block, checksum
+        else:
+            _, block, checksum = self._encoded
         count_given = sum(one.event.id in ids for one in entries) if ids else 0
         place = key * OFFSETS + first.offset
         sequences = first.event.sequence, last.event.sequence
-        self.blocks.append((place, len(entries), *sequences, through, count_given, crc32(block), block))
+        self.blocks.append((place, len(entries), *sequences, through, count_given, checksum, block))
 
     def clear(self, history: StoredHistory) -> None:
         """Drop everything that a channel has."""

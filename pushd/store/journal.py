@@ -17,19 +17,19 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.access import EVERYTHING, Grants
-from pushd.archive import Given
+from pushd.access import EVERYTHING
 from pushd.batch import Batch
 from pushd.bus import Bus, published_before
 from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.errors import Refused, Unavailable
-from pushd.event import Draft, Entry
+from pushd.event import Draft
 from pushd.publisher import Deleted, Outcome
 from pushd.store.change import Change
 from pushd.store.condition import Condition
 from pushd.store.store import Store
 from pushd.store.stored import StoredHistory
+from pushd.store.submission import Limit, Staged, Submission
 from pushd.subscription import Subscription
 
 __all__ = ["InThread", "Journal"]
@@ -39,17 +39,22 @@ _log = Logger()
 InThread = Callable[..., "Deferred[Any]"]
 """Calls a function in a thread, one at a time, and answers what it answers."""
 
-_EVENTS_PER_BATCH, _TURN_S = 1000, 0.005
-"""How many events are taken for one transaction, each counted in each of its channels, and about for how long."""
+_EVENTS_PER_BATCH, _TURN_S = 250, 0.002
+"""How many events are put into one transaction, each counted in each of its channels, and about for how long.
+
+To write, keep, hand out and acknowledge them takes twice as long, in the same turn of the reactor."""
+
+_TURN_IN_THREAD_S = 0.004
+"""For how long, if transactions are made in the thread: a disk that is waited for is to get more at a time."""
+
+_BYTES_PER_BATCH, _SENDS_PER_BATCH = 512 * 1024, 1000
+"""How much data one transaction has, unless one event alone has more, and how often its events are handed out."""
+
+_BYTES_IN_TURN = 1280 * 1024
+"""The most that is written in the reactor's thread. More, which takes over 2 ms, is written in the other one."""
 
 _UNMOVED_BYTES = 8 * 1024 * 1024
 """After how much the store moves what was written to its place."""
-
-_Staged = tuple[list[list[Entry] | Given | Refused], Callable[[list[Outcome]], None]]
-"""What is to become of events that were published together, and who is to be told."""
-
-_Waiting = tuple[Sequence[Draft] | str | None, Grants, Callable[[Any], None]]
-"""What is to be published together, the name of a channel to delete, or None for a mark; and who is told."""
 
 
 class Journal:
@@ -75,7 +80,7 @@ class Journal:
         self._writes_in_thread = writes_in_thread
         self.condition = Condition(lambda: store.is_full)
         """Whether the store takes what is published."""
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Submission] = deque()
         self._came_s = 0.0  # when the first of them did
         self._is_due = False
         self._is_busy = False
@@ -90,23 +95,23 @@ class Journal:
 
     def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
-        self._wait(([draft], caller.grants, lambda outcomes: done(outcomes[0])))
+        self._wait(Submission((draft,), caller.grants, lambda outcomes: done(outcomes[0])))
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events at the end of this turn, and tell `done`."""
-        self._wait((drafts, caller.grants, done))
+        self._wait(Submission(drafts, caller.grants, done))
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after what was published before, and tell `done`."""
-        self._wait((name, caller.grants, done))
+        self._wait(Submission(name, caller.grants, done))
 
-    def _wait(self, waiting: _Waiting) -> None:
+    def _wait(self, submission: Submission) -> None:
         if self._refused is not None:
-            _refuse(waiting, self._refused)
+            submission.refuse(self._refused)
             return
         if not self._waiting:
             self._came_s = self._bus.log.seconds()
-        self._waiting.append(waiting)
+        self._waiting.append(submission)
         self._turn_later()
 
     def _turn_later(self) -> None:
@@ -122,13 +127,14 @@ class Journal:
         if self._is_busy:
             return
         if self._waiting:
-            first, _, done = self._waiting[0]
-            if first is None:
-                self._waiting.popleft()
-                _tell(done, None)
+            first = self._waiting[0]
+            if first.what is None:
+                self._waiting.popleft().tell(None)
                 self._go_on()
-            elif isinstance(first, str):
-                self._delete(*self._waiting.popleft())
+            elif isinstance(first.what, str):
+                self._delete(first.what, self._waiting.popleft())
+            elif self._bus.delivery.is_full:
+                self._turn_later()  # subscribers get what was published before first, some in each turn
             else:
                 self._publish()
         elif self._when_idle:
@@ -139,17 +145,15 @@ class Journal:
     def _publish(self) -> None:
         """Write what waits, up to the first that is no event."""
         self._store.archive.look(self._bus.log.sequence)
-        batch = Batch(self._bus.log)
-        staged: list[_Staged] = []
-        waiting, count, until_s = self._waiting, 0, self._bus.log.seconds() + _TURN_S
-        while waiting and max(count, batch.entries) < _EVENTS_PER_BATCH:
-            drafts, grants, done = waiting[0]
-            is_late = batch.entries >= 200 and self._bus.log.seconds() > until_s
-            if drafts is None or isinstance(drafts, str) or is_late:
+        batch, limit = Batch(self._bus.log), self._limit()
+        staged: list[tuple[Submission, list[Staged]]] = []
+        waiting = self._waiting
+        while waiting and (first := waiting[0]).has_events:
+            staged.append((first, first.stage(batch, limit)))
+            if first.is_staged:
+                waiting.popleft()
+            if not limit.has_room():
                 break
-            waiting.popleft()
-            count += len(drafts)
-            staged.append(([_add(batch, draft, grants) for draft in drafts], done))
         if not batch:
             self._published(batch, staged, None)
             self._go_on()
@@ -163,10 +167,22 @@ class Journal:
         else:
             self._write(change, then)
 
+    def _limit(self) -> Limit:
+        """Return how much the next transaction may have."""
+        seconds = self._bus.log.seconds
+        until_s = seconds() + (_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S)
+        return Limit(
+            lambda: seconds() >= until_s,
+            self._bus.sends_of,
+            entries=_EVENTS_PER_BATCH,
+            size_bytes=_BYTES_PER_BATCH,
+            sends=_SENDS_PER_BATCH,
+        )
+
     def _published(
         self,
         batch: Batch[Subscription],
-        staged: list[_Staged],
+        staged: list[tuple[Submission, list[Staged]]],
         failure: Refused | None,
         *,
         came_s: float | None = None,
@@ -179,13 +195,11 @@ class Journal:
         else:
             batch.abandon()
         self._bus.figures.came_s = came_s
-        for events, done in staged:
-            _tell(done, [self._outcome(batch, event, failure) for event in events])
+        for submission, events in staged:
+            submission.note([self._outcome(batch, event, failure) for event in events])
         self._bus.figures.came_s = None
 
-    def _outcome(
-        self, batch: Batch[Subscription], event: list[Entry] | Given | Refused, failure: Refused | None
-    ) -> Outcome:
+    def _outcome(self, batch: Batch[Subscription], event: Staged, failure: Refused | None) -> Outcome:
         """Hand an event out, if that is what is to become of it."""
         if isinstance(event, list):
             return self._bus.deliver(event) if failure is None else failure
@@ -194,36 +208,34 @@ class Journal:
         is_new = (event.channel, event.id) in batch.given  # it is published again in the turn that published it
         return failure if failure is not None and is_new else published_before(event)
 
-    def _delete(self, name: Any, grants: Grants, done: Callable[[Deleted], None]) -> None:
+    def _delete(self, name: str, submission: Submission) -> None:
         try:
-            channel = self._bus.deletable(name, grants)
+            channel = self._bus.deletable(name, submission.grants)
         except Refused as refused:
-            _tell(done, refused)
+            submission.tell(refused)
             self._go_on()
             return
         if channel is None:  # it is only subscribed to
             self._bus.clear(name, None)
-            _tell(done, None)
+            submission.tell(None)
             self._go_on()
             return
         change = Change(self._bus.log.state)
         assert isinstance(channel.history, StoredHistory)
         if channel.history.is_in_store:
             change.clear(channel.history)
-        self._write(change, partial(self._deleted, channel, done))
+        self._write(change, partial(self._deleted, channel, submission))
 
-    def _deleted(
-        self, channel: Channel[Subscription], done: Callable[[Deleted], None], failure: Refused | None
-    ) -> None:
+    def _deleted(self, channel: Channel[Subscription], submission: Submission, failure: Refused | None) -> None:
         self.condition.note(failure)
         if failure is None:
             self._bus.clear(channel.name, channel)
-        _tell(done, failure)
+        submission.tell(failure)
 
     def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:
         """Make a change and call `then` with what prevented it, if anything did."""
         self._is_busy = True
-        if self._writes_in_thread:
+        if self._writes_in_thread or change.data_bytes > _BYTES_IN_TURN:
             written = self._in_thread(self._store.write, change)
             written.addCallbacks(
                 lambda _: self._written(change, None, then), lambda failure: self._failed(change, failure, then)
@@ -359,7 +371,7 @@ class Journal:
     def written(self) -> Deferred[None]:
         """Answer when everything that was published until now is acknowledged, or refused."""
         written: Deferred[None] = Deferred()
-        self._wait((None, EVERYTHING, lambda _: written.callback(None)))
+        self._wait(Submission(None, EVERYTHING, lambda _: written.callback(None)))
         return written
 
     def refuse(self, refused: Refused) -> None:
@@ -367,7 +379,7 @@ class Journal:
         self._refused = refused
         waiting, self._waiting = self._waiting, deque()
         for one in waiting:
-            _refuse(one, refused)
+            one.refuse(refused)
 
     def finish(self) -> Deferred[None]:
         """Look after the store no more, and answer when everything that was published is written."""
@@ -376,25 +388,3 @@ class Journal:
         self._when_idle.append(finished)
         self._turn_later()
         return finished
-
-
-def _refuse(waiting: _Waiting, refused: Refused) -> None:
-    what, _, done = waiting
-    _tell(done, refused if what is None or isinstance(what, str) else [refused] * len(what))
-
-
-def _tell(done: Callable[[Any], None], outcome: object) -> None:
-    try:
-        done(outcome)
-    except Exception:  # noqa: BLE001  the others are to be told all the same
-        _log.failure("a fault in pushd while it answered a publisher")
-
-
-def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> list[Entry] | Given | Refused:
-    """Put an event into a batch; answer its entries, or what prevents that."""
-    try:
-        for name in draft.channels:
-            grants.check_publish(name)
-        return batch.add(draft)
-    except Refused as refused:
-        return refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
@@ -51,3 +52,26 @@ def test_a_flood_of_commands_over_a_websocket_takes_many_turns() -> None:
                         flooding.recv(2**20)
                 eventually(lambda: request(f"{daemon.http}/healthz").status == 200, "it answers")
                 assert turns.longest_ms < 20, name
+
+
+def test_whatever_is_published_takes_many_turns() -> None:
+    names = "&".join(f"channel=m/{number}" for number in range(100))
+    batches = {
+        "new channels": [{"channel": f"n/{number}", "data": "x"} for number in range(5_000)],
+        "given ids": [{"channel": "ids", "data": "x", "id": f"id-{number}"} for number in range(3_000)],
+        "many channels": [{"channels": [f"m/{one}" for one in range(100)], "data": "x"}] * 30,
+        "large escapes": [{"channel": "large", "data": "\x01" * 2**19}] * 2,
+    }
+    with running("[limits]\nchannels = 1000000\n", measures_turns=True) as daemon:
+        turns = daemon.turns
+        assert turns is not None
+        request(f"{daemon.http}/publish", "POST", b'{"channel":"warm","data":"x"}')
+        for name, lines in batches.items():
+            turns.reset()
+            body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+            answers = request(f"{daemon.http}/publish", "POST", body).body.splitlines()
+            assert len(answers) == len(lines)
+            assert turns.longest_ms < 20, name
+        turns.reset()
+        assert request(f"{daemon.http}/publish?{names}", "POST", b"x" * 2**20).status == 201
+        assert turns.longest_ms < 20

@@ -23,6 +23,8 @@ ATTEMPTS = 3
 CONFIG = """
 [channels:joins/**]
 presence = events
+[channels:brief/**]
+history_age = 8s
 [limits]
 channels = 2000000
 connections_per_address = 0

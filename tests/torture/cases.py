@@ -360,6 +360,67 @@ def _not_reading(target: Target) -> object:
     return 1000
 
 
+# Publishing to many, by many
+
+
+@case("batch: 400,000 good and bad lines in turns")
+def _good_and_bad(target: Target) -> object:
+    pair = b'{"channel":"t/mixed","data":"x"}\n[\n'
+    return target.http(post("/publish", pair * 200_000))[-40:]
+
+
+@case("batch: twenty at once, to new channels")
+def _batches(target: Target) -> object:
+    bodies = [
+        b"".join(line(channel=f"at-once/{client}/{number}", data="x") for number in range(2000))
+        for client in range(20)
+    ]
+    with ThreadPoolExecutor(20) as pool:
+        return [one[-20:] for one in pool.map(target.http, [post("/publish", body) for body in bodies])][-1]
+
+
+@case("batch: 2,000 lines to 200 subscribers of a pattern")
+def _to_patterns(target: Target) -> object:
+    with ExitStack() as stack:
+        _subscribers(target, stack, "/ws?channel=fan/*", 200)
+        body = b"".join(line(channel=f"fan/{number % 10}", data="x") for number in range(2000))
+        return target.http(post("/publish", body))[-40:]
+
+
+@case("publish: 1 MiB to 100 channels")
+def _large_to_many(target: Target) -> object:
+    query = "&".join(f"channel=large/{number}" for number in range(100))
+    return target.http(post(f"/publish?{query}", os.urandom(MIB)))[:20]
+
+
+@case("publish: 300 connections at once, each an event to 100 new channels")
+def _many_to_many(target: Target) -> object:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(target.daemon.http))) for _ in range(300)]
+        for number, connection in enumerate(connections):
+            query = "&".join(f"channel=many/{number}/{one}" for one in range(100))
+            connection.sendall(post(f"/publish?{query}", b"x"))
+        return [connection.recv(4096)[:15] for connection in connections][-1]
+
+
+@case("publish: 100 streams of HTTP/2 at once, each a batch")
+def _batches_over_http2(target: Target) -> object:
+    body = b"".join(line(channel=f"h2/{number}", data="x") for number in range(500))
+    with closing(Http2(target.daemon.https)) as client:
+        for _ in range(100):
+            client.request("/publish", "POST", body=body)
+        client.read(30, lambda: len(client.ended) >= 100)
+        return len(client.ended)
+
+
+@case("expiry: 50,000 channels expire at once, with an id for every event")
+def _expiry(target: Target) -> object:
+    body = b"".join(line(channel=f"brief/{number}", data="x", id=f"id-{number}") for number in range(50_000))
+    target.http(post("/publish", body))
+    sleep(12)
+    return target.http(get("/channels?prefix=brief/&limit=1"))[:15]
+
+
 # WebSocket
 
 

@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from pushd.api import publish
 from pushd.event import Draft
 from pushd.messages import parse_object
+from pushd.publisher import Direct
 from tests.rigs import Client, DaemonTests, Response, json_lines, stream_lines
 
 
@@ -396,11 +397,37 @@ class LongBatchTests(DaemonTests):
     def test_large_lines_make_a_turn_shorter(self) -> None:
         client = self.rig.client()
         line = json.dumps({"channel": "news", "data": "x" * 300_000}).encode() + b"\n"
-        client.send("POST", "/publish", body=line * 4)
-        self.assertEqual(self.retained(), 1)
-        for _ in range(5):
-            self.rig.turn()
+        counts, publish_all = [], Direct.publish_all
+
+        def counted(direct: Direct, drafts: Sequence[Draft], *more: Any) -> None:
+            counts.append(len(drafts))
+            publish_all(direct, drafts, *more)
+
+        with patch.object(Direct, "publish_all", counted):
+            self.rig.reload(self.config)
+            client.send("POST", "/publish", body=line * 4)
+            self.assertEqual(counts, [])  # the turn that received the end of a large body has enough to do
+            for _ in range(5):
+                self.rig.turn()
+        self.assertEqual(counts, [1] * 4)
         self.assertEqual(len(json_lines(client.response.body)), 4)
+
+    def test_all_batches_together_have_one_budget_for_each_turn(self) -> None:
+        now = 0.0
+
+        def seconds() -> float:
+            nonlocal now
+            now += 0.0001
+            return now
+
+        self.patch(self.rig.parts.sessions.wheel, "seconds", seconds)
+        self.rig.reload(self.config)
+        clients = [self.send(100) for _ in range(20)]
+        self.assertLess(self.retained(), 400)
+        for _ in range(100):
+            self.rig.turn()
+        for client in clients:
+            self.assertEqual(len(json_lines(client.response.body)), 100)
 
     def test_millions_of_lines_take_no_more_memory_than_the_body(self) -> None:
         self.start("[auth]\nanonymous =\n")
@@ -417,7 +444,7 @@ class LongBatchTests(DaemonTests):
         self.patch(self.rig.parts.sessions.wheel, "seconds", lambda: next(clock) / 500)  # 2 ms for each look
         self.rig.reload(self.config)
         client = self.send(100)
-        self.assertEqual(self.retained(), 24)
+        self.assertEqual(self.retained(), 8)
         for _ in range(10):
             self.rig.turn()
         self.assertEqual([one["offset"] for one in json_lines(client.response.body)], list(range(1, 101)))

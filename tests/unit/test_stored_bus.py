@@ -204,7 +204,7 @@ class ManyChannelsTests(StoredBusCase):
 
         with patch.object(Change, "add_batch", added):
             rig.publish_together(*[(MANY, b"x", None)] * 25)
-        self.assertEqual(batches, [1000, 1000, 500])
+        self.assertEqual(batches, [300] * 8 + [100])
 
     def test_what_nobody_wants_any_more_goes_with_its_ids(self) -> None:
         rig = self.made(default=Kept(history_age_s=10))
