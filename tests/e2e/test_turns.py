@@ -60,7 +60,7 @@ def test_whatever_is_published_takes_many_turns() -> None:
         "new channels": [{"channel": f"n/{number}", "data": "x"} for number in range(5_000)],
         "given ids": [{"channel": "ids", "data": "x", "id": f"id-{number}"} for number in range(3_000)],
         "many channels": [{"channels": [f"m/{one}" for one in range(100)], "data": "x"}] * 30,
-        "large escapes": [{"channel": "large", "data": "\x01" * 2**19}] * 2,
+        "large escapes": [{"channel": "large", "data": "\x01" * 160_000}] * 2,
     }
     with running("[limits]\nchannels = 1000000\n", measures_turns=True) as daemon:
         turns = daemon.turns
@@ -73,5 +73,5 @@ def test_whatever_is_published_takes_many_turns() -> None:
             assert len(answers) == len(lines)
             assert turns.longest_ms < 20, name
         turns.reset()
-        assert request(f"{daemon.http}/publish?{names}", "POST", b"x" * 2**20).status == 201
+        assert request(f"{daemon.http}/publish?{names}", "POST", b"x" * 1_000_000).status == 201
         assert turns.longest_ms < 20

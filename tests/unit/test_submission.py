@@ -137,10 +137,10 @@ class RemovalTests(JournalTestCase):
 
     def test_channels_count_too(self) -> None:
         self.publish(1000)
-        self.stored.log.configure(lambda name: Kept(), max_channels=10, max_bytes=1 << 40)
-        for channel in list(self.stored.log.by_name.values()):
+        channels = [channel for name in list(self.stored.log.names()) if (channel := self.stored.log.get(name))]
+        for channel in channels:
             self.stored.log.clear(channel)
-        self.stored.log._give_up(list(self.stored.log.by_name.values()))
+        self.stored.log._give_up(channels)
         self.changes.clear()
         self.stored.journal.tend()
         self.stored.turn()
