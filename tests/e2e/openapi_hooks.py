@@ -11,6 +11,7 @@ from typing import Any
 import requests
 import schemathesis
 from schemathesis import CheckContext, DeserializationContext, HookContext, Response, SerializationContext
+from schemathesis.core import NOT_SET
 
 __all__: list[str] = []
 
@@ -43,6 +44,13 @@ def before_call(context: HookContext, case: _Case, kwargs: dict[str, Any]) -> No
     name = case.operation.definition.raw.get("operationId")
     if name == "publish":
         _say_once(case)
+    elif name == "publishMany" and _is_right(case):
+        _publish_lines_or_one(case)
+    elif name == "listChannels" and case.query and "channel" in case.query and _is_right(case):
+        case.query = {"channel": case.query["channel"]}
+    elif name == "subscribeSse" and case.query and _is_right(case):
+        for alias in [one for one in case.query if one.lower().replace("-", "") == "lasteventid"][1:]:
+            del case.query[alias]
     elif name == "closeConnections" and not case.query:
         case.query = {"user": "nobody"}
     elif name in ("seeConnection", "closeConnection") and _is_right(case):
@@ -55,6 +63,15 @@ def before_call(context: HookContext, case: _Case, kwargs: dict[str, Any]) -> No
 
 def _is_right(case: _Case) -> bool:
     return case.meta is None or case.meta.generation.mode.is_positive
+
+
+def _publish_lines_or_one(case: _Case) -> None:
+    """Name channels in the query for the data of one event, and not for lines, which have their own."""
+    query = dict(case.query or {})
+    if case.media_type == _NDJSON and case.body is not NOT_SET:
+        case.query = {name: value for name, value in query.items() if name not in ("channel", "id", "event")}
+    elif not query.get("channel"):
+        case.query = {**query, "channel": ["news"]}
 
 
 def _say_once(case: _Case) -> None:
