@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import closing, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.e2e.daemon import request, running
@@ -56,7 +57,7 @@ def test_a_flood_of_commands_over_a_websocket_takes_many_turns() -> None:
 
 def test_whatever_is_published_takes_many_turns() -> None:
     names = "&".join(f"channel=m/{number}" for number in range(100))
-    batches = {
+    batches: dict[str, list[dict[str, Any]]] = {
         "new channels": [{"channel": f"n/{number}", "data": "x"} for number in range(5_000)],
         "given ids": [{"channel": "ids", "data": "x", "id": f"id-{number}"} for number in range(3_000)],
         "many channels": [{"channels": [f"m/{one}" for one in range(100)], "data": "x"}] * 30,
