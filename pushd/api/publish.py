@@ -269,7 +269,7 @@ class _Batch:
 
     def _turn(self) -> None:
         self._is_waiting = False
-        if self._is_paused:
+        if self._is_paused or self._request.is_gone:
             return
         self._is_waiting = True
         try:

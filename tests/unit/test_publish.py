@@ -494,3 +494,12 @@ class LongBatchTests(DaemonTests):
         for _ in range(20):
             self.rig.turn()
         self.assertLess(self.retained(), 3000)
+
+    def test_of_a_client_that_goes_before_the_first_answer_nothing_is_published(self) -> None:
+        client = self.rig.client()
+        client.send("POST", "/publish", body=b" \r\n" * 100_000 + b'{"channel":"news","data":"x"}\n')
+        client.connection.disconnect()
+        for _ in range(10):
+            self.rig.turn()
+        self.assertEqual(self.retained(), 0)
+        self.assertEqual(self.flushLoggedErrors(), [])
