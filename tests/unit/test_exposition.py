@@ -20,6 +20,7 @@ from pushd import __version__, errors
 from pushd.exposition import TRANSPORTS, _Process
 from pushd.outside import Outside
 from pushd.reasons import Cause
+from pushd.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
@@ -147,7 +148,7 @@ class CauseTests(MetricTests):
                 "http_responses_total{code=201}": 1,
                 "events_published_total": 1,
                 "events_delivered_total{when=live}": 1,
-                "events_retained_bytes": 5 + 128,
+                "events_retained_bytes": 5 + EVENT_BYTES + OBJECT_BYTES + channel_size("a") + CHANNEL_OBJECT_BYTES,
                 "publish_latency_seconds_count": 1,
                 "written_bytes_total": len(client.connection.received) - size,
             },
