@@ -168,8 +168,13 @@ class TestSmuggling:
         post = _START + b"Content-Length: 5\r\n\r\nhello"
         with closing(connected(daemon.http)) as connection:
             connection.sendall(post + _START + b"Content-Length: x\r\n\r\n" + post * 50)
+            answers = b""
+            while len(statuses(answers)) < 2:  # a client that ends its side may not hear that it has published
+                data = connection.recv(1 << 16)
+                assert data, answers
+                answers += data
             connection.shutdown(socket.SHUT_WR)
-            assert statuses(everything(connection)) == [201, 400]
+            assert statuses(answers + everything(connection)) == [201, 400]
         assert len(daemon.get("/channels/news/events")["events"]) == len(before) + 1
 
 
@@ -282,10 +287,11 @@ class TestTooMany:
         """Connect again and again, and say nothing: of most nothing is kept, nor written to the log."""
         before, parts, began = len(daemon.log), urlsplit(daemon.http), monotonic()
         with ExitStack() as stack:
-            flood = [
-                stack.enter_context(closing(socket.create_connection((parts.hostname, parts.port), 15)))
-                for _ in range(500)
-            ]
+            flood = []
+            for _ in range(500):
+                with suppress(ConnectionResetError):  # it is cut before the kernel has said that it is there
+                    connection = socket.create_connection((parts.hostname, parts.port), 15)
+                    flood.append(stack.enter_context(closing(connection)))
             eventually(lambda: daemon.descriptors < 20 + 64 + 40, "most are closed at once")
             eventually(lambda: daemon.descriptors < 20 + 40, "those that were to be told are closed too", 20)
             assert all(everything(it, 0.1) == b"" for it in flood)
