@@ -150,7 +150,7 @@ def by_curl_sse(daemon: Daemon) -> Callable[[Follower], None]:
                         continue
                     assert block.get("event") != "pushd.gap", follower.position
                     follower.position = block.get("id", follower.position)
-                    if "data" in block and block.get("event") != "pushd.closed":
+                    if "data" in block and not block.get("event", "").startswith("pushd."):
                         follower.got.append(block["data"])
                     block = {}
                     if follower.has_all:
