@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,11 +32,17 @@ _SECOND_S = 0.95
 
 _OTHERS = "others"
 
+_MAX_REASONS = 8
+"""How many reasons of one client and kind of line are told apart within a second; all others count as one."""
+
+_REASON = re.compile(r"[A-Za-z ,-]{0,48}")
+"""What is taken of a detail: the words before what the client sent, which is quoted, or a number."""
+
 _NOT_ACCEPTED = ("EMFILE ", "Re-reserving EMFILE ", "Could not accept ")
 """How Twisted's lines begin about connections for which there is no file descriptor."""
 
-_Key = tuple[str, str, str]
-"""The namespace, the cause and the client."""
+_Key = tuple[str, str, str, str]
+"""The namespace, the kind of line, the client and the reason."""
 
 
 @dataclass(slots=True)
@@ -49,13 +56,36 @@ class _Seen:
     """The latest event that was left out."""
 
 
+class _Reasons:
+    """Which reasons there were in this second: what a client sends does not make ever more of them."""
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._known: dict[tuple[str, str, str], set[str]] = {}
+
+    def bounded(self, key: _Key, now_s: float) -> _Key:
+        """Return `key`, without its reason if there were too many."""
+        if now_s - self._since_s >= _SECOND_S:
+            self._since_s = now_s
+            self._known.clear()
+        without = key[:3]
+        known = self._known.get(without)
+        if known is None and len(self._known) < _MAX_KEYS:
+            known = self._known[without] = set()
+        if known is None or (len(known) >= _MAX_REASONS and key[3] not in known):
+            return (*without, "")
+        known.add(key[3])
+        return key
+
+
 @implementer(ILogObserver)
 class Floodgate:
     """Passes on the events of the log, except those that a client causes again and again.
 
-    The cause of an event is its text before the values are put into it, and the client the address (of IPv6: the
-    network) in its field ``peer``. A fault, which has a traceback, counts as one cause whoever the client is; so do
-    all lines of Twisted about connections that it could not accept.
+    The cause of an event is its text before the values are put into it, its ``status``, and the first words of its
+    ``detail``; the client is the address (of IPv6: the network) in its field ``peer``. A fault, which has a
+    traceback, counts as one cause whoever the client is; so do all lines of Twisted about connections that it could
+    not accept.
     """
 
     def __init__(
@@ -72,6 +102,7 @@ class Floodgate:
         self._seconds = seconds
         self.call_later = call_later
         self._seen: dict[_Key, _Seen] = {}
+        self._reasons = _Reasons()
         self._is_called = False
 
     def __call__(self, event: LogEvent) -> None:
@@ -81,11 +112,13 @@ class Floodgate:
             self._write(event)
             return
         now_s = self._seconds()
+        if key[3]:
+            key = self._reasons.bounded(key, now_s)
         seen = self._seen.get(key)
         if seen is None and len(self._seen) >= _MAX_KEYS:
             self._forget(now_s)
             if len(self._seen) >= _MAX_KEYS:
-                key = (key[0], key[1], _OTHERS)
+                key = (key[0], key[1], _OTHERS, "")
                 seen = self._seen.get(key)
         if seen is None or now_s - seen.since_s >= _SECOND_S:
             count = 0 if seen is None else seen.left_out
@@ -131,13 +164,14 @@ def _key(event: LogEvent) -> _Key | None:
         return None
     cause = str(event.get("log_format"))
     if cause.startswith(_NOT_ACCEPTED):
-        return "twisted", "", ""
+        return "twisted", "", "", ""
     if event.get("log_failure") is not None:
-        return namespace, cause, ""
+        return namespace, cause, "", ""
     peer = event.get("peer", event.get("url"))
     if peer is None:
         return None
-    return namespace, f"{cause} {event.get('status', '')}", _client(str(peer))
+    reason = _REASON.match(str(event.get("detail", "")))
+    return namespace, f"{cause} {event.get('status', '')}", _client(str(peer)), reason[0] if reason else ""
 
 
 @lru_cache(4096)

@@ -257,6 +257,12 @@ class Daemon:
         """What it has logged since it was first started."""
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
+    def logged(self, text: str) -> int:
+        """Count how often `text` was to be logged: the lines with it, and those like them that were left out."""
+        lines = [line for line in self.log.splitlines() if text in line]
+        left_out = (re.search(r", and (\d+) more like this$", line) for line in lines)
+        return len(lines) + sum(int(match[1]) for match in left_out if match is not None)
+
     @property
     def stderr(self) -> str:
         """What it wrote elsewhere."""

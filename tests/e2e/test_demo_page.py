@@ -302,10 +302,11 @@ class TestPage:
 
 
 ATTACK = """
-    const [url, done] = arguments;
+    const [url, pauseMs, done] = arguments;
     const target = `${url}/channels/attack`;
     const result = {};
     const attempt = async (name, action) => {
+        await new Promise((resolve) => setTimeout(resolve, pauseMs));
         try { result[name] = await action(); } catch (error) { result[name] = "refused"; }
     };
     (async () => {
@@ -333,6 +334,10 @@ ATTACK = """
 """
 
 
+LINES_APART_MS = 1200
+"""After how long a refusal has a line of its own."""
+
+
 class TestAnotherOrigin:
     """What a web page can do to the daemon on the machine of somebody who looks at it."""
 
@@ -342,7 +347,7 @@ class TestAnotherOrigin:
         daemon.publish("attack", "mine")
         with another_site(tmp_path) as origin:
             browser.get(origin)
-            result = browser.execute_async_script(ATTACK, daemon.http)
+            result = browser.execute_async_script(ATTACK, daemon.http, LINES_APART_MS)
             browser.get("about:blank")
         assert result.pop("blind post") == "opaque"  # which is sent, and its answer hidden
         assert set(result.values()) == {"refused"}, result
@@ -351,6 +356,7 @@ class TestAnotherOrigin:
         advice = f"to allow its pages: [auth] origins = {origin}"
         for asked in ("POST /channels/attack", "OPTIONS /channels/attack", "GET /sse", "GET /ws"):
             assert re.search(rf"403 {asked} from .*{re.escape(advice)} \([0-9a-f]{{16}}\)\n", daemon.log), asked
+        eventually(lambda: daemon.logged(advice) >= 7, "each refusal is written or counted")
         console_errors(browser)
 
     def test_what_the_advice_says_lets_them_in(self, browser: Chrome, tmp_path: Path) -> None:
@@ -359,7 +365,7 @@ class TestAnotherOrigin:
             running(f"[auth]\norigins = {origin}\n", listeners=tcp("http")) as daemon,
         ):
             browser.get(origin)
-            result = browser.execute_async_script(ATTACK, daemon.http)
+            result = browser.execute_async_script(ATTACK, daemon.http, 0)
             browser.get("about:blank")
         assert result == {
             "post": 201,

@@ -68,6 +68,23 @@ class FloodgateTests(SynchronousTestCase):
                     self.log.info(text, peer=peer, detail="x")
         self.assertEqual(len(self.lines), 10)
 
+    def test_each_reason_has_its_own_whatever_the_client_sent(self) -> None:
+        for number in range(50):
+            self.log.info(REFUSED, peer="192.0.2.1:1", detail=f"Origin 'http://{number}.example' is not its own")
+            self.log.info(REFUSED, peer="192.0.2.1:1", detail=f"Host '{number}.example' is not a name of it")
+        self.assertEqual(len(self.lines), 2)
+        self.clock.pump([1, 1])
+        self.assertEqual(self.count, 100)
+        self.assertEqual(self.gate._seen, {})
+
+    def test_reasons_that_a_client_makes_up_are_counted_together(self) -> None:
+        for number in range(2000):
+            self.log.info(REFUSED, peer="192.0.2.1:1", detail="x" * (number % 40) + f"y{number}")
+        self.assertEqual(len(self.lines), 9)
+        self.clock.pump([1, 1])
+        self.assertEqual(len(self.lines), 18)
+        self.assertEqual(self.count, 2000)
+
     def test_a_client_is_an_address_and_one_of_ipv6_a_network(self) -> None:
         for same in (
             ("192.0.2.1:1", "192.0.2.1:2", "192.0.2.1", "192.0.2.1 by way of 10.0.0.1:99", "[::ffff:192.0.2.1]:7"),
