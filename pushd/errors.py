@@ -28,7 +28,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pushd.headroom import NO_MEMORY
 
@@ -92,6 +92,15 @@ class Refused(PushdError):
         self.detail = detail
         self.field = field
         self.retry_s = self.default_retry_s if retry_s is None else retry_s
+
+    def outcome(self) -> Self:
+        """Return it to be kept among the outcomes of others.
+
+        It forgets where it was raised, and from what: the frames there refer to the list that it is kept in, and
+        only the garbage collector would free such a cycle.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
 
     def problem(self) -> dict[str, object]:
         """Answer the members of the problem document (RFC 9457, section 3.1)."""

@@ -72,7 +72,7 @@ class Direct:
             try:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:
-                outcomes.append(refused)
+                outcomes.append(refused.outcome())
         done(outcomes)
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:

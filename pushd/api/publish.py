@@ -182,7 +182,7 @@ class _Reading:
                 if len(draft.data) * 3 > max_bytes:
                     check_size(draft.data, max_bytes, is_text=draft.is_text)
             except Refused as wrong:
-                answers[place] = wrong
+                answers[place] = wrong.outcome()
                 row += 1
             else:
                 drafts.append(draft)

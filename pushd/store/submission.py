@@ -135,4 +135,4 @@ def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
             grants.check_publish(name)
         return batch.add(draft)
     except Refused as refused:
-        return refused
+        return refused.outcome()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from unittest.mock import patch
 from twisted.logger import capturedLogs, formatEvent
 
 from pushd.api import publish
+from pushd.errors import Refused
 from pushd.event import Draft
 from pushd.messages import parse_object
 from pushd.publisher import Direct
@@ -411,6 +413,20 @@ class LongBatchTests(DaemonTests):
                 self.rig.turn()
         self.assertEqual(counts, [1] * 4)
         self.assertEqual(len(json_lines(client.response.body)), 4)
+
+    def test_refused_lines_leave_nothing_to_the_garbage_collector(self) -> None:
+        client = self.rig.client()
+        gc.collect()
+        gc.disable()
+        try:
+            client.send("POST", "/publish", body=b'{"channel":"news","data":"x"}\n[\n' * 300)
+            for _ in range(10):
+                self.rig.turn()
+            left = sum(isinstance(one, Refused) for one in gc.get_objects())
+        finally:
+            gc.enable()
+        self.assertEqual(len(json_lines(client.response.body)), 600)
+        self.assertLess(left, 10)
 
     def test_all_batches_together_have_one_budget_for_each_turn(self) -> None:
         now = 0.0
