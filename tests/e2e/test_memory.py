@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed"),
 ]
 
-CONFIG = "[channels]\nhistory_bytes = 1GiB\n"
+CONFIG = "[channels]\nhistory_bytes = 1GiB\n[limits]\nevent_size = 1100KiB\n"
 SIZE = 1 << 20
 DATAS = {"escaped": b'"' * SIZE, "control": b"\x01" * SIZE, "binary": b"\xff" * SIZE}
 
