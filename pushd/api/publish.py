@@ -275,13 +275,20 @@ class _Batch:
         try:
             waiting = self._readmit()
         except Refused as refused:
-            self._reading.publish(refused, self._answered)
+            self._publish(refused)
             return
         if waiting is None:
-            self._reading.publish(None, self._answered)
+            self._publish(None)
         else:
             waiting.addCallbacks(lambda _: None, _refusal_of).addCallback(self._reading.publish, self._answered)
             waiting.addErrback(self._failed)
+
+    def _publish(self, refused: Refused | None) -> None:
+        """Publish the next lines; without the memory for that, answer 503."""
+        try:
+            self._reading.publish(refused, self._answered)
+        except MemoryError:
+            self._failed(Failure())
 
     def _failed(self, failure: Failure) -> None:
         if not self._request.is_gone:

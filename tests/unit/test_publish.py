@@ -519,3 +519,16 @@ class LongBatchTests(DaemonTests):
             self.rig.turn()
         self.assertEqual(self.retained(), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_later_turn_without_memory_answers_503(self) -> None:
+        client = self.rig.client()
+        client.send("POST", "/publish", body=b" \r\n" * 100_000 + b'{"channel":"news","data":"x"}\n')
+
+        def no_memory(*arguments: object) -> None:
+            raise MemoryError
+
+        self.patch(publish, "parse_object", no_memory)
+        for _ in range(10):
+            self.rig.turn()
+        self.assert_problem(client.response, 503, says="memory")
+        self.assertIn("retry-after", dict(client.response.headers))
