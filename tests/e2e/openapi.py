@@ -31,11 +31,20 @@ _VALUES = {
 
 _VALUES_OF = {
     "deleteChannel": {"channel": "gone"},
+    "deleteChannelByQuery": {"channel": "gone"},
     "readEvent": {"id": EVENT},
+    "readEventByQuery": {"id": EVENT},
     "seeConnection": {"id": "1"},
     "closeConnection": {"id": "1"},
     "closeConnections": {"user": "nobody", "channel": "gone"},
 }
+
+_LEFT_OUT = {
+    "publishMany": {"channel", "id", "event"},
+    "listChannels": {"channel"},
+    "subscribeSse": {"lastEventId", "lastEventID", "last-event-id", "Last-Event-ID"},
+}
+"""Parameters that are refused beside the others of the operation, or beside its body."""
 
 _BODIES = {
     "publish": ("application/x-www-form-urlencoded", {"a": "b"}),
@@ -50,7 +59,7 @@ def _said(operation: Operation) -> dict[str, Any]:
         "parameters": [
             {**one, "schema": {"type": "string", "default": values[one["name"]]}}
             for one in operation.parameters
-            if one["in"] != "header"
+            if one["in"] != "header" and one["name"] not in _LEFT_OUT.get(operation.name, ())
         ],
         "responses": {"default": {"description": "see docs/openapi.yaml"}},
     }
