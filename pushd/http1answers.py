@@ -105,9 +105,15 @@ class HTTP1Answers(HTTP1):
         super().resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: the connection has ended.
+
+        A file that is being sent is stopped here: after `loseConnection` the transport knows nothing of it, and it
+        would be asked for more, and fail, for ever.
+        """
         self._stop_looking()
         self._held.shrink(0)
+        if self._requestProducer is not None and not self._is_live:
+            self._requestProducer.stopProducing()
         super().connectionLost(reason)
         self._chunks = self._requestProducer = None  # which refer to this connection: cycles
         vars(self).pop("_flush", None)  # see `hold`; that is one, too

@@ -164,6 +164,7 @@ class ResponseStream:
         request.write(last)
         self.session.wrote(len(self._framed(last)) + (len(_LAST_CHUNK) if self._is_chunked else 0))
         request.unregisterProducer()
+        connection.finish()  # before the request is done: what was pipelined behind it is not begun any more
         request.finish()
         connection.end()
 

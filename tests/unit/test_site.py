@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from twisted.internet import task
 
+from pushd.http1 import HTTP1
 from tests.rigs import DaemonTests, Response, stream_lines
 
 
@@ -296,3 +299,20 @@ class StaticFileTests(FileTests):
 
     def test_files_are_served_by_any_name_of_the_machine(self) -> None:
         self.assertEqual(self.ask("/page.html", host="push.example.com").status, 200)
+
+
+class ClosedWhileSendingTests(FileTests):
+    """A connection over HTTP/1.1 that is closed while a file is sent."""
+
+    def test_nothing_is_sent_to_who_left_while_the_connection_was_being_closed(self) -> None:
+        for ranges in ("bytes=0-0,3-3", "bytes=1-2", "bytes=0-"):
+            with self.subTest(ranges):
+                client = self.rig.client()
+                client.send("GET", "/demo.js", headers={"Range": ranges})
+                (connection,) = cast("Iterable[HTTP1]", self.rig.parts.site.connections)
+                connection.end()  # the transport knows nothing of the producer any more
+                client.connection.disconnect()
+                for _ in range(10):
+                    self.rig.reactor.advance(0)
+                self.assertEqual(self.rig.delayed, [], "the file is asked for more, and fails, for ever")
+                self.assertEqual(self.flushLoggedErrors(), [])
