@@ -157,8 +157,12 @@ class HTTP1(WritingChannel):
             self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Override: no request came for too long, or the client does not take what was written."""
-        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        """Override: no request came for too long, or the client does not take what was written.
+
+        Both can be: the second does not begin another time-out, which nobody would cancel.
+        """
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
 
     def end(self) -> None:

@@ -34,12 +34,17 @@ STOPPED = (0, -SIGTERM)
 STATE = "state_directory = {directory}/state\nstop_timeout = 5s\n"
 
 STALLED_DISK = """
+#include <fcntl.h>
 #include <unistd.h>
-static int stall(void) { while (access(getenv_path(), F_OK) == 0) usleep(10000); return 0; }
+static int stall(void) {
+    if (access(getenv_path(), F_OK) == 0) close(creat(getenv_seen(), 0600));
+    while (access(getenv_path(), F_OK) == 0) usleep(10000);
+    return 0;
+}
 int fsync(int fd) { (void)fd; return stall(); }
 int fdatasync(int fd) { (void)fd; return stall(); }
 """
-"""Stands before the C library: nothing gets to the disk for as long as a file exists."""
+"""Stands before the C library: nothing gets to the disk while a file exists. Another tells that it stalls."""
 
 
 _SETTINGS, _PING, _GOAWAY = 4, 6, 7
@@ -253,8 +258,9 @@ class TestOrder:
             assert kept(daemon, "c") == ["kept"]
 
     def test_a_disk_that_stalls_does_not_hold_up_the_stop_for_ever(self, tmp_path: Path) -> None:
-        stalled, library = tmp_path / "stalled", tmp_path / "stall.so"
+        stalled, seen, library = tmp_path / "stalled", tmp_path / "seen", tmp_path / "stall.so"
         code = STALLED_DISK.replace("getenv_path()", json.dumps(str(stalled)))
+        code = code.replace("getenv_seen()", json.dumps(str(seen)))
         arguments = [program("cc"), "-shared", "-fPIC", "-xc", "-", "-o", str(library)]
         subprocess.run(arguments, input=code, text=True, check=True, timeout=60)
         state = "state_directory = {directory}/state\ndurability = power\nstop_timeout = 1s\n"
@@ -266,7 +272,7 @@ class TestOrder:
             with closing(connected(daemon.http)) as under_way, closing(connected(daemon.http)) as waiting:
                 post = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
                 under_way.sendall(post)
-                eventually(lambda: (daemon.directory / "state/pushd.db-wal").exists(), "it writes")
+                eventually(seen.exists, "its transaction is being committed")
                 eventually(lambda: daemon.counts["connections"] == 3, "both are connected")
                 waiting.sendall(post)
                 began = monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.testing import StringTransport
@@ -10,6 +10,7 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.server import Site
 
+from pushd.http1 import HTTP1
 from pushd.request import Request
 from tests.rigs import DaemonTests, HttpClient
 
@@ -403,6 +404,18 @@ class ConnectionTests(HttpTests):
         client.send("GET", "/sse?channel=news")
         self.rig.wait(200)
         self.assertTrue(client.connection.is_open)
+
+    def test_a_connection_that_is_timed_out_twice_leaves_no_time_out_behind(self) -> None:
+        client = HttpClient(self.rig)
+        client.connection.stop_reading()
+        client.send("GET", "/demo.js")
+        self.rig.turn()
+        (connection,) = cast("Iterable[HTTP1]", self.rig.parts.site.connections)
+        connection.timeoutConnection()
+        connection.timeoutConnection()
+        client.connection.disconnect()
+        self.rig.turn()
+        self.assertEqual(self.rig.delayed, [], "it would abort a connection that is gone")
 
     def test_an_idle_connection_is_closed_a_second_after_the_daemon_stops(self) -> None:
         idle, used = HttpClient(self.rig), HttpClient(self.rig)
