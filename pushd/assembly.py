@@ -49,6 +49,7 @@ from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
+from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel
@@ -121,8 +122,9 @@ def assemble(
     store: tuple[Store, Worker] | None = None,
     outside: Outside = ALONE,
     figures: Figures | None = None,
+    turn: Turn | None = None,
 ) -> Parts:
-    """Put the parts together.
+    """Put the parts together, which share the time of the reactor's `turn`.
 
     `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
     for which its worker works; without one, in memory. What happens is counted in `figures`.
@@ -130,10 +132,10 @@ def assemble(
     limits = config.limits
     log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
     figures = Figures() if figures is None else figures
-    bus = _bus(limits, log, figures, reactor)
+    bus = _bus(limits, log, figures, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = Direct(bus) if storage is None else storage.journal
-    wheel = Wheel(seconds, reactor.callLater)
+    wheel = Wheel(seconds, reactor.callLater, bus.turn)
     attendance = bus.watch = Attendance(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
     )
@@ -149,7 +151,6 @@ def assemble(
     )
     entrance = new_entrance(config, sessions, publisher, outside)
     insight = _insight(sessions, lambda: len(site.connections), storage, now)
-    answers = Answers(limits.answers_bytes, limits.share_percent, plan(config).site_files)
     site = PushdSite(
         _tree(config, entrance, reactor, insight),
         reactor,
@@ -160,7 +161,7 @@ def assemble(
         figures=figures,
         now=now,
         bodies=entrance.bodies,
-        answers=answers,
+        answers=Answers(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
     operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
@@ -175,7 +176,9 @@ def assemble(
     return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
-def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures, reactor: IReactorTime) -> Bus:
+def _bus(
+    limits: Limits, log: EventLog[Subscription], figures: Figures, reactor: IReactorTime, turn: Turn | None
+) -> Bus:
     return Bus(
         log,
         max_subscribed=limits.subscriptions,
@@ -185,6 +188,7 @@ def _bus(limits: Limits, log: EventLog[Subscription], figures: Figures, reactor:
         names=Shares("names of channels", "[limits] channels", limits.channels, limits.share_percent),
         owner=owner_of,
         call_later=reactor.callLater,
+        turn=turn,
     )
 
 
@@ -327,7 +331,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits = config.limits
-    turns = Turns(reactor.callLater, door.sessions.wheel.seconds)
+    turns = Turns(reactor.callLater, door.sessions.wheel.reactor_turn)
     return {
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"history": History(gate, door),

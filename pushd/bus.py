@@ -34,10 +34,12 @@ from pushd.presence import present
 from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
+from pushd.replay import Replay
 from pushd.shares import Shares
 from pushd.slices import END_COST, Later, Slices
 from pushd.subscription import Group, Subscriber, Subscription
 from pushd.table import Table
+from pushd.turn import Turn
 
 __all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
 
@@ -114,6 +116,7 @@ class Bus:
         names: Shares | None = None,
         owner: Callable[[Caller], str | None] = lambda caller: None,
         call_later: Later | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """Begin without subscribers.
 
@@ -121,9 +124,11 @@ class Bus:
         while it is being replayed to. `failed` is told of every subscriber that raised. What happens is counted in
         `figures`. `names` bounds the names that exist only because somebody subscribed to them; each counts for the
         `owner` of the first subscriber. With `call_later`, the reactor's, what is done for many subscribers is
-        done in slices.
+        done in slices, which share the time of `turn`.
         """
         self.log = log
+        self.turn = Turn(log.seconds) if turn is None else turn
+        """The turn of the reactor."""
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
         self._failed = failed
@@ -133,13 +138,14 @@ class Bus:
             log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
         )
         log.is_heard = self._audiences.has_name
+        log.discard = self.discard
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
         self._owners: Table[str, str | None] = Table()  # of those names, for whom each counts
         self.call_later = call_later
         """The reactor's ``callLater``, if what takes long is to be done in several of its turns."""
-        self._slices = None if call_later is None else Slices(call_later, log.seconds)
-        self.delivery = Delivery(self._audiences.of_each, self._drop_all, log.seconds, call_later)
+        self._slices = None if call_later is None else Slices(call_later, self.turn)
+        self.delivery = Delivery(self._audiences.of_each, self._drop_all, self.turn, call_later)
         """What hands out events."""
         self.subscribers = 0
         """How many subscribers there are."""
@@ -207,6 +213,11 @@ class Bus:
         self._failed(subscription.subscriber, error)
         self.end(subscription, Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
 
+    def discard(self, replay: Replay) -> None:
+        """Free a replay that nobody reads any more: a large one, some of it in each turn of the reactor."""
+        if self._slices is not None:
+            self._slices.do(replay.clearing())
+
     def _drop_all(self, recipient: Subscription | Group, error: Exception) -> None:
         for subscription in list(recipient.subscriptions):
             self.drop(subscription, error)
@@ -223,8 +234,7 @@ class Bus:
 
     def delete(self, name: str, grants: Grants) -> None:
         """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
-        channel = self.deletable(name, grants)
-        self.clear(name, channel)
+        self.clear(name, self.deletable(name, grants))
 
     def deletable(self, name: str, grants: Grants) -> Channel[Subscription] | None:
         """Return a channel that may be deleted, or None if it is only subscribed to.

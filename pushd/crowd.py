@@ -61,7 +61,6 @@ class Crowd:
         "_piece",
         "_piece_ahead",
         "_piece_frames",
-        "_seconds",
         "_size",
         "_unserved",
         "_wheel",
@@ -91,7 +90,6 @@ class Crowd:
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
         self._flush_later = flush_later
-        self._seconds = wheel.seconds
         self._is_due = False
         self._members: dict[Member, Send] = {}
         self._gone: list[Member] | None = None  # who left while the others are being sent to
@@ -244,7 +242,7 @@ class Crowd:
     def _send_some(self) -> int:
         """Send the piece to some of those who have not got it; return to how many."""
         data, unserved, ahead, behind = self._piece, self._unserved, self._piece_ahead, []
-        size, part = len(data), Slice(self._seconds)
+        size, part = len(data), Slice(self._wheel.reactor_turn)
         while unserved:
             for _ in range(STEP):
                 member, send = unserved.popitem()

@@ -15,6 +15,7 @@ from pushd.event import Entry
 from pushd.pending import Pending
 from pushd.slices import MOST, Later, Slice
 from pushd.subscription import Group, Subscription
+from pushd.turn import Turn
 
 __all__ = ["Delivery"]
 
@@ -33,17 +34,17 @@ class Delivery:
         self,
         audiences_of: Callable[[list[Entry]], _Audiences],
         failed: Callable[[_Recipient, Exception], None],
-        seconds: Callable[[], float],
+        turn: Turn,
         call_later: Later | None,
     ) -> None:
         """Begin with nothing to hand out.
 
         `audiences_of` returns who gets each entry of an event; `failed` is called in an ``except`` with a recipient
-        that raised. `seconds` is a clock that never jumps, `call_later` the reactor's: without it, no slices.
+        that raised. `turn` is the turn of the reactor, `call_later` the reactor's: without it, no slices.
         """
         self._audiences_of = audiences_of
         self._failed = failed
-        self._seconds = seconds
+        self._turn = turn
         self._call_later = call_later
         self._undelivered: deque[list[Entry]] = deque()
         self._is_due = False
@@ -142,7 +143,7 @@ class Delivery:
         """Hand out the next slice."""
         self._is_due = False
         self.is_delivering = True
-        part = Slice(self._seconds)
+        part = Slice(self._turn)
         try:
             while self._hand_next() and part.spend():
                 pass

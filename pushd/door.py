@@ -132,11 +132,16 @@ class Door:
         together = [[pattern] for pattern in patterns] if is_websocket else [patterns]
 
         def prepare() -> Work[None]:
-            caller.prepared = {}
+            caller.prepared = prepared = {}
             log, among = self.sessions.bus.log, [[*patterns, *others]]
             among += [list(self.readable(caller))] if is_websocket else []
-            for each in together:
-                caller.prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
+            try:
+                for each in together:
+                    prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
+            except GeneratorExit:  # the client has gone
+                for one in prepared.values():
+                    log.discard(one.replay)
+                raise
 
         return self.do(prepare, waiting, is_gone, owner_of(caller))
 

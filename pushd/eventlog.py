@@ -23,6 +23,7 @@ from pushd.idling import Idling
 from pushd.names import NameIndex
 from pushd.order import Bookmark, Order
 from pushd.reading import Page, Room
+from pushd.replay import Replay
 from pushd.sizes import event_size
 from pushd.table import PARTS, Table
 from pushd.trimming import Trimming
@@ -90,6 +91,8 @@ class EventLog(Generic[S]):
         self._idle: Idling[S] = Idling()  # those without events, which are given up first
         self.is_heard: Callable[[str], bool] = lambda name: False
         """Return whether anybody is subscribed to a channel by its name: set by the bus."""
+        self.discard: Callable[[Replay], None] = lambda replay: None
+        """Free a replay that nobody reads any more: set by the bus."""
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
@@ -191,16 +194,14 @@ class EventLog(Generic[S]):
 
     def existing(self, name: str) -> Channel[S]:
         """Answer the channel `name`, trimmed; raise `NotFound` if there is none."""
-        channel = self.by_name.get(check_name(name))
-        if channel is None:
+        if (channel := self.by_name.get(check_name(name))) is None:
             raise NotFound(f"there is no channel {name!r}", "channel")
         self.trim(channel)
         return channel
 
     def history_with(self, entry: Entry) -> History | None:
         """Return the history that retains `entry`, None if none does any more."""
-        channel = self.by_name.get(entry.channel)
-        if channel is None:
+        if (channel := self.by_name.get(entry.channel)) is None:
             return None
         self.trim(channel)
         return channel.history if channel.history.holds(entry.offset) else None
@@ -393,8 +394,7 @@ class EventLog(Generic[S]):
 
     def _given(self, name: str, event_id: str) -> list[Given]:
         """Return the events with a given id that the channel `name` has, as `Archive.given` does."""
-        channel = self.by_name.get(name)
-        if channel is None:
+        if (channel := self.by_name.get(name)) is None:
             return []
         self.trim(channel)
         return self._archive.given(name, event_id, channel.offset + 1 - len(channel.history))

@@ -65,6 +65,9 @@ class Log(Protocol[S]):
     def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
         """Return heaps of channels by a sequence that their oldest events are not before."""
 
+    discard: Callable[[Replay], None]
+    """Free a replay that nobody reads any more."""
+
     def trim(self, channel: Channel[S]) -> None:
         """Drop what is over the channel's limits."""
 
@@ -250,7 +253,11 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
     end, after = log.sequence, -1 if sequence is None else sequence
     replay, firsts, dropped = Replay(), _Firsts(count), list[int]()
     for channel in _matching(log, patterns, after):
-        yield
+        try:
+            yield
+        except GeneratorExit:  # the client has gone
+            log.discard(replay)
+            raise
         if channel is None:
             continue
         log.trim(channel)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterable, Iterator
-from time import monotonic
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IListeningPort
+
+from pushd.turn import Turn
 
 __all__ = ["ACCEPTS", "BUDGET_S", "Poller", "accept_few", "serve_few"]
 
@@ -28,18 +29,23 @@ Event = tuple[int, int]
 """A file descriptor, and what it is ready for."""
 
 
+def _nothing(now_s: float) -> None:
+    """Do nothing."""
+
+
 class Poller:
-    """An epoll object that is asked for one event at a time, within the budget of a turn.
+    """An epoll object that is asked for one event at a time, within the budget of a turn; it begins the turns.
 
     The kernel puts a descriptor that it has reported behind all others that are ready (level-triggered, as Twisted
     uses it), so each is served in its turn. No event is ever taken and left for later: its descriptor could be
     another connection's by then.
     """
 
-    def __init__(self, epoll: Any, seconds: Callable[[], float] = monotonic) -> None:
-        """Ask `epoll`; `seconds` is a clock that never jumps."""
+    def __init__(self, epoll: Any, turn: Turn, begins: Callable[[float], None] = _nothing) -> None:
+        """Ask `epoll`. At the beginning of each turn, begin `turn` and call `begins` with the time."""
         self._epoll = epoll
-        self._seconds = seconds
+        self._turn = turn
+        self._begins = begins
 
     def __getattr__(self, name: str) -> Any:
         """Return what is not about waiting, such as `register`."""
@@ -47,24 +53,32 @@ class Poller:
 
     def poll(self, timeout: float = -1, maxevents: int = -1) -> Iterable[Event]:
         """Wait as `epoll.poll` does; return the events of this turn, each taken when the one before was served."""
-        first: list[Event] = self._epoll.poll(timeout, 1)
-        return self._events(first) if first else first
+        return self._events(self._epoll.poll(timeout, 1))
 
     def _events(self, events: list[Event]) -> Iterator[Event]:
-        until_s = self._seconds() + BUDGET_S
+        turn, seconds = self._turn, self._turn.seconds
+        now_s = seconds()
+        turn.begin(now_s)
+        self._begins(now_s)
+        if not events:
+            return
+        until_s = turn.until_s(BUDGET_S)
         while events:
             yield events[0]
-            if self._seconds() >= until_s:
+            if seconds() >= until_s:
                 return
             events = self._epoll.poll(0, 1)
 
 
-def serve_few(reactor: object) -> None:
-    """Bound what `reactor` serves in one turn, if it is one that uses epoll; others stay as they are."""
+def serve_few(reactor: object, turn: Turn, begins: Callable[[float], None] = _nothing) -> None:
+    """Bound what `reactor` serves in one turn, if it is one that uses epoll; others stay as they are.
+
+    Each turn begins `turn`, and calls `begins` with the time.
+    """
     epoll = getattr(reactor, "_poller", None)
     kind = getattr(select, "epoll", None)
     if kind is not None and isinstance(epoll, kind):
-        reactor._poller = Poller(epoll)  # type: ignore[attr-defined]
+        reactor._poller = Poller(epoll, turn, begins)  # type: ignore[attr-defined]
 
 
 def accept_few(port: IListeningPort) -> None:

@@ -64,7 +64,7 @@ class Direct:
     ) -> None:
         publish, grants = self._bus.publish, caller.grants
         call_later, seconds = self._bus.call_later, self._bus.log.seconds
-        until_s = seconds() + _TURN_S
+        until_s = self._bus.turn.until_s(_TURN_S)
         for place, draft in enumerate(drafts):
             if not place % _EVENTS_PER_LOOK and place and call_later is not None and seconds() > until_s:
                 call_later(0, partial(self._publish_some, drafts[place:], caller, outcomes, done))

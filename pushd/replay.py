@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -16,6 +16,9 @@ __all__ = ["ENTRY_BYTES", "FindHistory", "Overtaken", "Replay", "cost_of"]
 
 ENTRY_BYTES = 256
 """About how much memory an entry takes, beside its data."""
+
+_FREED, _FREED_COST = 50, 5
+"""How many cursors are freed at once when a replay ends before its end, and as how many sends that counts."""
 
 _RUN = 64
 """How many entries of one history are taken at once."""
@@ -68,6 +71,21 @@ class Replay:
         entry, latest = history.after(sequence), history.latest
         if entry is not None and latest is not None:
             self._begin(entry, history, latest.offset)
+
+    def clearing(self) -> Iterator[Callable[[], int]]:
+        """Return calls that free a few cursors each; each returns as how many sends it counts.
+
+        Freeing 300,000 of them at once takes 60 ms. A few are left, to be freed with the replay.
+        """
+        while len(self._heap) > _FREED or len(self._cursors) > _FREED:
+            yield self._free_some
+
+    def _free_some(self) -> int:
+        del self._heap[-_FREED:]
+        for table in (self._cursors, self._ends):
+            for _ in range(min(_FREED, len(table))):
+                table.popitem()
+        return _FREED_COST
 
     @property
     def width(self) -> int:

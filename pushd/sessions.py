@@ -131,7 +131,7 @@ class Sessions:
         self._call_later = call_later
         self.resumes = Burst(wheel.seconds)
         """How many replays are gone on with as soon as their connections can take more, and not in `_flush`."""
-        self.steps = Steps(call_later, wheel.seconds)
+        self.steps = Steps(call_later, wheel.reactor_turn)
         """What does long work."""
         self.now = now
         """The time, in seconds since 1970."""
@@ -148,7 +148,7 @@ class Sessions:
         self._ends = EndLog(wheel, call_later)
         self._unflushed: deque[Flushed] = deque()
         self._is_flush_due = False
-        self._slices = Slices(call_later, wheel.seconds)
+        self._slices = Slices(call_later, wheel.reactor_turn)
         bus.delivery.drained = self._note_written
         self._leaving: deque[tuple[Leaving, Reason]] = deque()
         self._farewell: Callable[[], Reason] | None = None
@@ -283,7 +283,7 @@ class Sessions:
 
     def _flush(self) -> None:
         """Flush a slice of those that wait for it, each once; those that come meanwhile are for the next turn."""
-        unflushed, part = self._unflushed, Slice(self.wheel.seconds)
+        unflushed, part = self._unflushed, Slice(self.wheel.reactor_turn)
         count, sends = len(unflushed), 0
         try:
             while count:

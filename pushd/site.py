@@ -143,7 +143,7 @@ class PushdSite(Site):
         """How much of unfinished bodies is held."""
         self.comeback = Comeback(wheel.seconds)
         """Who is told to come back in a stream."""
-        self.turns = Turns(reactor.callLater, wheel.seconds)
+        self.turns = Turns(reactor.callLater, wheel.reactor_turn)
         bound_header_names()
         """What shares the time among connections with several requests at once."""
         self._wheel = wheel

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from pushd.turn import Turn
+
 __all__ = ["END_COST", "MOST", "STEP", "Burst", "Later", "Slice", "Slices"]
 
 MOST = 250
@@ -31,10 +33,10 @@ class Slice:
 
     __slots__ = ("_looks_at", "_seconds", "_until_s", "left")
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        """Begin a slice. `seconds` is a clock that never jumps."""
-        self._seconds = seconds
-        self._until_s = seconds() + _MOST_S
+    def __init__(self, turn: Turn) -> None:
+        """Begin a slice in the current `turn`."""
+        self._seconds = turn.seconds
+        self._until_s = turn.until_s(_MOST_S)
         self._looks_at = MOST - STEP
         self.left = MOST
         """How many sends are left."""
@@ -71,10 +73,10 @@ class Burst:
 class Slices:
     """Makes many calls, in slices: one job after the other, and of each its calls in their order."""
 
-    def __init__(self, call_later: Later, seconds: Callable[[], float]) -> None:
-        """Use the reactor's `call_later`, and `seconds`, a clock that never jumps."""
+    def __init__(self, call_later: Later, turn: Turn) -> None:
+        """Use the reactor's `call_later`, and the clock of its `turn`."""
         self._call_later = call_later
-        self._seconds = seconds
+        self._turn = turn
         self._jobs: deque[Iterator[Callable[[], int]]] = deque()
         self._is_due = False
 
@@ -89,7 +91,7 @@ class Slices:
 
     def _run(self) -> None:
         self._is_due = True  # what the calls want done waits behind them
-        part = Slice(self._seconds)
+        part = Slice(self._turn)
         try:
             while self._jobs:
                 call = next(self._jobs[0], None)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pushd.errors import Unavailable
+from pushd.turn import Turn
 
 __all__ = ["Steps", "unless_done"]
 
@@ -31,12 +32,13 @@ class Steps:
     def __init__(
         self,
         call_later: Callable[[float, Callable[[], None]], object],
-        seconds: Callable[[], float],
+        turn: Turn,
         budget_s: float = 0.004,
     ) -> None:
-        """Take up to `budget_s` of each turn of the reactor; `call_later` is the reactor's."""
+        """Take up to `budget_s` of each `turn` of the reactor; `call_later` is the reactor's."""
         self._call_later = call_later
-        self._seconds = seconds
+        self._clock = turn
+        self._seconds = turn.seconds
         self._budget_s = budget_s
         self._queues: OrderedDict[str | None, deque[_Task]] = OrderedDict()  # by owner; none is empty
         self._credit_s = (
@@ -62,7 +64,7 @@ class Steps:
             self._credit_s = min(self._budget_s, self._credit_s + (now_s - self._credited_s) / 2)
             self._credited_s = now_s
             if self._credit_s > 0:
-                is_done = self._go_on(task, now_s + self._credit_s)
+                is_done = self._go_on(task, self._clock.until_s(self._credit_s))
                 self._credit_s -= self._seconds() - now_s
                 if is_done:
                     return done
@@ -73,7 +75,7 @@ class Steps:
     def _turn(self) -> None:
         """Go on with each work in turn, until the budget is used."""
         now_s = self._seconds()
-        end_s = now_s + self._budget_s
+        end_s = self._clock.until_s(self._budget_s)
         for _ in range(len(self)):
             owner, queue = next(iter(self._queues.items()))
             self._queues.move_to_end(owner)

@@ -90,6 +90,9 @@ class _Bus(Protocol):
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
 
+    def discard(self, replay: Replay) -> None:
+        """Free a replay that nobody reads any more."""
+
     def end(self, subscription: Subscription, reason: Reason) -> None:
         """End a subscription and tell its subscriber why."""
 
@@ -352,7 +355,9 @@ class Subscription:
             return False
         self.deliver = _nothing
         self.forget()
-        self._replay = None
+        if self._replay is not None:
+            self._bus.discard(self._replay)
+            self._replay = None
         self._bus.subscribers -= 1
         for text in list(self._patterns):
             self.remove(text)

@@ -44,6 +44,7 @@ from pushd.store.worker import Worker
 from pushd.systemd import Systemd
 from pushd.tls import check_directory
 from pushd.tokens.mint import Wish, choose_key, mint
+from pushd.turn import Turn
 
 __all__ = ["Options", "makeService"]
 
@@ -199,10 +200,13 @@ def _daemon(options: Options, directory: str) -> Daemon:
     reach = Reach(reactor, seconds=seconds, now=now, figures=figures)
     outside, commit = reach(config)
     commit()
-    parts = assemble(config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures)
+    turn = Turn(seconds)
+    parts = assemble(
+        config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures, turn=turn
+    )
     looks = watch(memory, reactor)
     collector = Collector(time.thread_time)
-    reactor.callWhenRunning(serve_few, reactor)
+    reactor.callWhenRunning(serve_few, reactor, turn, collector.look)
     reactor.callWhenRunning(collector.start)
     reactor.callWhenRunning(looks.start, 1.0)
     twistd: Mapping[str, Any] = options.parent or {}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from pushd.turn import Turn
+
 __all__ = ["Later", "Turns"]
 
 _BUDGET_S = 0.005
 """How long requests are served before the reactor has its turn."""
 
 _PAUSE_S = 0.001
-"""When nobody has begun or gone on for so long, the reactor has had its turn."""
+"""When nobody has begun or gone on for so long, the reactor has had its turn, if nobody knows when one begins."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
@@ -25,20 +27,26 @@ class Turns:
     which is the ordinary case, nothing of this is called.
     """
 
-    __slots__ = ("_call_later", "_is_due", "_is_turn", "_last_s", "_seconds", "_until_s", "_waiting")
+    __slots__ = ("_call_later", "_clock", "_is_due", "_is_turn", "_last_s", "_seconds", "_until_s", "_waiting")
 
-    def __init__(self, call_later: Later, seconds: Callable[[], float]) -> None:
-        """Use the reactor's `call_later`, and `seconds`, a clock that never jumps."""
+    def __init__(self, call_later: Later, turn: Turn) -> None:
+        """Use the reactor's `call_later`, and the clock of its `turn`."""
         self._call_later = call_later
-        self._seconds = seconds
+        self._clock = turn
+        self._seconds = turn.seconds
         self._until_s = self._last_s = float("-inf")
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_due = self._is_turn = False
 
     def begin(self) -> None:
         """Note that a connection begins to serve several requests."""
+        if self._is_turn:
+            return
+        if self._clock.is_known:
+            self._until_s = self._clock.until_s(_BUDGET_S)
+            return
         now = self._seconds()
-        if now - self._last_s > _PAUSE_S and not self._is_turn:
+        if now - self._last_s > _PAUSE_S:
             self._until_s = now + _BUDGET_S
         self._last_s = now
 
@@ -64,7 +72,7 @@ class Turns:
 
     def _turn(self) -> None:
         self._is_due, self._is_turn = False, True
-        until_s = self._until_s = self._seconds() + _BUDGET_S
+        until_s = self._until_s = self._clock.until_s(_BUDGET_S)
         try:
             for _ in range(len(self._waiting)):
                 self._waiting.popleft()()

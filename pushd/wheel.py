@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushd.slices import Later, Slice
+from pushd.turn import Turn
 
 __all__ = ["TURN_S", "Alarm", "Wheel"]
 
@@ -54,10 +55,14 @@ class Wheel:
     too: of many alarms, some ring in each turn of the reactor.
     """
 
-    def __init__(self, seconds: Callable[[], float], call_later: Later | None = None) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], call_later: Later | None = None, turn: Turn | None = None
+    ) -> None:
         """Take the time from `seconds`, a clock that never jumps; without `call_later`, ring all at once."""
         self.seconds = seconds
         """The clock."""
+        self.reactor_turn = Turn(seconds) if turn is None else turn
+        """The turn of the reactor, whose time is shared."""
         self._call_later = call_later
         self._is_due = False
         self.turned_s = seconds()
@@ -101,7 +106,7 @@ class Wheel:
         self._ring()
 
     def _ring(self) -> None:
-        now, part = int(self.turned_s), Slice(self.seconds)
+        now, part = int(self.turned_s), Slice(self.reactor_turn)
         for second in range(self._turned_to + 1, now + 1):
             slot = self._slots.get(second, {})
             while slot:

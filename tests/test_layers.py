@@ -121,6 +121,7 @@ LAYERS: list[list[str]] = [
     ["pushd.answers"],
     ["pushd.shares"],
     ["pushd.batch", "pushd.lag", "pushd.slices"],
+    ["pushd.turn"],
     ["pushd.eventlog", "pushd.config.reading", "pushd.config.reference"],
     ["pushd.finding"],
     ["pushd.replay", "pushd.reading", "pushd.archive", "pushd.idling", "pushd.trimming"],

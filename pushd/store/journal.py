@@ -170,7 +170,7 @@ class Journal:
     def _limit(self) -> Limit:
         """Return how much the next transaction may have."""
         seconds = self._bus.log.seconds
-        until_s = seconds() + (_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S)
+        until_s = self._bus.turn.until_s(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S)
         return Limit(
             lambda: seconds() >= until_s,
             self._bus.sends_of,

@@ -18,6 +18,7 @@ from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.heldbodies import HeldBodies
 from pushd.peer import Place
 from pushd.reasons import Cause, Reason
+from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer
@@ -148,7 +149,10 @@ class Transport(StringTransport):
 class AutobahnTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.factory = new_factory(
-            PATIENCE, Wheel(lambda: 0.0), HeldBodies(2**20, 100), Turns(lambda delay_s, call: None, lambda: 0.0)
+            PATIENCE,
+            Wheel(lambda: 0.0),
+            HeldBodies(2**20, 100),
+            Turns(lambda delay_s, call: None, Turn(lambda: 0.0)),
         )
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:

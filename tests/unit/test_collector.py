@@ -7,7 +7,7 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.collector import THRESHOLDS, Collector
+from pushd.collector import FREEZE_S, FULL_S, PAUSE_S, THRESHOLDS, Collector
 
 
 class Node:
@@ -15,6 +15,116 @@ class Node:
 
     def __init__(self) -> None:
         self.itself = self
+
+
+class Machine:
+    """Stands in for `gc`: each object takes so long to examine, and each stays, or goes with the young."""
+
+    def __init__(self, cost_s: float) -> None:
+        self.cost_s = cost_s
+        self.cpu_s = 0.0
+        self.young = self.old = self.frozen = 0
+        self.longest_s = 0.0
+        self.collections = 0
+
+    def collect(self, generation: int = 2) -> None:
+        """Examine the objects of some generations."""
+        examined = self.young + (self.old if generation == 2 else 0)
+        self.cpu_s += examined * self.cost_s
+        self.longest_s = max(self.longest_s, examined * self.cost_s)
+        self.old, self.young = self.old + self.young, 0
+        self.collections += 1
+
+    def freeze(self) -> None:
+        """Examine these no more."""
+        self.frozen += self.old + self.young
+        self.old = self.young = 0
+
+
+class TurnsTests(SynchronousTestCase):
+    """A collector that is told when turns begin."""
+
+    def setUp(self) -> None:
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.enable)
+        self.addCleanup(gc.unfreeze)
+
+    def collector(self, machine: Machine, *, is_disabled: bool = False) -> Collector:
+        """Start one that examines what is in `machine`."""
+        collector = Collector(lambda: machine.cpu_s)
+        if not is_disabled:
+            gc.enable()
+        collector.start()
+        self.addCleanup(collector.stop)
+        self.patch(gc, "collect", machine.collect)
+        self.patch(gc, "freeze", machine.freeze)
+        return collector
+
+    def test_collections_stay_short_whatever_is_made_and_kept(self) -> None:
+        for made, most_s in ((10, 2 * FULL_S), (3_000, 2 * FULL_S), (30_000, 0.0061)):
+            with self.subTest(made):
+                machine = Machine(1e-7)
+                collector = self.collector(machine)
+                for turn in range(2000):
+                    machine.young += made
+                    collector.look(turn * 0.006)
+                self.assertEqual(machine.collections, 2000)
+                self.assertLessEqual(machine.longest_s, most_s)
+                self.assertLess(machine.old * machine.cost_s, FULL_S + 0.003)
+
+    def test_what_is_kept_and_examined_quickly_is_not_frozen(self) -> None:
+        machine = Machine(1e-7)
+        collector = self.collector(machine)
+        for turn in range(1000):
+            machine.young, machine.old = 1_000, min(machine.old, 5_000)
+            collector.look(turn * 0.006)
+        self.assertEqual(machine.frozen, 0)
+        self.assertLess(6_000 * machine.cost_s, FREEZE_S)
+
+    def test_examining_everything_takes_no_more_than_examining_what_is_new(self) -> None:
+        machine = Machine(1e-7)
+        collector = self.collector(machine)
+        made = 0
+        for turn in range(10_000):
+            machine.young = made = 500
+            machine.old = min(machine.old, 9_000)  # just too few to be frozen
+            collector.look(turn * 0.006)
+        self.assertLess(machine.cpu_s, 10_000 * made * machine.cost_s * 3)
+
+    def test_there_is_a_pause_after_each(self) -> None:
+        machine = Machine(1e-7)
+        collector = self.collector(machine)
+        for turn in range(1000):
+            collector.look(turn * PAUSE_S / 10)
+        self.assertTrue(90 <= machine.collections <= 101, machine.collections)
+
+    def test_nothing_is_collected_between_two_looks(self) -> None:
+        collector = Collector(lambda: 0.0)
+        collector.start()
+        self.addCleanup(collector.stop)
+        collector.look(1.0)
+        node = Node()
+        gone = weakref.ref(node)
+        del node
+        kept = [[one] for one in range(100_000)]
+        self.assertIsNotNone(gone())
+        collector.look(1.0 + PAUSE_S / 2)
+        self.assertIsNotNone(gone())
+        collector.look(1.0 + PAUSE_S)
+        self.assertIsNone(gone())
+        collector.stop()
+        self.assertTrue(gc.isenabled())
+        del kept
+
+    def test_one_that_was_disabled_stays_so(self) -> None:
+        gc.disable()
+        machine = Machine(1e-7)
+        collector = self.collector(machine, is_disabled=True)
+        for turn in range(10):
+            collector.look(turn * 1.0)
+        self.assertEqual(machine.collections, 0)
+        collector.stop()
+        self.assertFalse(gc.isenabled())
 
 
 class CollectorTests(SynchronousTestCase):

@@ -22,6 +22,7 @@ from pushd.http1 import HTTP1
 from pushd.http1head import MAX_FIELDS, is_start, parse_head
 from pushd.request import Request as PushdRequest
 from pushd.requestlog import RequestLog
+from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE
@@ -274,7 +275,7 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
     channel.site = SimpleNamespace(
-        request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0), turns=Turns(unwanted, lambda: 0.0)
+        request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0), turns=Turns(unwanted, Turn(lambda: 0.0))
     )
     channel.requestFactory = Noting
     channel.timeOut = None

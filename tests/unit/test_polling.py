@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.polling import ACCEPTS, BUDGET_S, Poller, accept_few, serve_few
+from pushd.turn import LEAST_S, LIMIT_S, Turn
 
 COST_S = BUDGET_S / 4.9
 """What an event costs of which five fill a turn."""
@@ -33,10 +34,18 @@ class PollerTests(SynchronousTestCase):
         self.now = 1000.0
         self.epoll = select.epoll()
         self.addCleanup(self.epoll.close)
-        self.poller = Poller(self.epoll, lambda: self.now)
+        self.clock = Turn(lambda: self.now)
+        self.began_s: list[float] = []
+        self.poller = Poller(self.epoll, self.clock, self.begins)
+        self.begin_s = 0.0
         self.stack = ExitStack()
         self.addCleanup(self.stack.close)
         self.served: dict[int, int] = {}
+
+    def begins(self, now_s: float) -> None:
+        """Note that a turn begins, and take a while."""
+        self.began_s.append(now_s)
+        self.now += self.begin_s
 
     def ready(self, count: int) -> list[socket.socket]:
         """Make so many sockets that have a byte to read."""
@@ -84,6 +93,24 @@ class PollerTests(SynchronousTestCase):
         self.assertEqual(set(self.served.values()), {1})
         self.assertEqual(len(self.served), 300)
 
+    def test_each_turn_begins_when_it_has_waited_and_also_without_events(self) -> None:
+        self.assertFalse(self.clock.is_known)
+        for _ in range(2):
+            self.turn()
+            self.assertEqual(self.clock.end_s, self.now + LIMIT_S)
+            self.now += 1.0
+        self.ready(1)
+        self.turn(0.001, self.read)
+        self.assertEqual(self.began_s, [1000.0, 1001.0, 1002.0])
+
+    def test_what_the_beginning_of_a_turn_takes_is_taken_from_it(self) -> None:
+        self.ready(300)
+        for begin_s, most_s in ((0.0, BUDGET_S), (LIMIT_S - 0.002, 0.002), (1.0, LEAST_S)):
+            with self.subTest(begin_s):
+                self.begin_s = begin_s
+                served = self.turn(0.0001, self.read)
+                self.assertLess(abs(served * 0.0001 - most_s), 0.00011)
+
     def test_sockets_that_are_always_ready_are_served_in_turn(self) -> None:
         for count, cost_s in ((2, 1.0), (7, 0.002), (100, 0.001), (1000, 0.001)):
             with self.subTest((count, cost_s)):
@@ -115,7 +142,7 @@ class PollerTests(SynchronousTestCase):
                 asked.append((timeout, maxevents))
                 return [(5, 1)] if len(asked) < 3 else []
 
-        self.assertEqual(list(Poller(Epoll(), lambda: 0.0).poll(7.5, 99)), [(5, 1), (5, 1)])
+        self.assertEqual(list(Poller(Epoll(), Turn(lambda: 0.0)).poll(7.5, 99)), [(5, 1), (5, 1)])
         self.assertEqual(asked, [(7.5, 1), (0, 1), (0, 1)])
 
 
@@ -140,10 +167,9 @@ class ReactorTests(SynchronousTestCase):
         self.addCleanup(self.reactor.waker.connectionLost, None)
 
     def test_the_reactor_serves_few_in_one_turn(self) -> None:
-        serve_few(self.reactor)
-        self.assertIsInstance(self.reactor._poller, Poller)
         now = [0.0]
-        self.reactor._poller._seconds = lambda: now[0]
+        serve_few(self.reactor, Turn(lambda: now[0]))
+        self.assertIsInstance(self.reactor._poller, Poller)
         read: list[int] = []
 
         class Slow(FileDescriptor):
@@ -174,12 +200,13 @@ class ReactorTests(SynchronousTestCase):
         reactor: Any = SelectReactor()
         self.addCleanup(reactor.waker.connectionLost, None)
         before = vars(reactor).copy()
-        serve_few(reactor)
-        serve_few(object())
+        turn = Turn(lambda: 0.0)
+        serve_few(reactor, turn)
+        serve_few(object(), turn)
         self.assertEqual(vars(reactor), before)
-        serve_few(self.reactor)
+        serve_few(self.reactor, turn)
         poller = self.reactor._poller
-        serve_few(self.reactor)
+        serve_few(self.reactor, turn)
         self.assertIs(self.reactor._poller, poller)
 
     def test_a_port_accepts_few_each_time_that_it_is_ready_and_never_more(self) -> None:

@@ -14,10 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING, NOTHING, Identity
 from pushd.bus import Bus
+from pushd.eventlog import EventLog
 from pushd.reasons import Cause, Reason
+from pushd.replay import Replay
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.slices import MOST, Slice, Slices
+from pushd.subscription import Subscription
+from pushd.turn import Turn
 from pushd.wheel import Wheel
 from tests.builders import draft, patterns
 from tests.unit.test_session import Connection, House, framed
@@ -27,12 +31,12 @@ CLOSED = Reason(Cause.REFUSED, "closed by an operator")
 
 class SliceTests(SynchronousTestCase):
     def test_it_ends_after_so_many_sends(self) -> None:
-        part = Slice(lambda: 0.0)
+        part = Slice(Turn(lambda: 0.0))
         self.assertEqual(sum(1 for _ in iter(part.spend, False)) + 1, MOST)
 
     def test_it_ends_when_its_time_is_over(self) -> None:
         now = iter([0.0, 0.001, 0.0021]).__next__
-        part = Slice(now)
+        part = Slice(Turn(now))
         self.assertEqual(sum(1 for _ in iter(part.spend, False)) + 1, 50)
 
     def test_jobs_are_done_in_order_and_a_fault_does_not_stop_them(self) -> None:
@@ -47,7 +51,7 @@ class SliceTests(SynchronousTestCase):
 
             return do
 
-        slices = Slices(clock.callLater, clock.seconds)
+        slices = Slices(clock.callLater, Turn(clock.seconds))
         slices.do([call(number) for number in range(60)])
         self.assertEqual(done, list(range(25)))
         slices.do([call(number) for number in range(60, 70)])
@@ -125,6 +129,37 @@ class BoundTests(HallCase):
         self.hall.publish(b"1")
         self.assertLessEqual(self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers)), MOST)
         self.assertEqual({c.bytes for _, c in peers}, {b"<1>"})
+
+    def many_channels(self, count: int) -> EventLog[Subscription]:
+        """Publish an event to each of so many channels."""
+        log = self.hall.rig.log
+        log._max_channels = count
+        for number in range(count):
+            self.hall.publish(b"1", channel=f"c/{number}")
+        return log
+
+    def test_replays_of_many_channels_whose_readers_go(self) -> None:
+        self.many_channels(10_000)
+        session = self.hall.join().session
+        session.subscribe(patterns("**"), "earliest")
+        replay = session.subscription._replay
+        assert replay is not None
+        self.assertGreater(replay.width, 9_000)
+        self.assertTrue(session.subscription.close())
+        self.assertGreater(replay.width, 7_000)
+        self.assertLessEqual(self.most_in_one_turn(lambda: -replay.width), 10 * MOST)
+        self.assertLess(replay.width, 100)
+        self.assertLess(len(replay._heap) + len(replay._ends), 200)
+
+    def test_replays_that_are_being_prepared_for_clients_that_go(self) -> None:
+        log = self.many_channels(2_000)
+        found: list[Replay] = []
+        self.patch(log, "discard", found.append)
+        work = log.preparing(patterns("**"), "earliest", patterns("**"))
+        for _ in range(1_500):
+            next(work)
+        work.close()
+        self.assertEqual([replay.width > 1_000 for replay in found], [True])
 
     def test_events_for_those_who_follow_a_pattern(self) -> None:
         peers = self.many(1000, "a/*")

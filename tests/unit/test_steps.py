@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.errors import NotFound, Unavailable
 from pushd.finding import Work
 from pushd.steps import Steps, unless_done
+from pushd.turn import Turn
 
 
 class StepsTests(SynchronousTestCase):
@@ -18,7 +19,8 @@ class StepsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.due: list[Callable[[], None]] = []
         self.spent_s = 0.0
-        self.steps = Steps(lambda delay_s, call: self.due.append(call), lambda: self.spent_s, budget_s=0.004)
+        self.clock = Turn(lambda: self.spent_s)
+        self.steps = Steps(lambda delay_s, call: self.due.append(call), self.clock, budget_s=0.004)
 
     def work(self, steps: int, result: Any = None) -> Work[Any]:
         for _ in range(steps):

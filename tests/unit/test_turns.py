@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import _ChunkedTransferDecoder
 
 from pushd.autobahn import WebSocketConnection
+from pushd.turn import Turn
 from pushd.turns import Turns
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
@@ -41,7 +42,7 @@ class TurnsTests(SynchronousTestCase):
         """Begin at a time in hand."""
         self.now = 1000.0
         self.reactor = Reactor()
-        self.turns = Turns(self.reactor.call_later, lambda: self.now)
+        self.turns = Turns(self.reactor.call_later, Turn(lambda: self.now))
         self.done: list[str] = []
 
     def works(self, name: str, count: int, cost_s: float) -> Callable[[], None]:
@@ -106,6 +107,7 @@ class ConnectionTests(DaemonTests):
         self.served = 0
         self.reactor = Reactor()
         self.patch(self.rig.parts.site.turns, "_seconds", lambda: self.now)
+        self.patch(self.rig.parts.site.turns, "_clock", Turn(lambda: self.now))
         self.patch(self.rig.parts.site.turns, "_call_later", self.reactor.call_later)
         find = self.rig.parts.site.getResourceFor
 
@@ -228,6 +230,7 @@ class MessageTests(DaemonTests):
         assert isinstance(connection, WebSocketConnection)
         self.connection = connection
         self.patch(connection._turns, "_seconds", lambda: self.now)
+        self.patch(connection._turns, "_clock", Turn(lambda: self.now))
         self.patch(connection._turns, "_call_later", self.reactor.call_later)
         take = connection.onMessage
 
