@@ -28,10 +28,10 @@ __all__ = ["StoredArchive"]
 
 _log = Logger()
 
-_BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE = 250, 250, 1024 * 1024
+_BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE = 100, 100, 1024 * 1024
 """How many blocks are removed in one transaction, with how many given ids and bytes; one block may have more.
 
-Each takes about 1 ms, in the thread of the reactor."""
+Each transaction takes up to 4 ms, in the thread of the reactor."""
 
 _LOAD = f"""
 SELECT c.key, c.name, c.first, c.dropped, c.bytes, c."offset", c.sequence,
@@ -171,8 +171,8 @@ class StoredArchive:
         """True if something is in the store that nobody wants any more."""
         return bool(self._to_remove or self._given_up or self._leftovers.is_due)
 
-    def removal(self, change: Change) -> Callable[[], None]:
-        """Put into `change` what is to be removed, as much as is good at a time.
+    def removal(self, change: Change, is_over: Callable[[], bool] = lambda: False) -> Callable[[], None]:
+        """Put into `change` what is to be removed, as much as is good at a time, and no more once `is_over`.
 
         Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
         """
@@ -186,13 +186,15 @@ class StoredArchive:
             first = history.first  # which may grow while other channels are looked at
             if self._remove_blocks(history, first, room, change):
                 done.append((history, first))
-            if not room.is_left:
+            if not room.is_left or is_over():  # a channel takes 30 microseconds at least
                 break
         given_up: list[StoredHistory] = []
         for history in islice(self._given_up.values(), max(0, room.blocks)):
             if history.key not in self._to_remove:
                 given_up.append(history)
                 change.remove(history)
+                if is_over():
+                    break
 
         def removed() -> None:
             for before, heir in self._heirs:  # which came while the store forgot some of what was before

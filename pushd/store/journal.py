@@ -44,8 +44,14 @@ _EVENTS_PER_BATCH, _TURN_S = 250, 0.002
 
 To write, keep, hand out and acknowledge them takes twice as long, in the same turn of the reactor."""
 
+_SUBMISSIONS_PER_BATCH = 80
+"""How many publishers are answered after one transaction: each answer takes up to 50 microseconds."""
+
 _TURN_IN_THREAD_S = 0.004
 """For how long, if transactions are made in the thread: a disk that is waited for is to get more at a time."""
+
+_REMOVAL_S = 0.002
+"""For how long it is found out, in one turn, what is to be removed. To remove it takes about as long again."""
 
 _BYTES_PER_BATCH, _SENDS_PER_BATCH = 512 * 1024, 1000
 """How much data one transaction has, unless one event alone has more, and how often its events are handed out."""
@@ -148,7 +154,7 @@ class Journal:
         batch, limit = Batch(self._bus.log), self._limit()
         staged: list[tuple[Submission, list[Staged]]] = []
         waiting = self._waiting
-        while waiting and (first := waiting[0]).has_events:
+        while waiting and len(staged) < _SUBMISSIONS_PER_BATCH and (first := waiting[0]).has_events:
             staged.append((first, first.stage(batch, limit)))
             if first.is_staged:
                 waiting.popleft()
@@ -169,15 +175,19 @@ class Journal:
 
     def _limit(self) -> Limit:
         """Return how much the next transaction may have."""
-        seconds = self._bus.log.seconds
-        until_s = self._bus.turn.until_s(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S)
         return Limit(
-            lambda: seconds() >= until_s,
+            self._is_over(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S),
             self._bus.sends_of,
             entries=_EVENTS_PER_BATCH,
             size_bytes=_BYTES_PER_BATCH,
             sends=_SENDS_PER_BATCH,
         )
+
+    def _is_over(self, budget_s: float) -> Callable[[], bool]:
+        """Return what tells whether a budget of this turn of the reactor is used up."""
+        turn = self._bus.turn
+        until_s, seconds = turn.until_s(budget_s), turn.seconds
+        return lambda: seconds() >= until_s
 
     def _published(
         self,
@@ -329,7 +339,7 @@ class Journal:
         log = self._bus.log
         change = Change(log.state)
         try:
-            removed = archive.removal(change)
+            removed = archive.removal(change, self._is_over(_REMOVAL_S))
         except Refused as refused:
             self._is_tending = False
             _log.error("cannot remove what has expired: {detail}", detail=refused.detail)

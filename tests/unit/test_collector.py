@@ -76,10 +76,10 @@ class TurnsTests(SynchronousTestCase):
         machine = Machine(1e-7)
         collector = self.collector(machine)
         for turn in range(1000):
-            machine.young, machine.old = 1_000, min(machine.old, 5_000)
+            machine.young, machine.old = 500, min(machine.old, 2_500)
             collector.look(turn * 0.006)
         self.assertEqual(machine.frozen, 0)
-        self.assertLess(6_000 * machine.cost_s, FREEZE_S)
+        self.assertLess(3_000 * machine.cost_s, FREEZE_S)
 
     def test_examining_everything_takes_no_more_than_examining_what_is_new(self) -> None:
         machine = Machine(1e-7)
@@ -87,7 +87,7 @@ class TurnsTests(SynchronousTestCase):
         made = 0
         for turn in range(10_000):
             machine.young = made = 500
-            machine.old = min(machine.old, 9_000)  # just too few to be frozen
+            machine.old = min(machine.old, 4_000)  # just too few to be frozen
             collector.look(turn * 0.006)
         self.assertLess(machine.cpu_s, 10_000 * made * machine.cost_s * 3)
 

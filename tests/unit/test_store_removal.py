@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -14,7 +16,65 @@ from pushd.errors import Unavailable
 from pushd.store.change import Change
 from pushd.store.check import check
 from tests.bare_store import Stored
-from tests.builders import Kept
+from tests.builders import Kept, draft
+
+
+class BudgetTests(SynchronousTestCase):
+    """What one turn of the reactor does for the store, however much there is to do."""
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.stored = Stored(Path(directory.name))
+        self.addCleanup(lambda: self.stored.close())
+        self.changes: list[Change] = []
+        write = self.stored.store.write
+
+        def note(change: Change) -> None:
+            self.changes.append(change)
+            write(change)
+
+        self.patch(self.stored.store, "write", note)
+
+    def test_many_publishes_of_one_turn_come_into_several_transactions(self) -> None:
+        told_after: list[int] = []
+        for number in range(500):
+            self.stored.journal.publish(
+                draft(f"c/{number % 7}"), DAEMON, lambda outcome: told_after.append(len(self.changes))
+            )
+        self.stored.turn()
+        self.assertEqual([told_after.count(each) for each in range(1, 8)], [80, 80, 80, 80, 80, 80, 20])
+
+    def test_what_is_dropped_is_removed_within_the_time_of_a_turn(self) -> None:
+        names = [f"c/{number}" for number in range(150)]
+        for name in names:
+            self.stored.publish(name)
+        self.stored.clock.advance(2)  # until the blocks are written
+        for name in names:
+            channel = self.stored.log.get(name)
+            assert channel is not None
+            self.stored.log.clear(channel)
+        archive = self.stored.store.archive
+        counts = []
+        for answer in (True, False):
+            change = Change(self.stored.log.state)
+            archive.removal(change, partial(bool, answer))
+            counts.append(len(change.removed_blocks))
+        self.assertEqual(counts, [1, 100])
+        self.stored.wait(3)
+        self.assertFalse(archive.has_to_remove)
+
+    def test_a_turn_that_is_over_removes_little(self) -> None:
+        for number in range(50):
+            self.stored.publish(f"c/{number}")
+            self.stored.log.clear(self.stored.log.existing(f"c/{number}"))
+        self.changes.clear()
+        self.stored.bus.turn.begin(self.stored.clock.seconds() - 1)
+        self.patch(self.stored.bus.turn, "seconds", iter(count(1000)).__next__)
+        self.stored.journal.tend()
+        self.stored.turn()
+        self.assertGreaterEqual(len(self.changes), 50)
+        self.assertFalse(self.stored.store.archive.has_to_remove)
 
 
 class RemovalTests(SynchronousTestCase):
