@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from pushd.autobahnreading import Reading
 from pushd.caller import Place
+from pushd.connections import TwoWay
 from pushd.faultlog import FaultLog
 from pushd.headroom import NO_MEMORY, memory
 from pushd.heldbodies import HeldBodies
@@ -124,7 +125,7 @@ class _Gone:
 _GONE = _Gone()
 
 
-class WebSocketConnection(Reading, WebSocketServerProtocol):  # type: ignore[misc]
+class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ignore[misc]
     """One WebSocket, from the end of the opening handshake on: a `pushd.session.Connection`.
 
     The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 
-__all__ = ["LAST_WORD_S", "Closable", "Connections", "Speaker", "Upgraded"]
+__all__ = ["LAST_WORD_S", "Closable", "Connections", "Speaker", "TwoWay", "Upgraded"]
 
 LAST_WORD_S = 1.0
 """How long a client that knows nothing of the end gets to say what it wants, in seconds."""
@@ -34,8 +34,22 @@ class Speaker(Closable, Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Take what has come."""
 
+    def input_ended(self) -> bool:
+        """Learn that the client sends nothing more; return whether the connection goes on: see `Switch`."""
+
     def connectionLost(self, reason: Failure) -> None:
         """Learn that the connection has ended."""
+
+
+class TwoWay:
+    """A speaker that needs both ways of its connection: without the client's pings, windows or commands it is over.
+
+    An HTTP/2 client ends its half of a stream, and not that of the connection (RFC 9113, section 5.1).
+    """
+
+    def input_ended(self) -> bool:
+        """Learn that the client sends nothing more, and so has gone."""
+        return False
 
 
 class Upgraded(Speaker, Protocol):

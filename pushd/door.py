@@ -21,7 +21,7 @@ from pushd.sessions import Guest, Sessions
 from pushd.steps import unless_done
 from pushd.throttled import take
 
-__all__ = ["Asking", "Door", "Rates", "Subscribing"]
+__all__ = ["Asking", "Door", "Rates", "Subscribing", "outlast"]
 
 _ALL = Pattern.parse("**")
 
@@ -291,6 +291,17 @@ def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:
         caller.grants.check_subscribe(pattern.text)
 
 
+def outlast(request: Request) -> None:
+    """Have `request` end when its client sends nothing more over its connection, which it may have done already.
+
+    That is for answers that go on, or wait, for as long as the client listens. To end its half is how it says that
+    it does not any more, and nothing else shows that at once.
+    """
+    request.is_lasting = True
+    if request.connection.has_input_ended:
+        request.connection.abort()
+
+
 class Subscribing(Endpoint):
     """An endpoint that subscribers come to: its methods find what they want in ``request.wanted``."""
 
@@ -311,6 +322,8 @@ class Subscribing(Endpoint):
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
             return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
+        if self.transport != "poll":  # which may have an answer at once
+            outlast(request)
         return self.door.enter(request.caller, self.transport, patterns, since, lambda: request.is_gone)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:

@@ -40,7 +40,7 @@ class HTTP1Answers(HTTP1):
         super().__init__(max_body_bytes, patience, wheel)
         self._patience, self._wheel, self._sparing = patience, wheel, sparing
         self._held = Held(answers)
-        self._is_live = False
+        self._is_live = self.has_input_ended = False
         self._slow: Alarm | None = None
         self._paused_at_s, self._waiting_bytes = 0.0, 0
 
@@ -65,6 +65,9 @@ class HTTP1Answers(HTTP1):
     def pauseProducing(self) -> None:
         """Override: the client does not take what was written."""
         super().pauseProducing()
+        self._look_later()
+
+    def _look_later(self) -> None:
         if not self._is_live and self._slow is None:
             self._paused_at_s, self._waiting_bytes = self._wheel.seconds(), waiting_bytes(self.transport)
             self._slow = self._wheel.call_in(self._patience.request_timeout_s, self._look_at_answer)
@@ -93,6 +96,39 @@ class HTTP1Answers(HTTP1):
         else:
             super().idle()
 
+    # A client that sends nothing more
+
+    def input_ended(self) -> bool:
+        """Learn that the client sends nothing more; return whether it is to get an answer, or more of one.
+
+        Requests that have come as a whole are answered; then the connection closes. Whoever ends its half within a
+        request has gone, and so has a subscriber, for that is how it says so (RFC 9112, section 9.6).
+        """
+        self.has_input_ended = True
+        if self._has_to_wait or self._is_deferred:
+            self._read = self._read_last  # type: ignore[method-assign]
+            return not any(request.is_lasting for request in self.requests)
+        self._end_input()
+        return True
+
+    def _read_last(self) -> None:
+        """Take what has come, and close when all is answered. Of what is not whole, nothing more comes."""
+        super()._read()
+        if not (self._is_reading or self._has_to_wait or self._is_deferred or self._is_lost):
+            self._end_input()
+
+    def _end_input(self) -> None:
+        self._watch.pause()
+        self._drop_bodies()
+        self._head = None  # whoever is asked about it need not answer
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Override: close once everything is written, which has to be read in time."""
+        super().loseConnection()
+        if waiting_bytes(self.transport):
+            self._look_later()
+
     def _stop_looking(self) -> None:
         if self._slow is not None:
             self._slow.cancel()
@@ -116,4 +152,5 @@ class HTTP1Answers(HTTP1):
             self._requestProducer.stopProducing()
         super().connectionLost(reason)
         self._chunks = self._requestProducer = None  # which refer to this connection: cycles
-        vars(self).pop("_flush", None)  # see `hold`; that is one, too
+        for name in "_flush", "_read":  # see `hold` and `input_ended`; those are some, too
+            vars(self).pop(name, None)

@@ -15,16 +15,23 @@ from ipaddress import IPv6Address as IPv6
 from struct import Struct
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pushd.connections import LAST_WORD_S, Connections
 from pushd.peer import UnknownAddress, peer_name
 from pushd.proxies import Trust
 from pushd.wheel import Alarm, Wheel
-from pushd.writethrough import Readdressed
+from pushd.writethrough import Readdressed, end_now
 
 __all__ = ["Header", "ProxyProtocolFactory", "Reception", "parse_header"]
 
@@ -201,6 +208,7 @@ class ProxyProtocolFactory(Factory[Protocol]):
         return _Introduced(self._reception, self._inner.buildProtocol)
 
 
+@implementer(IHalfCloseableProtocol)
 class _Introduced(Protocol):
     """Reads the header and passes on what follows."""
 
@@ -272,6 +280,17 @@ class _Introduced(Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def readConnectionLost(self) -> None:
+        """Override: the client sends nothing more, or its proxy."""
+        speaker = IHalfCloseableProtocol(self._speaker, None)
+        if speaker is None:
+            end_now(self.transport)
+        else:
+            speaker.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """Override: nothing more can be written; never called, as both ways are closed at once."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

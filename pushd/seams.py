@@ -46,6 +46,10 @@ class Connection(Protocol):
         """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
 
     @property
+    def has_input_ended(self) -> bool:
+        """Whether the client sends nothing more over the connection."""
+
+    @property
     def certificate(self) -> Certificate | None:
         """The certificate that the client has shown, if it has."""
 

@@ -29,7 +29,6 @@ from pushd.errors import Refused
 from pushd.figures import Figures
 from pushd.headernames import bound_header_names
 from pushd.heldbodies import HeldBodies
-from pushd.http1 import HTTP1
 from pushd.http1answers import HTTP1Answers
 from pushd.http2.connection import HTTP2
 from pushd.http2.decoding import Memory
@@ -197,8 +196,8 @@ class PushdSite(Site):
         """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
         return Switch(self._choice)
 
-    def _new_http1(self, hand_to: Callable[[Speaker, bytes], None], turned_away: Refused | None) -> HTTP1:
-        http1: HTTP1 = super().buildProtocol(None)
+    def _new_http1(self, hand_to: Callable[[Speaker, bytes], None], turned_away: Refused | None) -> HTTP1Answers:
+        http1: HTTP1Answers = super().buildProtocol(None)
         http1.hand_to, http1.turned_away = hand_to, turned_away
         return http1
 

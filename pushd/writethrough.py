@@ -22,15 +22,16 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError
-from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, providedBy
+from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
-__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "waiting_bytes", "writer"]
+__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "end_now", "waiting_bytes", "writer"]
 
 Send = Callable[[bytes], int]
 """Takes bytes for a peer, and answers how many of them it took."""
@@ -83,6 +84,11 @@ def waiting_bytes(transport: Any) -> int:
     if isinstance(transport, _TLSTransport):
         return sum(map(len, transport._appSendBuffer)) + waiting_bytes(transport.transport)
     return waiting_bytes(transport.transport) if isinstance(transport, Readdressed) else 0
+
+
+def end_now(transport: Any) -> None:
+    """End a connection whose client has closed it: what the kernel has taken is sent, what waits here is not."""
+    transport.connectionLost(Failure(ConnectionDone()))
 
 
 class Readdressed:
@@ -172,6 +178,11 @@ def _whole(write: Callable[[bytes], None], data: bytes) -> int:
     return len(data)
 
 
+class _InputEnded(Exception):
+    """The client has ended its half of TLS, and the connection goes on."""
+
+
+@implementer(IHalfCloseableProtocol)
 class _TLSTransport(BufferingTLSTransport):
     """TLS whose records go to the socket at once.
 
@@ -180,6 +191,7 @@ class _TLSTransport(BufferingTLSTransport):
 
     _aggregator: Any
     _writer: Writer
+    _has_input_ended = False
 
     def makeConnection(self, transport: ITransport) -> None:
         """Override: the connection begins."""
@@ -193,6 +205,33 @@ class _TLSTransport(BufferingTLSTransport):
             super().connectionLost(reason)
         finally:
             self._producer = None
+
+    def _flushReceiveBIO(self) -> None:
+        """Override: hand on what has come, and stop where the client has ended its half."""
+        try:
+            super()._flushReceiveBIO()
+        except _InputEnded:
+            self._flushSendBIO()
+
+    def _shutdownTLS(self) -> None:
+        """Override: end TLS, or only one half of it, if the client did and an answer is due.
+
+        That is so since TLS 1.3 (RFC 8446, section 6.1); before, the other half must be closed at once.
+        """
+        if not self.disconnecting and self._tlsConnection.get_protocol_version() >= SSL.TLS1_3_VERSION:
+            input_ended: Callable[[], bool] | None = getattr(self.wrappedProtocol, "input_ended", None)
+            if input_ended is not None and input_ended():
+                self._has_input_ended = True
+                raise _InputEnded
+        super()._shutdownTLS()
+
+    def readConnectionLost(self) -> None:
+        """Override: the client sends nothing more; it has gone, unless it has said so within TLS."""
+        if not self._has_input_ended:
+            end_now(self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Override: nothing more can be written; never called, as both ways are closed at once."""
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """Override: TLS has ended. Drop the traceback of `reason`: a frame in it refers to `reason`, a cycle."""

@@ -390,6 +390,7 @@ class _Socket:
         self.disconnecting = False
         self.is_lost = False
         self.was_aborted = False
+        self.is_at_end = False
 
     # ITCPTransport
 
@@ -519,6 +520,14 @@ class _Socket:
     def _deliver(self) -> None:
         while self._unread and self.is_reading and not self.disconnecting and not self.is_lost:
             self._connection.protocol.dataReceived(self._unread.pop(0))
+        if self.is_at_end and self.is_reading and not self.disconnecting and not self.is_lost:
+            self.is_reading = False
+            self._connection.protocol.readConnectionLost()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See `twisted.internet.tcp.Connection`."""
+        assert isinstance(reason.value, Exception)
+        self.lose(reason.value)
 
     def lose(self, error: Exception) -> None:
         """End the connection."""
@@ -580,6 +589,11 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send `data` as one segment."""
         self._socket.receive(data)
+
+    def end_input(self) -> None:
+        """Send nothing more, but go on reading."""
+        self._socket.is_at_end = True
+        self._socket._deliver()
 
     def disconnect(self) -> None:
         """Close the connection from this side."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.certified import certificate_of
+from pushd.connections import TwoWay
 from pushd.errors import HeadTooLarge, Refused, TooMany
 from pushd.headroom import memory
 from pushd.http2 import priority
@@ -52,7 +53,7 @@ _UNREAD = TooMany("too much of answers over this connection waits for you; wante
 
 
 @implementer(IPushProducer)
-class HTTP2(Protocol):
+class HTTP2(TwoWay, Protocol):
     """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
 
     log = Logger()
@@ -77,8 +78,7 @@ class HTTP2(Protocol):
         self._unwanted = Unwanted(self.codec, shared, self._flush_soon)
         self._linger: Alarm | None = None
         self._is_busy = self._is_ended = self._is_draining = False
-        self._takes_streams = True
-        self._logged = 0
+        self._takes_streams, self._logged = True, 0
         self.blocked_since: float | None = None
         """Since when the transport takes nothing."""
 

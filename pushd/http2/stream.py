@@ -61,6 +61,7 @@ class Stream(Promising, Holding):
 
     transport = None  # twisted.web reads it
     is_tunnel = False  # see pushd.http2.tunnel
+    has_input_ended = False  # then the connection is lost
 
     def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
         """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.interfaces import IHandshakeListener, INegotiated, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    INegotiated,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,6 +23,7 @@ from pushd.errors import Refused
 from pushd.peer import peer_name
 from pushd.turnstile import Ticket, Turnstile
 from pushd.wheel import Alarm, Wheel
+from pushd.writethrough import end_now
 
 __all__ = ["Choice", "Switch"]
 
@@ -47,7 +54,7 @@ class Choice:
     """How long a TLS handshake may take, and everything of a connection that is turned away."""
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
 class Switch(Protocol):
     """Hands the connection to HTTP/2 if that was agreed on, and else, or without TLS, to HTTP/1.1."""
 
@@ -138,6 +145,21 @@ class Switch(Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def input_ended(self) -> bool:
+        """Learn that the client sends nothing more; return whether the connection goes on, until it is closed here.
+
+        It goes on for as long as an answer is due. Without one it is over, as if the client had closed both ways.
+        """
+        return self._speaker is not None and self._speaker.input_ended()
+
+    def readConnectionLost(self) -> None:
+        """Override: the client sends nothing more (without TLS, which calls `input_ended` itself)."""
+        if not self.input_ended():
+            end_now(self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Override: nothing more can be written; never called, as both ways are closed at once."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: the connection has ended."""

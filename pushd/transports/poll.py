@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.channels import Pattern
-from pushd.door import Door, Subscribing
+from pushd.door import Door, Subscribing, outlast
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.event import Entry
 from pushd.finding import Work
@@ -141,6 +141,7 @@ class _Waiting:
         self._is_waiting = True
         self._timeout = self._sessions.wheel.call_within(timeout_s, self._time_out)
         self._request.notifyFinish().addErrback(self._gone)
+        outlast(self._request)
 
     def deliver(self, entry: Entry) -> None:
         """Take an event, and the others of this turn of the reactor."""

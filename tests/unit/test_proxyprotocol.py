@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, INegotiated, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, INegotiated, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
@@ -163,6 +163,7 @@ class Speaker(Protocol):
     def __init__(self) -> None:
         self.data = b""
         self.lost: Failure | None = None
+        self.halves = 0
         self.addresses: tuple[IAddress, IAddress] | None = None
 
     def connectionMade(self) -> None:
@@ -174,6 +175,10 @@ class Speaker(Protocol):
         """Note it."""
         assert self.addresses is not None, "the connection has not begun"
         self.data += data
+
+    def readConnectionLost(self) -> None:
+        """Note it."""
+        self.halves += 1
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note it."""
@@ -200,7 +205,11 @@ class Speakers(Factory[Protocol]):
 class Wire(StringTransport):
     """A transport that notes how it was closed."""
 
-    is_aborted = False
+    is_aborted = ended = False
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Note it."""
+        self.ended = True
 
     def __init__(self) -> None:
         super().__init__(HERE, PROXY)
@@ -284,6 +293,18 @@ class ConnectionTests(ReceptionCase):
         protocol.connectionLost(reason)
         self.assertIs(self.speakers.made[0].lost, reason)
         self.assert_waits_for_nothing()
+
+    def test_who_speaks_learns_that_nothing_more_comes_if_it_can(self) -> None:
+        for data, can_go_on in (V1[:5], False), (V1, False), (V1, True):
+            protocol = self.connect()
+            protocol.dataReceived(data)
+            if can_go_on:
+                directlyProvides(self.speakers.made[-1], IHalfCloseableProtocol)
+            IHalfCloseableProtocol(protocol).readConnectionLost()
+            self.assertEqual(self.speakers.made[-1].halves if can_go_on else 0, int(can_go_on))
+            self.assertEqual(self.wire.ended, not can_go_on)
+            self.wire.ended = False
+            protocol.connectionLost()
 
     def test_an_end_before_the_header_is_one(self) -> None:
         protocol = self.connect()

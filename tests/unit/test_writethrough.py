@@ -13,6 +13,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -107,6 +108,13 @@ class Peer(Protocol):
 
     is_lost = False
     is_writing = False
+    is_answering: bool | None = None
+    """Whether it has something to say to a client that has ended its half; None: it was not asked."""
+
+    def input_ended(self) -> bool:
+        """Answer whether the connection goes on."""
+        is_answering, self.is_answering = self.is_answering, None
+        return bool(is_answering)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: note it."""
@@ -309,7 +317,7 @@ class TlsRig(Rig):
     directory = TemporaryDirectory()
     credentials: tls.Credentials | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = SSL.TLS1_3_VERSION) -> None:
         super().__init__()
         if TlsRig.credentials is None:
             TlsRig.credentials = tls.Credentials(lambda: tls.self_signed(self.directory.name))
@@ -318,7 +326,9 @@ class TlsRig(Rig):
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
         self.tls: Any = protocol
-        self.client = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_max_proto_version(version)
+        self.client = SSL.Connection(context)
         self.client.set_connect_state()
         self.read = 0
         for _ in range(3):
@@ -333,6 +343,14 @@ class TlsRig(Rig):
             self.tls.dataReceived(self.client.bio_read(1 << 20))
         self.reactor.turn()
         self.carry()
+
+    def end_input(self, *, is_said: bool = True) -> None:
+        """Have the client end its half, of TLS if it `is_said` there, and of the socket."""
+        if is_said:
+            self.client.shutdown()
+            self.tls.dataReceived(self.client.bio_read(1 << 20))
+        self.transport.readConnectionLost(Failure(ConnectionDone()))
+        self.reactor.turn()
 
     def carry(self) -> None:
         """Carry what was sent to the client."""
@@ -394,6 +412,39 @@ class TlsTests(SynchronousTestCase):
             rig = TlsRig()
             writer(rig.tls).send(b"x" * size)
             self.assertEqual(rig.received(), b"x" * size)
+
+    def test_a_client_that_has_ended_its_half_may_get_an_answer(self) -> None:
+        rig = TlsRig()
+        peer: Any = rig.tls.wrappedProtocol
+        peer.is_answering = True
+        rig.end_input()
+        self.assertFalse(peer.is_lost)
+        writer(rig.tls).write(b"answer")
+        self.assertEqual(rig.received(), b"answer")
+        rig.tls.loseConnection()
+        rig.drain()
+        self.assertTrue(peer.is_lost)
+        rig.received()
+        self.assertTrue(rig.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN, "TLS has ended properly")
+
+    def test_without_an_answer_it_ends_at_once_and_properly(self) -> None:
+        rig = TlsRig()
+        peer: Any = rig.tls.wrappedProtocol
+        peer.is_answering = False
+        rig.end_input()
+        rig.received()
+        self.assertTrue(peer.is_lost)
+        self.assertTrue(rig.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+
+    def test_before_tls_1_3_and_without_its_end_nobody_is_asked(self) -> None:
+        for version, is_said in (SSL.TLS1_2_VERSION, True), (SSL.TLS1_3_VERSION, False):
+            with self.subTest(version=version):
+                rig = TlsRig(version)
+                peer: Any = rig.tls.wrappedProtocol
+                peer.is_answering = True
+                rig.end_input(is_said=is_said)
+                self.assertTrue(peer.is_lost)
+                self.assertTrue(peer.is_answering)
 
     def test_openssl_and_twisted_still_have_the_names_that_the_shortest_way_relies_on(self) -> None:
         rig = TlsRig()
