@@ -10,11 +10,12 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, Protocol
 
 from pushd.channel import Channel, Settings
 from pushd.channels import Pattern, PatternTree
+from pushd.entries import Later, at_once, freeing
 from pushd.errors import Unavailable, Unprocessable
 from pushd.event import Draft, Entry
 from pushd.history import History, MemoryHistory
@@ -62,6 +63,9 @@ class Given:
 
 class Archive(Protocol):
     """Where histories and given ids are kept."""
+
+    later: Later
+    """Frees what many dropped entries take; all at once, unless this is set."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> History:
         """Make the history of a new channel.
@@ -166,13 +170,24 @@ class MemoryArchive:
 
     def __init__(self) -> None:
         self._given: Table[str, _Holders] = Table()
+        self.later: Later = at_once
+        """Frees what many dropped entries take."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
         """Make the history of a new channel."""
         base_bytes = channel_size(name) + CHANNEL_OBJECT_BYTES
         return MemoryHistory(
-            settings, dropped, self._given.parts, self._forget, base_bytes=base_bytes, event_bytes=OBJECT_BYTES
+            settings,
+            dropped,
+            self._given.parts,
+            self._forget,
+            free=self._free,
+            base_bytes=base_bytes,
+            event_bytes=OBJECT_BYTES,
         )
+
+    def _free(self, entries: list[Entry]) -> None:
+        self.later(freeing(entries, self._forget))
 
     def give_up(self, history: History) -> None:
         """Forget an empty history."""
@@ -194,16 +209,18 @@ class MemoryArchive:
                 holders.entered(name)
 
     def _forget(self, entry: Entry) -> None:
-        """Forget that a channel has an event with a given id: the oldest one that it has."""
+        """Forget that a channel has an event with a given id, and all that it had before."""
         event_id, name = entry.event.id, entry.channel
-        holders = self._given[event_id]
-        first = holders.first.get(name)
-        if first is not None and first.offset == entry.offset:
+        holders = self._given.get(event_id)
+        if holders is None or (name not in holders.first and name not in holders.others):
+            return
+        first, others = holders.first.get(name), holders.others.get(name)
+        if first is not None and first.offset <= entry.offset:
             del holders.first[name]
-        elif (others := holders.others.get(name)) is not None and others[0].offset == entry.offset:
+        while others and others[0].offset <= entry.offset:
             others.popleft()
-            if not others:
-                del holders.others[name]
+        if others is not None and not others:
+            del holders.others[name]
         if name not in holders.first and name not in holders.others:
             holders.left(name)
             if not holders:
@@ -214,10 +231,9 @@ class MemoryArchive:
         holders = self._given.get(event_id)
         if holders is None:
             return []
-        found = [holders.first[name]] if name in holders.first else []
-        if name in holders.others:
-            found.append(holders.others[name][0])
-        return found
+        own = [holders.first[name]] if name in holders.first else []
+        others = (one for one in holders.others.get(name, ()) if one.offset >= first)  # the rest is being forgotten
+        return [one for one in (*own, *islice(others, 1)) if one.offset >= first]
 
     def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
         """Return the channels that have a given id."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
@@ -130,7 +131,7 @@ def assemble(
     for which its worker works; without one, in memory. What happens is counted in `figures`.
     """
     limits = config.limits
-    log = _log_of(config, MemoryArchive() if store is None else store[0].archive, seconds, now)
+    log = _log_of(config, archive := _archive_of(store), seconds, now)
     figures = Figures() if figures is None else figures
     bus = _bus(limits, log, figures, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
@@ -149,6 +150,7 @@ def assemble(
         bounds=_bounds(limits),
         attendance=attendance,
     )
+    archive.later = partial(_in_steps, sessions, "it freed events")
     entrance = new_entrance(config, sessions, publisher, outside)
     insight = _insight(sessions, lambda: len(site.connections), storage, now)
     site = PushdSite(
@@ -223,7 +225,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     limits, bus, entrance = config.limits, parts.bus, parts.entrance
     max_bytes = config.store_size_bytes
     work = bus.log.configuring(config.channels.settings, max_channels=limits.channels, max_bytes=max_bytes)
-    parts.sessions.steps.run(work).addErrback(lambda failure: _log.failure("a fault in pushd at a reload", failure))
+    _in_steps(parts.sessions, "it reloaded", work)
     bus.limit(
         max_subscribed=limits.subscriptions,
         max_held_bytes=limits.outbox_bytes,
@@ -238,6 +240,16 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
+
+
+def _archive_of(store: tuple[Store, Worker] | None) -> Archive:
+    return MemoryArchive() if store is None else store[0].archive
+
+
+def _in_steps(sessions: Sessions, what: str, work: Generator[None, None, None]) -> None:
+    """Do some work in steps, for which nobody waits."""
+    done = sessions.steps.run(work)
+    done.addErrback(lambda failure: _log.failure("a fault in pushd while {what}", failure, what=what))
 
 
 def _log_of(

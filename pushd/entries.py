@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Generator
 
 from pushd.event import Entry
 
-__all__ = ["Entries"]
+__all__ = ["FEW", "Entries", "Later", "at_once", "freeing"]
+
+FEW = 250
+"""How many entries are dropped one by one, which takes about 0.1 ms; more are left to `freeing`."""
+
+_FREED_IN_STEP = 50
+
+Later = Callable[[Generator[None, None, None]], object]
+"""Does a work in steps, now or later: `at_once`, or `pushd.steps.Steps.run`."""
+
+
+def at_once(work: Generator[None, None, None]) -> None:
+    """Do all steps of a work now."""
+    for _ in work:
+        pass
+
+
+def freeing(gone: list[Entry], forget: Callable[[Entry], None] | None = None) -> Generator[None, None, None]:
+    """Free entries that nobody has any more, the oldest first, in steps, and have `forget` told of each before."""
+    gone.reverse()
+    while gone:
+        if forget is not None:
+            for entry in gone[: -_FREED_IN_STEP - 1 : -1]:
+                forget(entry)
+        del gone[-_FREED_IN_STEP:]
+        yield
 
 
 class Entries:
@@ -39,12 +65,28 @@ class Entries:
         """Add the next entries; their offsets must follow the latest one's."""
         self._entries += entries
 
-    def drop_until(self, offset: int) -> None:
-        """Take away the entries before `offset`."""
+    def drop_until(self, offset: int) -> list[Entry]:
+        """Take away the entries before `offset`; return them if they are many, for `freeing`."""
         oldest = self.oldest
-        if oldest is not None and oldest.offset < offset:
-            del self._entries[: self._head + offset - oldest.offset]
-            self._head = 0
+        if oldest is None or oldest.offset >= offset:
+            return []
+        count = min(offset - oldest.offset, len(self))
+        if count > FEW:
+            return self.take(count)
+        del self._entries[: self._head + count]
+        self._head = 0
+        return []
+
+    def take(self, count: int) -> list[Entry]:
+        """Take away the first `count` entries, of which there must be as many, and return them."""
+        end = self._head + count
+        if end < len(self._entries) or self._head:
+            gone = self._entries[self._head : end]
+            del self._entries[:end]
+        else:
+            gone, self._entries = self._entries, []
+        self._head = 0
+        return gone
 
     def after(self, sequence: int) -> Entry | None:
         """Answer the first entry whose event came after `sequence` in the log."""

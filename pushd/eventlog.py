@@ -75,12 +75,9 @@ class EventLog(Generic[S]):
         self._epoch, self._began = state.epoch, state.began
         self._archive = archive
         self.settings = settings
-        self.now = now
-        """The time in seconds since 1970."""
-        self.seconds = seconds
-        """A clock that never jumps."""
-        self._max_channels = max_channels
-        self.sequence = state.sequence
+        self.now, self.seconds = now, seconds
+        """The time in seconds since 1970, and a clock that never jumps."""
+        self._max_channels, self.sequence = max_channels, state.sequence
         """The place of the latest event."""
         self.by_name: Table[str, Channel[S]] = Table()
         """The channels by their names."""
@@ -102,7 +99,8 @@ class EventLog(Generic[S]):
         for name in self.index.each():
             if (channel := self.by_name.get(name)) is not None:
                 channel.settings = channel.history.settings = self.settings(name)
-                self.trim(channel)
+                while self.trim(channel):
+                    yield
             yield
 
     def __len__(self) -> int:
@@ -307,11 +305,13 @@ class EventLog(Generic[S]):
         """Drop some of what has become too old or is too much. To be called every second."""
         self._trimming.expire(self.seconds())
 
-    def trim(self, channel: Channel[S]) -> None:
-        """Drop what is over the channel's limits."""
+    def trim(self, channel: Channel[S]) -> bool:
+        """Drop what is over the channel's limits, or some of it; return whether anything was."""
+        count = len(channel.history)
         channel.history.trim(self.seconds())
         self._trimming.count(channel)
         self.release(channel)
+        return len(channel.history) < count
 
     def _drop(self, channel: Channel[S]) -> None:
         channel.history.drop()

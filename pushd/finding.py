@@ -68,7 +68,7 @@ class Log(Protocol[S]):
     discard: Callable[[Replay], None]
     """Free a replay that nobody reads any more."""
 
-    def trim(self, channel: Channel[S]) -> None:
+    def trim(self, channel: Channel[S]) -> object:
         """Drop what is over the channel's limits."""
 
 

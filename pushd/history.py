@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Protocol, cast
 
-from pushd.entries import Entries
+from pushd.entries import FEW, Entries
 from pushd.event import Entry
 from pushd.sizes import GIVEN_OBJECT_BYTES, size_of
 from pushd.table import PARTS
@@ -98,13 +98,16 @@ class History(Protocol):
         """Tell whether the channel has the entry at `offset`."""
 
 
+_MOST_DROPPED = 20_000
+"""How many entries are dropped at once because of their number or size: to add up these takes about 2 ms."""
+
 _NONE_GIVEN: Sequence[Container[str]] = (frozenset[str](),) * PARTS
 
 
 class MemoryHistory(Entries):
     """A `History` that ends with the process."""
 
-    __slots__ = ("_event_bytes", "_forget", "_given", "base_bytes", "dropped", "settings", "size_bytes")
+    __slots__ = ("_event_bytes", "_forget", "_free", "_given", "base_bytes", "dropped", "settings", "size_bytes")
 
     def __init__(
         self,
@@ -113,12 +116,14 @@ class MemoryHistory(Entries):
         given: Sequence[Container[str]] = _NONE_GIVEN,
         forget: Callable[[Entry], None] = lambda entry: None,
         *,
+        free: Callable[[list[Entry]], object] | None = None,
         base_bytes: int = 0,
         event_bytes: int = 0,
     ) -> None:
         """Begin without entries; `forget` is told of each that is dropped and whose id is `given`.
 
-        These ids are in parts, as in a `pushd.table.Table`.
+        These ids are in parts, as in a `pushd.table.Table`. If many are dropped at once, `free` is given them all,
+        if there is one, and `forget` is told of none of these.
         Each entry takes `event_bytes` more than in the store, the channel itself `base_bytes`.
         """
         super().__init__()
@@ -126,6 +131,7 @@ class MemoryHistory(Entries):
         """What is kept."""
         self._given = given
         self._forget = forget
+        self._free = free
         self._event_bytes = event_bytes
         self.base_bytes = base_bytes
         self.dropped = dropped
@@ -155,14 +161,45 @@ class MemoryHistory(Entries):
             self.size_bytes += self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
 
     def trim(self, seconds: float) -> bool:
-        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left.
+
+        Of those that are too many, or too much, and have not expired, there may be some left for the next time.
+        """
         entries, retention = self._entries, self.settings
         size, max_bytes = retention.history_size, retention.history_bytes
         count = len(entries) - self._head
+        few = count - FEW
         while count and (count > size or entries[self._head].expires_s <= seconds or self.size_bytes > max_bytes):
+            if count <= few and self._free is not None:
+                self._drop_many(seconds, self._free)
+                return bool(self._entries)
             self.drop()
             count -= 1
         return count > 0
+
+    def _drop_many(self, seconds: float, free: Callable[[list[Entry]], object]) -> None:
+        """Do the same with many, which are freed later."""
+        entries, retention = self._entries, self.settings
+        count, left, size_bytes = 0, len(self), self.size_bytes
+        size, max_bytes = retention.history_size, retention.history_bytes
+        while count < left:
+            entry = entries[self._head + count]
+            if entry.expires_s > seconds and (
+                count >= _MOST_DROPPED or (left - count <= size and size_bytes <= max_bytes)
+            ):
+                break
+            size_bytes -= self._size_of(entry)
+            count += 1
+        if count:
+            self._gone(self.take(count), size_bytes, free)
+
+    def _gone(self, entries: list[Entry], size_bytes: int, free: Callable[[list[Entry]], object]) -> None:
+        self.size_bytes, self.dropped = size_bytes, entries[-1].event.sequence
+        free(entries)
+
+    def _size_of(self, entry: Entry) -> int:
+        event = entry.event
+        return self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
 
     def drop(self) -> Entry:
         """Drop the oldest entry, which must exist."""
@@ -182,6 +219,8 @@ class MemoryHistory(Entries):
 
     def clear(self) -> None:
         """Drop all entries."""
+        if len(self) > FEW and self._free is not None:
+            self._gone(self.take(len(self)), 0, self._free)
         while self._entries:
             self.drop()
 

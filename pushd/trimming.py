@@ -29,7 +29,7 @@ class Trimming(Generic[S]):
     def __init__(
         self,
         max_bytes: int,
-        trim: Callable[[Channel[S]], None],
+        trim: Callable[[Channel[S]], object],
         drop: Callable[[Channel[S]], None],
         is_here: Callable[[Channel[S]], bool],
         channels: Callable[[], int],

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from pushd.archive import Given
 from pushd.channel import Settings
 from pushd.channels import MAX_NAME_BYTES
+from pushd.entries import Later
 from pushd.event import Entry, Event, sequence_in
 from pushd.eventlog import EventLog
 from pushd.history import History
@@ -71,6 +72,16 @@ class StoredArchive:
         self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
 
     # As the log knows it
+
+    @property
+    def later(self) -> Later:
+        """What frees many dropped entries."""
+        later: Later = self._past.later
+        return later
+
+    @later.setter
+    def later(self, later: Later) -> None:
+        self._past.later = later
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
         """Make the history of a new channel, which may be one that was given up a moment ago."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from zlib import crc32
 
 from pushd.channel import Settings
+from pushd.entries import Later, at_once
 from pushd.errors import Unavailable
 from pushd.event import Entry
 from pushd.sizes import memory_of, size_of
@@ -67,6 +68,8 @@ class Past:
         seconds: Callable[[], float],
     ) -> None:
         """Read with `rows`, which answers the rows of a statement; keep about `max_bytes` in memory."""
+        self.later: Later = at_once
+        """Frees what many dropped entries take."""
         self._rows = rows
         self._max_bytes = max_bytes
         self._now = now

@@ -9,7 +9,7 @@ from itertools import islice
 from twisted.logger import Logger
 
 from pushd.channel import Settings
-from pushd.entries import Entries
+from pushd.entries import Entries, freeing
 from pushd.errors import Unavailable
 from pushd.event import Entry
 from pushd.sizes import OBJECT_BYTES, channel_size, size_of
@@ -367,7 +367,8 @@ class StoredHistory:
     def _drop_until(self, offset: int) -> None:
         """Drop what comes before `offset`."""
         self.first = offset
-        self._tail.drop_until(offset)
+        if entries := self._tail.drop_until(offset):
+            self._past.later(freeing(entries))
         gone, kept = offset - 1 - self.removed_through, self.last - offset + 1
         if not kept or gone > _GONE_AT_LEAST + kept // 8:
             self._to_remove(self)

@@ -99,7 +99,9 @@ WAYS: tuple[Callable[[Daemon, bytes], bytes], ...] = (over_tcp, over_unix, over_
 
 
 def test_complete_requests_are_answered_and_whoever_streams_has_gone() -> None:
-    with running("[proxies]\ntrusted = unix\n[auth]\nanonymous = publish, subscribe\n", listeners=LISTENERS) as daemon:
+    with running(
+        "[proxies]\ntrusted = unix\n[auth]\nanonymous = publish, subscribe\n", listeners=LISTENERS
+    ) as daemon:
         for number, way in enumerate(WAYS, 1):
             received = way(daemon, PUBLISH)
             assert received.startswith(b"HTTP/1.1 201 Created\r\n"), way
