@@ -191,6 +191,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
             Path(directory),
             is_safe=config.durability == "power",
             recent_bytes=config.store_memory_bytes,
+            size_bytes=config.store_size_bytes,
             now=time.time,
             seconds=time.monotonic,
             figures=figures,

@@ -322,6 +322,7 @@ class StoredRig(Rig):
             self.directory,
             is_safe=settings.durability == "power",
             recent_bytes=settings.store_memory_bytes,
+            size_bytes=settings.store_size_bytes,
             now=self.now,
             seconds=self.reactor.seconds,
             figures=figures,

@@ -46,7 +46,8 @@ _PUSHD = Section(
             "1GiB",
             "About how much the events of all channels may take, counted as in [channels] history_bytes. Each "
             "channel that has any counts as well, with twice its name and 128 bytes (928 with store = memory). "
-            "When it is more, the oldest events of all go. The file on the disk has up to half as much again.",
+            "When it is more, the oldest events of all go. The file on the disk has up to half as much again, and "
+            "the log of what is written, beside it, about a sixteenth (4 to 64 MiB; set at the start).",
         ),
         Option(
             "store_memory",

@@ -59,9 +59,6 @@ _BYTES_PER_BATCH, _SENDS_PER_BATCH = 512 * 1024, 1000
 _BYTES_IN_TURN = 1280 * 1024
 """The most that is written in the reactor's thread. More, which takes over 2 ms, is written in the other one."""
 
-_UNMOVED_BYTES = 8 * 1024 * 1024
-"""After how much the store moves what was written to its place."""
-
 
 class Journal:
     """A `pushd.publisher.Publisher` over a store."""
@@ -91,6 +88,8 @@ class Journal:
         self._is_due = False
         self._is_busy = False
         self._is_tending = False
+        self._unmoved_bytes = store.log_bytes // 8  # after how much the store moves what was written to its place
+        self._tend_at_bytes = 2 * self._unmoved_bytes  # after how much it does so at once
         self._cannot_remove = False
         self._cannot_give_back = False
         self._may_give_back = True  # until it is found that few pages are free
@@ -268,6 +267,9 @@ class Journal:
     def _written(self, change: Change, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
         if failure is None:
             change.written()
+            if self._store.unmoved_bytes > self._tend_at_bytes:
+                self._tend_at_bytes = self._store.unmoved_bytes + self._unmoved_bytes
+                self._call_later(0, self.tend)
         try:
             then(failure)
         except Exception:  # noqa: BLE001  what waits must go on
@@ -292,7 +294,7 @@ class Journal:
         if self._is_tending or self._is_ending:
             return
         self._is_tending = True
-        if self._store.unmoved_bytes > _UNMOVED_BYTES:
+        if self._store.unmoved_bytes > self._unmoved_bytes:
             self._in_thread(self._store.checkpoint).addCallback(self._turn_over).addErrback(self._not_tended)
         else:
             self._remove_some()
@@ -307,6 +309,7 @@ class Journal:
         self._is_busy = True
 
         def done(result: Any) -> Any:
+            self._tend_at_bytes = self._store.unmoved_bytes + 2 * self._unmoved_bytes
             self._go_on()
             return result
 

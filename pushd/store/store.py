@@ -39,8 +39,8 @@ _log = Logger()
 _PAST_BYTES = 32 * 1024 * 1024
 """How much memory entries take that were read from the store."""
 
-_WAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""To how much the second file is cut when it is begun anew."""
+_LOG_BYTES, _LEAST_LOG_BYTES = 64 * 1024 * 1024, 4 * 1024 * 1024
+"""To how much the second file is cut when it is begun anew: a sixteenth of the store, within these."""
 
 _ABSURD = 1 << 62
 """A place in the log that no daemon comes to; a wrong bit may."""
@@ -101,12 +101,16 @@ class Store:
         now: Callable[[], float],
         seconds: Callable[[], float],
         figures: Figures | None = None,
+        size_bytes: int = 1 << 30,
     ) -> None:
         """Prepare to `open` the store in `directory`.
 
         With `is_safe`, a transaction is on the disk when it is done, and not only with the operating system.
-        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`.
+        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`. The store
+        is to take about `size_bytes`; how much there may be of the second file goes by that.
         """
+        self.log_bytes = max(_LEAST_LOG_BYTES, min(_LOG_BYTES, size_bytes // 16))
+        """About how much the second file takes at most."""
         self.path = directory / FILE_NAME
         self._directory = directory
         self._is_safe = is_safe
@@ -154,7 +158,7 @@ class Store:
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")
-        self._writer.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+        self._writer.execute(f"PRAGMA journal_size_limit = {self.log_bytes}")
         if version:
             migrate(self._writer, version)
         else:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import time
 from typing import Any
 
 from hypothesis import given, settings
@@ -14,8 +17,9 @@ from pushd.access import EVERYTHING
 from pushd.caller import DAEMON
 from pushd.event import Draft
 from pushd.sizes import size_of
-from pushd.store import stored
+from pushd.store import store, stored
 from pushd.store.check import check
+from pushd.store.store import Store
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig
 from tests.unit.test_stored_bus import StoredBusCase
@@ -105,6 +109,37 @@ class DiskTests(StoredBusCase):
                     rig.tend()
                     self.assertLessEqual(rig.log.size_bytes, MEBIBYTE // 2)
                 self.assertLessEqual(self.disk(rig), 1.5 * MEBIBYTE // 2 + CONSTANT_BYTES, about)
+
+    def test_the_file_beside_it_takes_what_it_may_whatever_is_published(self) -> None:
+        self.patch(store, "_LOG_BYTES", MEBIBYTE)
+        self.patch(store, "_LEAST_LOG_BYTES", MEBIBYTE)
+        for about, options in MIXES.items():
+            with self.subTest(about):
+                rig = self.made(default=KEPT, max_channels=5000)
+                drafts, beside = mixed(random.Random(7), **options), rig.path / "pushd.db-wal"
+                largest = 0
+                for _ in range(40):
+                    end = rig.log.size_bytes + MEBIBYTE // 20
+                    self.publish(rig, drafts, lambda rig=rig, end=end: rig.log.size_bytes > end)  # type: ignore[misc]
+                    largest = max(largest, beside.stat().st_size)  # nobody tends the store meanwhile
+                self.assertLessEqual(largest, MEBIBYTE + CONSTANT_BYTES)
+
+    def test_it_goes_by_the_size_of_the_store(self) -> None:
+        for size_bytes, log_bytes in (MEBIBYTE, 4), (MEBIBYTE * 256, 16), (MEBIBYTE << 10, 64), (1 << 44, 64):
+            made = Store(Path("."), is_safe=False, recent_bytes=1, now=time, seconds=time, size_bytes=size_bytes)
+            self.assertEqual(made.log_bytes, log_bytes * MEBIBYTE)
+
+    def test_of_what_was_dropped_a_channel_keeps_one_block_beside_others(self) -> None:
+        rig = self.made(default=Kept(history_size=400))
+        rig.publish_together(*((("a",), b"x" * 1000, None) for _ in range(400)))
+        for _ in range(399):
+            rig.publish("a", data=b"x")
+        rig.tend()
+        database = sqlite3.connect(rig.path / "pushd.db")
+        ((size, count),) = database.execute("SELECT sum(length(events)), sum(count) FROM block WHERE count > 1")
+        database.close()
+        self.assertLessEqual(size, 256 * 1024)
+        self.assertGreater(count, 1, "else there is nothing to be documented")
 
     NAMES = st.sampled_from(("a", "b", "b" * 255, "ä" * 127, "😀" * 63))
     TEXTS = st.none() | st.sampled_from(("t", "u", "t" * 255, "ü" * 127, "😀" * 63))
