@@ -85,9 +85,8 @@ class HTTP1(WritingChannel):
         self._missing_bytes = 0
         self._is_skipping = False
         """Whether the body that is coming is thrown away, because its request was answered."""
-        self._is_deferred = self._has_several = self._is_lost = False
-        self._is_last = False
-        """True if the next request is the last one."""
+        self._is_deferred = self._has_several = self._is_lost = self._is_last = False
+        """The last of these is true if the next request is the last one."""
 
     def connectionMade(self) -> None:
         """Override: the connection begins."""
@@ -157,10 +156,7 @@ class HTTP1(WritingChannel):
             self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Override: no request came for too long, or the client does not take what was written.
-
-        Both can be: the second does not begin another time-out, which nobody would cancel.
-        """
+        """Override: no request came for too long, or the client does not take what was written, or both."""
         if self._abortingCall is None:
             self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
