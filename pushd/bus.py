@@ -251,7 +251,8 @@ class Bus:
         """
         if channel is not None:
             self.log.clear(channel)
-        ends = [partial(self._end_deleted, name, subscription) for subscription in self._audiences.by_name(name)]
+        subscribed = list(self._audiences.by_name(name))
+        ends = (partial(self._end_deleted, name, subscription) for subscription in subscribed)
         if self._slices is not None:
             self._slices.do(ends)
             return

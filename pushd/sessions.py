@@ -224,7 +224,7 @@ class Sessions:
     def regrant(self, before: Grants, after: Grants) -> None:
         """Give those who had the rights `before` those `after`, and end those who are where they may not be."""
         self._regrants.append((before, after))
-        self._slices.do([partial(self._regrant, guest, before, after) for guest in self])
+        self._slices.do(partial(self._regrant, guest, before, after) for guest in self)
 
     def _regrant(self, guest: Guest, before: Grants, after: Grants) -> int:
         """Do so for one. Return as how many sends that counts."""
@@ -238,7 +238,7 @@ class Sessions:
 
     def end_each(self, guests: Iterable[Guest], reason: Reason) -> None:
         """End several subscribers: if they are many, some of them in each turn of the reactor."""
-        self._slices.do([partial(self._end, guest, reason) for guest in guests])
+        self._slices.do(partial(self._end, guest, reason) for guest in list(guests))
 
     def _end(self, guest: Guest, reason: Reason) -> int:
         """End one, unless it has ended. Return as how many sends that counts."""
