@@ -173,8 +173,7 @@ def assemble(
         if site.serving.has_demo:
             clock.tick()
 
-    tends = () if storage is None else (storage.journal.tend,)
-    every_second = (wheel.turn, log.expire, tick, insight.watchers.tick, *tends)
+    every_second = (wheel.turn, log.expire, tick, insight.watchers.tick, *_tends(storage))
     return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
@@ -240,6 +239,10 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
     parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
+
+
+def _tends(storage: Storage | None) -> list[Callable[[], None]]:
+    return [] if storage is None else [storage.journal.tend]
 
 
 def _archive_of(store: tuple[Store, Worker] | None) -> Archive:

@@ -251,8 +251,7 @@ class Bus:
         """
         if channel is not None:
             self.log.clear(channel)
-        subscribed = list(self._audiences.by_name(name))
-        ends = (partial(self._end_deleted, name, subscription) for subscription in subscribed)
+        ends = (partial(self._end_deleted, name, one) for one in list(self._audiences.by_name(name)))
         if self._slices is not None:
             self._slices.do(ends)
             return
