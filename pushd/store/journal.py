@@ -85,13 +85,10 @@ class Journal:
         """Whether the store takes what is published."""
         self._waiting: deque[Submission] = deque()
         self._came_s = 0.0  # when the first of them did
-        self._is_due = False
-        self._is_busy = False
-        self._is_tending = False
+        self._is_due = self._is_busy = self._is_tending = False
         self._unmoved_bytes = store.log_bytes // 8  # after how much the store moves what was written to its place
         self._tend_at_bytes = 2 * self._unmoved_bytes  # after how much it does so at once
-        self._cannot_remove = False
-        self._cannot_give_back = False
+        self._cannot_remove = self._cannot_give_back = False
         self._may_give_back = True  # until it is found that few pages are free
         self._is_ending = False
         self._refused: Refused | None = None
