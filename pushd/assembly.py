@@ -40,6 +40,7 @@ from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
 from pushd.shares import Shares
 from pushd.site import PushdSite, Serving, tree
+from pushd.slices import in_turns
 from pushd.store.continuity import new_epoch
 from pushd.store.journal import Journal
 from pushd.store.store import Store
@@ -173,8 +174,12 @@ def assemble(
         if site.serving.has_demo:
             clock.tick()
 
-    every_second = (wheel.turn, log.expire, tick, insight.watchers.tick, *_tends(storage))
+    every_second = (wheel.turn, _expires(bus, reactor), tick, insight.watchers.tick, *_tends(storage))
     return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
+
+
+def _expires(bus: Bus, reactor: IReactorTime) -> Callable[[], None]:
+    return in_turns(bus.log.expire, reactor.callLater, bus.turn)
 
 
 def _bus(

@@ -301,9 +301,9 @@ class EventLog(Generic[S]):
 
     # Retention
 
-    def expire(self) -> None:
-        """Drop some of what has become too old or is too much. To be called every second."""
-        self._trimming.expire(self.seconds())
+    def expire(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Drop some of what is too old or too much, until the time `is_over`; return whether that ended it."""
+        return self._trimming.expire(self.seconds(), is_over)
 
     def trim(self, channel: Channel[S]) -> bool:
         """Drop what is over the channel's limits, or some of it; return whether anything was."""

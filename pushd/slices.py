@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pushd.turn import Turn
 
-__all__ = ["END_COST", "MOST", "STEP", "Burst", "Later", "Slice", "Slices"]
+__all__ = ["END_COST", "MOST", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
@@ -105,3 +105,25 @@ class Slices:
             if self._jobs:
                 self._is_due = True
                 self._call_later(0, self._run)
+
+
+def in_turns(work: Callable[[Callable[[], bool]], bool], call_later: Later, turn: Turn) -> Callable[[], None]:
+    """Return what does some of `work`, and goes on with it in the next turns unless it is done.
+
+    `work` gets what tells whether its time in this turn is over, and returns whether that ended it.
+    """
+    is_due = False
+
+    def begin() -> None:
+        if not is_due:
+            go_on()
+
+    def go_on() -> None:
+        nonlocal is_due
+        is_due = False  # also if this raises
+        until_s = turn.until_s(_MOST_S)
+        is_due = work(lambda: turn.seconds() >= until_s)
+        if is_due:
+            call_later(0, go_on)
+
+    return begin

@@ -78,8 +78,11 @@ class Trimming(Generic[S]):
         """Return heaps that have all channels with events, by a sequence that their oldest is not before."""
         return self._oldest.heaps()
 
-    def expire(self, seconds: float) -> None:
-        """Trim some of the channels whose oldest events have expired, and make some room."""
+    def expire(self, seconds: float, is_over: Callable[[], bool]) -> bool:
+        """Trim some of the channels whose oldest events have expired, and make some room, until the time `is_over`.
+
+        Return whether that ended it. At least one step is taken.
+        """
         expiries = self._expiries
         for _ in range(_CHANNELS_PER_CALL):
             first = expiries.first
@@ -91,15 +94,20 @@ class Trimming(Generic[S]):
                 self._trim(channel)
                 if channel.history:
                     self.watch(channel)
-        self.make_room()
+            if is_over():  # a channel takes 20 microseconds, much more if many of its events have expired
+                return True
+        return self.make_room(is_over=is_over)
 
-    def make_room(self, added: int = 0) -> None:
-        """Drop some of the oldest events of all, if there are too many bytes; more than were `added` just now."""
+    def make_room(self, added: int = 0, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Drop some of the oldest events of all, if there are too many bytes; more than were `added` just now.
+
+        Return whether it ended because the time `is_over`.
+        """
         oldest = self._oldest
         for _ in range(_STEPS_PER_CALL + 2 * added):
             first = oldest.first if self.size_bytes > self.max_bytes else None
             if first is None:
-                return
+                return False
             sequence, channel = first
             if not channel.history or not self._is_here(channel):
                 oldest.pop()
@@ -108,3 +116,6 @@ class Trimming(Generic[S]):
                 oldest.put_off(actual)
             else:
                 self._drop(channel)
+            if is_over():
+                return True
+        return False

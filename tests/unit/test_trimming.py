@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
 from pushd import archive
 from pushd.sizes import EVENT_BYTES
+from pushd.slices import in_turns
 from pushd.store import block, past, stored
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig
@@ -124,6 +126,46 @@ class ExpiryTests(TrimmingCase):
                 counts.append(self.count(rig))
             self.assertEqual(counts, [700, 200, 0, 0])
             self.assertEqual(rig.log.size_bytes, 0)
+
+    def test_they_are_looked_at_until_the_time_is_over_and_the_others_in_the_next_turns(self) -> None:
+        for rig in self.both(default=Kept(history_age_s=10), max_channels=2000):
+            for number in range(100):
+                rig.publish(f"channel {number}")
+            rig.clock.advance(10)
+            self.now, self.due = 0.0, list[Callable[[], None]]()
+            expire = in_turns(rig.log.expire, self.call_later, rig.bus.turn)
+            self.patch(rig.bus.turn, "seconds", self.seconds)
+            left, before = [], 100
+            expire()
+            while self.due:
+                expire()  # also if the next second has come
+                left.append(before - self.count(rig))
+                before = self.count(rig)
+                self.due.pop()()
+                self.assertLessEqual(len(self.due), 1)
+            self.assertLessEqual(max(left), 5)
+            self.assertEqual(self.count(rig), 0)
+            expire()
+            self.assertEqual(self.due, [])
+
+    def seconds(self) -> float:
+        """Return a time that goes by as it is asked for: half a millisecond each time."""
+        self.now += 0.0005
+        return self.now
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Make a call in the next turn."""
+        self.due.append(call)
+
+    def test_making_room_ends_with_the_time_too(self) -> None:
+        for rig in self.both():
+            for _ in range(100):
+                rig.publish("a")
+            rig.log._trimming.max_bytes = 0
+            self.assertTrue(rig.log.expire(lambda: True))
+            self.assertGreaterEqual(self.count(rig), 99)
+            self.assertFalse(rig.log.expire())
+            self.assertEqual(self.count(rig), 0)
 
     def test_what_has_not_expired_is_not_looked_at(self) -> None:
         for rig in self.both(kept={"short": Kept(history_age_s=10)}):
