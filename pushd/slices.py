@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pushd.turn import Turn
 
-__all__ = ["END_COST", "MOST", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
+__all__ = ["END_COST", "MOST", "MOST_S", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
 
-_MOST_S = 0.002
+MOST_S = 0.002
 """How long a slice may take, in seconds."""
 
 STEP = 25
@@ -33,12 +33,12 @@ class Slice:
 
     __slots__ = ("_looks_at", "_seconds", "_until_s", "left")
 
-    def __init__(self, turn: Turn) -> None:
-        """Begin a slice in the current `turn`."""
+    def __init__(self, turn: Turn, within_s: float = MOST_S, most: int = MOST) -> None:
+        """Begin a slice in the current `turn`, of up to `most` sends and `within_s` seconds."""
         self._seconds = turn.seconds
-        self._until_s = turn.until_s(_MOST_S)
-        self._looks_at = MOST - STEP
-        self.left = MOST
+        self._until_s = turn.until_s(within_s)
+        self._looks_at = most - STEP
+        self.left = most
         """How many sends are left."""
 
     def spend(self, count: int = 1) -> bool:
@@ -121,7 +121,7 @@ def in_turns(work: Callable[[Callable[[], bool]], bool], call_later: Later, turn
     def go_on() -> None:
         nonlocal is_due
         is_due = False  # also if this raises
-        until_s = turn.until_s(_MOST_S)
+        until_s = turn.until_s(MOST_S)
         is_due = work(lambda: turn.seconds() >= until_s)
         if is_due:
             call_later(0, go_on)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING, NOTHING, Identity
+from pushd.access import EVERYTHING, NOTHING, Grants, Identity
 from pushd.bus import Bus
 from pushd.eventlog import EventLog
 from pushd.reasons import Cause, Reason
@@ -24,7 +24,7 @@ from pushd.subscription import Subscription
 from pushd.turn import Turn
 from pushd.wheel import Wheel
 from tests.builders import draft, patterns
-from tests.unit.test_session import Connection, House, framed
+from tests.unit.test_session import Connection, House, Peer, framed
 
 CLOSED = Reason(Cause.REFUSED, "closed by an operator")
 
@@ -75,7 +75,10 @@ class Hall(House):
             failed=lambda subscriber, error: self.rig.failed.append((subscriber, error)),
             call_later=self.clock.callLater,
         )
-        self.wheel = Wheel(self.clock.seconds, self.clock.callLater)
+        self.send_s = 50e-6
+        """How long it takes to send to one client."""
+        self._sending_s = 0.0
+        self.wheel = Wheel(self.seconds, self.clock.callLater)
         self.sessions = Sessions(
             bus,
             self.wheel,
@@ -84,6 +87,19 @@ class Hall(House):
             now=self.clock.seconds,
             prefix="test",
         )
+
+    def seconds(self) -> float:
+        """Return the time, which goes by only while something is sent, or when a test wants it to."""
+        return self.clock.seconds() + self._sending_s
+
+    def join(self, *, grants: Grants = EVERYTHING) -> Peer:
+        """Override: what is sent to each takes some time."""
+        peer = super().join(grants=grants)
+        peer.connection.acts = self._sent
+        return peer
+
+    def _sent(self, data: bytes) -> None:
+        self._sending_s += self.send_s
 
     def turn(self) -> None:
         """Override: what a call has called later waits for the next turn, as in a reactor."""
@@ -160,6 +176,59 @@ class BoundTests(HallCase):
             next(work)
         work.close()
         self.assertEqual([replay.width > 1_000 for replay in found], [True])
+
+    def test_a_crowd_that_is_sent_to_quickly_has_its_events_in_one_turn(self) -> None:
+        peers = self.many(1000)
+        self.hall.send_s = 5e-6
+        self.hall.publish(b"1")
+        most = self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers))
+        self.assertLessEqual(most, 225)  # it is not known yet that this is quick
+        self.hall.publish(b"2")
+        self.hall.turn()
+        self.assertEqual({c.bytes for _, c in peers}, {b"<1><2>"})
+
+    def test_a_crowd_that_takes_a_little_longer_has_them_in_two_turns(self) -> None:
+        peers = self.many(1000)
+        self.hall.send_s = 15e-6
+        for _ in range(2):
+            self.hall.publish(b"1")
+            self.hall.turn()
+            first = sum(len(c.written) for _, c in peers)
+            self.hall.settle()
+        self.assertEqual(first, 1000 + 500)
+        self.assertEqual({c.bytes for _, c in peers}, {b"<1><1>"})
+
+    def test_a_crowd_of_many_thousands_is_sent_to_in_short_slices(self) -> None:
+        peers = self.many(4000)
+        self.hall.send_s = 10e-6
+        for number in range(2):
+            self.hall.publish(b"1")
+            most = self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers))
+            self.assertLessEqual(most, 225)
+            self.assertEqual({len(c.written) for _, c in peers}, {number + 1})
+
+    def test_a_crowd_that_has_become_slow_is_left_in_time(self) -> None:
+        peers = self.many(1000)
+        self.hall.send_s = 5e-6
+        self.hall.publish(b"1")
+        self.hall.settle()
+        self.hall.send_s = 200e-6
+        for most in 100, 25:  # 20 ms, and 5 ms: the clock is read after so many
+            self.hall.publish(b"2")
+            count = self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers))
+            self.assertEqual(count, most)
+        self.assertEqual({c.bytes for _, c in peers}, {b"<1><2><2>"})
+
+    def test_one_who_was_interrupted_is_not_taken_for_slow(self) -> None:
+        peers = self.many(1000)
+        self.hall.send_s = 5e-6
+        peers[500][1].acts = lambda data: self.hall.clock.advance(0.1)
+        self.hall.publish(b"1")
+        self.hall.settle()
+        peers[500][1].acts = lambda data: None
+        self.hall.publish(b"2")
+        self.hall.turn()
+        self.assertEqual({c.bytes for _, c in peers}, {b"<1><2>"})
 
     def test_events_for_those_who_follow_a_pattern(self) -> None:
         peers = self.many(1000, "a/*")
@@ -317,6 +386,11 @@ class SlicesMachine(RuleBasedStateMachine):
             text = min(listener.texts, default="a")
             assert listener.session.unsubscribe(text) == (text in listener.texts)
             listener.texts.discard(text)
+
+    @rule(send_s=st.sampled_from((0.0, 5e-6, 50e-6, 1e-3)))
+    def sending_takes(self, send_s: float) -> None:
+        """Change from whole pieces to slices of any size, and back."""
+        self.hall.send_s = send_s
 
     @rule(which=WHICH, takes=st.sampled_from((0, 1, 5, 1 << 30)))
     def kernel_takes(self, which: int, takes: int) -> None:
