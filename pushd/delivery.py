@@ -70,9 +70,13 @@ class Delivery:
         self.is_delivering = True
         try:
             self._hand_out(entries, audiences)
-            self._hand_out_undelivered()
+            if self._undelivered:
+                self._hand_out_undelivered()
         finally:
-            self._end()
+            self.is_delivering = False
+            self.at_hand = []
+            if self.pending.events:
+                self._end()
 
     def _hand_out_undelivered(self) -> None:
         while self._undelivered:
@@ -93,11 +97,11 @@ class Delivery:
             count = 0
             for audience in audiences:
                 count += len(audience.recipients)
-            if count > MOST or self.pending:
+            if count > MOST or self.pending.events:
                 self._hand_out_in_slices(entries, audiences, is_large=count > MOST)
                 return
-        for entry, audience in zip(entries, audiences, strict=True):
-            for recipient in audience.recipients:
+        for place, entry in enumerate(entries):  # costs less than `zip`
+            for recipient in audiences[place].recipients:
                 try:
                     recipient.deliver(entry)
                 except Exception as error:  # noqa: BLE001  one that fails must not stop the others

@@ -210,8 +210,11 @@ class MemoryHistory(Entries):
             del entries[:head]
             self._head = 0
         event = entry.event
-        self.size_bytes -= self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
         self.dropped = event.sequence
+        if not event.counts_name:
+            self.size_bytes -= self._event_bytes + event.size
+            return entry
+        self.size_bytes -= self._event_bytes + _given_size(entry)
         event_id = event.id
         if event_id in self._given[hash(event_id) % PARTS]:
             self._forget(entry)

@@ -26,7 +26,6 @@ _LONGEST_REPEATED = 64 * 1024
 _LONG = 64 * 1024
 """From which length on orjson is used only if there is memory for it."""
 
-_BEYOND = _LONG + 1
 _PER_BYTE = 24
 """How many bytes orjson may take for one: 12 of its index and 4 of a string, or 6 of JSON, copied as it grows."""
 
@@ -40,7 +39,7 @@ def read_json(text: bytes | str) -> Any:
     members of an object with one name the last one counts. An integer of more than 64 bits may come as a float. A
     long text that only the standard library can read is refused.
     """
-    if memory.is_short or (text[_LONG:_BEYOND] and not memory.has(_PER_BYTE * len(text))):
+    if memory.is_short or (len(text) > _LONG and not memory.has(_PER_BYTE * len(text))):
         return _read_safely(text)
     try:
         return orjson.loads(text)
@@ -101,7 +100,7 @@ def json_bytes(message: Mapping[str, object], longest: bytes | str = b"") -> byt
     `longest` is the value in it that may be longer than some kilobytes, or as long as all of them, if there is one.
     Raises `ValueError` if a number is not finite.
     """
-    if memory.is_short or (longest[_LONG:_BEYOND] and not memory.has(_PER_BYTE * len(longest))):
+    if memory.is_short or (longest and len(longest) > _LONG and not memory.has(_PER_BYTE * len(longest))):
         return _encode(message).encode(errors="backslashreplace")
     try:
         encoded = orjson.dumps(message)

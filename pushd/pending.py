@@ -13,38 +13,39 @@ __all__ = ["Pending"]
 class Pending:
     """Who is still to be handed which events. The events are in the order of the log."""
 
-    __slots__ = ("_events",)
+    __slots__ = ("events",)
 
     def __init__(self) -> None:
-        self._events: deque[tuple[list[Entry], dict[Subscription, Entry]]] = deque()
+        self.events: deque[tuple[list[Entry], dict[Subscription, Entry]]] = deque()
+        """The events. Code that runs for each event looks here whether there are any, which saves two calls."""
 
     def __len__(self) -> int:
         """Count the events."""
-        return len(self._events)
+        return len(self.events)
 
     def add(self, entries: list[Entry], unserved: dict[Subscription, Entry]) -> None:
         """Add the event of `entries`, of which each subscription in `unserved` is to get one."""
-        self._events.append((entries, unserved))
+        self.events.append((entries, unserved))
 
     def next(self) -> tuple[list[Entry], Subscription, Entry] | None:
         """Take out the next delivery: all entries of the event, to whom, and which; None if there is none."""
         self.tidy()
-        if not self._events:
+        if not self.events:
             return None
-        entries, unserved = self._events[0]
+        entries, unserved = self.events[0]
         return (entries, *unserved.popitem())
 
     def tidy(self) -> None:
         """Forget the events that everybody has. Their frames are not needed any more."""
-        while self._events and not self._events[0][1]:
-            entries, _ = self._events.popleft()
+        while self.events and not self.events[0][1]:
+            entries, _ = self.events.popleft()
             for entry in entries:
                 entry.forget_frames()
 
     def of(self, subscription: Subscription) -> list[tuple[list[Entry], Entry]]:
         """Take out what is to be delivered to `subscription`, in order."""
         found = []
-        for entries, unserved in self._events:
+        for entries, unserved in self.events:
             entry = unserved.pop(subscription, None)
             if entry is not None:
                 found.append((entries, entry))

@@ -170,7 +170,8 @@ class Session:
 
     def send(self, frame: bytes) -> None:
         """Write `frame`, which is no event, after everything that came before it."""
-        self.subscription.take_pending()
+        if self._sessions.bus.delivery.pending.events:
+            self.subscription.take_pending()
         self._send(frame)
 
     def _send(self, frame: bytes) -> None:

@@ -301,7 +301,7 @@ class Sessions:
 
     def _note_written(self) -> None:
         """Note how late events were written, once they are for everybody."""
-        if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending:
+        if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending.events:
             self.figures.written(self.bus.log.seconds())
 
     def dismiss(self, session: Leaving, reason: Reason) -> None:

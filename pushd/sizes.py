@@ -40,6 +40,9 @@ _ROW_BYTES = 66
 _ALONE_BYTES = range(2030, 2900)
 """Rows of these sizes have a page of 4 KiB to themselves; each counts as the largest, to pay for the page."""
 
+_SMALL_BYTES = _ALONE_BYTES[0] - _ROW_BYTES + EVENT_BYTES
+"""Less than an event without type and id that has a page to itself."""
+
 
 def event_size(data: bytes, event_type: str | None, event_id: str | None) -> int:
     """Return how much an event takes in the store, in each of its channels, without their names.
@@ -47,6 +50,8 @@ def event_size(data: bytes, event_type: str | None, event_id: str | None) -> int
     `event_id` is None if the daemon made it, for such ids are not stored.
     """
     size = len(data) + EVENT_BYTES
+    if size < _SMALL_BYTES and event_type is None and event_id is None:  # as most
+        return size
     if event_type is not None:
         size += _bytes_of(event_type)
     if event_id is not None:

@@ -45,6 +45,14 @@ class Group(Protocol):
         """Take the next event for all of them."""
 
 
+class _Pending(Protocol):
+    """What `pushd.pending.Pending` is for a subscription."""
+
+    @property
+    def events(self) -> Sized:
+        """The events that are being handed out in slices."""
+
+
 class _Delivery(Protocol):
     """What a subscription knows of how events are handed out."""
 
@@ -52,7 +60,7 @@ class _Delivery(Protocol):
     at_hand: list[Entry]
 
     @property
-    def pending(self) -> Sized:
+    def pending(self) -> _Pending:
         """The events that are being handed out in slices."""
 
     def take_pending(self, subscription: Subscription) -> bool:
@@ -148,7 +156,7 @@ class Subscription:
 
         To be called before the subscriber is told anything else.
         """
-        return bool(self._bus.delivery.pending) and self._bus.delivery.take_pending(self)
+        return bool(self._bus.delivery.pending.events) and self._bus.delivery.take_pending(self)
 
     def join(self, group: Group) -> None:
         """Have `group` take the events of `only_channel` from now on; there must be no replay or pending event."""

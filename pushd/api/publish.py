@@ -179,7 +179,7 @@ class _Reading:
                 draft = parse_draft(
                     parse_object(line, max_bytes if size > SHORT_BYTES else None, max_channels), max_channels
                 )
-                if len(draft.data) * 3 > max_bytes:
+                if size * 3 > max_bytes:  # the data is not longer than the line
                     check_size(draft.data, max_bytes, is_text=draft.is_text)
             except Refused as wrong:
                 answers[place] = wrong.outcome()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +71,7 @@ class HistoryTests(SynchronousTestCase):
         given = [{entry(offset).event.id for offset in range(9)}] * PARTS
         history = MemoryHistory(kept, 0, given, lambda entry: forgotten.append(entry.offset))
         for offset, expires_s in enumerate((10.0, 20.0, 30.0, 40.0), 1):
-            event = entry(offset).event
+            event = replace(entry(offset).event, counts_name=True)  # a publisher gave its id
             history.extend([Entry(event, "a", offset, expires_s)])
         for size, seconds, dropped in ((4, 9.9, []), (3, 0.0, [1]), (3, 30.0, [2, 3])):
             kept.history_size = size
