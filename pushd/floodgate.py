@@ -21,6 +21,12 @@ _MAX_KEYS = 1000
 _EXEMPT = frozenset({"pushd.requests"})
 """The operator asked for a line of each request ([log] requests)."""
 
+_OF_OPERATORS = frozenset({"pushd.service", "pushd.tap"})
+"""What logs only at the start, at a reload and at the stop, and then possibly much."""
+
+_BURST_OF_NOBODY = 5
+"""How many lines of one cause are written in a second if they name no client: one may cause them all the same."""
+
 _BURSTS = {"pushd.sessions": 20}
 """How many lines of one client are written in a second, if more than one.
 
@@ -31,6 +37,10 @@ _SECOND_S = 0.95
 """What counts as a second: timers are late by some milliseconds, now more and now less."""
 
 _OTHERS = "others"
+_NOBODY = "nobody"
+
+_LONGEST = 500
+"""How many characters of a value are written: clients choose paths, methods and messages, which may be large."""
 
 _MAX_REASONS = 8
 """How many reasons of one client and kind of line are told apart within a second; all others count as one."""
@@ -107,6 +117,7 @@ class Floodgate:
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event: write it, or count it."""
+        event = _cut(event)
         key = _key(event)
         if key is None:
             self._write(event)
@@ -124,7 +135,7 @@ class Floodgate:
             count = 0 if seen is None else seen.left_out
             event = _with_count(event, count)
             seen = self._seen[key] = _Seen(now_s)
-        if seen.written < _BURSTS.get(key[0], 1):
+        if seen.written < _burst(key):
             seen.written += 1
             self._write(event)
             return
@@ -144,7 +155,7 @@ class Floodgate:
         for key, seen in list(self._seen.items()):
             if seen.latest is not None and now_s - seen.since_s >= _SECOND_S:
                 count, latest = seen.left_out, seen.latest
-                self._seen[key] = _Seen(now_s, written=_BURSTS.get(key[0], 1))
+                self._seen[key] = _Seen(now_s, written=_burst(key))
                 self._write(_with_count(latest, count - 1))
         self._forget(now_s)
         if self._seen:
@@ -168,10 +179,28 @@ def _key(event: LogEvent) -> _Key | None:
     if event.get("log_failure") is not None:
         return namespace, cause, "", ""
     peer = event.get("peer", event.get("url"))
-    if peer is None:
+    if peer is None and namespace in _OF_OPERATORS:
         return None
-    reason = _REASON.match(str(event.get("detail", "")))
-    return namespace, f"{cause} {event.get('status', '')}", _client(str(peer)), reason[0] if reason else ""
+    client = _NOBODY if peer is None else _client(str(peer))
+    reason = _REASON.match(str(event.get("detail", event.get("log_text", ""))))
+    return namespace, f"{cause} {event.get('status', '')}", client, reason[0] if reason else ""
+
+
+def _burst(key: _Key) -> int:
+    """Return how many lines are written in a second of what is counted by `key`."""
+    if not key[2]:  # a fault, or of Twisted
+        return 1
+    return _BURST_OF_NOBODY if key[2] == _NOBODY else _BURSTS.get(key[0], 1)
+
+
+def _cut(event: LogEvent) -> LogEvent:
+    """Return an event whose values are not longer than is read: a client must not fill the log with few lines."""
+    long = {
+        name: f"{value[:_LONGEST]}... ({len(value)} characters)"
+        for name, value in event.items()
+        if isinstance(value, str) and len(value) > _LONGEST and not name.startswith("log_") and name != "line"
+    }
+    return {**event, **long} if long else event
 
 
 @lru_cache(4096)

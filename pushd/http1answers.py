@@ -129,6 +129,11 @@ class HTTP1Answers(HTTP1):
         if waiting_bytes(self.transport):
             self._look_later()
 
+    def forceAbortClient(self) -> None:
+        """Override: close what did not close in order. Twisted would log a line for each such connection."""
+        self._abortingCall = None
+        self.abort()
+
     def _stop_looking(self) -> None:
         if self._slow is not None:
             self._slow.cancel()

@@ -27,6 +27,12 @@ _PRIORITIES = {LogLevel.debug: 7, LogLevel.info: 6, LogLevel.warn: 4, LogLevel.e
 _COLOURS = {LogLevel.debug: "2", LogLevel.warn: "33", LogLevel.error: "31", LogLevel.critical: "1;31"}
 """The parameters of ECMA-48, section 8.3.117, for those that do not look as everything does."""
 
+_MAX_TRACEBACK_LINES = 200
+"""How many lines of a traceback are written: one of a recursion has thousands."""
+
+_LONGEST_TRACEBACK_LINE = 500
+"""How many characters of such a line are written: an exception may have in its text what a client has sent."""
+
 
 def plain(event: LogEvent) -> str:
     """Make a line of text, with the time, the part of the daemon and the level."""
@@ -112,8 +118,11 @@ def _logger(event: LogEvent) -> str:
 def _parts(event: LogEvent) -> tuple[str, list[str]]:
     """Answer the message and, if there is a fault, the lines of its traceback; each is one line."""
     failure = event.get("log_failure")
-    rest = [one_line(line) for line in _traceback(failure).splitlines()] if isinstance(failure, Failure) else []
-    return one_line(formatEvent(event)), rest
+    rest = _traceback(failure).splitlines() if isinstance(failure, Failure) else []
+    if len(rest) > _MAX_TRACEBACK_LINES:
+        half = _MAX_TRACEBACK_LINES // 2
+        rest = [*rest[:half], f"... ({len(rest) - 2 * half} lines)", *rest[-half:]]
+    return one_line(formatEvent(event)), [one_line(line[:_LONGEST_TRACEBACK_LINE]) for line in rest]
 
 
 def _traceback(failure: Failure) -> str:
