@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from pushd.channels import Pattern, PatternTree
+from pushd.channels import Pattern
 from pushd.event import Entry
+from pushd.manypatterns import ManyPatterns
 from pushd.names import NameIndex
 from pushd.table import PARTS, Table
 
@@ -60,7 +61,7 @@ class Audiences(Generic[R, S]):
         self._by_name: Table[str, dict[S, None]] = Table()
         self.index = NameIndex()
         """The names that anybody is subscribed to, in order."""
-        self._by_pattern: PatternTree[S] = PatternTree()
+        self._by_pattern: ManyPatterns[S] = ManyPatterns()
         self._kept: Table[str, Audience[R]] = Table()
         self._dropped: list[dict[str, Audience[R]]] = []  # those to be freed
 

@@ -19,7 +19,16 @@ from typing import Generic, TypeVar
 
 from pushd.errors import BadRequest
 
-__all__ = ["MAX_NAME_BYTES", "MAX_REPEATS", "Pattern", "PatternTree", "check_name"]
+__all__ = [
+    "MAX_NAME_BYTES",
+    "MAX_REPEATS",
+    "REPEATS",
+    "Pattern",
+    "PatternTree",
+    "check_name",
+    "steps_of",
+    "tokens_of",
+]
 
 MAX_NAME_BYTES = 255
 """The longest name or pattern, in bytes of UTF-8."""
@@ -30,8 +39,10 @@ MAX_REPEATS = 4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TOKEN = re.compile(r"^[^/.:]*|[/.:][^/.:]*")
 _SEPARATORS = ("/", ".", ":")
-_REPEATS = ("**", *(f"{separator}**" for separator in _SEPARATORS))
-_STARS = ("*", *(f"{separator}*" for separator in _SEPARATORS), *_REPEATS)
+REPEATS = ("**", *(f"{separator}**" for separator in _SEPARATORS))
+"""The tokens of a pattern that stand for any number of segments."""
+
+_STARS = ("*", *(f"{separator}*" for separator in _SEPARATORS), *REPEATS)
 
 T = TypeVar("T")
 
@@ -40,7 +51,7 @@ T = TypeVar("T")
 def check_name(name: str) -> str:
     """Answer `name` if it is the name of one channel; raise `BadRequest` if it is not."""
     _check_text(name)
-    if any(token in _STARS for token in _tokens(name)):
+    if any(token in _STARS for token in tokens_of(name)):
         raise BadRequest(f"{name!r} is a pattern; the name of one channel was wanted", "channel")
     return name
 
@@ -57,7 +68,8 @@ def _check_text(name: str) -> None:
         raise BadRequest(f"the channel name {name!r} has a control character", "channel")
 
 
-def _tokens(text: str) -> list[str]:
+def tokens_of(text: str) -> list[str]:
+    """Split a name or a pattern into its tokens."""
     return _TOKEN.findall(text)
 
 
@@ -73,6 +85,13 @@ class Pattern:
 
     is_name: bool
     """True if there is no star in it: it matches the one channel of that name."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True if it has one star at most, and, if that is ``**``, nothing behind it."""
+        path = self.paths[0]
+        stars = [place for place, token in enumerate(path) if token in _STARS]
+        return not stars or (len(stars) == 1 and (path[stars[0]] not in REPEATS or stars[0] == len(path) - 1))
 
     @property
     def prefix(self) -> str:
@@ -91,7 +110,7 @@ class Pattern:
         """Tell whether the channel `name` is meant, in time linear in its length."""
         if self.is_name:
             return name == self.text
-        tokens = tuple(_tokens(name))
+        tokens = tuple(tokens_of(name))
         return any(_covers(path, tokens) for path in self.paths)
 
     @property
@@ -101,9 +120,9 @@ class Pattern:
         for path in self.paths:
             known = list(takewhile(lambda token: token not in _STARS, path))
             prefix, star = "".join(known), path[len(known)] if len(known) < len(path) else ""
-            if star in _REPEATS and len(path) == len(known) + 1 and prefix:  # a/** is a, and what begins with a/
+            if star in REPEATS and len(path) == len(known) + 1 and prefix:  # a/** is a, and what begins with a/
                 names.append(prefix)
-            if star not in _REPEATS or len(path) == len(known) + 1:
+            if star not in REPEATS or len(path) == len(known) + 1:
                 prefix += _separator(star)
             prefixes.append(prefix)
         return prefixes, names
@@ -117,10 +136,10 @@ class Pattern:
 def _parsed(text: str) -> Pattern:
     _check_text(text)
     tokens: list[str] = []
-    for token in _tokens(text):
-        if not (token in _REPEATS and tokens and tokens[-1] == token):
+    for token in tokens_of(text):
+        if not (token in REPEATS and tokens and tokens[-1] == token):
             tokens.append(token)
-    if sum(token in _REPEATS for token in tokens) > MAX_REPEATS:
+    if sum(token in REPEATS for token in tokens) > MAX_REPEATS:
         raise BadRequest(f"the pattern {text!r} has more than {MAX_REPEATS} times **", "channel")
     paths = [tuple(tokens)]
     while paths[-1][0] == "**" and len(paths[-1]) > 1:
@@ -139,7 +158,7 @@ def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
     nothing = frozenset({(0, False)})
     ways = {nothing}
     for token in asked:
-        is_repeated = token in _REPEATS
+        is_repeated = token in REPEATS
         following = set(ways) if is_repeated else set()
         for places in ways:
             if places is nothing and _separator(token):
@@ -158,7 +177,7 @@ def _next(path: tuple[str, ...], places: frozenset[tuple[int, bool]], token: str
     for place, _ in places:
         while place < len(path) and place not in seen:
             seen.add(place)
-            is_repeated = path[place] in _REPEATS
+            is_repeated = path[place] in REPEATS
             if _stands_for(path[place], token):
                 following.add((place + 1, is_repeated))
             if not is_repeated:  # else it may stand for nothing
@@ -169,14 +188,14 @@ def _next(path: tuple[str, ...], places: frozenset[tuple[int, bool]], token: str
 
 def _is_end(path: tuple[str, ...], place: int) -> bool:
     """Return whether nothing has to come in `path` from `place` on."""
-    return all(token in _REPEATS for token in path[place:])
+    return all(token in REPEATS for token in path[place:])
 
 
 def _stands_for(token: str, other: str) -> bool:
     """Tell whether `token` of a pattern can stand for all that `other` does, be that of a name or a pattern."""
     if token == other:
         return True
-    is_known = token in _STARS and (token in _REPEATS or other not in _REPEATS)
+    is_known = token in _STARS and (token in REPEATS or other not in REPEATS)
     return is_known and _separator(token) == _separator(other)
 
 
@@ -218,7 +237,7 @@ class PatternTree(Generic[T]):
             for token in path:
                 child = node.children.get(token)
                 if child is None:
-                    child = node.children[token] = _Node(repeats=token in _REPEATS)
+                    child = node.children[token] = _Node(repeats=token in REPEATS)
                 node = child
             node.values[value] = node.values.get(value, 0) + 1
         self._size += 1
@@ -242,8 +261,8 @@ class PatternTree(Generic[T]):
     def match(self, name: str) -> Iterator[T]:
         """Answer what is filed under the patterns that match `name`, each once."""
         nodes: dict[_Node[T], None] = {self._root: None}
-        for token in _tokens(name):
-            steps = _steps(token)
+        for token in tokens_of(name):
+            steps = steps_of(token)
             following = {node: None for node in nodes if node.repeats}
             for node in _with_empty(nodes):
                 for step in steps:
@@ -255,7 +274,7 @@ class PatternTree(Generic[T]):
         return iter(dict.fromkeys(value for node in _with_empty(nodes) for value in node.values))
 
 
-def _steps(token: str) -> tuple[str, str, str]:
+def steps_of(token: str) -> tuple[str, str, str]:
     """Answer the tokens of patterns that may stand for `token` of a name."""
     separator = _separator(token)
     return token, f"{separator}*", f"{separator}**"
@@ -266,7 +285,7 @@ def _with_empty(nodes: Iterable[_Node[T]]) -> list[_Node[T]]:
     reached = list(nodes)
     seen = set(reached)
     for node in reached:  # grows as it is walked
-        for token in _REPEATS:
+        for token in REPEATS:
             child = node.children.get(token)
             if child is not None and child not in seen:
                 seen.add(child)

@@ -132,7 +132,7 @@ LAYERS: list[list[str]] = [
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],
     ["pushd.event", "pushd.jsonshape", "pushd.config.addresses", "pushd.config.units"],
-    ["pushd.access", "pushd.figures"],
+    ["pushd.access", "pushd.figures", "pushd.manypatterns"],
     ["pushd.channels", "pushd.names", "pushd.table", "pushd.order", "pushd.agenda"],
     [
         "pushd.errors",

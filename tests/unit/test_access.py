@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import channels
 from pushd.access import EVERYTHING, Grants, Reach
-from pushd.channels import Pattern, _steps
+from pushd.channels import Pattern, steps_of
 from pushd.errors import Forbidden, Unauthorized
 
 
@@ -43,9 +43,9 @@ class ReachTests(SynchronousTestCase):
         def steps(token: str) -> tuple[str, str, str]:
             nonlocal visits
             visits += 1
-            return _steps(token)
+            return steps_of(token)
 
-        self.patch(channels, "_steps", steps)
+        self.patch(channels, "steps_of", steps)
         self.patch(channels, "_stands_for", None)
         many = reach(*(f"m/**/a/**/a/**/{number}" for number in range(80)))
         self.assertFalse(many.has("m/" + "a/" * 120 + "99"))

@@ -56,7 +56,7 @@ class BusCase(SynchronousTestCase):
     def assertNoSubscriptionLeft(self) -> None:
         bus, log = self.rig.bus, self.rig.log
         self.assertEqual(
-            (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._root.children),
+            (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._places),
             (0, 0, {}),
         )
         self.assertEqual((bus._audiences._by_name, bus._owners, bus._names.used), ({}, {}, 0))

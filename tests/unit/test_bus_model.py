@@ -500,7 +500,7 @@ class BusMachine(RuleBasedStateMachine):
             reader.subscription.close()
         self.rig.clock.advance(1000)
         log.expire()
-        assert (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._root.children) == (
+        assert (bus.subscribers, len(bus._audiences._by_pattern), bus._audiences._by_pattern._places) == (
             0,
             0,
             {},
