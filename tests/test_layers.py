@@ -89,7 +89,7 @@ LAYERS: list[list[str]] = [
     ["pushd.crowd", "pushd.gone"],
     ["pushd.writethrough"],
     ["pushd.hooks.asking", "pushd.hooks.post", "pushd.hooks.telling"],
-    ["pushd.hooks.notices"],
+    ["pushd.hooks.notices", "pushd.hooks.deadlines"],
     ["pushd.hooks.signing"],
     ["pushd.store.journal"],
     ["pushd.store.unused"],

@@ -43,6 +43,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPoli
 from zope.interface import implementer
 
 from pushd.hooks.answers import Answer, NoAnswer
+from pushd.hooks.deadlines import Deadlines
 from pushd.hooks.signing import Signer
 
 __all__ = ["MAX_ANSWER_BYTES", "Poster"]
@@ -90,6 +91,7 @@ class Poster:
         self._reactor = reactor
         self._signer = signer
         self._timeout_s = timeout_s
+        self._deadlines = Deadlines(reactor, timeout_s)
         self._now = now
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
@@ -104,19 +106,18 @@ class Poster:
     async def __call__(self, url: str, message_id: str, body: bytes) -> Answer:
         """Post `body` to `url`; answer what comes back, or raise `NoAnswer`."""
         exchange = Deferred.fromCoroutine(self._exchange(url, message_id, body))
-        timeout = self._reactor.callLater(self._timeout_s, exchange.cancel)
+        self._deadlines.add(exchange)
         try:
             return await exchange
         except _FAULTS as error:
             cause = _cause(error)
             if not isinstance(cause, CancelledError | ConnectingCancelledError):
                 raise NoAnswer(_why(cause)) from None
-            if timeout.active():
+            if self._deadlines.done(exchange):
                 raise CancelledError from None
             raise NoAnswer(f"there was no answer within {self._timeout_s:g} s") from None
         finally:
-            if timeout.active():
-                timeout.cancel()
+            self._deadlines.done(exchange)
 
     def sign_by(self, signer: Signer) -> None:
         """Sign what is posted from now on by `signer`."""
