@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,7 +29,7 @@ NAMES = texts(st.sampled_from(["a", "b", ""]))
 
 
 class MatchTests(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.lists(st.tuples(PATTERNS, st.sampled_from("xyz")), max_size=12),
         st.lists(NAMES, min_size=5),
