@@ -40,14 +40,9 @@ class Turns:
 
     def begin(self) -> None:
         """Note that a connection begins to serve several requests."""
-        if self._is_turn:
-            return
-        if self._clock.is_known:
-            self._until_s = self._clock.until_s(_BUDGET_S)
-            return
         now = self._seconds()
-        if now - self._last_s > _PAUSE_S:
-            self._until_s = now + _BUDGET_S
+        if now - self._last_s > _PAUSE_S and not self._is_turn:
+            self._until_s = self._clock.until_s(_BUDGET_S)
         self._last_s = now
 
     def may_go_on(self) -> bool:
