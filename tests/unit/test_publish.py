@@ -440,7 +440,9 @@ class LongBatchTests(DaemonTests):
             now += 0.0001
             return now
 
-        self.patch(self.rig.parts.sessions.wheel, "seconds", seconds)
+        wheel = self.rig.parts.sessions.wheel
+        self.patch(wheel, "seconds", seconds)
+        self.patch(wheel.reactor_turn, "seconds", seconds)
         self.rig.reload(self.config)
         clients = [self.send(100) for _ in range(20)]
         self.assertLess(self.retained(), 400)
