@@ -19,7 +19,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.polling import ACCEPTS, BUDGET_S, Poller, accept_few, serve_few
+from pushd.polling import ACCEPTS, BUDGET_S, TAKEN, Poller, accept_few, serve_few
 from pushd.turn import LEAST_S, LIMIT_S, Turn
 
 COST_S = BUDGET_S / 4.9
@@ -130,20 +130,120 @@ class PollerTests(SynchronousTestCase):
         def close_others(file: int) -> None:
             self.read(file)
             for other in sockets.keys() - {file}:
+                self.poller.unregister(other)
                 sockets[other].close()
 
         self.assertEqual(self.turn(0.0001, close_others), 1)
+        self.assertEqual(self.turn(), 0)
+
+    def test_a_new_connection_gets_no_event_of_the_one_whose_descriptor_it_has(self) -> None:
+        for cost_s in (0.0, 1.0):  # the rest of the events is served in the same turn, or left for the next
+            with self.subTest(cost_s):
+                first = self.ready(1)[0].fileno()
+                gone, theirs = socket.socketpair()
+                theirs.close()
+                file = gone.fileno()
+                self.poller.register(file, select.EPOLLOUT)
+                served = []
+                for number, event in self.poller.poll(0):
+                    served.append(number)
+                    self.now += cost_s
+                    self.assertEqual((number, event), (first, select.EPOLLIN))
+                    self.read(number)
+                    self.poller.unregister(file)
+                    gone.close()
+                    new, other = (self.stack.enter_context(closing(one)) for one in socket.socketpair())
+                    self.assertEqual(new.fileno(), file)
+                    self.poller.register(file, select.EPOLLIN)
+                self.assertEqual(served, [first])
+                self.assertEqual(self.turn(), 0)
+                other.send(b"x")
+                self.assertEqual(self.turn(0.0, self.read), 1)
+                self.poller.unregister(file)
+
+    def test_what_is_not_to_be_read_any_more_has_no_event_until_it_is_again(self) -> None:
+        files = [one.fileno() for one in self.ready(3)]
+        changes: tuple[Callable[[int], object], ...] = (
+            self.poller.unregister,
+            lambda file: self.poller.modify(file, 0),
+        )
+
+        def pause_others(file: int) -> None:
+            self.read(file)
+            for other, change in zip((one for one in files if one != file), changes, strict=True):
+                change(other)
+
+        self.assertEqual(self.turn(0.0, pause_others), 1)
+        self.assertEqual(self.turn(), 0)
+        left = [file for file in files if file not in self.served]
+        self.poller.register(left[0], select.EPOLLIN)
+        self.poller.modify(left[1], select.EPOLLIN)
+        self.assertEqual(self.turn(0.0, self.read), 2)
+        self.assertEqual(set(self.served.values()), {1})
+
+    def test_what_is_left_of_a_turn_is_served_in_the_next_before_what_comes_then(self) -> None:
+        before = {one.fileno() for one in self.ready(3 * TAKEN)}
+        self.assertEqual(self.turn(COST_S, self.read), 5)
+        after = {one.fileno() for one in self.ready(3 * TAKEN)}
+        while before - self.served.keys():
+            self.assertFalse(after & self.served.keys())
+            self.assertTrue(self.turn(COST_S, self.read))
+        while self.turn(COST_S, self.read):
+            pass
+        self.assertEqual(self.served, dict.fromkeys(before | after, 1))
+
+    def test_one_that_is_always_ready_keeps_nobody_waiting_who_comes_later(self) -> None:
+        busy = [one.fileno() for one in self.ready(200)]
+        for _ in range(20):
+            self.turn(0.001)
+        for _ in range(10):
+            (late,) = (one.fileno() for one in self.ready(1))
+            events = 0
+            while late not in self.served:
+                events += self.turn(0.001)
+            self.assertLessEqual(events, len(busy) + TAKEN + 10)
 
     def test_it_waits_as_long_as_it_is_asked_to_and_no_longer_for_the_rest(self) -> None:
         asked: list[tuple[float, int]] = []
+        events = [(file, 1) for file in range(2 * TAKEN + 1)]
 
         class Epoll:
             def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
                 asked.append((timeout, maxevents))
-                return [(5, 1)] if len(asked) < 3 else []
+                begin = TAKEN * (len(asked) - 1)
+                return events[begin : begin + maxevents]
 
-        self.assertEqual(list(Poller(Epoll(), Turn(lambda: 0.0)).poll(7.5, 99)), [(5, 1), (5, 1)])
-        self.assertEqual(asked, [(7.5, 1), (0, 1), (0, 1)])
+        poller = Poller(Epoll(), self.clock)
+        self.assertEqual(list(poller.poll(7.5, 99)), events)
+        self.assertEqual(asked, [(7.5, TAKEN), (0, TAKEN), (0, TAKEN)])
+        asked.clear()
+        for event in poller.poll(7.5, 99):
+            self.assertEqual(event, events[0])
+            self.now += 1.0
+        self.assertEqual(asked, [(7.5, TAKEN)])
+        self.assertEqual(list(poller.poll(7.5, 99)), events[1:])
+        self.assertEqual(asked, [(7.5, TAKEN), (0, TAKEN), (0, TAKEN)])
+
+    def test_the_kernel_is_asked_once_for_few_and_seldom_for_many(self) -> None:
+        polls = []
+
+        class Epoll:
+            def __init__(self, epoll: Any) -> None:
+                self._epoll = epoll
+                self.register = epoll.register
+
+            def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+                polls.append(maxevents)
+                found: list[tuple[int, int]] = self._epoll.poll(timeout, maxevents)
+                return found
+
+        self.poller = Poller(Epoll(self.epoll), self.clock)
+        for count in (1, 16, TAKEN - 1, 500):
+            with self.subTest(count):
+                self.ready(count)
+                polls.clear()
+                self.assertEqual(self.turn(0.0, self.read), count)
+                self.assertEqual(len(polls), 1 + count // TAKEN)
 
 
 class Counted(Protocol):
