@@ -361,7 +361,9 @@ class Bus:
 
     def check_names(self, texts: Iterable[str], caller: Caller) -> None:
         """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
-        self._names.check(self._owner(caller), sum(map(self._is_new, texts)))
+        count = sum(map(self._is_new, texts))
+        if count:
+            self._names.check(self._owner(caller), count)
 
     def _is_new(self, text: str) -> bool:
         """Return whether a name would be there only because of the subscription that is to come."""
@@ -373,11 +375,11 @@ class Bus:
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
         """Begin to hand `subscription` what is published to `pattern`; see `check_names`."""
         name = pattern.text
-        if pattern.is_name and self._is_new(name):
-            owner = self._owners[name] = self._owner(subscription.caller)
-            self._names.take(owner)
         count = self._audiences.enter(pattern, subscription)
         if count == 1:
+            if name not in self.log.by_name:
+                owner = self._owners[name] = self._owner(subscription.caller)
+                self._names.take(owner)
             self.log.hear(name, True)
         self.subscriptions += 1
         if self.watch is not None:

@@ -21,7 +21,7 @@ from pushd.reading import Page, Room, Start
 from pushd.replay import Overtaken, Replay
 from pushd.table import Table
 
-__all__ = ["Prepared", "Work", "complete", "drain", "key_of", "prepare", "read"]
+__all__ = ["Prepared", "Work", "complete", "drain", "key_of", "latest", "prepare", "read"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -239,14 +239,19 @@ def prepare(
     log does not know begins with the oldest event that there is. If `count` is given, no more than so many events
     are going to be read.
     """
-    end = log.sequence
     if since == "latest":
-        return Prepared(Start(log.position_of(end), True, end), Replay(), end)
+        return latest(log)
     prepared = yield from _prepare_after(log, patterns, sequence, count)
     prepared.is_all, prepared.place = since == "earliest", sequence
     if sequence is None:
         prepared.start = Start(prepared.start.position, prepared.is_all, prepared.start.sequence)
     return prepared
+
+
+def latest(log: Log[S]) -> Prepared:
+    """Return what a reader is to get of what was published until now: nothing."""
+    end = log.sequence
+    return Prepared(Start(log.position_of(end), True, end), Replay(), end)
 
 
 def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:

@@ -24,6 +24,7 @@ __all__ = [
     "page_json",
     "sse_block",
     "sse_event",
+    "sse_line",
     "stream_end",
     "stream_line",
     "stream_start",
@@ -142,6 +143,11 @@ def sse_block(data: str, *, type: str | None = None, id: str | None = None) -> b
         lines.append(f"event: {type}")
     lines.extend(f"data: {line}" for line in _LINE_BREAK.split(data))
     return ("\n".join(lines) + "\n\n").encode()
+
+
+def sse_line(data: bytes, type: str, id: str) -> bytes:
+    """Make the same of data without line breaks, in fewer steps."""
+    return f"id: {id}\nevent: {type}\ndata: ".encode() + data + b"\n\n"
 
 
 def sse_event(entry: Entry) -> bytes:

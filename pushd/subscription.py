@@ -229,6 +229,8 @@ class Subscription:
     def _prepared(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Prepared:
         """Return what was prepared for these at the door, completed, or prepare it now."""
         log, caller = self._bus.log, self.caller
+        if since == "latest":
+            return finding.latest(log)
         before: Prepared | None = caller.prepared.pop(key_of(patterns, since), None) if caller.prepared else None
         if before is None or before.place != log.where(since, *among):
             return drain(log.preparing(patterns, since, *among))

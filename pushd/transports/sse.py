@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.channels import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
-from pushd.frames import json_bytes, sse_block, sse_event
+from pushd.frames import json_bytes, sse_block, sse_event, sse_line
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.reading import Start
@@ -31,6 +31,7 @@ FORMAT = StreamFormat(b"text/event-stream", b":\n", _closing)
 """A heartbeat is a comment without an empty line after it, at which some parsers dispatch an event without data."""
 
 _ALIASES = ("lastEventId", "lastEventID", "last-event-id", "Last-Event-ID")
+_ENCODED_ALIASES = tuple(name.encode("ascii") for name in _ALIASES)
 """What clients that cannot send the header call it in the query."""
 
 
@@ -93,7 +94,7 @@ class ServerSentEvents(Subscribing):
             "heartbeat": self._shown_heartbeat,
             "connection": connection,
         }
-        first = self._opening + sse_block(json_bytes(opening).decode(), type="pushd.open", id=start.position)
+        first = self._opening + sse_line(json_bytes(opening), "pushd.open", start.position)
         if not start.recovered:
             first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
         return first
@@ -110,7 +111,7 @@ def _since(request: Request) -> str:
     refused with the header, too.
     """
     in_query = since_of(request, "latest")
-    aliases: list[bytes] = [value for name in _ALIASES for value in request.args.get(name.encode("ascii"), [])]
+    aliases: list[bytes] = [value for name in _ENCODED_ALIASES for value in request.args.get(name, [])]
     if len(aliases) > 1:
         raise BadRequest(f"lastEventId is there {len(aliases)} times; wanted once", "lastEventId")
     if aliases and aliases[0]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
@@ -54,6 +53,7 @@ class WebSocket(Subscribing):
         `turns` shares the time among clients that send many.
         """
         super().__init__(gate, door)
+        self._over_http1 = tuple(name for name in self._methods if name != "CONNECT")
         self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
         self._max_message_bytes = longest_message(max_event_bytes, max_channels)
         self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
@@ -68,26 +68,25 @@ class WebSocket(Subscribing):
         """Override: without channels in the query, they come in messages. The handshake must be right, too."""
         has_channels = _format(request) == "raw" or b"channel" in request.args
         wanted = subscribed_patterns(request) if has_channels else [], since_of(request, "latest")
-        (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
+        request.found = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
         return wanted
 
     def methods(self, request: Request) -> tuple[str, ...]:
         """Override: CONNECT is one only where it can be for a WebSocket."""
-        known = super().methods(request)
-        return known if request.connection.is_tunnel else tuple(name for name in known if name != "CONNECT")
+        return self._methods if request.connection.is_tunnel else self._over_http1
 
     def render_GET(self, request: Request) -> int:
         """Shake hands over HTTP/1.1 (RFC 6455, section 4.2)."""
-        return self._open(request, accept_upgrade)
+        return self._open(request)
 
     def render_CONNECT(self, request: Request) -> int:
         """Shake hands over HTTP/2 (RFC 8441, section 5)."""
-        return self._open(request, accept_connect)
+        return self._open(request)
 
-    def _open(self, request: Request, accept: Callable[[Request], list[Field]]) -> int:
-        """Subscribe to the channels in the query, answer what `accept` does, and hand the connection over."""
+    def _open(self, request: Request) -> int:
+        """Subscribe to the channels in the query, accept the handshake, and hand the connection over."""
         is_raw = _format(request) == "raw"
-        fields = accept(request)
+        fields: list[Field] = request.found
         max_bytes = self._common.max_event_bytes if is_raw else self._max_message_bytes
         websocket = new_connection(self._factory, max_bytes, request.caller.place)
         dialogue = (RawDialogue if is_raw else JsonDialogue)(websocket, self._common, request.caller)

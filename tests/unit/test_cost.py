@@ -201,6 +201,37 @@ class PublishingTests(SynchronousTestCase):
         self.assertLessEqual((more - fewer) / 50, 98)
 
 
+class ConnectingTests(SynchronousTestCase):
+    """The same for who comes to a channel that others are subscribed to."""
+
+    def cost(self, request: bytes) -> int:
+        """Return how many calls it takes to let a subscriber in and send what it is told first."""
+        rig, clients = DaemonRig(), []
+
+        def come() -> None:
+            client.connection.send(request)
+            rig.turn()
+
+        for _ in range(3):
+            client = HttpClient(rig)
+            client.connection.on_data = lambda: None
+            clients.append(client)
+            calls = calls_of(come)
+        self.assertEqual(rig.parts.bus.subscribers, 3)
+        return calls
+
+    def test_by_a_websocket(self) -> None:
+        request = (
+            b"GET /ws?channel=news HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        self.assertLessEqual(self.cost(request), 685)
+
+    def test_by_an_event_stream(self) -> None:
+        request = b"GET /sse?channel=news HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        self.assertLessEqual(self.cost(request), 596)
+
+
 class HeldTests(SynchronousTestCase):
     """What it costs to hold an event to many channels for a subscriber that is being replayed to."""
 

@@ -25,6 +25,7 @@ from pushd.frames import (
     page_json,
     sse_block,
     sse_event,
+    sse_line,
     stream_line,
     websocket_data,
     websocket_event,
@@ -201,6 +202,7 @@ class SseTests(SynchronousTestCase):
     def test_without_type_or_id_there_are_no_such_lines(self) -> None:
         self.assertEqual(sse_event(published(b"hello")), b"id: 0123456789-7\ndata: hello\n\n")
         self.assertEqual(sse_block("hello"), b"data: hello\n\n")
+        self.assertEqual(sse_line(b"hello", "ping", "7"), sse_block("hello", type="ping", id="7"))
 
     def test_each_form_of_line_break_begins_a_new_line_of_data(self) -> None:
         for line_break in BREAKS:
