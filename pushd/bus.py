@@ -361,8 +361,7 @@ class Bus:
 
     def check_names(self, texts: Iterable[str], caller: Caller) -> None:
         """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
-        count = sum(map(self._is_new, texts))
-        if count:
+        if count := sum(map(self._is_new, texts)):
             self._names.check(self._owner(caller), count)
 
     def _is_new(self, text: str) -> bool:
@@ -375,8 +374,7 @@ class Bus:
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
         """Begin to hand `subscription` what is published to `pattern`; see `check_names`."""
         name = pattern.text
-        count = self._audiences.enter(pattern, subscription)
-        if count == 1:
+        if (count := self._audiences.enter(pattern, subscription)) == 1:
             if name not in self.log.by_name:
                 owner = self._owners[name] = self._owner(subscription.caller)
                 self._names.take(owner)

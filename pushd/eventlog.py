@@ -385,8 +385,6 @@ class EventLog(Generic[S]):
         An id that a publisher gave is known by the channels that `patterns` match, and by no others. If several
         events have it, this is the place of the oldest one: nothing that came after any of them may be missed.
         """
-        if position == "latest":
-            return None  # which no publisher can give
         if sequence_in(position) is not None:
             sequence = own_sequence(self._epoch, position)
             return sequence if sequence is not None and sequence <= self.sequence else None

@@ -179,7 +179,8 @@ class Subscription:
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
         """Raise what `add` would."""
         self._allowed(patterns)
-        self._bus.log.place_of(patterns, since)
+        if since != "latest":
+            self._bus.log.place_of(patterns, since)
 
     def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
         """Answer `patterns` by their texts; raise `Refused` if that is more than there may be."""
