@@ -7,7 +7,8 @@ way until it has caught up: see `pushd.session`.
 
 The members of a large crowd are sent to in slices, with turns of the reactor in between. A member that leaves or
 sends something of its own between two slices gets what is being sent first. Events that are published meanwhile
-wait until all members have what is being sent, and then go out together.
+wait until all members have what is being sent, and then go out together. A large event counts as many sends: it is
+sent to few members in one turn, and is not copied for those that are slow.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Protocol
 
 from pushd.event import Encoder, Entry
 from pushd.figures import Figures
-from pushd.slices import MOST, STEP, Slice
-from pushd.subscription import Subscription
+from pushd.slices import BYTES_PER_SEND, MOST, STEP, Slice
+from pushd.subscription import Group, Subscription
 from pushd.wheel import Wheel
 from pushd.writethrough import Send
 
@@ -35,6 +36,9 @@ _LONG_STEP = 100
 
 _LATEST_S = 0.014
 """When such a slice ends at the latest, if sending takes longer than before."""
+
+_MOST_WAITING = 16
+"""How many times as much as publishers wait for may wait for a crowd."""
 
 SHORT_S = 0.001
 """How long a slice takes otherwise, so that others hardly wait for a crowd of many thousands."""
@@ -51,8 +55,8 @@ class Member(Protocol):
     def take(self, data: bytes) -> None:
         """Send `data`, after what it has of its own in this turn."""
 
-    def fall_behind(self, rest: bytes) -> None:
-        """Leave the crowd, with `rest` still to be sent."""
+    def fall_behind(self, data: bytes, sent: int) -> None:
+        """Leave the crowd, with what follows the first `sent` bytes of `data` still to be sent."""
 
     def fail(self) -> None:
         """Leave the crowd: an exception was raised by what sends, and it can be logged now."""
@@ -67,6 +71,8 @@ class Crowd:
     __slots__ = (
         "__weakref__",
         "_ahead",
+        "_cost",
+        "_crowded",
         "_encode",
         "_figures",
         "_flush_later",
@@ -95,6 +101,7 @@ class Crowd:
         flush_later: Callable[[Crowd], None],
         wheel: Wheel,
         figures: Figures,
+        crowded: set[Group],
         *,
         max_bytes: int,
         max_waiting_bytes: int,
@@ -102,11 +109,12 @@ class Crowd:
         """Begin without members, who get what `encode` makes.
 
         `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that, but
-        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. `wheel` has the clock.
-        What is sent is counted in `figures`.
+        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. While there is more, this
+        is in `crowded`, and publishers wait. `wheel` has the clock. What is sent is counted in `figures`.
         """
         self._encode = encode
         self._figures = figures
+        self._crowded = crowded
         self._wheel = wheel
         self._max_bytes = max_bytes
         self._max_waiting_bytes = max_waiting_bytes
@@ -118,7 +126,8 @@ class Crowd:
         self._frames: list[bytes] = []
         self._size = 0
         self._unserved: dict[Member, Send] = {}  # who has not got the piece that is being sent in slices
-        self._send_s = inf  # how long it took to send the last piece to one member, without interruptions
+        self._send_s = inf  # how long one of the sends took that the last piece counted as, without interruptions
+        self._cost = 1  # as how many sends the piece counts, for each member
         self._within_s, self._most = SHORT_S, MOST  # how much of the piece is sent in one turn
         self._piece = b""
         self._piece_frames: list[bytes] = []  # what it consists of, if somebody is ahead
@@ -180,27 +189,44 @@ class Crowd:
             self._send_early()
 
     def _send_early(self) -> None:
-        """Send what is too much to wait for the end of the turn, or for that of the piece at hand."""
+        """Send what is too much to wait for the end of the turn, or for that of the piece at hand.
+
+        Of the piece at hand, as much is sent as the turn has time for. What comes nevertheless is bounded: by what
+        publishers have in one transaction, and, for events that nobody publishes, such as joins, by sending all.
+        """
         if self._unserved:
             if self._size <= self._max_waiting_bytes:
                 return
-            while self._unserved:
+            self._crowded.add(self)
+            is_too_much = self._size > _MOST_WAITING * self._max_waiting_bytes
+            if self._wheel.reactor_turn.is_over and not is_too_much:
+                return
+            self._send_some()
+            while self._unserved and is_too_much:
                 self._send_some()
+            if self._unserved:
+                return
         self._send_waiting()
 
     def flush(self) -> int:
-        """Send every member what has come together, as one piece, or go on with that. Return to how many."""
+        """Send every member what has come together, as one piece, or go on with that.
+
+        Return as how many sends that counts.
+        """
         self._is_due = False
         try:
             return self._send_some() if self._unserved else self._send_waiting()
         finally:
+            if self._crowded and self._size <= self._max_waiting_bytes:
+                self._crowded.discard(self)
             if (self._unserved or self._frames) and not self._is_due:
                 self._is_due = True
                 self._flush_later(self)
 
     def _send_waiting(self) -> int:
-        """Send what has come together: to all members, or, if they are many, to the first of them."""
-        if len(self._members) > MOST:
+        """Send what has come together: to all members, or, if that counts as many sends, to the first of them."""
+        cost = len(self._members) * (1 + self._size // BYTES_PER_SEND)
+        if cost > MOST:
             self._begin_piece()
             return self._send_some() if self._unserved else 0
         frames, self._frames, self._size = self._frames, [], 0
@@ -214,7 +240,7 @@ class Crowd:
         for member, count in ahead.items():
             member.own_sent_bytes -= self.sent_bytes - before
             member.take(b"".join(frames[count:]))
-        return len(self._members)
+        return cost
 
     def _send(self, data: bytes) -> None:
         self.wrote_s = self._wheel.turned_s
@@ -235,8 +261,7 @@ class Crowd:
         gone, self._gone = self._gone, None
         for member in gone:
             del self._members[member]
-        for member, sent in behind:
-            member.fall_behind(data[sent:])
+        _let_behind(behind, data)
 
     # In slices
 
@@ -255,10 +280,11 @@ class Crowd:
         self._piece_frames = piece if ahead else []
         self._piece_ahead = {member: min(has, count) for member, has in ahead.items()}
         self._ahead = {member: has - count for member, has in ahead.items() if has > count}
-        count, self._within_s, self._most = len(self._members), SHORT_S, MOST
-        slices = count * self._send_s / LONG_S
+        self._cost, self._within_s, self._most = 1 + size // BYTES_PER_SEND, SHORT_S, MOST
+        sends = len(self._members) * self._cost
+        slices = sends * self._send_s / LONG_S
         if slices <= _LONG_SLICES:
-            self._within_s, self._most = _LATEST_S, -(-count // max(1, ceil(slices)))
+            self._within_s, self._most = _LATEST_S, -(-sends // max(1, ceil(slices)))
         self._send_s = inf
         self._unserved = self._members if slices <= _LONG_SLICES and not ahead else dict(self._members)
         self.wrote_s = self._wheel.turned_s
@@ -268,29 +294,33 @@ class Crowd:
             member.own_sent_bytes -= size
 
     def _send_some(self) -> int:
-        """Send the piece to some of those who have not got it, or to all if that is quick. Return to how many."""
+        """Send the piece to some of those who have not got it, or to all if that is quick.
+
+        Return as how many sends that counts.
+        """
         before, part = len(self._unserved), Slice(self._wheel.reactor_turn, self._within_s, self._most)
         ahead = self._piece_ahead
         while ahead and part.left > 0:
             member, has = ahead.popitem()
             del self._unserved[member]
             member.take(b"".join(self._piece_frames[has:]))
-            part.spend()
+            part.spend(self._cost)
         if self._within_s == _LATEST_S:
             self._send_on(part)
         else:
             self._send_few(part)
         if not self._unserved:
             self._piece, self._piece_frames = b"", []
-        return before - len(self._unserved)
+        return (before - len(self._unserved)) * self._cost
 
     def _send_on(self, part: Slice) -> None:
-        """Send the piece until its time is over: the cheapest way, that copies who is left then."""
+        """Send the piece until time is over or many fall behind: the cheapest way. It copies who is left then."""
         rest, left = iter(self._unserved.items()), len(self._unserved)
         self._unserved = {}  # not to be changed: it may be `_members`
         behind = list[tuple[Member, int]]()
-        while left > 0 and part.left > 0 and not self._unserved:
-            count = min(_LONG_STEP, left)
+        step = -(-_LONG_STEP // self._cost)
+        while left > 0 and part.left > 0 and len(behind) < STEP and not self._unserved:
+            count = min(step, left)
             self._send_step(islice(rest, count), count, rest, behind, part)
             left -= count
         self._unserved.update(rest)
@@ -299,11 +329,12 @@ class Crowd:
     def _send_few(self, part: Slice) -> None:
         """Send the piece in a short slice, of which there are many."""
         unserved, behind = self._unserved, list[tuple[Member, int]]()
+        most = -(-STEP // self._cost)
         while unserved and part.left > 0:
-            count = min(STEP, len(unserved))
+            count = min(most, len(unserved))
             step = iter([unserved.popitem() for _ in range(count)])
             self._send_step(step, count, step, behind, part)
-        _let_behind(behind, self._piece)
+            _let_behind(behind, self._piece)
 
     def _send_step(
         self, step: _Sends, count: int, rest: _Sends, behind: list[tuple[Member, int]], part: Slice
@@ -326,13 +357,14 @@ class Crowd:
                 return
             if sent != size:
                 behind.append((member, sent))
-        if count >= STEP:
-            self._send_s = min(self._send_s, (seconds() - began_s) / count)
-        part.spend(count)
+        cost = count * self._cost
+        if cost >= STEP:
+            self._send_s = min(self._send_s, (seconds() - began_s) / cost)
+        part.spend(cost)
 
 
 def _let_behind(behind: list[tuple[Member, int]], data: bytes) -> None:
     """Let those go who have not taken all of `data`, and forget them."""
     while behind:
         member, sent = behind.pop()
-        member.fall_behind(data[sent:])
+        member.fall_behind(data, sent)

@@ -50,6 +50,8 @@ class Delivery:
         self._is_due = False
         self.pending = Pending()
         """The events that are being handed out in slices."""
+        self.crowded: set[Group] = set()
+        """The groups for which so much waits to be sent that publishers have to wait."""
         self.is_delivering = False
         """True while events are handed out."""
         self.at_hand: list[Entry] = []
@@ -59,8 +61,8 @@ class Delivery:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many events wait that the next one would not be handed out in slices."""
-        return len(self.pending) >= _MOST_PENDING
+        """Whether so much waits that publishers have to wait: the next event would not be handed out in slices."""
+        return bool(self.crowded) or len(self.pending) >= _MOST_PENDING
 
     def hand_out(self, entries: list[Entry], audiences: _Audiences) -> None:
         """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""

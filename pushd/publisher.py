@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -38,13 +39,48 @@ class Publisher(Protocol):
 
 
 class Direct:
-    """Publishes into a log that is only in memory."""
+    """Publishes into a log that is only in memory: at once, unless subscribers have to get earlier events first."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_due = False
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
-        """Publish an event and tell `done`, now."""
+    def _wait(self, work: Callable[[], None]) -> None:
+        """Do `work` when there is room for more events, after what waits already."""
+        if self._bus.call_later is None:
+            work()
+            return
+        self._waiting.append(work)
+        self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if not self._is_due and self._bus.call_later is not None:
+            self._is_due = True
+            self._bus.call_later(0, self._go_on)
+
+    def _go_on(self) -> None:
+        """Do some of what waits, if there is room."""
+        turn, delivery = self._bus.turn, self._bus.delivery
+        until_s = turn.until_s(_TURN_S)
+        try:
+            while self._waiting and not delivery.is_full:
+                self._waiting.popleft()()
+                if turn.seconds() >= until_s:
+                    break
+        finally:
+            self._is_due = False
+            if self._waiting:
+                self._go_on_later()
+
+    def publish(
+        self, draft: Draft, caller: Caller, done: Callable[[Outcome], None], *, has_waited: bool = False
+    ) -> None:
+        """Publish an event and tell `done`."""
+        delivery = self._bus.delivery
+        if not has_waited and (self._waiting or delivery.crowded or (delivery.pending.events and delivery.is_full)):
+            self._wait(partial(self.publish, draft, caller, done, has_waited=True))
+            return
         try:
             outcome: Outcome = self._bus.publish(draft, caller.identity.grants)
         except Refused as refused:
@@ -53,7 +89,10 @@ class Direct:
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events and tell `done`: now, unless that takes too long."""
-        self._publish_some(drafts, caller, [], done)
+        if self._waiting or self._bus.delivery.is_full:
+            self._wait(partial(self._publish_some, drafts, caller, [], done))
+        else:
+            self._publish_some(drafts, caller, [], done)
 
     def _publish_some(
         self,
@@ -62,21 +101,37 @@ class Direct:
         outcomes: list[Outcome],
         done: Callable[[list[Outcome]], None],
     ) -> None:
-        publish, grants = self._bus.publish, caller.grants
+        publish, grants, delivery = self._bus.publish, caller.grants, self._bus.delivery
         call_later, seconds = self._bus.call_later, self._bus.log.seconds
         until_s = self._bus.turn.until_s(_TURN_S)
         for place, draft in enumerate(drafts):
-            if not place % _EVENTS_PER_LOOK and place and call_later is not None and seconds() > until_s:
-                call_later(0, partial(self._publish_some, drafts[place:], caller, outcomes, done))
-                return
+            if place and call_later is not None:
+                is_late = not place % _EVENTS_PER_LOOK and seconds() > until_s
+                if is_late or delivery.crowded or (delivery.pending.events and delivery.is_full):
+                    rest = partial(self._publish_some, drafts[place:], caller, outcomes, done)
+                    call_later(0, partial(self._publish_rest, rest))
+                    return
             try:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:
                 outcomes.append(refused.outcome())
         done(outcomes)
 
+    def _publish_rest(self, rest: Callable[[], None]) -> None:
+        """Go on with several events, once there is room."""
+        if self._bus.delivery.is_full and self._bus.call_later is not None:
+            self._bus.call_later(0, partial(self._publish_rest, rest))
+        else:
+            rest()
+
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel and tell `done`, now."""
+        """Delete a channel, after what was published before, and tell `done`."""
+        if self._waiting:
+            self._wait(partial(self._delete, name, caller, done))
+        else:
+            self._delete(name, caller, done)
+
+    def _delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
         outcome: Deleted = None
         try:
             self._bus.delete(name, caller.grants)

@@ -24,6 +24,7 @@ from pushd.outbox import Outbox
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.sessions import CHUNK_BYTES, Sessions
+from pushd.slices import BYTES_PER_SEND
 from pushd.wheel import Alarm
 from pushd.writethrough import Writer
 
@@ -229,6 +230,7 @@ class Session:
 
     def _flush(self) -> int:
         most = left = _REPLAY_STEPS if self.subscription.is_replaying else 0
+        sent_before = self.own_sent_bytes
         until_s = self._sessions.wheel.seconds() + _REPLAY_S if most else 0.0
         while not self.is_paused and not self.is_closed:
             self._is_flushing = True  # what the replay sends now goes into the next write
@@ -242,9 +244,10 @@ class Session:
             self._write()
         if most and left <= 0 and self.subscription.is_replaying:
             self._flush_later()
+        cost = 1 + (self.own_sent_bytes - sent_before) // BYTES_PER_SEND + (most - left) // 2
         if self.subscription.only_channel is not None:
             self._settle()
-        return 1 + (most - left) // 2
+        return cost
 
     def _replay_some(self) -> int:
         """Put the next events of the replay into the outbox; return as how many single ones they count."""
@@ -300,11 +303,11 @@ class Session:
         self._put_anyway(data)
         self.flush()
 
-    def fall_behind(self, rest: bytes) -> None:
-        """Leave the crowd, with `rest` still to be sent."""
+    def fall_behind(self, data: bytes, sent: int) -> None:
+        """Leave the crowd, with what follows the first `sent` bytes of `data` still to be sent."""
         if not self.is_closed:
             self._leave_crowd()
-            self.connection.writer.write_later(rest)
+            self.connection.writer.write_later(data, sent)
 
     def fail(self) -> None:
         """End: what sends to the client has raised an exception."""

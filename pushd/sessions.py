@@ -268,7 +268,8 @@ class Sessions:
                 self.flush_later,
                 self.wheel,
                 self.figures,
-                max_bytes=min(CHUNK_BYTES, self.max_outbox_bytes),
+                self.bus.delivery.crowded,
+                max_bytes=min(CHUNK_BYTES, self.max_outbox_bytes // 2),
                 max_waiting_bytes=self.max_outbox_bytes // 2,
             )
             self._crowds[channel, encode] = crowd

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pushd.turn import Turn
 
-__all__ = ["END_COST", "MOST", "MOST_S", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
+__all__ = ["BYTES_PER_SEND", "END_COST", "MOST", "MOST_S", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
@@ -20,6 +20,9 @@ STEP = 25
 
 END_COST = 10
 """As how many sends the end of a connection counts: a farewell, and what others are told of it."""
+
+BYTES_PER_SEND = 16 * 1024
+"""How many more bytes of one send make it count as one more: the kernel needs as long to copy them."""
 
 _BURST, _BURST_S = 8, 0.02
 """How often something is done at once, in how many seconds."""

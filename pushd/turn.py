@@ -35,6 +35,11 @@ class Turn:
         """Return whether somebody calls `begin`."""
         return self.end_s != float("inf")
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether the turn has used its time."""
+        return self.seconds() >= self.end_s
+
     def begin(self, now_s: float) -> None:
         """Begin a turn: the reactor has waited for events, until `now_s`."""
         self.end_s = now_s + LIMIT_S

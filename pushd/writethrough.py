@@ -62,8 +62,8 @@ class Writer(Protocol):
     def send(self) -> Send:
         """The shortest way, for who knows that nothing waits."""
 
-    def write_later(self, data: bytes) -> None:
-        """Send what `send` did not take, when the peer takes more."""
+    def write_later(self, data: bytes, sent: int) -> None:
+        """Send what `send` did not take of `data`, all but the first `sent` bytes, when the peer takes more."""
 
 
 def writer(transport: Any) -> Writer:
@@ -155,22 +155,32 @@ class _SocketWriter:
         except OSError:
             sent = 0  # it takes nothing now, or never again: the transport finds out
         if sent < len(data):
-            self._transport.write(data[sent:])
+            self.write_later(data, sent)
 
-    def write_later(self, data: bytes) -> None:
-        self._transport.write(data)
+    def write_later(self, data: bytes, sent: int) -> None:
+        transport = self._transport
+        if len(data) - sent < transport.SEND_LIMIT or transport._writeDisconnected or not self.is_idle:
+            transport.write(data[sent:])
+            return
+        # what `transport.write` does, without a copy of a large event for each of hundreds of slow clients
+        transport.dataBuffer, transport.offset = data, sent
+        transport._maybePauseProducer()
+        transport.startWriting()
 
 
 class _TransportWriter:
     """Leaves it to `write` what goes first; it takes everything."""
 
-    __slots__ = ("send", "write", "write_later")
+    __slots__ = ("send", "write")
 
     is_idle = True
 
     def __init__(self, write: Callable[[bytes], None], send: Send) -> None:
-        self.write = self.write_later = write
+        self.write = write
         self.send = send
+
+    def write_later(self, data: bytes, sent: int) -> None:
+        self.write(data[sent:])
 
 
 def _whole(write: Callable[[bytes], None], data: bytes) -> int:

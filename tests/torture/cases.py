@@ -11,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from random import Random
 from time import sleep
+from typing import Any
 
 from h2.settings import SettingCodes
 
@@ -363,6 +365,41 @@ def _not_reading(target: Target) -> object:
 # Publishing to many, by many
 
 
+@case("subscribers: 2,000 patterns that all fit the longest name")
+def _many_patterns(target: Target) -> object:
+    random = Random(1)
+    with ExitStack() as stack:
+        for _ in range(20):
+            patterns = []
+            for _ in range(100):
+                tokens = [random.choice("a*") for _ in range(random.choice([10, 25, 40]))]
+                for _ in range(4):
+                    tokens.insert(random.randrange(len(tokens)), "**")
+                patterns.append("/".join(["z", *tokens]))
+            connection = stack.enter_context(closing(connect(target.daemon.http)))
+            for first in range(0, 100, 20):  # heads have a bound
+                query = "&".join(f"channel={pattern}" for pattern in patterns[first : first + 20])
+                if first:
+                    connection = stack.enter_context(closing(connect(target.daemon.http)))
+                connection.sendall(get(f"/sse?{query}", close=False))
+                connection.recv(4096)
+        names = ("z" + "%2Fa" * 120, "z" + "%2Fa%2Fb" * 60, "z%2Fa")
+        return [target.http(post(f"/channels/{name}", b"hello"))[:20] for name in names]
+
+
+@case("subscribers: 200 slow readers of 900,000 bytes")
+def _slow_readers(target: Target) -> object:
+    with ExitStack() as stack:
+        connections: Any = _subscribers(target, stack, "/sse?channel=t/slow", 200)
+        for _ in range(10):
+            target.http(post("/channels/t%2Fslow", b"x" * 900_000))
+            for connection in connections:
+                connection.setblocking(False)
+                with suppress(OSError):
+                    connection.recv(20_000)
+    return 200
+
+
 @case("batch: 400,000 good and bad lines in turns")
 def _good_and_bad(target: Target) -> object:
     pair = b'{"channel":"t/mixed","data":"x"}\n[\n'
@@ -550,6 +587,21 @@ def _unread(target: Target) -> object:
             client.request("/channels/t%2Flarge/events?limit=1000")
         client.read(3)
         return len(client.statuses)
+
+
+@case("http/2: polls and pushes of 20 connections with a window of 0")
+def _no_window(target: Target) -> object:
+    for _ in range(10):
+        target.http(post("/channels/t%2Fnowindow", b"x" * 900_000))
+    with ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(closing(Http2(target.daemon.https, window=1)))
+            client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0, SettingCodes.ENABLE_PUSH: 1})
+            for number in range(30):
+                kind = "push" if number % 2 else "poll"
+                client.request(f"/{kind}?channel=t/nowindow&since=earliest")
+            client.read(0.2)
+    return 600
 
 
 @case("tls: 100 handshakes at once, and noise instead of one")

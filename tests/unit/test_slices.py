@@ -13,8 +13,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.access import EVERYTHING, NOTHING, Grants, Identity
-from pushd.bus import Bus
+from pushd.bus import Bus, Published
+from pushd.errors import Refused
 from pushd.eventlog import EventLog
+from pushd.publisher import Direct, Outcome
 from pushd.reasons import Cause, Reason
 from pushd.replay import Replay
 from pushd.session import Session
@@ -23,7 +25,7 @@ from pushd.slices import MOST, Slice, Slices
 from pushd.subscription import Subscription
 from pushd.turn import Turn
 from pushd.wheel import Wheel
-from tests.builders import draft, patterns
+from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed
 
 CLOSED = Reason(Cause.REFUSED, "closed by an operator")
@@ -77,6 +79,10 @@ class Hall(House):
         )
         self.send_s = 50e-6
         """How long it takes to send to one client."""
+        self.byte_s = 0.0
+        """How much longer for each byte."""
+        self.sent_bytes = 0
+        """How much was sent to all of them."""
         self._sending_s = 0.0
         self.wheel = Wheel(self.seconds, self.clock.callLater)
         self.sessions = Sessions(
@@ -99,7 +105,8 @@ class Hall(House):
         return peer
 
     def _sent(self, data: bytes) -> None:
-        self._sending_s += self.send_s
+        self._sending_s += self.send_s + len(data) * self.byte_s
+        self.sent_bytes += len(data)
 
     def turn(self) -> None:
         """Override: what a call has called later waits for the next turn, as in a reactor."""
@@ -230,6 +237,56 @@ class BoundTests(HallCase):
         self.hall.turn()
         self.assertEqual({c.bytes for _, c in peers}, {b"<1><2>"})
 
+    def test_a_large_event_goes_to_few_in_one_turn(self) -> None:
+        """As it counts as many sends, whatever the size of those that were measured before."""
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        peers = self.many(200)
+        self.hall.send_s, self.hall.byte_s = 5e-6, 0.2e-9
+        for data in (b"1" * 900_000, b"2", b"3", b"4" * 900_000):
+            before = self.hall.sent_bytes
+            self.hall.publish(data)
+            self.hall.publish(b".")
+            self.assertLessEqual(self.hall.sent_bytes - before, 5 * 900_005)
+            self.assertLessEqual(self.most_in_one_turn(lambda: self.hall.sent_bytes), 5 * 900_005)
+        expected = b"<" + b"1" * 900_000 + b"><.><2><.><3><.><" + b"4" * 900_000 + b"><.>"
+        self.assertTrue(all(c.bytes == expected for _, c in peers))
+
+    def test_a_large_event_that_is_sent_quickly_goes_to_as_many_as_are_quick(self) -> None:
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        peers = self.many(60)
+        self.hall.send_s, self.hall.byte_s = 5e-6, 0.1e-9
+        self.hall.publish(b"1" * 900_000)  # 95 us each
+        self.hall.settle()
+        self.hall.publish(b"2" * 900_000)
+        self.hall.turn()
+        self.assertEqual({len(c.written) for _, c in peers}, {2})
+
+    def test_a_large_event_for_those_who_follow_a_pattern(self) -> None:
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        peers = self.many(200, "a/*")
+        self.hall.publish(b"1" * 900_000, channel="a/b")
+        self.assertLessEqual(self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers)), 5)
+        self.assertEqual({len(c.bytes) for _, c in peers}, {900_002})
+
+    def test_a_large_event_for_many_small_crowds(self) -> None:
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        names = [f"c/{number}" for number in range(50)]
+        peers = [peer for name in names for peer in self.many(4, name)]
+        self.hall.rig.bus.publish(draft(*names, data=b"1" * 900_000), EVERYTHING)
+        self.assertLessEqual(self.most_in_one_turn(lambda: sum(len(c.written) for _, c in peers)), 8)
+        self.assertEqual({len(c.bytes) for _, c in peers}, {900_002})
+
+    def test_those_who_fall_behind_at_the_same_event(self) -> None:
+        peers = self.many(2000)
+        self.hall.send_s = 5e-6
+        self.hall.publish(b"1")
+        self.hall.settle()
+        for _, connection in peers:
+            connection.takes = 1
+        self.hall.publish(b"2")
+        self.assertLessEqual(self.most_in_one_turn(lambda: sum(s._crowd is None for s, _ in peers)), 125)
+        self.assertEqual({c.bytes for _, c in peers}, {b"<1><2>"})
+
     def test_events_for_those_who_follow_a_pattern(self) -> None:
         peers = self.many(1000, "a/*")
         self.hall.publish(b"1", channel="a/b")
@@ -288,6 +345,56 @@ class BoundTests(HallCase):
             self.assertTrue(all(crowd._size <= 1005 for crowd in self.hall.sessions._crowds.values()))
         self.hall.settle()
         expected = b"".join(b"<%d>" % number for number in range(1000))
+        self.assertEqual({c.bytes for _, c in peers}, {expected})
+
+    def test_publishers_wait_while_too_much_waits_for_a_crowd(self) -> None:
+        """Nobody is sent to more in one turn than a slice, and what is published waits with its publisher."""
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        peers = self.many(300)
+        self.hall.send_s, self.hall.byte_s = 5e-6, 0.2e-9
+        publisher = Direct(self.hall.rig.bus)
+        caller = a_caller(EVERYTHING)
+        outcomes: list[Outcome] = []
+        data = [bytes([number]) * 600_000 for number in b"123456"]
+        for one in data[:3]:
+            publisher.publish(draft("a", data=one), caller, outcomes.append)
+        publisher.publish_all([draft("a", data=one) for one in data[3:]], caller, outcomes.extend)
+        publisher.delete("a", caller, lambda deleted: outcomes.append(Refused("deleted")))
+        self.assertLess(len(outcomes), 3)
+        crowd = next(iter(self.hall.sessions._crowds.values()))
+        while self.hall.clock.calls:
+            before = self.hall.sent_bytes
+            self.hall.turn()
+            self.assertLessEqual(self.hall.sent_bytes - before, 40 * 600_002)
+            self.assertLessEqual(crowd._size, 600_002)
+        self.assertEqual([type(one) for one in outcomes], [Published] * 6 + [Refused])
+        expected = b"".join(b"<" + one + b">" for one in data)
+        self.assertTrue(all(c.bytes == expected for _, c in peers))
+        self.assertEqual(self.hall.rig.bus.delivery.crowded, set())
+
+    def test_publishers_do_not_wait_for_a_crowd_that_has_gone(self) -> None:
+        self.hall = Hall(max_outbox_bytes=1 << 20)
+        peers = self.many(300)
+        for _ in range(2):
+            self.hall.publish(b"1" * 600_000)
+        self.assertTrue(self.hall.rig.bus.delivery.is_full)
+        for session, _ in peers:
+            session.ended()
+        self.hall.settle()
+        self.assertFalse(self.hall.rig.bus.delivery.is_full)
+
+    def test_publishers_wait_while_too_many_events_are_being_handed_out(self) -> None:
+        peers = self.many(MOST + 1, "a/*")
+        publisher = Direct(self.hall.rig.bus)
+        caller = a_caller(EVERYTHING)
+        outcomes: list[Outcome] = []
+        for number in range(20):
+            publisher.publish(draft("a/b", data=b"%d" % number), caller, outcomes.append)
+        publisher.publish_all([draft("a/b", data=b"x")] * 20, caller, outcomes.extend)
+        self.assertEqual(len(outcomes), 8)
+        self.hall.settle()
+        self.assertEqual(len(outcomes), 40)
+        expected = b"".join(b"<%d>" % number for number in range(20)) + b"<x>" * 20
         self.assertEqual({c.bytes for _, c in peers}, {expected})
 
 

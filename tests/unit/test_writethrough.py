@@ -273,6 +273,30 @@ class SocketTests(SynchronousTestCase):
         self.assertEqual(self.rig.socket.sent, b"abcdef")
         self.assertEqual(self.rig.reactor.writers, {})
 
+    def test_of_much_that_the_kernel_does_not_take_there_is_no_copy(self) -> None:
+        data = b"abc" * 100_000
+        for is_one_of_many in (False, True):
+            self.setUp()
+            self.rig.socket.room = 2
+            way = writer(self.rig.transport)
+            if is_one_of_many:
+                way.write_later(data, way.send(data))
+            else:
+                way.write(data)
+            self.assertTrue(self.rig.transport.dataBuffer is data)
+            self.write(b"def")
+            self.assertEqual(self.rig.socket.sent, b"ab")
+            self.rig.drain()
+            self.assertTrue(self.rig.socket.sent == data + b"def")
+            self.assertEqual(self.rig.reactor.writers, {})
+
+    def test_of_much_that_the_kernel_does_not_take_nothing_is_sent_before_what_waits(self) -> None:
+        self.rig.socket.room = 0
+        self.write(b"abc")
+        writer(self.rig.transport).write_later(b"." * 300_000, 100_000)
+        self.rig.drain()
+        self.assertTrue(self.rig.socket.sent == b"abc" + b"." * 200_000)
+
     def test_what_waits_goes_first(self) -> None:
         self.rig.transport.write(b"abc")
         self.write(b"def")
