@@ -31,11 +31,6 @@ class Turn:
         """When the turn has used its time, by the clock."""
 
     @property
-    def is_known(self) -> bool:
-        """Return whether somebody calls `begin`."""
-        return self.end_s != float("inf")
-
-    @property
     def is_over(self) -> bool:
         """Return whether the turn has used its time."""
         return self.seconds() >= self.end_s

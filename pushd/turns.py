@@ -13,7 +13,7 @@ _BUDGET_S = 0.005
 """How long requests are served before the reactor has its turn."""
 
 _PAUSE_S = 0.001
-"""When nobody has begun or gone on for so long, the reactor has had its turn, if nobody knows when one begins."""
+"""When nobody has begun or gone on for so long, the reactor has had its turn."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""

@@ -40,14 +40,13 @@ class TurnTests(SynchronousTestCase):
             yield
 
     def test_without_a_beginning_there_is_no_end(self) -> None:
-        self.assertFalse(self.turn.is_known)
         self.assertEqual(self.turn.until_s(0.004), 1000.004)
         self.now += 1
         self.assertEqual(self.turn.until_s(0.004), 1001.004)
 
     def test_a_budget_ends_with_the_turn_but_there_is_a_little_always(self) -> None:
         self.turn.begin(self.now)
-        self.assertTrue(self.turn.is_known)
+        self.assertEqual(self.turn.end_s, self.now + LIMIT_S)
         self.assertEqual(self.turn.until_s(0.004), 1000.004)
         self.now += LIMIT_S - 0.001
         self.assertAlmostEqual(self.turn.until_s(0.004), 1000.0 + LIMIT_S)
