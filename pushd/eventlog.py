@@ -260,7 +260,7 @@ class EventLog(Generic[S]):
         missing = sum(name not in self.by_name for name in set(names))
         if not missing or (count := len(self.by_name) + missing - self._max_channels) <= 0:
             return []
-        self.expire()
+        self.expire(self._idle.enough(count + len(names)))
         idle = self._idle.first(count, names)
         if len(idle) < count:
             raise Unavailable(f"there are {self._max_channels} channels already, see [limits] channels")

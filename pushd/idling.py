@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain, islice, repeat
 from typing import Generic, TypeVar
 
 from pushd.channel import Channel, Idle
@@ -12,6 +12,9 @@ from pushd.order import Order
 __all__ = ["Idling"]
 
 S = TypeVar("S")
+
+_MOST_STEPS = 100
+"""How many channels that have expired in part, or other steps, there may be at most: they take up to 2 ms."""
 
 
 class Idling(Generic[S]):
@@ -49,6 +52,11 @@ class Idling(Generic[S]):
 
     def _order(self, idle: Idle[S]) -> Order[Idle[S]]:
         return self._heard if idle.is_heard else self._unheard
+
+    def enough(self, count: int) -> Callable[[], bool]:
+        """Return what tells, asked after each step, whether there are `count`, or it takes too many steps."""
+        steps = islice(repeat(False), count + _MOST_STEPS)
+        return lambda: len(self) >= count or next(steps, True)
 
     def first(self, count: int, names: Collection[str]) -> list[Channel[S]]:
         """Return the first `count`, or fewer if there are not so many, but none of `names`."""

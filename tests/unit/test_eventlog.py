@@ -601,6 +601,26 @@ class LimitTests(LogCase):
             self.assertEqual(len(self.log), most)
         self.assertLessEqual(costs[1], costs[0])
 
+    def test_to_make_room_for_a_name_little_of_what_has_expired_is_dropped(self) -> None:
+        for most in (300, 3000):
+            self.log = self.make_log(max_channels=most)
+            for number in range(most):
+                self.append(f"c{number}")
+            self.clock.advance(HOUR)
+            self.append("new")
+            self.assertLessEqual(len(self.log._idle), 3)
+            self.assertEqual(len(self.log), most)
+
+    def test_to_find_no_room_takes_few_steps(self) -> None:
+        self.log = self.make_log(max_channels=1000)
+        for number in range(1000):
+            self.append(f"c{number}")
+        self.clock.advance(HOUR)
+        trimmed: list[str] = []
+        self.patch(self.log._trimming, "_trim", lambda channel: trimmed.append(channel.name))
+        self.assertRaises(Unavailable, self.append, "new")
+        self.assertLessEqual(len(trimmed), 105)
+
     def test_names_are_looked_up_and_not_the_channels_walked(self) -> None:
         class Counted(Table[str, Any]):
             walked = 0
