@@ -1,0 +1,40 @@
+"""What is prepared at the door for a client that goes before it is let in."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from pushd import steps
+from pushd.replay import Replay
+from tests.rigs import DaemonTests, WebSocketClient
+
+
+class PreparingTests(DaemonTests):
+    """A WebSocket that begins with several patterns has a replay prepared for each."""
+
+    COUNT = 200
+
+    def discarded(self, turns: int) -> list[int]:
+        """Return how many channels the replays are of that are discarded when a client goes after some turns."""
+        parts = self.rig.parts
+        for number in range(self.COUNT):
+            self.rig.publish(f"a/{number}", b"x")
+            self.rig.publish(f"b/{number}", b"x")
+        found: list[Replay] = []
+        self.patch(parts.bus.log, "discard", found.append)
+        work = parts.sessions.steps
+        with patch.object(steps, "_STEPS", 1), patch.object(work, "_budget_s", -1.0):
+            work._credit_s = -1.0
+            client = WebSocketClient(self.rig, "/ws?channel=a/*&channel=b/*&since=earliest")
+            for _ in range(turns):
+                work._turn()
+            client.connection.disconnect()
+            work._turn()
+        self.rig.turn()
+        self.assertEqual(len(work), 0)
+        return [replay.width for replay in found]
+
+    def test_the_one_that_is_being_prepared_and_those_that_are_prepared_are_freed(self) -> None:
+        for turns, wanted in ((10, [True]), (2 * self.COUNT + 100, [True, True])):
+            with self.subTest(turns):
+                self.assertEqual([width > 0 for width in self.discarded(turns)], wanted)
