@@ -486,6 +486,48 @@ def _subscribe_patterns(target: Target) -> object:
     return websocket(target.daemon.http, "/ws", commands, answers=100)[-80:]
 
 
+@case("ws: 20 times two patterns from the earliest, one of them given up and asked for again")
+def _unsubscribing(target: Target) -> object:
+    commands = b"".join(
+        frame(
+            line(type=kind, channel=channel, since="earliest")
+            if kind == "subscribe"
+            else line(type=kind, channel=channel)
+        )
+        for kind, channel in (
+            ("subscribe", "c/*"),
+            ("subscribe", "**"),
+            *(("unsubscribe", "c/*"), ("subscribe", "c/*"), ("unsubscribe", "**"), ("subscribe", "**")) * 10,
+        )
+    )
+    with closing(connect(target.daemon.http)) as connection:
+        connection.sendall(upgrade("/ws") + commands)
+        sleep(10)  # it reads nothing: the replays stay as long as they are
+        done = b'"subscribed","channel":"**"'
+        return pump(connection, b"", seconds=30, until=lambda got: got.count(done) > 10)[-80:]
+
+
+@case("ws: two patterns from the earliest, and then none, four at once")
+def _leaving(target: Target) -> object:
+    commands = b"".join(frame(line(type="unsubscribe", channel=channel)) for channel in ("c/1*", "**", "c/**"))
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(target.daemon.http))) for _ in range(4)]
+        for connection in connections:
+            connection.sendall(upgrade("/ws?channel=c/1*&channel=**&channel=c/**&since=earliest") + commands)
+        ends = [pump(one, b"", seconds=20, until=lambda got: b'd","channel":"c/**"' in got) for one in connections]
+        return [one[-40:] for one in ends]
+
+
+@case("ws: who falls behind while it is replayed to and thousands of events are published")
+def _behind(target: Target) -> object:
+    with closing(connect(target.daemon.http)) as connection:
+        connection.sendall(upgrade("/ws?channel=**&since=earliest"))
+        for number in range(4):
+            data = b"".join(line(channel=f"c/{10 * place + number}", data="x") for place in range(3000))
+            target.http(post("/publish", data))
+        return pump(connection, b"", seconds=5)[-60:]
+
+
 @case("ws: 50,000 publishes")
 def _publishes(target: Target) -> object:
     return websocket(
