@@ -35,8 +35,9 @@ from pushd.reading import Page
 from pushd.reasons import Cause, Reason
 from pushd.record import record
 from pushd.replay import Replay
+from pushd.replaying import DoLater, at_once
 from pushd.shares import Shares
-from pushd.slices import END_COST, Later, Slices
+from pushd.slices import END_COST, AtOnce, Later, Slices
 from pushd.subscription import Group, Subscriber, Subscription
 from pushd.table import Table
 from pushd.turn import Turn
@@ -144,7 +145,9 @@ class Bus:
         self._owners: Table[str, str | None] = Table()  # of those names, for whom each counts
         self.call_later = call_later
         """The reactor's ``callLater``, if what takes long is to be done in several of its turns."""
-        self._slices = None if call_later is None else Slices(call_later, self.turn)
+        self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
+        self.do_later: DoLater = at_once
+        """What does a work in steps: set by the sessions."""
         self.delivery = Delivery(self._audiences.of_each, self._drop_all, self.turn, call_later)
         """What hands out events."""
         self.subscribers = 0
@@ -215,8 +218,7 @@ class Bus:
 
     def discard(self, replay: Replay) -> None:
         """Free a replay that nobody reads any more: a large one, some of it in each turn of the reactor."""
-        if self._slices is not None:
-            self._slices.do(replay.clearing())
+        self._slices.do(replay.clearing())
 
     def _drop_all(self, recipient: Subscription | Group, error: Exception) -> None:
         for subscription in list(recipient.subscriptions):
@@ -251,12 +253,7 @@ class Bus:
         """
         if channel is not None:
             self.log.clear(channel)
-        ends = (partial(self._end_deleted, name, one) for one in list(self._audiences.by_name(name)))
-        if self._slices is not None:
-            self._slices.do(ends)
-            return
-        for end in ends:
-            end()
+        self._slices.do(partial(self._end_deleted, name, one) for one in list(self._audiences.by_name(name)))
 
     def _end_deleted(self, name: str, subscription: Subscription) -> int:
         if subscription in self._audiences.by_name(name):

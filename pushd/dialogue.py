@@ -254,6 +254,8 @@ class JsonDialogue(_Dialogue):
             waiting, ref = unfinished
             try:
                 go_on = await waiting
+                while (tidied := self.session.tidied()) is not None:
+                    await tidied
                 if not self.session.is_closed:
                     go_on()
             except Refused as refused:
@@ -308,10 +310,11 @@ class JsonDialogue(_Dialogue):
             self._unanswered += 1  # is 0 again if it was answered at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
-            waiting = self._common.door.subscribe(self.session, pattern, since)
+            subscribe = partial(self._subscribe, pattern, since, ref)
+            waiting = self._common.door.subscribe(self.session, pattern, since) or self.session.tidied()
             if waiting is not None:
-                return waiting.addCallback(lambda _: partial(self._subscribe, pattern, since, ref))
-            self._subscribe(pattern, since, ref)
+                return waiting.addCallback(lambda _: subscribe)
+            subscribe()
         elif isinstance(command, Unsubscribe):
             if not self.session.unsubscribe(command.channel):
                 raise NotFound(f"not subscribed to {command.channel!r}", "channel")

@@ -257,23 +257,25 @@ def latest(log: Log[S]) -> Prepared:
 def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:
     end, after = log.sequence, -1 if sequence is None else sequence
     replay, firsts, dropped = Replay(), _Firsts(count), list[int]()
-    for channel in _matching(log, patterns, after):
-        try:
+    widest = 4 * count + 64
+    try:
+        for channel in _matching(log, patterns, after):
             yield
-        except GeneratorExit:  # the client has gone
-            log.discard(replay)
-            raise
-        if channel is None:
-            continue
-        log.trim(channel)
-        history = channel.history
-        dropped.append(history.dropped)
-        if not count or firsts.wants(history, after):
-            replay.add(history, after)
-            if count and replay.width > 4 * count + 64 and firsts.end is not None:
-                replay.cut(firsts.end)
-        if len(dropped) > 1000:
-            dropped = [min(dropped), max(dropped)]
+            if channel is None:
+                continue
+            log.trim(channel)
+            history = channel.history
+            dropped.append(history.dropped)
+            if not count or firsts.wants(history, after):
+                replay.add(history, after)
+                if count and replay.width > widest and firsts.end is not None:
+                    yield from replay.cutting(firsts.end)
+                    widest = max(widest, 2 * replay.width)  # as many channels may have the same events
+            if len(dropped) > 1000:
+                dropped = [min(dropped), max(dropped)]
+    except GeneratorExit:  # the client has gone
+        log.discard(replay)
+        raise
     if any(not pattern.is_name or pattern.text not in log.by_name for pattern in patterns):
         dropped.append(log.given_up_sequence)
     if sequence is None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from heapq import heapify, heappop, heappush
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
 from pushd.errors import PushdError, Unavailable
 from pushd.event import Entry
+from pushd.heldback import ENTRY_BYTES, HeldBack, cost_of
 from pushd.history import History
 
 __all__ = ["ENTRY_BYTES", "FindHistory", "Overtaken", "Replay", "cost_of"]
 
-ENTRY_BYTES = 256
-"""About how much memory an entry takes, beside its data."""
-
 _FREED, _FREED_COST = 50, 5
 """How many cursors are freed at once when a replay ends before its end, and as how many sends that counts."""
+
+_JOINED, _FILTERED = 16, 4
+"""How many cursors are joined in one step, and how many are compared with what is wanted: about 40 microseconds."""
+
+_TRIED = 500
+"""How many held events at least are tried to be left to their histories at once."""
 
 _RUN = 64
 """How many entries of one history are taken at once."""
@@ -36,35 +41,57 @@ class _Ahead(NamedTuple):
     may_be_missed: bool
 
 
-_Item = tuple[int, int, Entry | _Ahead, History | None]
-"""Sequence, a number that tells items of one sequence apart, entry; and its history, if it is a cursor."""
+_Item = tuple[int, int, Entry | _Ahead, History]
+"""The place of a cursor: sequence, a number that tells items of one sequence apart, entry, history."""
 
 FindHistory = Callable[[Entry], "History | None"]
 """Return the history that retains an entry, None if there is none."""
 
+Work = Generator[None, None, None]
+"""What is done in steps: see `pushd.finding`."""
 
-class Replay:
+
+class Replay(HeldBack):
     """Entries of several histories, and entries held back meanwhile, merged by their sequence.
 
     It keeps one cursor for each history and reads on as it is asked, so that a long replay costs no memory.
     An event that several of its sources have comes once. Entries that are published meanwhile are held; when these
     are too many, `hold_less` and `read_later` leave those that a history retains to its cursor.
+
+    There may be hundreds of thousands of cursors. What concerns all of them is only noted by `join` and
+    `leave_out`; then the replay is not tidy until `tidying` has done it in steps. Meanwhile nothing may be read
+    from it, but entries may be held or left to their histories.
     """
 
-    __slots__ = ("_count", "_cursors", "_ends", "_fault", "_heap", "_held_for", "_last", "held", "held_bytes")
+    __slots__ = (
+        "_count",
+        "_cursors",
+        "_ends",
+        "_fault",
+        "_heap",
+        "_is_unfiltered",
+        "_joins",
+        "_last",
+        "_rest",
+        "_unchecked",
+        "is_tidy",
+    )
 
     def __init__(self) -> None:
+        """Begin with nothing to read."""
+        super().__init__()
         self._heap: list[_Item] = []
         self._cursors: dict[History, _Item] = {}
         self._ends: dict[History, int] = {}  # the last offset that each cursor reads
-        self._held_for: dict[int, list[Entry]] = {}
         self._count = count()
         self._last = 0
         self._fault: Unavailable | None = None  # why there is nothing more
-        self.held_bytes = 0
-        """About how much memory the entries take that are held back."""
-        self.held = 0
-        """How many these are."""
+        self.is_tidy = True
+        """Whether it may be read."""
+        self._joins: deque[Replay] = deque()  # what is to be read besides
+        self._is_unfiltered = False  # something has to be left out, and that has not begun
+        self._rest: list[_Item] = []  # the cursors that are still to be looked at, the first one last
+        self._unchecked: list[int] = []  # and the held events
 
     def add(self, history: History, sequence: int) -> None:
         """Read what `history` has now after `sequence`; if it is read already, from the earlier of both places."""
@@ -72,20 +99,11 @@ class Replay:
         if entry is not None and latest is not None:
             self._begin(entry, history, latest.offset)
 
-    def clearing(self) -> Iterator[Callable[[], int]]:
-        """Return calls that free a few cursors each; each returns as how many sends it counts.
-
-        Freeing 300,000 of them at once takes 60 ms. A few are left, to be freed with the replay.
-        """
-        while len(self._heap) > _FREED or len(self._cursors) > _FREED:
-            yield self._free_some
-
-    def _free_some(self) -> int:
-        del self._heap[-_FREED:]
-        for table in (self._cursors, self._ends):
-            for _ in range(min(_FREED, len(table))):
-                table.popitem()
-        return _FREED_COST
+    def _begin(self, entry: Entry, history: History, last_offset: int) -> None:
+        before = self._cursors.get(history)
+        if before is None or entry.offset < before[2].offset:
+            self._place(entry.event.sequence, entry, history)
+        self._ends[history] = max(last_offset, self._ends.get(history, 0))
 
     @property
     def width(self) -> int:
@@ -95,43 +113,121 @@ class Replay:
     @property
     def first(self) -> int | None:
         """A sequence that the next entry is not before; None if there is no other entry."""
+        held = next(iter(self._held), None)
         while self._heap:
             item = self._heap[0]
             if item[0] != self._last and self._is_current(item):
-                return item[0]
+                return item[0] if held is None else min(item[0], held)
             heappop(self._heap)
             if self._is_current(item):  # the event that came last, in another of its channels
                 self._take(item)
-        return None
+        return held
 
-    def cut(self, sequence: int) -> None:
-        """Leave out the histories whose next entry comes after `sequence`."""
-        self._heap = [item for item in self._heap if item[0] <= sequence and self._is_current(item)]
-        self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
-        self._ends = {history: self._ends[history] for history in self._cursors}
-        self._tidy()
+    # What concerns all cursors
+
+    def clearing(self) -> Iterator[Callable[[], int]]:
+        """Return calls that free a few cursors each; each returns as how many sends it counts.
+
+        Freeing 300,000 of them at once takes 60 ms. A few are left, to be freed with the replay.
+        """
+        while self._is_large:
+            yield self._free_some
+
+    @property
+    def _is_large(self) -> bool:
+        return max(len(self._heap), len(self._rest), len(self._cursors)) > _FREED or bool(self._joins)
+
+    def _free_some(self) -> int:
+        if self._joins and self._joins[-1]._is_large:
+            return self._joins[-1]._free_some()
+        if self._joins:
+            self._joins.pop()
+        del self._heap[-_FREED:], self._rest[-_FREED:]
+        for table in (self._cursors, self._ends):
+            for _ in range(min(_FREED, len(table))):
+                table.popitem()
+        return _FREED_COST
+
+    @property
+    def is_filtering(self) -> bool:
+        """Whether something is still to be left out."""
+        return self._is_unfiltered or bool(self._rest or self._unchecked)
 
     def join(self, other: Replay) -> None:
-        """Read what `other` was to read, which has read nothing yet."""
-        for history, (_, _, entry, _) in other._cursors.items():
-            assert isinstance(entry, Entry)
-            self._begin(entry, history, other._ends[history])
+        """Read what `other` was to read, which has read nothing yet, once that has been made `tidying`."""
+        self._joins.append(other)
+        self.is_tidy = False
 
-    def _begin(self, entry: Entry, history: History, last_offset: int) -> None:
-        before = self._cursors.get(history)
-        if before is None or entry.offset < before[2].offset:
-            self._place(entry.event.sequence, entry, history)
-        self._ends[history] = max(last_offset, self._ends.get(history, 0))
-        if len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
-            self.keep(lambda name: True)  # leave out the places that were moved from
+    def leave_out(self) -> None:
+        """Leave out the channels that are not wanted any more, once that has been made `tidying`."""
+        self._is_unfiltered = True
+        self.is_tidy = False
 
-    def hold(self, entry: Entry, entries: Sequence[Entry] = ()) -> None:
-        """Put in an entry that was published meanwhile; `entries`: all of its event that are wanted, if several."""
-        if len(entries) > 1:
-            self._held_for[entry.event.sequence] = list(entries)
-        self.held_bytes += cost_of(entry)
-        self.held += 1
-        heappush(self._heap, (entry.event.sequence, next(self._count), entry, None))
+    def cutting(self, sequence: int) -> Work:
+        """Leave out, in steps, the histories whose next entry comes after `sequence`."""
+        self.leave_out()
+        return self._tidying(lambda item: item[0] <= sequence, lambda name: True)
+
+    def tidying(self, wanted: Callable[[str], bool]) -> Work:
+        """Do in steps what was noted: join others, and leave out the channels whose names are not `wanted`.
+
+        Names may cease to be wanted between the steps, if `leave_out` is called then; no others may be wanted anew
+        before it is tidy. If several such works go on at once, they do it together.
+        """
+        return self._tidying(lambda item: wanted(item[2].channel), wanted)
+
+    def _tidying(self, is_kept: Callable[[_Item], bool], wanted: Callable[[str], bool]) -> Work:
+        while not self.is_tidy:
+            if self._joins:
+                self._join_some(self._joins[0])
+            elif self._rest:
+                self._filter_some(is_kept)
+            elif self._unchecked:
+                self._check_some(wanted)
+            elif self._is_unfiltered:
+                self._begin_filtering()
+            else:
+                self.is_tidy = True
+                return
+            yield
+
+    def _join_some(self, other: Replay) -> None:
+        if not other._rest:  # the lowest first is about the best order to push them
+            other._rest, other._heap = other._heap[::-1], []
+        for _ in range(min(_JOINED, len(other._rest))):
+            item = other._rest.pop()
+            if other._is_current(item):
+                entry, history = item[2], item[3]
+                assert isinstance(entry, Entry)
+                self._begin(entry, history, other._ends[history])
+                other._end(history)
+        if not other._rest:
+            self._joins.popleft()
+            if not self._joins and len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
+                self._is_unfiltered = True  # leave out the places that were moved from
+
+    def _begin_filtering(self) -> None:
+        """Move all cursors to what has to be looked at. Those that are placed meanwhile are wanted."""
+        self._is_unfiltered = False
+        self._rest, self._heap = self._heap, []
+        self._rest.reverse()
+        self._unchecked = list(reversed(self._held))
+
+    def _filter_some(self, is_kept: Callable[[_Item], bool]) -> None:
+        for _ in range(min(_FILTERED, len(self._rest))):
+            item = self._rest.pop()
+            if not self._is_current(item):
+                continue
+            if is_kept(item):
+                heappush(self._heap, item)
+            else:
+                self._end(item[3])
+
+    def _check_some(self, wanted: Callable[[str], bool]) -> None:
+        for _ in range(min(_FILTERED, len(self._unchecked))):
+            self._hold_only(self._unchecked.pop(), wanted)
+
+    # What is held
 
     def read_later(self, entries: Sequence[Entry], find: FindHistory) -> bool:
         """Leave an event that was published meanwhile to the histories that `find` knows of `entries`, all its own.
@@ -152,19 +248,18 @@ class Replay:
             self._ends[history] = max(entry.offset, self._ends.get(history, 0))
         return True
 
-    def hold_less(self, find: FindHistory) -> None:
-        """Leave the held entries to their histories, as `read_later` does, as far as that is possible."""
-        heap, self._heap = self._heap, []
-        for item in heap:
-            sequence, _, entry, history = item
-            if history is None:
-                assert isinstance(entry, Entry)
-                entries = self._held_for.get(sequence, [entry])
-                if self.read_later([entry, *(one for one in entries if one is not entry)], find):
-                    self._held_for.pop(sequence, None)
-                    continue
-            self._heap.append(item)
-        self._tidy()
+    def hold_less(self, find: FindHistory, enough_bytes: int = 0) -> None:
+        """Leave held entries to their histories, as `read_later` does, as far as that is possible.
+
+        Of many, only some are left, if no more than `enough_bytes` are held then: to leave 4,000 takes 20 ms.
+        """
+        for tried, sequence in enumerate(list(self._held)):
+            if tried >= _TRIED and self.held_bytes <= enough_bytes:
+                break
+            if self.read_later(self._held[sequence], find):
+                self._let_go(sequence)
+
+    # Cursors
 
     def _place(self, sequence: int, entry: Entry | _Ahead, history: History) -> None:
         """Place the cursor of `history` at `entry`."""
@@ -174,12 +269,6 @@ class Replay:
     def _end(self, history: History) -> None:
         """Read no more of `history`."""
         del self._cursors[history], self._ends[history]
-
-    def _tidy(self) -> None:
-        """Make the heap one again, after items were left out."""
-        heapify(self._heap)
-        held = [item[2] for item in self._heap if item[3] is None]
-        self.held, self.held_bytes = len(held), sum(cost_of(entry) for entry in held if isinstance(entry, Entry))
 
     def _read_on(self, entry: Entry, history: History) -> None:
         """Move the cursor of `history` on from `entry`; raise `Overtaken` if what follows must not be missed."""
@@ -203,39 +292,9 @@ class Replay:
             raise Overtaken
         return entry or history.after(sequence)
 
-    def miss_held(self) -> int:
-        """Throw away the older half of the held entries that may be missed; answer how many those were."""
-        places = sorted(item[0] for item in self._heap if item[3] is None and item[2].may_be_missed)
-        older = set(places[: (len(places) + 1) // 2])
-        self._heap = [item for item in self._heap if item[3] is not None or item[0] not in older]
-        self._tidy()
-        for sequence in older:
-            self._held_for.pop(sequence, None)
-        return len(older)
-
-    def keep(self, wanted: Callable[[str], bool]) -> None:
-        """Leave out the channels whose names are not `wanted`, also if they are wanted again later."""
-        kept = (self._kept(item, wanted) for item in self._heap if self._is_current(item))
-        self._heap = [item for item in kept if item is not None]
-        self._cursors = {item[3]: item for item in self._heap if item[3] is not None}
-        self._ends = {history: self._ends[history] for history in self._cursors}
-        self._tidy()
-
-    def _kept(self, item: _Item, wanted: Callable[[str], bool]) -> _Item | None:
-        """Answer an item if it is wanted; if its event was held for several channels, by one that is."""
-        sequence, number, entry, history = item
-        entries = None if history is not None else self._held_for.get(sequence)
-        if entries is None:
-            return item if wanted(entry.channel) else None
-        entries = self._held_for[sequence] = [one for one in entries if wanted(one.channel)]
-        if not entries:
-            del self._held_for[sequence]
-            return None
-        return item if entry in entries else (sequence, number, entries[0], None)
-
     def _is_current(self, item: _Item) -> bool:
-        """Tell whether an item is held, or the place of a cursor that has not been moved from it."""
-        return item[3] is None or self._cursors.get(item[3]) is item
+        """Return whether a cursor has not been moved from its place."""
+        return self._cursors.get(item[3]) is item
 
     def _go_on(self, entry: Entry, history: History) -> None:
         """Move the cursor of `history` on from `entry`, which is delivered whatever is found behind it."""
@@ -255,11 +314,12 @@ class Replay:
         if self._fault is not None:
             raise self._fault
         heap = self._heap
-        if not heap or heap[0][3] is None or not self._is_current(heap[0]) or heap[0][0] == self._last:
+        if not heap or not self._is_current(heap[0]) or heap[0][0] == self._last:
             return []
         _, _, entry, history = heap[0]
-        assert history is not None
         before = min((item[0] for item in heap[1:3]), default=sys.maxsize)  # what else comes next
+        if self._held:
+            before = min(before, next(iter(self._held)))
         run = []
         for one in history.run(entry.offset, min(_RUN, self._ends[history] - entry.offset + 1)):
             if one.event.sequence >= before or most_bytes < 0:
@@ -279,11 +339,15 @@ class Replay:
         """
         if self._fault is not None:
             raise self._fault
-        while self._heap:
-            item = heappop(self._heap)
-            if not self._is_current(item):
-                continue
-            entry = self._take(item)
+        heap, held = self._heap, self._held
+        while heap or held:
+            if held and (not heap or next(iter(held)) <= heap[0][0]):
+                entry: Entry | None = self._let_go(next(iter(held)))
+            else:
+                item = heappop(heap)
+                if not self._is_current(item):
+                    continue
+                entry = self._take(item)
             if entry is not None and entry.event.sequence != self._last:
                 self._last = entry.event.sequence
                 return entry
@@ -292,12 +356,6 @@ class Replay:
     def _take(self, item: _Item) -> Entry | None:
         """Return the entry of an item that was first in the heap; None if that has to be looked for again."""
         sequence, _, entry, history = item
-        if history is None:
-            assert isinstance(entry, Entry)
-            self.held_bytes -= cost_of(entry)
-            self.held -= 1
-            self._held_for.pop(sequence, None)
-            return entry
         if isinstance(entry, _Ahead):
             try:
                 found = self._read_ahead(entry, sequence, history)
@@ -313,8 +371,3 @@ class Replay:
             entry = found
         self._go_on(entry, history)
         return entry
-
-
-def cost_of(entry: Entry) -> int:
-    """Return about how much memory an entry takes while it is held, in bytes."""
-    return len(entry.event.data) + ENTRY_BYTES

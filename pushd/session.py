@@ -9,8 +9,10 @@ its outbox overflows, it is closed and told why.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -92,10 +94,7 @@ class Session:
         self._outbox = Outbox(sessions.max_outbox_bytes)
         self.is_paused = False
         """True while the connection has enough to send."""
-        self._has_missed = False
-        self._is_unflushed = False
-        self._is_flushing = False
-        self._is_parting = False
+        self._has_missed = self._is_unflushed = self._is_flushing = self._is_parting = False
         self._abort_alarm: Alarm | None = None
         self.is_closed = False
         """True once nothing more can be sent."""
@@ -126,19 +125,34 @@ class Session:
         self._leave_crowd()
         start = self.subscription.add(patterns, since, among, or_among)
         self._flush_later()
+        if self.subscription.then is not None:
+            self.subscription.when_tidy(self._flush_later)
         return start
 
     def unsubscribe(self, text: str) -> bool:
         """Unsubscribe from a channel or pattern; False if it was not subscribed to."""
         self._leave_crowd()
-        self._flush_later()
-        return self.subscription.remove(text)
+        was_there = self.subscription.remove(text)
+        self._go_on()
+        return was_there
 
     def revoke(self) -> list[str]:
         """Unsubscribe from what the caller may not subscribe to any more; answer what that is."""
         self._leave_crowd()
+        lost = self.subscription.revoke()
+        self._go_on()
+        return lost
+
+    def _go_on(self) -> None:
+        """Send what there is, and go on with the replay as soon as it may be read."""
         self._flush_later()
-        return self.subscription.revoke()
+        if self.subscription.then is not None:
+            self.subscription.when_tidy(self._flush_later)
+
+    def tidied(self) -> Deferred[None] | None:
+        """Return what to wait for before the client subscribes to more, None if it is nothing."""
+        done: Deferred[None] = Deferred()
+        return done if self.subscription.when_tidy(partial(done.callback, None)) else None
 
     @property
     def outbox_bytes(self) -> int:
@@ -229,12 +243,12 @@ class Session:
         return 1
 
     def _flush(self) -> int:
-        most = left = _REPLAY_STEPS if self.subscription.is_replaying else 0
+        most = left = _REPLAY_STEPS if self.subscription.is_readable else 0
         sent_before = self.own_sent_bytes
         until_s = self._sessions.wheel.seconds() + _REPLAY_S if most else 0.0
         while not self.is_paused and not self.is_closed:
             self._is_flushing = True  # what the replay sends now goes into the next write
-            while self._outbox.size < CHUNK_BYTES and left > 0 and self.subscription.is_replaying:
+            while self._outbox.size < CHUNK_BYTES and left > 0 and self.subscription.is_readable:
                 left -= self._replay_some()
                 if not left % 4 and self._sessions.wheel.seconds() >= until_s:
                     left = 0

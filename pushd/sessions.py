@@ -20,8 +20,10 @@ from pushd.crowd import Crowd
 from pushd.endlog import EndLog
 from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.event import Encoder
-from pushd.peer import limit_key
+from pushd.finding import Work
+from pushd.peer import limit_key, owner_of
 from pushd.reasons import Cause, Reason
+from pushd.replaying import Done
 from pushd.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.steps import Steps
 from pushd.subscription import Subscription
@@ -133,6 +135,7 @@ class Sessions:
         """How many replays are gone on with as soon as their connections can take more, and not in `_flush`."""
         self.steps = Steps(call_later, wheel.reactor_turn)
         """What does long work."""
+        bus.do_later = self._do_later
         self.now = now
         """The time, in seconds since 1970."""
         self._prefix = prefix
@@ -158,6 +161,10 @@ class Sessions:
         self.max_outbox_bytes = max_outbox_bytes
         self._bounds = bounds
         self._crowds.clear()
+
+    def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
+        """Do a work in steps: a `pushd.replaying.DoLater`."""
+        self.steps.run(work, is_gone, owner_of(caller)).addCallbacks(done, lambda failure: done(failure.value))
 
     def __len__(self) -> int:
         """Count those whose connections still live."""

@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pushd.turn import Turn
 
-__all__ = ["BYTES_PER_SEND", "END_COST", "MOST", "MOST_S", "STEP", "Burst", "Later", "Slice", "Slices", "in_turns"]
+__all__ = [
+    "BYTES_PER_SEND",
+    "END_COST",
+    "MOST",
+    "MOST_S",
+    "STEP",
+    "AtOnce",
+    "Burst",
+    "Later",
+    "Slice",
+    "Slices",
+    "in_turns",
+]
 
 MOST = 250
 """How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
@@ -108,6 +120,15 @@ class Slices:
             if self._jobs:
                 self._is_due = True
                 self._call_later(0, self._run)
+
+
+class AtOnce:
+    """What stands for `Slices` where there are no turns."""
+
+    def do(self, calls: Iterable[Callable[[], int]]) -> None:
+        """Make all `calls` now."""
+        for call in calls:
+            call()
 
 
 def in_turns(work: Callable[[Callable[[], bool]], bool], call_later: Later, turn: Turn) -> Callable[[], None]:

@@ -17,21 +17,10 @@ from pushd.headroom import memory
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
 from pushd.replay import Overtaken, Replay, cost_of
+from pushd.replaying import DoLater, Replaying
+from pushd.subscriber import NOBODY, Subscriber, take_nothing
 
 __all__ = ["Group", "Subscriber", "Subscription"]
-
-
-class Subscriber(Protocol):
-    """What the bus knows of who is subscribed."""
-
-    def deliver(self, entry: Entry) -> None:
-        """Take the next event; what it raises ends the subscription.
-
-        It may publish, and end its own subscription or others', but not subscribe.
-        """
-
-    def close(self, reason: Reason) -> None:
-        """Learn that the subscription has ended, and why."""
 
 
 class Group(Protocol):
@@ -101,17 +90,20 @@ class _Bus(Protocol):
     def discard(self, replay: Replay) -> None:
         """Free a replay that nobody reads any more."""
 
+    @property
+    def do_later(self) -> DoLater:
+        """What does a work in steps."""
+
     def end(self, subscription: Subscription, reason: Reason) -> None:
         """End a subscription and tell its subscriber why."""
 
 
-class Subscription:
+class Subscription(Replaying):
     """Everything that one subscriber is subscribed to."""
 
     __slots__ = (
         "_bus",
         "_patterns",
-        "_replay",
         "_tree",
         "caller",
         "deliver",
@@ -122,11 +114,11 @@ class Subscription:
 
     def __init__(self, bus: _Bus, subscriber: Subscriber, caller: Caller) -> None:
         self._bus = bus
+        self._replay = self.then = None
         self.caller = caller
         """Who is subscribed; its rights may change."""
         self._patterns: dict[str, Pattern] = {}
         self._tree: PatternTree[None] | None = None  # these, once somebody wants to know what they match
-        self._replay: Replay | None = None
         self.only_channel: str | None = None
         """The name of its channel, if it is subscribed to that and nothing else."""
         self.group: Group | None = None
@@ -171,11 +163,6 @@ class Subscription:
         if self.only_channel is not None:
             self._bus.regroup(self.only_channel)
 
-    @property
-    def is_replaying(self) -> bool:
-        """True until `advance` has delivered everything since the position."""
-        return self._replay is not None
-
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
         """Raise what `add` would."""
         self._allowed(patterns)
@@ -208,10 +195,12 @@ class Subscription:
         connection, for its owner or in total, or what is kept cannot be read; then nothing was changed.
         """
         self.take_pending()
-        assert self.deliver is not _nothing, "closed"
+        assert self.deliver is not take_nothing, "closed"
         assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
         wanted = self._allowed(patterns)
+        if self._replay is not None and self._replay.is_filtering:  # which `when_tidy` tells
+            drain(self._replay.tidying(self._matches))
         prepared = self._prepared(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
         start, replay = prepared.start, prepared.replay
         for text, pattern in wanted.items():
@@ -225,6 +214,7 @@ class Subscription:
             else:
                 self._replay.join(replay)
             self.deliver = self._hold
+            self._tidy(self._bus)
         return start
 
     def _prepared(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Prepared:
@@ -240,14 +230,23 @@ class Subscription:
 
     def remove(self, text: str) -> bool:
         """Unsubscribe from the channel or pattern `text`; False if it was not subscribed to."""
+        if not self._remove(text):
+            return False
+        self._tidy(self._bus)
+        return True
+
+    def _remove(self, text: str) -> bool:
         self.take_pending()
         pattern = self._patterns.pop(text, None)
         if pattern is None:
             return False
         self._bus.leave(pattern, self)
         self._find_only_channel()
-        if self._replay is not None:
-            self._replay.keep(self._matches)
+        if self._replay is not None and self._patterns:
+            self._replay.leave_out()
+        elif self._replay is not None:
+            self._bus.discard(self._replay)
+            self._replay, self.deliver = None, self.subscriber.deliver
         return True
 
     def revoke(self) -> list[str]:
@@ -258,8 +257,12 @@ class Subscription:
         reach = self.caller.grants.subscribe
         lost = [text for text in self._patterns if not reach.has(text)]
         for text in lost:
-            self.remove(text)
+            self._remove(text)
+        self._tidy(self._bus)
         return lost
+
+    def _fail(self, error: Exception) -> None:
+        self._bus.drop(self, error)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -281,7 +284,7 @@ class Subscription:
         None does not mean that there are none; `advance` tells.
         """
         replay = self._replay
-        if replay is None:
+        if replay is None or not replay.is_tidy:
             return []
         try:
             run = replay.run(most_bytes)
@@ -298,12 +301,14 @@ class Subscription:
     def advance(self) -> bool:
         """Deliver the next event of the replay; False if there is none: then the subscriber is live.
 
+        It does nothing, and returns False, while the replay is not to be read: see `is_readable`.
+
         Who subscribes calls this as fast as it can take events. If the histories drop events before the
         replay comes to them, or too much is published meanwhile, the subscription ends as too slow, unless they
         may be missed; and so it does, with the reason, if they cannot be read.
         """
         replay = self._replay
-        if replay is None:
+        if replay is None or not replay.is_tidy:
             return False
         try:
             entry = replay.next()
@@ -342,7 +347,7 @@ class Subscription:
             return
         replay.hold(entry, wanted)
         if replay.held_bytes > max_bytes:
-            replay.hold_less(bus.log.history_with)
+            replay.hold_less(bus.log.history_with, max_bytes)
             if replay.held_bytes > max_bytes:
                 bus.missed += replay.miss_held()
                 if replay.held_bytes > max_bytes and replay.held > 1:  # as in an outbox, there is room for one
@@ -362,35 +367,18 @@ class Subscription:
     def close(self) -> bool:
         """End the subscription: nothing is delivered any more. False if it has ended already."""
         self.take_pending()
-        if self.deliver is _nothing:
+        if self.deliver is take_nothing:
             return False
-        self.deliver = _nothing
+        self.deliver = take_nothing
         self.forget()
         if self._replay is not None:
             self._bus.discard(self._replay)
             self._replay = None
         self._bus.subscribers -= 1
         for text in list(self._patterns):
-            self.remove(text)
+            self._remove(text)
         return True
 
     def forget(self) -> None:
         """Refer to the subscriber no more, which refers to this: a cycle."""
-        self.subscriber = _NOBODY
-
-
-class _Nobody:
-    """The subscriber of a subscription that has ended."""
-
-    def deliver(self, entry: Entry) -> None:
-        """Take no event."""
-
-    def close(self, reason: Reason) -> None:
-        """Do nothing: it has ended."""
-
-
-_NOBODY = _Nobody()
-
-
-def _nothing(entry: Entry) -> None:
-    """Take an event for a subscription that has ended."""
+        self.subscriber = NOBODY

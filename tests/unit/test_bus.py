@@ -11,6 +11,7 @@ from pushd.access import EVERYTHING, Grants
 from pushd.bus import Bus, Published
 from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
 from pushd.event import Draft, Entry
+from pushd.finding import Work
 from pushd.reasons import Cause, Reason
 from pushd.replay import ENTRY_BYTES
 from pushd.shares import Shares
@@ -1050,6 +1051,26 @@ class BoundTests(BusCase):
         self.assertLessEqual(len(subscription._replay._heap), 1050)
         catch_up(subscription)
         self.assertEqual(len(self.rig.bus.read(patterns("**"), "earliest", 1000, EVERYTHING).entries), 50)
+
+    def test_who_subscribes_again_while_its_replay_is_being_filtered_begins_anew(self) -> None:
+        works: list[Work[None]] = []
+        self.rig.bus.do_later = lambda work, is_gone, caller, done: works.append(work)
+        for number in range(40):
+            self.rig.publish(f"a/{number}", data=b"old")
+            self.rig.publish(f"b/{number}", data=b"b")
+        for steps in (0, 1, 5, 15):
+            with self.subTest(steps):
+                client, subscription, _ = self.rig.subscribe("a/*", "b/*", since="earliest")
+                subscription.remove("a/*")
+                for _ in range(steps):
+                    next(works[-1])
+                self.assertFalse(subscription.is_readable)
+                self.assertFalse(subscription.advance())
+                subscription.add(patterns("a/*"), "latest")
+                self.rig.publish("a/0", data=b"new")
+                self.assertEqual(list(works[-1]), [])
+                catch_up(subscription)
+                self.assertEqual(client.datas, [b"b"] * 40 + [b"new"])
 
     def test_frames_of_large_events_are_kept_only_while_they_are_handed_out(self) -> None:
         for size, kept in ((10, 1), (5000, 0)):

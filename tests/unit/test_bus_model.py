@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pushd import replay
 from pushd.access import EVERYTHING
 from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.caller import DAEMON, Caller
 from pushd.errors import NotFound, Unavailable, Unprocessable
+from pushd.finding import Work
 from pushd.reading import Start
 from pushd.reasons import Cause
 from pushd.replay import ENTRY_BYTES
+from pushd.replaying import Done
 from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, datas, patterns
 
@@ -107,11 +111,12 @@ class Reader:
 
 class BusMachine(RuleBasedStateMachine):
     max_channels = 1000
+    max_held = MAX_HELD
 
     def __init__(self) -> None:
         super().__init__()
         self.most_channels = self.max_channels
-        self.rig = self.make_rig(max_held_bytes=MAX_HELD * (1 + ENTRY_BYTES))
+        self.rig = self.make_rig(max_held_bytes=self.max_held * (1 + ENTRY_BYTES))
         self.facts: list[Fact] = []
         self.deleted = dict.fromkeys(CHANNELS, 0)
         """For each channel, the end of the log when it was last deleted."""
@@ -302,12 +307,12 @@ class BusMachine(RuleBasedStateMachine):
 
     def hold(self, reader: Reader, sequence: int, channels: set[str]) -> None:
         """Account for an event that was published during a replay: what the histories retain takes no room."""
-        if len(reader.held) >= MAX_HELD and self.is_retained(sequence, channels):
+        if len(reader.held) >= self.max_held and self.is_retained(sequence, channels):
             return
         reader.held[sequence] = channels
-        if len(reader.held) > MAX_HELD:
+        if len(reader.held) > self.max_held:
             reader.held = {key: one for key, one in reader.held.items() if not self.is_retained(key, one)}
-        if len(reader.held) > MAX_HELD:
+        if len(reader.held) > self.max_held:
             self.end(reader, Cause.TOO_SLOW)
 
     def is_retained(self, sequence: int, channels: set[str]) -> bool:
@@ -370,12 +375,19 @@ class BusMachine(RuleBasedStateMachine):
             channels &= means(reader.texts)
             if not channels:
                 del reader.owed[sequence]
+        if not reader.texts:
+            self.take(reader, live=True)
+            reader.replaying = False
 
     @precondition(lambda self: self.readers)
     @rule(which=WHICH, steps=st.integers(1, 4))
     def advance(self, which: int, steps: int) -> None:
         reader = self.readers[which % len(self.readers)]
         for _ in range(steps):
+            if reader.replaying and not reader.subscription.is_readable:
+                assert not reader.subscription.advance()
+                assert reader.subscription.is_replaying
+                return None  # nothing may come before it is tidy: see the invariants
             more, count = reader.subscription.advance(), len(reader.got)
             if reader.client.causes == [Cause.TOO_SLOW]:
                 overtaken = any(
@@ -467,10 +479,10 @@ class BusMachine(RuleBasedStateMachine):
     @invariant()
     def no_more_is_held_than_may_be(self) -> None:
         for reader in self.readers:
-            replay = reader.subscription._replay
-            held = 0 if replay is None else replay.held
-            assert held <= MAX_HELD
-            assert replay is None or replay.held_bytes == held * (1 + ENTRY_BYTES)
+            past = reader.subscription._replay
+            held = 0 if past is None else past.held
+            assert held <= self.max_held
+            assert past is None or past.held_bytes == held * (1 + ENTRY_BYTES)
 
     @invariant()
     def the_counts_agree(self) -> None:
@@ -523,6 +535,44 @@ class CrowdedBusMachine(BusMachine):
 
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+
+class SteppedBusMachine(BusMachine):
+    """The same with replays that are made tidy in steps: in between, everything else may happen."""
+
+    max_held = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works: list[tuple[Work[None], Callable[[], bool], Done]] = []
+        self.rig.bus.do_later = self.do_later
+        self.sizes = patch.multiple(replay, _JOINED=1, _FILTERED=1)
+        self.sizes.start()
+
+    def do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
+        self.works.append((work, is_gone, done))
+
+    @precondition(lambda self: self.works)
+    @rule(which=WHICH, steps=st.integers(1, 8))
+    def go_on(self, which: int, steps: int) -> None:
+        place = which % len(self.works)
+        work, is_gone, done = self.works[place]
+        for _ in range(steps):
+            if is_gone() or next(work, self) is self:
+                del self.works[place]
+                done(Unavailable("gone") if is_gone() else None)
+                return
+
+    def teardown(self) -> None:
+        while self.works:
+            self.go_on(0, 8)
+        for reader in list(self.readers):
+            while reader in self.readers and reader.replaying:
+                self.advance(self.readers.index(reader), 1)
+        self.sizes.stop()
+        super().teardown()
+
+
 RUNS = settings(
     max_examples=3000 if LONG else 300,
     stateful_step_count=100 if LONG else 40,
@@ -534,3 +584,5 @@ BusModelTests = BusMachine.TestCase
 BusModelTests.settings = RUNS
 CrowdedBusModelTests = CrowdedBusMachine.TestCase
 CrowdedBusModelTests.settings = RUNS
+SteppedBusModelTests = SteppedBusMachine.TestCase
+SteppedBusModelTests.settings = RUNS

@@ -240,6 +240,17 @@ class CostTests(TestCase):
                 self.assertEqual(len(page.entries), count, (texts, since))
                 self.assertLessEqual(steps, most, (texts, since))
 
+    def test_a_page_of_events_that_all_channels_have_is_cut_seldom(self) -> None:
+        rig = Rig(max_channels=10**6)
+        for first in range(0, 4000, 100):
+            names = [f"c/{number}" for number in range(first, first + 100)]
+            for _ in range(2):
+                rig.publish(*names)
+        work = finding.prepare(rig.log, patterns("**"), rig.log.position_of(0), 0, 11)
+        steps, prepared = steps_of(work)
+        self.assertLessEqual(steps, 4000 * 4)
+        self.assertEqual([one.event.sequence for one in iter(prepared.replay.next, None)][:11], list(range(1, 12)))
+
     def test_a_page_opens_few_histories_also_if_all_channels_match(self) -> None:
         rig = Rig(max_channels=10**6)
         for number in range(5000):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import Unavailable
 from pushd.event import Entry
+from pushd.finding import drain
 from pushd.history import MemoryHistory
-from pushd.replay import ENTRY_BYTES, Overtaken, Replay
+from pushd.replay import ENTRY_BYTES, Overtaken, Replay, Work
 from tests.builders import Kept, entry
 
 
@@ -201,3 +204,161 @@ class RunTests(SynchronousTestCase):
         found += [one.event.sequence for one in iter(mixed.next, None)]
         self.assertEqual(found, wanted)
         self.assertEqual(mixed.held_bytes, 0)
+
+
+def wide(prefix: str, count: int, first: int = 1) -> Replay:
+    """Return a replay of so many channels with one event each."""
+    replay = Replay()
+    for number in range(count):
+        replay.add(history_of(f"{prefix}/{number}", first + number), 0)
+    return replay
+
+
+def most_in_one_step(work: Work, measure: Callable[[], int]) -> int:
+    """Do a work; return by how much `measure` grows at most in one of its steps."""
+    most, before = 0, measure()
+    for _ in work:
+        most, before = max(most, measure() - before), measure()
+    return most
+
+
+class TidyingTests(SynchronousTestCase):
+    """What concerns all cursors is done in steps."""
+
+    COUNT = 2000
+
+    def setUp(self) -> None:
+        self.asked = 0
+        self.wanted = "b/"
+
+    def is_wanted(self, name: str) -> bool:
+        """Return whether a channel is wanted, and count how often that is asked."""
+        self.asked += 1
+        return name.startswith(self.wanted)
+
+    def left(self, *replays: Replay) -> int:
+        """Return how much is still to be freed."""
+        return sum(len(each._heap) + len(each._rest) + len(each._cursors) for each in replays)
+
+    def both(self) -> Replay:
+        """Return a replay of many channels, half of which are wanted."""
+        replay = wide("a", self.COUNT)
+        replay.join(wide("b", self.COUNT, self.COUNT))
+        drain(replay.tidying(self.is_wanted))
+        return replay
+
+    def rest(self, replay: Replay) -> list[str]:
+        """Read to the end."""
+        return [one.channel for one in iter(replay.next, None)]
+
+    def test_what_is_not_wanted_is_left_out_a_few_in_each_step(self) -> None:
+        replay = self.both()
+        replay.leave_out()
+        self.assertEqual((self.asked, replay.is_tidy, replay.width), (0, False, 2 * self.COUNT))
+        work = replay.tidying(self.is_wanted)
+        self.assertLessEqual(most_in_one_step(work, lambda: self.asked), 8)
+        self.assertEqual((self.asked, replay.is_tidy, replay.width), (2 * self.COUNT, True, self.COUNT))
+        self.assertEqual(self.rest(replay), [f"b/{number}" for number in range(self.COUNT)])
+
+    def test_another_is_joined_a_few_cursors_in_each_step(self) -> None:
+        replay, other = wide("a", self.COUNT), wide("b", self.COUNT)
+        replay.join(other)
+        self.assertEqual((replay.is_tidy, replay.width, other.width), (False, self.COUNT, self.COUNT))
+        self.assertLessEqual(most_in_one_step(replay.tidying(self.is_wanted), lambda: replay.width), 20)
+        self.assertEqual((replay.is_tidy, replay.width, other.width), (True, 2 * self.COUNT, 0))
+        self.assertEqual(len(self.rest(replay)), self.COUNT)  # the same events
+
+    def test_it_is_cut_a_few_cursors_in_each_step(self) -> None:
+        replay = wide("a", self.COUNT)
+        self.assertLessEqual(most_in_one_step(replay.cutting(10), lambda: -replay.width), 8)
+        self.assertEqual(self.rest(replay), [f"a/{number}" for number in range(10)])
+
+    def test_held_events_are_looked_at_a_few_in_each_step(self) -> None:
+        replay = Replay()
+        for sequence in range(1, self.COUNT + 1):
+            replay.hold(entry(sequence, channel="a/1" if sequence % 2 else "b/1"))
+        replay.leave_out()
+        self.assertLessEqual(most_in_one_step(replay.tidying(self.is_wanted), lambda: self.asked), 8)
+        self.assertEqual((replay.held, replay.held_bytes), (self.COUNT // 2, self.COUNT // 2 * (ENTRY_BYTES + 1)))
+        self.assertEqual(self.rest(replay), ["b/1"] * (self.COUNT // 2))
+
+    def test_what_ceases_to_be_wanted_meanwhile_is_left_out_too(self) -> None:
+        replay = self.both()
+        replay.leave_out()
+        work = replay.tidying(self.is_wanted)
+        for _ in range(900):
+            next(work)
+        self.wanted = "b/1"
+        replay.leave_out()
+        drain(work)
+        self.assertEqual({name[:3] for name in self.rest(replay)}, {"b/1"})
+
+    def test_two_works_at_once_do_it_together(self) -> None:
+        replay = self.both()
+        replay.join(wide("b2", 100))
+        replay.leave_out()
+        first = replay.tidying(self.is_wanted)
+        for _ in range(300):
+            next(first)
+        drain(replay.tidying(self.is_wanted))
+        self.assertTrue(replay.is_tidy)
+        self.assertEqual(list(first), [])
+        self.assertEqual(len(self.rest(replay)), self.COUNT)
+
+    def test_what_is_published_between_the_steps_comes_once(self) -> None:
+        histories = {f"b/{number}": history_of(f"b/{number}", number + 1) for number in range(100)}
+        replay, other = wide("a", 100), Replay()
+        for history in histories.values():
+            other.add(history, 0)
+        replay.join(other)
+        replay.leave_out()
+        sequence, work = 1000, replay.tidying(self.is_wanted)
+        for step, _ in enumerate(work):
+            for name in (f"b/{step % 100}", f"c/{step}"):
+                sequence += 1
+                one = entry(sequence, 2 + step // 100, channel=name)
+                history = histories.setdefault(name, MemoryHistory(Kept(1000), 0))
+                history.extend([one])
+                if name.startswith("b/") and step % 3:
+                    self.assertTrue(replay.read_later([one], lambda found: histories[found.channel]))
+                elif name.startswith("b/"):
+                    replay.hold(one)
+        found = [one.event.sequence for one in iter(replay.next, None)]
+        self.assertEqual(found, sorted({*range(1, 101), *range(1001, sequence, 2)}))
+
+    def test_it_is_freed_in_slices_whatever_was_still_to_be_done(self) -> None:
+        for steps in (0, 50, 200, 700):
+            with self.subTest(steps):
+                replay = wide("a", self.COUNT)
+                others = [wide("b", self.COUNT), wide("c", self.COUNT)]
+                for other in others:
+                    replay.join(other)
+                replay.leave_out()
+                work = replay.tidying(self.is_wanted)
+                for _ in range(steps):
+                    next(work)
+                work.close()
+
+                before = self.left(replay, *others)
+                for call in replay.clearing():
+                    call()
+                    after = self.left(replay, *others)
+                    self.assertLessEqual(before - after, 200)
+                    before = after
+                self.assertLessEqual(before, 450)
+
+    def test_of_many_held_events_no_more_are_left_to_their_histories_than_is_needed(self) -> None:
+        asked = 0
+
+        def find(one: Entry) -> MemoryHistory:
+            nonlocal asked
+            asked += 1
+            return history
+
+        history, replay = history_of("a", *range(1, 4001)), Replay()
+        for one in history.run(1, 4000):
+            replay.hold(one)
+        replay.hold_less(find, replay.held_bytes - 1)
+        self.assertLessEqual(asked, 500)
+        self.assertEqual(replay.held, 4000 - asked)
+        self.assertEqual([one.event.sequence for one in iter(replay.next, None)], list(range(1, 4001)))

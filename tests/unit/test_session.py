@@ -13,13 +13,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from pushd.access import EVERYTHING, Grants
+from pushd.access import EVERYTHING, Grants, Identity
 from pushd.caller import DAEMON
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.event import Entry
+from pushd.finding import Work, drain
 from pushd.reading import Start
 from pushd.reasons import Cause, Reason
-from pushd.replay import ENTRY_BYTES
+from pushd.replay import ENTRY_BYTES, Replay
+from pushd.replaying import Done
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel
@@ -870,3 +872,86 @@ class LongReplayTests(SynchronousTestCase):
             self.assertGreater(cost, (figures.replayed - before) // 4)
             flushes += 1
         self.assertEqual((flushes, figures.replayed), (11, 1000))
+
+
+class TidyingTests(SynchronousTestCase):
+    """While its replay is made tidy, a session sends nothing of it, and then goes on."""
+
+    def setUp(self) -> None:
+        self.house = House()
+        for name in ("a/1", "b/1", "a/2", "b/2"):
+            self.house.publish(name.encode(), channel=name)
+        self.works: list[tuple[Work[None], Done]] = []
+        self.house.rig.bus.do_later = lambda work, is_gone, caller, done: self.works.append((work, done))
+        self.peer = self.house.join()
+        self.session = self.peer.session
+
+    def finish(self) -> None:
+        """Do the work that waits."""
+        ((work, done),) = self.works
+        self.works.clear()
+        drain(work)
+        done(None)
+        self.house.turn()
+
+    def test_after_unsubscribing(self) -> None:
+        self.session.subscribe(patterns("a/*"), "earliest")
+        self.session.subscribe(patterns("b/*"), "latest")
+        self.assertTrue(self.session.unsubscribe("a/*"))
+        self.session.send(b"<answer>")
+        self.house.publish(b"live", channel="b/1")
+        self.house.turn()
+        self.assertEqual(self.peer.connection.bytes, b"<answer>")
+        self.assertIsNotNone(self.session.tidied())
+        self.finish()
+        self.assertIsNone(self.session.tidied())
+        self.assertEqual(self.peer.connection.bytes, b"<answer>" + frames_of(b"live"))
+        self.house.publish(b"later", channel="b/1")
+        self.house.turn()
+        self.assertEqual(self.peer.connection.bytes, b"<answer>" + frames_of(b"live", b"later"))
+
+    def test_after_subscribing_to_more(self) -> None:
+        self.session.subscribe(patterns("a/*"), "earliest")
+        self.assertEqual(self.works, [])
+        self.session.subscribe(patterns("b/*"), "earliest")
+        self.house.turn()
+        self.assertEqual(self.peer.connection.bytes, b"")
+        self.finish()
+        self.assertEqual(self.peer.connection.bytes, frames_of(b"a/1", b"b/1", b"a/2", b"b/2"))
+
+    def test_who_wants_nothing_any_more_has_no_work_done(self) -> None:
+        self.session.subscribe(patterns("a/*"), "earliest")
+        discarded: list[Replay] = []
+        self.patch(self.house.rig.bus, "discard", discarded.append)
+        self.assertTrue(self.session.unsubscribe("a/*"))
+        self.assertEqual((len(discarded), self.works), (1, []))
+        self.session.subscribe(patterns("a/*"), "latest")
+        self.house.publish(b"live", channel="a/1")
+        self.house.turn()
+        self.assertEqual(self.peer.connection.bytes, frames_of(b"live"))
+
+    def test_who_is_revoked_has_one_work_done(self) -> None:
+        for text in ("a/*", "a/1", "b/*"):
+            self.session.subscribe(patterns(text), "earliest")
+        self.session.pauseProducing()
+        self.finish()
+        self.session.caller.identity = Identity(Grants.of((), subscribe=patterns("b/*")))
+        self.assertEqual(self.session.revoke(), ["a/*", "a/1"])
+        self.session.resumeProducing()
+        self.finish()
+        self.assertEqual(self.peer.connection.bytes, frames_of(b"b/1", b"b/2"))
+
+    def test_who_goes_or_fails_meanwhile_gets_nothing(self) -> None:
+        for error in (Unavailable("gone"), ZeroDivisionError()):
+            with self.subTest(str(error)):
+                peer = self.house.join()
+                for text in ("a/*", "b/*"):
+                    peer.session.subscribe(patterns(text), "earliest")
+                if isinstance(error, Unavailable):
+                    peer.session.ended()
+                ((_, done),) = self.works
+                self.works.clear()
+                done(error)
+                self.house.turn()
+                self.assertNotIn(b"a/1", peer.connection.bytes)
+                self.assertTrue(peer.session.is_closed)

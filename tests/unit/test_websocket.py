@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from websockets.frames import Frame, Opcode
 
+from pushd.finding import Work, drain
 from pushd.http1 import HTTP1
+from pushd.replaying import Done
 from pushd.request import Request
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient, WebSocketTalk
 
@@ -333,6 +335,31 @@ class CommandTests(WebSocketTests):
                 message = f'{{"type":"subscribe","channel":"news","ref":{ref}}}'
                 self.assert_error(client, message, field="ref", ref=None)
         self.assertEqual(self.rig.traces.channels, 0)
+
+    def test_while_a_replay_is_filtered_only_who_subscribes_again_waits(self) -> None:
+        works: list[tuple[Work[None], Done]] = []
+        for name in ("a/1", "b/1", "a/2", "b/2"):
+            self.rig.publish(name, b"old")
+        self.patch(self.rig.parts.bus, "do_later", lambda work, is_gone, caller, done: works.append((work, done)))
+        client = self.open("/ws?channel=a/*&channel=b/*&since=earliest")
+        commands = (
+            {"type": "unsubscribe", "channel": "a/*", "ref": 1},
+            {"type": "publish", "channel": "a/1", "data": "unheard", "ref": 2},
+            {"type": "subscribe", "channel": "a/*", "ref": 3},
+            {"type": "publish", "channel": "a/1", "data": "new", "ref": 4},
+        )
+        for command in commands:
+            client.send(json.dumps(command))
+        self.rig.turn()
+        self.assertEqual([it.get("ref") for it in client.json], [None, None, 1, 2])
+        while works:
+            work, done = works.pop()
+            drain(work)
+            done(None)
+            self.rig.turn()
+        events = [(it["channel"], it["data"]) for it in client.json if it["type"] == "event"]
+        self.assertEqual(events, [("b/1", "old"), ("b/2", "old"), ("a/1", "new")])
+        self.assertEqual([it["ref"] for it in client.json if "ref" in it], [1, 2, 3, 4])
 
     def test_unsubscribe_ends_the_events_of_that_channel_only(self) -> None:
         client = self.open("/ws?channel=a&channel=b")
