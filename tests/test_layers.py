@@ -92,7 +92,7 @@ LAYERS: list[list[str]] = [
     ["pushd.hooks.notices", "pushd.hooks.deadlines"],
     ["pushd.hooks.signing"],
     ["pushd.store.journal"],
-    ["pushd.store.unused"],
+    ["pushd.store.unused", "pushd.store.waiting"],
     ["pushd.store.store", "pushd.store.check", "pushd.store.submission"],
     ["pushd.store.archive"],
     ["pushd.store.change", "pushd.store.condition"],

@@ -24,12 +24,14 @@ from pushd.caller import Caller
 from pushd.channel import Channel
 from pushd.errors import Refused, Unavailable
 from pushd.event import Draft
+from pushd.peer import owner_of
 from pushd.publisher import Deleted, Outcome
 from pushd.store.change import Change
 from pushd.store.condition import Condition
 from pushd.store.store import Store
 from pushd.store.stored import StoredHistory
 from pushd.store.submission import Limit, Staged, Submission
+from pushd.store.waiting import Waiting
 from pushd.subscription import Subscription
 
 __all__ = ["InThread", "Journal"]
@@ -43,9 +45,6 @@ _EVENTS_PER_BATCH, _TURN_S = 250, 0.002
 """How many events are put into one transaction, each counted in each of its channels, and about for how long.
 
 To write, keep, hand out and acknowledge them takes twice as long, in the same turn of the reactor."""
-
-_SUBMISSIONS_PER_BATCH = 80
-"""How many publishers are answered after one transaction: each answer takes up to 50 microseconds."""
 
 _TURN_IN_THREAD_S = 0.004
 """For how long, if transactions are made in the thread: a disk that is waited for is to get more at a time."""
@@ -83,7 +82,7 @@ class Journal:
         self._writes_in_thread = writes_in_thread
         self.condition = Condition(lambda: store.is_full)
         """Whether the store takes what is published."""
-        self._waiting: deque[Submission] = deque()
+        self._waiting = Waiting()
         self._came_s = 0.0  # when the first of them did
         self._is_due = self._is_busy = self._is_tending = False
         self._unmoved_bytes = store.log_bytes // 8  # after how much the store moves what was written to its place
@@ -97,23 +96,23 @@ class Journal:
 
     def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
-        self._wait(Submission((draft,), caller.grants, lambda outcomes: done(outcomes[0])))
+        self._wait(Submission((draft,), caller.grants, lambda outcomes: done(outcomes[0])), owner_of(caller))
 
     def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
         """Publish several events at the end of this turn, and tell `done`."""
-        self._wait(Submission(drafts, caller.grants, done))
+        self._wait(Submission(drafts, caller.grants, done), owner_of(caller))
 
     def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel, after what was published before, and tell `done`."""
-        self._wait(Submission(name, caller.grants, done))
+        """Delete a channel, after what the same owner published before, and tell `done`."""
+        self._wait(Submission(name, caller.grants, done), owner_of(caller))
 
-    def _wait(self, submission: Submission) -> None:
+    def _wait(self, submission: Submission, owner: str | None = None) -> None:
         if self._refused is not None:
             submission.refuse(self._refused)
             return
         if not self._waiting:
             self._came_s = self._bus.log.seconds()
-        self._waiting.append(submission)
+        self._waiting.add(owner, submission)
         self._turn_later()
 
     def _turn_later(self) -> None:
@@ -129,12 +128,11 @@ class Journal:
         if self._is_busy:
             return
         if self._waiting:
-            first = self._waiting[0]
-            if first.what is None:
-                self._waiting.popleft().tell(None)
-                self._go_on()
-            elif isinstance(first.what, str):
-                self._delete(first.what, self._waiting.popleft())
+            first = self._waiting.first
+            if first.what is None or isinstance(first.what, str):
+                if not self._waiting.pop():
+                    self._waiting.next_owner()
+                self._delete(first.what, first)
             elif self._bus.delivery.is_full:
                 self._turn_later()  # subscribers get what was published before first, some in each turn
             else:
@@ -145,17 +143,10 @@ class Journal:
                 each.callback(None)
 
     def _publish(self) -> None:
-        """Write what waits, up to the first that is no event."""
+        """Write some of what waits, of each owner, up to the first that is no event."""
         self._store.archive.look(self._bus.log.sequence)
         batch, limit = Batch(self._bus.log), self._limit()
-        staged: list[tuple[Submission, list[Staged]]] = []
-        waiting = self._waiting
-        while waiting and len(staged) < _SUBMISSIONS_PER_BATCH and (first := waiting[0]).has_events:
-            staged.append((first, first.stage(batch, limit)))
-            if first.is_staged:
-                waiting.popleft()
-            if not limit.has_room():
-                break
+        staged = self._waiting.stage(batch, limit)
         if not batch:
             self._published(batch, staged, None)
             self._go_on()
@@ -214,7 +205,11 @@ class Journal:
         is_new = (event.channel, event.id) in batch.given  # it is published again in the turn that published it
         return failure if failure is not None and is_new else published_before(event)
 
-    def _delete(self, name: str, submission: Submission) -> None:
+    def _delete(self, name: str | None, submission: Submission) -> None:
+        if name is None:
+            submission.tell(None)
+            self._go_on()
+            return
         try:
             channel = self._bus.deletable(name, submission.grants)
         except Refused as refused:
@@ -387,8 +382,7 @@ class Journal:
     def refuse(self, refused: Refused) -> None:
         """Refuse what waits, and what still comes. What is being written is not touched."""
         self._refused = refused
-        waiting, self._waiting = self._waiting, deque()
-        for one in waiting:
+        for one in self._waiting.clear():
             one.refuse(refused)
 
     def finish(self) -> Deferred[None]:

@@ -81,12 +81,12 @@ class Submission:
         """Whether all its events have been put into transactions."""
         return self._staged >= self._count
 
-    def stage(self, batch: Batch[Subscription], limit: Limit) -> list[Staged]:
-        """Put the next events into `batch`: one at least, and then as many as there is room for."""
+    def stage(self, batch: Batch[Subscription], limit: Limit, most: int) -> list[Staged]:
+        """Put the next events into `batch`: one at least, and then as many as there is room for, up to `most`."""
         assert self.what is not None and not isinstance(self.what, str)
         staged: list[Staged] = []
         look = _PER_LOOK
-        for draft in self.what[self._staged :] if self._staged else self.what:
+        for draft in self.what[self._staged : self._staged + most] if self._count > 1 else self.what:
             one = _add(batch, draft, self.grants)
             staged.append(one)
             look -= 1

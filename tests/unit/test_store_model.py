@@ -259,7 +259,8 @@ class StoreMachine(BusMachine):
         self.waiting += waiting
         drafts = [draft(*one.channels, data=one.data, id=one.given_id) for one in waiting]
         self.stored.journal.publish_all(drafts, DAEMON, partial(self.all_told, waiting))
-        self.parts[self.stored.journal._waiting[-1]] = list(waiting)
+        (waits,) = self.stored.journal._waiting._by_owner.values()
+        self.parts[waits[-1]] = list(waiting)
         if not self.writes_in_thread:
             self.settle()
 
