@@ -21,6 +21,9 @@ __all__ = ["Reading"]
 _MESSAGES = 64
 """How many plain messages are taken before others may have their turn."""
 
+_MAX_UNANSWERED, _FEW_UNANSWERED = 2000, 1000
+"""After how many unanswered events nothing more is read, and when it is again: each takes memory until then."""
+
 _SHORT_BYTES = 4096
 """What is no longer holds few messages, so that the time is looked at only behind these."""
 
@@ -66,6 +69,10 @@ class Reading:
     _late: Late | None = None
     _watch: MessageWatch | None = None
     _is_too_much = False
+    _is_stopped = False
+
+    unanswered = 0
+    """How many events of the client are being published."""
 
     held_close: tuple[int, bytes] | None = None
     """The close frame that the client has sent, while something that came before it is not answered."""
@@ -119,17 +126,27 @@ class Reading:
                 if not has_begun:
                     self._turns.begin()
                     has_begun = True
-                if not self._turns.may_go_on():
+                if self.unanswered >= _MAX_UNANSWERED or not self._turns.may_go_on():
                     self._late = Late(data, self.transport)
                     self._turns.later(self._go_on)
                     return
 
     def _go_on(self) -> None:
+        self._is_stopped = self.unanswered >= _MAX_UNANSWERED
+        if self._is_stopped:
+            return
         late, self._late = self._late, None
         if late is not None and self.state != self.STATE_CLOSED:
             self._take(late.end())
             if self._late is None:
                 self.transport.resumeProducing()
+
+    def one_answered(self) -> None:
+        """Note that an event was answered; go on with what is late, if that has waited for answers."""
+        self.unanswered -= 1
+        if self._is_stopped and self.unanswered <= _FEW_UNANSWERED:
+            self._is_stopped = False
+            self._turns.later(self._go_on)
 
     @property
     def _piece_bytes(self) -> int:

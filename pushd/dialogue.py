@@ -72,14 +72,13 @@ class Common:
 class _Dialogue(Pinging[Common, WebSocketConnection]):
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
-    __slots__ = ("_unanswered", "session", "visit")
+    __slots__ = ("session", "visit")
 
     encode: Encoder
 
     def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
         super().__init__(websocket, common)
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
-        self._unanswered = 0  # so many events are being published
         self.visit: Visit | None = None
         """What logs the handshake when the connection has ended, if requests are logged."""
 
@@ -140,7 +139,7 @@ class _Dialogue(Pinging[Common, WebSocketConnection]):
     @property
     def is_answering(self) -> bool:
         """Whether something that came is not answered yet."""
-        return self._unanswered > 0
+        return self.websocket.unanswered > 0
 
     def _answered(self) -> None:
         """Called when something was answered that took longer."""
@@ -281,7 +280,7 @@ class JsonDialogue(_Dialogue):
         self._answer({"type": "error", **refused.problem()}, ref)
 
     def _published(self, ref: Ref, outcome: Outcome) -> None:
-        self._unanswered -= 1
+        self.websocket.one_answered()
         if isinstance(outcome, Refused):
             self._refuse(outcome, ref)
         else:
@@ -307,7 +306,7 @@ class JsonDialogue(_Dialogue):
             if len(draft.data) * 6 > self._common.max_event_bytes:
                 check_size(draft.data, self._common.max_event_bytes, is_text=draft.is_text)
             self._common.publisher.publish(draft, caller, partial(self._published, ref))
-            self._unanswered += 1  # is 0 again if it was answered at once
+            self.websocket.unanswered += 1  # is 0 again if it was answered at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             subscribe = partial(self._subscribe, pattern, since, ref)
@@ -384,10 +383,10 @@ class RawDialogue(_Dialogue):
             self._refuse(refused.detail)
         else:
             self._common.publisher.publish(draft, self.session.caller, self._published)
-            self._unanswered += 1
+            self.websocket.unanswered += 1
 
     def _published(self, outcome: Outcome) -> None:
-        self._unanswered -= 1
+        self.websocket.one_answered()
         if isinstance(outcome, Refused):
             cause = Cause.TOO_MANY if isinstance(outcome, TooMany) else Cause.REFUSED
             self.session.close(Reason(cause, outcome.detail))
