@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import resource
+import socket
 import sys
 from pathlib import Path
 from time import monotonic, sleep
 
+from tests.application import SECRET
 from tests.e2e.daemon import Daemon, request, running
 from tests.torture.cases import CASES, Case, Target
 
@@ -36,6 +38,10 @@ GUARDED = """
 [auth]
 anonymous =
 anonymous_subscribe = public/**
+[hooks]
+before_subscribe = http://127.0.0.1:{port}/
+secret = {secret}
+breaker_failures = 10000
 """
 
 
@@ -89,7 +95,11 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results: list[tuple[float, float, str]] = []
-    with running(CONFIG, measures_turns=True) as daemon, running(GUARDED, measures_turns=True) as guarded:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as silent,  # an application that never answers
+        running(CONFIG, measures_turns=True) as daemon,
+        running(GUARDED.format(port=silent.getsockname()[1], secret=SECRET), measures_turns=True) as guarded,
+    ):
         fill(daemon, arguments.channels)
         target = Target(daemon, guarded)
         for case in CASES:

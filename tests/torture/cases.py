@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -47,7 +48,8 @@ class Target:
     """The daemon that everybody may use."""
 
     guarded: Daemon
-    """One where anybody may subscribe to ``public/**`` and publish nowhere."""
+    """One where anybody may subscribe to ``public/**``, if an application agrees that never answers, and publish
+    nowhere."""
 
     def http(self, data: bytes, *, seconds: float = 60) -> bytes:
         """Send `data` to the first daemon over a connection of its own, and return the end of what came back."""
@@ -663,6 +665,16 @@ def _churn(target: Target) -> object:
     for _ in range(2000):
         connect(target.daemon.http).close()
     return 2000
+
+
+@case("hooks: 1,500 subscribers at an application that never answers")
+def _no_answer(target: Target) -> object:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(target.guarded.http))) for _ in range(1500)]
+        with all_at_once(target.guarded):
+            for connection in connections:
+                connection.sendall(get("/sse?channel=public/x", close=False))
+        return Counter(connection.recv(4096)[9:12] for connection in connections)
 
 
 # Many at once: the daemon is stopped while they send, so that all of it is there in one turn
