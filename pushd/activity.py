@@ -8,9 +8,9 @@ from heapq import nsmallest
 from itertools import chain, islice
 from typing import Protocol
 
-from pushd.eventlog import EventLog
-from pushd.record import record
-from pushd.subscription import Subscription
+from pushd.bus.eventlog import EventLog
+from pushd.bus.record import record
+from pushd.bus.subscription import Subscription
 
 __all__ = ["WINDOW", "Activity", "Busy"]
 
@@ -19,7 +19,7 @@ WINDOW = 10
 
 
 class _Bus(Protocol):
-    """What is known of the `pushd.bus.Bus`."""
+    """What is known of the `pushd.bus.bus.Bus`."""
 
     log: EventLog[Subscription]
 

@@ -8,12 +8,11 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.event import Draft
+from pushd.bus.publisher import Deleted, Outcome, Publisher
+from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.event import Draft
-from pushd.peer import owner_of
-from pushd.publisher import Deleted, Outcome, Publisher
-from pushd.shares import Shares
 
 __all__ = ["Asked", "AskingToPublish", "Waiting"]
 
@@ -109,7 +108,7 @@ class _Queue:
 
 
 class Asked:
-    """A `pushd.publisher.Publisher` that passes on what the application allows, in the order of each client."""
+    """A `pushd.bus.publisher.Publisher` that passes on what the application allows, in the order of each client."""
 
     def __init__(
         self,

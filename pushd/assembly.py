@@ -17,41 +17,41 @@ from pushd.answers import Answers
 from pushd.api.channels import ChannelList, History, OneEvent, Presence
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
-from pushd.archive import Archive, MemoryArchive
 from pushd.assets import Assets, link_to
 from pushd.attendance import Attendance
-from pushd.bus import Bus
+from pushd.bus.bus import Bus
+from pushd.bus.clientinfo import owner_of
+from pushd.bus.counters import Figures
+from pushd.bus.eventlog import EventLog, State
+from pushd.bus.publisher import Direct, Publisher
+from pushd.bus.shares import Shares
+from pushd.bus.slices import in_turns
+from pushd.bus.storage import Archive, MemoryArchive
+from pushd.bus.subscription import Subscriber, Subscription
+from pushd.bus.turn import Turn
 from pushd.census import Census
 from pushd.config.settings import Config, Limits, Site
 from pushd.descriptors import plan
 from pushd.entrance import Entrance, new_entrance
 from pushd.errors import Refused
-from pushd.eventlog import EventLog, State
 from pushd.exposition import Exposition
-from pushd.figures import Figures
 from pushd.gate import Gate
 from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.overview import Overview
-from pushd.peer import owner_of
-from pushd.publisher import Direct, Publisher
 from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
-from pushd.shares import Shares
 from pushd.site import PushdSite, Serving, tree
-from pushd.slices import in_turns
 from pushd.store.continuity import new_epoch
 from pushd.store.journal import Journal
 from pushd.store.store import Store
 from pushd.store.worker import Worker
-from pushd.subscription import Subscriber, Subscription
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
-from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel

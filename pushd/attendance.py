@@ -9,16 +9,17 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pushd.caller import DAEMON, Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import DAEMON, Caller, shown
+from pushd.bus.event import Draft
+from pushd.bus.patterns import Pattern
+from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import Refused
-from pushd.event import Draft
 from pushd.frames import json_bytes
-from pushd.publisher import Outcome, Publisher
 
-__all__ = ["Attendance", "Telling", "shown"]
+__all__ = ["Attendance", "Telling"]
 
 _log = Logger()
+
 
 _EVENTS_PER_TURN = 200
 """How many joins and leaves are published before the reactor has its turn."""
@@ -49,16 +50,8 @@ class Telling(Protocol):
         """Tell what waits, within `timeout_s`."""
 
 
-def shown(caller: Caller) -> dict[str, object]:
-    """Answer what others are shown of a subscriber, as JSON."""
-    members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
-    if caller.identity.payload is not None:
-        members["payload"] = caller.identity.payload
-    return members
-
-
 class Attendance:
-    """Tells the application, and publishes joins and leaves: a `pushd.bus.Watch`, and what sessions tell."""
+    """Tells the application, and publishes joins and leaves: a `pushd.bus.bus.Watch`, and what sessions tell."""
 
     def __init__(
         self,

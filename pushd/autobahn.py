@@ -22,13 +22,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.autobahnreading import Reading
-from pushd.caller import Place
+from pushd.bus.clientinfo import Place
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.memory_headroom import NO_MEMORY, memory
 from pushd.connections import TwoWay
 from pushd.faultlog import FaultLog
-from pushd.headroom import NO_MEMORY, memory
 from pushd.heldbodies import HeldBodies
 from pushd.patience import Patience
-from pushd.reasons import Cause, Reason
 from pushd.turns import Turns
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer, writer
@@ -68,7 +68,7 @@ class WebSocketListener(Protocol):
 
     @property
     def owner(self) -> str | None:
-        """Who is charged for messages that are not complete: see `pushd.peer.owner_of`."""
+        """Who is charged for messages that are not complete: see `pushd.bus.clientinfo.owner_of`."""
 
     def opened(self) -> None:
         """The handshake is done; frames can be sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pushd.bus.closing import Cause, Reason
 from pushd.errors import Refused
 from pushd.frames import BINARY
 from pushd.heldbodies import HeldBodies, HeldBody
@@ -12,7 +13,6 @@ from pushd.late import Late
 from pushd.messagewatch import MessageWatch
 from pushd.patience import Patience
 from pushd.plainmessage import plain_message
-from pushd.reasons import Cause, Reason
 from pushd.turns import Turns
 from pushd.wheel import Wheel
 

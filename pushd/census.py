@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pushd.bus import Bus
+from pushd.bus.bus import Bus
 from pushd.sessions import Sessions
 
 __all__ = ["Census", "Present"]

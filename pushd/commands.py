@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushd.bucket import Buckets
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
 from pushd.errors import TooMany
-from pushd.peer import owner_of
 
 __all__ = ["Commands"]
 

@@ -18,10 +18,10 @@ from itertools import islice
 from math import ceil, inf
 from typing import Protocol
 
-from pushd.event import Encoder, Entry
-from pushd.figures import Figures
-from pushd.slices import BYTES_PER_SEND, MOST, STEP, Slice
-from pushd.subscription import Group, Subscription
+from pushd.bus.counters import Figures
+from pushd.bus.event import Encoder, Entry
+from pushd.bus.slices import BYTES_PER_SEND, MOST, STEP, Slice
+from pushd.bus.subscription import Group, Subscription
 from pushd.wheel import Wheel
 from pushd.writethrough import Send
 
@@ -66,7 +66,7 @@ _Sends = Iterator[tuple[Member, Send]]
 
 
 class Crowd:
-    """A group of subscribers, for the bus one recipient: a `pushd.subscription.Group`."""
+    """A group of subscribers, for the bus one recipient: a `pushd.bus.subscription.Group`."""
 
     __slots__ = (
         "__weakref__",

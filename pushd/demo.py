@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pushd.assets import link_to
-from pushd.bus import Bus
-from pushd.caller import DAEMON
-from pushd.event import Draft
-from pushd.publisher import Publisher
+from pushd.bus.bus import Bus
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.event import Draft
+from pushd.bus.publisher import Publisher
 
 __all__ = ["ASSETS", "CLOCK", "FIELDS", "PAGES", "Clock"]
 

@@ -11,13 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.access import Identity
 from pushd.autobahn import WebSocketConnection
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Draft, Encoder
+from pushd.bus.grants import Identity
+from pushd.bus.patterns import Pattern
+from pushd.bus.publisher import Outcome, Publisher
 from pushd.door import Door
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.event import Draft, Encoder
 from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
 from pushd.messages import (
@@ -31,10 +33,7 @@ from pushd.messages import (
     parse_object,
     parse_ref,
 )
-from pushd.peer import owner_of
 from pushd.pinging import Pinging
-from pushd.publisher import Outcome, Publisher
-from pushd.reasons import Cause, Reason
 from pushd.request import Visit
 from pushd.session import Session
 from pushd.wheel import Wheel

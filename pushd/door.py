@@ -7,14 +7,14 @@ from typing import ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 
-from pushd.access import Identity
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.grants import Identity
+from pushd.bus.patterns import Pattern
+from pushd.bus.search import Work, key_of
 from pushd.commands import Commands
 from pushd.errors import Forbidden, TooMany
-from pushd.finding import Work, key_of
 from pushd.gate import Gate
-from pushd.peer import limit_key, owner_of
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Guest, Sessions

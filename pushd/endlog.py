@@ -9,8 +9,8 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from pushd.caller import Caller
-from pushd.slices import Later
+from pushd.bus.clientinfo import Caller
+from pushd.bus.slices import Later
 from pushd.wheel import Wheel
 
 __all__ = ["EndLog"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pushd.asked import Asked, AskingToPublish, Waiting
 from pushd.bucket import Buckets
+from pushd.bus.publisher import Publisher, Replaceable
 from pushd.commands import Commands
 from pushd.config.settings import Config, Limits
 from pushd.descriptors import plan
@@ -15,7 +16,6 @@ from pushd.gate import Gate
 from pushd.heldbodies import HeldBodies
 from pushd.outside import Outside
 from pushd.proxies import Trust
-from pushd.publisher import Publisher, Replaceable
 from pushd.sessions import Sessions
 from pushd.throttled import Throttled
 from pushd.turnstile import Turnstile

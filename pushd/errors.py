@@ -30,7 +30,7 @@ from __future__ import annotations
 from math import ceil
 from typing import ClassVar, Self
 
-from pushd.headroom import NO_MEMORY
+from pushd.bus.memory_headroom import NO_MEMORY
 
 __all__ = [
     "BadRequest",

@@ -8,10 +8,10 @@ from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
 
-from pushd.event import Encoder, Entry
+from pushd.bus.closing import Reason
+from pushd.bus.event import Encoder, Entry
+from pushd.bus.position import Page, Start
 from pushd.jsontext import json_bytes, json_line
-from pushd.reading import Page, Start
-from pushd.reasons import Reason
 
 __all__ = [
     "BINARY",

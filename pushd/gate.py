@@ -22,13 +22,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-from pushd.access import Grants, Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.grants import Grants, Identity
+from pushd.bus.search import Work
 from pushd.certified import Certificate
 from pushd.config.settings import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
-from pushd.finding import Work
-from pushd.peer import Place, owner_of
+from pushd.peer import Place
 from pushd.request import Request
 from pushd.wildcards import Wildcards
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.reasons import Reason
+from pushd.bus.closing import Reason
 from pushd.writethrough import Writer
 
 __all__ = ["GONE"]

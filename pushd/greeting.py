@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from pushd.access import Grants
+from pushd.bus.grants import Grants
 from pushd.config.settings import Config, Key, Listener
 from pushd.listen import Port, wants_certificate
 

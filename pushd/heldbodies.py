@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pushd.bus.shares import Shares
 from pushd.errors import Refused
-from pushd.shares import Shares
 
 __all__ = ["HeldBodies", "HeldBody"]
 

@@ -9,11 +9,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.answers import Answers, Held
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
 from pushd.http1 import HTTP1
 from pushd.http1watch import NOTHING
 from pushd.patience import Patience
-from pushd.peer import owner_of
 from pushd.sparing import Sparing
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import waiting_bytes

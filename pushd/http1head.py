@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
+from pushd.bus.record import record
 from pushd.errors import BadRequest
-from pushd.record import record
 
 __all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "check_trailers", "is_start", "malformed", "parse_head"]
 

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from twisted.python.failure import Failure
 
-from pushd.channels import Pattern
+from pushd.bus.closing import Reason
+from pushd.bus.event import Encoder
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Start
 from pushd.errors import Refused
-from pushd.event import Encoder
 from pushd.frames import chunk, chunked
-from pushd.reading import Start
-from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer

@@ -8,12 +8,12 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushd.channels import MAX_NAME_BYTES, Pattern, check_name
+from pushd.bus.event import Draft
+from pushd.bus.patterns import MAX_NAME_BYTES, Pattern, check_name
+from pushd.bus.record import record
 from pushd.errors import BadRequest, TooLarge
-from pushd.event import Draft
 from pushd.jsonshape import SHORT_BYTES, check_shape, check_strings
 from pushd.jsontext import read_json
-from pushd.record import record
 
 __all__ = [
     "Command",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import FileIO
 
-from pushd.shares import Shares
+from pushd.bus.shares import Shares
 
 __all__ = ["OpenFile"]
 

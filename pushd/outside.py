@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from pushd.asked import AskingToPublish
 from pushd.attendance import Telling
+from pushd.bus.counters import Figures
 from pushd.config.settings import Config
 from pushd.descriptors import plan
 from pushd.door import Asking
-from pushd.figures import Figures
 from pushd.gate import Tokens
 from pushd.hooks.asking import Asking as HooksAsking
 from pushd.hooks.asking import new_questions

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from pushd import __version__
 from pushd.activity import Activity
-from pushd.bus import Bus
-from pushd.caller import Caller
+from pushd.bus.bus import Bus
+from pushd.bus.clientinfo import Caller
+from pushd.bus.counters import Histogram
 from pushd.census import Census
-from pushd.figures import Histogram
 
 __all__ = ["MAX_CHANNELS", "Overview"]
 

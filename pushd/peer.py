@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address as IPv4
-from ipaddress import IPv6Address as IPv6
-from ipaddress import ip_address, ip_network
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from pushd.caller import Caller
-from pushd.record import record
+from pushd.bus.clientaddress import _CACHED, UNIX, parse_ip
+from pushd.bus.record import record
 
-__all__ = ["UNIX", "Place", "UnknownAddress", "address_of", "limit_key", "owner_of", "parse_ip", "peer_name"]
-
-UNIX = "unix"
-"""The address of who comes by a Unix socket, of whom nobody says where it is."""
-
-_CACHED = 4096
-"""How many addresses are remembered in their usual form."""
+__all__ = ["Place", "UnknownAddress", "address_of", "peer_name"]
 
 
 @implementer(IAddress)
@@ -87,32 +78,3 @@ def address_of(peer: IAddress) -> str:
 @lru_cache(_CACHED)
 def _usual(host: str) -> str:
     return str(parse_ip(host.partition("%")[0]))
-
-
-def parse_ip(text: str) -> IPv4 | IPv6:
-    """Read an IP address, or raise `ValueError`; one of IPv4 in the form of IPv6 is one of IPv4."""
-    if "%" in text:
-        raise ValueError(text)  # a zone, which means nothing on another machine and may be any text
-    address = ip_address(text)
-    mapped = address.ipv4_mapped if isinstance(address, IPv6) else None
-    return address if mapped is None else mapped
-
-
-@lru_cache(_CACHED)
-def limit_key(address: str) -> str | None:
-    """Answer what the connections of `address`, which is one of IP or `UNIX`, are counted by.
-
-    This is the address, or with IPv6 its /64 network, of which one client has all addresses. It is None for
-    loopback addresses and Unix sockets, which are not counted.
-    """
-    if address == UNIX:
-        return None
-    ip = parse_ip(address)
-    if ip.is_loopback:
-        return None
-    return str(ip) if ip.version == 4 else str(ip_network((int(ip) >> 64 << 64, 64)))
-
-
-def owner_of(caller: Caller) -> str | None:
-    """Return who is charged for what `caller` does or occupies: its user, else its `limit_key`; None for nobody."""
-    return limit_key(caller.address) if caller.user is None else f"user {caller.user}"

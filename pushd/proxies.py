@@ -13,9 +13,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
+from pushd.bus.clientaddress import UNIX, parse_ip
 from pushd.config.settings import Proxies
 from pushd.errors import BadRequest
-from pushd.peer import UNIX, address_of, parse_ip
+from pushd.peer import address_of
 
 __all__ = ["Trust"]
 

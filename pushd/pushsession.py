@@ -15,15 +15,15 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from pushd.caller import Caller
-from pushd.channels import Pattern
-from pushd.event import Entry
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Entry
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Start
+from pushd.bus.replay import ENTRY_BYTES
 from pushd.gone import GONE
 from pushd.http2.promises import Answer, Outcome
 from pushd.http2.stream import Stream
-from pushd.reading import Start
-from pushd.reasons import Cause, Reason
-from pushd.replay import ENTRY_BYTES
 from pushd.resource import event_fields, path_of_event
 from pushd.session import Connection
 from pushd.sessions import Sessions
@@ -57,7 +57,7 @@ class _Push(NamedTuple):
 
 @implementer(IPushProducer)
 class PushSession:
-    """One connected subscriber: a `pushd.bus.Subscriber` that promises on one stream."""
+    """One connected subscriber: a `pushd.bus.bus.Subscriber` that promises on one stream."""
 
     __slots__ = (
         "_call_later",

@@ -12,10 +12,10 @@ from typing import Protocol
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
+from pushd.bus.record import record
 from pushd.comeback import Comeback, Field
 from pushd.errors import Refused, Unauthorized, WrongMethod
 from pushd.frames import json_line
-from pushd.record import record
 from pushd.requestlog import Unread, new_request_id
 
 __all__ = ["Refusal", "challenge", "http_date", "refusal"]

@@ -18,15 +18,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.counters import Figures
+from pushd.bus.memory_headroom import memory
+from pushd.bus.patterns import Pattern
 from pushd.comeback import Comeback
 from pushd.errors import OutOfMemory, Refused, TooLarge
-from pushd.figures import Figures
 from pushd.frames import json_line
-from pushd.headroom import memory
 from pushd.heldbodies import HeldBody
-from pushd.peer import limit_key, owner_of
 from pushd.refusal import http_date
 from pushd.seams import AtSite, Connection, Expecting, Streamed, Visit
 

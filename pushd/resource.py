@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.channels import Pattern
+from pushd.bus.event import Event
+from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
-from pushd.event import Event
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.messages import check_since

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.counters import Figures
 from pushd.certified import Certificate
 from pushd.comeback import Comeback
 from pushd.connections import Upgraded
 from pushd.errors import Refused
-from pushd.figures import Figures
 from pushd.heldbodies import HeldBodies
 from pushd.peer import Place
 from pushd.writethrough import Writer

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from pushd import tls
 from pushd.assembly import Parts, Storage, configure
+from pushd.bus.closing import Cause, Reason
 from pushd.config.differences import fixed_differences
 from pushd.config.reading import changed_options
 from pushd.config.settings import Config
@@ -29,7 +30,6 @@ from pushd.inherited import unclaimed
 from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
-from pushd.reasons import Cause, Reason
 from pushd.store.unused import leave
 from pushd.systemd import Bulletin, Systemd
 

@@ -17,16 +17,16 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Encoder, Entry
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Start
+from pushd.bus.slices import BYTES_PER_SEND
 from pushd.crowd import Crowd
-from pushd.event import Encoder, Entry
 from pushd.gone import GONE
 from pushd.outbox import Outbox
-from pushd.reading import Start
-from pushd.reasons import Cause, Reason
 from pushd.sessions import CHUNK_BYTES, Sessions
-from pushd.slices import BYTES_PER_SEND
 from pushd.wheel import Alarm
 from pushd.writethrough import Writer
 
@@ -64,7 +64,7 @@ class Connection(Protocol):
 
 @implementer(IPushProducer)
 class Session:
-    """One connected subscriber: a `pushd.bus.Subscriber`, and the producer of its connection."""
+    """One connected subscriber: a `pushd.bus.bus.Subscriber`, and the producer of its connection."""
 
     __slots__ = (
         "_abort_alarm",

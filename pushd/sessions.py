@@ -12,35 +12,39 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-from pushd.access import Grants, regranted
-from pushd.bus import Bus
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.bus import Bus
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.clientinfo import Caller, number_of, owner_of
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Encoder
+from pushd.bus.grants import Grants, regranted
+from pushd.bus.patterns import Pattern
+from pushd.bus.replaying import Done
+from pushd.bus.search import Work
+from pushd.bus.slices import END_COST, STEP, Burst, Slice, Slices
+from pushd.bus.subscription import Subscription
 from pushd.crowd import Crowd
 from pushd.endlog import EndLog
 from pushd.errors import TooMany, Unauthorized, Unavailable
-from pushd.event import Encoder
-from pushd.finding import Work
-from pushd.peer import limit_key, owner_of
-from pushd.reasons import Cause, Reason
-from pushd.replaying import Done
-from pushd.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.steps import Steps
-from pushd.subscription import Subscription
 from pushd.wheel import Alarm, Wheel
 
-__all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions", "number_of"]
+__all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions"]
 
 _log = Logger()
+
 
 CHUNK_BYTES = 64 * 1024
 """How much is written at once."""
 
+
 _FAREWELLS_PER_TURN = 20
 """How many clients that are too slow are told so in one turn of the reactor."""
 
+
 _MAX_REGRANTS = 100
 """How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
+
 
 _RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
@@ -163,7 +167,7 @@ class Sessions:
         self._crowds.clear()
 
     def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
-        """Do a work in steps: a `pushd.replaying.DoLater`."""
+        """Do a work in steps: a `pushd.bus.replaying.DoLater`."""
         self.steps.run(work, is_gone, owner_of(caller)).addCallbacks(done, lambda failure: done(failure.value))
 
     def __len__(self) -> int:
@@ -383,12 +387,6 @@ class Sessions:
         self._ends.is_stopping = True
         for guest in self:
             self._end(guest, farewell())
-
-
-def number_of(connection_id: str) -> int:
-    """Answer which connection it was, counted from 1; 0 if it is no id of any."""
-    number = connection_id.rpartition("-")[2]
-    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
 def _count_down(counts: Counter[str], key: str | None) -> None:

@@ -23,10 +23,12 @@ from twisted.web.util import redirectTo
 
 from pushd.answers import Answers
 from pushd.assets import Assets
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.counters import Figures
+from pushd.bus.shares import Shares
 from pushd.comeback import Comeback
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
-from pushd.figures import Figures
 from pushd.headernames import bound_header_names
 from pushd.heldbodies import HeldBodies
 from pushd.http1answers import HTTP1Answers
@@ -37,11 +39,10 @@ from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
 from pushd.openfile import OpenFile
 from pushd.patience import Patience
-from pushd.peer import address_of, limit_key
+from pushd.peer import address_of
 from pushd.request import Request
 from pushd.requestlog import RequestLog
 from pushd.resource import Answering, Missing, answer_problem
-from pushd.shares import Shares
 from pushd.sparing import Sparing
 from pushd.turns import Turns
 from pushd.turnstile import Turnstile

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from pushd.bus.turn import Turn
 from pushd.errors import Unavailable
-from pushd.turn import Turn
 
 __all__ = ["Steps", "unless_done"]
 

@@ -25,13 +25,14 @@ from twisted.python.components import Componentized
 import twisted
 from pushd import __version__
 from pushd.assembly import assemble
+from pushd.bus.counters import Figures
+from pushd.bus.memory_headroom import memory
+from pushd.bus.turn import Turn
 from pushd.collector import Collector
 from pushd.config.kinds import PATTERNS, Kind, duration
 from pushd.config.reading import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.errors import ConfigError, StartFailed
-from pushd.figures import Figures
-from pushd.headroom import memory
 from pushd.log import Observer, observer_for
 from pushd.memorywatch import watch
 from pushd.outside import Reach
@@ -44,7 +45,6 @@ from pushd.store.worker import Worker
 from pushd.systemd import Systemd
 from pushd.tls import check_directory
 from pushd.tokens.mint import Wish, choose_key, mint
-from pushd.turn import Turn
 
 __all__ = ["Options", "makeService"]
 

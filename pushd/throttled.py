@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.event import Draft
+from pushd.bus.publisher import Deleted, Outcome, Publisher
 from pushd.errors import TooMany
-from pushd.event import Draft
-from pushd.peer import owner_of
-from pushd.publisher import Deleted, Outcome, Publisher
 
 __all__ = ["Throttled", "take"]
 
@@ -38,7 +37,7 @@ def take(rates: Rates, caller: Caller, count: int = 1, *, is_join: bool = False)
 
 
 class Throttled:
-    """A `pushd.publisher.Publisher` that passes on what is not too much. Operators are not limited."""
+    """A `pushd.bus.publisher.Publisher` that passes on what is not too much. Operators are not limited."""
 
     def __init__(self, publisher: Publisher, rates: Rates) -> None:
         self._publisher = publisher

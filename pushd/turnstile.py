@@ -9,9 +9,10 @@ from functools import partial
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.counters import Figures
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.figures import Figures
-from pushd.peer import address_of, limit_key, peer_name
+from pushd.peer import address_of, peer_name
 from pushd.sparing import Sparing
 from pushd.wheel import Wheel
 
@@ -54,7 +55,8 @@ class Turnstile:
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Figures | None = None,
     ) -> None:
-        """Let in `most` connections, and `most_per_address` of one address, as `pushd.peer.limit_key` counts.
+        """Let in `most` connections, and `most_per_address` of one address, as `pushd.bus.clientaddress.limit_key`
+        counts.
 
         0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
         address. What happens is counted in `figures`.

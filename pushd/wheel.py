@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.slices import Later, Slice
-from pushd.turn import Turn
+from pushd.bus.slices import Later, Slice
+from pushd.bus.turn import Turn
 
 __all__ = ["TURN_S", "Alarm", "Wheel"]
 

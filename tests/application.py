@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from pushd.access import Grants, Identity, Reach
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import Caller
+from pushd.bus.grants import Grants, Identity, Reach
+from pushd.bus.patterns import Pattern
 from pushd.config.settings import Hooks
 from pushd.hooks.answers import Answer, NoAnswer
 from pushd.peer import Place

@@ -9,16 +9,16 @@ from typing import Any
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
-from pushd.bus import Bus
-from pushd.caller import DAEMON
+from pushd.bus.bus import Bus
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.event import Entry
+from pushd.bus.eventlog import EventLog, State
+from pushd.bus.position import Page
+from pushd.bus.publisher import Outcome
+from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
-from pushd.event import Entry
-from pushd.eventlog import EventLog, State
-from pushd.publisher import Outcome
-from pushd.reading import Page
 from pushd.store.journal import Journal
 from pushd.store.store import Store
-from pushd.subscription import Subscription
 from tests.builders import STARTED, Kept, draft, patterns
 
 __all__ = ["Stored"]

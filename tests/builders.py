@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 from twisted.internet.task import Clock
 
-from pushd.access import EVERYTHING, Grants, Identity
-from pushd.archive import Archive, MemoryArchive
-from pushd.bus import Bus, Published
-from pushd.caller import Caller
-from pushd.channels import Pattern
-from pushd.event import Draft, Entry, Event
-from pushd.eventlog import EventLog, State
+from pushd.bus.bus import Bus, Published
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Draft, Entry, Event
+from pushd.bus.eventlog import EventLog, State
+from pushd.bus.grants import EVERYTHING, Grants, Identity
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Page, Start
+from pushd.bus.sizes import EVENT_BYTES
+from pushd.bus.storage import Archive, MemoryArchive
+from pushd.bus.subscription import Subscriber, Subscription
 from pushd.patience import Patience
 from pushd.peer import Place
-from pushd.reading import Page, Start
-from pushd.reasons import Cause, Reason
-from pushd.sizes import EVENT_BYTES
-from pushd.subscription import Subscriber, Subscription
 
 __all__ = [
     "EPOCH",

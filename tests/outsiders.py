@@ -8,11 +8,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from pushd.access import EVERYTHING, Grants, Identity
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import EVERYTHING, Grants, Identity
+from pushd.bus.patterns import Pattern
 from pushd.errors import Refused, Unauthorized
-from pushd.event import Draft
 
 __all__ = ["Answers", "Ask", "Later", "Notes", "Registry", "a_user"]
 

@@ -33,9 +33,9 @@ from websockets.uri import parse_uri
 from zope.interface import implementer
 
 from pushd.assembly import Parts, Storage, assemble
+from pushd.bus.counters import Figures
 from pushd.config.reading import parse
 from pushd.config.settings import Config
-from pushd.figures import Figures
 from pushd.http2.connection import HTTP2
 from pushd.outside import ALONE, Outside
 from pushd.service import Daemon

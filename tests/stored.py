@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.publisher import Outcome
 from pushd.errors import Refused
-from pushd.publisher import Outcome
 from pushd.store import continuity
 from pushd.store.change import Change
 from pushd.store.journal import Journal

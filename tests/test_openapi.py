@@ -18,11 +18,11 @@ import pushd
 from pushd import errors
 from pushd.api.metrics import OpenMetrics
 from pushd.assembly import Parts, assemble
+from pushd.bus.eventlog import EventLog
+from pushd.bus.memory_headroom import memory
 from pushd.config.reading import default
 from pushd.door import Subscribing
 from pushd.errors import NoRoom, Refused, Unavailable
-from pushd.eventlog import EventLog
-from pushd.headroom import memory
 from pushd.refusal import refusal
 from pushd.resource import Answering, Branch, Endpoint, Problem
 from pushd.site import StaticFiles

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.tokens.tokens import MAX_KEPT, Tokens
 

@@ -11,8 +11,8 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.access import Grants, Identity
-from pushd.channels import Pattern
+from pushd.bus.grants import Grants, Identity
+from pushd.bus.patterns import Pattern
 from pushd.errors import Unauthorized
 from tests.subscribers import Subscriber
 

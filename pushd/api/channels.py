@@ -11,19 +11,17 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.one import publish_one
-from pushd.attendance import shown
-from pushd.bus import Bus, ChannelState
-from pushd.caller import Caller
-from pushd.channels import Pattern, check_name
+from pushd.bus.bus import Bus, ChannelState
+from pushd.bus.clientinfo import Caller, number_of, owner_of, shown
+from pushd.bus.event import Entry
+from pushd.bus.patterns import Pattern, check_name
+from pushd.bus.position import Page
+from pushd.bus.publisher import Deleted, Publisher
+from pushd.bus.search import Work
 from pushd.door import Door
 from pushd.errors import BadRequest, NotFound
-from pushd.event import Entry
-from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
-from pushd.peer import owner_of
-from pushd.publisher import Deleted, Publisher
-from pushd.reading import Page
 from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
@@ -41,7 +39,6 @@ from pushd.resource import (
     since_of,
     whole_number,
 )
-from pushd.sessions import number_of
 
 __all__ = ["ChannelList", "History", "OneEvent", "Presence"]
 

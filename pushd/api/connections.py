@@ -9,12 +9,12 @@ from typing import ClassVar
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
-from pushd.attendance import shown
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import shown
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.patterns import Pattern
+from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
-from pushd.finding import Work
 from pushd.gate import Gate
-from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,

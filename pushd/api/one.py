@@ -6,11 +6,11 @@ from functools import partial
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.channels import check_name
+from pushd.bus.event import Draft
+from pushd.bus.patterns import check_name
+from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused
-from pushd.event import Draft
 from pushd.messages import check_size
-from pushd.publisher import Outcome, Publisher
 from pushd.request import Request
 from pushd.resource import answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
 

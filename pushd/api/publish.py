@@ -16,15 +16,15 @@ from zope.interface import implementer
 
 from pushd.api.lines import Lines
 from pushd.api.one import named_channels, publish_one, shown
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.counters import Figures
+from pushd.bus.event import Draft
+from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.event import Draft
-from pushd.figures import Figures
 from pushd.frames import json_line
 from pushd.gate import Gate
 from pushd.jsonshape import SHORT_BYTES
 from pushd.messages import check_size, longest_message, parse_draft, parse_object
-from pushd.publisher import Outcome, Publisher
 from pushd.request import Request
 from pushd.resource import (
     Endpoint,

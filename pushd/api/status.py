@@ -7,13 +7,13 @@ from typing import ClassVar, Protocol, cast
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.caller import Caller
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.patterns import Pattern
 from pushd.door import Door, Subscribing
 from pushd.frames import json_bytes, sse_block
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream
-from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.session import Session
 from pushd.transports.sse import FORMAT

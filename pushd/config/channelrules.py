@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 
 __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 
@@ -17,7 +17,7 @@ class ChannelSettings:
     """How many events, at most."""
 
     history_bytes: int
-    """How much they take, at most, as `pushd.history.size_of` counts."""
+    """How much they take, at most, as `pushd.bus.history.size_of` counts."""
 
     history_age_s: float
     """How long an event is kept, in seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 from pushd.config.channelrules import ChannelRules
 from pushd.patience import Patience
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from pushd.access import MAX_PATTERNS, Grants, Identity, Reach
-from pushd.channels import Pattern
+from pushd.bus.event import Draft, check_type
+from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
+from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
-from pushd.event import Draft, check_type
 from pushd.jsontext import json_bytes
 from pushd.messages import check_size, parse_draft, parse_object
 

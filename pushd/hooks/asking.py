@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from twisted.logger import Logger
 
-from pushd.access import Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.event import Draft
+from pushd.bus.grants import Identity
+from pushd.bus.shares import Shares
 from pushd.config.settings import Hooks
 from pushd.errors import Refused, Unavailable
-from pushd.event import Draft
 from pushd.hooks.answers import (
     CONNECT,
     PUBLISH,
@@ -26,8 +27,6 @@ from pushd.hooks.answers import (
 )
 from pushd.hooks.breaker import Breaker
 from pushd.hooks.words import connect_question, publish_question, shown, subscribe_question
-from pushd.peer import owner_of
-from pushd.shares import Shares
 
 __all__ = ["Asking", "new_questions"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from pushd.slices import END_COST, Slice
-from pushd.turn import Turn
+from pushd.bus.slices import END_COST, Slice
+from pushd.bus.turn import Turn
 
 __all__ = ["Deadlines"]
 

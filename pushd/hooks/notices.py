@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from pushd.bus.shares import Shares
 from pushd.errors import TooMany, Unavailable
-from pushd.shares import Shares
 
 __all__ = ["Notices"]
 
@@ -22,9 +22,9 @@ class _Notice:
 class Notices:
     """A queue of notices.
 
-    An owner (`pushd.peer.owner_of`) has its share of the queue; beyond that its oldest notices are dropped. If the
-    queue is full, the owner with the most notices loses its oldest. Notices without an owner count as those of one,
-    which has no share of its own.
+    An owner (`pushd.bus.clientinfo.owner_of`) has its share of the queue; beyond that its oldest notices are
+    dropped. If the queue is full, the owner with the most notices loses its oldest. Notices without an owner count
+    as those of one, which has no share of its own.
     """
 
     def __init__(self, most: int, share_percent: int) -> None:

@@ -11,12 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
 from pushd.config.settings import Hooks
 from pushd.hooks.answers import NoAnswer, Post
 from pushd.hooks.notices import Notices
 from pushd.hooks.words import notice, shown
-from pushd.peer import owner_of
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Telling"]
 

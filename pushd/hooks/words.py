@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from urllib.parse import urlsplit
 
-from pushd.caller import Caller
-from pushd.event import Draft
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
 from pushd.jsontext import json_bytes
 
 __all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe_question"]

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.bus.memory_headroom import memory
 from pushd.certified import certificate_of
 from pushd.connections import TwoWay
 from pushd.errors import HeadTooLarge, Refused, TooMany
-from pushd.headroom import memory
 from pushd.http2 import priority
 from pushd.http2.bodies import Bodies
 from pushd.http2.codec import Codec

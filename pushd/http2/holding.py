@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pushd.answers import NOTHING, OVERHEAD_BYTES, Held
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
 from pushd.http2.carrier import Carrier
 from pushd.http2.faults import Code
 from pushd.http2.flow import Outgoing
-from pushd.peer import owner_of
 
 __all__ = ["Holding"]
 

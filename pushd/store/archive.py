@@ -1,4 +1,4 @@
-"""The archive of the log in the store: see `pushd.archive`."""
+"""The archive of the log in the store: see `pushd.bus.storage`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushd.archive import Given
-from pushd.channel import Settings
-from pushd.channels import MAX_NAME_BYTES
-from pushd.entries import Later
-from pushd.event import Entry, Event, sequence_in
-from pushd.eventlog import EventLog
-from pushd.history import History
+from pushd.bus.channel import Settings
+from pushd.bus.event import Entry, Event, sequence_in
+from pushd.bus.eventlog import EventLog
+from pushd.bus.history import History, Later
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.patterns import MAX_NAME_BYTES
+from pushd.bus.storage import Given
 from pushd.store.block import Damaged, decode
 from pushd.store.change import Change
 from pushd.store.kinds import of_kinds
@@ -23,7 +23,6 @@ from pushd.store.mark import contribution, end_sum, row_sum
 from pushd.store.past import Past
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import Leftovers, Recent, StoredHistory
-from pushd.table import Table
 
 __all__ = ["StoredArchive"]
 

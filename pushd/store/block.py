@@ -16,8 +16,8 @@ Before the first of them stands the epoch, 10 characters of ASCII: the ids that 
 Stores of version 1 have the names of all channels in the block of each of them. They are not written any more: with
 *n* channels that were *n* times *n* names. The channel of an event is that of its block.
 
-Flag 16 is set if the sizes that the store adds up are those of `pushd.sizes`. Before 0.2 they were without type and
-id; an event that was counted so is counted so until it is dropped.
+Flag 16 is set if the sizes that the store adds up are those of `pushd.bus.sizes`. Before 0.2 they were without type
+and id; an event that was counted so is counted so until it is dropped.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from struct import Struct, error
 
-from pushd.event import Entry, Event, own_id
-from pushd.sizes import EVENT_BYTES, event_size
+from pushd.bus.event import Entry, Event, own_id
+from pushd.bus.sizes import EVENT_BYTES, event_size
 
 __all__ = ["Damaged", "decode", "encode", "parse"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from pushd.batch import Batch
+from pushd.bus.batch import Batch
+from pushd.bus.event import Entry, Event
+from pushd.bus.eventlog import State
+from pushd.bus.memory_headroom import memory
+from pushd.bus.sizes import size_of
 from pushd.errors import OutOfMemory
-from pushd.event import Entry, Event
-from pushd.eventlog import State
-from pushd.headroom import memory
-from pushd.sizes import size_of
 from pushd.store.block import encode
 from pushd.store.mark import contribution, end_sum, row_sum, with_end
 from pushd.store.schema import OFFSETS

@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
+from pushd.bus.event import FINGERPRINT_BYTES, Event, sequence_in
+from pushd.bus.sizes import size_in
 from pushd.errors import StartFailed
-from pushd.event import FINGERPRINT_BYTES, Event, sequence_in
-from pushd.sizes import size_in
 from pushd.store.block import Damaged, decode
 from pushd.store.database import FILE_NAME, connect, damaged, found_version, start_failure
 from pushd.store.schema import OFFSETS, VERSION

@@ -17,22 +17,21 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.access import EVERYTHING
-from pushd.batch import Batch
-from pushd.bus import Bus, published_before
-from pushd.caller import Caller
-from pushd.channel import Channel
+from pushd.bus.batch import Batch
+from pushd.bus.bus import Bus, published_before
+from pushd.bus.channel import Channel
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.event import Draft
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.publisher import Deleted, Outcome
+from pushd.bus.subscription import Subscription
 from pushd.errors import Refused, Unavailable
-from pushd.event import Draft
-from pushd.peer import owner_of
-from pushd.publisher import Deleted, Outcome
 from pushd.store.change import Change
 from pushd.store.condition import Condition
 from pushd.store.store import Store
 from pushd.store.stored import StoredHistory
 from pushd.store.submission import Limit, Staged, Submission
 from pushd.store.waiting import Waiting
-from pushd.subscription import Subscription
 
 __all__ = ["InThread", "Journal"]
 
@@ -60,7 +59,7 @@ _BYTES_IN_TURN = 1280 * 1024
 
 
 class Journal:
-    """A `pushd.publisher.Publisher` over a store."""
+    """A `pushd.bus.publisher.Publisher` over a store."""
 
     def __init__(
         self,

@@ -8,11 +8,11 @@ from itertools import accumulate
 from typing import Any, Protocol
 from zlib import crc32
 
-from pushd.channel import Settings
-from pushd.entries import Later, at_once
+from pushd.bus.channel import Settings
+from pushd.bus.event import Entry
+from pushd.bus.history import Later, at_once
+from pushd.bus.sizes import memory_of, size_of
 from pushd.errors import Unavailable
-from pushd.event import Entry
-from pushd.sizes import memory_of, size_of
 from pushd.store.block import Damaged, decode
 from pushd.store.calendar import Calendar
 from pushd.store.kinds import of_kinds

@@ -18,10 +18,10 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
+from pushd.bus.counters import Figures
+from pushd.bus.eventlog import EventLog, State
+from pushd.bus.memory_headroom import memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
-from pushd.eventlog import EventLog, State
-from pushd.figures import Figures
-from pushd.headroom import memory
 from pushd.store import continuity
 from pushd.store.archive import StoredArchive
 from pushd.store.change import Change

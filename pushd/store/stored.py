@@ -8,13 +8,13 @@ from itertools import islice
 
 from twisted.logger import Logger
 
-from pushd.channel import Settings
-from pushd.entries import Entries, freeing
+from pushd.bus.channel import Settings
+from pushd.bus.event import Entry
+from pushd.bus.history import Entries, freeing
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.errors import Unavailable
-from pushd.event import Entry
-from pushd.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.store.past import Past
-from pushd.table import Table
 
 __all__ = ["Leftovers", "Recent", "StoredHistory"]
 
@@ -88,7 +88,7 @@ class Leftovers:
 
 
 class StoredHistory:
-    """A `pushd.history.History` whose entries are in the store before they are appended."""
+    """A `pushd.bus.history.History` whose entries are in the store before they are appended."""
 
     __slots__ = (
         "_alive_until_s",

@@ -8,13 +8,13 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushd.access import Grants
-from pushd.archive import Given
-from pushd.batch import Batch
+from pushd.bus.batch import Batch
+from pushd.bus.event import Draft, Entry
+from pushd.bus.grants import Grants
+from pushd.bus.publisher import Outcome
+from pushd.bus.storage import Given
+from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
-from pushd.event import Draft, Entry
-from pushd.publisher import Outcome
-from pushd.subscription import Subscription
 
 __all__ = ["Limit", "Staged", "Submission"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from pushd.batch import Batch
+from pushd.bus.batch import Batch
+from pushd.bus.subscription import Subscription
 from pushd.store.submission import Limit, Staged, Submission
-from pushd.subscription import Subscription
 
 __all__ = ["Waiting"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from pushd.access import MAX_PATTERNS, Grants, Identity, Reach
-from pushd.channels import Pattern
+from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
+from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest
 from pushd.jsontext import json_bytes
 from pushd.tokens.compact import kind_of, quote, wrong

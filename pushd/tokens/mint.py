@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, Unauthorized
 from pushd.tokens.claims import read_identity, read_times

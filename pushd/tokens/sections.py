@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Unauthorized, Unavailable
 from pushd.tokens.claims import Times, check_audience, read_identity, read_times

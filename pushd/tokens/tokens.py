@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from twisted.internet.defer import Deferred
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Refused, Unauthorized
 from pushd.tokens.compact import Compact, check_size, kind_of, quote, read_compact, wrong

@@ -8,16 +8,16 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.channels import Pattern
+from pushd.bus.clientinfo import owner_of
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Entry
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Page
+from pushd.bus.search import Work
 from pushd.door import Door, Subscribing, outlast
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
-from pushd.event import Entry
-from pushd.finding import Work
 from pushd.frames import page_json
 from pushd.gate import Gate
-from pushd.peer import owner_of
-from pushd.reading import Page
-from pushd.reasons import Cause, Reason
 from pushd.request import Request
 from pushd.resource import (
     DEFAULT_LIMIT,
@@ -97,7 +97,7 @@ def _answer(request: Request, page: Page) -> bytes:
 
 
 class _Waiting:
-    """A request that waits for the next event: a `pushd.bus.Subscriber`."""
+    """A request that waits for the next event: a `pushd.bus.bus.Subscriber`."""
 
     __slots__ = (
         "_bus",

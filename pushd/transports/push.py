@@ -8,7 +8,7 @@ from typing import ClassVar
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 from pushd.door import Door, Subscribing
 from pushd.errors import Conflict, VersionNeeded
 from pushd.frames import stream_end, stream_start

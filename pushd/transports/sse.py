@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.channels import Pattern
+from pushd.bus.closing import Reason
+from pushd.bus.patterns import Pattern
+from pushd.bus.position import Start
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
 from pushd.frames import json_bytes, sse_block, sse_event, sse_line
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
-from pushd.reading import Start
-from pushd.reasons import Reason
 from pushd.request import Request
 from pushd.resource import decoded, note_refusal, since_of, subscribed_patterns
 from pushd.session import Session

@@ -7,7 +7,8 @@ from typing import ClassVar
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.autobahn import new_connection, new_factory
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
+from pushd.bus.publisher import Publisher
 from pushd.dialogue import Common, JsonDialogue, RawDialogue
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
@@ -16,7 +17,6 @@ from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.heldbodies import HeldBodies
 from pushd.messages import longest_message
 from pushd.patience import Patience
-from pushd.publisher import Publisher
 from pushd.request import Request
 from pushd.resource import parameter, since_of, subscribed_patterns
 from pushd.turns import Turns

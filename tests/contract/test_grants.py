@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import HttpClient, Response, Rig, StoredRig

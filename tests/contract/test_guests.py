@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pushd.access import Grants, Identity
-from pushd.channels import Pattern
+from pushd.bus.grants import Grants, Identity
+from pushd.bus.patterns import Pattern
 from pushd.errors import Forbidden, Unauthorized, Unavailable
 from pushd.hooks.answers import changed_identity
 from pushd.outside import Outside

@@ -23,9 +23,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
+from pushd.bus.event import Draft
 from pushd.config.settings import Hooks
 from pushd.errors import Forbidden, Unavailable
-from pushd.event import Draft
 from pushd.hooks.answers import NoAnswer
 from pushd.hooks.asking import Asking, new_questions
 from pushd.hooks.post import Poster

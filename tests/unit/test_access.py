@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import channels
-from pushd.access import EVERYTHING, Grants, Reach
-from pushd.channels import Pattern, steps_of
+from pushd.bus import patterns as channels
+from pushd.bus.grants import EVERYTHING, Grants, Reach
+from pushd.bus.patterns import Pattern, steps_of
 from pushd.errors import Forbidden, Unauthorized
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.activity import WINDOW, Activity
-from pushd.channel import Channel
-from pushd.subscription import Subscription
+from pushd.bus.channel import Channel
+from pushd.bus.subscription import Subscription
 from tests.builders import Kept, Rig
 
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import Grants
 from pushd.asked import Asked, Waiting
-from pushd.bus import Published
-from pushd.caller import Caller
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import Grants
+from pushd.bus.publisher import Direct, Outcome
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
-from pushd.event import Draft
 from pushd.hooks.answers import changed_draft
 from pushd.outside import Outside
-from pushd.publisher import Direct, Outcome
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
 from tests.http2_client import Http2Client

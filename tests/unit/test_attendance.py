@@ -11,15 +11,15 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING, Grants, Identity
 from pushd.attendance import Attendance
-from pushd.bus import Published
-from pushd.caller import DAEMON, Caller
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON, Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import EVERYTHING, Grants, Identity
+from pushd.bus.publisher import Deleted, Direct, Outcome
+from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
-from pushd.event import Draft
 from pushd.peer import Place
-from pushd.publisher import Deleted, Direct, Outcome
-from pushd.subscription import Subscription
 from tests.builders import Client, Kept, Rig, patterns
 from tests.outsiders import Notes
 

@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.turn import Turn
 from pushd.heldbodies import HeldBodies
 from pushd.peer import Place
-from pushd.reasons import Cause, Reason
-from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.wheel import Wheel
 from pushd.writethrough import Writer

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.event import Entry, Event, own_id
-from pushd.sizes import EVENT_BYTES, event_size
+from pushd.bus.event import Entry, Event, own_id
+from pushd.bus.sizes import EVENT_BYTES, event_size
 from pushd.store.block import Damaged, decode, encode
 from tests.builders import EPOCH, Rig, draft, entry
 

@@ -7,15 +7,15 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING, Grants
-from pushd.bus import Bus, Published
+from pushd.bus.bus import Bus, Published
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Draft, Entry
+from pushd.bus.grants import EVERYTHING, Grants
+from pushd.bus.replay import ENTRY_BYTES
+from pushd.bus.search import Work
+from pushd.bus.shares import Shares
+from pushd.bus.subscription import Subscription
 from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
-from pushd.event import Draft, Entry
-from pushd.finding import Work
-from pushd.reasons import Cause, Reason
-from pushd.replay import ENTRY_BYTES
-from pushd.shares import Shares
-from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"

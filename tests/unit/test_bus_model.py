@@ -14,17 +14,17 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pushd import replay
-from pushd.access import EVERYTHING
-from pushd.bus import Published
-from pushd.caller import DAEMON, Caller
+from pushd.bus import replay
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON, Caller
+from pushd.bus.closing import Cause
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.position import Start
+from pushd.bus.replay import ENTRY_BYTES
+from pushd.bus.replaying import Done
+from pushd.bus.search import Work
+from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, Unavailable, Unprocessable
-from pushd.finding import Work
-from pushd.reading import Start
-from pushd.reasons import Cause
-from pushd.replay import ENTRY_BYTES
-from pushd.replaying import Done
-from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, datas, patterns
 
 CHANNELS = {

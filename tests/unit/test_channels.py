@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.channels import MAX_NAME_BYTES, MAX_REPEATS, Pattern, PatternTree, _stands_for, check_name
+from pushd.bus.patterns import MAX_NAME_BYTES, MAX_REPEATS, Pattern, PatternTree, _stands_for, check_name
 from pushd.errors import BadRequest
 
 SEPARATORS = "/.:"
@@ -283,7 +283,7 @@ class CoveringTests(unittest.TestCase):
             visits += 1
             return _stands_for(token, other)
 
-        with mock.patch("pushd.channels._stands_for", stands_for):
+        with mock.patch("pushd.bus.patterns._stands_for", stands_for):
             for asked in (
                 "public/" + "*/" * 100 + "**/a/**/a/**/a/**",
                 "public/**/a/**/a/**/a/" + "*/" * 100 + "**",

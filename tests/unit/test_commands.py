@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING, Grants
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.grants import EVERYTHING, Grants
 from pushd.commands import Commands
 from pushd.errors import TooMany
 from pushd.outside import Outside

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 from pushd.config.channelrules import ChannelOverride, ChannelRules, ChannelSettings
 from pushd.config.options import SECTIONS
 from pushd.config.reading import default, parse, parse_bytes, print_config, state_directory

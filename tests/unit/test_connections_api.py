@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd import steps
-from pushd.reasons import Cause, Reason
+from pushd.bus.closing import Cause, Reason
 from tests.rigs import DaemonTests, HttpClient
 
 STREAM = "/stream?channel=news"

@@ -13,13 +13,13 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from pushd.access import EVERYTHING, Reach
+from pushd.bus.closing import Reason
+from pushd.bus.event import Draft, Encoder
+from pushd.bus.grants import EVERYTHING, Reach
 from pushd.config.settings import Proxies
-from pushd.event import Draft, Encoder
 from pushd.frames import chunked, sse_event, stream_line, websocket_event
 from pushd.headernames import bound_header_names
 from pushd.proxies import Trust
-from pushd.reasons import Reason
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel

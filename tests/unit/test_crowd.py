@@ -6,7 +6,7 @@ import gc
 
 from twisted.logger import capturedLogs
 
-from pushd.reasons import Cause, Reason
+from pushd.bus.closing import Cause, Reason
 from tests.builders import patterns
 from tests.unit.test_session import House, Peer, SessionCase
 

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.publisher import Direct
+from pushd.bus.subscription import Subscription
 from pushd.demo import CLOCK, PAGES, Clock
-from pushd.publisher import Direct
-from pushd.subscription import Subscription
 from tests.builders import EPOCH, STARTED, Client, Kept, Rig
 
 

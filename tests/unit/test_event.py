@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.event import MAX_ID_BYTES, Draft, Entry, check_id, check_type, own_id, own_sequence
 from pushd.errors import BadRequest
-from pushd.event import MAX_ID_BYTES, Draft, Entry, check_id, check_type, own_id, own_sequence
 from tests.builders import EPOCH, entry
 
 

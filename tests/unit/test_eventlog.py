@@ -8,14 +8,14 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.archive import Given, MemoryArchive, names_with
-from pushd.channels import check_name
+from pushd.bus.event import Entry
+from pushd.bus.eventlog import EventLog, State
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.patterns import check_name
+from pushd.bus.position import Page, Start
+from pushd.bus.search import drain
+from pushd.bus.storage import Given, MemoryArchive, names_with
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
-from pushd.event import Entry
-from pushd.eventlog import EventLog, State
-from pushd.finding import drain
-from pushd.reading import Page, Start
-from pushd.table import Table
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 from tests.unit.test_cost import calls_of
 

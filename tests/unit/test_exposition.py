@@ -17,10 +17,10 @@ from prometheus_client.process_collector import ProcessCollector
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import __version__, errors
+from pushd.bus.closing import Cause
+from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.exposition import TRANSPORTS, _Process
 from pushd.outside import Outside
-from pushd.reasons import Cause
-from pushd.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents

@@ -11,12 +11,12 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushd import finding
-from pushd.access import EVERYTHING
+from pushd.bus import search as finding
+from pushd.bus.closing import Cause
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.search import Prepared, Work, key_of
+from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, Unavailable
-from pushd.finding import Prepared, Work, key_of
-from pushd.reasons import Cause
-from pushd.subscription import Subscription
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
 from tests.stored import StoredRig, directory
 

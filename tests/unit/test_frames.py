@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from pushd.bus.event import Encoder, Entry, Event, check_id, check_type
+from pushd.bus.position import Page
 from pushd.errors import BadRequest
-from pushd.event import Encoder, Entry, Event, check_id, check_type
 from pushd.frames import (
     BINARY,
     TEXT,
@@ -32,7 +33,6 @@ from pushd.frames import (
     websocket_frame,
     websocket_message,
 )
-from pushd.reading import Page
 from tests.builders import EPOCH
 
 ENCODERS: tuple[Encoder, ...] = (event_json, stream_line, websocket_event, websocket_data, sse_event)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 
 from pushd.autobahn import WebSocketConnection
+from pushd.bus.subscription import Subscription
 from pushd.dialogue import JsonDialogue
 from pushd.httpstream import ResponseStream
 from pushd.session import Session
-from pushd.subscription import Subscription
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 
 KINDS = (Session, Subscription, ResponseStream, JsonDialogue, WebSocketConnection)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import entries, history
-from pushd.access import EVERYTHING
-from pushd.archive import MemoryArchive
-from pushd.entries import FEW, Entries, freeing
-from pushd.event import Entry
-from pushd.history import MemoryHistory
+from pushd.bus import history
+from pushd.bus import history as entries
+from pushd.bus.event import Entry
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.history import FEW, Entries, MemoryHistory, freeing
+from pushd.bus.storage import MemoryArchive
 from tests.builders import Kept, Rig, entry, patterns
 from tests.rigs import DaemonTests
 

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request as AnyRequest
 
 from pushd import jsontext
-from pushd.bus import Published
+from pushd.bus.bus import Published
+from pushd.bus.event import Entry
+from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.errors import OutOfMemory
-from pushd.event import Entry
-from pushd.headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.jsontext import json_bytes, read_json
 from pushd.memorywatch import can_have, watch
 from pushd.store.change import Change

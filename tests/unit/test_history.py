@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.event import Entry
-from pushd.history import MemoryHistory
-from pushd.sizes import EVENT_BYTES
-from pushd.table import PARTS
+from pushd.bus.event import Entry
+from pushd.bus.history import MemoryHistory
+from pushd.bus.partitioned_dict import PARTS
+from pushd.bus.sizes import EVENT_BYTES
 from tests.builders import Kept, entry
 
 

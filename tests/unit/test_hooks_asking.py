@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import Identity
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
-from pushd.event import Draft
 from pushd.hooks.answers import Answer, NoAnswer
 from pushd.hooks.asking import Asking, new_questions
 from tests.application import Application, answer, caller, hooks

@@ -15,14 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.http_headers import Headers
 
+from pushd.bus.counters import Figures
+from pushd.bus.turn import Turn
 from pushd.comeback import Comeback
 from pushd.errors import BadRequest
-from pushd.figures import Figures
 from pushd.http1 import HTTP1
 from pushd.http1head import MAX_FIELDS, is_start, parse_head
 from pushd.request import Request as PushdRequest
 from pushd.requestlog import RequestLog
-from pushd.turn import Turn
 from pushd.turns import Turns
 from pushd.wheel import Wheel
 from tests.builders import PATIENCE

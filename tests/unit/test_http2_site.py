@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from pushd.assembly import assemble
+from pushd.bus.closing import Cause, Reason
 from pushd.config.reading import default
 from pushd.http2.faults import Code
-from pushd.reasons import Cause, Reason
 from pushd.site import PushdSite, Serving, StaticFiles
 from pushd.turnstile import Turnstile
 from pushd.wheel import Wheel

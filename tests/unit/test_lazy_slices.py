@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
-from pushd.access import EVERYTHING
-from pushd.reasons import Cause, Reason
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.grants import EVERYTHING
 from tests.rigs import DaemonTests, HttpClient
 
 REASON = Reason(Cause.REFUSED, "enough")
@@ -26,7 +26,7 @@ class LazyTests(DaemonTests):
         works: tuple[tuple[str, object, Callable[[], None]], ...] = (
             ("pushd.sessions.partial", sessions._slices, lambda: sessions.regrant(grants, EVERYTHING)),
             ("pushd.sessions.partial", sessions._slices, lambda: sessions.end_each(iter(sessions), REASON)),
-            ("pushd.bus.partial", bus._slices, lambda: bus.clear("news", None)),
+            ("pushd.bus.bus.partial", bus._slices, lambda: bus.clear("news", None)),
         )
         for name, slices, work in works:
             with self.subTest(name):

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import manypatterns
-from pushd.channels import MAX_REPEATS, Pattern, PatternTree
-from pushd.manypatterns import BLOCK_BITS, ManyPatterns, _Block
+from pushd.bus import many_patterns as manypatterns
+from pushd.bus.many_patterns import BLOCK_BITS, ManyPatterns, _Block
+from pushd.bus.patterns import MAX_REPEATS, Pattern, PatternTree
 
 MARKS = "/."
 SEGMENTS = st.sampled_from(["a", "b", "*", "**", ""])

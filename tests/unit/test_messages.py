@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.channels import Pattern
+from pushd.bus.event import Draft
+from pushd.bus.patterns import Pattern
 from pushd.config import reading
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.event import Draft
 from pushd.frames import json_bytes
 from pushd.messages import (
     Command,

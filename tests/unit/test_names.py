@@ -8,8 +8,8 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushd import names
-from pushd.names import NameIndex
+from pushd.bus import name_index as names
+from pushd.bus.name_index import NameIndex
 
 NAMES = st.text("ab/\U0010ffff", min_size=1, max_size=5)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from pushd.access import NOTHING, Identity
+from pushd.bus.grants import NOTHING, Identity
 from pushd.certified import Certificate
 from pushd.http1 import HTTP1
 from pushd.outside import Outside

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.peer import UnknownAddress, address_of, limit_key, parse_ip, peer_name
+from pushd.bus.clientaddress import limit_key, parse_ip
+from pushd.peer import UnknownAddress, address_of, peer_name
 
 
 class PeerNameTests(SynchronousTestCase):

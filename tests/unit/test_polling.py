@@ -19,8 +19,8 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
 from pushd.polling import ACCEPTS, BUDGET_S, TAKEN, Poller, accept_few, serve_few
-from pushd.turn import LEAST_S, LIMIT_S, Turn
 
 COST_S = BUDGET_S / 4.9
 """What an event costs of which five fill a turn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd import steps
-from pushd.replay import Replay
+from pushd.bus.replay import Replay
 from tests.rigs import DaemonTests, WebSocketClient
 
 

@@ -12,10 +12,10 @@ from unittest.mock import patch
 from twisted.logger import capturedLogs, formatEvent
 
 from pushd.api import publish
+from pushd.bus.event import Draft
+from pushd.bus.publisher import Direct
 from pushd.errors import Refused
-from pushd.event import Draft
 from pushd.messages import parse_object
-from pushd.publisher import Direct
 from tests.rigs import Client, DaemonTests, Response, json_lines, stream_lines
 
 
@@ -268,7 +268,7 @@ class PublishManyTests(DaemonTests):
             (["x"] * 1000, 400),
         ):
             line = json.dumps({"channels": names, "data": "x"}).encode()
-            with self.subTest(names=names[:5]), patch("pushd.event.check_name") as looked:
+            with self.subTest(names=names[:5]), patch("pushd.bus.event.check_name") as looked:
                 (answer,) = self.post(line)
                 self.assertEqual(answer.get("error", {}).get("status"), status)
                 if status is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd import gate
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
 from pushd.config.reading import parse
 from pushd.outside import Outside
 from pushd.peer import Place

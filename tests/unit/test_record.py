@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.record import record
+from pushd.bus.record import record
 
 
 @record()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs, formatEvent
 
-from pushd.access import EVERYTHING
+from pushd.bus.grants import EVERYTHING
 from pushd.config.differences import fixed_differences
 from pushd.config.reading import parse
 from pushd.outside import Outside

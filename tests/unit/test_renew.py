@@ -6,10 +6,10 @@ import gc
 import json
 from typing import Any
 
-from pushd.access import Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import Identity
 from pushd.errors import Forbidden, Unauthorized, Unavailable
-from pushd.event import Draft
 from pushd.outside import Outside
 from tests.rigs import STARTED, DaemonTests, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.event import Entry
+from pushd.bus.history import MemoryHistory
+from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay, Work
+from pushd.bus.search import drain
 from pushd.errors import Unavailable
-from pushd.event import Entry
-from pushd.finding import drain
-from pushd.history import MemoryHistory
-from pushd.replay import ENTRY_BYTES, Overtaken, Replay, Work
 from tests.builders import Kept, entry
 
 

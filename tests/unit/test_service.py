@@ -17,16 +17,16 @@ from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import service
-from pushd.access import EVERYTHING
 from pushd.assembly import Parts, Storage, assemble
-from pushd.caller import DAEMON
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.subscription import Subscription
 from pushd.config.reading import parse
 from pushd.errors import StartFailed
-from pushd.reasons import Cause, Reason
 from pushd.service import Daemon
 from pushd.store.store import Store
 from pushd.store.worker import Worker
-from pushd.subscription import Subscription
 from pushd.systemd import Systemd
 from tests.builders import a_caller, draft, patterns
 from tests.certificates import Authority

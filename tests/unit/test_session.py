@@ -13,15 +13,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from pushd.access import EVERYTHING, Grants, Identity
-from pushd.caller import DAEMON
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.event import Entry
+from pushd.bus.grants import EVERYTHING, Grants, Identity
+from pushd.bus.position import Start
+from pushd.bus.replay import ENTRY_BYTES, Replay
+from pushd.bus.replaying import Done
+from pushd.bus.search import Work, drain
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
-from pushd.event import Entry
-from pushd.finding import Work, drain
-from pushd.reading import Start
-from pushd.reasons import Cause, Reason
-from pushd.replay import ENTRY_BYTES, Replay
-from pushd.replaying import Done
 from pushd.session import Session
 from pushd.sessions import Sessions
 from pushd.wheel import Wheel

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import Grants, Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.grants import Grants, Identity
+from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.peer import Place, owner_of
-from pushd.shares import Shares
+from pushd.peer import Place
 
 OWNERS = (None, "192.0.2.1", "user alice")
 

@@ -13,10 +13,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushd.access import EVERYTHING
-from pushd.caller import DAEMON
-from pushd.event import Draft
-from pushd.sizes import size_of
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.event import Draft
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.sizes import size_of
 from pushd.store import store, stored
 from pushd.store.check import check
 from pushd.store.store import Store

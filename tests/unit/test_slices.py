@@ -12,18 +12,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING, NOTHING, Grants, Identity
-from pushd.bus import Bus, Published
+from pushd.bus.bus import Bus, Published
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.eventlog import EventLog
+from pushd.bus.grants import EVERYTHING, NOTHING, Grants, Identity
+from pushd.bus.publisher import Direct, Outcome
+from pushd.bus.replay import Replay
+from pushd.bus.slices import MOST, Slice, Slices
+from pushd.bus.subscription import Subscription
+from pushd.bus.turn import Turn
 from pushd.errors import Refused
-from pushd.eventlog import EventLog
-from pushd.publisher import Direct, Outcome
-from pushd.reasons import Cause, Reason
-from pushd.replay import Replay
 from pushd.session import Session
 from pushd.sessions import Sessions
-from pushd.slices import MOST, Slice, Slices
-from pushd.subscription import Subscription
-from pushd.turn import Turn
 from pushd.wheel import Wheel
 from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed

@@ -12,10 +12,10 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from pushd import __version__
-from pushd.access import Identity
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
+from pushd.bus.grants import Identity
 from pushd.errors import Forbidden
-from pushd.event import Draft
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import STARTED, Client, DaemonTests, EventStream, HttpClient, Response, StoredRig, WebSocketClient

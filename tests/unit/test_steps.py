@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.search import Work
+from pushd.bus.turn import Turn
 from pushd.errors import NotFound, Unavailable
-from pushd.finding import Work
 from pushd.steps import Steps, unless_done
-from pushd.turn import Turn
 
 
 class StepsTests(SynchronousTestCase):

@@ -12,9 +12,9 @@ from typing import Any
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.grants import EVERYTHING
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
 from pushd.store import continuity
 from pushd.store.check import check

@@ -18,7 +18,7 @@ from unittest.mock import patch
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus import Published
+from pushd.bus.bus import Published
 from pushd.errors import Refused, StartFailed
 from pushd.store import continuity
 from pushd.store.mark import MarkFile

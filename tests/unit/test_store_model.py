@@ -16,14 +16,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from pushd.archive import Given
-from pushd.batch import Batch
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.batch import Batch
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.event import Entry
+from pushd.bus.publisher import Deleted, Outcome
+from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
+from pushd.bus.storage import Given
 from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
-from pushd.event import Entry
-from pushd.publisher import Deleted, Outcome
-from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
 from pushd.store import archive, change, journal, past, stored
 from pushd.store.block import decode
 from pushd.store.schema import OFFSETS

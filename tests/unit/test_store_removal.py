@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
 from pushd.errors import Unavailable
 from pushd.store.change import Change
 from pushd.store.check import check

@@ -11,8 +11,8 @@ from zlib import crc32
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING
-from pushd.bus import Published
+from pushd.bus.bus import Published
+from pushd.bus.grants import EVERYTHING
 from pushd.errors import StartFailed
 from pushd.store import schema
 from pushd.store import store as store_module

@@ -8,11 +8,11 @@ from unittest.mock import patch
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.closing import Cause
+from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
-from pushd.reasons import Cause
-from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.store import archive, block, journal, past, store
 from pushd.store.change import Change
 from pushd.store.stored import StoredHistory

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pushd.bus.event import Entry, Event, own_id
+from pushd.bus.history import MemoryHistory
+from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, memory_of
 from pushd.errors import Unavailable
-from pushd.event import Entry, Event, own_id
-from pushd.history import MemoryHistory
-from pushd.sizes import EVENT_BYTES, OBJECT_BYTES, memory_of
 from pushd.store import archive, block, change, past, stored
 from pushd.store.schema import OFFSETS
 from pushd.store.stored import StoredHistory

@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus import Published
-from pushd.caller import DAEMON
+from pushd.bus.bus import Published
+from pushd.bus.clientinfo import DAEMON
+from pushd.bus.publisher import Outcome
 from pushd.errors import Unavailable
-from pushd.publisher import Outcome
 from pushd.store.block import encode as encode_block
 from pushd.store.change import Change
 from tests.bare_store import Stored

@@ -9,9 +9,9 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushd.agenda import Agenda
-from pushd.order import Order, Place
-from pushd.table import PARTS, Table
+from pushd.bus.lazy_heap import Agenda
+from pushd.bus.linked_list import Order, Place
+from pushd.bus.partitioned_dict import PARTS, Table
 
 
 class TableTests(TestCase):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Forbidden, Unauthorized
 from tests.tokens import (

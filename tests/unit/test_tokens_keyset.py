@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import Identity
+from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Unauthorized, Unavailable
 from tests.tokens import Rig, base64url, hs_key, jwk_of, private_key, token

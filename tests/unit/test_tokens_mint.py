@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 
-from pushd.channels import Pattern
+from pushd.bus.patterns import Pattern
 from pushd.config.reading import parse
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, StartFailed

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from pushd import archive
-from pushd.sizes import EVENT_BYTES
-from pushd.slices import in_turns
+from pushd.bus import storage as archive
+from pushd.bus.sizes import EVENT_BYTES
+from pushd.bus.slices import in_turns
 from pushd.store import block, past, stored
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig

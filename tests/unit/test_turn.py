@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.finding import Work
-from pushd.slices import Slice, Slices
+from pushd.bus.search import Work
+from pushd.bus.slices import Slice, Slices
+from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
 from pushd.steps import Steps
-from pushd.turn import LEAST_S, LIMIT_S, Turn
 from pushd.turns import Turns
 
 COST_S = 0.0001

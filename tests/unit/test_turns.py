@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import _ChunkedTransferDecoder
 
 from pushd.autobahn import WebSocketConnection
-from pushd.turn import Turn
+from pushd.bus.turn import Turn
 from pushd.turns import Turns
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 from urllib.parse import quote, urlencode
 
-from pushd.access import Grants, Identity
+from pushd.bus.grants import Grants, Identity
 from pushd.errors import Forbidden
 from pushd.outside import Outside
 from pushd.site import StaticFiles

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.access import EVERYTHING
-from pushd.batch import Batch
-from pushd.caller import Caller
-from pushd.publisher import Outcome
+from pushd.bus.batch import Batch
+from pushd.bus.clientinfo import Caller
+from pushd.bus.grants import EVERYTHING
+from pushd.bus.publisher import Outcome
 from pushd.store.submission import Limit, Submission
 from pushd.store.waiting import Waiting
 from tests.builders import a_caller, draft

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from websockets.frames import Frame, Opcode
 
-from pushd.finding import Work, drain
+from pushd.bus.replaying import Done
+from pushd.bus.search import Work, drain
 from pushd.http1 import HTTP1
-from pushd.replaying import Done
 from pushd.request import Request
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient, WebSocketTalk
 

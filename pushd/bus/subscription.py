@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
-from pushd import finding
-from pushd.caller import Caller
-from pushd.channels import Pattern, PatternTree
+from pushd.bus import search as finding
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.counters import Figures
+from pushd.bus.event import Entry
+from pushd.bus.eventlog import EventLog
+from pushd.bus.memory_headroom import memory
+from pushd.bus.patterns import Pattern, PatternTree
+from pushd.bus.position import Start
+from pushd.bus.replay import Overtaken, Replay, cost_of
+from pushd.bus.replaying import DoLater, Replaying
+from pushd.bus.search import Prepared, drain, key_of
+from pushd.bus.subscriber import NOBODY, Subscriber, take_nothing
 from pushd.errors import OutOfMemory, Unavailable
-from pushd.event import Entry
-from pushd.eventlog import EventLog
-from pushd.figures import Figures
-from pushd.finding import Prepared, drain, key_of
-from pushd.headroom import memory
-from pushd.reading import Start
-from pushd.reasons import Cause, Reason
-from pushd.replay import Overtaken, Replay, cost_of
-from pushd.replaying import DoLater, Replaying
-from pushd.subscriber import NOBODY, Subscriber, take_nothing
 
 __all__ = ["Group", "Subscriber", "Subscription"]
 
@@ -35,7 +35,7 @@ class Group(Protocol):
 
 
 class _Pending(Protocol):
-    """What `pushd.pending.Pending` is for a subscription."""
+    """What `pushd.bus.pending_deliveries.Pending` is for a subscription."""
 
     @property
     def events(self) -> Sized:

@@ -15,8 +15,8 @@ _RETRY_S = 10.0
 class Shares:
     """Count the units of one resource that are in use, by owner.
 
-    An owner is what `pushd.peer.owner_of` returns: a user, an address or a network. Clients without one (loopback
-    addresses, Unix sockets) count only towards the total.
+    An owner is what `pushd.bus.clientinfo.owner_of` returns: a user, an address or a network. Clients without one
+    (loopback addresses, Unix sockets) count only towards the total.
     """
 
     __slots__ = ("_by_owner", "_option", "_retry_s", "_what", "most", "most_per_owner", "used")

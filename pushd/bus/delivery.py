@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pushd.audience import Audience
-from pushd.event import Entry
-from pushd.pending import Pending
-from pushd.slices import MOST, Later, Slice
-from pushd.subscription import Group, Subscription
-from pushd.turn import Turn
+from pushd.bus.event import Entry
+from pushd.bus.pending_deliveries import Pending
+from pushd.bus.recipients import Audience
+from pushd.bus.slices import MOST, Later, Slice
+from pushd.bus.subscription import Group, Subscription
+from pushd.bus.turn import Turn
 
 __all__ = ["Delivery"]
 

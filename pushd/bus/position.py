@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pushd.event import Entry
+from pushd.bus.event import Entry
 
 __all__ = ["Page", "Room", "Start"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from pushd.archive import Given
-from pushd.channel import Channel
-from pushd.event import Draft, Entry
-from pushd.eventlog import EventLog
+from pushd.bus.channel import Channel
+from pushd.bus.event import Draft, Entry
+from pushd.bus.eventlog import EventLog
+from pushd.bus.storage import Given
 
 __all__ = ["Batch"]
 

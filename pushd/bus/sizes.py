@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.event import Entry, Event
+from pushd.bus.event import Entry, Event
 
 __all__ = [
     "CHANNEL_OBJECT_BYTES",

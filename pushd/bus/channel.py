@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from pushd.event import Entry, Event
-from pushd.history import History, Retention
-from pushd.order import Place
+from pushd.bus.event import Entry, Event
+from pushd.bus.history import History, Retention
+from pushd.bus.linked_list import Place
 
 __all__ = ["Channel", "Idle", "Settings"]
 
@@ -52,13 +52,13 @@ class Channel(Place, Generic[S]):
         """The offset of the latest event it ever had."""
         self.history = history
         self.size_bytes = 0
-        """How much of the size of all events is counted as this channel's: see `pushd.trimming`."""
+        """How much of the size of all events is counted as this channel's: see `pushd.bus.retention`."""
         self.is_heard = False
         """True while anybody is subscribed to it by its name."""
         self.idle: Idle[S] | None = None
         """Its place among those that have no events, if it is one of them."""
         self.is_staged = False
-        """True while events are on their way into it: see `pushd.batch`."""
+        """True while events are on their way into it: see `pushd.bus.batch`."""
         self.awaits_expiry = False
         """True if the log is going to look when its oldest entry has become too old."""
         self.awaits_room = False

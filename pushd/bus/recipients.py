@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from pushd.channels import Pattern
-from pushd.event import Entry
-from pushd.manypatterns import ManyPatterns
-from pushd.names import NameIndex
-from pushd.table import PARTS, Table
+from pushd.bus.event import Entry
+from pushd.bus.many_patterns import ManyPatterns
+from pushd.bus.name_index import NameIndex
+from pushd.bus.partitioned_dict import PARTS, Table
+from pushd.bus.patterns import Pattern
 
 __all__ = ["Audience", "Audiences", "Recipient"]
 

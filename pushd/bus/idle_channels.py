@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain, islice, repeat
 from typing import Generic, TypeVar
 
-from pushd.channel import Channel, Idle
-from pushd.order import Order
+from pushd.bus.channel import Channel, Idle
+from pushd.bus.linked_list import Order
 
 __all__ = ["Idling"]
 

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from pushd import finding
-from pushd.archive import Archive, Given, names_with, oldest_place
-from pushd.channel import Channel, Settings
-from pushd.channels import Pattern, check_name
+from pushd.bus import search as finding
+from pushd.bus.channel import Channel, Settings
+from pushd.bus.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
+from pushd.bus.history import History
+from pushd.bus.idle_channels import Idling
+from pushd.bus.linked_list import Bookmark, Order
+from pushd.bus.name_index import NameIndex
+from pushd.bus.partitioned_dict import PARTS, Table
+from pushd.bus.patterns import Pattern, check_name
+from pushd.bus.position import Page, Room
+from pushd.bus.replay import Replay
+from pushd.bus.retention import Trimming
+from pushd.bus.search import Prepared, Work, drain
+from pushd.bus.sizes import event_size
+from pushd.bus.storage import Archive, Given, names_with, oldest_place
 from pushd.errors import NotFound, Unavailable
-from pushd.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
-from pushd.finding import Prepared, Work, drain
-from pushd.history import History
-from pushd.idling import Idling
-from pushd.names import NameIndex
-from pushd.order import Bookmark, Order
-from pushd.reading import Page, Room
-from pushd.replay import Replay
-from pushd.sizes import event_size
-from pushd.table import PARTS, Table
-from pushd.trimming import Trimming
 
 __all__ = ["EventLog", "State"]
 
@@ -345,7 +345,7 @@ class EventLog(Generic[S]):
         return finding.read(self, patterns, since, limit)
 
     def preparing(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Work[Prepared]:
-        """Find out in steps where a reader begins and what it reads: see `pushd.finding.prepare` and `where`."""
+        """Find out in steps where a reader begins and what it reads: see `pushd.bus.search.prepare` and `where`."""
         return finding.prepare(self, patterns, since, self.where(since, *(among or (patterns,))))
 
     def bookmark(self) -> Bookmark[Channel[S]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from pushd.channels import MAX_REPEATS, REPEATS, Pattern, PatternTree, steps_of, tokens_of
+from pushd.bus.patterns import MAX_REPEATS, REPEATS, Pattern, PatternTree, steps_of, tokens_of
 
 __all__ = ["BLOCK_BITS", "ManyPatterns"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from pushd.channels import Pattern, PatternTree
+from pushd.bus.patterns import Pattern, PatternTree
 from pushd.errors import Forbidden, Refused, Unauthorized
 
 __all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach", "regranted"]

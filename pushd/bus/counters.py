@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pushd.bus.closing import Cause
 from pushd.errors import Refused
-from pushd.reasons import Cause
 
 __all__ = ["Figures", "Histogram"]
 

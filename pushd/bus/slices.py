@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from pushd.turn import Turn
+from pushd.bus.turn import Turn
 
 __all__ = [
     "BYTES_PER_SEND",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from pushd.bus import Bus, Published
-from pushd.caller import Caller
+from pushd.bus.bus import Bus, Published
+from pushd.bus.clientinfo import Caller
+from pushd.bus.event import Draft
 from pushd.errors import Refused
-from pushd.event import Draft
 
 __all__ = ["Deleted", "Direct", "Outcome", "Publisher", "Replaceable"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from pushd.event import Entry
+from pushd.bus.event import Entry
 
 __all__ = ["ENTRY_BYTES", "HeldBack", "cost_of"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import field
 from hashlib import blake2b
 
-from pushd.channels import check_name
+from pushd.bus.patterns import check_name
+from pushd.bus.record import record
 from pushd.errors import BadRequest
-from pushd.record import record
 
 __all__ = [
     "FINGERPRINT_BYTES",
@@ -192,7 +192,7 @@ class Event:
     """Its place in the log of this daemon: 1, 2, 3, ..."""
 
     size: int
-    """About how many bytes it takes in the store, in each of its channels: see `pushd.sizes`."""
+    """About how many bytes it takes in the store, in each of its channels: see `pushd.bus.sizes`."""
 
     counts_name: bool = False
     """True if the name of the channel is to be added to that: where an id that a publisher gave is looked up."""

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from typing import Protocol, TypeVar
 
-from pushd.channel import Channel
-from pushd.channels import Pattern, PatternTree
-from pushd.event import Entry
-from pushd.history import History
-from pushd.names import NameIndex
-from pushd.order import Bookmark
-from pushd.reading import Page, Room, Start
-from pushd.replay import Overtaken, Replay
-from pushd.table import Table
+from pushd.bus.channel import Channel
+from pushd.bus.event import Entry
+from pushd.bus.history import History
+from pushd.bus.linked_list import Bookmark
+from pushd.bus.name_index import NameIndex
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.patterns import Pattern, PatternTree
+from pushd.bus.position import Page, Room, Start
+from pushd.bus.replay import Overtaken, Replay
 
 __all__ = ["Prepared", "Work", "complete", "drain", "key_of", "latest", "prepare", "read"]
 
@@ -43,7 +43,7 @@ _AGAIN = 3
 
 
 class Log(Protocol[S]):
-    """What is known of the log: see `pushd.eventlog`."""
+    """What is known of the log: see `pushd.bus.eventlog`."""
 
     by_name: Table[str, Channel[S]]
     index: NameIndex

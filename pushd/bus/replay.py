@@ -9,10 +9,10 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
+from pushd.bus.event import Entry
+from pushd.bus.held_back import ENTRY_BYTES, HeldBack, cost_of
+from pushd.bus.history import History
 from pushd.errors import PushdError, Unavailable
-from pushd.event import Entry
-from pushd.heldback import ENTRY_BYTES, HeldBack, cost_of
-from pushd.history import History
 
 __all__ = ["ENTRY_BYTES", "FindHistory", "Overtaken", "Replay", "cost_of"]
 
@@ -48,7 +48,7 @@ FindHistory = Callable[[Entry], "History | None"]
 """Return the history that retains an entry, None if there is none."""
 
 Work = Generator[None, None, None]
-"""What is done in steps: see `pushd.finding`."""
+"""What is done in steps: see `pushd.bus.search`."""
 
 
 class Replay(HeldBack):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pushd.event import Entry
-from pushd.reasons import Reason
+from pushd.bus.closing import Reason
+from pushd.bus.event import Entry
 
 __all__ = ["NOBODY", "Subscriber", "take_nothing"]
 

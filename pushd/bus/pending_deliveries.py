@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from pushd.event import Entry
-from pushd.subscription import Subscription
+from pushd.bus.event import Entry
+from pushd.bus.subscription import Subscription
 
 __all__ = ["Pending"]
 

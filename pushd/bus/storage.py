@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
 from typing import Any, Protocol
 
-from pushd.channel import Channel, Settings
-from pushd.channels import Pattern, PatternTree
-from pushd.entries import Later, at_once, freeing
+from pushd.bus.channel import Channel, Settings
+from pushd.bus.event import Draft, Entry
+from pushd.bus.history import History, Later, MemoryHistory, at_once, freeing
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.patterns import Pattern, PatternTree
+from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import Unavailable, Unprocessable
-from pushd.event import Draft, Entry
-from pushd.history import History, MemoryHistory
-from pushd.sizes import CHANNEL_OBJECT_BYTES, OBJECT_BYTES, channel_size
-from pushd.table import Table
 
 __all__ = ["Archive", "Given", "MemoryArchive", "names_with", "oldest_place"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from pushd.agenda import Agenda
-from pushd.channel import Channel
+from pushd.bus.channel import Channel
+from pushd.bus.lazy_heap import Agenda
 
 __all__ = ["Trimming"]
 

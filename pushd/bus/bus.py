@@ -18,29 +18,29 @@ from functools import partial
 from itertools import chain
 from typing import Protocol
 
-from pushd.access import Grants
-from pushd.archive import Given
-from pushd.audience import Audiences
-from pushd.caller import Caller
-from pushd.channel import Channel
-from pushd.channels import Pattern, check_name
-from pushd.delivery import Delivery
+from pushd.bus.channel import Channel
+from pushd.bus.clientinfo import Caller
+from pushd.bus.closing import Cause, Reason
+from pushd.bus.counters import Figures
+from pushd.bus.delivery import Delivery
+from pushd.bus.event import Draft, Entry
+from pushd.bus.eventlog import EventLog
+from pushd.bus.grants import Grants
+from pushd.bus.partitioned_dict import Table
+from pushd.bus.patterns import Pattern, check_name
+from pushd.bus.position import Page
+from pushd.bus.recipients import Audiences
+from pushd.bus.record import record
+from pushd.bus.replay import Replay
+from pushd.bus.replaying import DoLater, at_once
+from pushd.bus.search import Work, drain
+from pushd.bus.shares import Shares
+from pushd.bus.slices import END_COST, AtOnce, Later, Slices
+from pushd.bus.storage import Given
+from pushd.bus.subscribers import present
+from pushd.bus.subscription import Group, Subscriber, Subscription
+from pushd.bus.turn import Turn
 from pushd.errors import BadRequest
-from pushd.event import Draft, Entry
-from pushd.eventlog import EventLog
-from pushd.figures import Figures
-from pushd.finding import Work, drain
-from pushd.presence import present
-from pushd.reading import Page
-from pushd.reasons import Cause, Reason
-from pushd.record import record
-from pushd.replay import Replay
-from pushd.replaying import DoLater, at_once
-from pushd.shares import Shares
-from pushd.slices import END_COST, AtOnce, Later, Slices
-from pushd.subscription import Group, Subscriber, Subscription
-from pushd.table import Table
-from pushd.turn import Turn
 
 __all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
 
@@ -317,7 +317,7 @@ class Bus:
         return drain(self.presence(name, grants, 0, sys.maxsize))[2]
 
     def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[tuple[int, int, list[Caller]]]:
-        """Find in steps the clients that get the events of a channel: see `pushd.presence.present`.
+        """Find in steps the clients that get the events of a channel: see `pushd.bus.subscribers.present`.
 
         Raises `Forbidden` if that is not shown to those who may only subscribe to it.
         """

@@ -5,9 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pushd.access import EVERYTHING, Grants, Identity
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.grants import EVERYTHING, Grants, Identity
 
-__all__ = ["DAEMON", "Caller", "Place"]
+__all__ = ["DAEMON", "Caller", "Place", "number_of", "owner_of", "shown"]
+
+
+def owner_of(caller: Caller) -> str | None:
+    """Return who is charged for what `caller` does or occupies: its user, else its `limit_key`; None for nobody."""
+    return limit_key(caller.address) if caller.user is None else f"user {caller.user}"
+
+
+def number_of(connection_id: str) -> int:
+    """Answer which connection it was, counted from 1; 0 if it is no id of any."""
+    number = connection_id.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+
+
+def shown(caller: Caller) -> dict[str, object]:
+    """Answer what others are shown of a subscriber, as JSON."""
+    members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
+    if caller.identity.payload is not None:
+        members["payload"] = caller.identity.payload
+    return members
 
 
 class Place(Protocol):
@@ -34,7 +54,7 @@ class Caller:
         """Where it is, also behind a trusted proxy."""
         self._prefix = ""
         self.prepared: dict[Any, Any] | None = None
-        """What it is to read when it subscribes, found before: each a `pushd.finding.Prepared`, by its key."""
+        """What it is to read when it subscribes, found before: each a `pushd.bus.search.Prepared`, by its key."""
         self.number = 0
         """Which subscriber it is, counted from 1; 0 if it is none."""
         self.transport = "http"

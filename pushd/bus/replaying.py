@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from pushd.caller import Caller
-from pushd.finding import Work, drain
-from pushd.replay import Replay
+from pushd.bus.clientinfo import Caller
+from pushd.bus.replay import Replay
+from pushd.bus.search import Work, drain
 
 __all__ = ["DoLater", "Done", "Replaying", "at_once"]
 

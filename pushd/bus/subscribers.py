@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Protocol
 
-from pushd.caller import Caller
+from pushd.bus.clientinfo import Caller
 
 __all__ = ["present"]
 
