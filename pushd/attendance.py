@@ -14,7 +14,7 @@ from pushd.bus.event import Draft
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import Refused
-from pushd.frames import json_bytes
+from pushd.wire.frames import json_bytes
 
 __all__ = ["Attendance", "Telling"]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from pushd.bus.closing import Cause, Reason
 from pushd.errors import Refused
-from pushd.frames import BINARY
 from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.late import Late
 from pushd.messagewatch import MessageWatch
@@ -15,6 +14,7 @@ from pushd.patience import Patience
 from pushd.plainmessage import plain_message
 from pushd.turns import Turns
 from pushd.wheel import Wheel
+from pushd.wire.frames import BINARY
 
 __all__ = ["Reading"]
 

@@ -13,7 +13,7 @@ from random import random
 
 from pushd.bus.clientaddress import limit_key
 from pushd.errors import NoRoom, Refused, TimedOut, TooMany, Unavailable
-from pushd.frames import json_bytes, sse_block
+from pushd.wire.frames import json_bytes, sse_block
 
 __all__ = ["Comeback", "Field"]
 

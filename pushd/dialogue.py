@@ -20,9 +20,13 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.door import Door
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.frames import websocket_data, websocket_event, websocket_message
 from pushd.gate import Gate
-from pushd.messages import (
+from pushd.pinging import Pinging
+from pushd.request import Visit
+from pushd.session import Session
+from pushd.wheel import Wheel
+from pushd.wire.frames import websocket_data, websocket_event, websocket_message
+from pushd.wire.messages import (
     Publish,
     Ref,
     Renew,
@@ -33,10 +37,6 @@ from pushd.messages import (
     parse_object,
     parse_ref,
 )
-from pushd.pinging import Pinging
-from pushd.request import Visit
-from pushd.session import Session
-from pushd.wheel import Wheel
 
 __all__ = ["Common", "JsonDialogue", "RawDialogue"]
 

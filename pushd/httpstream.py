@@ -13,9 +13,9 @@ from pushd.bus.event import Encoder
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.errors import Refused
-from pushd.frames import chunk, chunked
 from pushd.request import Request
 from pushd.wheel import Alarm, Wheel
+from pushd.wire.frames import chunk, chunked
 from pushd.writethrough import Writer
 
 __all__ = ["ResponseStream", "StreamFormat"]

@@ -13,8 +13,8 @@ from math import isfinite
 from twisted.logger import LogEvent, LogLevel, formatEvent, formatTime
 from twisted.python.failure import Failure
 
-from pushd.jsontext import json_bytes
 from pushd.oneline import one_line
+from pushd.wire.json import json_bytes
 
 __all__ = ["Form", "coloured", "for_journal", "json_text", "plain"]
 

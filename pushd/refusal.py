@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from pushd.bus.record import record
 from pushd.comeback import Comeback, Field
 from pushd.errors import Refused, Unauthorized, WrongMethod
-from pushd.frames import json_line
 from pushd.requestlog import Unread, new_request_id
+from pushd.wire.frames import json_line
 
 __all__ = ["Refusal", "challenge", "http_date", "refusal"]
 

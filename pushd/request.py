@@ -25,10 +25,10 @@ from pushd.bus.memory_headroom import memory
 from pushd.bus.patterns import Pattern
 from pushd.comeback import Comeback
 from pushd.errors import OutOfMemory, Refused, TooLarge
-from pushd.frames import json_line
 from pushd.heldbodies import HeldBody
 from pushd.refusal import http_date
 from pushd.seams import AtSite, Connection, Expecting, Streamed, Visit
+from pushd.wire.frames import json_line
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
 

@@ -17,11 +17,11 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.bus.event import Event
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
-from pushd.frames import json_line
 from pushd.gate import Gate
-from pushd.messages import check_since
 from pushd.refusal import challenge
 from pushd.request import LITTLE_BYTES, Request
+from pushd.wire.frames import json_line
+from pushd.wire.messages import check_since
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -390,5 +390,5 @@ def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
 def json_answer(
     request: Request, members: Mapping[str, object], status: int = 200, *, longest: bytes | str = b""
 ) -> bytes:
-    """Answer a JSON object; see `pushd.jsontext.json_bytes`."""
+    """Answer a JSON object; see `pushd.wire.json.json_bytes`."""
     return answer(request, json_line(members, longest), status=status)

@@ -21,7 +21,7 @@ from pushd.assembly import assemble
 from pushd.config.options import SECTIONS
 from pushd.config.reading import default, parse
 from pushd.config.settings import Config
-from pushd.messages import parse_command, parse_object
+from pushd.wire.messages import parse_command, parse_object
 from tests.e2e.documents import alike, named
 
 ROOT = Path(__file__).parent.parent

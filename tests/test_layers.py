@@ -116,7 +116,7 @@ LAYERS: list[list[str]] = [
     ["pushd.bus.pending_deliveries"],
     ["pushd.bus.subscription", "pushd.bus.recipients", "pushd.hooks.answers"],
     ["pushd.bus.replaying", "pushd.bus.subscriber"],
-    ["pushd.frames", "pushd.hooks.words", "pushd.messages", "pushd.outbox", "pushd.messagewatch"],
+    ["pushd.wire.frames", "pushd.hooks.words", "pushd.wire.messages", "pushd.outbox", "pushd.messagewatch"],
     ["pushd.bus.subscribers", "pushd.wheel", "pushd.bucket", "pushd.readiness", "pushd.turns"],
     ["pushd.answers"],
     ["pushd.bus.shares"],
@@ -137,7 +137,7 @@ LAYERS: list[list[str]] = [
     ["pushd.config.differences"],
     ["pushd.config.settings", "pushd.config.kinds"],
     ["pushd.config.channelrules"],
-    ["pushd.bus.event", "pushd.jsonshape", "pushd.config.addresses", "pushd.config.units"],
+    ["pushd.bus.event", "pushd.wire.json_shape", "pushd.config.addresses", "pushd.config.units"],
     ["pushd.bus.grants", "pushd.bus.counters", "pushd.bus.many_patterns"],
     [
         "pushd.bus.patterns",
@@ -149,7 +149,7 @@ LAYERS: list[list[str]] = [
     [
         "pushd.errors",
         "pushd.hooks.breaker",
-        "pushd.jsontext",
+        "pushd.wire.json",
         "pushd.oneline",
         "pushd.patience",
         "pushd.bus.closing",
@@ -232,7 +232,7 @@ class LayerTests(TestCase):
     def test_only_one_module_reads_and_writes_json(self) -> None:
         for name, path in modules().items():
             if imports(path) & {"json", "orjson"}:
-                self.assertEqual(name, "pushd.jsontext")
+                self.assertEqual(name, "pushd.wire.json")
 
     def test_only_the_exposition_knows_the_library_of_prometheus(self) -> None:
         for name, path in modules().items():

@@ -20,7 +20,6 @@ from pushd.bus.publisher import Deleted, Publisher
 from pushd.bus.search import Work
 from pushd.door import Door
 from pushd.errors import BadRequest, NotFound
-from pushd.frames import page_json
 from pushd.gate import Gate
 from pushd.request import Request
 from pushd.resource import (
@@ -39,6 +38,7 @@ from pushd.resource import (
     since_of,
     whole_number,
 )
+from pushd.wire.frames import page_json
 
 __all__ = ["ChannelList", "History", "OneEvent", "Presence"]
 

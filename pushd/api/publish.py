@@ -21,10 +21,7 @@ from pushd.bus.counters import Figures
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.frames import json_line
 from pushd.gate import Gate
-from pushd.jsonshape import SHORT_BYTES
-from pushd.messages import check_size, longest_message, parse_draft, parse_object
 from pushd.request import Request
 from pushd.resource import (
     Endpoint,
@@ -33,6 +30,9 @@ from pushd.resource import (
     answer_problem,
 )
 from pushd.turns import Turns
+from pushd.wire.frames import json_line
+from pushd.wire.json_shape import SHORT_BYTES
+from pushd.wire.messages import check_size, longest_message, parse_draft, parse_object
 
 __all__ = ["PublishMany"]
 

@@ -11,12 +11,12 @@ from pushd.bus.clientinfo import Caller
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.patterns import Pattern
 from pushd.door import Door, Subscribing
-from pushd.frames import json_bytes, sse_block
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream
 from pushd.request import Request
 from pushd.session import Session
 from pushd.transports.sse import FORMAT
+from pushd.wire.frames import json_bytes, sse_block
 
 __all__ = ["StatusEvents", "Watchers"]
 

@@ -12,8 +12,8 @@ from pushd.bus.event import Draft, check_type
 from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
-from pushd.jsontext import json_bytes
-from pushd.messages import check_size, parse_draft, parse_object
+from pushd.wire.json import json_bytes
+from pushd.wire.messages import check_size, parse_draft, parse_object
 
 __all__ = [
     "CONNECT",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
-from pushd.jsontext import json_bytes
+from pushd.wire.json import json_bytes
 
 __all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe_question"]
 

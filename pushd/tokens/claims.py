@@ -11,8 +11,8 @@ from typing import Any
 from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest
-from pushd.jsontext import json_bytes
 from pushd.tokens.compact import kind_of, quote, wrong
+from pushd.wire.json import json_bytes
 
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]
 

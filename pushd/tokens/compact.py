@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushd.errors import Unauthorized
-from pushd.jsontext import read_strict_json
+from pushd.wire.json import read_strict_json
 
 __all__ = ["MAX_TOKEN_BYTES", "Compact", "check_size", "kind_of", "quote", "read_compact", "wrong"]
 

@@ -10,8 +10,8 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from pushd.errors import Unavailable
-from pushd.jsontext import read_json
 from pushd.tokens.keys import Verifier, misfit, verifier_of
+from pushd.wire.json import read_json
 
 __all__ = ["MAX_KEYS", "SetKey", "read_jwks"]
 

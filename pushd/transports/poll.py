@@ -16,7 +16,6 @@ from pushd.bus.position import Page
 from pushd.bus.search import Work
 from pushd.door import Door, Subscribing, outlast
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
-from pushd.frames import page_json
 from pushd.gate import Gate
 from pushd.request import Request
 from pushd.resource import (
@@ -27,6 +26,7 @@ from pushd.resource import (
     whole_number,
 )
 from pushd.sessions import Sessions
+from pushd.wire.frames import page_json
 
 __all__ = ["LongPoll"]
 

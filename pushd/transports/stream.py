@@ -7,11 +7,11 @@ from typing import ClassVar
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.door import Door, Subscribing
-from pushd.frames import stream_end, stream_line, stream_start
 from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.request import Request
 from pushd.session import Session
+from pushd.wire.frames import stream_end, stream_line, stream_start
 
 __all__ = ["JsonStream"]
 

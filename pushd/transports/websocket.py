@@ -15,11 +15,11 @@ from pushd.errors import BadRequest, Refused
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.heldbodies import HeldBodies
-from pushd.messages import longest_message
 from pushd.patience import Patience
 from pushd.request import Request
 from pushd.resource import parameter, since_of, subscribed_patterns
 from pushd.turns import Turns
+from pushd.wire.messages import longest_message
 
 __all__ = ["WebSocket"]
 

@@ -17,7 +17,7 @@ from websockets.streams import StreamReader
 from pushd.bus.event import Encoder, Entry, Event, check_id, check_type
 from pushd.bus.position import Page
 from pushd.errors import BadRequest
-from pushd.frames import (
+from pushd.wire.frames import (
     BINARY,
     TEXT,
     event_json,

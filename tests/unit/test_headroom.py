@@ -13,15 +13,15 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request as AnyRequest
 
-from pushd import jsontext
 from pushd.bus.bus import Published
 from pushd.bus.event import Entry
 from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.errors import OutOfMemory
-from pushd.jsontext import json_bytes, read_json
 from pushd.memorywatch import can_have, watch
 from pushd.store.change import Change
 from pushd.store.store import Store
+from pushd.wire import json as jsontext
+from pushd.wire.json import json_bytes, read_json
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, Rig
 from tests.unit.test_store_faults import StoreCase

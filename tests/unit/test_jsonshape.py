@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.messages import longest_message, parse_draft, parse_object
+from pushd.wire.messages import longest_message, parse_draft, parse_object
 
 SIZE = 2**20
 MANY = 2**16 // 3 + 100

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.jsontext import json_bytes, json_line, read_json, read_strict_json
+from pushd.wire.json import json_bytes, json_line, read_json, read_strict_json
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 VALUES = st.recursive(

@@ -16,8 +16,8 @@ from pushd.bus.event import Draft
 from pushd.bus.patterns import Pattern
 from pushd.config import reading
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.frames import json_bytes
-from pushd.messages import (
+from pushd.wire.frames import json_bytes
+from pushd.wire.messages import (
     Command,
     Publish,
     Ref,

@@ -15,7 +15,7 @@ from pushd.api import publish
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Direct
 from pushd.errors import Refused
-from pushd.messages import parse_object
+from pushd.wire.messages import parse_object
 from tests.rigs import Client, DaemonTests, Response, json_lines, stream_lines
 
 

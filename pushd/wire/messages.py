@@ -12,8 +12,8 @@ from pushd.bus.event import Draft
 from pushd.bus.patterns import MAX_NAME_BYTES, Pattern, check_name
 from pushd.bus.record import record
 from pushd.errors import BadRequest, TooLarge
-from pushd.jsonshape import SHORT_BYTES, check_shape, check_strings
-from pushd.jsontext import read_json
+from pushd.wire.json import read_json
+from pushd.wire.json_shape import SHORT_BYTES, check_shape, check_strings
 
 __all__ = [
     "Command",

@@ -11,7 +11,7 @@ from functools import cache
 from pushd.bus.closing import Reason
 from pushd.bus.event import Encoder, Entry
 from pushd.bus.position import Page, Start
-from pushd.jsontext import json_bytes, json_line
+from pushd.wire.json import json_bytes, json_line
 
 __all__ = [
     "BINARY",

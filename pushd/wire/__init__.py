@@ -1,0 +1,1 @@
+"""Bytes on the wire: JSON, frames and messages."""
