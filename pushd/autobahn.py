@@ -25,10 +25,10 @@ from pushd.autobahnreading import Reading
 from pushd.bus.clientinfo import Place
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.memory_headroom import NO_MEMORY, memory
+from pushd.config.timeouts import Patience
 from pushd.connections import TwoWay
 from pushd.faultlog import FaultLog
 from pushd.heldbodies import HeldBodies
-from pushd.patience import Patience
 from pushd.turns import Turns
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import Writer, writer

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pushd.bus.closing import Cause, Reason
+from pushd.config.timeouts import Patience
 from pushd.errors import Refused
 from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.late import Late
 from pushd.messagewatch import MessageWatch
-from pushd.patience import Patience
 from pushd.plainmessage import plain_message
 from pushd.turns import Turns
 from pushd.wheel import Wheel

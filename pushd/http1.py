@@ -16,12 +16,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
+from pushd.config.timeouts import Patience
 from pushd.connections import LAST_WORD_S, Speaker, Upgraded
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.http1head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.http1watch import HEAD, NOTHING, Watch
 from pushd.http1writing import WritingChannel
-from pushd.patience import Patience
 from pushd.refusal import refusal
 from pushd.turns import Turns
 from pushd.wheel import Wheel

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 
 from pushd.answers import Answers, Held
 from pushd.bus.clientinfo import Caller, owner_of
+from pushd.config.timeouts import Patience
 from pushd.http1 import HTTP1
 from pushd.http1watch import NOTHING
-from pushd.patience import Patience
 from pushd.sparing import Sparing
 from pushd.wheel import Alarm, Wheel
 from pushd.writethrough import waiting_bytes

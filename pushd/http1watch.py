@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pushd.config.timeouts import Patience
 from pushd.errors import TimedOut
-from pushd.patience import Patience
 from pushd.wheel import Alarm, Wheel
 
 __all__ = ["HEAD", "NOTHING", "Watch", "Watched"]

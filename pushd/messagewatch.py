@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.patience import Patience
+from pushd.config.timeouts import Patience
 from pushd.wheel import Alarm, Wheel
 
 __all__ = ["MessageWatch"]

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from pushd import tls
 from pushd.assembly import Parts, Storage, configure
 from pushd.bus.closing import Cause, Reason
-from pushd.config.differences import fixed_differences
-from pushd.config.reading import changed_options
+from pushd.config.loader import changed_options
+from pushd.config.restart import fixed_differences
 from pushd.config.settings import Config
 from pushd.descriptors import plan
 from pushd.errors import ConfigError, StartFailed, Unavailable

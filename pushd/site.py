@@ -27,6 +27,7 @@ from pushd.bus.clientaddress import limit_key
 from pushd.bus.counters import Figures
 from pushd.bus.shares import Shares
 from pushd.comeback import Comeback
+from pushd.config.timeouts import Patience
 from pushd.connections import Connections, Speaker
 from pushd.errors import Refused
 from pushd.headernames import bound_header_names
@@ -38,7 +39,6 @@ from pushd.http2.limits import Limits
 from pushd.http2.shared import Shared
 from pushd.http2.switch import Choice, Switch
 from pushd.openfile import OpenFile
-from pushd.patience import Patience
 from pushd.peer import address_of
 from pushd.request import Request
 from pushd.requestlog import RequestLog

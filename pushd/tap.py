@@ -29,9 +29,9 @@ from pushd.bus.counters import Figures
 from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
 from pushd.collector import Collector
-from pushd.config.kinds import PATTERNS, Kind, duration
-from pushd.config.reading import default, parse_bytes, print_config, state_directory
+from pushd.config.loader import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
+from pushd.config.types import PATTERNS, Kind, duration
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import Observer, observer_for
 from pushd.memorywatch import watch

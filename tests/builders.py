@@ -18,7 +18,7 @@ from pushd.bus.position import Page, Start
 from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.storage import Archive, MemoryArchive
 from pushd.bus.subscription import Subscriber, Subscription
-from pushd.patience import Patience
+from pushd.config.timeouts import Patience
 from pushd.peer import Place
 
 __all__ = [

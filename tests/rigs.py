@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from pushd.assembly import Parts, Storage, assemble
 from pushd.bus.counters import Figures
-from pushd.config.reading import parse
+from pushd.config.loader import parse
 from pushd.config.settings import Config
 from pushd.http2.connection import HTTP2
 from pushd.outside import ALONE, Outside

@@ -18,8 +18,8 @@ from twisted.internet.testing import MemoryReactorClock
 from bench.report import number
 from bench.results import Results
 from pushd.assembly import assemble
+from pushd.config.loader import default, parse
 from pushd.config.options import SECTIONS
-from pushd.config.reading import default, parse
 from pushd.config.settings import Config
 from pushd.wire.messages import parse_command, parse_object
 from tests.e2e.documents import alike, named

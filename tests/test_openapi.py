@@ -20,7 +20,7 @@ from pushd.api.metrics import OpenMetrics
 from pushd.assembly import Parts, assemble
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
-from pushd.config.reading import default
+from pushd.config.loader import default
 from pushd.door import Subscribing
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.refusal import refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pushd.config.kinds import Kind
+from pushd.config.types import Kind
 
 __all__ = ["Option", "Section"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pushd.config.addresses import parse_resource
-from pushd.config.guards import AUTH, HOOKS, KEY, LIMITS, PROXIES
-from pushd.config.kinds import ENDPOINT, FLAG, PATH, choice, count, duration, listing, size
 from pushd.config.option import Option, Section
+from pushd.config.options_access import AUTH, HOOKS, KEY, LIMITS, PROXIES
+from pushd.config.types import ENDPOINT, FLAG, PATH, choice, count, duration, listing, size
 
 __all__ = ["LISTENERS", "SECTIONS"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pushd.bus.patterns import Pattern
-from pushd.config.channelrules import ChannelRules
-from pushd.patience import Patience
+from pushd.config.channel_rules import ChannelRules
+from pushd.config.timeouts import Patience
 
 __all__ = [
     "Auth",
@@ -325,7 +325,7 @@ class Config:
     """All that the operator decides."""
 
     state_directory: str | None
-    """Where what outlives the daemon is kept; None: see `pushd.config.reading.state_directory`."""
+    """Where what outlives the daemon is kept; None: see `pushd.config.loader.state_directory`."""
 
     store: str
     """Where events are kept: ``sqlite`` or ``memory``."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from pushd.config.timeouts import Patience
 from pushd.http2.faults import Code, ConnectionFault
-from pushd.patience import Patience
 
 __all__ = ["Budgets", "Kind", "Limits"]
 

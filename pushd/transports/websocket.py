@@ -9,13 +9,13 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.autobahn import new_connection, new_factory
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Publisher
+from pushd.config.timeouts import Patience
 from pushd.dialogue import Common, JsonDialogue, RawDialogue
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
 from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.heldbodies import HeldBodies
-from pushd.patience import Patience
 from pushd.request import Request
 from pushd.resource import parameter, since_of, subscribed_patterns
 from pushd.turns import Turns

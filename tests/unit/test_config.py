@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.patterns import Pattern
-from pushd.config.channelrules import ChannelOverride, ChannelRules, ChannelSettings
+from pushd.config.channel_rules import ChannelOverride, ChannelRules, ChannelSettings
+from pushd.config.loader import default, parse, parse_bytes, print_config, state_directory
 from pushd.config.options import SECTIONS
-from pushd.config.reading import default, parse, parse_bytes, print_config, state_directory
 from pushd.config.settings import Auth, Config, Hooks, Http2, Key, Limits, Listener, Log, Proxies, PushList, Site
 from pushd.errors import BadRequest, ConfigError
 

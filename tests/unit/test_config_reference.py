@@ -7,9 +7,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.config.channelrules import ChannelSettings
+from pushd.config.channel_rules import ChannelSettings
+from pushd.config.loader import default, parse, print_config
 from pushd.config.options import LISTENERS, SECTIONS
-from pushd.config.reading import default, parse, print_config
 from pushd.config.reference import COMMANDS, reference_page, sample_file
 
 ROOT = Path(__file__).parents[2]

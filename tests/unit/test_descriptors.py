@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import descriptors
-from pushd.config.reading import parse_bytes
+from pushd.config.loader import parse_bytes
 from pushd.config.settings import Config
 from pushd.descriptors import Plan, plan
 

@@ -16,7 +16,7 @@ from zope.interface import directlyProvides
 
 from pushd.assembly import assemble
 from pushd.bus.closing import Cause, Reason
-from pushd.config.reading import default
+from pushd.config.loader import default
 from pushd.http2.faults import Code
 from pushd.site import PushdSite, Serving, StaticFiles
 from pushd.turnstile import Turnstile

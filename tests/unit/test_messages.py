@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.event import Draft
 from pushd.bus.patterns import Pattern
-from pushd.config import reading
+from pushd.config import loader as reading
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.wire.frames import json_bytes
 from pushd.wire.messages import (

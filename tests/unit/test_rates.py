@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from pushd import gate
 from pushd.bus.clientinfo import Caller
-from pushd.config.reading import parse
+from pushd.config.loader import parse
 from pushd.outside import Outside
 from pushd.peer import Place
 from tests.outsiders import Registry, a_user

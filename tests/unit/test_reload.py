@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.logger import capturedLogs, formatEvent
 
 from pushd.bus.grants import EVERYTHING
-from pushd.config.differences import fixed_differences
-from pushd.config.reading import parse
+from pushd.config.loader import parse
+from pushd.config.restart import fixed_differences
 from pushd.outside import Outside
 from tests.builders import datas, patterns
 from tests.http2_client import Http2Client

@@ -22,7 +22,7 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
-from pushd.config.reading import parse
+from pushd.config.loader import parse
 from pushd.errors import StartFailed
 from pushd.service import Daemon
 from pushd.store.store import Store

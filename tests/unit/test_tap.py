@@ -18,7 +18,7 @@ from twisted.python.syslog import SyslogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import __version__, tap
-from pushd.config.reading import default, parse
+from pushd.config.loader import default, parse
 from pushd.errors import StartFailed
 from pushd.tap import Options, makeService
 from tests.bare_store import Stored

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from pushd.bus.patterns import Pattern
-from pushd.config.reading import parse
+from pushd.config.loader import parse
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, StartFailed
 from pushd.tokens.mint import Wish, choose_key, mint

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 from twisted.logger import formatEvent, globalLogBeginner
 
-from pushd.config.reading import parse
+from pushd.config.loader import parse
 from pushd.errors import Refused
 from pushd.tokens.fetch import HttpsFetch
 from pushd.tokens.tokens import Tokens

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pushd.config.addresses import parse_host_pattern, parse_network, parse_origin
-from pushd.config.kinds import (
+from pushd.config.option import Option, Section
+from pushd.config.types import (
     NAME,
     PATH,
     PATTERNS,
@@ -19,7 +20,6 @@ from pushd.config.kinds import (
     url,
     words,
 )
-from pushd.config.option import Option, Section
 
 __all__ = ["AUTH", "HOOKS", "KEY", "LIMITS", "PROXIES"]
 

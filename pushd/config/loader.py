@@ -9,7 +9,7 @@ from typing import Any
 
 from pushd.bus.patterns import Pattern
 from pushd.config.addresses import parse_endpoint, parse_path
-from pushd.config.channelrules import ChannelOverride, ChannelRules, ChannelSettings
+from pushd.config.channel_rules import ChannelOverride, ChannelRules, ChannelSettings
 from pushd.config.ini import decode_ini, read_ini
 from pushd.config.option import Section
 from pushd.config.options import LISTENERS, SECTIONS
