@@ -43,10 +43,10 @@ from pushd.overview import Overview
 from pushd.readiness import Readiness
 from pushd.sessions import Bounds, Sessions
 from pushd.site import PushdSite, Serving, tree
-from pushd.store.continuity import new_epoch
-from pushd.store.journal import Journal
-from pushd.store.store import Store
-from pushd.store.worker import Worker
+from pushd.store.sqlite.continuity import new_epoch
+from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.worker import Worker
 from pushd.transports.poll import LongPoll
 from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents

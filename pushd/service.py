@@ -30,7 +30,7 @@ from pushd.inherited import unclaimed
 from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
 from pushd.proxyprotocol import Reception
-from pushd.store.unused import leave
+from pushd.store.sqlite.unused import leave
 from pushd.systemd import Bulletin, Systemd
 
 __all__ = ["Daemon"]

@@ -39,9 +39,9 @@ from pushd.outside import Reach
 from pushd.pidfile import PidFile
 from pushd.polling import serve_few
 from pushd.service import Daemon
-from pushd.store.check import check
-from pushd.store.store import Store
-from pushd.store.worker import Worker
+from pushd.store.sqlite.check import check
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.worker import Worker
 from pushd.systemd import Systemd
 from pushd.tls import check_directory
 from pushd.tokens.mint import Wish, choose_key, mint

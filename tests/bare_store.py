@@ -17,8 +17,8 @@ from pushd.bus.position import Page
 from pushd.bus.publisher import Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
-from pushd.store.journal import Journal
-from pushd.store.store import Store
+from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.store import Store
 from tests.builders import STARTED, Kept, draft, patterns
 
 __all__ = ["Stored"]

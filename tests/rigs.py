@@ -39,8 +39,8 @@ from pushd.config.settings import Config
 from pushd.http2.connection import HTTP2
 from pushd.outside import ALONE, Outside
 from pushd.service import Daemon
-from pushd.store.store import Store
-from pushd.store.worker import Worker
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.worker import Worker
 
 __all__ = [
     "STARTED",
@@ -271,7 +271,7 @@ class Rig:
 
 
 class InTurn:
-    """A `pushd.store.worker.Worker` without a thread: what it is to do is done at once, or when the test says."""
+    """A `Worker` without a thread: what it is to do is done at once, or when the test says."""
 
     def __init__(self) -> None:
         self.is_held = False

@@ -20,10 +20,10 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.publisher import Outcome
 from pushd.errors import Refused
-from pushd.store import continuity
-from pushd.store.change import Change
-from pushd.store.journal import Journal
-from pushd.store.store import Store
+from pushd.store.sqlite import continuity
+from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.transaction import Change
 from tests.builders import EPOCH, Rig, draft
 
 __all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "damage", "directory"]

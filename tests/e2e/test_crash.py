@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pushd.store.check import check
+from pushd.store.sqlite.check import check
 from tests.e2e.daemon import Daemon, free_port, running, tcp
 from tests.e2e.programs import eventually
 from tests.e2e.traffic import (

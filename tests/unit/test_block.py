@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.event import Entry, Event, own_id
 from pushd.bus.sizes import EVENT_BYTES, event_size
-from pushd.store.block import Damaged, decode, encode
+from pushd.store.sqlite.block import Damaged, decode, encode
 from tests.builders import EPOCH, Rig, draft, entry
 
 NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)

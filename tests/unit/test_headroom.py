@@ -18,8 +18,8 @@ from pushd.bus.event import Entry
 from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.errors import OutOfMemory
 from pushd.memorywatch import can_have, watch
-from pushd.store.change import Change
-from pushd.store.store import Store
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.transaction import Change
 from pushd.wire import json as jsontext
 from pushd.wire.json import json_bytes, read_json
 from tests.http2_client import Http2Client

@@ -25,8 +25,8 @@ from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
 from pushd.errors import StartFailed
 from pushd.service import Daemon
-from pushd.store.store import Store
-from pushd.store.worker import Worker
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.worker import Worker
 from pushd.systemd import Systemd
 from tests.builders import a_caller, draft, patterns
 from tests.certificates import Authority

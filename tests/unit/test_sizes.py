@@ -17,9 +17,10 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.sizes import size_of
-from pushd.store import store, stored
-from pushd.store.check import check
-from pushd.store.store import Store
+from pushd.store.sqlite import history as stored
+from pushd.store.sqlite import store
+from pushd.store.sqlite.check import check
+from pushd.store.sqlite.store import Store
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig
 from tests.unit.test_stored_bus import StoredBusCase

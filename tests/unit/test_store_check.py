@@ -12,8 +12,8 @@ from zlib import crc32
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import StartFailed
-from pushd.store.check import Checked, check
-from pushd.store.schema import OFFSETS
+from pushd.store.sqlite.check import Checked, check
+from pushd.store.sqlite.schema import OFFSETS
 from tests.bare_store import Stored
 from tests.builders import Kept
 from tests.stored import damage

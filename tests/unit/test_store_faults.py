@@ -16,8 +16,8 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.grants import EVERYTHING
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
-from pushd.store import continuity
-from pushd.store.check import check
+from pushd.store.sqlite import continuity
+from pushd.store.sqlite.check import check
 from tests.bare_store import Stored
 from tests.builders import STARTED, Client, Kept, patterns
 from tests.stored import damage

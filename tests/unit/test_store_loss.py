@@ -20,9 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Published
 from pushd.errors import Refused, StartFailed
-from pushd.store import continuity
-from pushd.store.mark import MarkFile
-from pushd.store.unused import leave
+from pushd.store.sqlite import continuity
+from pushd.store.sqlite.unused import leave
+from pushd.store.sqlite.watermark import MarkFile
 from tests.bare_store import Stored
 from tests.builders import Kept
 from tests.stored import directory

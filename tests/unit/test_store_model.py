@@ -24,11 +24,14 @@ from pushd.bus.publisher import Deleted, Outcome
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
 from pushd.bus.storage import Given
 from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
-from pushd.store import archive, change, journal, past, stored
-from pushd.store.block import decode
-from pushd.store.schema import OFFSETS
-from pushd.store.stored import StoredHistory
-from pushd.store.submission import Submission
+from pushd.store.sqlite import archive, journal
+from pushd.store.sqlite import history as stored
+from pushd.store.sqlite import reader as past
+from pushd.store.sqlite import transaction as change
+from pushd.store.sqlite.block import decode
+from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.schema import OFFSETS
+from pushd.store.sqlite.submission import Submission
 from tests.builders import draft
 from tests.stored import StoredRig, directory
 from tests.unit.test_bus_model import CHANNELS, GIVEN_IDS, LONG, RUNS, SOME_CHANNELS, BusMachine, Fact, data_of

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.errors import Unavailable
-from pushd.store.change import Change
-from pushd.store.check import check
+from pushd.store.sqlite.check import check
+from pushd.store.sqlite.transaction import Change
 from tests.bare_store import Stored
 from tests.builders import Kept, draft
 

@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.bus import Published
 from pushd.bus.grants import EVERYTHING
 from pushd.errors import StartFailed
-from pushd.store import schema
-from pushd.store import store as store_module
-from pushd.store.check import check
+from pushd.store.sqlite import schema
+from pushd.store.sqlite import store as store_module
+from pushd.store.sqlite.check import check
 from tests.bare_store import Stored
 from tests.builders import STARTED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from unittest.mock import patch
 
-from pushd.store import store
+from pushd.store.sqlite import store
 from tests.stored import StoredRig
 from tests.unit.test_stored_bus import StoredBusCase
 

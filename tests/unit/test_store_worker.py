@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import Unavailable
-from pushd.store.worker import Worker
+from pushd.store.sqlite.worker import Worker
 
 
 class Reactor(Clock):

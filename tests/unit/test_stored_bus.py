@@ -13,9 +13,10 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.closing import Cause
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
-from pushd.store import archive, block, journal, past, store
-from pushd.store.change import Change
-from pushd.store.stored import StoredHistory
+from pushd.store.sqlite import archive, block, journal, store
+from pushd.store.sqlite import reader as past
+from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.transaction import Change
 from tests.builders import EPOCH, Kept, draft, patterns
 from tests.stored import StoredRig, directory
 

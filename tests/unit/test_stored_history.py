@@ -14,9 +14,12 @@ from pushd.bus.event import Entry, Event, own_id
 from pushd.bus.history import MemoryHistory
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, memory_of
 from pushd.errors import Unavailable
-from pushd.store import archive, block, change, past, stored
-from pushd.store.schema import OFFSETS
-from pushd.store.stored import StoredHistory
+from pushd.store.sqlite import archive, block
+from pushd.store.sqlite import history as stored
+from pushd.store.sqlite import reader as past
+from pushd.store.sqlite import transaction as change
+from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.schema import OFFSETS
 from tests.builders import EPOCH, STARTED, Kept
 from tests.stored import StoredRig, directory
 from tests.unit.test_bus_model import RUNS
@@ -403,7 +406,7 @@ class ReadingTests(StoredBusCase):
         damaged = block.encode(EPOCH, [], set()) + b"cut"
         rig.store._writer.execute("UPDATE block SET events = ? WHERE place % ? = 2", (damaged, OFFSETS))
         rig.tend()
-        self.assertIn("pushd.store.archive", [one["log_namespace"] for one in rig.logged])
+        self.assertIn("pushd.store.sqlite.archive", [one["log_namespace"] for one in rig.logged])
         self.assertFalse(rig.store.archive.has_to_remove)
         rig.publish("a", id="id 5")
         rig.tend()

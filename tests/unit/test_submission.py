@@ -13,8 +13,8 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.publisher import Outcome
 from pushd.errors import Unavailable
-from pushd.store.block import encode as encode_block
-from pushd.store.change import Change
+from pushd.store.sqlite.block import encode as encode_block
+from pushd.store.sqlite.transaction import Change
 from tests.bare_store import Stored
 from tests.builders import Client, Kept, a_caller, draft, patterns
 
@@ -99,7 +99,7 @@ class SubmissionTests(JournalTestCase):
         self.assertEqual([len(client.entries) for client in clients], [100] * 100)
 
     def test_an_event_to_many_channels_is_encoded_once(self) -> None:
-        with patch("pushd.store.change.encode", wraps=encode_block) as encode:
+        with patch("pushd.store.sqlite.transaction.encode", wraps=encode_block) as encode:
             self.publish(1, *(f"m/{number}" for number in range(100)), data=bytes(1000))
         self.assertEqual(encode.call_count, 1)
 

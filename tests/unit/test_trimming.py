@@ -9,7 +9,9 @@ from unittest.mock import patch
 from pushd.bus import storage as archive
 from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.slices import in_turns
-from pushd.store import block, past, stored
+from pushd.store.sqlite import block
+from pushd.store.sqlite import history as stored
+from pushd.store.sqlite import reader as past
 from tests.builders import Kept, Rig
 from tests.stored import StoredRig
 from tests.unit.test_stored_bus import StoredBusCase

@@ -13,8 +13,8 @@ from pushd.bus.batch import Batch
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Outcome
-from pushd.store.submission import Limit, Submission
-from pushd.store.waiting import Waiting
+from pushd.store.sqlite.submission import Limit, Submission
+from pushd.store.sqlite.waiting import Waiting
 from tests.builders import a_caller, draft
 from tests.unit.test_submission import JournalTestCase
 

@@ -13,10 +13,10 @@ from pushd.bus.event import Entry
 from pushd.bus.history import Later, at_once
 from pushd.bus.sizes import memory_of, size_of
 from pushd.errors import Unavailable
-from pushd.store.block import Damaged, decode
-from pushd.store.calendar import Calendar
-from pushd.store.kinds import of_kinds
-from pushd.store.schema import OFFSETS
+from pushd.store.sqlite.block import Damaged, decode
+from pushd.store.sqlite.clock_jumps import Calendar
+from pushd.store.sqlite.rows import of_kinds
+from pushd.store.sqlite.schema import OFFSETS
 
 __all__ = ["Past", "Reader"]
 
@@ -81,7 +81,7 @@ class Past:
         """About how much memory is taken, but for a few blocks."""
 
     def look(self, sequence: int) -> None:
-        """See whether the system's clock was set: see `pushd.store.calendar`."""
+        """See whether the system's clock was set: see `pushd.store.sqlite.clock_jumps`."""
         self._calendar.look(sequence)
 
     def at(self, reader: Reader, offset: int) -> Entry:

@@ -16,13 +16,13 @@ from pushd.bus.history import History, Later
 from pushd.bus.partitioned_dict import Table
 from pushd.bus.patterns import MAX_NAME_BYTES
 from pushd.bus.storage import Given
-from pushd.store.block import Damaged, decode
-from pushd.store.change import Change
-from pushd.store.kinds import of_kinds
-from pushd.store.mark import contribution, end_sum, row_sum
-from pushd.store.past import Past
-from pushd.store.schema import OFFSETS
-from pushd.store.stored import Leftovers, Recent, StoredHistory
+from pushd.store.sqlite.block import Damaged, decode
+from pushd.store.sqlite.history import Leftovers, Recent, StoredHistory
+from pushd.store.sqlite.reader import Past
+from pushd.store.sqlite.rows import of_kinds
+from pushd.store.sqlite.schema import OFFSETS
+from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.watermark import contribution, end_sum, row_sum
 
 __all__ = ["StoredArchive"]
 

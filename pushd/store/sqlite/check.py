@@ -13,9 +13,9 @@ from zlib import crc32
 from pushd.bus.event import FINGERPRINT_BYTES, Event, sequence_in
 from pushd.bus.sizes import size_in
 from pushd.errors import StartFailed
-from pushd.store.block import Damaged, decode
-from pushd.store.database import FILE_NAME, connect, damaged, found_version, start_failure
-from pushd.store.schema import OFFSETS, VERSION
+from pushd.store.sqlite.block import Damaged, decode
+from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, start_failure
+from pushd.store.sqlite.schema import OFFSETS, VERSION
 
 __all__ = ["Checked", "check"]
 

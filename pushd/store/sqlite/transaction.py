@@ -13,10 +13,10 @@ from pushd.bus.eventlog import State
 from pushd.bus.memory_headroom import memory
 from pushd.bus.sizes import size_of
 from pushd.errors import OutOfMemory
-from pushd.store.block import encode
-from pushd.store.mark import contribution, end_sum, row_sum, with_end
-from pushd.store.schema import OFFSETS
-from pushd.store.stored import StoredHistory
+from pushd.store.sqlite.block import encode
+from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.schema import OFFSETS
+from pushd.store.sqlite.watermark import contribution, end_sum, row_sum, with_end
 
 __all__ = ["Change"]
 
@@ -61,7 +61,7 @@ class Change:
     """Those whose channels are written for the first time."""
 
     summary_change: int = 0
-    """By how much it changes what the store says of channels: see `pushd.store.mark`."""
+    """By how much it changes what the store says of channels: see `pushd.store.sqlite.watermark`."""
 
     marks: dict[StoredHistory, int] = field(default_factory=dict)
     """What each channel that changes contributes to that from then on."""

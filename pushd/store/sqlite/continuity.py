@@ -9,7 +9,8 @@ copy was put back, or the machine lost its power before everything was on the di
   written over both files, that of the seal has another one.
 - The inode of the file, which the store knows. A copy has another one, even if the seal was copied with it.
 - The id of the kernel's boot. If it is another one, and not everything was on the disk, the end may be lost.
-- The mark (`pushd.store.mark`): what was acknowledged. If some of that is missing, the store says something else.
+- The mark (`pushd.store.sqlite.watermark`): what was acknowledged. If some of that is missing, the store says
+something else.
 
 After any of these the log gets a new epoch, and every older position is answered as not recovered.
 """

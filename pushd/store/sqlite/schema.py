@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
-from pushd.store.block import Damaged, parse
+from pushd.store.sqlite.block import Damaged, parse
 
 __all__ = [
     "APPLICATION_ID",
@@ -60,7 +60,7 @@ CREATE TABLE block (
     bytes INTEGER NOT NULL,                -- how much all events of the channel took, up to the last of these
     given INTEGER NOT NULL,                -- how many have an id that their publisher gave
     checksum INTEGER NOT NULL,             -- CRC-32 of the events
-    events BLOB NOT NULL                   -- see pushd/store/block.py
+    events BLOB NOT NULL                   -- see pushd/store/sqlite/block.py
 ) STRICT;
 """
 

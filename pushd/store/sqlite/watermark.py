@@ -18,7 +18,7 @@ from struct import Struct, error
 from typing import NamedTuple
 from zlib import crc32
 
-from pushd.store.continuity import boot_id
+from pushd.store.sqlite.continuity import boot_id
 
 __all__ = [
     "SUMMARY_MASK",

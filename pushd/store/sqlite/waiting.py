@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 
 from pushd.bus.batch import Batch
 from pushd.bus.subscription import Subscription
-from pushd.store.submission import Limit, Staged, Submission
+from pushd.store.sqlite.submission import Limit, Staged, Submission
 
 __all__ = ["Waiting"]
 

@@ -26,12 +26,12 @@ from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Deleted, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused, Unavailable
-from pushd.store.change import Change
-from pushd.store.condition import Condition
-from pushd.store.store import Store
-from pushd.store.stored import StoredHistory
-from pushd.store.submission import Limit, Staged, Submission
-from pushd.store.waiting import Waiting
+from pushd.store.sqlite.health import Condition
+from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.store import Store
+from pushd.store.sqlite.submission import Limit, Staged, Submission
+from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.waiting import Waiting
 
 __all__ = ["InThread", "Journal"]
 

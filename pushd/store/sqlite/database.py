@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
-from pushd.store.schema import Newer, NotAStore, version_of
+from pushd.store.sqlite.schema import Newer, NotAStore, version_of
 
 __all__ = ["FILE_NAME", "connect", "damaged", "found_version", "is_full", "refusal", "start_failure"]
 

@@ -22,15 +22,15 @@ from pushd.bus.counters import Figures
 from pushd.bus.eventlog import EventLog, State
 from pushd.bus.memory_headroom import memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
-from pushd.store import continuity
-from pushd.store.archive import StoredArchive
-from pushd.store.change import Change
-from pushd.store.continuity import Marks
-from pushd.store.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
-from pushd.store.mark import SUMMARY_MASK, MarkFile, Summary, log_sum, why_not
-from pushd.store.past import Past
-from pushd.store.schema import VERSION, create, migrate
-from pushd.store.stored import Recent
+from pushd.store.sqlite import continuity
+from pushd.store.sqlite.archive import StoredArchive
+from pushd.store.sqlite.continuity import Marks
+from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
+from pushd.store.sqlite.history import Recent
+from pushd.store.sqlite.reader import Past
+from pushd.store.sqlite.schema import VERSION, create, migrate
+from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.watermark import SUMMARY_MASK, MarkFile, Summary, log_sum, why_not
 
 __all__ = ["Store", "lock"]
 

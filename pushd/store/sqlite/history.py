@@ -14,7 +14,7 @@ from pushd.bus.history import Entries, freeing
 from pushd.bus.partitioned_dict import Table
 from pushd.bus.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.errors import Unavailable
-from pushd.store.past import Past
+from pushd.store.sqlite.reader import Past
 
 __all__ = ["Leftovers", "Recent", "StoredHistory"]
 
@@ -146,7 +146,7 @@ class StoredHistory:
         self.is_row_current = False
         """True if what the store knows of it can be gone on from by reading its blocks."""
         self.mark = 0
-        """What the store's knowledge of it contributes to the summary: see `pushd.store.mark`."""
+        """What the store's knowledge of it contributes to the summary: see `pushd.store.sqlite.watermark`."""
         self.first = offset + 1
         """The offset of the oldest entry."""
         self.removed_through = offset

@@ -8,9 +8,9 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from pushd.errors import StartFailed
-from pushd.store import continuity
-from pushd.store.database import FILE_NAME
-from pushd.store.store import lock
+from pushd.store.sqlite import continuity
+from pushd.store.sqlite.database import FILE_NAME
+from pushd.store.sqlite.store import lock
 
 __all__ = ["leave"]
 
