@@ -34,8 +34,8 @@ from bench.cases import CASES
 from bench.machine import build, certificate
 from bench.measure import Bench
 from bench.servers import PEERS, Server, free_port, start_pushd
+from pushd.auth.tokens.authenticator import Tokens
 from pushd.config.settings import Key
-from pushd.tokens.tokens import Tokens
 
 __all__ = ["application", "judge_tokens", "servers"]
 

@@ -26,7 +26,7 @@ _EVENTS_PER_TURN = 200
 
 
 class Telling(Protocol):
-    """What tells the application: `pushd.hooks.telling.Telling`."""
+    """What tells the application: `pushd.auth.webhooks.notifier.Telling`."""
 
     def connected(self, caller: Caller) -> None:
         """Tell that a subscriber was let in."""

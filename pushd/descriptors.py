@@ -22,7 +22,7 @@ _OTHERS = 5
 """How many listeners and key sets are in `_SPARE_FILES`; for each more there is one file more."""
 
 _MAX_IDLE = 100
-"""How many idle connections to each host of the application are kept (`pushd.hooks.post`)."""
+"""How many idle connections to each host of the application are kept (`pushd.auth.webhooks.client`)."""
 
 _MAX_SITE_FILES = 4096
 """How many large files of the site are sent at once, if there are descriptors for any number."""

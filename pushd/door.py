@@ -7,19 +7,19 @@ from typing import ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 
+from pushd.auth.command_rates import Commands
+from pushd.auth.rate_limits import take
 from pushd.bus.clientaddress import limit_key
 from pushd.bus.clientinfo import Caller, owner_of
 from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work, key_of
-from pushd.commands import Commands
 from pushd.errors import Forbidden, TooMany
 from pushd.gate import Gate
 from pushd.request import Request
 from pushd.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Guest, Sessions
 from pushd.steps import unless_done
-from pushd.throttled import take
 
 __all__ = ["Asking", "Door", "Rates", "Subscribing", "outlast"]
 
@@ -27,7 +27,7 @@ _ALL = Pattern.parse("**")
 
 
 class Asking(Protocol):
-    """What asks the application: `pushd.hooks.asking.Asking`."""
+    """What asks the application: `pushd.auth.webhooks.authorizer.Asking`."""
 
     @property
     def asks_connect(self) -> bool:
@@ -45,7 +45,7 @@ class Asking(Protocol):
 
 
 class Rates(Protocol):
-    """What knows how often something was done by whom: `pushd.bucket.Buckets`."""
+    """What knows how often something was done by whom: `pushd.auth.rate_limits.Buckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pushd.asked import Asked, AskingToPublish, Waiting
-from pushd.bucket import Buckets
+from pushd.auth.approval import Asked, AskingToPublish, Waiting
+from pushd.auth.command_rates import Commands
+from pushd.auth.rate_limits import Buckets, Throttled
 from pushd.bus.publisher import Publisher, Replaceable
-from pushd.commands import Commands
 from pushd.config.settings import Config, Limits
 from pushd.descriptors import plan
 from pushd.door import Door
@@ -17,7 +17,6 @@ from pushd.heldbodies import HeldBodies
 from pushd.outside import Outside
 from pushd.proxies import Trust
 from pushd.sessions import Sessions
-from pushd.throttled import Throttled
 from pushd.turnstile import Turnstile
 
 __all__ = ["Entrance", "new_entrance"]

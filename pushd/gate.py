@@ -51,7 +51,7 @@ _TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
 
 
 class Tokens(Protocol):
-    """What knows whom a token stands for: `pushd.tokens.tokens.Tokens`."""
+    """What knows whom a token stands for: `pushd.auth.tokens.authenticator.Tokens`."""
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
         """Answer it, now or later; raise `Unauthorized` if the token is not valid."""
@@ -77,7 +77,7 @@ _STEPS_PER_READ = 25
 
 
 class Rates(Protocol):
-    """How often clients do something: `pushd.bucket.Buckets`."""
+    """How often clients do something: `pushd.auth.rate_limits.Buckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Count it and return 0; or return after how many seconds it would be allowed."""

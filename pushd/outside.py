@@ -9,20 +9,20 @@ from random import random
 from secrets import token_hex
 from typing import Any, Protocol
 
-from pushd.asked import AskingToPublish
 from pushd.attendance import Telling
+from pushd.auth.approval import AskingToPublish
+from pushd.auth.tokens.authenticator import Tokens as KeyedTokens
+from pushd.auth.tokens.fetch import HttpsFetch
+from pushd.auth.webhooks.authorizer import Asking as HooksAsking
+from pushd.auth.webhooks.authorizer import new_questions
+from pushd.auth.webhooks.client import Poster
+from pushd.auth.webhooks.notifier import Telling as HooksTelling
+from pushd.auth.webhooks.signing import Signer
 from pushd.bus.counters import Figures
 from pushd.config.settings import Config
 from pushd.descriptors import plan
 from pushd.door import Asking
 from pushd.gate import Tokens
-from pushd.hooks.asking import Asking as HooksAsking
-from pushd.hooks.asking import new_questions
-from pushd.hooks.post import Poster
-from pushd.hooks.signing import Signer
-from pushd.hooks.telling import Telling as HooksTelling
-from pushd.tokens.fetch import HttpsFetch
-from pushd.tokens.tokens import Tokens as KeyedTokens
 
 __all__ = ["ALONE", "Commit", "Outside", "Reach", "alone"]
 

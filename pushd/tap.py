@@ -25,6 +25,7 @@ from twisted.python.components import Componentized
 import twisted
 from pushd import __version__
 from pushd.assembly import assemble
+from pushd.auth.tokens.mint import Wish, choose_key, mint
 from pushd.bus.counters import Figures
 from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
@@ -44,7 +45,6 @@ from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
 from pushd.systemd import Systemd
 from pushd.tls import check_directory
-from pushd.tokens.mint import Wish, choose_key, mint
 
 __all__ = ["Options", "makeService"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import Grants, Identity, Reach
 from pushd.bus.patterns import Pattern
 from pushd.config.settings import Hooks
-from pushd.hooks.answers import Answer, NoAnswer
 from pushd.peer import Place
 
 __all__ = ["NO_HOOKS", "SECRET", "Application", "Posted", "answer", "caller", "hooks"]
@@ -79,7 +79,7 @@ class Posted:
 
 
 class Application:
-    """What an application is to a hook: a `pushd.hooks.answers.Post`."""
+    """What an application is to a hook: a `pushd.auth.webhooks.answers.Post`."""
 
     def __init__(self) -> None:
         self.posted: list[Posted] = []

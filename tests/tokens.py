@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from pushd.auth.tokens.authenticator import MAX_KEPT, Tokens
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
-from pushd.tokens.tokens import MAX_KEPT, Tokens
 
 __all__ = [
     "ALGORITHMS",
@@ -113,7 +113,7 @@ class Issuer:
         self._pending: list[Deferred[bytes]] = []
 
     def __call__(self, url: str) -> Deferred[bytes]:
-        """See `pushd.tokens.fetch.Fetch`."""
+        """See `pushd.auth.tokens.fetch.Fetch`."""
         self.urls.append(url)
         self._pending.append(Deferred())
         return self._pending[-1]

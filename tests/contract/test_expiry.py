@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+from pushd.auth.webhooks.answers import changed_identity
 from pushd.certified import Certificate
-from pushd.hooks.answers import changed_identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers

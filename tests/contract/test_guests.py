@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pushd.auth.webhooks.answers import changed_identity
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.errors import Forbidden, Unauthorized, Unavailable
-from pushd.hooks.answers import changed_identity
 from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny

@@ -23,14 +23,14 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
+from pushd.auth.webhooks.answers import NoAnswer
+from pushd.auth.webhooks.authorizer import Asking, new_questions
+from pushd.auth.webhooks.client import Poster
+from pushd.auth.webhooks.notifier import Telling
+from pushd.auth.webhooks.signing import Signer
 from pushd.bus.event import Draft
 from pushd.config.settings import Hooks
 from pushd.errors import Forbidden, Unavailable
-from pushd.hooks.answers import NoAnswer
-from pushd.hooks.asking import Asking, new_questions
-from pushd.hooks.post import Poster
-from pushd.hooks.signing import Signer
-from pushd.hooks.telling import Telling
 from pushd.tls import self_signed
 from tests.application import SECRET, caller, hooks
 from tests.e2e.daemon import REPOSITORY

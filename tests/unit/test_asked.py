@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.asked import Asked, Waiting
+from pushd.auth.approval import Asked, Waiting
+from pushd.auth.webhooks.answers import changed_draft
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
 from pushd.bus.grants import Grants
 from pushd.bus.publisher import Direct, Outcome
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
-from pushd.hooks.answers import changed_draft
 from pushd.outside import Outside
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bucket import Buckets
+from pushd.auth.rate_limits import Buckets
 
 
 class Clock:

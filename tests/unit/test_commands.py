@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.auth.command_rates import Commands
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import EVERYTHING, Grants
-from pushd.commands import Commands
 from pushd.errors import TooMany
 from pushd.outside import Outside
 from tests.builders import a_caller

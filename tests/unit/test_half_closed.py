@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.tcp import Connection as TcpConnection
 
-from pushd.hooks.asking import Asking, new_questions
+from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.http2.switch import Switch
 from pushd.outside import Outside
 from tests.application import Application, answer, hooks

@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.auth.webhooks.answers import Answer, NoAnswer
+from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
-from pushd.hooks.answers import Answer, NoAnswer
-from pushd.hooks.asking import Asking, new_questions
 from tests.application import Application, answer, caller, hooks
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.hooks.breaker import Breaker
+from pushd.auth.webhooks.breaker import Breaker
 
 
 class BreakerTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.hooks.notices import Notices
+from pushd.auth.webhooks.notification_queue import Notices
 
 
 def taken(notices: Notices) -> list[bytes]:

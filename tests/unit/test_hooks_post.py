@@ -15,9 +15,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.hooks.answers import Answer, NoAnswer
-from pushd.hooks.post import MAX_ANSWER_BYTES, Poster
-from pushd.hooks.signing import Signer
+from pushd.auth.webhooks.answers import Answer, NoAnswer
+from pushd.auth.webhooks.client import MAX_ANSWER_BYTES, Poster
+from pushd.auth.webhooks.signing import Signer
 from tests.application import SECRET
 
 URL = "http://app.example:9000/hook?key=hidden"

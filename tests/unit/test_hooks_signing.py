@@ -10,8 +10,8 @@ from time import time
 from standardwebhooks import Webhook, WebhookVerificationError
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.auth.webhooks.signing import Signer
 from pushd.errors import StartFailed
-from pushd.hooks.signing import Signer
 from tests.application import SECRET, hooks
 
 WANTED = "wanted whsec_ and 24 to 64 bytes in base64"

@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.hooks.answers import Answer
-from pushd.hooks.telling import MAX_BATCH, Telling
+from pushd.auth.webhooks.answers import Answer
+from pushd.auth.webhooks.notifier import MAX_BATCH, Telling
 from tests.application import Application, Posted, answer, caller, hooks
 
 URL = "https://app.example/told?key=hidden"

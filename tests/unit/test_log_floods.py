@@ -24,11 +24,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import pushd
+from pushd.auth.webhooks.authorizer import Asking, new_questions
+from pushd.auth.webhooks.notifier import Telling
 from pushd.config.settings import Proxies
 from pushd.connections import Connections
 from pushd.floodgate import Floodgate
-from pushd.hooks.asking import Asking, new_questions
-from pushd.hooks.telling import Telling
 from pushd.log import Observer
 from pushd.loglines import json_text, plain
 from pushd.outside import Outside
@@ -63,28 +63,39 @@ PASSED_ON = "what another line says"
 # Each is "file: beginning of the text"; the value is the name of a test below, or one of the reasons above.
 ROWS = {
     "api/publish.py: refused {count} of {total} lines of a": "test_lines_of_batches",
-    "asked.py: a fault in pushd while it asked the ap": FAULT,
-    "asked.py: a fault in pushd while it published": FAULT,
     "assembly.py: a fault in pushd while {what}": FAULT,
     "assembly.py: dropped {subscriber}, which failed": FAULT,
     "attendance.py: joins and leaves are not published: {d": "test_joins_that_come_and_go",
     "attendance.py: joins and leaves are published again": "test_joins_that_come_and_go",
+    "auth/approval.py: a fault in pushd while it asked the ap": FAULT,
+    "auth/approval.py: a fault in pushd while it published": FAULT,
+    "auth/tokens/keyset.py: fetching the keys of [key:{key}] faile": FAULT,
+    "auth/tokens/keyset.py: of the key set of [key:{key}], only th": STATE,
+    "auth/tokens/keyset.py: the key set of [key:{key}] has no key": STATE,
+    "auth/tokens/keyset.py: the keys of [key:{key}] cannot be fetc": STATE,
+    "auth/tokens/keyset.py: the keys of [key:{key}] could be fetch": STATE,
+    "auth/webhooks/authorizer.py: no answer from the hook {url}: {why}": "test_an_application_that_fails",
+    "auth/webhooks/authorizer.py: the hook {url} answers again": "test_an_application_that_fails_now_and_then",
+    "auth/webhooks/authorizer.py: the hook {url} failed {count} times in": "test_an_application_that_fails",
+    "auth/webhooks/authorizer.py: {count} questions wait for the applica": (
+        "test_an_application_that_does_not_answer"
+    ),
+    "auth/webhooks/notifier.py: a fault in pushd while the hook {url}": FAULT,
+    "auth/webhooks/notifier.py: dropped {count} events for the hook {u": (
+        "test_an_application_that_refuses_what_it_is_told"
+    ),
+    "auth/webhooks/notifier.py: the hook {url} could not be told: {why": "test_an_application_that_cannot_be_told",
+    "auth/webhooks/notifier.py: the hook {url} is not told everything:": (
+        "test_an_application_that_is_not_told_everything"
+    ),
+    "auth/webhooks/notifier.py: the hook {url} is told again": "test_an_application_that_cannot_be_told",
+    "auth/webhooks/notifier.py: the hook {url} was not told {count} ev": OPERATOR,
     "autobahn.py: a fault in pushd while it served a Web": FAULT,
     "certified.py: refused the certificate of {peer}{subj": "test_certificates",
     "dialogue.py: a fault in pushd while it served a Web": FAULT,
     "dialogue.py: refused a message of {peer}: {detail}": "test_messages",
     "endlog.py: _END if caller.user is None else _END_": "test_ends_of_subscribers",
     "faultlog.py: text": STATE,
-    "hooks/asking.py: no answer from the hook {url}: {why}": "test_an_application_that_fails",
-    "hooks/asking.py: the hook {url} answers again": "test_an_application_that_fails_now_and_then",
-    "hooks/asking.py: the hook {url} failed {count} times in": "test_an_application_that_fails",
-    "hooks/asking.py: {count} questions wait for the applica": "test_an_application_that_does_not_answer",
-    "hooks/telling.py: a fault in pushd while the hook {url}": FAULT,
-    "hooks/telling.py: dropped {count} events for the hook {u": "test_an_application_that_refuses_what_it_is_told",
-    "hooks/telling.py: the hook {url} could not be told: {why": "test_an_application_that_cannot_be_told",
-    "hooks/telling.py: the hook {url} is not told everything:": "test_an_application_that_is_not_told_everything",
-    "hooks/telling.py: the hook {url} is told again": "test_an_application_that_cannot_be_told",
-    "hooks/telling.py: the hook {url} was not told {count} ev": OPERATOR,
     "http1answers.py: closed {peer}: it took {taken} bytes o": "test_answers_that_are_not_read",
     "http2/connection.py: a fault in pushd, in a response to {pe": FAULT,
     "http2/connection.py: a fault in pushd, in an HTTP/2 connect": FAULT,
@@ -152,11 +163,6 @@ ROWS = {
     "systemd.py: could not tell systemd {state}: {reaso": STATE,
     "tap.py: {error} #2": OPERATOR,
     "tap.py: {error}": OPERATOR,
-    "tokens/keyset.py: fetching the keys of [key:{key}] faile": FAULT,
-    "tokens/keyset.py: of the key set of [key:{key}], only th": STATE,
-    "tokens/keyset.py: the key set of [key:{key}] has no key": STATE,
-    "tokens/keyset.py: the keys of [key:{key}] cannot be fetc": STATE,
-    "tokens/keyset.py: the keys of [key:{key}] could be fetch": STATE,
     "turnstile.py: handshake": "test_handshakes_that_take_too_long",
     "turnstile.py: turned away {peer}: {detail}": "test_connections_that_are_turned_away",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import random
 
-from pushd.hooks.telling import Telling
+from pushd.auth.webhooks.notifier import Telling
 from pushd.outside import Outside
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry

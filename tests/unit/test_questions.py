@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import ClassVar
 
-from pushd.hooks.asking import Asking, new_questions
+from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.outside import Outside
 from tests.application import Application, answer, hooks
 from tests.http2_client import Http2Client

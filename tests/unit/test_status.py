@@ -132,7 +132,7 @@ class _Asking:
         """See `pushd.door.Asking`."""
 
     async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
-        """See `pushd.asked.AskingToPublish`."""
+        """See `pushd.auth.approval.AskingToPublish`."""
         return draft
 
 

@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bucket import Buckets
+from pushd.auth.rate_limits import Buckets, Throttled
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import Direct, Outcome
 from pushd.errors import TooMany
 from pushd.outside import Outside
-from pushd.throttled import Throttled
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
 from tests.outsiders import Registry

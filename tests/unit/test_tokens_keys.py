@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
 from cryptography.x509.oid import NameOID
 
+from pushd.auth.tokens.keys import read_key
 from pushd.config.settings import Key
 from pushd.errors import StartFailed
-from pushd.tokens.keys import read_key
 from tests.tokens import SECRET, Rig, private_key, public_pem, token
 from tests.unit.test_tls import DirectoryCase, pem_of, pem_of_key
 

@@ -6,11 +6,11 @@ import re
 import time
 from dataclasses import replace
 
+from pushd.auth.tokens.mint import Wish, choose_key, mint
 from pushd.bus.patterns import Pattern
 from pushd.config.loader import parse
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, StartFailed
-from pushd.tokens.mint import Wish, choose_key, mint
 from tests.tokens import NOW, SECRET, Rig, hs_key
 from tests.unit.test_tap import PLAIN, TapCase
 

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 from twisted.logger import formatEvent, globalLogBeginner
 
+from pushd.auth.tokens.authenticator import Tokens
+from pushd.auth.tokens.fetch import HttpsFetch
 from pushd.config.loader import parse
 from pushd.errors import Refused
-from pushd.tokens.fetch import HttpsFetch
-from pushd.tokens.tokens import Tokens
 
 
 async def fetch_each(reactor, *urls):

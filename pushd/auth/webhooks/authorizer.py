@@ -8,13 +8,7 @@ from typing import TypeVar
 
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import Caller, owner_of
-from pushd.bus.event import Draft
-from pushd.bus.grants import Identity
-from pushd.bus.shares import Shares
-from pushd.config.settings import Hooks
-from pushd.errors import Refused, Unavailable
-from pushd.hooks.answers import (
+from pushd.auth.webhooks.answers import (
     CONNECT,
     PUBLISH,
     SUBSCRIBE,
@@ -25,8 +19,14 @@ from pushd.hooks.answers import (
     changed_identity,
     read_answer,
 )
-from pushd.hooks.breaker import Breaker
-from pushd.hooks.words import connect_question, publish_question, shown, subscribe_question
+from pushd.auth.webhooks.breaker import Breaker
+from pushd.auth.webhooks.payloads import connect_question, publish_question, shown, subscribe_question
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.event import Draft
+from pushd.bus.grants import Identity
+from pushd.bus.shares import Shares
+from pushd.config.settings import Hooks
+from pushd.errors import Refused, Unavailable
 
 __all__ = ["Asking", "new_questions"]
 

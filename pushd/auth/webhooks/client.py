@@ -42,9 +42,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from pushd.hooks.answers import Answer, NoAnswer
-from pushd.hooks.deadlines import Deadlines
-from pushd.hooks.signing import Signer
+from pushd.auth.webhooks.answers import Answer, NoAnswer
+from pushd.auth.webhooks.deadlines import Deadlines
+from pushd.auth.webhooks.signing import Signer
 
 __all__ = ["MAX_ANSWER_BYTES", "Poster"]
 

@@ -11,11 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushd.auth.webhooks.answers import NoAnswer, Post
+from pushd.auth.webhooks.notification_queue import Notices
+from pushd.auth.webhooks.payloads import notice, shown
 from pushd.bus.clientinfo import Caller, owner_of
 from pushd.config.settings import Hooks
-from pushd.hooks.answers import NoAnswer, Post
-from pushd.hooks.notices import Notices
-from pushd.hooks.words import notice, shown
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Telling"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import jwt
 
+from pushd.auth.tokens.claims import read_identity, read_times
+from pushd.auth.tokens.jws import check_size
+from pushd.auth.tokens.keys import read_secret
 from pushd.bus.patterns import Pattern
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, Unauthorized
-from pushd.tokens.claims import read_identity, read_times
-from pushd.tokens.compact import check_size
-from pushd.tokens.keys import read_secret
 
 __all__ = ["Wish", "choose_key", "mint"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.bucket import Buckets
+from pushd.auth.rate_limits import Buckets
 from pushd.bus.clientinfo import Caller, owner_of
 from pushd.errors import TooMany
 

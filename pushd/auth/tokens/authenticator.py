@@ -8,12 +8,12 @@ from hashlib import sha256
 
 from twisted.internet.defer import Deferred
 
+from pushd.auth.tokens.fetch import Fetch
+from pushd.auth.tokens.issuer import Miss, Nearness, Proof, Section
+from pushd.auth.tokens.jws import Compact, check_size, kind_of, quote, read_compact, wrong
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Refused, Unauthorized
-from pushd.tokens.compact import Compact, check_size, kind_of, quote, read_compact, wrong
-from pushd.tokens.fetch import Fetch
-from pushd.tokens.sections import Miss, Nearness, Proof, Section
 
 __all__ = ["MAX_KEPT", "Tokens"]
 

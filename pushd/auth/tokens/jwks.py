@@ -9,8 +9,8 @@ from typing import Any
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from pushd.auth.tokens.keys import Verifier, misfit, verifier_of
 from pushd.errors import Unavailable
-from pushd.tokens.keys import Verifier, misfit, verifier_of
 from pushd.wire.json import read_json
 
 __all__ = ["MAX_KEYS", "SetKey", "read_jwks"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from pushd.auth.tokens.jws import kind_of, quote, wrong
 from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest
-from pushd.tokens.compact import kind_of, quote, wrong
 from pushd.wire.json import json_bytes
 
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pushd.auth.tokens.claims import Times, check_audience, read_identity, read_times
+from pushd.auth.tokens.fetch import Fetch
+from pushd.auth.tokens.jws import Compact, quote
+from pushd.auth.tokens.keys import Verifier, read_key
+from pushd.auth.tokens.keyset import KeySet
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Unauthorized, Unavailable
-from pushd.tokens.claims import Times, check_audience, read_identity, read_times
-from pushd.tokens.compact import Compact, quote
-from pushd.tokens.fetch import Fetch
-from pushd.tokens.keys import Verifier, read_key
-from pushd.tokens.keyset import KeySet
 
 __all__ = ["MAX_UNNAMED", "Miss", "Nearness", "Proof", "Section"]
 

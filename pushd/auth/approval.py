@@ -35,7 +35,7 @@ _RETRY_S = 1.0
 
 
 class AskingToPublish(Protocol):
-    """What asks the application: `pushd.hooks.asking.Asking`."""
+    """What asks the application: `pushd.auth.webhooks.authorizer.Asking`."""
 
     @property
     def asks_publish(self) -> bool:

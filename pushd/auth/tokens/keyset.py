@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushd.auth.tokens.fetch import Fetch
+from pushd.auth.tokens.jwks import MAX_KEYS, SetKey, read_jwks
+from pushd.auth.tokens.keys import Verifier
 from pushd.errors import Unavailable
-from pushd.tokens.fetch import Fetch
-from pushd.tokens.jwks import MAX_KEYS, SetKey, read_jwks
-from pushd.tokens.keys import Verifier
 
 __all__ = ["FRESH_S", "PAUSE_S", "RETRY_S", "KeySet"]
 

@@ -1,0 +1,1 @@
+"""Webhooks: authorization by the application, and notifications to it."""
