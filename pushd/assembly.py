@@ -13,11 +13,9 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from pushd import demo
-from pushd.answers import Answers
 from pushd.api.channels import ChannelList, History, OneEvent, Presence
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
-from pushd.assets import Assets, link_to
 from pushd.attendance import Attendance
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import owner_of
@@ -35,14 +33,20 @@ from pushd.descriptors import plan
 from pushd.entrance import Entrance, new_entrance
 from pushd.errors import Refused
 from pushd.exposition import Exposition
-from pushd.gate import Gate
 from pushd.insight import Insight
 from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
 from pushd.overview import Overview
 from pushd.readiness import Readiness
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.timers import Wheel
+from pushd.server.net.turns import Turns
+from pushd.server.unread_responses import Answers
+from pushd.server.web.guard import Gate
+from pushd.server.web.preload import Assets, link_to
+from pushd.server.web.site import PushdSite, Serving
+from pushd.server.web.static import tree
 from pushd.sessions import Bounds, Sessions
-from pushd.site import PushdSite, Serving, tree
 from pushd.store.sqlite.continuity import new_epoch
 from pushd.store.sqlite.journal import Journal
 from pushd.store.sqlite.store import Store
@@ -52,9 +56,6 @@ from pushd.transports.push import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.stream import JsonStream
 from pushd.transports.websocket import WebSocket
-from pushd.turns import Turns
-from pushd.turnstile import Turnstile
-from pushd.wheel import Wheel
 
 __all__ = ["Parts", "Storage", "assemble", "configure"]
 

@@ -26,12 +26,12 @@ from pushd.bus.clientinfo import Place
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.memory_headroom import NO_MEMORY, memory
 from pushd.config.timeouts import Patience
-from pushd.connections import TwoWay
 from pushd.faultlog import FaultLog
-from pushd.heldbodies import HeldBodies
-from pushd.turns import Turns
-from pushd.wheel import Alarm, Wheel
-from pushd.writethrough import Writer, writer
+from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.net.connections import TwoWay
+from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.turns import Turns
+from pushd.server.net.writer import Writer, writer
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
 

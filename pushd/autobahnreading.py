@@ -8,12 +8,12 @@ from typing import Any
 from pushd.bus.closing import Cause, Reason
 from pushd.config.timeouts import Patience
 from pushd.errors import Refused
-from pushd.heldbodies import HeldBodies, HeldBody
 from pushd.late import Late
 from pushd.messagewatch import MessageWatch
 from pushd.plainmessage import plain_message
-from pushd.turns import Turns
-from pushd.wheel import Wheel
+from pushd.server.incomplete_bodies import HeldBodies, HeldBody
+from pushd.server.net.timers import Wheel
+from pushd.server.net.turns import Turns
 from pushd.wire.frames import BINARY
 
 __all__ = ["Reading"]

@@ -22,8 +22,8 @@ from pushd.bus.counters import Figures
 from pushd.bus.event import Encoder, Entry
 from pushd.bus.slices import BYTES_PER_SEND, MOST, STEP, Slice
 from pushd.bus.subscription import Group, Subscription
-from pushd.wheel import Wheel
-from pushd.writethrough import Send
+from pushd.server.net.timers import Wheel
+from pushd.server.net.writer import Send
 
 __all__ = ["LONG_S", "SHORT_S", "Crowd", "Member"]
 

@@ -20,11 +20,11 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.door import Door
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.gate import Gate
 from pushd.pinging import Pinging
-from pushd.request import Visit
+from pushd.server.net.timers import Wheel
+from pushd.server.request import Visit
+from pushd.server.web.guard import Gate
 from pushd.session import Session
-from pushd.wheel import Wheel
 from pushd.wire.frames import websocket_data, websocket_event, websocket_message
 from pushd.wire.messages import (
     Publish,

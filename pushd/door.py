@@ -15,9 +15,9 @@ from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work, key_of
 from pushd.errors import Forbidden, TooMany
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import Endpoint, since_of, subscribed_patterns
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions import Guest, Sessions
 from pushd.steps import unless_done
 
@@ -169,7 +169,7 @@ class Door:
         if self._connects is None or key is None or caller.grants.is_operator:
             return
         if caller.transport == "poll":
-            return  # each poll connects anew; they count as reads, see `pushd.resource.Endpoint.charge`
+            return  # each poll connects anew; they count as reads, see `pushd.server.web.resource.Endpoint.charge`
         wait_s = self._connects.take(key)
         if wait_s:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from pushd.bus.clientinfo import Caller
 from pushd.bus.slices import Later
-from pushd.wheel import Wheel
+from pushd.server.net.timers import Wheel
 
 __all__ = ["EndLog"]
 

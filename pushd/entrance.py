@@ -12,12 +12,12 @@ from pushd.bus.publisher import Publisher, Replaceable
 from pushd.config.settings import Config, Limits
 from pushd.descriptors import plan
 from pushd.door import Door
-from pushd.gate import Gate
-from pushd.heldbodies import HeldBodies
 from pushd.outside import Outside
-from pushd.proxies import Trust
+from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.trusted_proxies import Trust
+from pushd.server.web.guard import Gate
 from pushd.sessions import Sessions
-from pushd.turnstile import Turnstile
 
 __all__ = ["Entrance", "new_entrance"]
 

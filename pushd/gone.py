@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pushd.bus.closing import Reason
-from pushd.writethrough import Writer
+from pushd.server.net.writer import Writer
 
 __all__ = ["GONE"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pushd.bus.grants import Grants
 from pushd.config.settings import Config, Key, Listener
-from pushd.listen import Port, wants_certificate
+from pushd.server.net.listen import Port, wants_certificate
 
 __all__ = ["greeting"]
 

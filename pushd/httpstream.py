@@ -13,10 +13,10 @@ from pushd.bus.event import Encoder
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.errors import Refused
-from pushd.request import Request
-from pushd.wheel import Alarm, Wheel
+from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.writer import Writer
+from pushd.server.request import Request
 from pushd.wire.frames import chunk, chunked
-from pushd.writethrough import Writer
 
 __all__ = ["ResponseStream", "StreamFormat"]
 

@@ -13,8 +13,8 @@ from pushd.api.metrics import Metrics, OpenMetrics
 from pushd.api.status import StatusEvents, Watchers
 from pushd.config.settings import Limits
 from pushd.door import Door
-from pushd.gate import Gate
 from pushd.readiness import Readiness
+from pushd.server.web.guard import Gate
 from pushd.statuspage import status_page
 
 __all__ = ["Insight"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushd.config.timeouts import Patience
-from pushd.wheel import Alarm, Wheel
+from pushd.server.net.timers import Alarm, Wheel
 
 __all__ = ["MessageWatch"]
 

@@ -22,7 +22,7 @@ from pushd.bus.counters import Figures
 from pushd.config.settings import Config
 from pushd.descriptors import plan
 from pushd.door import Asking
-from pushd.gate import Tokens
+from pushd.server.web.guard import Tokens
 
 __all__ = ["ALONE", "Commit", "Outside", "Reach", "alone"]
 

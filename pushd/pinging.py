@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from pushd.wheel import Alarm, Wheel
+from pushd.server.net.timers import Alarm, Wheel
 
 __all__ = ["Pinging", "Timing"]
 

@@ -22,9 +22,9 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.gone import GONE
-from pushd.http2.promises import Answer, Outcome
-from pushd.http2.stream import Stream
-from pushd.resource import event_fields, path_of_event
+from pushd.server.http2.promises import Answer, Outcome
+from pushd.server.http2.stream import Stream
+from pushd.server.web.resource import event_fields, path_of_event
 from pushd.session import Connection
 from pushd.sessions import Sessions
 

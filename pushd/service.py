@@ -17,7 +17,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd import tls
 from pushd.assembly import Parts, Storage, configure
 from pushd.bus.closing import Cause, Reason
 from pushd.config.loader import changed_options
@@ -26,10 +25,11 @@ from pushd.config.settings import Config
 from pushd.descriptors import plan
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.greeting import greeting
-from pushd.inherited import unclaimed
-from pushd.listen import prepare
 from pushd.outside import Commit, Outside, alone
-from pushd.proxyprotocol import Reception
+from pushd.server.net import tls
+from pushd.server.net.listen import prepare
+from pushd.server.net.proxy_protocol import Reception
+from pushd.server.net.systemd_sockets import unclaimed
 from pushd.store.sqlite.unused import leave
 from pushd.systemd import Bulletin, Systemd
 

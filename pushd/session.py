@@ -26,9 +26,9 @@ from pushd.bus.slices import BYTES_PER_SEND
 from pushd.crowd import Crowd
 from pushd.gone import GONE
 from pushd.outbox import Outbox
+from pushd.server.net.timers import Alarm
+from pushd.server.net.writer import Writer
 from pushd.sessions import CHUNK_BYTES, Sessions
-from pushd.wheel import Alarm
-from pushd.writethrough import Writer
 
 __all__ = ["Connection", "Session"]
 

@@ -26,8 +26,8 @@ from pushd.bus.subscription import Subscription
 from pushd.crowd import Crowd
 from pushd.endlog import EndLog
 from pushd.errors import TooMany, Unauthorized, Unavailable
+from pushd.server.net.timers import Alarm, Wheel
 from pushd.steps import Steps
-from pushd.wheel import Alarm, Wheel
 
 __all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions"]
 

@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.util import Redirect
 
 from pushd import demo
-from pushd.site import StaticFiles
+from pushd.server.web.static import StaticFiles
 
 __all__ = ["FILES", "status_page"]
 

@@ -38,13 +38,13 @@ from pushd.log import Observer, observer_for
 from pushd.memorywatch import watch
 from pushd.outside import Reach
 from pushd.pidfile import PidFile
-from pushd.polling import serve_few
+from pushd.server.net.polling import serve_few
+from pushd.server.net.tls import check_directory
 from pushd.service import Daemon
 from pushd.store.sqlite.check import check
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
 from pushd.systemd import Systemd
-from pushd.tls import check_directory
 
 __all__ = ["Options", "makeService"]
 

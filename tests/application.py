@@ -14,7 +14,7 @@ from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import Grants, Identity, Reach
 from pushd.bus.patterns import Pattern
 from pushd.config.settings import Hooks
-from pushd.peer import Place
+from pushd.server.net.addresses import Place
 
 __all__ = ["NO_HOOKS", "SECRET", "Application", "Posted", "answer", "caller", "hooks"]
 

@@ -19,7 +19,7 @@ from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.storage import Archive, MemoryArchive
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.config.timeouts import Patience
-from pushd.peer import Place
+from pushd.server.net.addresses import Place
 
 __all__ = [
     "EPOCH",

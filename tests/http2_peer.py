@@ -27,13 +27,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.errors import Refused
-from pushd.http2.connection import HTTP2
-from pushd.http2.faults import Code
-from pushd.request import Request
-from pushd.resource import Missing
-from pushd.site import PushdSite, Serving
-from pushd.turnstile import Turnstile
-from pushd.wheel import Wheel
+from pushd.server.http2.connection import HTTP2
+from pushd.server.http2.errors import Code
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.timers import Wheel
+from pushd.server.request import Request
+from pushd.server.web.resource import Missing
+from pushd.server.web.site import PushdSite, Serving
 from tests.builders import PATIENCE
 
 __all__ = ["PREFACE", "HTTP2TestCase", "Pages", "Peer", "Transport"]

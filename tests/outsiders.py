@@ -26,7 +26,7 @@ def a_user(
 
 
 class Registry:
-    """Who knows whom a token stands for: `pushd.gate.Tokens`. ``boss`` may do everything."""
+    """Who knows whom a token stands for: `pushd.server.web.guard.Tokens`. ``boss`` may do everything."""
 
     def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
         self.identities = {"boss": Identity(EVERYTHING, "boss"), **(identities or {})}

@@ -36,8 +36,8 @@ from pushd.assembly import Parts, Storage, assemble
 from pushd.bus.counters import Figures
 from pushd.config.loader import parse
 from pushd.config.settings import Config
-from pushd.http2.connection import HTTP2
 from pushd.outside import ALONE, Outside
+from pushd.server.http2.connection import HTTP2
 from pushd.service import Daemon
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker

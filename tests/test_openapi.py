@@ -23,9 +23,9 @@ from pushd.bus.memory_headroom import memory
 from pushd.config.loader import default
 from pushd.door import Subscribing
 from pushd.errors import NoRoom, Refused, Unavailable
-from pushd.refusal import refusal
-from pushd.resource import Answering, Branch, Endpoint, Problem
-from pushd.site import StaticFiles
+from pushd.server.problems import refusal
+from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
+from pushd.server.web.static import StaticFiles
 from tests.http2_client import Http2Client
 from tests.openapi import PATH, Operation, description, operations, resolved
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient

@@ -37,7 +37,7 @@ def identity(
 
 
 class FakeTokens:
-    """A `pushd.gate.Tokens` that knows some tokens; while it `is_slow`, it answers when the test says."""
+    """A `Tokens` that knows some tokens; while it `is_slow`, it answers when the test says."""
 
     def __init__(self, **known: Identity | Exception) -> None:
         self.known: dict[str, Identity | Exception] = dict(known)
@@ -49,7 +49,7 @@ class FakeTokens:
         self._waiting: list[tuple[str, Deferred[Identity]]] = []
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """See `pushd.gate.Tokens`."""
+        """See `pushd.server.web.guard.Tokens`."""
         self.shown.append(token)
         if self.is_slow:
             answer: Deferred[Identity] = Deferred()

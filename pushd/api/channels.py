@@ -20,9 +20,9 @@ from pushd.bus.publisher import Deleted, Publisher
 from pushd.bus.search import Work
 from pushd.door import Door
 from pushd.errors import BadRequest, NotFound
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import (
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Branch,

@@ -14,9 +14,9 @@ from pushd.bus.closing import Cause, Reason
 from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import (
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Branch,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from pushd.gate import Gate
 from pushd.readiness import Readiness
-from pushd.request import Request
-from pushd.resource import Answering, json_answer, unlogged_problem
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import Answering, json_answer, unlogged_problem
 
 __all__ = ["Health", "Ready"]
 

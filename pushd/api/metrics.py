@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import Answering, Endpoint, answer
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import Answering, Endpoint, answer
 
 __all__ = ["Metrics", "OpenMetrics"]
 

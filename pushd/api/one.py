@@ -10,8 +10,8 @@ from pushd.bus.event import Draft
 from pushd.bus.patterns import check_name
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused
-from pushd.request import Request
-from pushd.resource import answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
+from pushd.server.request import Request
+from pushd.server.web.resource import answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
 from pushd.wire.messages import check_size
 
 __all__ = ["named_channels", "publish_one", "shown"]

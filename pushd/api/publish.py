@@ -21,15 +21,10 @@ from pushd.bus.counters import Figures
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import (
-    Endpoint,
-    answer,
-    answer_later,
-    answer_problem,
-)
-from pushd.turns import Turns
+from pushd.server.net.turns import Turns
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import Endpoint, answer, answer_later, answer_problem
 from pushd.wire.frames import json_line
 from pushd.wire.json_shape import SHORT_BYTES
 from pushd.wire.messages import check_size, longest_message, parse_draft, parse_object

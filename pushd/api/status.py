@@ -11,9 +11,9 @@ from pushd.bus.clientinfo import Caller
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.patterns import Pattern
 from pushd.door import Door, Subscribing
-from pushd.gate import Gate
 from pushd.httpstream import ResponseStream
-from pushd.request import Request
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
 from pushd.session import Session
 from pushd.transports.sse import FORMAT
 from pushd.wire.frames import json_bytes, sse_block

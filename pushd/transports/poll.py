@@ -16,15 +16,9 @@ from pushd.bus.position import Page
 from pushd.bus.search import Work
 from pushd.door import Door, Subscribing, outlast
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
-from pushd.gate import Gate
-from pushd.request import Request
-from pushd.resource import (
-    DEFAULT_LIMIT,
-    MAX_LIMIT,
-    answer,
-    answer_problem,
-    whole_number,
-)
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
 from pushd.sessions import Sessions
 from pushd.wire.frames import page_json
 

@@ -12,10 +12,10 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
-from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
-from pushd.request import Request
-from pushd.resource import decoded, note_refusal, since_of, subscribed_patterns
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import decoded, note_refusal, since_of, subscribed_patterns
 from pushd.session import Session
 from pushd.wire.frames import json_bytes, sse_block, sse_event, sse_line
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.door import Door, Subscribing
-from pushd.gate import Gate
 from pushd.httpstream import ResponseStream, StreamFormat
-from pushd.request import Request
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
 from pushd.session import Session
 from pushd.wire.frames import stream_end, stream_line, stream_start
 

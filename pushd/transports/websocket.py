@@ -13,12 +13,12 @@ from pushd.config.timeouts import Patience
 from pushd.dialogue import Common, JsonDialogue, RawDialogue
 from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
-from pushd.gate import Gate
 from pushd.handshake import Field, accept_connect, accept_upgrade
-from pushd.heldbodies import HeldBodies
-from pushd.request import Request
-from pushd.resource import parameter, since_of, subscribed_patterns
-from pushd.turns import Turns
+from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.net.turns import Turns
+from pushd.server.request import Request
+from pushd.server.web.guard import Gate
+from pushd.server.web.resource import parameter, since_of, subscribed_patterns
 from pushd.wire.messages import longest_message
 
 __all__ = ["WebSocket"]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.http2.decoding import BlockDecoder
-from pushd.http2.encoding import FieldEncoder
-from pushd.http2.faults import Code, ConnectionFault
+from pushd.server.http2.errors import Code, ConnectionFault
+from pushd.server.http2.hpack_decoder import BlockDecoder
+from pushd.server.http2.hpack_encoder import FieldEncoder
 from tests.http2_peer import HTTP2TestCase
 
 REQUEST = b"\x82\x87\x84\x41\x09localhost"

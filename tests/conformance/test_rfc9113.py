@@ -16,7 +16,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from pushd.http2.faults import Code
+from pushd.server.http2.errors import Code
 from tests.http2_peer import MAX_BODY, PREFACE, HTTP2TestCase
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from pushd.auth.webhooks.answers import changed_identity
-from pushd.certified import Certificate
 from pushd.outside import Outside
+from pushd.server.net.client_certificates import Certificate
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers
 from tests.rigs import STARTED, DaemonTests, Response
@@ -62,7 +62,7 @@ class ExpiryRules(_Base):
     def certify(self, expires_at: float) -> None:
         """Have every connection begin with a client certificate that expires then."""
         certificate = Certificate("CN=alice,O=Example", expires_at)
-        for module in ("pushd.http1writing", "pushd.http2.connection"):
+        for module in ("pushd.server.http1.output", "pushd.server.http2.connection"):
             patcher = patch(f"{module}.certificate_of", lambda transport: certificate)
             patcher.start()
             self.addCleanup(patcher.stop)

@@ -31,7 +31,7 @@ from pushd.auth.webhooks.signing import Signer
 from pushd.bus.event import Draft
 from pushd.config.settings import Hooks
 from pushd.errors import Forbidden, Unavailable
-from pushd.tls import self_signed
+from pushd.server.net.tls import self_signed
 from tests.application import SECRET, caller, hooks
 from tests.e2e.daemon import REPOSITORY
 from tests.e2e.hook_server import HookServer, hook_server

@@ -16,12 +16,12 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-import pushd.http1answers
-from pushd.answers import NOTHING, OVERHEAD_BYTES, Answers, Held
+import pushd.server.http1.responses
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.http1answers import HTTP1Answers
-from pushd.http2.faults import Code
-from pushd.site import StaticFiles
+from pushd.server.http1.responses import HTTP1Answers
+from pushd.server.http2.errors import Code
+from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES, Answers, Held
+from pushd.server.web.static import StaticFiles
 from tests.http2_peer import HTTP2TestCase, Peer
 
 MIB = 1024 * 1024
@@ -307,7 +307,7 @@ class Http1Tests(HTTP2TestCase):
         aborted: list[bool] = []
         left = [MIB]
         self.patch(HTTP1Answers, "abort", lambda connection: aborted.append(True))
-        self.patch(pushd.http1answers, "waiting_bytes", lambda transport: left[0])
+        self.patch(pushd.server.http1.responses, "waiting_bytes", lambda transport: left[0])
         for rate, ends in (2000, []), (1, [True]):
             client, transport = self.client(1000)
             left[0] = MIB

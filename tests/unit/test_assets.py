@@ -10,9 +10,9 @@ from h2.settings import SettingCodes
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from pushd.assets import Assets, link_to
 from pushd.demo import ASSETS
-from pushd.request import Request
+from pushd.server.request import Request
+from pushd.server.web.preload import Assets, link_to
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig
 

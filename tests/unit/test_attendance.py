@@ -19,7 +19,7 @@ from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.publisher import Deleted, Direct, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
-from pushd.peer import Place
+from pushd.server.net.addresses import Place
 from tests.builders import Client, Kept, Rig, patterns
 from tests.outsiders import Notes
 

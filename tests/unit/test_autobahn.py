@@ -17,11 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.turn import Turn
-from pushd.heldbodies import HeldBodies
-from pushd.peer import Place
-from pushd.turns import Turns
-from pushd.wheel import Wheel
-from pushd.writethrough import Writer
+from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.net.addresses import Place
+from pushd.server.net.timers import Wheel
+from pushd.server.net.turns import Turns
+from pushd.server.net.writer import Writer
 from tests.builders import PATIENCE
 from tests.unit.test_websocket import HANDSHAKE, frame
 

@@ -29,14 +29,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from zope.interface import directlyProvides
 
-from pushd import tls
-from pushd.certified import certificate_of, subject_text
 from pushd.errors import StartFailed
-from pushd.site import PushdSite, Serving
-from pushd.tls import Authorities, Credentials
-from pushd.turnstile import Turnstile
-from pushd.wheel import Wheel
-from pushd.writethrough import TLSFactory
+from pushd.server.net import tls
+from pushd.server.net.client_certificates import certificate_of, subject_text
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.timers import Wheel
+from pushd.server.net.tls import Authorities, Credentials
+from pushd.server.net.writer import TLSFactory
+from pushd.server.web.site import PushdSite, Serving
 from tests.builders import PATIENCE
 from tests.certificates import Authority, Issued, name_of
 from tests.unit.test_tls import forgive_deprecated_certificates

@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.comeback import Comeback
 from pushd.errors import (
     BadRequest,
     Forbidden,
@@ -23,6 +22,7 @@ from pushd.errors import (
     Unavailable,
 )
 from pushd.outside import Outside
+from pushd.server.eventsource_retry import Comeback
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Later, Registry, deny
 from tests.rigs import Client, DaemonTests, EventStream, HttpClient, Response

@@ -17,13 +17,13 @@ from pushd.bus.closing import Reason
 from pushd.bus.event import Draft, Encoder
 from pushd.bus.grants import EVERYTHING, Reach
 from pushd.config.settings import Proxies
-from pushd.headernames import bound_header_names
-from pushd.proxies import Trust
+from pushd.server.net.timers import Wheel
+from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.writer import Readdressed, Writer, writer
+from pushd.server.web.header_names import bound_header_names
 from pushd.session import Session
 from pushd.sessions import Sessions
-from pushd.wheel import Wheel
 from pushd.wire.frames import chunked, sse_event, stream_line, websocket_event
-from pushd.writethrough import Readdressed, Writer, writer
 from tests.builders import Kept, a_caller, catch_up, patterns
 from tests.builders import Rig as BusRig
 from tests.http2_client import Http2Client

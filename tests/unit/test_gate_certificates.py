@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.certified import Certificate
-from pushd.http1 import HTTP1
 from pushd.outside import Outside
+from pushd.server.http1.connection import HTTP1
+from pushd.server.net.client_certificates import Certificate
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient
 from tests.vouching import FakeTokens, identity
 

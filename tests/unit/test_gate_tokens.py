@@ -234,10 +234,10 @@ class AnswerTests(TokenRules):
             for path in ("/sse", "/poll"):
                 with self.subTest(f"{path} {why}"), logged() as lines:
                     self.ask("GET", f"{path}?channel=secret", *headers)
-                (line,) = (line for line in lines if line.startswith("pushd.resource "))
+                (line,) = (line for line in lines if line.startswith("pushd.server.web.resource "))
                 self.assertRegex(
                     line.split("\n")[0],
-                    rf"^pushd.resource {status} GET {path} from 127\.0\.0\.1:\d+: {re.escape(why)}",
+                    rf"^pushd.server.web.resource {status} GET {path} from 127\.0\.0\.1:\d+: {re.escape(why)}",
                 )
                 self.assertIn("'log_level': <LogLevel=info>", line)
 

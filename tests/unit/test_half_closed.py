@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.tcp import Connection as TcpConnection
 
 from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.http2.switch import Switch
 from pushd.outside import Outside
+from pushd.server.web.negotiation import Switch
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient

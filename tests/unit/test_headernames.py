@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web import http_headers
 from twisted.web.http_headers import Headers
 
-from pushd.headernames import bound_header_names
+from pushd.server.web.header_names import bound_header_names
 from tests.rigs import DaemonTests
 
 

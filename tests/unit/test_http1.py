@@ -10,8 +10,8 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.server import Site
 
-from pushd.http1 import HTTP1
-from pushd.request import Request
+from pushd.server.http1.connection import HTTP1
+from pushd.server.request import Request
 from tests.rigs import DaemonTests, HttpClient
 
 LINGER_S = 5
@@ -781,7 +781,7 @@ class TwistedTests(DaemonTests):
     def test_a_channel_refers_to_the_producer_of_its_answer_by_this_name(self) -> None:
         self.assertIsNone(HTTPChannel._requestProducer)
 
-    """What `pushd.http1` relies on in twisted.web, beside what it documents."""
+    """What `pushd.server.http1.connection` relies on in twisted.web, beside what it documents."""
 
     def test_the_connection_has_the_names(self) -> None:
         connection: Any = HTTPChannel()

@@ -17,14 +17,14 @@ from twisted.web.http_headers import Headers
 
 from pushd.bus.counters import Figures
 from pushd.bus.turn import Turn
-from pushd.comeback import Comeback
 from pushd.errors import BadRequest
-from pushd.http1 import HTTP1
-from pushd.http1head import MAX_FIELDS, is_start, parse_head
-from pushd.request import Request as PushdRequest
-from pushd.requestlog import RequestLog
-from pushd.turns import Turns
-from pushd.wheel import Wheel
+from pushd.server.access_log import RequestLog
+from pushd.server.eventsource_retry import Comeback
+from pushd.server.http1.connection import HTTP1
+from pushd.server.http1.head import MAX_FIELDS, is_start, parse_head
+from pushd.server.net.timers import Wheel
+from pushd.server.net.turns import Turns
+from pushd.server.request import Request as PushdRequest
 from tests.builders import PATIENCE
 
 CRLF = b"\r\n"

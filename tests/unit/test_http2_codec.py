@@ -16,10 +16,10 @@ from hpack import Encoder
 from hyperframe.frame import SettingsFrame
 from twisted.trial.unittest import SynchronousTestCase
 
-import pushd.http2.codec
-from pushd.http2.codec import STREAM_WINDOW, Codec, Past
-from pushd.http2.faults import Code, ConnectionFault, StreamFault
-from pushd.http2.limits import Limits
+import pushd.server.http2.codec
+from pushd.server.http2.codec import STREAM_WINDOW, Codec, Past
+from pushd.server.http2.errors import Code, ConnectionFault, StreamFault
+from pushd.server.http2.limits import Limits
 from tests.builders import PATIENCE
 
 
@@ -39,7 +39,7 @@ class PinTests(SynchronousTestCase):
         self.connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
 
     def test_these_are_all_the_private_names(self) -> None:
-        tree = ast.parse(Path(pushd.http2.codec.__file__).read_text())
+        tree = ast.parse(Path(pushd.server.http2.codec.__file__).read_text())
         found = {
             node.attr
             for node in ast.walk(tree)
@@ -116,7 +116,7 @@ class PinTests(SynchronousTestCase):
         self.assertTrue(self.connection.data_to_send())
 
     def test_the_dynamic_table_is_a_deque_with_the_newest_first(self) -> None:
-        """What `pushd.http2.decoding` recognises a change by; public, but worth a pin."""
+        """What `pushd.server.http2.hpack_decoder` recognises a change by; public, but worth a pin."""
         decoder = self.connection.decoder
         encoder = Encoder()
         decoder.decode(encoder.encode([("x", "1")]), raw=True)

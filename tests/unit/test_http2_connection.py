@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from pushd.http2.faults import Code
-from pushd.request import Request
+from pushd.server.http2.errors import Code
+from pushd.server.request import Request
 from tests.http2_peer import PREFACE, HTTP2TestCase, Peer
 
 

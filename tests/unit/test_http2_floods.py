@@ -18,8 +18,8 @@ from hyperframe.frame import (
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.http2.faults import Code, ConnectionFault
-from pushd.http2.limits import Budgets, Kind
+from pushd.server.http2.errors import Code, ConnectionFault
+from pushd.server.http2.limits import Budgets, Kind
 from tests.http2_peer import MAX_BODY, HTTP2TestCase
 
 
@@ -208,7 +208,7 @@ class FloodTests(HTTP2TestCase):
         said: list[str] = []
 
         def observe(event: Any) -> None:
-            if event.get("log_namespace") == "pushd.http2.connection.HTTP2":
+            if event.get("log_namespace") == "pushd.server.http2.connection.HTTP2":
                 self.assertEqual(event["log_level"], LogLevel.info)
                 said.append(str(event["detail"]) if "detail" in event else "more")
 

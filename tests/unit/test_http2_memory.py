@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.http2.decoding import BlockDecoder, Memory
-from pushd.http2.faults import Malformed
+from pushd.server.http2.errors import Malformed
+from pushd.server.http2.hpack_decoder import BlockDecoder, Memory
 from tests.http2_peer import HTTP2TestCase, Peer
 
 PSEUDO = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost")]

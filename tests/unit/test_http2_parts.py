@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.http2 import framing, priority
-from pushd.http2.bodies import Bodies
-from pushd.http2.codec import STREAM_WINDOW
-from pushd.http2.faults import Code, ConnectionFault, Malformed, code_name
-from pushd.http2.flow import Next, Outgoing, Scheduler
-from pushd.http2.framing import Frame, Reader
-from pushd.http2.head import field_section_size, parse_request
-from pushd.http2.priority import Priority
+from pushd.server.http2 import frames as framing
+from pushd.server.http2 import priority
+from pushd.server.http2.body_windows import Bodies
+from pushd.server.http2.codec import STREAM_WINDOW
+from pushd.server.http2.errors import Code, ConnectionFault, Malformed, code_name
+from pushd.server.http2.frames import Frame, Reader
+from pushd.server.http2.head import field_section_size, parse_request
+from pushd.server.http2.priority import Priority
+from pushd.server.http2.scheduler import Next, Outgoing, Scheduler
 
 PSEUDO = ((b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/a?b"))
 

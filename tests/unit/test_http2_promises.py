@@ -8,9 +8,9 @@ from typing import Any
 
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PushPromiseFrame, SettingsFrame
 
-from pushd.http2.faults import Code
-from pushd.http2.promises import MAX_PROMISED, Answer, Outcome
-from pushd.http2.stream import Stream
+from pushd.server.http2.errors import Code
+from pushd.server.http2.promises import MAX_PROMISED, Answer, Outcome
+from pushd.server.http2.stream import Stream
 from tests.http2_peer import HTTP2TestCase, Peer
 
 ANSWER = Answer([(b"content-type", b"text/plain")], b"event")

@@ -17,10 +17,11 @@ from zope.interface import directlyProvides
 from pushd.assembly import assemble
 from pushd.bus.closing import Cause, Reason
 from pushd.config.loader import default
-from pushd.http2.faults import Code
-from pushd.site import PushdSite, Serving, StaticFiles
-from pushd.turnstile import Turnstile
-from pushd.wheel import Wheel
+from pushd.server.http2.errors import Code
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.timers import Wheel
+from pushd.server.web.site import PushdSite, Serving
+from pushd.server.web.static import StaticFiles
 from tests.builders import PATIENCE
 from tests.http2_peer import HTTP2TestCase, Peer
 

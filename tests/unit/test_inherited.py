@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.inherited import Inherited, UnixPort, unclaimed
+from pushd.server.net.systemd_sockets import Inherited, UnixPort, unclaimed
 
 
 def address_of(port: IListeningPort) -> IPv4Address | IPv6Address:

@@ -23,14 +23,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from pushd import tls
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
-from pushd.listen import Port, prepare
-from pushd.site import PushdSite, Serving
-from pushd.turnstile import Turnstile
-from pushd.wheel import Wheel
-from pushd.writethrough import TLSFactory
+from pushd.server.net import tls
+from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.listen import Port, prepare
+from pushd.server.net.timers import Wheel
+from pushd.server.net.writer import TLSFactory
+from pushd.server.web.site import PushdSite, Serving
 from tests.builders import PATIENCE
 from tests.certificates import Authority
 from tests.unit.test_tls import forgive_deprecated_certificates

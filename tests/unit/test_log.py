@@ -79,10 +79,10 @@ class LevelTests(LogCase):
 
     def test_the_level_counts_for_every_namespace(self) -> None:
         observer = observing({"nodaemon": True}, "warn")
-        for namespace in ("pushd.site", "twisted", "pushd"):
+        for namespace in ("pushd.server.web.site", "twisted", "pushd"):
             Logger(namespace, observer=observer).info("no")
             Logger(namespace, observer=observer).warn("a line of {here!r}", here=namespace)
-        self.assertLines(self.stdout.getvalue(), "'pushd.site'", "'twisted'", "'pushd'")
+        self.assertLines(self.stdout.getvalue(), "'pushd.server.web.site'", "'twisted'", "'pushd'")
 
 
 class PlaceTests(LogCase):

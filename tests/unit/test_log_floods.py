@@ -27,14 +27,14 @@ import pushd
 from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.auth.webhooks.notifier import Telling
 from pushd.config.settings import Proxies
-from pushd.connections import Connections
 from pushd.floodgate import Floodgate
 from pushd.log import Observer
 from pushd.loglines import json_text, plain
 from pushd.outside import Outside
-from pushd.proxies import Trust
-from pushd.proxyprotocol import ProxyProtocolFactory, Reception
-from pushd.writethrough import TLSFactory
+from pushd.server.net.connections import Connections
+from pushd.server.net.proxy_protocol import ProxyProtocolFactory, Reception
+from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.writer import TLSFactory
 from tests.application import Application, answer, hooks
 from tests.certificates import Authority
 from tests.http2_peer import HTTP2TestCase
@@ -91,32 +91,40 @@ ROWS = {
     "auth/webhooks/notifier.py: the hook {url} is told again": "test_an_application_that_cannot_be_told",
     "auth/webhooks/notifier.py: the hook {url} was not told {count} ev": OPERATOR,
     "autobahn.py: a fault in pushd while it served a Web": FAULT,
-    "certified.py: refused the certificate of {peer}{subj": "test_certificates",
     "dialogue.py: a fault in pushd while it served a Web": FAULT,
     "dialogue.py: refused a message of {peer}: {detail}": "test_messages",
     "endlog.py: _END if caller.user is None else _END_": "test_ends_of_subscribers",
     "faultlog.py: text": STATE,
-    "http1answers.py: closed {peer}: it took {taken} bytes o": "test_answers_that_are_not_read",
-    "http2/connection.py: a fault in pushd, in a response to {pe": FAULT,
-    "http2/connection.py: a fault in pushd, in an HTTP/2 connect": FAULT,
-    "http2/connection.py: more was refused over HTTP/2 from {pee": "test_http2_streams",
-    "http2/connection.py: refused over HTTP/2 from {peer}: {deta": "test_http2_connections",
-    "http2/switch.py: a fault in pushd, in a connection with": FAULT,
-    "http2/switch.py: refused a TLS handshake with {peer}: i": "test_handshakes_without_a_certificate",
-    "http2/tunnel.py: a fault in pushd, in a stream of {peer": FAULT,
-    "listen.py: [listen:{name}] {endpoint}: another pr": OPERATOR,
-    "listen.py: [listen:{name}] {endpoint}: cannot be": OPERATOR,
     "log.py: {path}: cannot be opened: {reason}": OPERATOR,
     "log.py: {path}: cannot be renamed: {reason}": OPERATOR,
     "memorywatch.py: memory is not short any more": STATE,
     "memorywatch.py: memory is short: less than {size} MiB": STATE,
-    "proxyprotocol.py: refused a connection from {peer}: only": "test_connections_that_do_not_come_from_a_proxy",
-    "proxyprotocol.py: refused a connection from {peer}: {why": "test_wrong_headers_of_the_proxy_protocol",
-    "request.py: a fault in pushd while it served {path": FAULT,
-    "requestlog.py: line if detail is None else line + ':": ASKED_FOR,
-    "requestlog.py: text": "test_requests_that_are_none",
-    "requestlog.py: {status} {method} {path} from {peer}:": "test_requests_that_are_not_read_to_their_end",
-    "resource.py: {status} {method} {path} from {peer}:": "test_requests_that_are_refused",
+    "server/access_log.py: line if detail is None else line + ':": ASKED_FOR,
+    "server/access_log.py: text": "test_requests_that_are_none",
+    "server/access_log.py: {status} {method} {path} from {peer}:": "test_requests_that_are_not_read_to_their_end",
+    "server/http1/responses.py: closed {peer}: it took {taken} bytes o": "test_answers_that_are_not_read",
+    "server/http2/connection.py: a fault in pushd, in a response to {pe": FAULT,
+    "server/http2/connection.py: a fault in pushd, in an HTTP/2 connect": FAULT,
+    "server/http2/connection.py: more was refused over HTTP/2 from {pee": "test_http2_streams",
+    "server/http2/connection.py: refused over HTTP/2 from {peer}: {deta": "test_http2_connections",
+    "server/http2/tunnel.py: a fault in pushd, in a stream of {peer": FAULT,
+    "server/net/client_certificates.py: refused the certificate of {peer}{subj": "test_certificates",
+    "server/net/connection_limits.py: handshake": "test_handshakes_that_take_too_long",
+    "server/net/connection_limits.py: text + ', and {count} more like this'": PASSED_ON,
+    "server/net/connection_limits.py: text": PASSED_ON,
+    "server/net/connection_limits.py: turned away {peer}: {detail}": "test_connections_that_are_turned_away",
+    "server/net/listen.py: [listen:{name}] {endpoint}: another pr": OPERATOR,
+    "server/net/listen.py: [listen:{name}] {endpoint}: cannot be": OPERATOR,
+    "server/net/proxy_protocol.py: refused a connection from {peer}: only": (
+        "test_connections_that_do_not_come_from_a_proxy"
+    ),
+    "server/net/proxy_protocol.py: refused a connection from {peer}: {why": (
+        "test_wrong_headers_of_the_proxy_protocol"
+    ),
+    "server/request.py: a fault in pushd while it served {path": FAULT,
+    "server/web/negotiation.py: a fault in pushd, in a connection with": FAULT,
+    "server/web/negotiation.py: refused a TLS handshake with {peer}: i": "test_handshakes_without_a_certificate",
+    "server/web/resource.py: {status} {method} {path} from {peer}:": "test_requests_that_are_refused",
     "service.py: a fault in pushd after it reloaded its": FAULT,
     "service.py: a fault in pushd while it stopped": FAULT,
     "service.py: a fault in pushd, in what is done ever": FAULT,
@@ -136,8 +144,6 @@ ROWS = {
     "session.py: a fault in pushd while it wrote to {pe": FAULT,
     "session.py: {peer} is slow and misses events: on_o": "test_slow_subscribers",
     "sessions.py: a fault in pushd while it closed {gues": FAULT,
-    "sparing.py: text + ', and {count} more like this'": PASSED_ON,
-    "sparing.py: text": PASSED_ON,
     "store/sqlite/archive.py: a block of channel {name} is damaged:": STATE,
     "store/sqlite/health.py: publishing is refused: {detail}": STATE,
     "store/sqlite/health.py: publishing works again": STATE,
@@ -163,8 +169,6 @@ ROWS = {
     "systemd.py: could not tell systemd {state}: {reaso": STATE,
     "tap.py: {error} #2": OPERATOR,
     "tap.py: {error}": OPERATOR,
-    "turnstile.py: handshake": "test_handshakes_that_take_too_long",
-    "turnstile.py: turned away {peer}: {detail}": "test_connections_that_are_turned_away",
 }
 
 _METHODS = frozenset({"debug", "info", "warn", "error", "critical", "failure", "emit"})

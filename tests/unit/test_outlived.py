@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 from pushd.bus.grants import NOTHING, Identity
-from pushd.certified import Certificate
-from pushd.http1 import HTTP1
 from pushd.outside import Outside
+from pushd.server.http1.connection import HTTP1
+from pushd.server.net.client_certificates import Certificate
 from tests.outsiders import Answers, Later, Registry, a_user
 from tests.rigs import STARTED, Client, DaemonTests, WebSocketClient, json_lines
 

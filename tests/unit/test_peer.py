@@ -8,7 +8,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.clientaddress import limit_key, parse_ip
-from pushd.peer import UnknownAddress, address_of, peer_name
+from pushd.server.net.addresses import UnknownAddress, address_of, peer_name
 
 
 class PeerNameTests(SynchronousTestCase):

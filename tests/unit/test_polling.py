@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
-from pushd.polling import ACCEPTS, BUDGET_S, TAKEN, Poller, accept_few, serve_few
+from pushd.server.net.polling import ACCEPTS, BUDGET_S, TAKEN, Poller, accept_few, serve_few
 
 COST_S = BUDGET_S / 4.9
 """What an event costs of which five fill a turn."""

@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 
 from pushd.config.settings import Proxies
 from pushd.errors import BadRequest
-from pushd.peer import UnknownAddress
-from pushd.proxies import Trust
+from pushd.server.net.addresses import UnknownAddress
+from pushd.server.net.trusted_proxies import Trust
 
 UNIX = UNIXAddress(None)
 

@@ -18,13 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from pushd.config.settings import Proxies
-from pushd.connections import Connections
-from pushd.http2.connection import HTTP2
-from pushd.peer import UnknownAddress, peer_name
-from pushd.proxies import Trust
-from pushd.proxyprotocol import Header, ProxyProtocolFactory, Reception, parse_header
-from pushd.wheel import Wheel
-from pushd.writethrough import Readdressed, TLSFactory, writer
+from pushd.server.http2.connection import HTTP2
+from pushd.server.net.addresses import UnknownAddress, peer_name
+from pushd.server.net.connections import Connections
+from pushd.server.net.proxy_protocol import Header, ProxyProtocolFactory, Reception, parse_header
+from pushd.server.net.timers import Wheel
+from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.writer import Readdressed, TLSFactory, writer
 from tests.rigs import Rig as DaemonRig
 from tests.unit.test_tls import forgive_deprecated_certificates
 from tests.unit.test_writethrough import Peer, TlsRig

@@ -7,7 +7,7 @@ from typing import Any
 
 from h2.settings import SettingCodes
 
-from pushd.http2.faults import Code
+from pushd.server.http2.errors import Code
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, query, stream_lines
 

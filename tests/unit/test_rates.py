@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd import gate
 from pushd.bus.clientinfo import Caller
 from pushd.config.loader import parse
 from pushd.outside import Outside
-from pushd.peer import Place
+from pushd.server.net.addresses import Place
+from pushd.server.web import guard as gate
 from tests.outsiders import Registry, a_user
 from tests.rigs import DaemonTests
 

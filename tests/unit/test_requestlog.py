@@ -237,7 +237,7 @@ class RefusalTests(LogRules):
     def test_a_refusal_is_logged_with_the_id_that_the_client_sees(self) -> None:
         response = self.rig.get("/nothing")
         self.assert_problem(response, 404)
-        (line,) = self.lines("pushd.resource")
+        (line,) = self.lines("pushd.server.web.resource")
         self.assertTrue(line.endswith(f": {response.json['detail']} ({response.json['request_id']})"), line)
 
     def test_so_is_one_that_is_not_read(self) -> None:
@@ -245,7 +245,7 @@ class RefusalTests(LogRules):
         client.send_raw("GET", b"nonsense\r\n\r\n")
         self.rig.turn()
         self.assert_problem(client.response, 400)
-        (line,) = self.lines("pushd.requestlog")
+        (line,) = self.lines("pushd.server.access_log")
         self.assertTrue(line.endswith(f"({client.response.json['request_id']})"), line)
 
     def test_and_over_http_2(self) -> None:
@@ -254,13 +254,13 @@ class RefusalTests(LogRules):
         self.rig.turn()
         response = client.response
         self.assert_problem(response, 413)
-        self.assertTrue(self.lines("pushd.requestlog")[-1].endswith(f"({response.json['request_id']})"))
+        self.assertTrue(self.lines("pushd.server.access_log")[-1].endswith(f"({response.json['request_id']})"))
 
     def test_a_fault_has_an_id_too(self) -> None:
         self.patch(self.rig.parts.bus, "listing", None)
         response = self.rig.get("/channels")
         self.assert_problem(response, 500)
-        (line,) = self.lines("pushd.request.Request")
+        (line,) = self.lines("pushd.server.request.Request")
         self.assertEqual(line, f"a fault in pushd while it served /channels ({response.json['request_id']})")
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 

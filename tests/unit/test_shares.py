@@ -12,7 +12,7 @@ from pushd.bus.clientinfo import Caller, owner_of
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.peer import Place
+from pushd.server.net.addresses import Place
 
 OWNERS = (None, "192.0.2.1", "user alice")
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from twisted.internet import task
 
-from pushd.http1 import HTTP1
+from pushd.server.http1.connection import HTTP1
 from tests.rigs import DaemonTests, Response, stream_lines
 
 

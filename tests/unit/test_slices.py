@@ -22,9 +22,9 @@ from pushd.bus.slices import MOST, Slice, Slices
 from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import Refused
+from pushd.server.net.timers import Wheel
 from pushd.session import Session
 from pushd.sessions import Sessions
-from pushd.wheel import Wheel
 from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed
 

@@ -25,8 +25,9 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import keyexchange, tls
 from pushd.errors import StartFailed
+from pushd.server.net import tls
+from pushd.server.net import tls as keyexchange
 
 NOW = datetime(2030, 6, 15, 12, tzinfo=UTC)
 openssl: Any = SSL

@@ -10,7 +10,7 @@ from twisted.web.http import _ChunkedTransferDecoder
 
 from pushd.autobahn import WebSocketConnection
 from pushd.bus.turn import Turn
-from pushd.turns import Turns
+from pushd.server.net.turns import Turns
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 

@@ -12,10 +12,9 @@ from twisted.logger import ILogObserver, Logger, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import TooMany, Unavailable
-from pushd.http2.faults import Code
-from pushd.sparing import Sparing
-from pushd.turnstile import Ticket, Turnstile
-from pushd.wheel import Wheel
+from pushd.server.http2.errors import Code
+from pushd.server.net.connection_limits import Sparing, Ticket, Turnstile
+from pushd.server.net.timers import Wheel
 from tests.http2_peer import HTTP2TestCase, Peer
 from tests.rigs import DaemonTests, HttpClient
 

@@ -21,8 +21,8 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pushd import unixsocket
-from pushd.unixsocket import UnixEndpoint, keep_file
+from pushd.server.net import unix_socket as unixsocket
+from pushd.server.net.unix_socket import UnixEndpoint, keep_file
 
 
 @implementer(IStreamServerEndpoint)

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from pushd.bus.grants import Grants, Identity
 from pushd.errors import Forbidden
 from pushd.outside import Outside
-from pushd.site import StaticFiles
+from pushd.server.web.static import StaticFiles
 from tests.http2_client import Http2Client
 from tests.openapi import operations
 from tests.outsiders import Answers, Ask, Registry

@@ -10,8 +10,8 @@ from websockets.frames import Frame, Opcode
 
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
-from pushd.http1 import HTTP1
-from pushd.request import Request
+from pushd.server.http1.connection import HTTP1
+from pushd.server.request import Request
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient, WebSocketTalk
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

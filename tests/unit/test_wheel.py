@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.wheel import Alarm, Wheel
+from pushd.server.net.timers import Alarm, Wheel
 
 DELAYS = st.floats(0, 50)
 

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pushd import tls
-from pushd.writethrough import TLSFactory, writer
+from pushd.server.net import tls
+from pushd.server.net.writer import TLSFactory, writer
 from tests.unit.test_tls import forgive_deprecated_certificates
 
 PLENTY = 1 << 40

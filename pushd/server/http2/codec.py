@@ -1,0 +1,371 @@
+"""The codec: the states and windows of one connection's streams, and what is sent on them, by way of `h2`.
+
+The only module that knows `h2`, some of whose private names it uses: `tests/unit/test_http2_codec.py` pins
+each. What h2 is used for: the states of streams (RFC 9113, section 5.1), settings, windows, and the HPACK
+decoder. What not: reading and writing frames, validating fields, and choosing error codes, where it is slow
+or at odds with the RFC. Another codec has to offer what `Codec` does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
+from h2.exceptions import FlowControlError, ProtocolError
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamClosedBy, StreamInputs, StreamState
+
+from pushd.server.http2 import frames as framing
+from pushd.server.http2.errors import Code, ConnectionFault, StreamFault
+from pushd.server.http2.frames import END_STREAM, pack_head
+from pushd.server.http2.hpack_decoder import BlockDecoder, Memory
+from pushd.server.http2.hpack_encoder import NO_TABLE
+from pushd.server.http2.limits import Limits
+
+__all__ = ["STREAM_WINDOW", "Codec", "Past"]
+
+STREAM_WINDOW = 64 * 1024 - 1
+"""How much of a request's body may be on its way before the server has seen it, in bytes."""
+
+_CONNECTION_WINDOW = 1024 * 1024
+_MAX_WINDOW = _MAX_STREAM_ID = 2**31 - 1
+_NO_RFC7540_PRIORITIES = 0x9  # RFC 9218, section 2.1
+_KNOWN_SETTINGS = frozenset(
+    {
+        SettingCodes.HEADER_TABLE_SIZE,
+        SettingCodes.ENABLE_PUSH,
+        SettingCodes.MAX_CONCURRENT_STREAMS,
+        SettingCodes.INITIAL_WINDOW_SIZE,
+        SettingCodes.MAX_FRAME_SIZE,
+        SettingCodes.MAX_HEADER_LIST_SIZE,
+    }
+)
+
+
+class Past(Enum):
+    """How a stream that does not exist came to its end."""
+
+    IDLE = auto()
+    """It has not begun."""
+
+    SKIPPED = auto()
+    """A later one began, or so much has happened since that it was forgotten."""
+
+    ENDED = auto()
+    """Both sides ended it."""
+
+    RESET_HERE = auto()
+    """The server reset it."""
+
+    RESET_THERE = auto()
+    """The client reset it."""
+
+
+_PASTS = {
+    None: Past.SKIPPED,
+    StreamClosedBy.SEND_END_STREAM: Past.ENDED,
+    StreamClosedBy.RECV_END_STREAM: Past.ENDED,
+    StreamClosedBy.SEND_RST_STREAM: Past.RESET_HERE,
+    StreamClosedBy.RECV_RST_STREAM: Past.RESET_THERE,
+}
+
+
+class _State(H2Connection):
+    MAX_CLOSED_STREAMS = 1000  # what is remembered of streams that are over; h2 would remember 65,536
+
+
+class Codec:
+    """One connection, as the server sees it."""
+
+    def __init__(self, limits: Limits, memory: Memory | None = None) -> None:
+        """Begin a connection; `start` makes its first bytes. Remembered header blocks count in `memory`."""
+        self._limits = limits
+        self._state = _State(H2Configuration(client_side=False, header_encoding=None))
+        self._streams = self._state.streams
+        self._out: list[bytes | memoryview] = []
+        self._table_update = NO_TABLE
+        self.decoder = BlockDecoder(
+            self._state.decoder,
+            limits.max_section_bytes * 4,
+            takes_protocols=limits.takes_websockets,
+            memory=memory,
+        )
+        """Reads header blocks."""
+        self.is_begun = False
+        """True once the client's settings have come."""
+        self.control_bytes = 0
+        """How much of what waits are answers to frames rather than responses."""
+        self.max_pushed = 0
+        """How many pushed streams the client takes at once."""
+        self._takes_pushes = False
+        self._pushed: set[int] = set()
+        self.data_bytes = 0
+        """How much DATA was sent from the beginning."""
+        self.window_updates = 0
+        """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
+
+    def end(self) -> None:
+        """Forget what is only of use to a connection that lives, and h2's own references to itself: cycles."""
+        self.decoder.forget()
+        self._state._frame_dispatch_table.clear()
+
+    def start(self) -> None:
+        """Write the settings of the server, and open the window of the connection (section 3.4)."""
+        mine = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: self._limits.max_streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: self._limits.max_section_bytes,
+        }
+        if self._limits.takes_websockets:
+            mine[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1  # RFC 8441, section 3
+        state = self._state
+        state.local_settings = Settings(client=False, initial_values=mine)
+        values = state.local_settings._settings
+        values[_NO_RFC7540_PRIORITIES] = deque([1])
+        for setting in SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL:
+            if setting not in mine:
+                values.pop(setting, None)  # the one is not for servers, the other may not be offered
+        state.initiate_connection()
+        state.increment_flow_control_window(_CONNECTION_WINDOW - state.inbound_flow_control_window)
+        self._out.append(state.data_to_send())
+
+    # The states of streams
+
+    def is_open(self, stream_id: int) -> bool:
+        """Tell whether a stream exists: not both sides have ended it, and none has reset it."""
+        return stream_id in self._streams
+
+    @property
+    def open_requests(self) -> int:
+        """How many there are that the client began."""
+        return len(self._streams) - len(self._pushed)
+
+    def past(self, stream_id: int) -> Past:
+        """Tell what became of a stream that is not open."""
+        state = self._state
+        highest = state.highest_inbound_stream_id if stream_id % 2 else state.highest_outbound_stream_id
+        return Past.IDLE if stream_id > highest else _PASTS[state._closed_streams.get(stream_id)]
+
+    def open(self, stream_id: int, *, is_ended: bool) -> None:
+        """Enter the stream of a request that begins; its number is odd, and higher than any before."""
+        state = self._state
+        state.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        machine = state._begin_new_stream(stream_id, AllowedStreamIDs.ODD).state_machine
+        machine.process_input(StreamInputs.RECV_HEADERS)
+        if is_ended:
+            machine.process_input(StreamInputs.RECV_END_STREAM)
+
+    def received(self, stream_id: int, *, is_trailers: bool, is_ended: bool) -> None:
+        """Note that DATA or trailers came on an open stream; raise `StreamFault` if that cannot be."""
+        machine = self._streams[stream_id].state_machine
+        try:
+            machine.process_input(StreamInputs.RECV_HEADERS if is_trailers else StreamInputs.RECV_DATA)
+            if is_ended:
+                machine.process_input(StreamInputs.RECV_END_STREAM)
+        except ProtocolError:
+            raise StreamFault(stream_id, Code.STREAM_CLOSED, "more after the end of the request") from None
+
+    def received_reset(self, stream_id: int) -> None:
+        """Note that the client reset an open stream."""
+        self._streams[stream_id].state_machine.process_input(StreamInputs.RECV_RST_STREAM)
+        self.retire(stream_id)
+
+    def retire(self, stream_id: int) -> None:
+        """Forget a stream if it is over. h2 does so when it counts all, at every request."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.closed:
+            del self._streams[stream_id]
+            self._pushed.discard(stream_id)
+            self._state._closed_streams[stream_id] = stream.closed_by
+
+    # Promises
+
+    @property
+    def promises_made(self) -> int:
+        """How many there were from the beginning."""
+        return self._state.highest_outbound_stream_id // 2
+
+    def takes_promises(self, parent_id: int) -> bool:
+        """Tell whether a promise can be made on a stream (section 8.4.1): it was not pushed, and is open here."""
+        state, parent = self._state, self._streams.get(parent_id)
+        return (
+            parent is not None
+            and parent_id % 2 == 1
+            and parent.state_machine.state in (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+            and self._takes_pushes
+            and state.highest_outbound_stream_id + 2 <= _MAX_STREAM_ID
+        )
+
+    def promise(self, parent_id: int, block: bytes) -> int:
+        """Promise the response to the request of `block` where `takes_promises`; answer its stream."""
+        state = self._state
+        stream_id = state.highest_outbound_stream_id // 2 * 2 + 2
+        self._streams[parent_id].state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        stream = state._begin_new_stream(stream_id, AllowedStreamIDs.EVEN)
+        stream.state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
+        self._pushed.add(stream_id)
+        payload = stream_id.to_bytes(4, "big") + self._with_table_update(block)
+        size = state.max_outbound_frame_size
+        self._out.append(framing.header_bytes(framing.PUSH_PROMISE, 0, parent_id, payload, size))
+        return stream_id
+
+    # Settings and windows
+
+    def receive_settings(self, flags: int, payload: bytes) -> None:
+        """Apply what the client has set, and acknowledge it (section 6.5)."""
+        state = self._state
+        if payload:
+            # h2 would keep every setting that it is told of, known or not
+            pairs = [payload[at : at + 6] for at in range(0, len(payload), 6)]
+            payload = b"".join(pair for pair in pairs if int.from_bytes(pair[:2], "big") in _KNOWN_SETTINGS)
+        if not self.is_begun:
+            self.is_begun = True
+            state.receive_data(framing.PREFACE)
+        settings = state.remote_settings
+        table_bytes = settings.header_table_size
+        try:
+            state.receive_data(framing.frame_bytes(framing.SETTINGS, flags, 0, payload))
+        except ProtocolError as error:
+            raise ConnectionFault(Code(error.error_code), f"SETTINGS: {error}") from None
+        state.encoder.table_size_changes.clear()  # a list that only its `encode`, which is not used, would empty
+        if settings.header_table_size != table_bytes:
+            self._table_update = NO_TABLE
+        self._takes_pushes = bool(settings.enable_push)
+        self.max_pushed = settings.max_concurrent_streams if self._takes_pushes else 0
+        self.answer(state.data_to_send())
+
+    def consume_connection(self, size: int) -> None:
+        """Take `size` from the window of the connection, and open it again when that is worth a frame."""
+        manager = self._state._inbound_flow_control_window_manager
+        try:
+            manager.window_consumed(size)
+        except FlowControlError:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more DATA than the connection's window") from None
+        increment = manager.process_bytes(size)
+        if increment:
+            self.answer(framing.window_bytes(0, increment))
+
+    def consume_stream(self, stream_id: int, size: int) -> None:
+        """Take `size` from the window of an open stream."""
+        try:
+            self._streams[stream_id]._inbound_window_manager.window_consumed(size)
+        except FlowControlError:
+            raise StreamFault(stream_id, Code.FLOW_CONTROL_ERROR, "more DATA than the stream's window") from None
+
+    def grant(self, stream_id: int, window: int) -> None:
+        """Let the client send until `window` bytes are on their way on a stream, if it is worth a frame."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        manager = stream._inbound_window_manager
+        increment = window - manager.current_window_size
+        if increment >= window // 2:
+            manager.window_opened(increment)
+            self.answer(framing.window_bytes(stream_id, increment))
+
+    def open_window(self, stream_id: int, increment: int) -> None:
+        """Add what the client allows to the window of an open stream, or, as 0, to that of the connection."""
+        owner = self._streams[stream_id] if stream_id else self._state
+        window = owner.outbound_flow_control_window + increment
+        if window > _MAX_WINDOW:
+            text = "a window over 2^31-1 (section 6.9.1)"
+            if stream_id:
+                raise StreamFault(stream_id, Code.FLOW_CONTROL_ERROR, text)
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, text)
+        owner.outbound_flow_control_window = window
+
+    def room(self, stream_id: int) -> int:
+        """Answer how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
+        return min(self._streams[stream_id].outbound_flow_control_window, self._state.outbound_flow_control_window)
+
+    def has_own_room(self, stream_id: int) -> bool:
+        """Return whether the window of the stream itself, whatever that of the connection is, allows more."""
+        return self._streams[stream_id].outbound_flow_control_window > 0
+
+    def fits(self, stream_id: int, size: int) -> bool:
+        """Tell whether `size` bytes can be sent on an open stream, as one frame."""
+        state = self._state
+        return (
+            size <= state.max_outbound_frame_size
+            and size <= state.outbound_flow_control_window
+            and size <= self._streams[stream_id].outbound_flow_control_window
+        )
+
+    @property
+    def max_data_bytes(self) -> int:
+        """How long a DATA frame may be."""
+        return self._state.max_outbound_frame_size
+
+    # What goes out
+
+    def take(self) -> bytes:
+        """Answer all that is to be sent, as one piece."""
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        self.control_bytes = 0
+        return b"".join(out)
+
+    def answer(self, data: bytes) -> None:
+        """Send a frame that a frame of the client made necessary."""
+        self._out.append(data)
+        self.control_bytes += len(data)
+
+    def send_headers(self, stream_id: int, block: bytes, *, is_ended: bool, is_final: bool = True) -> None:
+        """Send a header section; one that is not final is informational (section 8.1)."""
+        machine = self._streams[stream_id].state_machine
+        if is_final:
+            machine.process_input(StreamInputs.SEND_HEADERS)
+        else:
+            machine.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS)
+        block = self._with_table_update(block)
+        flags = 0
+        if is_ended:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+            flags = END_STREAM
+        size = self._state.max_outbound_frame_size
+        self._out.append(framing.header_bytes(framing.HEADERS, flags, stream_id, block, size))
+        if is_ended:
+            self.retire(stream_id)
+
+    def _with_table_update(self, block: bytes) -> bytes:
+        update, self._table_update = self._table_update, b""
+        return update + block if update else block
+
+    def send_data(self, stream_id: int, chunk: bytes | memoryview, *, is_ended: bool) -> None:
+        """Send one DATA frame, of no more bytes than `room` and `max_data_bytes` allow.
+
+        This is what h2 does for a stream without padding, less its checks and its frame object.
+        """
+        size, stream, out = len(chunk), self._streams[stream_id], self._out
+        out.append(pack_head(size >> 8, size & 255, framing.DATA, END_STREAM if is_ended else 0, stream_id))
+        out.append(chunk)
+        stream.outbound_flow_control_window -= size
+        self._state.outbound_flow_control_window -= size
+        self.data_bytes += size
+        self.window_updates += 2 + (size >> 9)
+        if is_ended:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+            self.retire(stream_id)
+
+    def reset(self, stream_id: int, code: Code) -> None:
+        """End a stream at once, or say again that it has ended."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if not stream.closed:  # as it is after an input that its state does not allow
+                stream.state_machine.process_input(StreamInputs.SEND_RST_STREAM)
+            stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
+            self.retire(stream_id)
+        self.answer(framing.reset_bytes(stream_id, code))
+
+    def ping(self, payload: bytes) -> None:
+        """Ask the client for an answer; eight bytes."""
+        self._out.append(framing.frame_bytes(framing.PING, 0, 0, payload))
+
+    def goaway(self, code: Code, text: str = "", *, is_last: bool = True) -> None:
+        """Take no more streams; if it is not the last word, those that are on their way yet (section 6.8)."""
+        last = self._state.highest_inbound_stream_id if is_last else _MAX_WINDOW
+        self._out.append(framing.goaway_bytes(last, code, text))

@@ -1,0 +1,400 @@
+"""The HTTP/2 connection: from the transport to the streams and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.bus.memory_headroom import memory
+from pushd.errors import HeadTooLarge, Refused, TooMany
+from pushd.server.access_log import Unread
+from pushd.server.http2 import priority
+from pushd.server.http2.body_windows import Bodies
+from pushd.server.http2.codec import Codec
+from pushd.server.http2.context import Shared
+from pushd.server.http2.early_answers import Unwanted
+from pushd.server.http2.errors import Code, ConnectionFault, StreamFault, code_name
+from pushd.server.http2.head import Head
+from pushd.server.http2.limits import Budgets
+from pushd.server.http2.pace import Pace
+from pushd.server.http2.promises import Promises, Told
+from pushd.server.http2.receiver import Incoming
+from pushd.server.http2.scheduler import Scheduler
+from pushd.server.http2.stream import Stream
+from pushd.server.http2.timeouts import Watch
+from pushd.server.http2.tunnel import Tunnel
+from pushd.server.net.addresses import peer_name
+from pushd.server.net.client_certificates import certificate_of
+from pushd.server.net.connections import TwoWay
+from pushd.server.net.timers import Alarm
+from pushd.server.net.writer import writer
+
+__all__ = ["HTTP2"]
+
+_PASS_BYTES = 256 * 1024
+"""How much DATA is made before the reactor has its turn."""
+
+_MAX_LOGGED = 10
+"""How many refusals of one connection are logged."""
+
+_CROWDED = 20
+"""Of more streams that wait for their windows, none gets as much as a refusal without room for it."""
+
+_DRAIN_PING = b"pushd-go"
+_UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
+
+
+@implementer(IPushProducer)
+class HTTP2(TwoWay, Protocol):
+    """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
+
+    log = Logger()
+    transport: Any
+
+    def __init__(self, shared: Shared, turned_away: Refused | None = None) -> None:
+        """Make a connection of the site of `shared`; `turned_away` is the answer to its first request, and last."""
+        self._shared = shared
+        self._turned_away = turned_away
+        self.site = shared.site
+        self.encoder = shared.encoder
+        self.answers = shared.answers
+        self.codec = Codec(shared.limits, shared.memory)
+        self.promises = Promises(self.codec)
+        self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
+        self.streams: dict[int, Stream] = {}
+        """Those whose responses are not sent yet."""
+        self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds, self._stream_failed)
+        self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
+        self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
+        self._flush_call: IDelayedCall | None = None
+        self._unwanted = Unwanted(self.codec, shared, self._flush_soon)
+        self._linger: Alarm | None = None
+        self._is_busy = self._is_ended = self._is_draining = False
+        self._takes_streams, self._logged = True, 0
+        self.blocked_since: float | None = None
+        """Since when the transport takes nothing."""
+
+    # Protocol
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        self._write = writer(self.transport).write
+        self._pace = Pace(self._incoming, self.site.turns, self._take, self.transport)
+        self._shared.connections.add(self)
+        self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
+        self.owner = self._shared.owner_of_peer(self.peer)
+        self.is_secure = ISSLTransport(self.transport, None) is not None
+        self.certificate = certificate_of(self.transport)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self._watch.begin()
+        self.codec.start()
+        self._flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: bytes have come."""
+        if not self._is_ended:
+            self._pace.received(data)
+
+    def _take(self) -> bool:
+        """Take what has come, as far as it goes in this turn; return whether that was all."""
+        is_all, self._is_busy = True, True
+        if not self._is_ended:
+            with self._faults_end_it():
+                is_all = self._incoming.take(self.site.turns.may_go_on)
+        self._is_busy = False
+        self._flush()
+        return is_all or self._is_ended
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended."""
+        self._is_ended = True
+        self._shared.connections.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._flush_call is not None and self._flush_call.active():
+            self._flush_call.cancel()
+        self._lose_streams(reason)
+        for part in self._watch, self._unwanted, self._incoming, self._pace, self.scheduler, self.codec:
+            part.end()
+        del self._watch, self._incoming, self._pace  # which refer to this connection: cycles
+
+    @contextmanager
+    def _faults_end_it(self) -> Iterator[None]:
+        """End the connection upon a fault: one of the client, or of pushd, which must not reach the reactor."""
+        try:
+            yield
+        except ConnectionFault as fault:
+            self.refused(f"{fault.code.name}: {fault}")
+            self.close(fault.code, str(fault))
+        except Exception:  # noqa: BLE001  half a connection must not live on
+            if not memory.was_missed():
+                self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
+            self.close(Code.INTERNAL_ERROR)
+
+    def refused(self, detail: str, unread: Unread | None = None) -> None:
+        """Log why something was refused: an `unread` request, or something else."""
+        if self._turned_away is not None:
+            return  # who turned it away has logged it
+        if unread is not None and unread.target:
+            self.site.request_log.refused(unread, peer_name(self.peer))
+            return
+        self._logged += 1
+        if self._logged <= _MAX_LOGGED:
+            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=peer_name(self.peer), detail=detail)
+        elif self._logged == _MAX_LOGGED + 1:
+            self.log.info("more was refused over HTTP/2 from {peer}", peer=peer_name(self.peer))
+
+    @property
+    def head_at_hand(self) -> int | None:
+        """See `Incoming`."""
+        return self._incoming.head_at_hand
+
+    def is_held_up(self, stream: Stream) -> bool:
+        """Tell whether a stream has to wait for others before it may send more of its body."""
+        return self._bodies.is_held_up(stream.stream_id)
+
+    # Listener: what the client sent
+
+    def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
+        """Begin a request."""
+        stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
+        if self._turned_away is not None or self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
+            self._refuse(stream, _UNREAD, head)
+        else:
+            stream.begin(head, is_ended)
+
+    def _refuse(self, stream: Stream, refused: Refused, head: Head | None, *, is_head: bool = False) -> None:
+        """Refuse a request, the last of who is turned away. GOAWAY follows: httpx reads no answer behind that."""
+        stream.refuse(self._turned_away or refused, head, is_head=is_head)
+        if self._turned_away is not None:
+            self._is_draining, self._takes_streams = True, False
+
+    def too_large_received(self, stream_id: int, is_head: bool) -> None:
+        """Refuse a request that was not read."""
+        limit = self._shared.limits.max_section_bytes
+        refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
+        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, None, is_head=is_head)
+
+    def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
+        if not self._takes_streams:
+            raise StreamFault(stream_id, Code.REFUSED_STREAM, "the connection is about to end")
+        stream = self.streams[stream_id] = kind(self, stream_id, urgency)
+        stream.began_at = self._shared.seconds()
+        self._bodies.begun(stream_id)
+        return stream
+
+    def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
+        """Take a part of a request's body."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.receive(data, is_ended)
+            if not is_ended and not stream.is_tunnel:
+                self._bodies.received(stream_id, size)
+
+    def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
+        """Learn that a stream was reset."""
+        if why is not None:
+            self.refused(f"{code_name(code)}: {why}")
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._forget(stream)
+            stream.lost(Failure(ConnectionLost(f"the stream was reset: {code_name(code)}")))
+            self._end_if_drained()
+        self.promises.was_reset(stream_id, code)
+
+    def window_opened(self, stream_id: int) -> None:
+        """Learn that more can be sent."""
+        stream = self.streams.get(stream_id)
+        if not stream_id:
+            self.scheduler.all_opened()
+        elif stream is not None:
+            self.scheduler.opened(stream)
+
+    def priority_received(self, stream_id: int, value: bytes) -> None:
+        """Change how urgent a response is (RFC 9218, section 7)."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.scheduler.move(stream, priority.parse(value).urgency)
+
+    def goaway_received(self, code: int) -> None:
+        """Let the responses in flight end, unless the client says that it is in no state for them."""
+        if code != Code.NO_ERROR:
+            self.refused(f"the client ended the connection: {code_name(code)}")
+            self.close(Code.NO_ERROR)
+            return
+        self._is_draining = True
+        self._takes_streams = False
+        self._end_if_drained()
+
+    def pong_received(self, payload: bytes) -> None:
+        """Learn that the client has read what came before a PING."""
+        if payload == _DRAIN_PING and self._is_draining:
+            self.drained()
+
+    # Carrier: what the streams do
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many answers wait for the client."""
+        return self.scheduler.waiting > _CROWDED
+
+    def wake(self, stream: Stream) -> None:
+        """Have a stream send what it has, soon."""
+        self.scheduler.add(stream)
+        self._flush_soon()
+
+    def request_read(self, stream: Stream) -> None:
+        """Learn that nothing more of a request is read."""
+        self._bodies.ended(stream.stream_id)
+
+    def holds(self, stream: Stream, size: int) -> None:
+        """Learn that of the messages that came on a stream, `size` bytes are held."""
+        self._bodies.holds(stream.stream_id, size)
+
+    def reset(self, stream: Stream, code: Code) -> None:
+        """End a stream at once."""
+        if self.streams.get(stream.stream_id) is stream:
+            self._forget(stream)
+            self.codec.reset(stream.stream_id, code)
+            stream.lost(Failure(ConnectionDone(f"the stream was reset: {code.name}")))
+            self.promises.lost(stream.stream_id)
+            self._flush_soon()
+
+    def done(self, stream: Stream) -> None:
+        """Learn that all of a response was sent. What is left of its request is not wanted."""
+        self._forget(stream)
+        self.promises.finished(stream.stream_id)
+        self._unwanted.answered(stream.stream_id)
+
+    def _stream_failed(self, stream: Stream) -> None:
+        self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))
+        self.reset(stream, Code.INTERNAL_ERROR)
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.stream_id, None)
+        self.scheduler.discard(stream)
+        self._bodies.ended(stream.stream_id)
+        if not self.streams:
+            self._watch.idle()
+
+    def _lose_streams(self, reason: Failure) -> None:
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            self.scheduler.discard(stream)
+            stream.lost(reason)
+            self.promises.lost(stream.stream_id)
+        self.promises.clear()
+
+    def promise_room(self, parent: Stream) -> int:
+        """Answer how many promises can be made on a stream now: none if they could not be sent."""
+        can = self.blocked_since is None and not self._is_draining and parent.stream_id in self.streams
+        return self.promises.room if can else 0
+
+    def promise(self, parent: Stream, block: bytes, told: Told) -> Stream:
+        """Promise the response to the request of `block`, for which there is room."""
+        stream_id = self.codec.promise(parent.stream_id, block)
+        stream = self.streams[stream_id] = Stream(self, stream_id, parent.urgency)
+        self.promises.made(stream_id, told)
+        self._flush_soon()
+        return stream
+
+    # What is sent
+
+    def _flush_soon(self) -> None:
+        if self._flush_call is None and not self._is_busy and not self._is_ended:
+            self._flush_call = self._shared.call_later(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write once what all streams have to send, as far as the windows and the transport go."""
+        if self._is_ended or self._is_busy:
+            return
+        if self.blocked_since is not None:
+            if self.codec.control_bytes > self._shared.limits.max_waiting_control_bytes:
+                self.refused("ENHANCE_YOUR_CALM: it asks for answers that it does not read")
+                self.close(Code.ENHANCE_YOUR_CALM)
+            return
+        self._is_busy = True
+        with self._faults_end_it():
+            self.scheduler.run(_PASS_BYTES)
+        self._is_busy = False
+        if self._is_ended:
+            return
+        data = self.codec.take()
+        if data:
+            self._write(data)
+        if self.scheduler.has_ready and self.blocked_since is None:
+            self._flush_soon()
+        if self.blocked_since is None:
+            self.promises.wake()
+        self._end_if_drained()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Wait: the transport has enough to send."""
+        if self.blocked_since is None:
+            self.blocked_since = self._shared.seconds()
+
+    def resumeProducing(self) -> None:
+        """Go on: the transport has sent what it had."""
+        self.blocked_since = None
+        self._flush()
+
+    def stopProducing(self) -> None:
+        """Learn from the transport that it is gone; `connectionLost` follows."""
+
+    # The end
+
+    def finish(self) -> None:
+        """Close the connection once the requests that are there, or on their way, are answered (section 6.8)."""
+        self._flush()  # farewells go before GOAWAY, at which undici ends the connection
+        if self._is_draining or self._is_ended:
+            return
+        self._is_draining = True
+        self.codec.goaway(Code.NO_ERROR, is_last=False)
+        self.codec.ping(_DRAIN_PING)
+        self._watch.draining()
+        self._flush_soon()
+
+    def drained(self) -> None:
+        """Take no new requests: the client knows that the connection is about to end."""
+        if self._takes_streams:
+            self._takes_streams = False
+            self.codec.goaway(Code.NO_ERROR)
+            self._flush_soon()
+
+    def _end_if_drained(self) -> None:
+        if self._is_draining and not self._takes_streams and not self.streams and not self._is_busy:
+            self.close(Code.NO_ERROR)
+
+    def close(self, code: Code, text: str = "") -> None:
+        """Say why, and close the connection, whatever is still to be sent on its streams."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self.codec.goaway(code, text)
+        self._write(self.codec.take())
+        self._lose_streams(Failure(ConnectionDone(f"the connection has ended: {code.name}")))
+        self._watch.end()
+        self.transport.unregisterProducer()  # or a TLS transport waits for it for ever
+        self.transport.loseConnection()
+        self._linger = self._shared.wheel.call_in(self._shared.limits.linger_s, self.abort)
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._is_ended = True
+        self.transport.abortConnection()

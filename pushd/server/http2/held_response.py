@@ -1,0 +1,71 @@
+"""What the answer on one stream holds until the client takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pushd.bus.clientinfo import Caller, owner_of
+from pushd.server.http2.errors import Code
+from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.scheduler import Outgoing
+from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES, Held
+
+__all__ = ["Holding"]
+
+
+_SHORT_BYTES = 4096
+"""The longest answer that is short."""
+
+
+class Holding:
+    """What a `pushd.server.http2.stream.Stream` holds."""
+
+    __slots__ = ("_is_refused", "held")
+
+    stream_id: int
+    outgoing: Outgoing
+    _carrier: Carrier[Any]
+    _request: Any
+    _producer: Any
+    _pull: Any
+    _is_refused: bool
+
+    least_held_bytes = 0
+
+    def hold(self, caller: Caller | None, size: int) -> None:
+        """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
+        if self._producer is None and self._pull is None:
+            owner = self._carrier.owner if caller is None else owner_of(caller)
+            self._own_held().take(owner, size + OVERHEAD_BYTES)
+
+    def _hold(self, size: int) -> bool:
+        """Count what is sent without a session that makes it. Refuse it and return False if it is too much.
+
+        What is as short as the reason of a refusal is sent all the same, unless there are many that wait.
+        """
+        held = self._own_held()
+        more = size + OVERHEAD_BYTES - held.size
+        if more <= 0 or held.can_take(self.owner, more):
+            return True
+        if size <= _SHORT_BYTES and not self._carrier.is_crowded:
+            return True
+        self._carrier.refused(f"no room for the answer on stream {self.stream_id}, see [limits] answers")
+        self._is_refused = True  # the stream is reset once the answer is complete
+        self.outgoing.clear()
+        if self._pull is not None:
+            self._carrier.reset(self, Code.ENHANCE_YOUR_CALM)
+        return False
+
+    held: Held
+    """What the answer holds while it waits for the client, unless a session makes it."""
+
+    def _own_held(self) -> Held:
+        if self.held is NOTHING:
+            self.held = Held(self._carrier.answers)
+        return self.held
+
+    @property
+    def owner(self) -> str | None:
+        """What the answer counts for."""
+        caller = getattr(self._request, "caller", None)
+        return self._carrier.owner if caller is None else owner_of(caller)

@@ -1,0 +1,56 @@
+"""The pace at which the requests of one connection are served: a few milliseconds of them in each turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pushd.server.http2.receiver import Incoming
+from pushd.server.net.turns import Turns
+
+__all__ = ["Pace"]
+
+_UNREAD_BYTES = 64 * 1024
+"""How much may have come that has to wait for a later turn."""
+
+
+class Pace:
+    """Takes what the client sends, and stops its sending while others have their turn."""
+
+    __slots__ = ("_incoming", "_is_deferred", "_is_paused", "_take", "_transport", "_turns")
+
+    def __init__(self, incoming: Incoming, turns: Turns, take: Callable[[], bool], transport: Any) -> None:
+        """Have `take` take what is in `incoming`, which returns whether that was all that will be wanted."""
+        self._incoming = incoming
+        self._turns = turns
+        self._take = take
+        self._transport = transport
+        self._is_deferred = self._is_paused = False
+
+    def received(self, data: bytes) -> None:
+        """Take `data`, now or in a later turn."""
+        self._incoming.receive(data)
+        if not self._is_deferred:
+            self._go_on()
+        elif self._incoming.unread_bytes > _UNREAD_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._transport.pauseProducing()
+
+    def end(self) -> None:
+        """Take nothing any more, and forget the connection, which refers to this: a cycle."""
+        self._take, self._transport = _nothing, None
+        self._is_paused = False
+
+    def _go_on(self) -> None:
+        self._turns.begin()
+        self._is_deferred = not self._take()
+        if self._is_deferred:
+            self._turns.later(self._go_on)
+        elif self._is_paused:
+            self._is_paused = False
+            self._transport.resumeProducing()
+
+
+def _nothing() -> bool:
+    """Return that nothing is left to take."""
+    return True

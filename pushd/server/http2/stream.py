@@ -1,0 +1,389 @@
+"""One stream: the channel of a `twisted.web` request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from pushd.errors import Refused, WrongMethod
+from pushd.server.http2.errors import Code, StreamFault
+from pushd.server.http2.head import Head
+from pushd.server.http2.held_response import Holding
+from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.scheduler import Next, Outgoing
+from pushd.server.http2.stream_promises import Promising
+from pushd.server.net.addresses import Place
+from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.writer import Writer, writer
+from pushd.server.problems import refusal
+from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES
+
+__all__ = ["Stream"]
+
+_HIGH_BYTES = 64 * 1024
+"""When so much waits to be sent, the producer is paused."""
+
+_LOW_BYTES = 16 * 1024
+"""When no more than this waits, it goes on."""
+
+_MAX_DATA_BYTES = 64 * 1024
+"""The longest DATA frame, if the client takes such."""
+
+
+class Stream(Promising, Holding):
+    """One request and its response."""
+
+    __slots__ = (
+        "_block",
+        "_carrier",
+        "_has_head",
+        "_head",
+        "_is_finished",
+        "_is_lost",
+        "_is_paused",
+        "_is_read",
+        "_producer",
+        "_pull",
+        "_request",
+        "began_at",
+        "outgoing",
+        "received",
+        "sent_bytes",
+        "stream_id",
+        "urgency",
+        "waited_s",
+    )
+
+    transport = None  # twisted.web reads it
+    is_tunnel = False  # see pushd.server.http2.tunnel
+    has_input_ended = False  # then the connection is lost
+
+    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
+        """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
+        self._carrier = carrier
+        self.stream_id = stream_id
+        self.urgency = urgency
+        """How urgent the response is (RFC 9218)."""
+        self.began_at = 0.0
+        """When the request began, for the connection to know."""
+        self._block: bytes | None = None
+        self._has_head = False
+        self._head: Head | None = None
+        self._request: Any = None
+        self._is_read = self._is_refused = False
+        self.received = 0
+        """How much of its body has come."""
+        self.outgoing = Outgoing()
+        self.held = NOTHING
+        self.sent_bytes = 0
+        """How much of an answer was sent that had to wait."""
+        self.waited_s = 0.0
+        """How long it has waited for the client, for the connection to know."""
+        self._is_finished = False
+        self._is_lost = False
+        self._is_paused = False
+        self._producer: IPushProducer | None = None
+        self._pull: IPullProducer | None = None
+
+    # The request
+
+    @property
+    def is_read(self) -> bool:
+        """True once the request is whole, or was refused."""
+        return self._is_read
+
+    def begin(self, head: Head, is_ended: bool) -> None:
+        """Begin a request; `is_ended`: it has no body."""
+        self._head = head
+        length = head.content_length
+        if head.is_connect:
+            self.refuse(WrongMethod("CONNECT: this server makes no tunnels", ("GET", "HEAD", "OPTIONS", "POST")))
+            return
+        request = self._request = self._carrier.site.requestFactory(self)
+        for name, value in head.fields:
+            request.requestHeaders.addRawHeader(name, value)
+        request.gotLength(0 if is_ended else length)
+        request.parseCookies()
+        if is_ended:
+            self._run()
+        else:
+            request.expect(head.method, head.path, b"HTTP/2", length, self._expected)
+
+    def _expected(self, refused: Refused | None) -> None:
+        """Read the body of the request at hand, unless it is `refused`."""
+        if self._is_read or self._is_lost:
+            return
+        if refused is not None:
+            self.refuse(refused)
+        elif self._head is not None and self._head.expects_continue:
+            self.inform(b"100", [])
+
+    def receive(self, data: bytes, is_ended: bool) -> None:
+        """Take a part of the body."""
+        if self._is_read:
+            return
+        self.received += len(data)
+        length = None if self._head is None else self._head.content_length
+        if length is not None and (self.received > length or (is_ended and self.received != length)):
+            text = f"the body is not as long as content-length says, {length} bytes (section 8.1.1)"
+            raise StreamFault(self.stream_id, Code.PROTOCOL_ERROR, text)
+        if data:
+            self._request.handleContentChunk(data)
+        if is_ended and not self._is_read:
+            self._run()
+
+    def _run(self) -> None:
+        """Have the site answer the request, which is whole."""
+        assert self._head is not None
+        self._set_read()
+        self._request.requestReceived(self._head.method, self._head.path, b"HTTP/2")
+
+    def _set_read(self) -> None:
+        if not self._is_read:
+            self._is_read = True
+            self._carrier.request_read(self)
+
+    def lost(self, reason: Failure) -> None:
+        """Learn that the stream is over before its end."""
+        self._is_lost = self._is_finished = self._has_head = True
+        self._block = None
+        self.outgoing.clear()
+        self.held.shrink(0)
+        producer = self._producer or self._pull
+        self._producer = self._pull = None
+        request, self._request = self._request, None
+        if producer is not None:
+            producer.stopProducing()
+        if request is not None:
+            request.connectionLost(reason)
+
+    # Connection, as pushd's requests and sessions know it
+
+    def refuse(self, refused: Refused, head: Head | None = None, *, is_head: bool = False) -> None:
+        """Refuse a request that is not read to its end (section 8.1), of which the `head` is known or not."""
+        request, self._request = self._request, None
+        comeback, shared = self._carrier.site.comeback, getattr(request, "responseHeaders", None)
+        answer = refusal(refused, head or self._head, comeback, self.place.address, shared, is_head=is_head)
+        self._carrier.refused(f"{refused.detail} ({answer.unread.request_id})", answer.unread)
+        if request is not None:
+            request.connectionLost(Failure(ConnectionDone("refused")))
+        self._carrier.site.figures.refuse(refused)
+        self.answer(b"%d" % answer.status, answer.fields, answer.body)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate that the client has shown, if it has."""
+        return self._carrier.certificate
+
+    def body_writer(self) -> Writer:
+        """Answer what takes the rest of a body."""
+        return writer(self)
+
+    def end(self) -> None:
+        """Close, once everything is written: the end of the response is the end of the stream."""
+
+    def finish(self) -> None:
+        """Close once the request has been answered; see `end`."""
+
+    def abort(self) -> None:
+        """Close now."""
+        self._carrier.reset(self, Code.CANCEL)
+
+    # Answers that are there as a whole
+
+    def answer(
+        self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes, *, is_held: bool = True
+    ) -> None:
+        """Send a response that is there as a whole; the site knows nothing of it.
+
+        If it `is_held`, it counts until the client has read it; else whoever makes it bounds it.
+        """
+        self._begin_answer(status, fields)
+        self._set_read()
+        if body and (not is_held or self._hold(len(body))):
+            self.outgoing.put(body)
+        self.complete()
+
+    def _begin_answer(self, status: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        encoder = self._carrier.encoder
+        self._block = encoder[b":status", status] + encoder.fields(fields)
+        self._has_head = True
+
+    # The channel of a twisted.web request
+
+    @property
+    def site(self) -> Any:
+        """The site that answers."""
+        return self._carrier.site
+
+    factory = site  # it logs requests
+
+    @property
+    def place(self) -> Place:
+        """Where the client is."""
+        return Place.of(self._carrier.peer)
+
+    def getPeer(self) -> IAddress:
+        """Answer who asks."""
+        return self._carrier.peer
+
+    def getHost(self) -> IAddress:
+        """Answer which address was asked."""
+        return self._carrier.host
+
+    def isSecure(self) -> bool:
+        """Tell whether the connection is encrypted."""
+        return self._carrier.is_secure
+
+    def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
+        """Send an informational response, such as 100 or 103, if the final one has not begun."""
+        if not self._has_head and not self.is_pushed and self._carrier.codec.is_open(self.stream_id):
+            block = self._carrier.encoder.response(status, fields)
+            self._carrier.codec.send_headers(self.stream_id, block, is_ended=False, is_final=False)
+            self._carrier.wake(self)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Begin the response."""
+        if self._has_head:
+            return
+        if code == b"204":
+            headers.removeHeader(b"content-length")  # RFC 9110, section 8.6
+        self._block = self._carrier.encoder.response(code, headers.getAllRawHeaders())
+        self._has_head = True
+        self._carrier.wake(self)
+
+    def write(self, data: bytes) -> None:
+        """Add to the body of the response."""
+        if self._is_finished or not data:
+            return
+        outgoing = self.outgoing
+        outgoing.put(data)
+        is_counted = self._producer is None and (self._pull is not None or not self.held.size)
+        if is_counted and not self._hold(outgoing.size):
+            return
+        self._carrier.wake(self)
+        if outgoing.size > _HIGH_BYTES and not self._is_paused and self._producer is not None:
+            self._is_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        """Add to the body of the response."""
+        self.write(b"".join(pieces))
+
+    def requestDone(self, request: object) -> None:
+        """Learn that the response is complete."""
+        self._request = None
+        self.complete()
+
+    def complete(self) -> None:
+        """End the stream once everything is sent."""
+        if self._is_refused:
+            self._carrier.reset(self, Code.ENHANCE_YOUR_CALM)
+            return
+        self._is_finished = True
+        self._carrier.wake(self)
+
+    def loseConnection(self) -> None:
+        """Learn that the response cannot be completed."""
+        self._carrier.reset(self, Code.INTERNAL_ERROR)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Learn that `twisted.web` cannot make sense of the body."""
+        self._carrier.reset(self, Code.PROTOCOL_ERROR)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Have `producer` make the body: by itself, or with each call of ``resumeProducing``."""
+        if self._producer is not None or self._pull is not None:
+            raise ValueError("the response has a producer already")
+        if streaming:
+            self._producer = producer
+            self._is_paused = False
+            self.held.shrink(0)  # a session, which its outbox bounds
+        else:
+            self._pull = producer
+            self._carrier.wake(self)
+
+    def unregisterProducer(self) -> None:
+        """Have no producer any more."""
+        self._producer = self._pull = None
+
+    # What is sent
+
+    def send(self, most: int) -> tuple[int, Next]:
+        """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
+        codec, outgoing, stream_id = self._carrier.codec, self.outgoing, self.stream_id
+        if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # mostly
+            codec.send_data(stream_id, outgoing.take(size), is_ended=False)
+            return size, Next.NOTHING
+        sent = 0
+        room = min(codec.room(stream_id), most)
+        if self._pull is not None:
+            self._fill(room if self._has_head else max(room, 1))
+            if self._is_lost:
+                return 0, Next.NOTHING
+        if self._block is not None and not self._is_head_sent():
+            return 0, Next.NOTHING
+        if room > 0 and outgoing.size:
+            frame_bytes = min(codec.max_data_bytes, _MAX_DATA_BYTES)
+            while outgoing.size and sent < room:
+                chunk = outgoing.take(min(frame_bytes, room - sent))
+                sent += len(chunk)
+                codec.send_data(stream_id, chunk, is_ended=self._is_finished and not outgoing.size)
+        elif self._is_finished and not outgoing.size:
+            codec.send_data(stream_id, b"", is_ended=True)
+        if self.held.size:
+            self.sent_bytes += sent
+            self.held.shrink(outgoing.size + OVERHEAD_BYTES)
+        if self._is_finished and not outgoing.size:
+            self.done()
+            return sent, Next.NOTHING
+        if self._is_paused and outgoing.size <= _LOW_BYTES and self._producer is not None:
+            self._is_paused = False
+            self._producer.resumeProducing()
+        return sent, self._next()
+
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether there is nothing to be done but to send what waits."""
+        return (
+            self._block is None
+            and self._pull is None
+            and not self._is_finished
+            and not self._is_paused
+            and not self.held.size
+        )
+
+    def _is_head_sent(self) -> bool:
+        """Send the head of the response; False if that was all."""
+        assert self._block is not None
+        block, self._block = self._block, None
+        is_all = self._is_finished and not self.outgoing.size
+        self._carrier.codec.send_headers(self.stream_id, block, is_ended=is_all)
+        if is_all:
+            self.done()
+        return not is_all
+
+    def done(self) -> None:
+        """Learn that the end is sent."""
+        if self.held.size:
+            self.held.shrink(0)
+        self._carrier.done(self)
+
+    def _fill(self, size: int) -> None:
+        """Have a pull producer make `size` bytes, or all that it has left."""
+        before = -1
+        while self._pull is not None and before < self.outgoing.size < size:
+            before = self.outgoing.size
+            self._pull.resumeProducing()
+
+    def _next(self) -> Next:
+        if self._is_lost:
+            return Next.NOTHING
+        if not self.outgoing.size and self._pull is None:
+            return Next.AGAIN if self._is_finished else Next.NOTHING
+        return Next.AGAIN if self._carrier.codec.room(self.stream_id) > 0 else Next.WINDOW

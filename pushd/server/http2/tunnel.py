@@ -1,0 +1,124 @@
+"""The stream that carries another protocol: WebSocket over HTTP/2 (RFC 8441)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IConsumer, ITransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.errors import Unknown
+from pushd.server.http2.head import Head
+from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.stream import Stream
+from pushd.server.net.connections import Upgraded
+
+__all__ = ["Tunnel"]
+
+
+@implementer(ITransport, IConsumer)
+class Tunnel(Stream):
+    """A stream that begins with CONNECT and ``:protocol``: first the channel of that request, and then a transport.
+
+    It ends as a TCP connection does (RFC 8441, section 5): END_STREAM is its end, RST_STREAM with CANCEL its reset.
+    The connection of HTTP/2 and the other streams go on.
+    """
+
+    __slots__ = ("_early", "_is_client_done", "_speaker", "disconnecting")
+
+    _log = Logger()
+
+    is_tunnel = True
+
+    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
+        """Override: nobody speaks yet."""
+        super().__init__(carrier, stream_id, urgency)
+        self._speaker: Upgraded | None = None
+        self._early = b""
+        self._is_client_done = False
+        self.disconnecting = False
+        """True once nothing more is read, and what was written is the last."""
+
+    def begin(self, head: Head, is_ended: bool) -> None:
+        """Override: a request begins, which has no body to wait for."""
+        if head.protocol != b"websocket":
+            protocol = (head.protocol or b"").decode("ascii", "backslashreplace")
+            self.refuse(Unknown(f":protocol is {protocol!r}; wanted websocket (RFC 8441, section 4)", ":protocol"))
+            return
+        super().begin(head, True)
+        if is_ended:
+            self.receive(b"", True)
+
+    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer ``200`` and `fields`; what follows is between `speaker` and the client."""
+        self._request = self._head = None
+        self._begin_answer(b"200", fields)
+        self._carrier.wake(self)
+        self._speaker = speaker
+        speaker.makeConnection(self)
+        early, self._early = self._early, b""
+        if early or self._is_client_done:
+            self.receive(early, self._is_client_done)
+
+    def receive(self, data: bytes, is_ended: bool) -> None:
+        """Override: take what the client has sent, unless it was refused; `is_ended`: it sends no more."""
+        speaker = self._speaker
+        if speaker is None and self._request is not None:  # until it is answered; the window is not opened before
+            self._early += data
+            self._is_client_done |= is_ended
+        if speaker is None or self.disconnecting:
+            return
+        try:
+            speaker.dataReceived(data)
+        except Exception:  # noqa: BLE001  the other streams have nothing to do with it
+            self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
+            self.abort()
+        if self._speaker is None:
+            return  # it has ended the stream
+        if is_ended:
+            self._lose(Failure(ConnectionDone()))
+            self.complete()
+        elif not self.disconnecting:
+            self._carrier.holds(self, speaker.held_bytes)
+
+    def lost(self, reason: Failure) -> None:
+        """Override: the stream is over before its end."""
+        super().lost(reason)
+        self._lose(reason)
+
+    def done(self) -> None:
+        """Override: the end is sent."""
+        super().done()
+        self._lose(Failure(ConnectionDone()))
+
+    def _lose(self, reason: Failure) -> None:
+        speaker, self._speaker = self._speaker, None
+        if speaker is not None:
+            self.disconnecting = True
+            self.unregisterProducer()
+            speaker.connectionLost(reason)
+
+    # ITransport, beside what every stream has
+
+    def loseConnection(self) -> None:
+        """Override: end the stream once everything is written."""
+        if self._speaker is None:
+            super().loseConnection()
+        elif not self.disconnecting:
+            self.disconnecting = True
+            self.complete()
+
+    def pauseProducing(self) -> None:
+        """Read no more: nothing to do, since what is held keeps the window closed."""
+
+    def resumeProducing(self) -> None:
+        """Read on: the window opens as far as what is held lets it."""
+        if self._speaker is not None and not self.disconnecting:
+            self._carrier.holds(self, self._speaker.held_bytes)
+
+    def abortConnection(self) -> None:
+        """End the stream now."""
+        self.abort()

@@ -1,0 +1,1 @@
+"""Listeners, TLS, addresses and what limits connections."""

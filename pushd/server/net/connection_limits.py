@@ -1,0 +1,154 @@
+"""The turnstile: how many connections there may be, in all and of one address."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from pushd.bus.clientaddress import limit_key
+from pushd.bus.counters import Figures
+from pushd.errors import Refused, TooMany, Unavailable
+from pushd.server.net.addresses import address_of, peer_name
+from pushd.server.net.timers import Wheel
+
+__all__ = ["Sparing", "Ticket", "Turnstile"]
+
+
+class Sparing:
+    """Logs the first of what happens often, and then every second how many there were."""
+
+    def __init__(self, log: Logger, wheel: Wheel) -> None:
+        """Write to `log`."""
+        self._log = log
+        self._wheel = wheel
+        self._left_out: dict[str, int] = {}
+
+    def info(self, kind: str, text: str, **fields: object) -> None:
+        """Log `text` with its `fields`, unless something of that `kind` was logged in this second."""
+        if kind in self._left_out:
+            self._left_out[kind] += 1
+            return
+        self._log.info(text, **fields)
+        self._left_out[kind] = 0
+        self._wheel.call_in(1, partial(self._look, kind, text, fields))
+
+    def _look(self, kind: str, text: str, fields: dict[str, object]) -> None:
+        count = self._left_out[kind]
+        if not count:
+            del self._left_out[kind]
+            return
+        self._log.info(text + ", and {count} more like this", count=count, **fields)
+        self._left_out[kind] = 0
+        self._wheel.call_in(1, partial(self._look, kind, text, fields))
+
+
+_MAX_TURNED_AWAY = 64
+"""How many connections there may be that are told why they are not served; others are closed without a word."""
+
+
+_RETRY_S = 10.0
+"""How long who is turned away is asked to wait before it comes back."""
+
+
+class Ticket:
+    """One connection, as the turnstile knows it. It is given back when the connection has ended."""
+
+    __slots__ = ("_give_back", "refused")
+
+    def __init__(self, refused: Refused | None, give_back: Callable[[], None]) -> None:
+        self.refused = refused
+        """The answer to its first request, if it is turned away; None if it is served."""
+        self._give_back: Callable[[], None] | None = give_back
+
+    def give_back(self) -> None:
+        """Learn that the connection has ended. May be called again."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+
+class Turnstile:
+    """Counts the connections that there are, and turns away those that are too many."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        most: int,
+        most_per_address: int,
+        wheel: Wheel,
+        is_proxy: Callable[[IAddress], bool] = lambda peer: False,
+        figures: Figures | None = None,
+    ) -> None:
+        """Let in `most` connections, and `most_per_address` of one address, as `pushd.bus.clientaddress.limit_key`
+        counts.
+
+        0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
+        address. What happens is counted in `figures`.
+        """
+        self.figures = Figures() if figures is None else figures
+        """What has happened."""
+        self.limit(most, most_per_address)
+        self._is_proxy = is_proxy
+        self._count = 0
+        self._per_address: Counter[str] = Counter()
+        self._turned_away = 0
+        self._sparing = Sparing(self.log, wheel)
+
+    def limit(self, most: int, most_per_address: int) -> None:
+        """Let in so many from now on; who is in stays."""
+        self._most = most
+        self._most_per_address = most_per_address
+
+    def __len__(self) -> int:
+        """Count the connections that were let in."""
+        return self._count
+
+    def enter(self, peer: IAddress) -> Ticket | None:
+        """Let in a connection, or turn it away; None: it is to be closed at once."""
+        if 0 < self._most <= self._count:
+            detail = f"{self._most} connections are open: [limits] connections"
+            return self._turn_away(peer, "connections", Unavailable(detail, retry_s=_RETRY_S))
+        key = None
+        if self._most_per_address and not self._is_proxy(peer):
+            key = limit_key(address_of(peer))
+        if key is None:
+            self._count += 1
+            self.figures.accepted += 1
+            return Ticket(None, self._leave)
+        if self._per_address[key] >= self._most_per_address:
+            detail = f"{key} has {self._most_per_address} connections open: [limits] connections_per_address"
+            return self._turn_away(peer, "connections_per_address", TooMany(detail, retry_s=_RETRY_S))
+        self._count += 1
+        self.figures.accepted += 1
+        self._per_address[key] += 1
+        return Ticket(None, partial(self._leave, key))
+
+    def handshake_failed(self, peer: IAddress, timeout_s: float) -> None:
+        """Log that a TLS handshake was not done in time."""
+        text = "closed a connection of {peer}: its TLS handshake took more than {timeout_s:g} s"
+        self.figures.handshakes["timed_out"] += 1
+        self._sparing.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)
+
+    def _turn_away(self, peer: IAddress, kind: str, refused: Refused) -> Ticket | None:
+        self.figures.turned_away[kind] += 1
+        name, is_told = peer_name(peer), self._turned_away < _MAX_TURNED_AWAY
+        self._sparing.info(kind, "turned away {peer}: {detail}", peer=name, detail=refused.detail)
+        if not is_told:
+            return None
+        self._turned_away += 1
+        return Ticket(refused, self._turned_away_left)
+
+    def _turned_away_left(self) -> None:
+        self._turned_away -= 1
+
+    def _leave(self, key: str | None = None) -> None:
+        self._count -= 1
+        if key is not None:
+            self._per_address[key] -= 1
+            if not self._per_address[key]:
+                del self._per_address[key]

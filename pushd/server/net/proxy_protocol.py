@@ -1,0 +1,312 @@
+"""The PROXY protocol: a connection begins with a header in which a proxy says between whom it is.
+
+What is read here is haproxy's ``proxy-protocol.txt``, version 1 and 2, and nothing else is understood. Once the
+header has come, the connection belongs to whatever speaks on it, with the addresses of the header: TLS, if there is
+any, and HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address as IPv4
+from ipaddress import IPv6Address as IPv6
+from struct import Struct
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.server.net.addresses import UnknownAddress, peer_name
+from pushd.server.net.connections import LAST_WORD_S, Connections
+from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.writer import Readdressed, end_now
+
+__all__ = ["Header", "ProxyProtocolFactory", "Reception", "parse_header"]
+
+_MAX_V1_BYTES = 107
+_MAX_V2_BYTES = 16 * 1024
+"""How long a header of version 2 may be: what a proxy says of a client's certificate takes some."""
+
+_START_V1 = b"PROXY "
+_START_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED_V2_BYTES = 16
+_PORT = re.compile("0|[1-9][0-9]{0,4}")
+
+_LOCAL, _PROXY = 0x20, 0x21
+_UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
+_FIXED_V2 = Struct("!12xBBH")
+_ADDRESSES = {_TCP4: Struct("!4s4sHH"), _TCP6: Struct("!16s16sHH"), _UNIX: Struct("!108s108s")}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a proxy says of a connection."""
+
+    size: int
+    """How many bytes it takes."""
+
+    addresses: tuple[IAddress, IAddress] | None
+    """Where the client is, and what it connected to; None: that is not said."""
+
+    is_local: bool = False
+    """Whether the proxy speaks for itself, as when it checks how the daemon is."""
+
+
+def parse_header(data: bytes) -> Header | None:
+    """Read the header that `data` begins with, or answer None if more of it has to come.
+
+    Raises `ValueError`, which says what is wrong, as soon as it cannot become one.
+    """
+    if data.startswith(_START_V2):
+        return _parse_v2(data)
+    if data.startswith(_START_V1):
+        return _parse_v1(data)
+    if _START_V2.startswith(data) or _START_V1.startswith(data):
+        return None
+    raise ValueError("there is no header of the PROXY protocol")
+
+
+def _parse_v1(data: bytes) -> Header | None:
+    """Read a line of text (section 2.1)."""
+    line, end, _ = data[:_MAX_V1_BYTES].partition(b"\r\n")
+    if not end:
+        if len(data) >= _MAX_V1_BYTES:
+            raise ValueError(f"the line of version 1 is longer than {_MAX_V1_BYTES} bytes")
+        return None
+    size = len(line) + 2
+    words = line.decode("latin-1").split(" ")
+    if words[1] == "UNKNOWN":
+        return Header(size, None)
+    if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
+        raise ValueError("the line of version 1 is malformed")
+    client, host, client_port, host_port = words[2:]
+    address = _ipv4 if words[1] == "TCP4" else _ipv6
+    return Header(size, (address(client, _port(client_port)), address(host, _port(host_port))))
+
+
+def _ipv4(text: str, port: int) -> IAddress:
+    try:
+        return IPv4Address("TCP", str(IPv4(text)), port)
+    except ValueError:
+        raise ValueError("an address of version 1 is malformed") from None
+
+
+def _ipv6(text: str, port: int) -> IAddress:
+    try:
+        address = IPv6(text)
+    except ValueError:
+        address = None
+    if address is None or address.scope_id is not None:
+        raise ValueError("an address of version 1 is malformed")
+    return IPv6Address("TCP", str(address), port)
+
+
+def _port(text: str) -> int:
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise ValueError("a port of version 1 is malformed")
+    return int(text)
+
+
+def _parse_v2(data: bytes) -> Header | None:
+    """Read the binary form (section 2.2). What comes after the addresses, the TLVs, is not looked at."""
+    if len(data) < _FIXED_V2_BYTES:
+        return None
+    command, family, length = _FIXED_V2.unpack_from(data)
+    size = _FIXED_V2_BYTES + length
+    if command not in (_LOCAL, _PROXY):
+        raise ValueError(f"version and command of version 2 are 0x{command:02x}; wanted 0x20 or 0x21")
+    if size > _MAX_V2_BYTES:
+        raise ValueError(f"the header of version 2 is longer than {_MAX_V2_BYTES} bytes")
+    addresses = _ADDRESSES.get(family)
+    if command == _PROXY and family != _UNSPECIFIED:
+        if addresses is None:
+            raise ValueError(f"the family of version 2 is 0x{family:02x}; wanted 0x11, 0x21, 0x31 or 0x00")
+        if length < addresses.size:
+            raise ValueError(f"the header of version 2 is too short for its family, 0x{family:02x}")
+    if len(data) < size:
+        return None
+    if command == _LOCAL or addresses is None:
+        return Header(size, None, command == _LOCAL)
+    return Header(size, _unpack(family, addresses.unpack_from(data, _FIXED_V2_BYTES)))
+
+
+def _unpack(family: int, fields: tuple[bytes, bytes, int, int]) -> tuple[IAddress, IAddress]:
+    client, host, *ports = fields
+    if family == _UNIX:
+        return _unix(client), _unix(host)
+    if family == _TCP4:
+        return IPv4Address("TCP", str(IPv4(client)), ports[0]), IPv4Address("TCP", str(IPv4(host)), ports[1])
+    return IPv6Address("TCP", str(IPv6(client)), ports[0]), IPv6Address("TCP", str(IPv6(host)), ports[1])
+
+
+def _unix(path: bytes) -> UNIXAddress:
+    return UNIXAddress(path.rstrip(b"\0") or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What all connections that begin with a header have in common."""
+
+    trust: Trust
+    """Who may say something in it."""
+
+    connections: Connections
+    """Where they are entered until something else speaks."""
+
+    wheel: Wheel
+    """For the time-out."""
+
+    timeout_s: float
+    """How long the header may take."""
+
+    def __call__(self, factory: IProtocolFactory) -> ProxyProtocolFactory:
+        """Have `factory` serve what comes after the header."""
+        return ProxyProtocolFactory(self, factory)
+
+
+class ProxyProtocolFactory(Factory[Protocol]):
+    """Takes connections of trusted proxies, and of nobody else."""
+
+    noisy = False
+    log = Logger()
+
+    def __init__(self, reception: Reception, inner: IProtocolFactory) -> None:
+        """Have `inner` make what speaks after the header."""
+        self._reception = reception
+        self._inner = inner
+
+    def doStart(self) -> None:
+        """Override: a port opens."""
+        super().doStart()
+        self._inner.doStart()
+
+    def doStop(self) -> None:
+        """Override: it closes."""
+        self._inner.doStop()
+        super().doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Override: somebody has connected; None if it is nobody who is trusted, which closes the connection."""
+        if addr is None or not self._reception.trust.is_trusted(addr):
+            self.log.info(
+                "refused a connection from {peer}: only those in [proxies] trusted may speak the PROXY protocol",
+                peer="nowhere" if addr is None else peer_name(addr),
+            )
+            return None
+        return _Introduced(self._reception, self._inner.buildProtocol)
+
+
+@implementer(IHalfCloseableProtocol)
+class _Introduced(Protocol):
+    """Reads the header and passes on what follows."""
+
+    log = Logger()
+
+    def __init__(self, reception: Reception, build: Callable[[IAddress], IProtocol | None]) -> None:
+        self._reception = reception
+        self._build = build
+        self._received = b""
+        self._speaker: IProtocol | None = None
+        self._alarm: Alarm | None = None
+        self._is_refused = False
+
+    def connectionMade(self) -> None:
+        """Override: the connection begins."""
+        reception = self._reception
+        reception.connections.add(self)
+        self._alarm = reception.wheel.call_in(reception.timeout_s, self._late)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Override: some of the header has come, or of what follows."""
+        if self._speaker is not None:
+            self._speaker.dataReceived(data)
+            return
+        if self._is_refused:
+            return
+        self._received += data
+        try:
+            header = parse_header(self._received)
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        if header is not None:
+            rest, self._received = self._received[header.size :], b""
+            self._begin(header, rest)
+
+    def _begin(self, header: Header, rest: bytes) -> None:
+        """Have something speak for the client, which has sent `rest` already."""
+        assert self.transport is not None
+        peer, host = self.transport.getPeer(), self.transport.getHost()
+        if header.addresses is not None:
+            peer, host = header.addresses
+        elif not header.is_local:
+            peer = UnknownAddress(peer)
+        self._stop_waiting()
+        speaker = self._build(peer)
+        if speaker is None:
+            self._is_refused = True
+            self.abort()
+            return
+        self._speaker = speaker
+        speaker.makeConnection(Readdressed(self.transport, peer, host))  # type: ignore[arg-type]
+        self._reception.connections.discard(self)
+        if rest:
+            speaker.dataReceived(rest)
+
+    def _late(self) -> None:
+        self._refuse(f"the header of the PROXY protocol was not there after {self._reception.timeout_s:g} s")
+
+    def _refuse(self, why: str) -> None:
+        assert self.transport is not None
+        self.log.info("refused a connection from {peer}: {why}", peer=peer_name(self.transport.getPeer()), why=why)
+        self._is_refused = True
+        self._received = b""
+        self._stop_waiting()
+        self.abort()
+
+    def _stop_waiting(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def readConnectionLost(self) -> None:
+        """Override: the client sends nothing more, or its proxy."""
+        speaker = IHalfCloseableProtocol(self._speaker, None)
+        if speaker is None:
+            end_now(self.transport)
+        else:
+            speaker.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """Override: nothing more can be written; never called, as both ways are closed at once."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Override: the connection has ended."""
+        self._stop_waiting()
+        self._reception.connections.discard(self)
+        speaker, self._speaker = self._speaker, None
+        if speaker is not None:
+            speaker.connectionLost(reason)
+
+    def finish(self) -> None:
+        """Close, unless the header comes soon."""
+        self._stop_waiting()
+        self._alarm = self._reception.wheel.call_in(LAST_WORD_S, self.abort)
+
+    def abort(self) -> None:
+        """Close now."""
+        transport = ITCPTransport(self.transport, None)
+        if transport is not None:
+            transport.abortConnection()

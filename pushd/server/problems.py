@@ -1,0 +1,124 @@
+"""The answer to a request that does not come as far as a resource."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil
+from time import time
+from typing import Protocol
+
+from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
+
+from pushd.bus.record import record
+from pushd.errors import Refused, Unauthorized, WrongMethod
+from pushd.server.access_log import Unread, new_request_id
+from pushd.server.eventsource_retry import Comeback, Field
+from pushd.wire.frames import json_line
+
+__all__ = ["Refusal", "challenge", "http_date", "refusal"]
+
+_SHARED = (
+    b"vary",
+    b"access-control-allow-origin",
+    b"access-control-expose-headers",
+    b"access-control-allow-credentials",
+)
+"""What lets a page read the answer (CORS)."""
+
+
+@lru_cache(1)
+def http_date(time_s: int) -> bytes:
+    """Return a time, in seconds since 1970, as the ``Date`` that every answer has (RFC 9110, section 6.6.1)."""
+    date: bytes = datetimeToString(time_s)
+    return date
+
+
+def challenge(refused: Unauthorized) -> bytes:
+    """Return what says how to be let in (RFC 6750, section 3)."""
+    if not refused.is_token_wrong:
+        return b'Bearer realm="pushd"'
+    why = re.sub(r"[^ !#-[\]-~]", "'", refused.detail)
+    return f'Bearer realm="pushd", error="invalid_token", error_description="{why}"'.encode("ascii")
+
+
+class Head(Protocol):
+    """What is known of a request."""
+
+    @property
+    def method(self) -> bytes:
+        """Such as ``GET``."""
+
+    @property
+    def target(self) -> bytes:
+        """The path and the query."""
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Return the values of a header field."""
+
+
+@record()
+class Refusal:
+    """An answer, and what the log needs to know of it."""
+
+    status: int
+    """The status that is sent, which is 200 if the refusal is said in a stream."""
+
+    reason: str
+    """Its reason phrase."""
+
+    fields: list[Field]
+    """The header fields, with names in lower case."""
+
+    body: bytes
+    """The body: a problem document (RFC 9457), or a stream."""
+
+    unread: Unread
+    """The request and its true status, for the log."""
+
+
+def refusal(
+    refused: Refused,
+    head: Head | None,
+    comeback: Comeback,
+    address: str,
+    answered: Headers | None = None,
+    *,
+    is_head: bool = False,
+) -> Refusal:
+    """Make the answer to the request with `head`, if that is known, from `address`.
+
+    `answered` are the fields that the answer would have, of which those of CORS are taken.
+    """
+    request_id = new_request_id()
+    method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.target)
+    fields = [(b"server", b"pushd"), (b"date", http_date(int(time()))), (b"x-content-type-options", b"nosniff")]
+    if answered is not None:
+        fields += [(name, value) for name in _SHARED for value in answered.getRawHeaders(name, [])]
+    if head is not None and comeback.is_for(refused, method, target, head.values):
+        more, body = comeback.answer(refused, address, request_id)
+        fields += more
+        is_shared = answered is not None and answered.hasHeader(b"access-control-allow-origin")
+        if not is_shared and (origins := head.values(b"origin")):
+            fields += comeback.cors(origins[0].decode("ascii", "backslashreplace").lower())
+        return Refusal(200, "OK", fields, body, Unread(method, target, refused, len(body), request_id))
+    body = json_line({**refused.problem(), "request_id": request_id})
+    fields += [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode("ascii")),
+    ]
+    if method != b"POST":
+        fields.append((b"cache-control", b"no-store"))  # as `pushd.server.web.resource.answer` does
+    if isinstance(refused, Unauthorized):
+        fields.append((b"www-authenticate", challenge(refused)))
+    if isinstance(refused, WrongMethod):
+        fields.append((b"allow", ", ".join(refused.allowed).encode("ascii")))
+    if refused.retry_s is not None:
+        fields.append((b"retry-after", b"%d" % ceil(refused.retry_s)))  # whole seconds: RFC 9110, section 10.2.3
+    if method == b"HEAD":
+        body = b""
+    unread = Unread(method, target, refused, len(body), request_id)
+    return Refusal(refused.status, refused.title, fields, body, unread)

@@ -1,0 +1,1 @@
+"""Resources: guards, sites and static files."""

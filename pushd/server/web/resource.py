@@ -1,0 +1,394 @@
+"""What every HTTP resource of pushd has in common: reading requests, and answering with JSON or a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from math import ceil
+from typing import ClassVar
+from urllib.parse import quote
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+
+from pushd.bus.event import Event
+from pushd.bus.patterns import Pattern
+from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
+from pushd.server.problems import challenge
+from pushd.server.request import LITTLE_BYTES, Request
+from pushd.server.web.guard import Gate
+from pushd.wire.frames import json_line
+from pushd.wire.messages import check_since
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
+    "Answering",
+    "Branch",
+    "Endpoint",
+    "Missing",
+    "answer",
+    "answer_later",
+    "answer_nothing",
+    "answer_problem",
+    "decoded",
+    "event_fields",
+    "json_answer",
+    "note_refusal",
+    "nothing_at",
+    "parameter",
+    "path_of_channel",
+    "path_of_event",
+    "since_of",
+    "subscribed_patterns",
+    "unlogged_problem",
+    "whole_number",
+]
+
+_log = Logger()
+
+DEFAULT_LIMIT = 100
+"""How many events or channels an answer has if the request does not say."""
+
+MAX_LIMIT = 1000
+"""How many it has at most."""
+
+
+def answer(request: Request, body: bytes, content_type: str = "application/json", status: int = 200) -> bytes:
+    """Set what describes `body` and answer it, for a ``render`` method to return."""
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", content_type.encode("ascii"))
+    if request.method != b"POST" and not request.responseHeaders.hasHeader(b"cache-control"):
+        request.setHeader(b"cache-control", b"no-store")  # answers to POST are not kept anyway
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return body
+
+
+def answer_later(request: Request, body: bytes) -> None:
+    """Send the body of an answer whose ``render`` method has returned, unless the client has gone."""
+    if not request.is_gone:
+        request.write(body)
+        request.finish()
+
+
+def answer_nothing(request: Request) -> int:
+    """Answer ``204``, which has no body and so no length of one (RFC 9110, section 8.6)."""
+    request.setResponseCode(204)
+    request.finish()
+    return NOT_DONE_YET
+
+
+def answer_problem(request: Request, refused: Refused) -> bytes:
+    """Answer with a problem document (RFC 9457), and log why: with the request, if requests are logged."""
+    note_refusal(request, refused)
+    return unlogged_problem(request, refused)
+
+
+def note_refusal(request: Request, refused: Refused) -> None:
+    """Count a refusal, and log why: with the request, if requests are logged."""
+    if request.visit is not None:
+        request.visit.detail = refused.detail
+    else:
+        _log.info(
+            "{status} {method} {path} from {peer}: {detail} ({request_id})",
+            status=refused.status,
+            method=request.method.decode("ascii", "backslashreplace"),
+            path=request.path.decode("ascii", "backslashreplace"),
+            peer=request.sender_name,
+            detail=refused.detail,
+            request_id=request.request_id,
+        )
+    request.figures.refuse(refused)
+
+
+def unlogged_problem(request: Request, refused: Refused) -> bytes:
+    """Answer with a problem document of which the log has nothing to say."""
+    request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
+    if isinstance(refused, Unauthorized):
+        request.setHeader(b"www-authenticate", challenge(refused))
+    if isinstance(refused, WrongMethod):
+        request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
+    if refused.retry_s is not None:
+        request.setHeader(b"retry-after", b"%d" % ceil(refused.retry_s))  # whole seconds: RFC 9110, section 10.2.3
+    document = {**refused.problem(), "request_id": request.request_id}
+    body = answer(request, json_line(document), "application/problem+json", refused.status)
+    request.setResponseCode(refused.status, refused.title.encode("ascii"))
+    return body
+
+
+class Answering(Resource):
+    """A resource with a ``render_METHOD`` for each of its methods, all of whose errors are problem documents.
+
+    A method may raise `Refused`, which becomes the answer.
+    """
+
+    parameters: ClassVar[Mapping[str, frozenset[str]] | None] = None
+    """The names that the query of each method may have; None if it may have any."""
+
+    _methods: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        """Override: find the methods once, and not for each request."""
+        super().__init_subclass__()
+        names = {name.removeprefix("render_") for name in dir(cls) if name.startswith("render_")}
+        cls._methods = tuple(sorted(names if "GET" in names else names - {"HEAD"}))
+
+    def render(self, request: Request) -> bytes | int:
+        """Override: let the request in, which may take a while, and call the method."""
+        is_admitted = False
+        try:
+            waiting = self.admit(request)
+            if waiting is None:
+                is_admitted = True
+                self.check(request)
+                self.charge(request)
+                waiting = self.ask(request)
+                if waiting is None:
+                    result: bytes | int = super().render(request)
+                    return result
+        except Refused as refused:
+            return self.refuse(request, refused)
+        rendered = Deferred.fromCoroutine(self._render_later(request, waiting, is_admitted=is_admitted))
+        rendered.addErrback(partial(_fail, request))
+        return NOT_DONE_YET
+
+    async def _render_later(self, request: Request, waiting: Deferred[None], *, is_admitted: bool) -> None:
+        """Go on with a request that has to wait: for the gate or, if it `is_admitted`, for whom else is asked."""
+        try:
+            await waiting
+            if not is_admitted and not request.is_gone:
+                self.check(request)
+                self.charge(request)
+                asked = self.ask(request)
+                if asked is not None:
+                    await asked
+            if request.is_gone:
+                return
+            result: bytes | int = super().render(request)
+        except Refused as refused:
+            if request.is_gone:
+                return
+            result = self.refuse(request, refused)
+        if isinstance(result, bytes):
+            answer_later(request, result)
+
+    def expect(self, request: Request) -> Deferred[None] | None:
+        """Decide from the head of a request whether its body is read, now or later: raise `Refused` if not."""
+        waiting = self.admit(request)
+        if waiting is None:
+            self._expect(request)
+            return None
+        return waiting.addCallback(lambda _: None if request.is_gone else self._expect(request))
+
+    def _expect(self, request: Request) -> None:
+        self.check(request)
+        request.expects(self.body_limit(request))
+
+    def body_limit(self, request: Request) -> int:
+        """Return how many bytes the body of a request may have that is let in, or raise `Refused`."""
+        return LITTLE_BYTES
+
+    def refuse(self, request: Request, refused: Refused) -> bytes:
+        """Return the answer to a request that is refused."""
+        return answer_problem(request, refused)
+
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Let the request in, now or when that is answered, or raise `Refused`."""
+        return None
+
+    def charge(self, request: Request) -> None:
+        """Count the request towards a rate limit, or raise `TooMany`."""
+
+    def ask(self, request: Request) -> Deferred[None] | None:
+        """Ask whoever else must agree to a request that is right, or raise `Refused`."""
+        return None
+
+    def check(self, request: Request) -> None:
+        """Raise `Refused` unless there is such a thing, and the query fits."""
+        if self.isLeaf and request.postpath:
+            raise nothing_at(request)
+        method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
+        if method not in known:
+            raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
+        if self.parameters is None or method == "OPTIONS":  # that is about another request with this query
+            return
+        allowed = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
+        for name in request.args:
+            shown = name.decode("utf-8", "backslashreplace")
+            if shown not in allowed and shown != "access_token":  # the gate has looked at that
+                wanted = f"known are {', '.join(sorted(allowed))}" if allowed else "none are known here"
+                raise BadRequest(f"unknown query parameter {shown[:64]!r}; {wanted}", shown[:64])
+
+    def methods(self, request: Request) -> tuple[str, ...]:
+        """Answer the methods that there are for such a request."""
+        return self._methods
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Override: there is nothing below, unless a subclass says so."""
+        return Missing()
+
+
+def _fail(request: Request, failure: Failure) -> None:
+    request.processingFailed(failure)
+
+
+class Endpoint(Answering):
+    """One resource behind the gate: its methods find who asks in ``request.caller``."""
+
+    isLeaf = True
+
+    reads: ClassVar[frozenset[bytes]] = frozenset()
+    """The methods that ``[limits] read_rate`` counts."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Serve what `gate` lets in."""
+        super().__init__()
+        self.gate = gate
+
+    def charge(self, request: Request) -> None:
+        """Override: count it if it reads."""
+        if request.method in self.reads:
+            self.gate.charge_read(request.caller)
+
+    def admit(self, request: Request) -> Deferred[None] | None:
+        """Override: ask the gate; again, if the body has come after that."""
+        return self.gate.readmit(request) if request.is_admitted else self.gate.admit(request)
+
+    def render_OPTIONS(self, request: Request) -> int:
+        """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
+        request.setHeader(b"allow", ", ".join(self.methods(request)).encode("ascii"))
+        return answer_nothing(request)
+
+
+class Branch(Endpoint):
+    """An endpoint with others below it."""
+
+    isLeaf = False
+
+    def child(self, segment: bytes) -> IResource:
+        """Answer what is served below, at `segment`; may raise `Refused`."""
+        raise NotImplementedError
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Override: go one segment down."""
+        try:
+            return self.child(path)
+        except Refused as refused:
+            return Problem(self.gate, refused)
+
+
+class Problem(Endpoint):
+    """A resource that answers every request that the gate lets in with one problem."""
+
+    def __init__(self, gate: Gate, refused: Refused) -> None:
+        super().__init__(gate)
+        self._refused = refused
+
+    def check(self, request: Request) -> None:
+        """Override: refuse, but only who was let in: a page of an allowed origin can read the answer then."""
+        raise self._refused
+
+
+class Missing(Resource):
+    """What stands where there is nothing."""
+
+    isLeaf = True
+
+    def expect(self, request: Request) -> Deferred[None] | None:
+        """Refuse a request by its head."""
+        raise nothing_at(request)
+
+    def render(self, request: Request) -> bytes:
+        """Override: answer that there is nothing."""
+        return answer_problem(request, nothing_at(request))
+
+
+def nothing_at(request: Request) -> NotFound:
+    """Make what says that there is nothing at the path of `request`."""
+    path = request.path.decode("ascii", "backslashreplace")
+    hint = (
+        "; write / in a name as %2F, or put it into the query: /history?channel=NAME"
+        if path.startswith("/channels/")
+        else ""
+    )
+    return NotFound(f"there is nothing at {path}{hint}")
+
+
+def decoded(value: bytes, name: str) -> str:
+    """Read UTF-8 from a request; raise `BadRequest`, which says that it was `name`, if it is not."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} is not valid UTF-8", name) from None
+
+
+def parameter(request: Request, name: str) -> str | None:
+    """Answer a query parameter that may be there once."""
+    values: list[bytes] = request.args.get(name.encode("ascii"), [])
+    if len(values) > 1:
+        raise BadRequest(f"{name} is there {len(values)} times; wanted once", name)
+    return decoded(values[0], name) if values else None
+
+
+def whole_number(request: Request, name: str, default: int, most: int) -> int:
+    """Answer a query parameter that is a number from 1 to `most`."""
+    text = parameter(request, name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise BadRequest(f"{name} is {text!r}; wanted a number from 1 to {most}", name)
+    return int(text)
+
+
+def since_of(request: Request, default: str) -> str:
+    """Answer the position that a request names in ``since``."""
+    since = parameter(request, "since")
+    return default if since is None else check_since(since)
+
+
+def subscribed_patterns(request: Request) -> list[Pattern]:
+    """Answer the channels and patterns of a subscription: every ``channel``, of which there must be one."""
+    values: list[bytes] = request.args.get(b"channel", [])
+    if not values:
+        raise BadRequest("channel is missing; wanted ?channel=NAME, once or more", "channel")
+    return [Pattern.parse(decoded(value, "channel")) for value in values]
+
+
+@lru_cache(1024)
+def path_of_channel(name: str) -> str:
+    """Answer where the channel `name` is served."""
+    return f"/channels/{quote(name, safe='')}"
+
+
+def path_of_event(name: str, event_id: str) -> str:
+    """Answer where an event is served."""
+    return f"{path_of_channel(name)}/events/{quote(event_id, safe='')}"
+
+
+def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
+    """Answer the header fields of the data of an event as a response.
+
+    Text is plain text and everything else bytes, so that what somebody publishes never runs as a page of this
+    origin.
+    """
+    fields = [(b"event-id", event.id.encode())]
+    if event.type is not None:
+        fields.append((b"event-type", event.type.encode()))
+    kind = b"text/plain; charset=utf-8" if event.is_text else b"application/octet-stream"
+    return [
+        *fields,
+        (b"cache-control", b"private, no-cache"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-type", kind),
+        (b"content-length", b"%d" % len(event.data)),
+    ]
+
+
+def json_answer(
+    request: Request, members: Mapping[str, object], status: int = 200, *, longest: bytes | str = b""
+) -> bytes:
+    """Answer a JSON object; see `pushd.wire.json.json_bytes`."""
+    return answer(request, json_line(members, longest), status=status)
