@@ -16,7 +16,6 @@ from pushd import demo
 from pushd.api.channels import ChannelList, History, OneEvent, Presence
 from pushd.api.publish import PublishMany
 from pushd.api.status import Watchers
-from pushd.attendance import Attendance
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import owner_of
 from pushd.bus.counters import Figures
@@ -46,7 +45,8 @@ from pushd.server.web.guard import Gate
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.site import PushdSite, Serving
 from pushd.server.web.static import tree
-from pushd.sessions import Bounds, Sessions
+from pushd.sessions.presence import Attendance
+from pushd.sessions.registry import Bounds, Sessions
 from pushd.store.sqlite.continuity import new_epoch
 from pushd.store.sqlite.journal import Journal
 from pushd.store.sqlite.store import Store

@@ -126,7 +126,7 @@ _GONE = _Gone()
 
 
 class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ignore[misc]
-    """One WebSocket, from the end of the opening handshake on: a `pushd.session.Connection`.
+    """One WebSocket, from the end of the opening handshake on: a `pushd.sessions.session.Connection`.
 
     The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.
     """

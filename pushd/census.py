@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pushd.bus.bus import Bus
-from pushd.sessions import Sessions
+from pushd.sessions.registry import Sessions
 
 __all__ = ["Census", "Present"]
 

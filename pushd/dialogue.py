@@ -18,13 +18,13 @@ from pushd.bus.event import Draft, Encoder
 from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
-from pushd.door import Door
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
 from pushd.pinging import Pinging
 from pushd.server.net.timers import Wheel
 from pushd.server.request import Visit
 from pushd.server.web.guard import Gate
-from pushd.session import Session
+from pushd.sessions.admission import Door
+from pushd.sessions.session import Session
 from pushd.wire.frames import websocket_data, websocket_event, websocket_message
 from pushd.wire.messages import (
     Publish,

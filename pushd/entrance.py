@@ -11,13 +11,13 @@ from pushd.auth.rate_limits import Buckets, Throttled
 from pushd.bus.publisher import Publisher, Replaceable
 from pushd.config.settings import Config, Limits
 from pushd.descriptors import plan
-from pushd.door import Door
 from pushd.outside import Outside
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.connection_limits import Turnstile
 from pushd.server.net.trusted_proxies import Trust
 from pushd.server.web.guard import Gate
-from pushd.sessions import Sessions
+from pushd.sessions.admission import Door
+from pushd.sessions.registry import Sessions
 
 __all__ = ["Entrance", "new_entrance"]
 

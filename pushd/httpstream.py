@@ -65,7 +65,7 @@ class StreamSession(Protocol):
 
 
 class ResponseStream:
-    """The body of one answer, to which events are written: a `pushd.session.Connection`.
+    """The body of one answer, to which events are written: a `pushd.sessions.session.Connection`.
 
     `twisted.web` writes the head and the first of the body; what follows goes past it, in the frames that are the
     same for everybody.

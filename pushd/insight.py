@@ -12,9 +12,9 @@ from pushd.api.health import Health, Ready
 from pushd.api.metrics import Metrics, OpenMetrics
 from pushd.api.status import StatusEvents, Watchers
 from pushd.config.settings import Limits
-from pushd.door import Door
 from pushd.readiness import Readiness
 from pushd.server.web.guard import Gate
+from pushd.sessions.admission import Door
 from pushd.statuspage import status_page
 
 __all__ = ["Insight"]

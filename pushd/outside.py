@@ -9,7 +9,6 @@ from random import random
 from secrets import token_hex
 from typing import Any, Protocol
 
-from pushd.attendance import Telling
 from pushd.auth.approval import AskingToPublish
 from pushd.auth.tokens.authenticator import Tokens as KeyedTokens
 from pushd.auth.tokens.fetch import HttpsFetch
@@ -21,8 +20,9 @@ from pushd.auth.webhooks.signing import Signer
 from pushd.bus.counters import Figures
 from pushd.config.settings import Config
 from pushd.descriptors import plan
-from pushd.door import Asking
 from pushd.server.web.guard import Tokens
+from pushd.sessions.admission import Asking
+from pushd.sessions.presence import Telling
 
 __all__ = ["ALONE", "Commit", "Outside", "Reach", "alone"]
 

@@ -1,6 +1,6 @@
 """The session whose events are promised: each is the response to a request that the server makes up itself.
 
-It keeps the rules of `pushd.session.Session`. Where that writes bytes, this one makes promises, as long as there
+It keeps the rules of `Session`. Where that writes bytes, this one makes promises, as long as there
 is room for them: then events wait, bounded by the outbox. What the client refuses for now is promised again,
 before anything newer.
 """
@@ -21,12 +21,12 @@ from pushd.bus.event import Entry
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.bus.replay import ENTRY_BYTES
-from pushd.gone import GONE
 from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream
 from pushd.server.web.resource import event_fields, path_of_event
-from pushd.session import Connection
-from pushd.sessions import Sessions
+from pushd.sessions.closed_connection import GONE
+from pushd.sessions.registry import Sessions
+from pushd.sessions.session import Connection
 
 __all__ = ["PushSession"]
 

@@ -119,7 +119,7 @@ def deny(refused: Refused) -> Callable[[Ask], object]:
 
 
 class Notes:
-    """Who is told: `pushd.attendance.Telling`. It writes everything down."""
+    """Who is told: `pushd.sessions.presence.Telling`. It writes everything down."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []

@@ -21,11 +21,11 @@ from pushd.assembly import Parts, assemble
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.config.loader import default
-from pushd.door import Subscribing
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
 from pushd.server.web.static import StaticFiles
+from pushd.sessions.admission import Subscribing
 from tests.http2_client import Http2Client
 from tests.openapi import PATH, Operation, description, operations, resolved
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient

@@ -18,7 +18,6 @@ from pushd.bus.patterns import Pattern, check_name
 from pushd.bus.position import Page
 from pushd.bus.publisher import Deleted, Publisher
 from pushd.bus.search import Work
-from pushd.door import Door
 from pushd.errors import BadRequest, NotFound
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
@@ -38,6 +37,7 @@ from pushd.server.web.resource import (
     since_of,
     whole_number,
 )
+from pushd.sessions.admission import Door
 from pushd.wire.frames import page_json
 
 __all__ = ["ChannelList", "History", "OneEvent", "Presence"]

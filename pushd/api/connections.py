@@ -27,8 +27,8 @@ from pushd.server.web.resource import (
     parameter,
     whole_number,
 )
-from pushd.sessions import Guest, Sessions
-from pushd.steps import unless_done
+from pushd.sessions.long_work import unless_done
+from pushd.sessions.registry import Guest, Sessions
 
 __all__ = ["ConnectionList"]
 

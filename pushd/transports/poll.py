@@ -14,12 +14,12 @@ from pushd.bus.event import Entry
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Page
 from pushd.bus.search import Work
-from pushd.door import Door, Subscribing, outlast
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
-from pushd.sessions import Sessions
+from pushd.sessions.admission import Door, Subscribing, outlast
+from pushd.sessions.registry import Sessions
 from pushd.wire.frames import page_json
 
 __all__ = ["LongPoll"]

@@ -11,7 +11,6 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Publisher
 from pushd.config.timeouts import Patience
 from pushd.dialogue import Common, JsonDialogue, RawDialogue
-from pushd.door import Door, Subscribing
 from pushd.errors import BadRequest, Refused
 from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.server.incomplete_bodies import HeldBodies
@@ -19,6 +18,7 @@ from pushd.server.net.turns import Turns
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import parameter, since_of, subscribed_patterns
+from pushd.sessions.admission import Door, Subscribing
 from pushd.wire.messages import longest_message
 
 __all__ = ["WebSocket"]

@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.attendance import Attendance
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON, Caller
 from pushd.bus.event import Draft
@@ -20,6 +19,7 @@ from pushd.bus.publisher import Deleted, Direct, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
 from pushd.server.net.addresses import Place
+from pushd.sessions.presence import Attendance
 from tests.builders import Client, Kept, Rig, patterns
 from tests.outsiders import Notes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd import steps
 from pushd.bus.closing import Cause, Reason
+from pushd.sessions import long_work as steps
 from tests.rigs import DaemonTests, HttpClient
 
 STREAM = "/stream?channel=news"

@@ -21,8 +21,8 @@ from pushd.server.net.timers import Wheel
 from pushd.server.net.trusted_proxies import Trust
 from pushd.server.net.writer import Readdressed, Writer, writer
 from pushd.server.web.header_names import bound_header_names
-from pushd.session import Session
-from pushd.sessions import Sessions
+from pushd.sessions.registry import Sessions
+from pushd.sessions.session import Session
 from pushd.wire.frames import chunked, sse_event, stream_line, websocket_event
 from tests.builders import Kept, a_caller, catch_up, patterns
 from tests.builders import Rig as BusRig

@@ -8,7 +8,7 @@ from pushd.autobahn import WebSocketConnection
 from pushd.bus.subscription import Subscription
 from pushd.dialogue import JsonDialogue
 from pushd.httpstream import ResponseStream
-from pushd.session import Session
+from pushd.sessions.session import Session
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 
 KINDS = (Session, Subscription, ResponseStream, JsonDialogue, WebSocketConnection)

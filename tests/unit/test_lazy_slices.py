@@ -24,8 +24,12 @@ class LazyTests(DaemonTests):
         sessions, bus = parts.sessions, parts.bus
         grants = parts.entrance.gate.anonymous.grants
         works: tuple[tuple[str, object, Callable[[], None]], ...] = (
-            ("pushd.sessions.partial", sessions._slices, lambda: sessions.regrant(grants, EVERYTHING)),
-            ("pushd.sessions.partial", sessions._slices, lambda: sessions.end_each(iter(sessions), REASON)),
+            ("pushd.sessions.registry.partial", sessions._slices, lambda: sessions.regrant(grants, EVERYTHING)),
+            (
+                "pushd.sessions.registry.partial",
+                sessions._slices,
+                lambda: sessions.end_each(iter(sessions), REASON),
+            ),
             ("pushd.bus.bus.partial", bus._slices, lambda: bus.clear("news", None)),
         )
         for name, slices, work in works:

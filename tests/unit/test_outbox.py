@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.outbox import Outbox
+from pushd.sessions.outbox import Outbox
 
 
 class OutboxTests(SynchronousTestCase):

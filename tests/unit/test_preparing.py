@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd import steps
 from pushd.bus.replay import Replay
+from pushd.sessions import long_work as steps
 from tests.rigs import DaemonTests, WebSocketClient
 
 

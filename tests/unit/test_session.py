@@ -23,8 +23,8 @@ from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import Wheel
-from pushd.session import Session
-from pushd.sessions import Sessions
+from pushd.sessions.registry import Sessions
+from pushd.sessions.session import Session
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
 
 CHUNK = 64 * 1024

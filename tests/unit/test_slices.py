@@ -23,8 +23,8 @@ from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import Refused
 from pushd.server.net.timers import Wheel
-from pushd.session import Session
-from pushd.sessions import Sessions
+from pushd.sessions.registry import Sessions
+from pushd.sessions.session import Session
 from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed
 

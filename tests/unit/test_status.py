@@ -115,7 +115,7 @@ class RightsTests(StatusTestCase):
 
 
 class _Asking:
-    """A `pushd.door.Asking` that is asked who connects, and always answers the same."""
+    """A `pushd.sessions.admission.Asking` that is asked who connects, and always answers the same."""
 
     asks_connect, asks_subscribe, asks_publish = True, False, False
 
@@ -123,13 +123,13 @@ class _Asking:
         self._answer = answer
 
     async def before_connect(self, caller: Caller) -> Identity:
-        """See `pushd.door.Asking`."""
+        """See `pushd.sessions.admission.Asking`."""
         if isinstance(self._answer, Forbidden):
             raise self._answer
         return self._answer
 
     async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
-        """See `pushd.door.Asking`."""
+        """See `pushd.sessions.admission.Asking`."""
 
     async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
         """See `pushd.auth.approval.AskingToPublish`."""

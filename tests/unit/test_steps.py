@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.search import Work
 from pushd.bus.turn import Turn
 from pushd.errors import NotFound, Unavailable
-from pushd.steps import Steps, unless_done
+from pushd.sessions.long_work import Steps, unless_done
 
 
 class StepsTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from pushd.bus.search import Work
 from pushd.bus.slices import Slice, Slices
 from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
 from pushd.server.net.turns import Turns
-from pushd.steps import Steps
+from pushd.sessions.long_work import Steps
 
 COST_S = 0.0001
 """How long each of the pieces of work here takes."""

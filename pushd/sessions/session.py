@@ -23,12 +23,12 @@ from pushd.bus.event import Encoder, Entry
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.bus.slices import BYTES_PER_SEND
-from pushd.crowd import Crowd
-from pushd.gone import GONE
-from pushd.outbox import Outbox
 from pushd.server.net.timers import Alarm
 from pushd.server.net.writer import Writer
-from pushd.sessions import CHUNK_BYTES, Sessions
+from pushd.sessions.closed_connection import GONE
+from pushd.sessions.fanout import Crowd
+from pushd.sessions.outbox import Outbox
+from pushd.sessions.registry import CHUNK_BYTES, Sessions
 
 __all__ = ["Connection", "Session"]
 
@@ -285,7 +285,7 @@ class Session:
         if data:
             self._outbox.put_anyway(data)
 
-    # The crowd: see `pushd.crowd`
+    # The crowd: see `pushd.sessions.fanout`
 
     def _settle(self) -> None:
         """Be one of the crowd while nothing waits to be sent, and only then."""

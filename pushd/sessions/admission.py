@@ -18,8 +18,8 @@ from pushd.errors import Forbidden, TooMany
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
-from pushd.sessions import Guest, Sessions
-from pushd.steps import unless_done
+from pushd.sessions.long_work import unless_done
+from pushd.sessions.registry import Guest, Sessions
 
 __all__ = ["Asking", "Door", "Rates", "Subscribing", "outlast"]
 

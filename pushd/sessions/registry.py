@@ -23,11 +23,11 @@ from pushd.bus.replaying import Done
 from pushd.bus.search import Work
 from pushd.bus.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.bus.subscription import Subscription
-from pushd.crowd import Crowd
-from pushd.endlog import EndLog
 from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.server.net.timers import Alarm, Wheel
-from pushd.steps import Steps
+from pushd.sessions.close_log import EndLog
+from pushd.sessions.fanout import Crowd
+from pushd.sessions.long_work import Steps
 
 __all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions"]
 

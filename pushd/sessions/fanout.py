@@ -3,7 +3,7 @@
 Most subscribers are alike: they follow one channel, take everything at once, and speak the same format. What is
 published is put together once for all of them, and at the end of the reactor's turn their sockets are written
 to, one after the other; nothing else is done for each. Who falls behind, or wants something else, goes its own
-way until it has caught up: see `pushd.session`.
+way until it has caught up: see `pushd.sessions.session`.
 
 The members of a large crowd are sent to in slices, with turns of the reactor in between. A member that leaves or
 sends something of its own between two slices gets what is being sent first. Events that are published meanwhile

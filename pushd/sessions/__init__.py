@@ -1,0 +1,1 @@
+"""Connected subscribers, one and all."""
