@@ -51,11 +51,11 @@ from pushd.store.sqlite.continuity import new_epoch
 from pushd.store.sqlite.journal import Journal
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
-from pushd.transports.poll import LongPoll
-from pushd.transports.push import EventPush
+from pushd.transports.longpoll import LongPoll
+from pushd.transports.ndjson import JsonStream
+from pushd.transports.server_push.endpoint import EventPush
 from pushd.transports.sse import ServerSentEvents
-from pushd.transports.stream import JsonStream
-from pushd.transports.websocket import WebSocket
+from pushd.transports.websocket.endpoint import WebSocket
 
 __all__ = ["Parts", "Storage", "assemble", "configure"]
 

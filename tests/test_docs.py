@@ -21,7 +21,8 @@ from pushd.assembly import assemble
 from pushd.config.loader import default, parse
 from pushd.config.options import SECTIONS
 from pushd.config.settings import Config
-from pushd.wire.messages import parse_command, parse_object
+from pushd.transports.websocket.commands import parse_command
+from pushd.wire.messages import parse_object
 from tests.e2e.documents import alike, named
 
 ROOT = Path(__file__).parent.parent

@@ -36,11 +36,11 @@ LAYERS: list[list[str]] = [
     ["pushd.loglines", "pushd.floodgate"],
     ["pushd.api.status"],
     [
-        "pushd.transports.websocket",
+        "pushd.transports.websocket.endpoint",
         "pushd.transports.sse",
-        "pushd.transports.stream",
-        "pushd.transports.poll",
-        "pushd.transports.push",
+        "pushd.transports.ndjson",
+        "pushd.transports.longpoll",
+        "pushd.transports.server_push.endpoint",
         "pushd.api.channels",
         "pushd.api.connections",
         "pushd.api.health",
@@ -50,18 +50,19 @@ LAYERS: list[list[str]] = [
     ["pushd.api.one"],
     ["pushd.api.lines"],
     [
-        "pushd.httpstream",
-        "pushd.dialogue",
-        "pushd.pushsession",
+        "pushd.transports.http_stream",
+        "pushd.transports.websocket.protocol",
+        "pushd.transports.server_push.session",
         "pushd.sessions.presence",
         "pushd.auth.approval",
         "pushd.overview",
     ],
-    ["pushd.pinging"],
+    ["pushd.transports.websocket.pings"],
+    ["pushd.transports.endpoint"],
     ["pushd.sessions.admission", "pushd.census"],
     ["pushd.auth.command_rates"],
     ["pushd.server.web.resource"],
-    ["pushd.server.web.guard", "pushd.handshake"],
+    ["pushd.server.web.guard", "pushd.transports.websocket.handshake"],
     ["pushd.server.http2.connection", "pushd.server.web.negotiation"],
     [
         "pushd.server.http2.timeouts",
@@ -79,11 +80,11 @@ LAYERS: list[list[str]] = [
     ["pushd.server.http2.head", "pushd.server.http2.frames", "pushd.server.http2.limits"],
     ["pushd.server.http2.priority", "pushd.server.http2.errors"],
     ["pushd.server.http1.responses"],
-    ["pushd.server.request", "pushd.server.http1.connection", "pushd.autobahn"],
+    ["pushd.server.request", "pushd.server.http1.connection", "pushd.transports.websocket.connection"],
     ["pushd.server.http1.output"],
-    ["pushd.server.interfaces", "pushd.autobahnreading"],
-    ["pushd.late"],
-    ["pushd.faultlog", "pushd.plainmessage"],
+    ["pushd.server.interfaces", "pushd.transports.websocket.reading"],
+    ["pushd.transports.websocket.backlog"],
+    ["pushd.transports.websocket.fault_log", "pushd.transports.websocket.whole_message"],
     [
         "pushd.descriptors",
         "pushd.server.web.open_file",
@@ -138,12 +139,13 @@ LAYERS: list[list[str]] = [
     ["pushd.bus.pending_deliveries"],
     ["pushd.bus.subscription", "pushd.bus.recipients", "pushd.auth.webhooks.answers"],
     ["pushd.bus.replaying", "pushd.bus.subscriber"],
+    ["pushd.transports.websocket.commands"],
     [
         "pushd.wire.frames",
         "pushd.auth.webhooks.payloads",
         "pushd.wire.messages",
         "pushd.sessions.outbox",
-        "pushd.messagewatch",
+        "pushd.transports.websocket.message_timeout",
     ],
     ["pushd.bus.subscribers", "pushd.server.net.timers", "pushd.readiness", "pushd.server.net.turns"],
     ["pushd.server.unread_responses"],
@@ -250,7 +252,7 @@ class LayerTests(TestCase):
     def test_only_the_adapter_knows_autobahn(self) -> None:
         for name, path in modules().items():
             if any(other.split(".")[0] == "autobahn" for other in imports(path)):
-                self.assertEqual(name, "pushd.autobahn")
+                self.assertEqual(name, "pushd.transports.websocket.connection")
 
     def test_only_the_codec_knows_h2(self) -> None:
         for name, path in modules().items():

@@ -25,7 +25,7 @@ from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
 from pushd.server.web.static import StaticFiles
-from pushd.sessions.admission import Subscribing
+from pushd.transports.endpoint import Subscribing
 from tests.http2_client import Http2Client
 from tests.openapi import PATH, Operation, description, operations, resolved
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient

@@ -10,11 +10,12 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.bus.clientinfo import Caller
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.patterns import Pattern
-from pushd.httpstream import ResponseStream
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
-from pushd.sessions.admission import Door, Subscribing
+from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
+from pushd.transports.endpoint import Subscribing
+from pushd.transports.http_stream import ResponseStream
 from pushd.transports.sse import FORMAT
 from pushd.wire.frames import json_bytes, sse_block
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -16,12 +16,10 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work, key_of
 from pushd.errors import Forbidden, TooMany
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
-from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.registry import Guest, Sessions
 
-__all__ = ["Asking", "Door", "Rates", "Subscribing", "outlast"]
+__all__ = ["Asking", "Door", "Rates", "outlast"]
 
 _ALL = Pattern.parse("**")
 
@@ -300,32 +298,3 @@ def outlast(request: Request) -> None:
     request.is_lasting = True
     if request.connection.has_input_ended:
         request.connection.abort()
-
-
-class Subscribing(Endpoint):
-    """An endpoint that subscribers come to: its methods find what they want in ``request.wanted``."""
-
-    transport: ClassVar[str]
-    """What it is called."""
-
-    reads = frozenset({b"HEAD"})
-
-    def __init__(self, gate: Gate, door: Door) -> None:
-        """Serve those whom `gate` and `door` let in."""
-        super().__init__(gate)
-        self.door = door
-
-    def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: read what is wanted and ask at the door."""
-        if request.method == b"OPTIONS":
-            return None
-        request.wanted = patterns, since = self.wanted(request)
-        if request.method == b"HEAD":
-            return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
-        if self.transport != "poll":  # which may have an answer at once
-            outlast(request)
-        return self.door.enter(request.caller, self.transport, patterns, since, lambda: request.is_gone)
-
-    def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Read the channels and patterns, and the position to begin at."""
-        return subscribed_patterns(request), since_of(request, "latest")

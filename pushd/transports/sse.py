@@ -11,12 +11,13 @@ from pushd.bus.closing import Reason
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import Start
 from pushd.errors import BadRequest, Refused
-from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import decoded, note_refusal, since_of, subscribed_patterns
-from pushd.sessions.admission import Door, Subscribing
+from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
+from pushd.transports.endpoint import Subscribing
+from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.wire.frames import json_bytes, sse_block, sse_event, sse_line
 
 __all__ = ["FORMAT", "ServerSentEvents"]

@@ -5,101 +5,55 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Set
-from dataclasses import dataclass, field
 from typing import Any
 
 from pushd.bus.event import Draft
-from pushd.bus.patterns import MAX_NAME_BYTES, Pattern, check_name
-from pushd.bus.record import record
+from pushd.bus.patterns import MAX_NAME_BYTES, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.wire.json import read_json
 from pushd.wire.json_shape import SHORT_BYTES, check_shape, check_strings
 
 __all__ = [
-    "Command",
-    "Publish",
-    "Renew",
-    "Subscribe",
-    "Unsubscribe",
+    "DRAFT_FIELDS",
+    "check_fields",
     "check_since",
+    "json_type",
     "longest_message",
-    "parse_command",
+    "optional_text_field",
     "parse_draft",
     "parse_object",
-    "parse_ref",
+    "text_field",
 ]
 
 Ref = str | int | None
 """What a client put into ``ref`` to know the answer by."""
 
+
 _OTHER_BYTES = 40 * 1024
 """How much a message has beside the data of an event and the names of channels."""
+
 
 _NAME_BYTES = 6 * MAX_NAME_BYTES + 8
 """How much the name of a channel takes with each byte escaped, and what is around it."""
 
+
 MAX_CHANNELS = 100
 """How many channels an event may be published to, unless the configuration says otherwise."""
+
 
 _JSON_BYTES = 2**20 - 8 * 1024
 """How many bytes the data of an event may take in JSON, unless ``event_size`` is larger."""
 
+
 _SHORT_ESCAPES = b'"\\\b\t\n\f\r'
+
+
 _LONG_ESCAPES = bytes(code for code in range(32) if code not in _SHORT_ESCAPES)
 """What takes two bytes in JSON, and six."""
 
+
 MAX_REF_CHARACTERS = 255
 """The longest ``ref`` that is text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """``{"type":"subscribe","channel":..,"since"?:..,"ref"?:..}``"""
-
-    pattern: Pattern
-    """The channel or pattern."""
-
-    since: str
-    """The position to begin at."""
-
-    ref: Ref
-    """What the answer is known by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """``{"type":"unsubscribe","channel":..,"ref"?:..}``"""
-
-    channel: str
-    """The channel or pattern, as it was subscribed to."""
-
-    ref: Ref
-    """What the answer is known by."""
-
-
-@record()
-class Publish:
-    """``{"type":"publish","channel":..,"data":..,"event"?:..,"id"?:..,"ref"?:..}``"""
-
-    draft: Draft
-    """The event."""
-
-    ref: Ref
-    """What the answer is known by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """``{"type":"renew","token":..,"ref"?:..}``"""
-
-    token: str = field(repr=False)
-    """The new token."""
-
-    ref: Ref
-    """What the answer is known by."""
-
-
-Command = Subscribe | Unsubscribe | Publish | Renew
 
 
 def check_since(since: str) -> str:
@@ -178,20 +132,20 @@ def parse_object(
     except ValueError as error:
         raise BadRequest(f"not JSON ({error}); wanted a JSON object") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"a JSON {_json_type(value)}; wanted a JSON object")
+        raise BadRequest(f"a JSON {json_type(value)}; wanted a JSON object")
     if is_long:
         check_strings(value, *bounds)
     return value
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
     if value is None:
         return "null"
     names = {list: "array", dict: "object", str: "string", bool: "boolean"}
     return names.get(type(value), "number")
 
 
-def _check_fields(message: dict[str, Any], known: Set[str]) -> None:
+def check_fields(message: dict[str, Any], known: Set[str]) -> None:
     if message.keys() <= known:
         return
     for name in message:
@@ -199,18 +153,18 @@ def _check_fields(message: dict[str, Any], known: Set[str]) -> None:
             raise BadRequest(f"unknown field {name[:64]!r}; known are {', '.join(sorted(known))}", name[:64])
 
 
-def _text(message: dict[str, Any], name: str) -> str:
+def text_field(message: dict[str, Any], name: str) -> str:
     value = message.get(name)
     if isinstance(value, str):
         return value
     if name not in message:
         raise BadRequest(f"{name} is missing", name)
-    raise BadRequest(f"{name} is a JSON {_json_type(value)}; wanted a string", name)
+    raise BadRequest(f"{name} is a JSON {json_type(value)}; wanted a string", name)
 
 
-def _optional_text(message: dict[str, Any], name: str) -> str | None:
+def optional_text_field(message: dict[str, Any], name: str) -> str | None:
     value = message.get(name)
-    return value if value is None or isinstance(value, str) else _text(message, name)
+    return value if value is None or isinstance(value, str) else text_field(message, name)
 
 
 def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
@@ -219,11 +173,11 @@ def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
         raise BadRequest("wanted one of data (a string) and data_base64", "data")
     if "data" in message:
         try:
-            return _text(message, "data").encode(), True
+            return text_field(message, "data").encode(), True
         except UnicodeEncodeError:
             raise BadRequest("data is not valid Unicode: it has a lone surrogate", "data") from None
     try:
-        return b64decode(_text(message, "data_base64"), validate=True), False
+        return b64decode(text_field(message, "data_base64"), validate=True), False
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"data_base64 is not base64: {error}", "data_base64") from None
 
@@ -232,7 +186,7 @@ def _channels(message: dict[str, Any], max_channels: int) -> tuple[str, ...]:
     if ("channel" in message) == ("channels" in message):
         raise BadRequest("wanted one of channel (a string) and channels (an array of strings)", "channel")
     if "channel" in message:
-        return (_text(message, "channel"),)
+        return (text_field(message, "channel"),)
     names = message["channels"]
     if isinstance(names, list) and len(names) > max_channels:  # before anybody looks at the names
         limit = f"[limits] channels_per_event is {max_channels}"
@@ -242,12 +196,11 @@ def _channels(message: dict[str, Any], max_channels: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-_DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event", "id"})
-_PUBLISH_FIELDS = _DRAFT_FIELDS | {"type", "ref"}
+DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event", "id"})
 
 
 def parse_draft(
-    message: dict[str, Any], max_channels: int = MAX_CHANNELS, fields: Set[str] = _DRAFT_FIELDS
+    message: dict[str, Any], max_channels: int = MAX_CHANNELS, fields: Set[str] = DRAFT_FIELDS
 ) -> Draft:
     """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``, with up to `max_channels`.
 
@@ -257,42 +210,8 @@ def parse_draft(
         name, text = message.get("channel"), message.get("data")
         if isinstance(name, str) and isinstance(text, str) and text.isascii():
             return Draft((check_name(name),), text.encode(), True)
-    _check_fields(message, fields)
+    check_fields(message, fields)
     names = _channels(message, max_channels)
     data, is_text = _data(message)
-    kind, event_id = _optional_text(message, "event"), _optional_text(message, "id")
+    kind, event_id = optional_text_field(message, "event"), optional_text_field(message, "id")
     return Draft.checked(names, data, is_text=is_text, type=kind, id=event_id)
-
-
-def parse_ref(message: dict[str, Any]) -> Ref:
-    """Answer the ``ref`` of a command: text, a whole number, or None if there is none."""
-    ref = message.get("ref")
-    if ref is None or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARACTERS and ref.isprintable()):
-        return ref
-    if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) < 2**53:
-        return ref
-    wanted = f"a text of up to {MAX_REF_CHARACTERS} printable characters or a whole number of up to 53 bits"
-    raise BadRequest(f"ref is a JSON {_json_type(ref)} of another form; wanted {wanted}", "ref")
-
-
-def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> Command:
-    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field.
-
-    Events may be published to `max_channels` channels.
-    """
-    ref = parse_ref(message)
-    kind = _text(message, "type")
-    if kind == "subscribe":
-        _check_fields(message, {"type", "channel", "since", "ref"})
-        since = _optional_text(message, "since")
-        pattern = Pattern.parse(_text(message, "channel"))
-        return Subscribe(pattern, "latest" if since is None else check_since(since), ref)
-    if kind == "unsubscribe":
-        _check_fields(message, {"type", "channel", "ref"})
-        return Unsubscribe(Pattern.parse(_text(message, "channel")).text, ref)
-    if kind == "publish":
-        return Publish(parse_draft(message, max_channels, _PUBLISH_FIELDS), ref)
-    if kind == "renew":
-        _check_fields(message, {"type", "token", "ref"})
-        return Renew(_text(message, "token"), ref)
-    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe, publish or renew", "type")

@@ -14,7 +14,6 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.autobahn import WebSocketConnection, new_connection, new_factory
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.turn import Turn
 from pushd.server.incomplete_bodies import HeldBodies
@@ -22,6 +21,7 @@ from pushd.server.net.addresses import Place
 from pushd.server.net.timers import Wheel
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer
+from pushd.transports.websocket.connection import WebSocketConnection, new_connection, new_factory
 from tests.builders import PATIENCE
 from tests.unit.test_websocket import HANDSHAKE, frame
 

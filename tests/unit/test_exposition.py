@@ -21,11 +21,11 @@ from pushd.bus.closing import Cause
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.exposition import TRANSPORTS, _Process
 from pushd.outside import Outside
-from pushd.transports.poll import LongPoll
-from pushd.transports.push import EventPush
+from pushd.transports.longpoll import LongPoll
+from pushd.transports.ndjson import JsonStream
+from pushd.transports.server_push.endpoint import EventPush
 from pushd.transports.sse import ServerSentEvents
-from pushd.transports.stream import JsonStream
-from pushd.transports.websocket import WebSocket
+from pushd.transports.websocket.endpoint import WebSocket
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, StoredRig, WebSocketClient
 from tests.vouching import FakeTokens, identity

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 
-from pushd.autobahn import WebSocketConnection
 from pushd.bus.subscription import Subscription
-from pushd.dialogue import JsonDialogue
-from pushd.httpstream import ResponseStream
 from pushd.sessions.session import Session
+from pushd.transports.http_stream import ResponseStream
+from pushd.transports.websocket.connection import WebSocketConnection
+from pushd.transports.websocket.protocol import JsonDialogue
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 
 KINDS = (Session, Subscription, ResponseStream, JsonDialogue, WebSocketConnection)

@@ -88,10 +88,6 @@ ROWS = {
     ),
     "auth/webhooks/notifier.py: the hook {url} is told again": "test_an_application_that_cannot_be_told",
     "auth/webhooks/notifier.py: the hook {url} was not told {count} ev": OPERATOR,
-    "autobahn.py: a fault in pushd while it served a Web": FAULT,
-    "dialogue.py: a fault in pushd while it served a Web": FAULT,
-    "dialogue.py: refused a message of {peer}: {detail}": "test_messages",
-    "faultlog.py: text": STATE,
     "log.py: {path}: cannot be opened: {reason}": OPERATOR,
     "log.py: {path}: cannot be renamed: {reason}": OPERATOR,
     "memorywatch.py: memory is not short any more": STATE,
@@ -169,6 +165,10 @@ ROWS = {
     "systemd.py: could not tell systemd {state}: {reaso": STATE,
     "tap.py: {error} #2": OPERATOR,
     "tap.py: {error}": OPERATOR,
+    "transports/websocket/connection.py: a fault in pushd while it served a Web": FAULT,
+    "transports/websocket/fault_log.py: text": STATE,
+    "transports/websocket/protocol.py: a fault in pushd while it served a Web": FAULT,
+    "transports/websocket/protocol.py: refused a message of {peer}: {detail}": "test_messages",
 }
 
 _METHODS = frozenset({"debug", "info", "warn", "error", "critical", "failure", "emit"})

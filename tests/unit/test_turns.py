@@ -8,9 +8,9 @@ from h2.connection import H2Connection
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import _ChunkedTransferDecoder
 
-from pushd.autobahn import WebSocketConnection
 from pushd.bus.turn import Turn
 from pushd.server.net.turns import Turns
+from pushd.transports.websocket.connection import WebSocketConnection
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 

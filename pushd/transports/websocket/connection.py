@@ -21,17 +21,17 @@ from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.autobahnreading import Reading
 from pushd.bus.clientinfo import Place
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.memory_headroom import NO_MEMORY, memory
 from pushd.config.timeouts import Patience
-from pushd.faultlog import FaultLog
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.connections import TwoWay
 from pushd.server.net.timers import Alarm, Wheel
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer, writer
+from pushd.transports.websocket.fault_log import FaultLog
+from pushd.transports.websocket.reading import Reading
 
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
 
@@ -132,7 +132,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     """
 
     pushd_log = Logger()
-    log = FaultLog("pushd.autobahn")  # Autobahn's
+    log = FaultLog("pushd.transports.websocket.connection")  # Autobahn's
 
     listener: WebSocketListener
 

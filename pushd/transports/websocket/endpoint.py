@@ -6,19 +6,20 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.autobahn import new_connection, new_factory
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Publisher
 from pushd.config.timeouts import Patience
-from pushd.dialogue import Common, JsonDialogue, RawDialogue
 from pushd.errors import BadRequest, Refused
-from pushd.handshake import Field, accept_connect, accept_upgrade
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import parameter, since_of, subscribed_patterns
-from pushd.sessions.admission import Door, Subscribing
+from pushd.sessions.admission import Door
+from pushd.transports.endpoint import Subscribing
+from pushd.transports.websocket.connection import new_connection, new_factory
+from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
+from pushd.transports.websocket.protocol import Common, JsonDialogue, RawDialogue
 from pushd.wire.messages import longest_message
 
 __all__ = ["WebSocket"]

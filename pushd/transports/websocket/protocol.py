@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.autobahn import WebSocketConnection
 from pushd.bus.clientinfo import Caller, owner_of
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.event import Draft, Encoder
@@ -19,24 +18,16 @@ from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.pinging import Pinging
 from pushd.server.net.timers import Wheel
 from pushd.server.request import Visit
 from pushd.server.web.guard import Gate
 from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
+from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
+from pushd.transports.websocket.connection import WebSocketConnection
+from pushd.transports.websocket.pings import Pinging
 from pushd.wire.frames import websocket_data, websocket_event, websocket_message
-from pushd.wire.messages import (
-    Publish,
-    Ref,
-    Renew,
-    Subscribe,
-    Unsubscribe,
-    check_size,
-    parse_command,
-    parse_object,
-    parse_ref,
-)
+from pushd.wire.messages import Ref, check_size, parse_object
 
 __all__ = ["Common", "JsonDialogue", "RawDialogue"]
 

@@ -10,12 +10,13 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus.patterns import Pattern
 from pushd.errors import Conflict, VersionNeeded
-from pushd.httpstream import ResponseStream, StreamFormat
-from pushd.pushsession import PushSession
 from pushd.server.http2.stream import Stream
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
-from pushd.sessions.admission import Door, Subscribing
+from pushd.sessions.admission import Door
+from pushd.transports.endpoint import Subscribing
+from pushd.transports.http_stream import ResponseStream, StreamFormat
+from pushd.transports.server_push.session import PushSession
 from pushd.wire.frames import stream_end, stream_start
 
 __all__ = ["EventPush"]

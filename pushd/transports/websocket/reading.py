@@ -1,4 +1,6 @@
-"""What a WebSocket reads: the half of the adapter to Autobahn that takes bytes (see `pushd.autobahn`)."""
+"""What a WebSocket reads: the half of the adapter to Autobahn that takes bytes (see
+`pushd.transports.websocket.connection`).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from typing import Any
 from pushd.bus.closing import Cause, Reason
 from pushd.config.timeouts import Patience
 from pushd.errors import Refused
-from pushd.late import Late
-from pushd.messagewatch import MessageWatch
-from pushd.plainmessage import plain_message
 from pushd.server.incomplete_bodies import HeldBodies, HeldBody
 from pushd.server.net.timers import Wheel
 from pushd.server.net.turns import Turns
+from pushd.transports.websocket.backlog import Late
+from pushd.transports.websocket.message_timeout import MessageWatch
+from pushd.transports.websocket.whole_message import plain_message
 from pushd.wire.frames import BINARY
 
 __all__ = ["Reading"]
@@ -34,8 +36,8 @@ _PIECE_BYTES = 512
 class Reading:
     """Takes bytes, a few milliseconds of them in each turn of the reactor, and counts what is not complete.
 
-    It stands before Autobahn's protocol, of which it uses the names that are declared here: `pushd.autobahn` has it
-    tested that they are there.
+    It stands before Autobahn's protocol, of which it uses the names that are declared here:
+    `pushd.transports.websocket.connection` has it tested that they are there.
     """
 
     # Autobahn's
@@ -53,7 +55,7 @@ class Reading:
     _dataReceived: Any
 
     listener: Any
-    """A `pushd.autobahn.WebSocketListener`."""
+    """A `pushd.transports.websocket.connection.WebSocketListener`."""
 
     transport: Any
     maxMessagePayloadSize: int

@@ -26,7 +26,7 @@ class Timing(Protocol):
 
 
 class _Pinged(Protocol):
-    """A connection whose client answers pings: `pushd.autobahn.WebSocketConnection`."""
+    """A connection whose client answers pings: `pushd.transports.websocket.connection.WebSocketConnection`."""
 
     has_heard: bool
     """True if anything came from the client since somebody set it to false."""

@@ -18,8 +18,9 @@ from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
 from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
-from pushd.sessions.admission import Door, Subscribing, outlast
+from pushd.sessions.admission import Door, outlast
 from pushd.sessions.registry import Sessions
+from pushd.transports.endpoint import Subscribing
 from pushd.wire.frames import page_json
 
 __all__ = ["LongPoll"]

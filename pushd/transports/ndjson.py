@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.httpstream import ResponseStream, StreamFormat
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
-from pushd.sessions.admission import Door, Subscribing
+from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
+from pushd.transports.endpoint import Subscribing
+from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.wire.frames import stream_end, stream_line, stream_start
 
 __all__ = ["JsonStream"]

@@ -1,0 +1,1 @@
+"""Events as HTTP/2 server push."""

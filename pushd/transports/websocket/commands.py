@@ -1,0 +1,112 @@
+"""Commands that clients send over WebSocket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pushd.bus.event import Draft
+from pushd.bus.patterns import Pattern
+from pushd.bus.record import record
+from pushd.errors import BadRequest
+from pushd.wire.messages import (
+    DRAFT_FIELDS,
+    MAX_CHANNELS,
+    MAX_REF_CHARACTERS,
+    Ref,
+    check_fields,
+    check_since,
+    json_type,
+    optional_text_field,
+    parse_draft,
+    text_field,
+)
+
+__all__ = ["Command", "Publish", "Renew", "Subscribe", "Unsubscribe", "parse_command", "parse_ref"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """``{"type":"subscribe","channel":..,"since"?:..,"ref"?:..}``"""
+
+    pattern: Pattern
+    """The channel or pattern."""
+
+    since: str
+    """The position to begin at."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """``{"type":"unsubscribe","channel":..,"ref"?:..}``"""
+
+    channel: str
+    """The channel or pattern, as it was subscribed to."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+@record()
+class Publish:
+    """``{"type":"publish","channel":..,"data":..,"event"?:..,"id"?:..,"ref"?:..}``"""
+
+    draft: Draft
+    """The event."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """``{"type":"renew","token":..,"ref"?:..}``"""
+
+    token: str = field(repr=False)
+    """The new token."""
+
+    ref: Ref
+    """What the answer is known by."""
+
+
+Command = Subscribe | Unsubscribe | Publish | Renew
+
+
+_PUBLISH_FIELDS = DRAFT_FIELDS | {"type", "ref"}
+
+
+def parse_ref(message: dict[str, Any]) -> Ref:
+    """Answer the ``ref`` of a command: text, a whole number, or None if there is none."""
+    ref = message.get("ref")
+    if ref is None or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARACTERS and ref.isprintable()):
+        return ref
+    if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) < 2**53:
+        return ref
+    wanted = f"a text of up to {MAX_REF_CHARACTERS} printable characters or a whole number of up to 53 bits"
+    raise BadRequest(f"ref is a JSON {json_type(ref)} of another form; wanted {wanted}", "ref")
+
+
+def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> Command:
+    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field.
+
+    Events may be published to `max_channels` channels.
+    """
+    ref = parse_ref(message)
+    kind = text_field(message, "type")
+    if kind == "subscribe":
+        check_fields(message, {"type", "channel", "since", "ref"})
+        since = optional_text_field(message, "since")
+        pattern = Pattern.parse(text_field(message, "channel"))
+        return Subscribe(pattern, "latest" if since is None else check_since(since), ref)
+    if kind == "unsubscribe":
+        check_fields(message, {"type", "channel", "ref"})
+        return Unsubscribe(Pattern.parse(text_field(message, "channel")).text, ref)
+    if kind == "publish":
+        return Publish(parse_draft(message, max_channels, _PUBLISH_FIELDS), ref)
+    if kind == "renew":
+        check_fields(message, {"type", "token", "ref"})
+        return Renew(text_field(message, "token"), ref)
+    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe, publish or renew", "type")
