@@ -31,7 +31,7 @@ html_theme = "furo"
 html_title = f"pushd {release}"
 html_copy_source = False
 html_show_sphinx = False
-html_favicon = "../pushd/www/favicon.svg"
+html_favicon = "../pushd/api/demo/static/favicon.svg"
 
 # The measured report is made by ``make bench``.
 myst_heading_anchors = 3

@@ -12,10 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from pushd import demo
 from pushd.api.channels import ChannelList, History, OneEvent, Presence
+from pushd.api.demo import page as demo
+from pushd.api.health import Readiness
+from pushd.api.metrics.gauges import Census
+from pushd.api.metrics.lag import Lag
+from pushd.api.metrics.prometheus import Exposition
+from pushd.api.operations import Insight
 from pushd.api.publish import PublishMany
-from pushd.api.status import Watchers
+from pushd.api.status.events import Watchers
+from pushd.api.status.snapshot import Overview
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import owner_of
 from pushd.bus.counters import Figures
@@ -26,17 +32,11 @@ from pushd.bus.slices import in_turns
 from pushd.bus.storage import Archive, MemoryArchive
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.bus.turn import Turn
-from pushd.census import Census
 from pushd.config.settings import Config, Limits, Site
 from pushd.descriptors import plan
 from pushd.entrance import Entrance, new_entrance
 from pushd.errors import Refused
-from pushd.exposition import Exposition
-from pushd.insight import Insight
-from pushd.lag import Lag
 from pushd.outside import ALONE, Outside
-from pushd.overview import Overview
-from pushd.readiness import Readiness
 from pushd.server.net.connection_limits import Turnstile
 from pushd.server.net.timers import Wheel
 from pushd.server.net.turns import Turns

@@ -16,10 +16,10 @@ LAYERS: list[list[str]] = [
     ["pushd.service"],
     ["pushd.assembly", "pushd.greeting"],
     ["pushd.entrance"],
-    ["pushd.outside", "pushd.exposition", "pushd.insight"],
-    ["pushd.statuspage"],
+    ["pushd.outside", "pushd.api.metrics.prometheus", "pushd.api.operations"],
+    ["pushd.api.status.page"],
     ["pushd.server.web.static"],
-    ["pushd.server.net.listen", "pushd.server.web.site", "pushd.demo"],
+    ["pushd.server.net.listen", "pushd.server.web.site", "pushd.api.demo.page"],
     ["pushd.server.web.preload"],
     [
         "pushd.server.net.tls",
@@ -34,7 +34,7 @@ LAYERS: list[list[str]] = [
         "pushd.server.net.unix_socket",
     ],
     ["pushd.loglines", "pushd.floodgate"],
-    ["pushd.api.status"],
+    ["pushd.api.status.events"],
     [
         "pushd.transports.websocket.endpoint",
         "pushd.transports.sse",
@@ -44,22 +44,22 @@ LAYERS: list[list[str]] = [
         "pushd.api.channels",
         "pushd.api.connections",
         "pushd.api.health",
-        "pushd.api.metrics",
+        "pushd.api.metrics.endpoint",
     ],
     ["pushd.api.publish"],
-    ["pushd.api.one"],
-    ["pushd.api.lines"],
+    ["pushd.api.publish_one"],
+    ["pushd.api.batch_lines"],
     [
         "pushd.transports.http_stream",
         "pushd.transports.websocket.protocol",
         "pushd.transports.server_push.session",
         "pushd.sessions.presence",
         "pushd.auth.approval",
-        "pushd.overview",
+        "pushd.api.status.snapshot",
     ],
     ["pushd.transports.websocket.pings"],
     ["pushd.transports.endpoint"],
-    ["pushd.sessions.admission", "pushd.census"],
+    ["pushd.sessions.admission", "pushd.api.metrics.gauges"],
     ["pushd.auth.command_rates"],
     ["pushd.server.web.resource"],
     ["pushd.server.web.guard", "pushd.transports.websocket.handshake"],
@@ -134,7 +134,7 @@ LAYERS: list[list[str]] = [
     ["pushd.auth.tokens.jws"],
     ["pushd.server.net.addresses", "pushd.sessions.long_work"],
     ["pushd.bus.publisher"],
-    ["pushd.bus.bus", "pushd.activity"],
+    ["pushd.bus.bus", "pushd.api.status.activity"],
     ["pushd.bus.delivery"],
     ["pushd.bus.pending_deliveries"],
     ["pushd.bus.subscription", "pushd.bus.recipients", "pushd.auth.webhooks.answers"],
@@ -147,10 +147,10 @@ LAYERS: list[list[str]] = [
         "pushd.sessions.outbox",
         "pushd.transports.websocket.message_timeout",
     ],
-    ["pushd.bus.subscribers", "pushd.server.net.timers", "pushd.readiness", "pushd.server.net.turns"],
+    ["pushd.bus.subscribers", "pushd.server.net.timers", "pushd.server.net.turns"],
     ["pushd.server.unread_responses"],
     ["pushd.bus.shares"],
-    ["pushd.bus.batch", "pushd.lag", "pushd.bus.slices"],
+    ["pushd.bus.batch", "pushd.api.metrics.lag", "pushd.bus.slices"],
     ["pushd.bus.turn"],
     ["pushd.bus.eventlog", "pushd.config.loader", "pushd.config.reference"],
     ["pushd.bus.search"],
@@ -267,7 +267,7 @@ class LayerTests(TestCase):
     def test_only_the_exposition_knows_the_library_of_prometheus(self) -> None:
         for name, path in modules().items():
             if any(other.split(".")[0] == "prometheus_client" for other in imports(path)):
-                self.assertEqual(name, "pushd.exposition")
+                self.assertEqual(name, "pushd.api.metrics.prometheus")
 
     def test_private_names_of_others_are_used_in_the_codec_only(self) -> None:
         """Whatever has a private name and is not ``self`` nor a class of the module belongs to somebody else."""

@@ -16,7 +16,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 import pushd
 from pushd import errors
-from pushd.api.metrics import OpenMetrics
+from pushd.api.metrics.endpoint import OpenMetrics
 from pushd.assembly import Parts, assemble
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory

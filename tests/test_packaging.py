@@ -40,9 +40,10 @@ class TestWheel:
         assert {name for name in names() if name.endswith(".py")} == there | {"twisted/plugins/pushd_plugin.py"}
 
     def test_it_has_the_files_of_the_demo_page(self) -> None:
-        there = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pushd" / "www").iterdir()}
-        assert {name for name in names() if name.startswith("pushd/www/")} == there
-        assert {"pushd/www/index.html", "pushd/www/demo.js"} <= there
+        files = REPOSITORY / "pushd" / "api" / "demo" / "static"
+        there = {path.relative_to(REPOSITORY).as_posix() for path in files.iterdir()}
+        assert {name for name in names() if name.startswith("pushd/api/demo/static/")} == there
+        assert {"pushd/api/demo/static/index.html", "pushd/api/demo/static/demo.js"} <= there
 
     def test_it_says_that_it_is_typed(self) -> None:
         assert "pushd/py.typed" in names()

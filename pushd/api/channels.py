@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.api.one import publish_one
+from pushd.api.publish_one import publish_one
 from pushd.bus.bus import Bus, ChannelState
 from pushd.bus.clientinfo import Caller, number_of, owner_of, shown
 from pushd.bus.event import Entry

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from pushd.api.lines import Lines
-from pushd.api.one import named_channels, publish_one, shown
+from pushd.api.batch_lines import Lines
+from pushd.api.publish_one import named_channels, publish_one, shown
 from pushd.bus.clientinfo import Caller
 from pushd.bus.counters import Figures
 from pushd.bus.event import Draft

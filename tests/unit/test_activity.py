@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.activity import WINDOW, Activity
+from pushd.api.status.activity import WINDOW, Activity
 from pushd.bus.channel import Channel
 from pushd.bus.subscription import Subscription
 from tests.builders import Kept, Rig

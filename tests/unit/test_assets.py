@@ -10,7 +10,7 @@ from h2.settings import SettingCodes
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from pushd.demo import ASSETS
+from pushd.api.demo.page import ASSETS
 from pushd.server.request import Request
 from pushd.server.web.preload import Assets, link_to
 from tests.http2_client import Http2Client

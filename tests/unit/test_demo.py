@@ -6,9 +6,9 @@ from datetime import datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.api.demo.page import CLOCK, PAGES, Clock
 from pushd.bus.publisher import Direct
 from pushd.bus.subscription import Subscription
-from pushd.demo import CLOCK, PAGES, Clock
 from tests.builders import EPOCH, STARTED, Client, Kept, Rig
 
 

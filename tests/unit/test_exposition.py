@@ -17,9 +17,9 @@ from prometheus_client.process_collector import ProcessCollector
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import __version__, errors
+from pushd.api.metrics.prometheus import TRANSPORTS, _Process
 from pushd.bus.closing import Cause
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
-from pushd.exposition import TRANSPORTS, _Process
 from pushd.outside import Outside
 from pushd.transports.longpoll import LongPoll
 from pushd.transports.ndjson import JsonStream

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.api.metrics.lag import Lag
 from pushd.bus.closing import Cause
 from pushd.bus.counters import Figures, Histogram
 from pushd.errors import NotFound, TooMany, Unauthorized
-from pushd.lag import Lag
 from tests.builders import Client, Rig, a_caller, draft, patterns
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, StoredRig, WebSocketClient

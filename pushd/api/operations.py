@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from twisted.web.resource import IResource
 
 from pushd.api.connections import ConnectionList
-from pushd.api.health import Health, Ready
-from pushd.api.metrics import Metrics, OpenMetrics
-from pushd.api.status import StatusEvents, Watchers
+from pushd.api.health import Health, Readiness, Ready
+from pushd.api.metrics.endpoint import Metrics, OpenMetrics
+from pushd.api.status.events import StatusEvents, Watchers
+from pushd.api.status.page import status_page
 from pushd.config.settings import Limits
-from pushd.readiness import Readiness
 from pushd.server.web.guard import Gate
 from pushd.sessions.admission import Door
-from pushd.statuspage import status_page
 
 __all__ = ["Insight"]
 

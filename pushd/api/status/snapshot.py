@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pushd import __version__
-from pushd.activity import Activity
+from pushd.api.metrics.gauges import Census
+from pushd.api.status.activity import Activity
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import Caller
 from pushd.bus.counters import Histogram
-from pushd.census import Census
 
 __all__ = ["MAX_CHANNELS", "Overview"]
 

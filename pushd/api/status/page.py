@@ -7,12 +7,12 @@ from pathlib import Path
 from twisted.web.resource import IResource, Resource
 from twisted.web.util import Redirect
 
-from pushd import demo
+from pushd.api.demo import page as demo
 from pushd.server.web.static import StaticFiles
 
 __all__ = ["FILES", "status_page"]
 
-FILES = Path(__file__).parent / "www_status"
+FILES = Path(__file__).parent / "static"
 """The directory of the page."""
 
 _OWN = ("status.css", "status.js", "client.js", "views.js")

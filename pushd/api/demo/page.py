@@ -17,7 +17,7 @@ __all__ = ["ASSETS", "CLOCK", "FIELDS", "PAGES", "Clock"]
 CLOCK = "clock"
 """The channel of the clock."""
 
-PAGES = Path(__file__).parent / "www"
+PAGES = Path(__file__).parent / "static"
 """The directory of the demo page."""
 
 

@@ -21,10 +21,10 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from pushd import __version__
+from pushd.api.metrics.gauges import Census, Present
 from pushd.bus.bus import Bus
 from pushd.bus.closing import Cause
 from pushd.bus.counters import Histogram
-from pushd.census import Census, Present
 from pushd.errors import Refused
 
 __all__ = ["TRANSPORTS", "Exposition"]

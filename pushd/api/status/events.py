@@ -26,7 +26,7 @@ _REVOKED = Reason(Cause.REFUSED, "no right to see the status any more")
 
 
 class _Overview(Protocol):
-    """What knows how the daemon is: `pushd.overview.Overview`."""
+    """What knows how the daemon is: `pushd.api.status.snapshot.Overview`."""
 
     def about(self, caller: Caller) -> Mapping[str, object]:
         """Answer what stays as it is for `caller`."""
