@@ -21,7 +21,7 @@ _MAX_KEYS = 1000
 _EXEMPT = frozenset({"pushd.requests"})
 """The operator asked for a line of each request ([log] requests)."""
 
-_OF_OPERATORS = frozenset({"pushd.service", "pushd.tap"})
+_OF_OPERATORS = frozenset({"pushd.daemon.service", "pushd.tap"})
 """What logs only at the start, at a reload and at the stop, and then possibly much."""
 
 _BURST_OF_NOBODY = 5

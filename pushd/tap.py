@@ -24,27 +24,27 @@ from twisted.python.components import Componentized
 
 import twisted
 from pushd import __version__
-from pushd.assembly import assemble
 from pushd.auth.tokens.mint import Wish, choose_key, mint
 from pushd.bus.counters import Figures
 from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
-from pushd.collector import Collector
 from pushd.config.loader import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
 from pushd.config.types import PATTERNS, Kind, duration
+from pushd.daemon.assembly import assemble
+from pushd.daemon.garbage_collector import Collector
+from pushd.daemon.integrations import Reach
+from pushd.daemon.memory_watch import watch
+from pushd.daemon.pid_file import PidFile
+from pushd.daemon.service import Daemon
+from pushd.daemon.systemd import Systemd
 from pushd.errors import ConfigError, StartFailed
 from pushd.log import Observer, observer_for
-from pushd.memorywatch import watch
-from pushd.outside import Reach
-from pushd.pidfile import PidFile
 from pushd.server.net.polling import serve_few
 from pushd.server.net.tls import check_directory
-from pushd.service import Daemon
 from pushd.store.sqlite.check import check
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
-from pushd.systemd import Systemd
 
 __all__ = ["Options", "makeService"]
 

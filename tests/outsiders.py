@@ -71,7 +71,7 @@ class Ask:
 
 @dataclass
 class Answers:
-    """Who is asked: `pushd.outside.AskingOfAll`."""
+    """Who is asked: `pushd.daemon.integrations.AskingOfAll`."""
 
     decide: Callable[[Ask], object] = lambda ask: None
     """What is decided: None leaves it as it is, an error is raised, `Later` waits for `Ask.answered`."""

@@ -32,13 +32,13 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 from zope.interface import implementer
 
-from pushd.assembly import Parts, Storage, assemble
 from pushd.bus.counters import Figures
 from pushd.config.loader import parse
 from pushd.config.settings import Config
-from pushd.outside import ALONE, Outside
+from pushd.daemon.assembly import Parts, Storage, assemble
+from pushd.daemon.integrations import ALONE, Outside
+from pushd.daemon.service import Daemon
 from pushd.server.http2.connection import HTTP2
-from pushd.service import Daemon
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
 

@@ -17,10 +17,10 @@ from twisted.internet.testing import MemoryReactorClock
 
 from bench.report import number
 from bench.results import Results
-from pushd.assembly import assemble
 from pushd.config.loader import default, parse
 from pushd.config.options import SECTIONS
 from pushd.config.settings import Config
+from pushd.daemon.assembly import assemble
 from pushd.transports.websocket.commands import parse_command
 from pushd.wire.messages import parse_object
 from tests.e2e.documents import alike, named

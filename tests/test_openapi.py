@@ -17,10 +17,10 @@ from twisted.internet.testing import MemoryReactorClock
 import pushd
 from pushd import errors
 from pushd.api.metrics.endpoint import OpenMetrics
-from pushd.assembly import Parts, assemble
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.config.loader import default
+from pushd.daemon.assembly import Parts, assemble
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem

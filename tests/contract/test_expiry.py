@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from pushd.auth.webhooks.answers import changed_identity
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.server.net.client_certificates import Certificate
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers

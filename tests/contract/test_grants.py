@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pushd.bus.grants import Identity
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import HttpClient, Response, Rig, StoredRig
 from tests.subscribers import (

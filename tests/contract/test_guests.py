@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pushd.auth.webhooks.answers import changed_identity
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.patterns import Pattern
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden, Unauthorized, Unavailable
-from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny
 from tests.rigs import STARTED, DaemonTests, Response, query

@@ -229,7 +229,7 @@ def test_under_the_journal_each_line_has_a_priority_and_no_time() -> None:
 
 def test_another_journal_is_not_ours() -> None:
     with running(listeners=tcp("http"), variables={"JOURNAL_STREAM": "1:1"}) as daemon:
-        assert re.search(r"^\S+ \[pushd.service#info\] pushd listens at ", daemon.log, re.MULTILINE)
+        assert re.search(r"^\S+ \[pushd.daemon.service#info\] pushd listens at ", daemon.log, re.MULTILINE)
 
 
 @pytest.mark.parametrize("logger", [(), ("--logger=pushd.log.observer",)])
@@ -264,4 +264,4 @@ def test_the_observer_that_is_named_obeys_the_configuration() -> None:
         daemon.launch()
         eventually(lambda: answers(f"http://127.0.0.1:{port}"), "it serves")
         assert daemon.stop() == -SIGTERM
-        assert "pushd.service" in {json.loads(line)["logger"] for line in daemon.log.splitlines()}
+        assert "pushd.daemon.service" in {json.loads(line)["logger"] for line in daemon.log.splitlines()}

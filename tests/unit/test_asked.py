@@ -21,8 +21,8 @@ from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
 from pushd.bus.grants import Grants
 from pushd.bus.publisher import Direct, Outcome
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
-from pushd.outside import Outside
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
 from tests.http2_client import Http2Client

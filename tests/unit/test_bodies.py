@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from pushd.bus.grants import Identity
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.http2_client import Http2Client
 from tests.outsiders import Registry, a_user
 from tests.rigs import Connection, DaemonTests, HttpClient, Response, Rig, WebSocketClient

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden
-from pushd.outside import Outside
 from tests.outsiders import Answers, Ask, Later
 from tests.rigs import STARTED, DaemonTests, query
 

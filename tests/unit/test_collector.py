@@ -7,7 +7,7 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.collector import FREEZE_S, FULL_S, PAUSE_S, THRESHOLDS, Collector
+from pushd.daemon.garbage_collector import FREEZE_S, FULL_S, PAUSE_S, THRESHOLDS, Collector
 
 
 class Node:

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.daemon.integrations import Outside
 from pushd.errors import (
     BadRequest,
     Forbidden,
@@ -21,7 +22,6 @@ from pushd.errors import (
     Unauthorized,
     Unavailable,
 )
-from pushd.outside import Outside
 from pushd.server.eventsource_retry import Comeback
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Later, Registry, deny

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.auth.command_rates import Commands
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import EVERYTHING, Grants
+from pushd.daemon.integrations import Outside
 from pushd.errors import TooMany
-from pushd.outside import Outside
 from tests.builders import a_caller
 from tests.outsiders import Notes, Registry
 from tests.rigs import DaemonTests, WebSocketClient

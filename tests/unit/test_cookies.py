@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2
 from tests.vouching import FakeTokens, identity, logged

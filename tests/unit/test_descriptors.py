@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import descriptors
 from pushd.config.loader import parse_bytes
 from pushd.config.settings import Config
-from pushd.descriptors import Plan, plan
+from pushd.daemon import file_limits as descriptors
+from pushd.daemon.file_limits import Plan, plan
 
 HOOKS = "before_connect = http://a.example/1\nbefore_publish = http://a.example/2\nafter = http://b.example/\n"
 OTHER_HOSTS = HOOKS.replace("a.example/2", "c.example/")

@@ -20,7 +20,7 @@ from pushd import __version__, errors
 from pushd.api.metrics.prometheus import TRANSPORTS, _Process
 from pushd.bus.closing import Cause
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.transports.longpoll import LongPoll
 from pushd.transports.ndjson import JsonStream
 from pushd.transports.server_push.endpoint import EventPush

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.server.http1.connection import HTTP1
 from pushd.server.net.client_certificates import Certificate
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient

@@ -13,8 +13,8 @@ from hyperframe.frame import HeadersFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushd.daemon.integrations import Outside
 from pushd.errors import Unauthorized, Unavailable
-from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import StreamConnection, TunnelClient, WebSocketOverHttp2

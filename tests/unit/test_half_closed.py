@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.tcp import Connection as TcpConnection
 
 from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.server.web.negotiation import Switch
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry

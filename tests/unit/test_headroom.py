@@ -16,8 +16,8 @@ from twisted.web.server import Request as AnyRequest
 from pushd.bus.bus import Published
 from pushd.bus.event import Entry
 from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
+from pushd.daemon.memory_watch import can_have, watch
 from pushd.errors import OutOfMemory
-from pushd.memorywatch import can_have, watch
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.transaction import Change
 from pushd.wire import json as jsontext

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from pushd.assembly import assemble
 from pushd.bus.closing import Cause, Reason
 from pushd.config.loader import default
+from pushd.daemon.assembly import assemble
 from pushd.server.http2.errors import Code
 from pushd.server.net.connection_limits import Turnstile
 from pushd.server.net.timers import Wheel

@@ -27,10 +27,10 @@ import pushd
 from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.auth.webhooks.notifier import Telling
 from pushd.config.settings import Proxies
+from pushd.daemon.integrations import Outside
 from pushd.floodgate import Floodgate
 from pushd.log import Observer
 from pushd.loglines import json_text, plain
-from pushd.outside import Outside
 from pushd.server.net.connections import Connections
 from pushd.server.net.proxy_protocol import ProxyProtocolFactory, Reception
 from pushd.server.net.trusted_proxies import Trust
@@ -63,8 +63,6 @@ PASSED_ON = "what another line says"
 # Each is "file: beginning of the text"; the value is the name of a test below, or one of the reasons above.
 ROWS = {
     "api/publish.py: refused {count} of {total} lines of a": "test_lines_of_batches",
-    "assembly.py: a fault in pushd while {what}": FAULT,
-    "assembly.py: dropped {subscriber}, which failed": FAULT,
     "auth/approval.py: a fault in pushd while it asked the ap": FAULT,
     "auth/approval.py: a fault in pushd while it published": FAULT,
     "auth/tokens/keyset.py: fetching the keys of [key:{key}] faile": FAULT,
@@ -88,10 +86,30 @@ ROWS = {
     ),
     "auth/webhooks/notifier.py: the hook {url} is told again": "test_an_application_that_cannot_be_told",
     "auth/webhooks/notifier.py: the hook {url} was not told {count} ev": OPERATOR,
+    "daemon/assembly.py: a fault in pushd while {what}": FAULT,
+    "daemon/assembly.py: dropped {subscriber}, which failed": FAULT,
+    "daemon/memory_watch.py: memory is not short any more": STATE,
+    "daemon/memory_watch.py: memory is short: less than {size} MiB": STATE,
+    "daemon/service.py: a fault in pushd after it reloaded its": FAULT,
+    "daemon/service.py: a fault in pushd while it stopped": FAULT,
+    "daemon/service.py: a fault in pushd, in what is done ever": FAULT,
+    "daemon/service.py: aborting {count} connections: {why}": OPERATOR,
+    "daemon/service.py: could not stop listening at {url}": OPERATOR,
+    "daemon/service.py: nobody listens at the socket {name} of": OPERATOR,
+    "daemon/service.py: not reloaded, everything stays as it w": OPERATOR,
+    "daemon/service.py: stopping; {count} connections are open": OPERATOR,
+    "daemon/service.py: the store did not answer for {timeout_": OPERATOR,
+    "daemon/service.py: the store is closed": OPERATOR,
+    "daemon/service.py: {line} #2": OPERATOR,
+    "daemon/service.py: {line} #3": OPERATOR,
+    "daemon/service.py: {line} #4": OPERATOR,
+    "daemon/service.py: {line} #5": OPERATOR,
+    "daemon/service.py: {line} #6": OPERATOR,
+    "daemon/service.py: {line}": OPERATOR,
+    "daemon/systemd.py: a fault in pushd, in what is told syst": FAULT,
+    "daemon/systemd.py: could not tell systemd {state}: {reaso": STATE,
     "log.py: {path}: cannot be opened: {reason}": OPERATOR,
     "log.py: {path}: cannot be renamed: {reason}": OPERATOR,
-    "memorywatch.py: memory is not short any more": STATE,
-    "memorywatch.py: memory is short: less than {size} MiB": STATE,
     "server/access_log.py: line if detail is None else line + ':": ASKED_FOR,
     "server/access_log.py: text": "test_requests_that_are_none",
     "server/access_log.py: {status} {method} {path} from {peer}:": "test_requests_that_are_not_read_to_their_end",
@@ -118,22 +136,6 @@ ROWS = {
     "server/web/negotiation.py: a fault in pushd, in a connection with": FAULT,
     "server/web/negotiation.py: refused a TLS handshake with {peer}: i": "test_handshakes_without_a_certificate",
     "server/web/resource.py: {status} {method} {path} from {peer}:": "test_requests_that_are_refused",
-    "service.py: a fault in pushd after it reloaded its": FAULT,
-    "service.py: a fault in pushd while it stopped": FAULT,
-    "service.py: a fault in pushd, in what is done ever": FAULT,
-    "service.py: aborting {count} connections: {why}": OPERATOR,
-    "service.py: could not stop listening at {url}": OPERATOR,
-    "service.py: nobody listens at the socket {name} of": OPERATOR,
-    "service.py: not reloaded, everything stays as it w": OPERATOR,
-    "service.py: stopping; {count} connections are open": OPERATOR,
-    "service.py: the store did not answer for {timeout_": OPERATOR,
-    "service.py: the store is closed": OPERATOR,
-    "service.py: {line} #2": OPERATOR,
-    "service.py: {line} #3": OPERATOR,
-    "service.py: {line} #4": OPERATOR,
-    "service.py: {line} #5": OPERATOR,
-    "service.py: {line} #6": OPERATOR,
-    "service.py: {line}": OPERATOR,
     "sessions/close_log.py: _END if caller.user is None else _END_": "test_ends_of_subscribers",
     "sessions/presence.py: joins and leaves are not published: {d": "test_joins_that_come_and_go",
     "sessions/presence.py: joins and leaves are published again": "test_joins_that_come_and_go",
@@ -161,8 +163,6 @@ ROWS = {
     "store/sqlite/submission.py: a fault in pushd while it answered a p": FAULT,
     "store/sqlite/unused.py: the store {path} is not used, and will": OPERATOR,
     "store/sqlite/unused.py: the store {path} is not used; it will": OPERATOR,
-    "systemd.py: a fault in pushd, in what is told syst": FAULT,
-    "systemd.py: could not tell systemd {state}: {reaso": STATE,
     "tap.py: {error} #2": OPERATOR,
     "tap.py: {error}": OPERATOR,
     "transports/websocket/connection.py: a fault in pushd while it served a Web": FAULT,

@@ -6,7 +6,7 @@ from collections import Counter
 from random import random
 
 from pushd.auth.webhooks.notifier import Telling
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient

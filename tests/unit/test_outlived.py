@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from pushd.bus.grants import NOTHING, Identity
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.server.http1.connection import HTTP1
 from pushd.server.net.client_certificates import Certificate
 from tests.outsiders import Answers, Later, Registry, a_user

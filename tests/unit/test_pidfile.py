@@ -15,8 +15,8 @@ from unittest import TestCase, skipUnless
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushd.daemon.pid_file import PidFile
 from pushd.errors import StartFailed
-from pushd.pidfile import PidFile
 
 
 class PidFileCase(TestCase):

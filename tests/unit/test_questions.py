@@ -6,7 +6,7 @@ from itertools import count
 from typing import ClassVar
 
 from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.application import Application, answer, hooks
 from tests.http2_client import Http2Client
 from tests.outsiders import Registry

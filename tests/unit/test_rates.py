@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from pushd.bus.clientinfo import Caller
 from pushd.config.loader import parse
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from pushd.server.net.addresses import Place
 from pushd.server.web import guard as gate
 from tests.outsiders import Registry, a_user

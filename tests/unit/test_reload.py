@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from pushd.bus.grants import EVERYTHING
 from pushd.config.loader import parse
 from pushd.config.restart import fixed_differences
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.builders import datas, patterns
 from tests.http2_client import Http2Client
 from tests.rigs import Client, DaemonTests, EventStream, HttpClient, Response, WebSocketClient, query

@@ -9,8 +9,8 @@ from typing import Any
 from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden, Unauthorized, Unavailable
-from pushd.outside import Outside
 from tests.rigs import STARTED, DaemonTests, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2
 from tests.vouching import FakeTokens, identity

@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.address import IPv4Address
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from pushd.outside import Outside
+from pushd.daemon.integrations import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient, json_lines
 from tests.tunnel_client import WebSocketOverHttp2

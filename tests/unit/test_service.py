@@ -16,18 +16,18 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd import service
-from pushd.assembly import Parts, Storage, assemble
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.closing import Cause, Reason
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
+from pushd.daemon import service
+from pushd.daemon.assembly import Parts, Storage, assemble
+from pushd.daemon.service import Daemon
+from pushd.daemon.systemd import Systemd
 from pushd.errors import StartFailed
-from pushd.service import Daemon
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
-from pushd.systemd import Systemd
 from tests.builders import a_caller, draft, patterns
 from tests.certificates import Authority
 from tests.rigs import Rig

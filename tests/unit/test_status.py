@@ -15,8 +15,8 @@ from pushd import __version__
 from pushd.bus.clientinfo import Caller
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden
-from pushd.outside import Outside
 from tests.http2_client import Http2Client
 from tests.rigs import STARTED, Client, DaemonTests, EventStream, HttpClient, Response, StoredRig, WebSocketClient
 from tests.vouching import FakeTokens, identity

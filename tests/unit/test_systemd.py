@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.daemon.systemd import Bulletin, Systemd
 from pushd.errors import StartFailed
-from pushd.systemd import Bulletin, Systemd
 
 PID = 4711
 

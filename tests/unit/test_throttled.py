@@ -14,8 +14,8 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import Caller
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import Direct, Outcome
+from pushd.daemon.integrations import Outside
 from pushd.errors import TooMany
-from pushd.outside import Outside
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
 from tests.outsiders import Registry

@@ -8,8 +8,8 @@ from typing import ClassVar
 from urllib.parse import quote, urlencode
 
 from pushd.bus.grants import Grants, Identity
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden
-from pushd.outside import Outside
 from pushd.server.web.static import StaticFiles
 from tests.http2_client import Http2Client
 from tests.openapi import operations

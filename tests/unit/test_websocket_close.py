@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden
-from pushd.outside import Outside
 from tests.outsiders import Answers, Later, Notes, Registry
 from tests.rigs import WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2

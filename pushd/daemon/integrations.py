@@ -19,7 +19,7 @@ from pushd.auth.webhooks.notifier import Telling as HooksTelling
 from pushd.auth.webhooks.signing import Signer
 from pushd.bus.counters import Figures
 from pushd.config.settings import Config
-from pushd.descriptors import plan
+from pushd.daemon.file_limits import plan
 from pushd.server.web.guard import Tokens
 from pushd.sessions.admission import Asking
 from pushd.sessions.presence import Telling

@@ -33,10 +33,10 @@ from pushd.bus.storage import Archive, MemoryArchive
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.bus.turn import Turn
 from pushd.config.settings import Config, Limits, Site
-from pushd.descriptors import plan
-from pushd.entrance import Entrance, new_entrance
+from pushd.daemon.file_limits import plan
+from pushd.daemon.ingress import Entrance, new_entrance
+from pushd.daemon.integrations import ALONE, Outside
 from pushd.errors import Refused
-from pushd.outside import ALONE, Outside
 from pushd.server.net.connection_limits import Turnstile
 from pushd.server.net.timers import Wheel
 from pushd.server.net.turns import Turns

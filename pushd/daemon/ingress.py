@@ -10,8 +10,8 @@ from pushd.auth.command_rates import Commands
 from pushd.auth.rate_limits import Buckets, Throttled
 from pushd.bus.publisher import Publisher, Replaceable
 from pushd.config.settings import Config, Limits
-from pushd.descriptors import plan
-from pushd.outside import Outside
+from pushd.daemon.file_limits import plan
+from pushd.daemon.integrations import Outside
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.connection_limits import Turnstile
 from pushd.server.net.trusted_proxies import Trust

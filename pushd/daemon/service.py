@@ -17,21 +17,21 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.assembly import Parts, Storage, configure
 from pushd.bus.closing import Cause, Reason
 from pushd.config.loader import changed_options
 from pushd.config.restart import fixed_differences
 from pushd.config.settings import Config
-from pushd.descriptors import plan
+from pushd.daemon.assembly import Parts, Storage, configure
+from pushd.daemon.file_limits import plan
+from pushd.daemon.integrations import Commit, Outside, alone
+from pushd.daemon.startup_hints import greeting
+from pushd.daemon.systemd import Bulletin, Systemd
 from pushd.errors import ConfigError, StartFailed, Unavailable
-from pushd.greeting import greeting
-from pushd.outside import Commit, Outside, alone
 from pushd.server.net import tls
 from pushd.server.net.listen import prepare
 from pushd.server.net.proxy_protocol import Reception
 from pushd.server.net.systemd_sockets import unclaimed
 from pushd.store.sqlite.unused import leave
-from pushd.systemd import Bulletin, Systemd
 
 __all__ = ["Daemon"]
 

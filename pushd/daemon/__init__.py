@@ -1,0 +1,1 @@
+"""Composition root and life cycle of the daemon."""
