@@ -39,7 +39,7 @@ from pushd.daemon.pid_file import PidFile
 from pushd.daemon.service import Daemon
 from pushd.daemon.systemd import Systemd
 from pushd.errors import ConfigError, StartFailed
-from pushd.log import Observer, observer_for
+from pushd.log.observers import Observer, observer_for
 from pushd.server.net.polling import serve_few
 from pushd.server.net.tls import check_directory
 from pushd.store.sqlite.check import check

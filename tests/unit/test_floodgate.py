@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.floodgate import Floodgate
+from pushd.log.flood_limit import Floodgate
 
 REFUSED = "refused a message of {peer}: {detail}"
 

@@ -21,8 +21,8 @@ from twisted.scripts import _twistd_unix
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.config.settings import Log
-from pushd.log import LogFile, Observer, observer, observer_for
-from pushd.loglines import plain
+from pushd.log.lines import plain
+from pushd.log.observers import LogFile, Observer, observer, observer_for
 from twisted import logger
 
 ESCAPE = "\x1b"
@@ -404,7 +404,7 @@ class FormTests(LogCase):
 
 
 class TwistdTests(LogCase):
-    """What pushd.log takes for granted of twistd. If one of these fails, look at pushd/log.py."""
+    """What pushd.log takes for granted of twistd. If one of these fails, look at pushd/log/observers.py."""
 
     def begun(self, options: dict[str, Any], component: ILogObserver | None) -> list[ILogObserver]:
         """Answer where twistd begins to log, if the application has `component`."""

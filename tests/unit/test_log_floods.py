@@ -28,9 +28,9 @@ from pushd.auth.webhooks.authorizer import Asking, new_questions
 from pushd.auth.webhooks.notifier import Telling
 from pushd.config.settings import Proxies
 from pushd.daemon.integrations import Outside
-from pushd.floodgate import Floodgate
-from pushd.log import Observer
-from pushd.loglines import json_text, plain
+from pushd.log.flood_limit import Floodgate
+from pushd.log.lines import json_text, plain
+from pushd.log.observers import Observer
 from pushd.server.net.connections import Connections
 from pushd.server.net.proxy_protocol import ProxyProtocolFactory, Reception
 from pushd.server.net.trusted_proxies import Trust
@@ -108,8 +108,8 @@ ROWS = {
     "daemon/service.py: {line}": OPERATOR,
     "daemon/systemd.py: a fault in pushd, in what is told syst": FAULT,
     "daemon/systemd.py: could not tell systemd {state}: {reaso": STATE,
-    "log.py: {path}: cannot be opened: {reason}": OPERATOR,
-    "log.py: {path}: cannot be renamed: {reason}": OPERATOR,
+    "log/observers.py: {path}: cannot be opened: {reason}": OPERATOR,
+    "log/observers.py: {path}: cannot be renamed: {reason}": OPERATOR,
     "server/access_log.py: line if detail is None else line + ':": ASKED_FOR,
     "server/access_log.py: text": "test_requests_that_are_none",
     "server/access_log.py: {status} {method} {path} from {peer}:": "test_requests_that_are_not_read_to_their_end",

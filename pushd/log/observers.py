@@ -25,8 +25,8 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from pushd.config.settings import Log
-from pushd.floodgate import Floodgate
-from pushd.loglines import Form, coloured, for_journal, json_text, plain
+from pushd.log.flood_limit import Floodgate
+from pushd.log.lines import Form, coloured, for_journal, json_text, plain
 
 __all__ = ["LogFile", "Observer", "observer", "observer_for"]
 
