@@ -30,9 +30,8 @@ from __future__ import annotations
 from math import ceil
 from typing import ClassVar, Self
 
-from pushd.bus.memory_headroom import NO_MEMORY
-
 __all__ = [
+    "NO_MEMORY",
     "BadRequest",
     "ConfigError",
     "Conflict",
@@ -54,7 +53,20 @@ __all__ = [
     "UpgradeNeeded",
     "VersionNeeded",
     "WrongMethod",
+    "one_line",
 ]
+
+
+def one_line(text: str) -> str:
+    """Escape what does not print, such as newlines and what commands a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
+
+
+NO_MEMORY = "there is not enough memory for this now; try again later"
+"""What a client is told."""
+
 
 _MAX_DETAIL = 600
 """How long a detail may be, in characters."""

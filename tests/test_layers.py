@@ -180,7 +180,7 @@ LAYERS: list[list[str]] = [
         "pushd.errors",
         "pushd.auth.webhooks.breaker",
         "pushd.wire.json",
-        "pushd.oneline",
+        "pushd.errors",
         "pushd.config.timeouts",
         "pushd.bus.closing",
         "pushd.bus.record",

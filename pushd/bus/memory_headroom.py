@@ -9,10 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-__all__ = ["ENOUGH_BYTES", "NO_MEMORY", "Headroom", "memory"]
-
-NO_MEMORY = "there is not enough memory for this now; try again later"
-"""What a client is told."""
+__all__ = ["ENOUGH_BYTES", "Headroom", "memory"]
 
 ENOUGH_BYTES = 32 * 1024 * 1024
 """How much must be left for what is done without asking, within a second."""

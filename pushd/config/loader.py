@@ -27,8 +27,7 @@ from pushd.config.settings import (
     Site,
 )
 from pushd.config.units import show_size
-from pushd.errors import BadRequest, ConfigError
-from pushd.oneline import one_line
+from pushd.errors import BadRequest, ConfigError, one_line
 
 __all__ = ["changed_options", "default", "parse", "parse_bytes", "print_config", "state_directory"]
 

@@ -13,7 +13,7 @@ from math import isfinite
 from twisted.logger import LogEvent, LogLevel, formatEvent, formatTime
 from twisted.python.failure import Failure
 
-from pushd.oneline import one_line
+from pushd.errors import one_line
 from pushd.wire.json import json_bytes
 
 __all__ = ["Form", "coloured", "for_journal", "json_text", "plain"]

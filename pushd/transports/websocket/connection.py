@@ -23,8 +23,9 @@ from twisted.python.failure import Failure
 
 from pushd.bus.clientinfo import Place
 from pushd.bus.closing import Cause, Reason
-from pushd.bus.memory_headroom import NO_MEMORY, memory
+from pushd.bus.memory_headroom import memory
 from pushd.config.timeouts import Patience
+from pushd.errors import NO_MEMORY
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.connections import TwoWay
 from pushd.server.net.timers import Alarm, Wheel
