@@ -25,7 +25,7 @@ from twisted.python.components import Componentized
 import twisted
 from pushd import __version__
 from pushd.auth.tokens.mint import Wish, choose_key, mint
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
 from pushd.config.loader import default, parse_bytes, print_config, state_directory
@@ -185,7 +185,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
     Raises `StartFailed` if something that it needs is not there.
     """
     config: Config = options["configuration"]
-    store, figures = None, Figures()
+    store, figures = None, Counters()
     if config.store == "sqlite":
         kept = Store(
             Path(directory),

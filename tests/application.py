@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 
 from pushd.auth.webhooks.answers import Answer, NoAnswer
-from pushd.bus.clientinfo import Caller
-from pushd.bus.grants import Grants, Identity, Reach
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.grants import ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.config.settings import Hooks
 from pushd.server.net.addresses import Place
@@ -51,11 +51,11 @@ def answer(body: object = None, status: int = 200, retry_after_s: float | None =
     return Answer(status, encoded, retry_after_s)
 
 
-def caller(user: str | None = "ada", payload: object = None, *, expires_at: float | None = None) -> Caller:
+def caller(user: str | None = "ada", payload: object = None, *, expires_at: float | None = None) -> ClientInfo:
     """Answer a subscriber that may do what is below ``a``."""
-    reach = Reach([Pattern.parse("a/**")])
+    reach = ChannelScope([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
-    made = Caller(Identity(grants, user, payload, expires_at), Place("192.0.2.7", "192.0.2.7:1"))
+    made = ClientInfo(Identity(grants, user, payload, expires_at), Place("192.0.2.7", "192.0.2.7:1"))
     made.number_as(1, "c")
     made.transport = "websocket"
     return made

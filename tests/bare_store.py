@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.event import Entry
-from pushd.bus.eventlog import EventLog, State
-from pushd.bus.position import Page
+from pushd.bus.eventlog import EventLog, LogState
+from pushd.bus.position import HistoryPage
 from pushd.bus.publisher import Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
@@ -48,7 +48,7 @@ class Stored:
             directory, is_safe=is_safe, recent_bytes=recent_bytes, now=self.now, seconds=self.clock.seconds
         )
         self.log: EventLog[Subscription] = EventLog(
-            state=State("replaced!!"),  # by that of the store
+            state=LogState("replaced!!"),  # by that of the store
             archive=self.store.archive,
             settings=lambda name: by_name.get(name, otherwise),
             now=self.now,
@@ -101,7 +101,7 @@ class Stored:
             self.journal.tend()
             self.turn()
 
-    def read(self, *texts: str, since: str = "earliest") -> Page:
+    def read(self, *texts: str, since: str = "earliest") -> HistoryPage:
         """Read what there is."""
         return self.log.read(patterns(*texts), since, 1000)
 

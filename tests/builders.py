@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from twisted.internet.task import Clock
 
 from pushd.bus.bus import Bus, Published
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Entry, Event
-from pushd.bus.eventlog import EventLog, State
+from pushd.bus.eventlog import EventLog, LogState
 from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Page, Start
+from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.sizes import EVENT_BYTES
-from pushd.bus.storage import Archive, MemoryArchive
+from pushd.bus.storage import HistoryStorage, MemoryStorage
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.config.timeouts import Patience
 from pushd.server.net.addresses import Place
@@ -66,9 +66,9 @@ class Kept:
     """Who is told who is there."""
 
 
-def a_caller(grants: Grants = EVERYTHING, address: str = "192.0.2.1", user: str | None = None) -> Caller:
+def a_caller(grants: Grants = EVERYTHING, address: str = "192.0.2.1", user: str | None = None) -> ClientInfo:
     """Make one that has some rights."""
-    return Caller(Identity(grants, user), Place(address, f"{address}:4711"))
+    return ClientInfo(Identity(grants, user), Place(address, f"{address}:4711"))
 
 
 def patterns(*texts: str) -> list[Pattern]:
@@ -104,20 +104,20 @@ class Client:
     entries: list[Entry] = field(default_factory=list)
     """What was delivered."""
 
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[CloseReason] = field(default_factory=list)
     """Why it was closed, each time."""
 
     acts: Callable[[Entry], object] = lambda entry: None
     """What it does within `deliver`."""
 
-    at_close: Callable[[Reason], object] = lambda reason: None
+    at_close: Callable[[CloseReason], object] = lambda reason: None
     """What it does within `close`."""
 
     def deliver(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.acts(entry)
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         self.reasons.append(reason)
         self.at_close(reason)
 
@@ -127,7 +127,7 @@ class Client:
         return datas(self.entries)
 
     @property
-    def causes(self) -> list[Cause]:
+    def causes(self) -> list[CloseCause]:
         """The causes of its ends."""
         return [reason.cause for reason in self.reasons]
 
@@ -153,17 +153,17 @@ class Rig:
         self._kept, self._default = kept or {}, default or Kept()
         self._max_channels, self._max_bytes = max_channels, max_bytes
         self._max_subscribed, self._max_held_bytes = max_subscribed, max_held_bytes
-        self.archive = MemoryArchive()
+        self.archive = MemoryStorage()
         self.begin(self.archive)
 
     def now(self) -> float:
         """Answer the time of day, in seconds since 1970."""
         return STARTED + self.clock.seconds()
 
-    def begin(self, archive: Archive) -> None:
+    def begin(self, archive: HistoryStorage) -> None:
         """Make a log whose histories are in `archive`, and a bus over it."""
         self.log: EventLog[Subscription] = EventLog(
-            state=State(EPOCH),
+            state=LogState(EPOCH),
             archive=archive,
             settings=lambda name: self._kept.get(name, self._default),
             now=self.now,
@@ -188,19 +188,19 @@ class Rig:
 
     def subscribe(
         self, *texts: str, since: str = "latest", client: Client | None = None, grants: Grants = EVERYTHING
-    ) -> tuple[Client, Subscription, Start]:
+    ) -> tuple[Client, Subscription, StartPosition]:
         """Subscribe a client to `texts`; what is replayed waits for `advance`."""
         client = client or Client()
         subscription = self.bus.subscribe(client, a_caller(grants))
         return client, subscription, subscription.add(patterns(*texts), since)
 
-    def caught_up(self, *texts: str, since: str) -> tuple[Client, Start]:
+    def caught_up(self, *texts: str, since: str) -> tuple[Client, StartPosition]:
         """Subscribe a client to `texts` and replay everything to it."""
         client, subscription, start = self.subscribe(*texts, since=since)
         catch_up(subscription)
         return client, start
 
-    def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> Page:
+    def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> HistoryPage:
         """Read a page with every right."""
         return self.bus.read(patterns(*texts), since, limit, EVERYTHING)
 

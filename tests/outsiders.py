@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.patterns import Pattern
@@ -53,7 +53,7 @@ class Ask:
     kind: str
     """``connect``, ``subscribe`` or ``publish``."""
 
-    caller: Caller
+    caller: ClientInfo
     """Of whom."""
 
     identity: Identity
@@ -85,16 +85,16 @@ class Answers:
     in_flight: int = 0
     """How many wait for an answer."""
 
-    async def before_connect(self, caller: Caller) -> Identity:
+    async def before_connect(self, caller: ClientInfo) -> Identity:
         """Answer who it is."""
         identity: Identity | None = await self._answer(Ask("connect", caller, caller.identity))
         return caller.identity if identity is None else identity
 
-    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """Answer whether it may."""
         await self._answer(Ask("subscribe", caller, caller.identity, channel, since))
 
-    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         """Answer what is published."""
         changed: Draft | None = await self._answer(Ask("publish", caller, caller.identity, draft))
         return draft if changed is None else changed
@@ -133,27 +133,27 @@ class Notes:
         """Answer how a channel was occupied and vacated."""
         return [event for event, *what in self.said if event in ("occupied", "vacated") and what == [channel]]
 
-    def connected(self, caller: Caller) -> None:
+    def connected(self, caller: ClientInfo) -> None:
         """See `Telling`."""
         self.said.append(("connect", caller.number))
 
-    def disconnected(self, caller: Caller, reason: str) -> None:
+    def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """See `Telling`."""
         self.said.append(("disconnect", caller.number, reason))
 
-    def subscribed(self, caller: Caller, channel: str) -> None:
+    def subscribed(self, caller: ClientInfo, channel: str) -> None:
         """See `Telling`."""
         self.said.append(("subscribe", caller.number, channel))
 
-    def unsubscribed(self, caller: Caller, channel: str) -> None:
+    def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
         """See `Telling`."""
         self.said.append(("unsubscribe", caller.number, channel))
 
-    def occupied(self, channel: str, by: Caller | None = None) -> None:
+    def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
         """See `Telling`."""
         self.said.append(("occupied", channel))
 
-    def vacated(self, channel: str, by: Caller | None = None) -> None:
+    def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
         """See `Telling`."""
         self.said.append(("vacated", channel))
 

@@ -32,7 +32,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 from zope.interface import implementer
 
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.config.loader import parse
 from pushd.config.settings import Config
 from pushd.daemon.assembly import Parts, Storage, assemble
@@ -317,7 +317,7 @@ class StoredRig(Rig):
         super().__init__(config, http, outside)
 
     def _assemble(self, settings: Config) -> Parts:
-        self.worker, figures = InTurn(), Figures()
+        self.worker, figures = InTurn(), Counters()
         self._store = Store(
             self.directory,
             is_safe=settings.durability == "power",

@@ -12,10 +12,10 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish_one import publish_one
 from pushd.bus.bus import Bus, ChannelState
-from pushd.bus.clientinfo import Caller, number_of, owner_of, shown
+from pushd.bus.clientinfo import ClientInfo, number_of, owner_of, shown
 from pushd.bus.event import Entry
 from pushd.bus.patterns import Pattern, check_name
-from pushd.bus.position import Page
+from pushd.bus.position import HistoryPage
 from pushd.bus.publisher import Deleted, Publisher
 from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
@@ -237,7 +237,7 @@ class _History(Branch):
 
     def render_GET(self, request: Request) -> bytes:
         """Answer a page of the history."""
-        page: Page = request.found
+        page: HistoryPage = request.found
         request.setHeader(b"cache-control", b"no-store")
         return answer(request, page_json(page))
 
@@ -315,7 +315,7 @@ class Presence(_Presence):
         return _in_query(request)
 
 
-def _present(caller: Caller) -> dict[str, object]:
+def _present(caller: ClientInfo) -> dict[str, object]:
     return {**shown(caller), "since": caller.since}
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from pushd.bus.clientinfo import shown
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
@@ -36,7 +36,7 @@ _STATE_BYTES = 1000
 """About how long one of a list is, in bytes, if it is long."""
 
 _FILTERS = ("user", "channel", "transport", "address")
-_CLOSED = Reason(Cause.REFUSED, "closed by an operator")
+_CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
 def _state(guest: Guest) -> dict[str, object]:

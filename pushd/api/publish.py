@@ -16,8 +16,8 @@ from zope.interface import implementer
 
 from pushd.api.batch_lines import Lines
 from pushd.api.publish_one import named_channels, publish_one, shown
-from pushd.bus.clientinfo import Caller
-from pushd.bus.counters import Figures
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.counters import Counters
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
@@ -212,7 +212,7 @@ class _Reading:
         done(b"".join(answers))
 
 
-def _log_refused(refused: Sequence[Refused], count: int, caller: Caller, figures: Figures) -> None:
+def _log_refused(refused: Sequence[Refused], count: int, caller: ClientInfo, figures: Counters) -> None:
     """Log that some of `count` lines were refused, and why the first of them was. Count them."""
     for outcome in refused:
         figures.refuse(outcome)

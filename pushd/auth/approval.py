@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Deleted, Outcome, Publisher
 from pushd.bus.shares import Shares
@@ -41,7 +41,7 @@ class AskingToPublish(Protocol):
     def asks_publish(self) -> bool:
         """Whether it is asked about each event."""
 
-    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         """Answer what is published; raise `Refused` if nothing is."""
 
 
@@ -115,7 +115,7 @@ class Asked:
         publisher: Publisher,
         asking: AskingToPublish,
         waiting: Waiting,
-        refresh: Callable[[Caller], None],
+        refresh: Callable[[ClientInfo], None],
     ) -> None:
         """Ask by `asking` and publish by `publisher`; what waits meanwhile is in `waiting`, also after a reload.
 
@@ -125,13 +125,15 @@ class Asked:
         self._publisher = publisher
         self._asking = asking
         self._waiting = waiting
-        self._queues: dict[Caller, _Queue] = {}
+        self._queues: dict[ClientInfo, _Queue] = {}
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Publish an event and tell `done`, when the application has answered."""
         self.publish_all([draft], caller, lambda outcomes: done(outcomes[0]))
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """Publish events and tell `done`, when the application has answered."""
         queue = self._queues.get(caller) or _Queue()
         count = max(1, sum(len(draft.channels) for draft in drafts))
@@ -166,7 +168,7 @@ class Asked:
         queue: _Queue,
         turns: DeferredSemaphore,
         drafts: Sequence[Draft],
-        caller: Caller,
+        caller: ClientInfo,
         done: Callable[[list[Outcome]], None],
     ) -> None:
         turn = queue.turn.acquire()  # after those who came before
@@ -179,7 +181,7 @@ class Asked:
             queue.turn.release()
 
     def _publish_allowed(
-        self, answers: Sequence[Draft | Refused], caller: Caller, done: Callable[[list[Outcome]], None]
+        self, answers: Sequence[Draft | Refused], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
         try:
             self._refresh(caller)
@@ -194,7 +196,9 @@ class Asked:
 
         self._publisher.publish_all(allowed, caller, published)
 
-    async def _ask(self, queue: _Queue, turns: DeferredSemaphore, draft: Draft, caller: Caller) -> Draft | Refused:
+    async def _ask(
+        self, queue: _Queue, turns: DeferredSemaphore, draft: Draft, caller: ClientInfo
+    ) -> Draft | Refused:
         try:
             for name in draft.channels:
                 caller.grants.check_publish(name)
@@ -205,13 +209,13 @@ class Asked:
             _log.failure("a fault in pushd while it asked the application")
             return Unavailable("a fault in pushd; see its log")
 
-    def _begin_to_ask(self, caller: Caller, draft: Draft) -> Deferred[Draft]:
+    def _begin_to_ask(self, caller: ClientInfo, draft: Draft) -> Deferred[Draft]:
         """Ask, unless the rights have ended while it waited for its turn."""
         self._refresh(caller)
         for name in draft.channels:
             caller.grants.check_publish(name)
         return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""
         self._publisher.delete(name, caller, done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushd.auth.rate_limits import Buckets
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.errors import TooMany
 
 __all__ = ["Commands"]
@@ -28,7 +28,7 @@ class Commands:
         self._of_connections = Buckets(rate, burst, seconds)
         self._of_owners = Buckets(rate * _RATE_OF_OWNER, burst * _BURST_OF_OWNER, seconds)
 
-    def charge(self, caller: Caller) -> None:
+    def charge(self, caller: ClientInfo) -> None:
         """Count a command of `caller`, or raise `TooMany`. Operators are exempt."""
         if caller.grants.is_operator:
             return

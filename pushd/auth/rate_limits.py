@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.publisher import Deleted, Outcome, Publisher
 from pushd.errors import TooMany
@@ -92,7 +92,7 @@ class Rates(Protocol):
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
 
 
-def take(rates: Rates, caller: Caller, count: int = 1, *, is_join: bool = False) -> TooMany | None:
+def take(rates: Rates, caller: ClientInfo, count: int = 1, *, is_join: bool = False) -> TooMany | None:
     """Take note that `caller` publishes an event to `count` channels or, counted by itself, has a join published.
 
     Or return why it may not now. Operators are not limited.
@@ -112,7 +112,7 @@ class Throttled:
         self._publisher = publisher
         self._rates = rates
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Publish an event and tell `done`, unless it is one too many."""
         too_many = take(self._rates, caller, len(draft.channels))
         if too_many is None:
@@ -120,7 +120,9 @@ class Throttled:
         else:
             done(too_many)
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """Publish events until there is one too many, and tell `done` of all."""
         refused: list[Outcome] = []
         count = 0
@@ -133,6 +135,6 @@ class Throttled:
                 break
         self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`."""
         self._publisher.delete(name, caller, done)

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from pushd.bus.channel import Channel
 from pushd.bus.event import Draft, Entry
 from pushd.bus.eventlog import EventLog
-from pushd.bus.storage import Given
+from pushd.bus.storage import PublishedId
 
 __all__ = ["Batch"]
 
@@ -28,7 +28,7 @@ class Batch(Generic[S]):
         """How many entries its events have."""
         self.by_channel: dict[Channel[S], list[Entry]] = {}
         """The entries of its events by channel, in order."""
-        self.given: dict[tuple[str, str], Given] = {}
+        self.given: dict[tuple[str, str], PublishedId] = {}
         """Those whose publishers gave the ids, by their first channel and their id."""
         self.given_ids: set[str] = set()
         """These ids."""
@@ -37,7 +37,7 @@ class Batch(Generic[S]):
         """Count the events."""
         return self.sequence - self._log.sequence
 
-    def add(self, draft: Draft) -> list[Entry] | Given:
+    def add(self, draft: Draft) -> list[Entry] | PublishedId:
         """Add an event and return its entries; or return the one that has the id already, in the log or here.
 
         Raises `Unprocessable` if that is another event, `Unavailable` if there are too many channels; then nothing
@@ -64,13 +64,13 @@ class Batch(Generic[S]):
             self.entries += 1
         if draft.id is not None:
             first = entries[0]
-            self.given[first.channel, draft.id] = Given(
+            self.given[first.channel, draft.id] = PublishedId(
                 draft.id, first.channel, first.offset, event.sequence, True, draft.fingerprint()
             )
             self.given_ids.add(draft.id)
         return entries
 
-    def _before(self, draft: Draft) -> Given | None:
+    def _before(self, draft: Draft) -> PublishedId | None:
         before = self.given.get((draft.channels[0], draft.id or ""))
         if before is None:
             return self._log.published_before(draft)

@@ -19,30 +19,30 @@ from itertools import chain
 from typing import Protocol
 
 from pushd.bus.channel import Channel
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
-from pushd.bus.counters import Figures
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
+from pushd.bus.counters import Counters
 from pushd.bus.delivery import Delivery
 from pushd.bus.event import Draft, Entry
 from pushd.bus.eventlog import EventLog
 from pushd.bus.grants import Grants
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import Pattern, check_name
-from pushd.bus.position import Page
-from pushd.bus.recipients import Audiences
+from pushd.bus.position import HistoryPage
+from pushd.bus.recipients import RecipientIndex
 from pushd.bus.record import record
 from pushd.bus.replay import Replay
 from pushd.bus.replaying import DoLater, at_once
 from pushd.bus.search import Work, drain
 from pushd.bus.shares import Shares
 from pushd.bus.slices import END_COST, AtOnce, Later, Slices
-from pushd.bus.storage import Given
-from pushd.bus.subscribers import present
+from pushd.bus.storage import PublishedId
+from pushd.bus.subscribers import Present, present
 from pushd.bus.subscription import Group, Subscriber, Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import BadRequest
 
-__all__ = ["Bus", "ChannelState", "Published", "Watch", "published_before"]
+__all__ = ["Bus", "ChannelState", "Published", "SubscriptionObserver", "published_before"]
 
 
 @record()
@@ -65,7 +65,7 @@ class Published:
     """True if it was there already."""
 
 
-def published_before(given: Given) -> Published:
+def published_before(given: PublishedId) -> Published:
     """Make what a publisher is told whose event is there already."""
     return Published(given.id, given.channel, given.offset, 0, is_duplicate=True)
 
@@ -93,13 +93,13 @@ class ChannelState:
     """The position after everything that was published until now."""
 
 
-class Watch(Protocol):
+class SubscriptionObserver(Protocol):
     """What is told who subscribes. It may not change the bus before it has answered."""
 
-    def entered(self, caller: Caller, pattern: Pattern, count: int) -> None:
+    def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Learn that `caller` has subscribed; of a channel by its name, as the one that makes them `count`."""
 
-    def left(self, caller: Caller, pattern: Pattern, count: int) -> None:
+    def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Learn that it does so no more, and that `count` are left."""
 
 
@@ -113,9 +113,9 @@ class Bus:
         max_subscribed: int,
         max_held_bytes: int,
         failed: Callable[[Subscriber, Exception], None],
-        figures: Figures | None = None,
+        figures: Counters | None = None,
         names: Shares | None = None,
-        owner: Callable[[Caller], str | None] = lambda caller: None,
+        owner: Callable[[ClientInfo], str | None] = lambda caller: None,
         call_later: Later | None = None,
         turn: Turn | None = None,
     ) -> None:
@@ -133,16 +133,16 @@ class Bus:
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
         self._failed = failed
-        self.figures = Figures() if figures is None else figures
+        self.figures = Counters() if figures is None else figures
         """What has happened."""
-        self._audiences: Audiences[Subscription | Group, Subscription] = Audiences(
+        self._audiences: RecipientIndex[Subscription | Group, Subscription] = RecipientIndex(
             log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
         )
         log.is_heard = self._audiences.has_name
         log.discard = self.discard
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
-        self._owners: Table[str, str | None] = Table()  # of those names, for whom each counts
+        self._owners: PartitionedDict[str, str | None] = PartitionedDict()  # of those names, for whom each counts
         self.call_later = call_later
         """The reactor's ``callLater``, if what takes long is to be done in several of its turns."""
         self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
@@ -156,7 +156,7 @@ class Bus:
         """How many channels and patterns they are subscribed to: those of all together."""
         self.failures = 0
         """How many subscribers were dropped because they raised."""
-        self.watch: Watch | None = None
+        self.watch: SubscriptionObserver | None = None
         """What is told who subscribes, if that is wanted."""
         self.missed = 0
         """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
@@ -214,7 +214,7 @@ class Bus:
             subscription.end_without_memory()
             return
         self._failed(subscription.subscriber, error)
-        self.end(subscription, Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
+        self.end(subscription, CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
 
     def discard(self, replay: Replay) -> None:
         """Free a replay that nobody reads any more: a large one, some of it in each turn of the reactor."""
@@ -224,7 +224,7 @@ class Bus:
         for subscription in list(recipient.subscriptions):
             self.drop(subscription, error)
 
-    def end(self, subscription: Subscription, reason: Reason) -> None:
+    def end(self, subscription: Subscription, reason: CloseReason) -> None:
         """End a subscription and tell its subscriber why, unless it has ended already."""
         subscriber = subscription.subscriber
         if not subscription.close():
@@ -257,7 +257,7 @@ class Bus:
 
     def _end_deleted(self, name: str, subscription: Subscription) -> int:
         if subscription in self._audiences.by_name(name):
-            self.end(subscription, Reason(Cause.DELETED, "the channel was deleted"))
+            self.end(subscription, CloseReason(CloseCause.DELETED, "the channel was deleted"))
         return END_COST
 
     # Reading
@@ -267,11 +267,11 @@ class Bus:
         grants.check_subscribe(name)
         return self.log.event(name, event_id)
 
-    def read(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Page:
+    def read(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> HistoryPage:
         """Answer the first `limit` events after the position `since`, in the order of the log."""
         return drain(self.reading(patterns, since, limit, grants))
 
-    def reading(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Work[Page]:
+    def reading(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Work[HistoryPage]:
         """Do the same in steps."""
         for pattern in patterns:
             grants.check_subscribe(pattern.text)
@@ -312,11 +312,11 @@ class Bus:
         """Return the names of all channels, and then those that are only subscribed to, in no order."""
         return chain(self.log.names(), filter(self._is_only_subscribed, self._audiences.names))
 
-    def present(self, name: str, grants: Grants) -> list[Caller]:
+    def present(self, name: str, grants: Grants) -> list[ClientInfo]:
         """Return the clients that get the events of a channel, ordered by connection id; see `presence`."""
         return drain(self.presence(name, grants, 0, sys.maxsize))[2]
 
-    def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[tuple[int, int, list[Caller]]]:
+    def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[Present]:
         """Find in steps the clients that get the events of a channel: see `pushd.bus.subscribers.present`.
 
         Raises `Forbidden` if that is not shown to those who may only subscribe to it.
@@ -348,7 +348,7 @@ class Bus:
             limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
             raise BadRequest(limit, "channel")
 
-    def subscribe(self, subscriber: Subscriber, caller: Caller) -> Subscription:
+    def subscribe(self, subscriber: Subscriber, caller: ClientInfo) -> Subscription:
         """Enter a subscriber; it gets nothing until channels are added to its subscription."""
         self.subscribers += 1
         return Subscription(self, subscriber, caller)
@@ -356,7 +356,7 @@ class Bus:
     def _max_audiences(self) -> int:
         return 2 * (len(self.log) + len(self._audiences.names))
 
-    def check_names(self, texts: Iterable[str], caller: Caller) -> None:
+    def check_names(self, texts: Iterable[str], caller: ClientInfo) -> None:
         """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
         if count := sum(map(self._is_new, texts)):
             self._names.check(self._owner(caller), count)

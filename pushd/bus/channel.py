@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from pushd.bus.event import Entry, Event
-from pushd.bus.history import History, Retention
-from pushd.bus.linked_list import Place
+from pushd.bus.history import History, RetentionLimits
+from pushd.bus.linked_list import Link
 
 __all__ = ["Channel", "Idle", "Settings"]
 
 S = TypeVar("S")
 
 
-class Settings(Retention, Protocol):
+class Settings(RetentionLimits, Protocol):
     """What the bus wants to know of the configuration of a channel."""
 
     @property
@@ -25,7 +25,7 @@ class Settings(Retention, Protocol):
         """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
 
 
-class Channel(Place, Generic[S]):
+class Channel(Link, Generic[S]):
     """What the bus knows of one channel. `S` is what is subscribed to it.
 
     It has its place in the order of the channels that had an event.
@@ -75,7 +75,7 @@ class Channel(Place, Generic[S]):
         return Entry(event, self.name, offset, seconds + settings.history_age_s, settings.on_overflow == "latest")
 
 
-class Idle(Place, Generic[S]):
+class Idle(Link, Generic[S]):
     """The place of a channel among those without events."""
 
     __slots__ = ("channel", "is_heard")

@@ -7,13 +7,13 @@ from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address, ip_network
 
-__all__ = ["UNIX", "limit_key", "parse_ip"]
+__all__ = ["MAX_CACHED", "UNIX", "limit_key", "parse_ip"]
 
 UNIX = "unix"
 """The address of who comes by a Unix socket, of whom nobody says where it is."""
 
 
-_CACHED = 4096
+MAX_CACHED = 4096
 """How many addresses are remembered in their usual form."""
 
 
@@ -26,7 +26,7 @@ def parse_ip(text: str) -> IPv4 | IPv6:
     return address if mapped is None else mapped
 
 
-@lru_cache(_CACHED)
+@lru_cache(MAX_CACHED)
 def limit_key(address: str) -> str | None:
     """Answer what the connections of `address`, which is one of IP or `UNIX`, are counted by.
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from pushd.bus.clientaddress import limit_key
 from pushd.bus.grants import EVERYTHING, Grants, Identity
 
-__all__ = ["DAEMON", "Caller", "Place", "number_of", "owner_of", "shown"]
+__all__ = ["DAEMON", "ClientAddress", "ClientInfo", "number_of", "owner_of", "shown"]
 
 
-def owner_of(caller: Caller) -> str | None:
+def owner_of(caller: ClientInfo) -> str | None:
     """Return who is charged for what `caller` does or occupies: its user, else its `limit_key`; None for nobody."""
     return limit_key(caller.address) if caller.user is None else f"user {caller.user}"
 
@@ -22,7 +22,7 @@ def number_of(connection_id: str) -> int:
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
-def shown(caller: Caller) -> dict[str, object]:
+def shown(caller: ClientInfo) -> dict[str, object]:
     """Answer what others are shown of a subscriber, as JSON."""
     members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
     if caller.identity.payload is not None:
@@ -30,7 +30,7 @@ def shown(caller: Caller) -> dict[str, object]:
     return members
 
 
-class Place(Protocol):
+class ClientAddress(Protocol):
     """Where somebody is."""
 
     @property
@@ -42,12 +42,12 @@ class Place(Protocol):
         """What it is called in the log, as ``192.0.2.1:40312``."""
 
 
-class Caller:
+class ClientInfo:
     """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
 
     __slots__ = ("_prefix", "identity", "number", "place", "prepared", "since", "since_s", "transport")
 
-    def __init__(self, identity: Identity, place: Place) -> None:
+    def __init__(self, identity: Identity, place: ClientAddress) -> None:
         self.identity = identity
         """Who it is, and what it may do."""
         self.place = place
@@ -68,9 +68,9 @@ class Caller:
         """Have it be a subscriber, the one with a number; its id begins with `prefix`."""
         self.number, self._prefix = number, prefix
 
-    def appearing_as(self, identity: Identity) -> Caller:
+    def appearing_as(self, identity: Identity) -> ClientInfo:
         """Answer what it would be with another identity."""
-        caller = Caller(identity, self.place)
+        caller = ClientInfo(identity, self.place)
         caller.number_as(self.number, self._prefix)
         caller.transport, caller.since = self.transport, self.since
         return caller
@@ -107,5 +107,5 @@ class _Here:
     name: str = "pushd itself"
 
 
-DAEMON = Caller(Identity(EVERYTHING), _Here())
+DAEMON = ClientInfo(Identity(EVERYTHING), _Here())
 """The daemon itself."""

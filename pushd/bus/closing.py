@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Cause", "Reason"]
+__all__ = ["CloseCause", "CloseReason"]
 
 
-class Cause(Enum):
+class CloseCause(Enum):
     """The kinds of reasons."""
 
     STOPPING = auto()
@@ -34,10 +34,10 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class CloseReason:
     """One reason."""
 
-    cause: Cause
+    cause: CloseCause
     """Its kind."""
 
     text: str

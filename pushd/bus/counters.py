@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pushd.bus.closing import Cause
+from pushd.bus.closing import CloseCause
 from pushd.errors import Refused
 
-__all__ = ["Figures", "Histogram"]
+__all__ = ["Counters", "Histogram"]
 
 _LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -41,7 +41,7 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Figures:
+class Counters:
     """What has happened since the start."""
 
     published: int = 0
@@ -62,7 +62,7 @@ class Figures:
     connected: Counter[str] = field(default_factory=Counter)
     """How many subscribers were let in, by transport."""
 
-    ended: Counter[tuple[str, Cause | None]] = field(default_factory=Counter)
+    ended: Counter[tuple[str, CloseCause | None]] = field(default_factory=Counter)
     """How many have gone, by transport and why they were ended; None: they were not."""
 
     accepted: int = 0

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 
 from pushd.bus.event import Entry
-from pushd.bus.pending_deliveries import Pending
-from pushd.bus.recipients import Audience
+from pushd.bus.pending_deliveries import PendingDeliveries
+from pushd.bus.recipients import Recipients
 from pushd.bus.slices import MOST, Later, Slice
 from pushd.bus.subscription import Group, Subscription
 from pushd.bus.turn import Turn
@@ -24,7 +24,7 @@ _MOST_PENDING = 8
 faster than that waits, and memory stays bounded."""
 
 _Recipient = Subscription | Group
-_Audiences = list[Audience[_Recipient]]
+_Audiences = list[Recipients[_Recipient]]
 
 
 class Delivery:
@@ -48,7 +48,7 @@ class Delivery:
         self._call_later = call_later
         self._undelivered: deque[list[Entry]] = deque()
         self._is_due = False
-        self.pending = Pending()
+        self.pending = PendingDeliveries()
         """The events that are being handed out in slices."""
         self.crowded: set[Group] = set()
         """The groups for which so much waits to be sent that publishers have to wait."""

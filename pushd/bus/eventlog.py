@@ -15,26 +15,26 @@ from pushd.bus import search as finding
 from pushd.bus.channel import Channel, Settings
 from pushd.bus.event import Draft, Entry, Event, own_id, own_sequence, sequence_in
 from pushd.bus.history import History
-from pushd.bus.idle_channels import Idling
-from pushd.bus.linked_list import Bookmark, Order
+from pushd.bus.idle_channels import IdleChannels
+from pushd.bus.linked_list import Bookmark, LinkedList
 from pushd.bus.name_index import NameIndex
-from pushd.bus.partitioned_dict import PARTS, Table
+from pushd.bus.partitioned_dict import PARTS, PartitionedDict
 from pushd.bus.patterns import Pattern, check_name
-from pushd.bus.position import Page, Room
+from pushd.bus.position import HistoryPage, Room
 from pushd.bus.replay import Replay
-from pushd.bus.retention import Trimming
+from pushd.bus.retention import RetentionQueue
 from pushd.bus.search import Prepared, Work, drain
 from pushd.bus.sizes import event_size
-from pushd.bus.storage import Archive, Given, names_with, oldest_place
+from pushd.bus.storage import HistoryStorage, PublishedId, names_with, oldest_place
 from pushd.errors import NotFound, Unavailable
 
-__all__ = ["EventLog", "State"]
+__all__ = ["EventLog", "LogState"]
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LogState:
     """What a log knows besides its channels."""
 
     epoch: str
@@ -59,8 +59,8 @@ class EventLog(Generic[S]):
     def __init__(
         self,
         *,
-        state: State,
-        archive: Archive,
+        state: LogState,
+        archive: HistoryStorage,
         settings: Callable[[str], Settings],
         now: Callable[[], float],
         seconds: Callable[[], float],
@@ -79,19 +79,19 @@ class EventLog(Generic[S]):
         """The time in seconds since 1970, and a clock that never jumps."""
         self._max_channels, self.sequence = max_channels, state.sequence
         """The place of the latest event."""
-        self.by_name: Table[str, Channel[S]] = Table()
+        self.by_name: PartitionedDict[str, Channel[S]] = PartitionedDict()
         """The channels by their names."""
         self.index = NameIndex()
         """Their names, in order."""
-        self._by_sequence: Order[Channel[S]] = Order()  # those that had an event, the latest last
+        self._by_sequence: LinkedList[Channel[S]] = LinkedList()  # those that had an event, the latest last
         self._latest: Channel[S] | None = None  # which stands there last
-        self._idle: Idling[S] = Idling()  # those without events, which are given up first
+        self._idle: IdleChannels[S] = IdleChannels()  # those without events, which are given up first
         self.is_heard: Callable[[str], bool] = lambda name: False
         """Return whether anybody is subscribed to a channel by its name: set by the bus."""
         self.discard: Callable[[Replay], None] = lambda replay: None
         """Free a replay that nobody reads any more: set by the bus."""
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
-        self._trimming: Trimming[S] = Trimming(max_bytes, self.trim, self._drop, self._is_here, self.__len__)
+        self._trimming = RetentionQueue[S](max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def configuring(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> Work[None]:
         """Set other settings and limits, in steps; an event that is retained stays for as long as it was to."""
@@ -113,9 +113,9 @@ class EventLog(Generic[S]):
         return own_id(self._epoch, self.sequence)
 
     @property
-    def state(self) -> State:
+    def state(self) -> LogState:
         """What it knows besides its channels."""
-        return State(self._epoch, self.sequence, self.given_up_sequence, self._given_up_offset, self._began)
+        return LogState(self._epoch, self.sequence, self.given_up_sequence, self._given_up_offset, self._began)
 
     @property
     def size_bytes(self) -> int:
@@ -124,7 +124,7 @@ class EventLog(Generic[S]):
 
     # Writing
 
-    def published_before(self, draft: Draft) -> Given | None:
+    def published_before(self, draft: Draft) -> PublishedId | None:
         """Return the event of the draft's first channel that has its id; raise `Unprocessable` if it is another."""
         for given in () if draft.id is None else self._given(draft.channels[0], draft.id):
             if given.is_first:
@@ -231,7 +231,7 @@ class EventLog(Generic[S]):
             self.index.add(name)
         return channel
 
-    def begin(self, state: State) -> None:
+    def begin(self, state: LogState) -> None:
         """Go on from what an archive knows, before anything else happens."""
         self._epoch, self._began, self.sequence = state.epoch, state.began, state.sequence
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
@@ -336,11 +336,11 @@ class EventLog(Generic[S]):
             raise NotFound(f"channel {name!r} has no event {event_id!r}, or no longer has it", "id")
         return entry
 
-    def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> Page:
+    def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> HistoryPage:
         """Return the first events after the position `since`, in the order of the log, as `page` does."""
         return drain(self.reading(patterns, since, limit))
 
-    def reading(self, patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page]:
+    def reading(self, patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage]:
         """Do the same in steps."""
         return finding.read(self, patterns, since, limit)
 
@@ -360,7 +360,7 @@ class EventLog(Generic[S]):
         """Return the position after the event at `sequence`."""
         return own_id(self._epoch, sequence)
 
-    def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> Page:
+    def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> HistoryPage:
         """Make a page of the first of `entries`, which are all the latest of the log.
 
         It has up to `limit` of them, and one at least, but no more than about 1 MiB of data: it is made as a whole,
@@ -368,7 +368,7 @@ class EventLog(Generic[S]):
         """
         room = Room(limit)
         sequence = self.sequence if all(map(room.add, entries)) else room.entries[-1].event.sequence
-        return Page(room.entries, self.position_of(sequence), recovered)
+        return HistoryPage(room.entries, self.position_of(sequence), recovered)
 
     def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
         """Return the place in the log of a position; None for the earliest, and if the log cannot tell.
@@ -392,8 +392,8 @@ class EventLog(Generic[S]):
         found = [given for name in names for given in self._given(name, position)]
         return oldest_place(found, self._began, self.by_name)
 
-    def _given(self, name: str, event_id: str) -> list[Given]:
-        """Return the events with a given id that the channel `name` has, as `Archive.given` does."""
+    def _given(self, name: str, event_id: str) -> list[PublishedId]:
+        """Return the events with a given id that the channel `name` has, as `HistoryStorage.given` does."""
         if (channel := self.by_name.get(name)) is None:
             return []
         self.trim(channel)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pushd.bus.patterns import Pattern, PatternTree
 from pushd.errors import Forbidden, Refused, Unauthorized
 
-__all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "Grants", "Identity", "Reach", "regranted"]
+__all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "ChannelScope", "Grants", "Identity", "regranted"]
 
 MAX_PATTERNS = 100
 """How many patterns a token or a hook may grant for one right."""
@@ -17,7 +17,7 @@ _FEW = 4
 """How many patterns are tried one after the other: for more, a tree is worth its memory."""
 
 
-class Reach:
+class ChannelScope:
     """The channels that a right reaches: those of some patterns."""
 
     __slots__ = ("_is_all", "_names", "_patterns", "_tree", "patterns", "texts")
@@ -37,7 +37,7 @@ class Reach:
 
     def __eq__(self, other: object) -> bool:
         """Compare what was written."""
-        return isinstance(other, Reach) and self.texts == other.texts
+        return isinstance(other, ChannelScope) and self.texts == other.texts
 
     def __hash__(self) -> int:
         """Go by what was written."""
@@ -69,18 +69,18 @@ class Reach:
         return tree
 
 
-_ALL = Reach([Pattern.parse("**")])
-_NONE = Reach([])
+_ALL = ChannelScope([Pattern.parse("**")])
+_NONE = ChannelScope([])
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
     """The rights of one client. The bus asks them for every operation."""
 
-    publish: Reach
+    publish: ChannelScope
     """To which channels the client may publish."""
 
-    subscribe: Reach
+    subscribe: ChannelScope
     """To which channels it may subscribe, and whose history and state it may read."""
 
     is_operator: bool = False
@@ -105,8 +105,8 @@ class Grants:
         """Make those that ``[auth]`` writes as `words` for everything, and patterns."""
         words = frozenset(words)
         return cls(
-            _ALL if "publish" in words else Reach(publish),
-            _ALL if "subscribe" in words else Reach(subscribe),
+            _ALL if "publish" in words else ChannelScope(publish),
+            _ALL if "subscribe" in words else ChannelScope(subscribe),
             "operator" in words,
             origin,
             wants_token,

@@ -10,7 +10,7 @@ from pushd.bus.event import Entry
 from pushd.bus.partitioned_dict import PARTS
 from pushd.bus.sizes import GIVEN_OBJECT_BYTES, size_of
 
-__all__ = ["FEW", "Entries", "History", "Later", "MemoryHistory", "Retention", "at_once", "freeing"]
+__all__ = ["FEW", "Entries", "FreeLater", "History", "MemoryHistory", "RetentionLimits", "at_once", "freeing"]
 
 FEW = 250
 """How many entries are dropped one by one, which takes about 0.1 ms; more are left to `freeing`."""
@@ -19,7 +19,7 @@ FEW = 250
 _FREED_IN_STEP = 50
 
 
-Later = Callable[[Generator[None, None, None]], object]
+FreeLater = Callable[[Generator[None, None, None]], object]
 """Does a work in steps, now or later: `at_once`, or `pushd.sessions.long_work.Steps.run`."""
 
 
@@ -118,7 +118,7 @@ def _sequence(entry: Entry) -> int:
     return entry.event.sequence
 
 
-class Retention(Protocol):
+class RetentionLimits(Protocol):
     """How much a channel keeps."""
 
     @property
@@ -138,7 +138,7 @@ class History(Protocol):
     """The entries that a channel still has, oldest first, their offsets without holes."""
 
     settings: Any
-    """What is kept: a `Retention`, or more than that."""
+    """What is kept: a `RetentionLimits`, or more than that."""
 
     @property
     def dropped(self) -> int:
@@ -217,7 +217,7 @@ class MemoryHistory(Entries):
 
     def __init__(
         self,
-        settings: Retention,
+        settings: RetentionLimits,
         dropped: int,
         given: Sequence[Container[str]] = _NONE_GIVEN,
         forget: Callable[[Entry], None] = lambda entry: None,
@@ -228,7 +228,7 @@ class MemoryHistory(Entries):
     ) -> None:
         """Begin without entries; `forget` is told of each that is dropped and whose id is `given`.
 
-        These ids are in parts, as in a `Table`. If many are dropped at once, `free` is given them all,
+        These ids are in parts, as in a `PartitionedDict`. If many are dropped at once, `free` is given them all,
         if there is one, and `forget` is told of none of these.
         Each entry takes `event_bytes` more than in the store, the channel itself `base_bytes`.
         """

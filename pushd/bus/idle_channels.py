@@ -7,9 +7,9 @@ from itertools import chain, islice, repeat
 from typing import Generic, TypeVar
 
 from pushd.bus.channel import Channel, Idle
-from pushd.bus.linked_list import Order
+from pushd.bus.linked_list import LinkedList
 
-__all__ = ["Idling"]
+__all__ = ["IdleChannels"]
 
 S = TypeVar("S")
 
@@ -17,14 +17,14 @@ _MOST_STEPS = 100
 """How many channels that have expired in part, or other steps, there may be at most: they take up to 2 ms."""
 
 
-class Idling(Generic[S]):
+class IdleChannels(Generic[S]):
     """Channels without events, those idle for longest first, and behind them those with subscribers by name."""
 
     __slots__ = ("_heard", "_unheard")
 
     def __init__(self) -> None:
-        self._unheard: Order[Idle[S]] = Order()
-        self._heard: Order[Idle[S]] = Order()  # those with subscribers by name
+        self._unheard: LinkedList[Idle[S]] = LinkedList()
+        self._heard: LinkedList[Idle[S]] = LinkedList()  # those with subscribers by name
 
     def __len__(self) -> int:
         """Count them."""
@@ -50,7 +50,7 @@ class Idling(Generic[S]):
         if idle is not None:
             self._order(idle).remove(idle)
 
-    def _order(self, idle: Idle[S]) -> Order[Idle[S]]:
+    def _order(self, idle: Idle[S]) -> LinkedList[Idle[S]]:
         return self._heard if idle.is_heard else self._unheard
 
     def enough(self, count: int) -> Callable[[], bool]:

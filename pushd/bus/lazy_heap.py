@@ -7,7 +7,7 @@ from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Generic, TypeVar
 
-__all__ = ["Agenda"]
+__all__ = ["LazyHeap"]
 
 K = TypeVar("K", int, float)
 T = TypeVar("T")
@@ -16,7 +16,7 @@ _SIFTED = 4
 """How many items are looked at for each that is added, while obsolete ones are removed."""
 
 
-class Agenda(Generic[K, T]):
+class LazyHeap(Generic[K, T]):
     """Items with keys, the lowest key first.
 
     An item that is no longer wanted stays until it is first. When there are many of these, another heap is begun,

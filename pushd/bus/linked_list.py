@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar, cast
 
-__all__ = ["Bookmark", "Order", "Place"]
+__all__ = ["Bookmark", "Link", "LinkedList"]
 
 
-class Place:
+class Link:
     """What can be in one order: it knows its neighbours."""
 
     __slots__ = ("newer", "older")
 
-    newer: Place | None
+    newer: Link | None
     """The next one, None if it is in no order."""
 
-    older: Place | None
+    older: Link | None
     """The one before."""
 
     def __init__(self) -> None:
         self.newer = self.older = None
 
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=Link)
 
 
-class Order(Generic[P]):
+class LinkedList(Generic[P]):
     """Places, each linked to the next: a ring that is closed by a place which is no item.
 
     A dictionary whose items are moved to its end is copied from time to time: 100,000 items take 15 ms.
@@ -87,12 +87,12 @@ class Order(Generic[P]):
         return mark
 
 
-class Bookmark(Place, Generic[P]):
+class Bookmark(Link, Generic[P]):
     """Stands between two items of an order, which may change as it likes."""
 
     __slots__ = ("_end",)
 
-    def __init__(self, end: Place) -> None:
+    def __init__(self, end: Link) -> None:
         super().__init__()
         self._end = end
 
@@ -125,7 +125,7 @@ class Bookmark(Place, Generic[P]):
         self.newer = self.older = None
 
 
-def _link(place: Place, before: Place) -> None:
+def _link(place: Link, before: Link) -> None:
     """Put a place before another one."""
     older = before.older
     assert older is not None
@@ -133,7 +133,7 @@ def _link(place: Place, before: Place) -> None:
     older.newer = before.older = place
 
 
-def _unlink(place: Place) -> None:
+def _unlink(place: Link) -> None:
     older, newer = place.older, place.newer
     assert older is not None and newer is not None
     older.newer, newer.older = newer, older

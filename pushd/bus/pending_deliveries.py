@@ -7,10 +7,10 @@ from collections import deque
 from pushd.bus.event import Entry
 from pushd.bus.subscription import Subscription
 
-__all__ = ["Pending"]
+__all__ = ["PendingDeliveries"]
 
 
-class Pending:
+class PendingDeliveries:
     """Who is still to be handed which events. The events are in the order of the log."""
 
     __slots__ = ("events",)

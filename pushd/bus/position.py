@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from pushd.bus.event import Entry
 
-__all__ = ["Page", "Room", "Start"]
+__all__ = ["HistoryPage", "Room", "StartPosition"]
 
 _PAGE_BYTES = 1024 * 1024
 """How much data a page has, unless its first event alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartPosition:
     """Where a reader begins."""
 
     position: str
@@ -27,7 +27,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HistoryPage:
     """A part of the log."""
 
     entries: list[Entry]

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Protocol
 
 from pushd.bus.bus import Bus, Published
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.errors import Refused
 
-__all__ = ["Deleted", "Direct", "Outcome", "Publisher", "Replaceable"]
+__all__ = ["Deleted", "DirectPublisher", "Outcome", "Publisher", "SwappablePublisher"]
 
 Outcome = Published | Refused
 """What becomes of an event that was to be published."""
@@ -28,17 +28,19 @@ _TURN_S, _EVENTS_PER_LOOK = 0.004, 8
 class Publisher(Protocol):
     """Publishes, and says so when nothing acknowledged can be lost any more."""
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Publish an event of `caller` and tell `done`, now or later. Nothing was done if that is a `Refused`."""
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """Publish several events, in order, and tell `done` what became of each, now or later."""
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel and tell `done`, now or later."""
 
 
-class Direct:
+class DirectPublisher:
     """Publishes into a log that is only in memory: at once, unless subscribers have to get earlier events first."""
 
     def __init__(self, bus: Bus) -> None:
@@ -74,7 +76,7 @@ class Direct:
                 self._go_on_later()
 
     def publish(
-        self, draft: Draft, caller: Caller, done: Callable[[Outcome], None], *, has_waited: bool = False
+        self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None], *, has_waited: bool = False
     ) -> None:
         """Publish an event and tell `done`."""
         delivery = self._bus.delivery
@@ -87,7 +89,9 @@ class Direct:
             outcome = refused
         done(outcome)
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """Publish several events and tell `done`: now, unless that takes too long."""
         if self._waiting or self._bus.delivery.is_full:
             self._wait(partial(self._publish_some, drafts, caller, [], done))
@@ -97,7 +101,7 @@ class Direct:
     def _publish_some(
         self,
         drafts: Sequence[Draft],
-        caller: Caller,
+        caller: ClientInfo,
         outcomes: list[Outcome],
         done: Callable[[list[Outcome]], None],
     ) -> None:
@@ -124,14 +128,14 @@ class Direct:
         else:
             rest()
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after what was published before, and tell `done`."""
         if self._waiting:
             self._wait(partial(self._delete, name, caller, done))
         else:
             self._delete(name, caller, done)
 
-    def _delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def _delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         outcome: Deleted = None
         try:
             self._bus.delete(name, caller.grants)
@@ -140,7 +144,7 @@ class Direct:
         done(outcome)
 
 
-class Replaceable:
+class SwappablePublisher:
     """The publisher that clients have at the moment: whatever it is, to call it takes no step more."""
 
     __slots__ = ("delete", "publish", "publish_all")

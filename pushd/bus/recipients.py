@@ -9,10 +9,10 @@ from typing import Generic, Protocol, TypeVar
 from pushd.bus.event import Entry
 from pushd.bus.many_patterns import ManyPatterns
 from pushd.bus.name_index import NameIndex
-from pushd.bus.partitioned_dict import PARTS, Table
+from pushd.bus.partitioned_dict import PARTS, PartitionedDict
 from pushd.bus.patterns import Pattern
 
-__all__ = ["Audience", "Audiences", "Recipient"]
+__all__ = ["Recipient", "RecipientIndex", "Recipients"]
 
 
 _FREED_AT_ONCE = 1000
@@ -32,7 +32,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Audience(Generic[R]):
+class Recipients(Generic[R]):
     """Who gets an entry."""
 
     recipients: tuple[R, ...]
@@ -42,7 +42,7 @@ class Audience(Generic[R]):
     """How many subscribers that are."""
 
 
-class Audiences(Generic[R, S]):
+class RecipientIndex(Generic[R, S]):
     """Who is subscribed to what. The audience of a channel is made when it is first wanted.
 
     It is kept until a subscription changes. A change of a pattern drops all of them; if these are many, they are
@@ -58,14 +58,14 @@ class Audiences(Generic[R, S]):
         self._channels = channels
         self._recipient = recipient
         self._max_kept = max_kept
-        self._by_name: Table[str, dict[S, None]] = Table()
+        self._by_name: PartitionedDict[str, dict[S, None]] = PartitionedDict()
         self.index = NameIndex()
         """The names that anybody is subscribed to, in order."""
         self._by_pattern: ManyPatterns[S] = ManyPatterns()
-        self._kept: Table[str, Audience[R]] = Table()
-        self._dropped: list[dict[str, Audience[R]]] = []  # those to be freed
+        self._kept: PartitionedDict[str, Recipients[R]] = PartitionedDict()
+        self._dropped: list[dict[str, Recipients[R]]] = []  # those to be freed
 
-    def of(self, name: str) -> Audience[R]:
+    def of(self, name: str) -> Recipients[R]:
         """Return who gets the events of the channel `name`."""
         part = self._kept.parts[hash(name) % PARTS]
         audience = part[name] if name in part else None  # noqa: SIM401  `get` would be a call
@@ -73,7 +73,7 @@ class Audiences(Generic[R, S]):
             members = dict.fromkeys(self.by_name(name))
             if self._by_pattern:
                 members.update(dict.fromkeys(self._by_pattern.match(name)))
-            audience = Audience(tuple(dict.fromkeys(map(self._recipient, members))), len(members))
+            audience = Recipients(tuple(dict.fromkeys(map(self._recipient, members))), len(members))
             if members or name in self._channels:
                 if len(self._kept) > self._max_kept():  # most are of channels that were given up
                     self._drop_all()
@@ -87,7 +87,7 @@ class Audiences(Generic[R, S]):
             self._kept.clear()
         else:
             self._dropped += filter(None, self._kept.parts)
-            self._kept = Table()
+            self._kept = PartitionedDict()
         if self._dropped:
             self._free(_FREED_AT_ONCE)
 
@@ -101,7 +101,7 @@ class Audiences(Generic[R, S]):
             if not dropped:
                 self._dropped.pop()
 
-    def of_each(self, entries: list[Entry]) -> list[Audience[R]]:
+    def of_each(self, entries: list[Entry]) -> list[Recipients[R]]:
         """Return who gets each entry of one event; nobody gets two of them."""
         if len(entries) == 1:
             return [self.of(entries[0].channel)]
@@ -111,7 +111,7 @@ class Audiences(Generic[R, S]):
             whole = self.of(entry.channel)
             recipients = tuple(one for one in whole.recipients if one not in seen)
             seen.update(recipients)
-            audiences.append(Audience(recipients, whole.count - len(whole.recipients) + len(recipients)))
+            audiences.append(Recipients(recipients, whole.count - len(whole.recipients) + len(recipients)))
         return audiences
 
     def by_name(self, name: str) -> Collection[S]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.replay import Replay
 from pushd.bus.search import Work, drain
 
@@ -15,11 +15,11 @@ __all__ = ["DoLater", "Done", "Replaying", "at_once"]
 Done = Callable[[Exception | None], None]
 """Learn that a work is done, or why it failed."""
 
-DoLater = Callable[[Work[None], Callable[[], bool], Caller, Done], None]
+DoLater = Callable[[Work[None], Callable[[], bool], ClientInfo, Done], None]
 """Do a work in steps for a caller, unless it is gone by then, and tell the end of it."""
 
 
-def at_once(work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
+def at_once(work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
     """Do all steps of a work now: a `DoLater`."""
     drain(work)
     done(None)
@@ -38,7 +38,7 @@ class Replaying:
 
     __slots__ = ("_replay", "then")
 
-    caller: Caller
+    caller: ClientInfo
 
     _replay: Replay | None
 

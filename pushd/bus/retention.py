@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from pushd.bus.channel import Channel
-from pushd.bus.lazy_heap import Agenda
+from pushd.bus.lazy_heap import LazyHeap
 
-__all__ = ["Trimming"]
+__all__ = ["RetentionQueue"]
 
 S = TypeVar("S")
 
@@ -19,7 +19,7 @@ _STEPS_PER_CALL = 1000
 """How many steps are taken each time because all events together are too much; to drop one takes two at most."""
 
 
-class Trimming(Generic[S]):
+class RetentionQueue(Generic[S]):
     """Knows of each channel when to look at it, so that nobody has to look at all of them.
 
     It looks at a limited number of channels and events each time. What is left is dropped later, and who reads a
@@ -46,9 +46,9 @@ class Trimming(Generic[S]):
         self._is_here = is_here
         self.size_bytes = 0
         """About how much all events take."""
-        self._expiries: Agenda[float, Channel[S]] = Agenda(is_here, channels)  # each channel once at most
+        self._expiries: LazyHeap[float, Channel[S]] = LazyHeap(is_here, channels)  # each channel once at most
         # by a sequence that the channel's oldest is not before
-        self._oldest: Agenda[int, Channel[S]] = Agenda(is_here, channels)
+        self._oldest: LazyHeap[int, Channel[S]] = LazyHeap(is_here, channels)
 
     def count(self, channel: Channel[S]) -> None:
         """Record how much a channel takes now: its events, and itself while it has any."""

@@ -16,9 +16,9 @@ from pushd.bus.event import Entry
 from pushd.bus.history import History
 from pushd.bus.linked_list import Bookmark
 from pushd.bus.name_index import NameIndex
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import Pattern, PatternTree
-from pushd.bus.position import Page, Room, Start
+from pushd.bus.position import HistoryPage, Room, StartPosition
 from pushd.bus.replay import Overtaken, Replay
 
 __all__ = ["Prepared", "Work", "complete", "drain", "key_of", "latest", "prepare", "read"]
@@ -45,7 +45,7 @@ _AGAIN = 3
 class Log(Protocol[S]):
     """What is known of the log: see `pushd.bus.eventlog`."""
 
-    by_name: Table[str, Channel[S]]
+    by_name: PartitionedDict[str, Channel[S]]
     index: NameIndex
     sequence: int
     given_up_sequence: int
@@ -76,7 +76,7 @@ class Log(Protocol[S]):
 class Prepared:
     """What a reader is to get."""
 
-    start: Start
+    start: StartPosition
     """Where it begins."""
 
     replay: Replay
@@ -244,14 +244,14 @@ def prepare(
     prepared = yield from _prepare_after(log, patterns, sequence, count)
     prepared.is_all, prepared.place = since == "earliest", sequence
     if sequence is None:
-        prepared.start = Start(prepared.start.position, prepared.is_all, prepared.start.sequence)
+        prepared.start = StartPosition(prepared.start.position, prepared.is_all, prepared.start.sequence)
     return prepared
 
 
 def latest(log: Log[S]) -> Prepared:
     """Return what a reader is to get of what was published until now: nothing."""
     end = log.sequence
-    return Prepared(Start(log.position_of(end), True, end), Replay(), end)
+    return Prepared(StartPosition(log.position_of(end), True, end), Replay(), end)
 
 
 def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:
@@ -281,7 +281,7 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
     if sequence is None:
         sequence = min([end, *dropped])
     recovered = max(dropped, default=0) <= sequence
-    return Prepared(Start(log.position_of(sequence), recovered, sequence), replay, end)
+    return Prepared(StartPosition(log.position_of(sequence), recovered, sequence), replay, end)
 
 
 def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> None:
@@ -294,10 +294,10 @@ def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> No
             recovered = recovered and (prepared.is_all or channel.history.dropped <= start.sequence)
             prepared.replay.add(channel.history, start.sequence)
     prepared.end = log.sequence
-    prepared.start = Start(start.position, recovered, start.sequence)
+    prepared.start = StartPosition(start.position, recovered, start.sequence)
 
 
-def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page]:
+def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage]:
     """Find the first events after the position `since`, in the order of the log: up to `limit`, or one page.
 
     A page without events has the position of the whole log at its last step.
@@ -313,10 +313,10 @@ def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Wo
             break
         since = page.position  # nothing until `end`, but something may have come since
     assert page is not None
-    return Page(page.entries, page.position, is_all or recovered)
+    return HistoryPage(page.entries, page.position, is_all or recovered)
 
 
-def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[Page | None]:
+def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage | None]:
     """Read one page; None if what it was to have was dropped meanwhile."""
     end = log.sequence
     if since == "earliest" and not all(pattern.is_name for pattern in patterns):
@@ -342,12 +342,12 @@ def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> W
     return _page(log, room.entries, end if is_all else None, prepared.start.recovered)
 
 
-def _page(log: Log[S], entries: list[Entry], end: int | None, recovered: bool) -> Page:
+def _page(log: Log[S], entries: list[Entry], end: int | None, recovered: bool) -> HistoryPage:
     sequence = entries[-1].event.sequence if end is None else end
-    return Page(entries, log.position_of(sequence), recovered)
+    return HistoryPage(entries, log.position_of(sequence), recovered)
 
 
-def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[Page | None]:
+def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[HistoryPage | None]:
     """Read a page from the earliest event on, beginning with the channels that have the oldest events.
 
     Return None if it is not filled soon: then it is better to look at all channels that match.

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 from pushd.bus.channel import Channel, Settings
 from pushd.bus.event import Draft, Entry
-from pushd.bus.history import History, Later, MemoryHistory, at_once, freeing
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.history import FreeLater, History, MemoryHistory, at_once, freeing
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import Pattern, PatternTree
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import Unavailable, Unprocessable
 
-__all__ = ["Archive", "Given", "MemoryArchive", "names_with", "oldest_place"]
+__all__ = ["HistoryStorage", "MemoryStorage", "PublishedId", "names_with", "oldest_place"]
 
 _MOST_NAMES = 500
 """How many channels with one id the patterns of a reader may mean, or almost: to look at each takes about 15 us."""
@@ -31,7 +31,7 @@ _FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PublishedId:
     """An event in one of its channels, whose id its publisher gave."""
 
     id: str
@@ -60,10 +60,10 @@ class Given:
             )
 
 
-class Archive(Protocol):
+class HistoryStorage(Protocol):
     """Where histories and given ids are kept."""
 
-    later: Later
+    later: FreeLater
     """Frees what many dropped entries take; all at once, unless this is set."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> History:
@@ -78,7 +78,7 @@ class Archive(Protocol):
     def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
         """Learn of an event with a given id that comes into a log in memory; no history has its entries yet."""
 
-    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+    def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
         """Return the events of the channel `name` with a given id, from the offset `first` on.
 
         At most two: the one that was published to this channel first, and the oldest of all others.
@@ -91,7 +91,7 @@ class Archive(Protocol):
         """
 
 
-def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> Iterable[str]:
+def names_with(archive: HistoryStorage, event_id: str, patterns: Sequence[Pattern]) -> Iterable[str]:
     """Return the channels that `patterns` match and that may have an id that a publisher gave.
 
     None at all if so many have it that looking at each would take long: then the id is no position.
@@ -110,7 +110,7 @@ def names_with(archive: Archive, event_id: str, patterns: Sequence[Pattern]) -> 
     return names
 
 
-def oldest_place(found: Sequence[Given], began: int, channels: Mapping[str, Channel[Any]]) -> int | None:
+def oldest_place(found: Sequence[PublishedId], began: int, channels: Mapping[str, Channel[Any]]) -> int | None:
     """Return the place in the log of the oldest of the events `found`; None if there is none after `began`.
 
     Raises `Unavailable` if the event itself says something else: a reader from a wrong place would miss others.
@@ -130,8 +130,8 @@ class _Holders:
     __slots__ = ("_in_order", "first", "others")
 
     def __init__(self) -> None:
-        self.first: dict[str, Given] = {}
-        self.others: dict[str, deque[Given]] = {}  # the oldest first
+        self.first: dict[str, PublishedId] = {}
+        self.others: dict[str, deque[PublishedId]] = {}  # the oldest first
         self._in_order: list[str] = []
         """The names in order, once there are many."""
 
@@ -164,12 +164,12 @@ class _Holders:
         return found if len(found) <= most else None
 
 
-class MemoryArchive:
-    """An `Archive` that ends with the process."""
+class MemoryStorage:
+    """An `HistoryStorage` that ends with the process."""
 
     def __init__(self) -> None:
-        self._given: Table[str, _Holders] = Table()
-        self.later: Later = at_once
+        self._given: PartitionedDict[str, _Holders] = PartitionedDict()
+        self.later: FreeLater = at_once
         """Frees what many dropped entries take."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
@@ -197,7 +197,7 @@ class MemoryArchive:
         holders = self._given.get(event.id)
         if holders is None:
             holders = self._given[event.id] = _Holders()
-        for given in [Given(event.id, one.channel, one.offset, event.sequence) for one in entries]:
+        for given in [PublishedId(event.id, one.channel, one.offset, event.sequence) for one in entries]:
             name = given.channel
             is_new = name not in holders.first and name not in holders.others
             if given.channel == entries[0].channel:
@@ -225,7 +225,7 @@ class MemoryArchive:
             if not holders:
                 del self._given[event_id]
 
-    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+    def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
         """Return the events of the channel `name` with a given id."""
         holders = self._given.get(event_id)
         if holders is None:

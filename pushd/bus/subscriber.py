@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.bus.event import Entry
 
 __all__ = ["NOBODY", "Subscriber", "take_nothing"]
@@ -19,7 +19,7 @@ class Subscriber(Protocol):
         It may publish, and end its own subscription or others', but not subscribe.
         """
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Learn that the subscription has ended, and why."""
 
 
@@ -29,7 +29,7 @@ class _Nobody:
     def deliver(self, entry: Entry) -> None:
         """Take no event."""
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Do nothing: it has ended."""
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Protocol
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 
-__all__ = ["present"]
+__all__ = ["Present", "present"]
+
+Present = tuple[int, int, list[ClientInfo]]
+"""How many clients and users there are, and some of the clients."""
 
 _CALLERS = 200
 """How many clients are looked at in one step."""
 
 
 class _Subscription(Protocol):
-    caller: Caller
+    caller: ClientInfo
 
 
 class _Recipient(Protocol):
@@ -23,14 +26,12 @@ class _Recipient(Protocol):
         """Those for which it takes entries."""
 
 
-def present(
-    recipients: Iterable[_Recipient], after: int, limit: int
-) -> Generator[None, None, tuple[int, int, list[Caller]]]:
+def present(recipients: Iterable[_Recipient], after: int, limit: int) -> Generator[None, None, Present]:
     """Count the clients, and their users.
 
     Return these, and the first `limit` clients whose numbers come after `after`, in this order.
     """
-    count, users, page, some = 0, set[str](), list[Caller](), list[Caller]()
+    count, users, page, some = 0, set[str](), list[ClientInfo](), list[ClientInfo]()
     for recipient in recipients:
         for subscription in list(recipient.subscriptions):
             caller = subscription.caller
@@ -46,5 +47,5 @@ def present(
     return count, len(users), sorted(page + some, key=_number)[:limit]
 
 
-def _number(caller: Caller) -> int:
+def _number(caller: ClientInfo) -> int:
     return caller.number

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
 from pushd.bus import search as finding
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
-from pushd.bus.counters import Figures
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
+from pushd.bus.counters import Counters
 from pushd.bus.event import Entry
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.bus.patterns import Pattern, PatternTree
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.bus.replay import Overtaken, Replay, cost_of
 from pushd.bus.replaying import DoLater, Replaying
 from pushd.bus.search import Prepared, drain, key_of
@@ -35,7 +35,7 @@ class Group(Protocol):
 
 
 class _Pending(Protocol):
-    """What `pushd.bus.pending_deliveries.Pending` is for a subscription."""
+    """What `pushd.bus.pending_deliveries.PendingDeliveries` is for a subscription."""
 
     @property
     def events(self) -> Sized:
@@ -60,7 +60,7 @@ class _Bus(Protocol):
     """What a subscription knows of the bus."""
 
     log: EventLog[Subscription]
-    figures: Figures
+    figures: Counters
     max_held_bytes: int
     subscribers: int
     missed: int
@@ -72,7 +72,7 @@ class _Bus(Protocol):
     def check_count(self, count: int) -> None:
         """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
 
-    def check_names(self, texts: Iterable[str], caller: Caller) -> None:
+    def check_names(self, texts: Iterable[str], caller: ClientInfo) -> None:
         """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
 
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
@@ -94,7 +94,7 @@ class _Bus(Protocol):
     def do_later(self) -> DoLater:
         """What does a work in steps."""
 
-    def end(self, subscription: Subscription, reason: Reason) -> None:
+    def end(self, subscription: Subscription, reason: CloseReason) -> None:
         """End a subscription and tell its subscriber why."""
 
 
@@ -112,7 +112,7 @@ class Subscription(Replaying):
         "subscriber",
     )
 
-    def __init__(self, bus: _Bus, subscriber: Subscriber, caller: Caller) -> None:
+    def __init__(self, bus: _Bus, subscriber: Subscriber, caller: ClientInfo) -> None:
         self._bus = bus
         self._replay = self.then = None
         self.caller = caller
@@ -184,7 +184,7 @@ class Subscription(Replaying):
         since: str,
         among: Sequence[Pattern] = (),
         or_among: Sequence[Pattern] = (),
-    ) -> Start:
+    ) -> StartPosition:
         """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
 
         An id that a publisher gave may be that of an event of any channel that is subscribed to then, or that
@@ -354,7 +354,9 @@ class Subscription(Replaying):
                     self._end_too_slow()
 
     def _end_too_slow(self) -> None:
-        self._bus.end(self, Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+        self._bus.end(
+            self, CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id")
+        )
 
     def end_without_memory(self) -> None:
         """End the subscription, for whose next event there is no memory: it may be resumed from the one before."""
@@ -362,7 +364,7 @@ class Subscription(Replaying):
         self._end_unreadable(OutOfMemory())
 
     def _end_unreadable(self, error: Unavailable) -> None:
-        self._bus.end(self, Reason(Cause.FAILED, error.detail))
+        self._bus.end(self, CloseReason(CloseCause.FAILED, error.detail))
 
     def close(self) -> bool:
         """End the subscription: nothing is delivered any more. False if it has ended already."""

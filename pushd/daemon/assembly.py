@@ -24,12 +24,12 @@ from pushd.api.status.events import Watchers
 from pushd.api.status.snapshot import Overview
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import owner_of
-from pushd.bus.counters import Figures
-from pushd.bus.eventlog import EventLog, State
-from pushd.bus.publisher import Direct, Publisher
+from pushd.bus.counters import Counters
+from pushd.bus.eventlog import EventLog, LogState
+from pushd.bus.publisher import DirectPublisher, Publisher
 from pushd.bus.shares import Shares
 from pushd.bus.slices import in_turns
-from pushd.bus.storage import Archive, MemoryArchive
+from pushd.bus.storage import HistoryStorage, MemoryStorage
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.bus.turn import Turn
 from pushd.config.settings import Config, Limits, Site
@@ -113,7 +113,7 @@ class Parts:
     @property
     def publisher(self) -> Publisher:
         """What publishes into the bus, past nobody."""
-        return Direct(self.bus) if self.storage is None else self.storage.journal
+        return DirectPublisher(self.bus) if self.storage is None else self.storage.journal
 
 
 def assemble(
@@ -124,7 +124,7 @@ def assemble(
     now: Callable[[], float],
     store: tuple[Store, Worker] | None = None,
     outside: Outside = ALONE,
-    figures: Figures | None = None,
+    figures: Counters | None = None,
     turn: Turn | None = None,
 ) -> Parts:
     """Put the parts together, which share the time of the reactor's `turn`.
@@ -134,10 +134,10 @@ def assemble(
     """
     limits = config.limits
     log = _log_of(config, archive := _archive_of(store), seconds, now)
-    figures = Figures() if figures is None else figures
+    figures = Counters() if figures is None else figures
     bus = _bus(limits, log, figures, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
-    publisher: Publisher = Direct(bus) if storage is None else storage.journal
+    publisher: Publisher = DirectPublisher(bus) if storage is None else storage.journal
     wheel = Wheel(seconds, reactor.callLater, bus.turn)
     attendance = bus.watch = Attendance(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
@@ -184,7 +184,7 @@ def _expires(bus: Bus, reactor: IReactorTime) -> Callable[[], None]:
 
 
 def _bus(
-    limits: Limits, log: EventLog[Subscription], figures: Figures, reactor: IReactorTime, turn: Turn | None
+    limits: Limits, log: EventLog[Subscription], figures: Counters, reactor: IReactorTime, turn: Turn | None
 ) -> Bus:
     return Bus(
         log,
@@ -251,8 +251,8 @@ def _tends(storage: Storage | None) -> list[Callable[[], None]]:
     return [] if storage is None else [storage.journal.tend]
 
 
-def _archive_of(store: tuple[Store, Worker] | None) -> Archive:
-    return MemoryArchive() if store is None else store[0].archive
+def _archive_of(store: tuple[Store, Worker] | None) -> HistoryStorage:
+    return MemoryStorage() if store is None else store[0].archive
 
 
 def _in_steps(sessions: Sessions, what: str, work: Generator[None, None, None]) -> None:
@@ -262,10 +262,10 @@ def _in_steps(sessions: Sessions, what: str, work: Generator[None, None, None]) 
 
 
 def _log_of(
-    config: Config, archive: Archive, seconds: Callable[[], float], now: Callable[[], float]
+    config: Config, archive: HistoryStorage, seconds: Callable[[], float], now: Callable[[], float]
 ) -> EventLog[Subscription]:
     return EventLog(
-        state=State(new_epoch()),
+        state=LogState(new_epoch()),
         archive=archive,
         settings=config.channels.settings,
         now=now,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pushd.auth.approval import Asked, AskingToPublish, Waiting
 from pushd.auth.command_rates import Commands
 from pushd.auth.rate_limits import Buckets, Throttled
-from pushd.bus.publisher import Publisher, Replaceable
+from pushd.bus.publisher import Publisher, SwappablePublisher
 from pushd.config.settings import Config, Limits
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Outside
@@ -38,7 +38,7 @@ class Entrance:
     door: Door
     """Which subscribers are let in."""
 
-    publisher: Replaceable
+    publisher: SwappablePublisher
     """What clients publish with."""
 
     waiting: Waiting
@@ -76,7 +76,7 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
         Door(
             sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
         ),
-        Replaceable(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
+        SwappablePublisher(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
         waiting,
         HeldBodies(limits.bodies_bytes, limits.share_percent),
     )

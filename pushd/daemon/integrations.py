@@ -17,7 +17,7 @@ from pushd.auth.webhooks.authorizer import new_questions
 from pushd.auth.webhooks.client import Poster
 from pushd.auth.webhooks.notifier import Telling as HooksTelling
 from pushd.auth.webhooks.signing import Signer
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.config.settings import Config
 from pushd.daemon.file_limits import plan
 from pushd.server.web.guard import Tokens
@@ -67,14 +67,14 @@ class Reach:
         *,
         seconds: Callable[[], float],
         now: Callable[[], float],
-        figures: Figures | None = None,
+        figures: Counters | None = None,
     ) -> None:
         """Reach out by `reactor`; `seconds` is a clock that never jumps, `now` the time in seconds since 1970.
 
         What comes of it is counted in `figures`.
         """
         self._reactor = reactor
-        self._outcomes = (Figures() if figures is None else figures).hooks
+        self._outcomes = (Counters() if figures is None else figures).hooks
         self._seconds = seconds
         self._now = now
         self._config: Config | None = None

@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.loader import changed_options
 from pushd.config.restart import fixed_differences
 from pushd.config.settings import Config
@@ -342,11 +342,11 @@ class Daemon(Service):
             return False
         return True
 
-    def _farewell(self) -> Reason:
+    def _farewell(self) -> CloseReason:
         """Answer what one client is told: each is asked to come back at another time."""
         limits = self._config.limits
         retry_s = limits.retry_s + self._random() * limits.reconnect_spread_s
-        return Reason(Cause.STOPPING, "the server is going away", retry_s)
+        return CloseReason(CloseCause.STOPPING, "the server is going away", retry_s)
 
     async def _close_store(self) -> None:
         """Write what is still to be written and close the store, unless its disk does not answer."""

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
-from pushd.bus.clientinfo import Caller
-from pushd.bus.counters import Figures
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.counters import Counters
 from pushd.errors import Refused
 from pushd.server.eventsource_retry import Comeback
 from pushd.server.incomplete_bodies import HeldBodies
@@ -28,7 +28,7 @@ class Connection(Protocol):
     def least_held_bytes(self) -> int:
         """Larger answers count while they wait for the client."""
 
-    def hold(self, caller: Caller | None, size: int) -> None:
+    def hold(self, caller: ClientInfo | None, size: int) -> None:
         """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
 
     def refuse(self, refused: Refused) -> None:
@@ -100,7 +100,7 @@ class Expecting(Protocol):
 
 class AtSite(Protocol):
     comeback: Comeback
-    figures: Figures
+    figures: Counters
     request_log: Log
     bodies: HeldBodies
     serving: Serving

@@ -19,8 +19,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import Caller, owner_of
-from pushd.bus.counters import Figures
+from pushd.bus.clientinfo import ClientInfo, owner_of
+from pushd.bus.counters import Counters
 from pushd.bus.memory_headroom import memory
 from pushd.bus.patterns import Pattern
 from pushd.errors import OutOfMemory, Refused, TooLarge
@@ -53,7 +53,7 @@ class Request(server.Request):
 
     log = Logger()
 
-    caller: Caller
+    caller: ClientInfo
     """Who sends it, once the gate has let it in."""
 
     wanted: tuple[list[Pattern], str]
@@ -167,7 +167,7 @@ class Request(server.Request):
 
     def _hold(self) -> None:
         """Count what comes of the body."""
-        caller: Caller | None = getattr(self, "caller", None)
+        caller: ClientInfo | None = getattr(self, "caller", None)
         owner = limit_key(self.connection.place.address) if caller is None else owner_of(caller)
         self._held = self._at_site.bodies.new(owner)
 
@@ -254,7 +254,7 @@ class Request(server.Request):
         return connection  # type: ignore[no-any-return]
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> Counters:
         """What has happened at the site that the request is for."""
         return cast(AtSite, self.site).figures
 
@@ -266,7 +266,7 @@ class Request(server.Request):
     @property
     def sender_address(self) -> str:
         """The address of the client."""
-        caller: Caller | None = getattr(self, "caller", None)
+        caller: ClientInfo | None = getattr(self, "caller", None)
         return self.connection.place.address if caller is None else caller.address
 
     @property
@@ -279,13 +279,13 @@ class Request(server.Request):
     @property
     def user_name(self) -> str | None:
         """What its user is called, if somebody vouches for that."""
-        caller: Caller | None = getattr(self, "caller", None)
+        caller: ClientInfo | None = getattr(self, "caller", None)
         return None if caller is None else caller.user
 
     @property
     def sender_name(self) -> str:
         """What who sends it is called in the log."""
-        caller: Caller | None = getattr(self, "caller", None)
+        caller: ClientInfo | None = getattr(self, "caller", None)
         return self.connection.place.name if caller is None else caller.name
 
     @property

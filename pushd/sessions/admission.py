@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from pushd.auth.command_rates import Commands
 from pushd.auth.rate_limits import take
 from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work, key_of
@@ -35,10 +35,10 @@ class Asking(Protocol):
     def asks_subscribe(self) -> bool:
         """Whether it is asked about each channel."""
 
-    async def before_connect(self, caller: Caller) -> Identity:
+    async def before_connect(self, caller: ClientInfo) -> Identity:
         """Answer who it is for the application; raise `Refused` if it may not come."""
 
-    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """Raise `Refused` if it may not subscribe."""
 
 
@@ -86,7 +86,7 @@ class Door:
 
     def enter(
         self,
-        caller: Caller,
+        caller: ClientInfo,
         transport: str,
         patterns: Sequence[Pattern],
         since: str,
@@ -115,7 +115,7 @@ class Door:
 
     def _prepare(
         self,
-        caller: Caller,
+        caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
         waiting: Deferred[None] | None,
@@ -162,7 +162,7 @@ class Door:
 
         return Deferred.fromCoroutine(do_later())
 
-    def _check_rate(self, caller: Caller) -> None:
+    def _check_rate(self, caller: ClientInfo) -> None:
         key = limit_key(caller.address)
         if self._connects is None or key is None or caller.grants.is_operator:
             return
@@ -172,7 +172,7 @@ class Door:
         if wait_s:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
 
-    def _check_join(self, caller: Caller, pattern: Pattern) -> None:
+    def _check_join(self, caller: ClientInfo, pattern: Pattern) -> None:
         """Raise `TooMany` if `caller` subscribes too often to channels that say so: each is an event for all."""
         if self._publishes is None or not pattern.is_name:
             return
@@ -184,7 +184,7 @@ class Door:
     async def _ask(
         self,
         asking: Asking,
-        caller: Caller,
+        caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
         is_gone: Callable[[], bool],
@@ -202,12 +202,12 @@ class Door:
         finally:
             release()
 
-    def charge_command(self, caller: Caller) -> None:
+    def charge_command(self, caller: ClientInfo) -> None:
         """Count a command of `caller`, who is in, or raise `TooMany`."""
         if self._commands is not None:
             self._commands.charge(caller)
 
-    async def identity(self, caller: Caller, identity: Identity) -> Identity:
+    async def identity(self, caller: ClientInfo, identity: Identity) -> Identity:
         """Answer what the application makes of `identity`, which `caller` shows."""
         asking = self._asking
         if asking is None or not asking.asks_connect:
@@ -228,7 +228,7 @@ class Door:
 
     def read(
         self,
-        caller: Caller,
+        caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
         is_gone: Callable[[], bool] = lambda: False,
@@ -242,11 +242,11 @@ class Door:
             return None
         return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since, is_gone))
 
-    def readable(self, caller: Caller) -> Sequence[Pattern]:
+    def readable(self, caller: ClientInfo) -> Sequence[Pattern]:
         """Return patterns of the channels that `caller` may read, as far as that is known without asking."""
         return () if self._asks_subscribe else caller.grants.subscribe.patterns
 
-    def look(self, caller: Caller, name: str) -> Deferred[None] | None:
+    def look(self, caller: ClientInfo, name: str) -> Deferred[None] | None:
         """Let `caller` see what a channel is like and who is there, now or when that is answered.
 
         Operators may; others if they may subscribe to it. Raises `Refused`.
@@ -255,7 +255,7 @@ class Door:
             return None
         return self.read(caller, [Pattern.parse(name)], "latest")
 
-    def look_at_all(self, caller: Caller) -> None:
+    def look_at_all(self, caller: ClientInfo) -> None:
         """Raise `Refused` unless `caller` may see which channels there are.
 
         An application that is asked about each channel is not asked about the thousands of a list: then only
@@ -270,7 +270,7 @@ class Door:
     async def _ask_each(
         self,
         asking: Asking,
-        caller: Caller,
+        caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
         is_gone: Callable[[], bool],
@@ -283,7 +283,7 @@ class Door:
         _check(caller, patterns)
 
 
-def _check(caller: Caller, patterns: Sequence[Pattern]) -> None:
+def _check(caller: ClientInfo, patterns: Sequence[Pattern]) -> None:
     """Raise `Refused` before anybody is let in who may not subscribe; the bus looks again."""
     for pattern in patterns:
         caller.grants.check_subscribe(pattern.text)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.slices import Later
 from pushd.server.net.timers import Wheel
 
@@ -28,7 +28,7 @@ _AT_ONCE_S = 0.005
 
 
 class _Ended(Protocol):
-    caller: Caller
+    caller: ClientInfo
 
     @property
     def sent_bytes(self) -> int:

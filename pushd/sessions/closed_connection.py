@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.server.net.writer import Writer
 
 __all__ = ["GONE"]
@@ -18,7 +18,7 @@ class Gone:
         """Nothing is written any more."""
         raise AssertionError("the session has ended")
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Do nothing: it has ended."""
 
     def abort(self) -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 from math import ceil, inf
 from typing import Protocol
 
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.bus.event import Encoder, Entry
 from pushd.bus.slices import BYTES_PER_SEND, MOST, STEP, Slice
 from pushd.bus.subscription import Group, Subscription
@@ -100,7 +100,7 @@ class Crowd:
         encode: Encoder,
         flush_later: Callable[[Crowd], None],
         wheel: Wheel,
-        figures: Figures,
+        figures: Counters,
         crowded: set[Group],
         *,
         max_bytes: int,

@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import DAEMON, Caller, shown
+from pushd.bus.clientinfo import DAEMON, ClientInfo, shown
 from pushd.bus.event import Draft
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
@@ -28,22 +28,22 @@ _EVENTS_PER_TURN = 200
 class Telling(Protocol):
     """What tells the application: `pushd.auth.webhooks.notifier.Telling`."""
 
-    def connected(self, caller: Caller) -> None:
+    def connected(self, caller: ClientInfo) -> None:
         """Tell that a subscriber was let in."""
 
-    def disconnected(self, caller: Caller, reason: str) -> None:
+    def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Tell that it has gone."""
 
-    def subscribed(self, caller: Caller, channel: str) -> None:
+    def subscribed(self, caller: ClientInfo, channel: str) -> None:
         """Tell that it has subscribed to a channel or pattern."""
 
-    def unsubscribed(self, caller: Caller, channel: str) -> None:
+    def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
         """Tell that it does so no more."""
 
-    def occupied(self, channel: str, by: Caller | None = None) -> None:
+    def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
         """Tell that a channel has its first subscriber, which is `by`."""
 
-    def vacated(self, channel: str, by: Caller | None = None) -> None:
+    def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
         """Tell that it has lost its last, which was `by`."""
 
     async def close(self, timeout_s: float) -> None:
@@ -51,7 +51,7 @@ class Telling(Protocol):
 
 
 class Attendance:
-    """Tells the application, and publishes joins and leaves: a `pushd.bus.bus.Watch`, and what sessions tell."""
+    """Tells the application, and publishes joins and leaves: a `SubscriptionObserver`, and what sessions tell."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Attendance:
         self._call_later = call_later
         self._presence = presence
         self._telling = telling
-        self._waiting: dict[tuple[Caller, str], Draft] = {}
+        self._waiting: dict[tuple[ClientInfo, str], Draft] = {}
         self._is_due = False
         self._is_refused = False
         self._is_stopping = False
@@ -89,17 +89,17 @@ class Attendance:
         await turn  # in which the sessions of the last connections have ended, too
         await self._telling.close(timeout_s)
 
-    def connected(self, caller: Caller) -> None:
+    def connected(self, caller: ClientInfo) -> None:
         """Learn that a subscriber was let in."""
         if self._telling is not None:
             self._telling.connected(caller)
 
-    def disconnected(self, caller: Caller, reason: str) -> None:
+    def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Learn that it has gone, and why."""
         if self._telling is not None:
             self._telling.disconnected(caller, reason)
 
-    def entered(self, caller: Caller, pattern: Pattern, count: int) -> None:
+    def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Learn that a subscriber has come to a channel or pattern."""
         if self._telling is not None:
             self._telling.subscribed(caller, pattern.text)
@@ -107,7 +107,7 @@ class Attendance:
                 self._telling.occupied(pattern.text, caller)
         self._publish("pushd.join", caller, pattern)
 
-    def left(self, caller: Caller, pattern: Pattern, count: int) -> None:
+    def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Learn that it has left."""
         if self._telling is not None:
             self._telling.unsubscribed(caller, pattern.text)
@@ -115,7 +115,7 @@ class Attendance:
                 self._telling.vacated(pattern.text, caller)
         self._publish("pushd.leave", caller, pattern)
 
-    def _publish(self, kind: str, caller: Caller, pattern: Pattern) -> None:
+    def _publish(self, kind: str, caller: ClientInfo, pattern: Pattern) -> None:
         """Publish later: the bus is at it, and whoever has come is to be told first that it has.
 
         Who goes before it was published that it came is not spoken of, nor who comes back before it was that it

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from pushd.bus.bus import Bus
 from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import Caller, number_of, owner_of
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo, number_of, owner_of
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Encoder
 from pushd.bus.grants import Grants, regranted
 from pushd.bus.patterns import Pattern
@@ -53,10 +53,10 @@ _RETRY_S = 10.0
 class Guest(Protocol):
     """A subscriber that is connected: a session, or a request that waits for an event."""
 
-    caller: Caller
+    caller: ClientInfo
     """Who it is."""
 
-    end_reason: Reason | None
+    end_reason: CloseReason | None
     """Why it was ended by the daemon, if it was."""
 
     @property
@@ -71,24 +71,24 @@ class Guest(Protocol):
     def sent_bytes(self) -> int:
         """How much was sent to it."""
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Tell the client why and end."""
 
 
 class Leaving(Guest, Protocol):
     """A session that takes nothing more."""
 
-    def farewell(self, reason: Reason) -> None:
+    def farewell(self, reason: CloseReason) -> None:
         """Tell its client why, and end."""
 
 
 class Attendance(Protocol):
     """What is told who comes and who goes."""
 
-    def connected(self, caller: Caller) -> None:
+    def connected(self, caller: ClientInfo) -> None:
         """Learn that a subscriber was let in."""
 
-    def disconnected(self, caller: Caller, reason: str) -> None:
+    def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Learn that it has gone, and why."""
 
 
@@ -157,8 +157,8 @@ class Sessions:
         self._is_flush_due = False
         self._slices = Slices(call_later, wheel.reactor_turn)
         bus.delivery.drained = self._note_written
-        self._leaving: deque[tuple[Leaving, Reason]] = deque()
-        self._farewell: Callable[[], Reason] | None = None
+        self._leaving: deque[tuple[Leaving, CloseReason]] = deque()
+        self._farewell: Callable[[], CloseReason] | None = None
 
     def limit(self, *, max_outbox_bytes: int, bounds: Bounds) -> None:
         """Have other limits for those who come from now on."""
@@ -166,7 +166,7 @@ class Sessions:
         self._bounds = bounds
         self._crowds.clear()
 
-    def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
+    def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
         """Do a work in steps: a `pushd.bus.replaying.DoLater`."""
         self.steps.run(work, is_gone, owner_of(caller)).addCallbacks(done, lambda failure: done(failure.value))
 
@@ -190,7 +190,7 @@ class Sessions:
         guest = self._open.get(number_of(connection_id))
         return guest if guest is not None and guest.caller.id == connection_id else None
 
-    def name(self, caller: Caller) -> None:
+    def name(self, caller: ClientInfo) -> None:
         """Give `caller` an id, unless it has one."""
         if not caller.number:
             self._count += 1
@@ -244,14 +244,17 @@ class Sessions:
             return 1
         guest.caller.identity = identity
         if not all(map(identity.grants.subscribe.has, guest.subscription.texts)):
-            self._end(guest, Reason(Cause.REFUSED, "the rights of everybody have changed; come back with a token"))
+            self._end(
+                guest,
+                CloseReason(CloseCause.REFUSED, "the rights of everybody have changed; come back with a token"),
+            )
         return END_COST
 
-    def end_each(self, guests: Iterable[Guest], reason: Reason) -> None:
+    def end_each(self, guests: Iterable[Guest], reason: CloseReason) -> None:
         """End several subscribers: if they are many, some of them in each turn of the reactor."""
         self._slices.do(partial(self._end, guest, reason) for guest in list(guests))
 
-    def _end(self, guest: Guest, reason: Reason) -> int:
+    def _end(self, guest: Guest, reason: CloseReason) -> int:
         """End one, unless it has ended. Return as how many sends that counts."""
         if self._open.get(guest.caller.number) is guest:
             try:
@@ -266,7 +269,7 @@ class Sessions:
             alarm.cancel()
         expires_at = guest.caller.identity.expires_at
         if expires_at is not None:
-            reason = Reason(Cause.REFUSED, guest.caller.identity.end)
+            reason = CloseReason(CloseCause.REFUSED, guest.caller.identity.end)
             delay_s = max(0.0, expires_at - self.now())
             self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
@@ -316,7 +319,7 @@ class Sessions:
         if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending.events:
             self.figures.written(self.bus.log.seconds())
 
-    def dismiss(self, session: Leaving, reason: Reason) -> None:
+    def dismiss(self, session: Leaving, reason: CloseReason) -> None:
         """Tell the client of a session that takes nothing more why and end it, a few in each turn of the reactor.
 
         When thousands are too slow for one event, those that are not must not wait for all these farewells.
@@ -333,7 +336,7 @@ class Sessions:
         if self._leaving:
             self._call_later(0, self._dismiss_some)
 
-    def reserve(self, caller: Caller) -> Callable[[], None]:
+    def reserve(self, caller: ClientInfo) -> Callable[[], None]:
         """Count `caller` as connected while the application is asked about it; return what undoes that.
 
         Raises what `check_room` does.
@@ -353,7 +356,7 @@ class Sessions:
         _count_down(self._per_address, key)
         _count_down(self._per_user, user)
 
-    def check_room(self, caller: Caller) -> None:
+    def check_room(self, caller: ClientInfo) -> None:
         """Raise `Unavailable` if nobody is taken any more, `TooMany` if no more of this address or user."""
         if self._farewell is not None:
             reason = self._farewell()
@@ -366,7 +369,7 @@ class Sessions:
             limit = f"[limits] connections_per_user is {bounds.per_user}"
             raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
-    def refresh(self, caller: Caller) -> None:
+    def refresh(self, caller: ClientInfo) -> None:
         """Give `caller` the rights that reloads have left it; raise `Unauthorized` if they have ended.
 
         To be called when something about it took longer, such as a question to the application.
@@ -375,13 +378,13 @@ class Sessions:
             caller.identity = regranted(caller.identity, *regrant)
         self.check_time(caller)
 
-    def check_time(self, caller: Caller) -> None:
+    def check_time(self, caller: ClientInfo) -> None:
         """Raise `Unauthorized` if the rights of `caller` have ended, while somebody was asked about it."""
         expires_at = caller.identity.expires_at
         if expires_at is not None and expires_at <= self.now():
             raise Unauthorized(caller.identity.end, is_token_wrong=True)
 
-    def close(self, farewell: Callable[[], Reason]) -> None:
+    def close(self, farewell: Callable[[], CloseReason]) -> None:
         """Close them all, and take nobody any more. `farewell` answers the reason for each."""
         self._farewell = farewell
         self._ends.is_stopping = True

@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Encoder, Entry
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.bus.slices import BYTES_PER_SEND
 from pushd.server.net.timers import Alarm
 from pushd.server.net.writer import Writer
@@ -55,7 +55,7 @@ class Connection(Protocol):
     def writer(self) -> Writer:
         """What sends to the client."""
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Tell the client why, after all that was written, and end the connection."""
 
     def abort(self) -> None:
@@ -87,7 +87,7 @@ class Session:
         "subscription",
     )
 
-    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, caller: Caller) -> None:
+    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, caller: ClientInfo) -> None:
         """Begin a session on `connection`, to which events go as `encode` makes them; nobody knows of it yet."""
         self._sessions = sessions
         self._encode = encode
@@ -101,7 +101,7 @@ class Session:
         self.connection = connection
         self.caller = caller
         """Who it is."""
-        self.end_reason: Reason | None = None
+        self.end_reason: CloseReason | None = None
         """Why it was ended by the daemon, if it was."""
         self._crowd: Crowd | None = None
         self._wrote_s = sessions.wheel.turned_s
@@ -120,7 +120,7 @@ class Session:
         since: str,
         among: Sequence[Pattern] = (),
         or_among: Sequence[Pattern] = (),
-    ) -> Start:
+    ) -> StartPosition:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
         self._leave_crowd()
         start = self.subscription.add(patterns, since, among, or_among)
@@ -204,7 +204,7 @@ class Session:
         elif self._make_room(len(frame)):
             self._outbox.put(frame)
         else:
-            self.close(Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id"))
+            self.close(CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id"))
 
     def _send_or_miss(self, frame: bytes) -> None:
         """Write `frame`, if the outbox of a slow client is not full of what must not be missed."""
@@ -326,17 +326,17 @@ class Session:
     def fail(self) -> None:
         """End: what sends to the client has raised an exception."""
         _log.failure("a fault in pushd while it wrote to {peer}", peer=self.connection.client_name)
-        self.close(Reason(Cause.FAILED, "a fault in pushd; connect again to resume"))
+        self.close(CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """End the session: what the connection has taken is still sent, and `reason` after it."""
-        if reason.cause is not Cause.TOO_SLOW:
+        if reason.cause is not CloseCause.TOO_SLOW:
             self.subscription.take_pending()
         if self.is_closed:
             return
         self.end_reason = reason
         self._leave_crowd()
-        if reason.cause is Cause.TOO_SLOW:
+        if reason.cause is CloseCause.TOO_SLOW:
             self.is_closed = True
             self._sessions.figures.too_slow += len(self._outbox) + 1
             self._outbox.clear()
@@ -346,7 +346,7 @@ class Session:
             self._write()
         self.farewell(reason)
 
-    def farewell(self, reason: Reason) -> None:
+    def farewell(self, reason: CloseReason) -> None:
         """Send `reason` after what was written, and end."""
         self.finish()
         self.connection.close(reason)

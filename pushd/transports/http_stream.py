@@ -8,10 +8,10 @@ from typing import Protocol
 
 from twisted.python.failure import Failure
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.bus.event import Encoder
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.errors import Refused
 from pushd.server.net.timers import Alarm, Wheel
 from pushd.server.net.writer import Writer
@@ -33,7 +33,7 @@ class StreamFormat:
     heartbeat: bytes
     """What shows an idle client that the connection lives."""
 
-    closing: Callable[[Reason], bytes]
+    closing: Callable[[CloseReason], bytes]
     """Makes what is said before the end of the stream."""
 
 
@@ -47,7 +47,7 @@ class StreamSession(Protocol):
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
         """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
 
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
         """Subscribe to `patterns` from the position `since`."""
 
     def send(self, frame: bytes) -> None:
@@ -97,7 +97,7 @@ class ResponseStream:
         """Answer what makes of an entry what goes into this body, if `encode` makes its content."""
         return chunked(encode) if self._is_chunked else encode
 
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
         """Subscribe the session; end it and raise `Refused` if it may not."""
         try:
             self.session.enter(patterns, since)
@@ -157,7 +157,7 @@ class ResponseStream:
         """What the client is called in the log."""
         return self._request.caller.name
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Say why, end the response, and with it the connection."""
         request, connection = self._request, self._request.connection
         last = self._format.closing(reason)

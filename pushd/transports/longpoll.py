@@ -9,10 +9,10 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus.clientinfo import owner_of
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Entry
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Page
+from pushd.bus.position import HistoryPage
 from pushd.bus.search import Work
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server.request import Request
@@ -73,7 +73,7 @@ class LongPoll(Subscribing):
     def render_GET(self, request: Request) -> bytes | int:
         """Answer what there is, or wait."""
         patterns, limit = request.wanted[0], _limit(request)
-        page: Page = request.found
+        page: HistoryPage = request.found
         if page.entries or not page.recovered or request.method == b"HEAD":
             return _answer(request, page)
         waiting = _Waiting(request, limit, self._sessions)
@@ -85,7 +85,7 @@ def _limit(request: Request) -> int:
     return whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
 
 
-def _answer(request: Request, page: Page) -> bytes:
+def _answer(request: Request, page: HistoryPage) -> bytes:
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"event-position", page.position.encode())
     return answer(request, page_json(page))
@@ -121,7 +121,7 @@ class _Waiting:
         self._is_waiting = False
         self.caller = request.caller
         """Who it is."""
-        self.end_reason: Reason | None = None
+        self.end_reason: CloseReason | None = None
         """Why it was ended by the daemon, if it was."""
         self.subscription = self._bus.subscribe(self, request.caller)
 
@@ -165,7 +165,7 @@ class _Waiting:
             request.setHeader(b"event-position", self._bus.log.position.encode())
             request.finish()
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Learn that there will be no event."""
         self.subscription.take_pending()
         self.end_reason = reason
@@ -196,9 +196,9 @@ class _Waiting:
         return True
 
 
-def _refused(reason: Reason) -> Refused:
-    if reason.cause is Cause.DELETED:
+def _refused(reason: CloseReason) -> Refused:
+    if reason.cause is CloseCause.DELETED:
         return NotFound(reason.text)
-    if reason.cause is Cause.REFUSED:
+    if reason.cause is CloseCause.REFUSED:
         return Forbidden(reason.text)
     return Unavailable(reason.text, retry_s=reason.retry_s)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.errors import BadRequest, Refused
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
@@ -23,7 +23,7 @@ from pushd.wire.frames import json_bytes, sse_block, sse_event, sse_line
 __all__ = ["FORMAT", "ServerSentEvents"]
 
 
-def _closing(reason: Reason) -> bytes:
+def _closing(reason: CloseReason) -> bytes:
     closed = sse_block(json_bytes({"detail": reason.text}).decode(), type="pushd.closed")
     return closed if reason.retry_s is None else f"retry: {int(reason.retry_s * 1000)}\n".encode() + closed
 
@@ -88,7 +88,7 @@ class ServerSentEvents(Subscribing):
         """Override: a client that comes back says where it was in a header, which wins over its first query."""
         return subscribed_patterns(request), _since(request)
 
-    def _first(self, start: Start, since: str, connection: str | None) -> bytes:
+    def _first(self, start: StartPosition, since: str, connection: str | None) -> bytes:
         opening = {
             "position": start.position,
             "recovered": start.recovered,

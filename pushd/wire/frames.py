@@ -8,9 +8,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.bus.event import Encoder, Entry
-from pushd.bus.position import Page, Start
+from pushd.bus.position import HistoryPage, StartPosition
 from pushd.wire.json import json_bytes, json_line
 
 __all__ = [
@@ -76,7 +76,7 @@ def event_json(entry: Entry) -> bytes:
     return json_bytes(_members(entry), entry.event.data)
 
 
-def page_json(page: Page) -> bytes:
+def page_json(page: HistoryPage) -> bytes:
     """Encode a part of the log: ``{"events":[...],"position":..,"recovered":..}``."""
     events = b",".join(entry.frame(event_json) for entry in page.entries)
     rest = json_bytes({"position": page.position, "recovered": page.recovered})
@@ -93,13 +93,13 @@ def stream_line(entry: Entry) -> bytes:
     return _message(entry) + b"\n"
 
 
-def stream_start(start: Start, since: str) -> bytes:
+def stream_start(start: StartPosition, since: str) -> bytes:
     """Make the lines of NDJSON that say where a stream begins, and whether something after `since` was lost."""
     opening = json_line({"type": "open", "position": start.position, "recovered": start.recovered})
     return opening if start.recovered else opening + json_line({"type": "gap", "since": since})
 
 
-def stream_end(reason: Reason) -> bytes:
+def stream_end(reason: CloseReason) -> bytes:
     """Make the line of NDJSON that says why there are no more."""
     line: dict[str, object] = {"type": "closed", "detail": reason.text}
     if reason.retry_s is not None:

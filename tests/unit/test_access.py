@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import patterns as channels
-from pushd.bus.grants import EVERYTHING, Grants, Reach
+from pushd.bus.grants import EVERYTHING, ChannelScope, Grants
 from pushd.bus.patterns import Pattern, steps_of
 from pushd.errors import Forbidden, Unauthorized
 
 
-def reach(*texts: str) -> Reach:
-    return Reach([Pattern.parse(text) for text in texts])
+def reach(*texts: str) -> ChannelScope:
+    return ChannelScope([Pattern.parse(text) for text in texts])
 
 
 class ReachTests(SynchronousTestCase):

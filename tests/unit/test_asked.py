@@ -17,10 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.auth.approval import Asked, Waiting
 from pushd.auth.webhooks.answers import changed_draft
 from pushd.bus.bus import Published
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Grants
-from pushd.bus.publisher import Direct, Outcome
+from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.daemon.integrations import Outside
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
 from tests.builders import Rig as BusRig
@@ -44,9 +44,9 @@ class House:
         self.bus = BusRig()
         self.answers = Answers(decide)
         self.waiting = Waiting(10, 1000)
-        self.asked = Asked(Direct(self.bus.bus), self.answers, self.waiting, lambda caller: None)
+        self.asked = Asked(DirectPublisher(self.bus.bus), self.answers, self.waiting, lambda caller: None)
 
-    def publish(self, caller: Caller, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
+    def publish(self, caller: ClientInfo, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
         """Publish events; answer where their outcomes come to."""
         told: list[list[Outcome]] = []
         self.asked.publish_all([draft(channel, data=data) for data in datas], caller, told.append)

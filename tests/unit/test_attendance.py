@@ -12,10 +12,10 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Published
-from pushd.bus.clientinfo import DAEMON, Caller
+from pushd.bus.clientinfo import DAEMON, ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING, Grants, Identity
-from pushd.bus.publisher import Deleted, Direct, Outcome
+from pushd.bus.publisher import Deleted, DirectPublisher, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
 from pushd.server.net.addresses import Place
@@ -26,9 +26,9 @@ from tests.outsiders import Notes
 PLACE = Place("192.0.2.1", 4711)
 
 
-def numbered(number: int, transport: str = "websocket") -> Caller:
+def numbered(number: int, transport: str = "websocket") -> ClientInfo:
     """Make a subscriber."""
-    caller = Caller(Identity(EVERYTHING, f"user-{number}"), PLACE)
+    caller = ClientInfo(Identity(EVERYTHING, f"user-{number}"), PLACE)
     caller.number_as(number, "test")
     caller.transport = transport
     return caller
@@ -43,16 +43,18 @@ class Later:
     def __init__(self) -> None:
         self.batches: list[tuple[list[Draft], Callable[[list[Outcome]], None]]] = []
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Fail: nobody publishes one."""
         raise AssertionError(draft)
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """See `Publisher`."""
         assert caller is DAEMON
         self.batches.append((list(drafts), done))
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Fail: nothing is deleted."""
         raise AssertionError(name)
 
@@ -190,7 +192,7 @@ class Model:
     def __init__(self) -> None:
         self.rig = Rig(default=Kept(presence="events"), max_channels=1000)
         self.notes = Notes()
-        publisher = Direct(self.rig.bus)
+        publisher = DirectPublisher(self.rig.bus)
         self.rig.bus.watch = Attendance(
             publisher, self.rig.clock.callLater, lambda name: self.rig.log.settings(name).presence, self.notes
         )
@@ -274,7 +276,7 @@ class ModelTests(SynchronousTestCase):
 
     def test_who_may_not_subscribe_is_not_spoken_of(self) -> None:
         model = Model()
-        caller = Caller(Identity(Grants.of([], subscribe=patterns("hall"))), PLACE)
+        caller = ClientInfo(Identity(Grants.of([], subscribe=patterns("hall"))), PLACE)
         subscription = model.rig.bus.subscribe(Client(), caller)
         self.assertRaises(Forbidden, subscription.add, patterns("hall", "room"), "latest")
         self.assertRaises(Forbidden, subscription.check, patterns("hall", "room"), "latest")

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.turn import Turn
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.addresses import Place
@@ -128,7 +128,7 @@ class Listener:
     def wrote(self, size: int) -> None:
         """It was sent past `send`."""
 
-    def closing(self, reason: Reason | None) -> None:
+    def closing(self, reason: CloseReason | None) -> None:
         self.told.append("closing")
 
     def lost(self) -> None:
@@ -219,7 +219,7 @@ class AutobahnTests(SynchronousTestCase):
 
         def received(payload: bytes, is_binary: bool) -> None:
             listener.told.append(payload)
-            connection.close(Reason(Cause.REFUSED, "no"))
+            connection.close(CloseReason(CloseCause.REFUSED, "no"))
 
         self.patch(listener, "received", received)
         connection.dataReceived(frame(b"one") + frame(b"two"))
@@ -254,7 +254,7 @@ class AutobahnTests(SynchronousTestCase):
         second.dataReceived(frame(b"\xac", 0))
         self.assertEqual(heard_first.told, ["opened", ("one ü".encode(), False)])
         self.assertEqual(heard_second.told, ["opened", ("two €".encode(), False)])
-        first.close(Reason(Cause.REFUSED, "no"))
+        first.close(CloseReason(CloseCause.REFUSED, "no"))
         self.assertEqual(second.state, second.STATE_OPEN)
 
     def test_it_says_how_much_it_keeps_of_what_is_not_complete(self) -> None:
@@ -292,7 +292,7 @@ class AutobahnTests(SynchronousTestCase):
         connection, listener, transport = self.open()
         connection.dataReceived(frame(b"a") + frame(b"b", 9) + frame(b"c", 10))
         connection.ping()
-        connection.close(Reason(Cause.STOPPING, "bye"))
+        connection.close(CloseReason(CloseCause.STOPPING, "bye"))
         connection.dataReceived(frame(b"\x03\xe9", 8))
         self.assertTrue(transport.disconnecting)
         connection.connectionLost(Failure(ConnectionDone()))
@@ -303,7 +303,7 @@ class AutobahnTests(SynchronousTestCase):
         connection.ping()
         connection.dataReceived(frame(b"b", 9))
         self.assertEqual(listener.sent, [b"\x89\0", b"\x8a\x01b"])
-        connection.close(Reason(Cause.STOPPING, "bye"))
+        connection.close(CloseReason(CloseCause.STOPPING, "bye"))
         connection.dataReceived(frame(b"c", 9))
         self.assertEqual(len(listener.sent), 2, "there is nothing after it")
         self.assertEqual(transport.value(), b"\x89\0\x8a\x01b\x88\x05\x03\xe9bye")

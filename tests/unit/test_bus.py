@@ -8,7 +8,7 @@ import weakref
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Bus, Published
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Entry
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.replay import ENTRY_BYTES
@@ -48,7 +48,7 @@ class BusCase(SynchronousTestCase):
         self.assertFalse(self.rig.bus.delivery._undelivered)
         self.assertFalse(self.rig.bus.delivery.is_delivering)
 
-    def assertEnded(self, client: Client, *causes: Cause) -> None:
+    def assertEnded(self, client: Client, *causes: CloseCause) -> None:
         self.assertEqual(client.causes, list(causes))
 
     def assertLive(self, client: Client) -> None:
@@ -424,7 +424,7 @@ class SlowSubscriberTests(BusCase):
         client, subscription, _ = self.rig.subscribe("short", since="earliest")
         self.rig.publish_each("short", b"3", b"4")
         self.assertFalse(subscription.advance())
-        self.assertEnded(client, Cause.TOO_SLOW)
+        self.assertEnded(client, CloseCause.TOO_SLOW)
         self.assertEqual((client.entries, self.rig.bus.subscribers), ([], 0))
 
     def test_the_last_id_of_who_was_too_slow_is_one_to_resume_from(self) -> None:
@@ -444,11 +444,11 @@ class SlowSubscriberTests(BusCase):
         self.rig.clock.advance(3600)
         self.rig.log.expire()
         catch_up(subscription)
-        self.assertEnded(client, Cause.TOO_SLOW)
+        self.assertEnded(client, CloseCause.TOO_SLOW)
 
     def test_up_to_the_limit_bytes_are_held_and_beyond_it_the_subscription_ends(self) -> None:
         self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES, default=Kept(0))
-        for more, causes in ((b"", []), (b"x", [Cause.TOO_SLOW])):
+        for more, causes in ((b"", []), (b"x", [CloseCause.TOO_SLOW])):
             client, subscription, _ = self.rig.subscribe("a", since="earliest")
             self.rig.publish_each("a", b"12345", b"12345", *([more] if more else []))
             self.assertEqual(client.causes, causes)
@@ -491,7 +491,7 @@ class SlowSubscriberTests(BusCase):
         self.rig.publish_each("a", *[b"3"] * 5)
         self.assertLive(client)
         self.rig.publish("none", data=b"4")
-        self.assertEnded(client, Cause.TOO_SLOW)
+        self.assertEnded(client, CloseCause.TOO_SLOW)
 
     def test_an_event_of_several_channels_is_left_to_all_of_their_histories(self) -> None:
         for removed in ("a", "b"):
@@ -511,7 +511,7 @@ class SlowSubscriberTests(BusCase):
         self.rig.publish("a", data=b"4")
         self.assertEqual(client.causes, [])
         catch_up(subscription)
-        self.assertEnded(client, Cause.TOO_SLOW)
+        self.assertEnded(client, CloseCause.TOO_SLOW)
 
     def test_one_event_fits_whatever_the_limit_is(self) -> None:
         self.rig = Rig(max_held_bytes=0, default=Kept(0))
@@ -535,7 +535,7 @@ class SlowSubscriberTests(BusCase):
         slow, _, _ = self.rig.subscribe("a", since="earliest")
         after, _, _ = self.rig.subscribe("a")
         self.rig.publish_each("a", b"1", b"2")
-        self.assertEnded(slow, Cause.TOO_SLOW)
+        self.assertEnded(slow, CloseCause.TOO_SLOW)
         self.assertEqual((len(before.entries), len(slow.entries), len(after.entries)), (2, 0, 2))
 
     def test_what_comes_live_is_never_held(self) -> None:
@@ -559,7 +559,7 @@ class IsolationTests(BusCase):
         self.assertEqual(self.rig.publish("a").subscribers, 3)
         self.rig.publish("a")
         self.assertEqual([len(one.entries) for one in (before, faulty, after)], [2, 1, 2])
-        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEnded(faulty, CloseCause.FAILED)
         self.assertEqual((self.rig.bus.failures, self.rig.bus.subscribers), (1, 2))
         ((subscriber, error),) = self.rig.failed
         self.assertIs(subscriber, faulty)
@@ -577,7 +577,7 @@ class IsolationTests(BusCase):
         faulty, subscription, _ = self.rig.subscribe("a", since="earliest", client=Client(acts=fail))
         self.assertFalse(subscription.advance())
         self.assertFalse(subscription.advance())
-        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEnded(faulty, CloseCause.FAILED)
         self.assertEqual((faulty.datas, self.rig.bus.failures), ([b"1"], 1))
         self.assertNoSubscriptionLeft()
 
@@ -585,8 +585,8 @@ class IsolationTests(BusCase):
         faulty, _, _ = self.rig.subscribe("a", client=Client(at_close=fail))
         other, _, _ = self.rig.subscribe("a")
         self.rig.bus.delete("a", EVERYTHING)
-        self.assertEnded(faulty, Cause.DELETED)
-        self.assertEnded(other, Cause.DELETED)
+        self.assertEnded(faulty, CloseCause.DELETED)
+        self.assertEnded(other, CloseCause.DELETED)
         self.assertEqual(len(self.rig.failed), 1)
         self.assertNoSubscriptionLeft()
 
@@ -597,7 +597,7 @@ class IsolationTests(BusCase):
         other, _, _ = self.rig.subscribe("**")
         self.rig.publish("a")
         self.rig.publish("a")
-        self.assertEnded(faulty, Cause.FAILED)
+        self.assertEnded(faulty, CloseCause.FAILED)
         self.assertEqual((len(faulty.entries), len(other.entries)), (1, 2))
         self.assertEqual(self.rig.bus.subscribers, 1)
 
@@ -650,7 +650,7 @@ class ReentryTests(BusCase):
         other, _, _ = self.rig.subscribe("a")
         self.rig.publish("a", data=b"1")
         self.assertEqual(([type(error) for _, error in self.rig.failed], other.datas), ([AssertionError], [b"1"]))
-        self.assertEnded(client, Cause.FAILED)
+        self.assertEnded(client, CloseCause.FAILED)
 
     def test_who_closes_within_deliver_gets_nothing_more(self) -> None:
         client = Client()
@@ -702,8 +702,8 @@ class ReentryTests(BusCase):
         )
         second, _, _ = self.rig.subscribe("a")
         self.rig.publish("a")
-        self.assertEnded(first, Cause.DELETED)
-        self.assertEnded(second, Cause.DELETED)
+        self.assertEnded(first, CloseCause.DELETED)
+        self.assertEnded(second, CloseCause.DELETED)
         self.assertEqual((len(first.entries), len(second.entries)), (1, 0))
 
     def test_who_publishes_during_its_replay_gets_it_at_the_end(self) -> None:
@@ -727,7 +727,7 @@ class ReentryTests(BusCase):
         self.rig.subscribe("a", client=client)
         self.rig.bus.delete("a", EVERYTHING)
         self.rig.publish("a")
-        self.assertEqual((client.causes, len(client.entries)), ([Cause.DELETED], 1))
+        self.assertEqual((client.causes, len(client.entries)), ([CloseCause.DELETED], 1))
 
     def test_who_has_ended_is_not_ended_again(self) -> None:
         """Two subscriptions of one connection: the end of one closes the other."""
@@ -736,7 +736,7 @@ class ReentryTests(BusCase):
         self.rig.subscribe("a", client=first)
         _, subscription, _ = self.rig.subscribe("a", client=second)
         self.rig.bus.delete("a", EVERYTHING)
-        self.assertEnded(first, Cause.DELETED)
+        self.assertEnded(first, CloseCause.DELETED)
         self.assertEnded(second)
 
     def test_a_fault_after_the_end_of_the_subscription_is_counted_but_not_an_end_again(self) -> None:
@@ -760,7 +760,7 @@ class DeleteTests(BusCase):
         by_pattern, _, _ = self.rig.subscribe("*")
         elsewhere, _, _ = self.rig.subscribe("b")
         self.rig.bus.delete("a", EVERYTHING)
-        self.assertEnded(by_name, Cause.DELETED)
+        self.assertEnded(by_name, CloseCause.DELETED)
         self.assertLive(by_pattern)
         self.assertLive(elsewhere)
         self.assertEqual(self.rig.retained("a"), [])
@@ -895,7 +895,7 @@ class NothingLeftTests(BusCase):
         bus = self.rig.bus
         self.assertEqual([one.channel for one in bus.states(EVERYTHING, prefix="", after="", limit=9)], ["a"])
         bus.delete("a", EVERYTHING)
-        self.assertEnded(client, Cause.DELETED)
+        self.assertEnded(client, CloseCause.DELETED)
         self.assertEqual(bus.states(EVERYTHING, prefix="", after="", limit=9), [])
         self.assertRaises(NotFound, bus.delete, "a", EVERYTHING)
 
@@ -911,7 +911,7 @@ class NothingLeftTests(BusCase):
 
     def test_every_reason_fits_into_a_close_frame(self) -> None:
         self.rig = Rig(max_held_bytes=0, default=Kept(0))
-        reasons: list[Reason] = []
+        reasons: list[CloseReason] = []
         for client in (Client(acts=fail), Client(), Client()):
             since = "latest" if client.acts is fail else "earliest"
             self.rig.subscribe("a", client=client, since=since)
@@ -922,7 +922,9 @@ class NothingLeftTests(BusCase):
         client, _, _ = self.rig.subscribe("a")
         self.rig.bus.delete("a", EVERYTHING)
         reasons += client.reasons
-        self.assertEqual({reason.cause for reason in reasons}, {Cause.FAILED, Cause.TOO_SLOW, Cause.DELETED})
+        self.assertEqual(
+            {reason.cause for reason in reasons}, {CloseCause.FAILED, CloseCause.TOO_SLOW, CloseCause.DELETED}
+        )
         for reason in reasons:
             self.assertLessEqual(len(reason.text.encode()), 120)
 

@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pushd.bus import replay
 from pushd.bus.bus import Published
-from pushd.bus.clientinfo import DAEMON, Caller
-from pushd.bus.closing import Cause
+from pushd.bus.clientinfo import DAEMON, ClientInfo
+from pushd.bus.closing import CloseCause
 from pushd.bus.grants import EVERYTHING
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work
@@ -223,13 +223,13 @@ class BusMachine(RuleBasedStateMachine):
                 reader.held.pop(done, None)
             if reader.faulty:
                 self.faults += 1
-                self.end(reader, Cause.FAILED)
+                self.end(reader, CloseCause.FAILED)
                 return
         if live:
             assert set(reader.owed) <= reader.again, ("never came", reader.owed)
             reader.owed.clear()
 
-    def end(self, reader: Reader, *causes: Cause) -> None:
+    def end(self, reader: Reader, *causes: CloseCause) -> None:
         assert reader.client.causes == list(causes)
         self.readers.remove(reader)
         self.ended.append((reader, len(reader.client.entries), len(causes)))
@@ -313,7 +313,7 @@ class BusMachine(RuleBasedStateMachine):
         if len(reader.held) > self.max_held:
             reader.held = {key: one for key, one in reader.held.items() if not self.is_retained(key, one)}
         if len(reader.held) > self.max_held:
-            self.end(reader, Cause.TOO_SLOW)
+            self.end(reader, CloseCause.TOO_SLOW)
 
     def is_retained(self, sequence: int, channels: set[str]) -> bool:
         """Tell whether all of `channels` retain an event; the log may have later ones than the model already."""
@@ -343,7 +343,7 @@ class BusMachine(RuleBasedStateMachine):
 
     def add_to(self, reader: Reader, texts: list[str], since: str | int) -> None:
         try:
-            start: Start = reader.subscription.add(patterns(*texts), self.resolve(since, set())[0])
+            start: StartPosition = reader.subscription.add(patterns(*texts), self.resolve(since, set())[0])
         except Unavailable:
             self.assert_full(texts)
             return
@@ -389,14 +389,14 @@ class BusMachine(RuleBasedStateMachine):
                 assert reader.subscription.is_replaying
                 return None  # nothing may come before it is tidy: see the invariants
             more, count = reader.subscription.advance(), len(reader.got)
-            if reader.client.causes == [Cause.TOO_SLOW]:
+            if reader.client.causes == [CloseCause.TOO_SLOW]:
                 overtaken = any(
                     self.facts[sequence - 1] not in self.kept(channel)
                     for sequence, channels in reader.owed.items()
                     for channel in channels
                 )
                 assert overtaken
-                return self.end(reader, Cause.TOO_SLOW)
+                return self.end(reader, CloseCause.TOO_SLOW)
             self.take(reader, live=not more and not reader.faulty)
             if reader not in self.readers:
                 return None
@@ -444,7 +444,7 @@ class BusMachine(RuleBasedStateMachine):
         """Account for a channel that has just been deleted."""
         self.deleted[channel] = len(self.facts)
         for reader in subscribed:
-            self.end(reader, Cause.DELETED)
+            self.end(reader, CloseCause.DELETED)
 
     @rule(texts=SOME_PATTERNS, since=SINCE, limit=st.integers(1, 5))
     def read(self, texts: list[str], since: str | int, limit: int) -> None:
@@ -549,7 +549,7 @@ class SteppedBusMachine(BusMachine):
         self.sizes = patch.multiple(replay, _JOINED=1, _FILTERED=1)
         self.sizes.start()
 
-    def do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: Caller, done: Done) -> None:
+    def do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
         self.works.append((work, is_gone, done))
 
     @precondition(lambda self: self.works)

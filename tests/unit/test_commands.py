@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.command_rates import Commands
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.daemon.integrations import Outside
 from pushd.errors import TooMany
@@ -19,7 +19,9 @@ from tests.rigs import DaemonTests, WebSocketClient
 STRANGER = "198.51.100.7"
 
 
-def numbered(number: int, address: str = STRANGER, user: str | None = None, grants: Grants | None = None) -> Caller:
+def numbered(
+    number: int, address: str = STRANGER, user: str | None = None, grants: Grants | None = None
+) -> ClientInfo:
     """Make a connected client."""
     caller = a_caller(Grants.of(["subscribe"]) if grants is None else grants, address, user)
     caller.number_as(number, "c")
@@ -31,7 +33,7 @@ class RateTests(SynchronousTestCase):
         self.clock = Clock()
         self.commands = Commands(10, 20, self.clock.seconds)
 
-    def passes(self, caller: Caller, times: int) -> int:
+    def passes(self, caller: ClientInfo, times: int) -> int:
         """Send so many commands; answer how many were taken."""
         count = 0
         for _ in range(times):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.sessions import long_work as steps
 from tests.rigs import DaemonTests, HttpClient
 
@@ -39,5 +39,5 @@ class ConnectionsTests(DaemonTests):
         guests = sessions.after(None)
         first = next(guests)
         gone = list(sessions)[1]
-        sessions.end_each([gone], Reason(Cause.REFUSED, "closed"))
+        sessions.end_each([gone], CloseReason(CloseCause.REFUSED, "closed"))
         self.assertNotIn(gone, [first, *guests])

@@ -13,9 +13,9 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from pushd.bus.closing import Reason
+from pushd.bus.closing import CloseReason
 from pushd.bus.event import Draft, Encoder
-from pushd.bus.grants import EVERYTHING, Reach
+from pushd.bus.grants import EVERYTHING, ChannelScope
 from pushd.config.settings import Proxies
 from pushd.server.net.timers import Wheel
 from pushd.server.net.trusted_proxies import Trust
@@ -58,7 +58,7 @@ class Connection:
     writer: Writer
     client_name: str = "somebody"
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Fail: nobody is to be closed."""
         raise AssertionError(reason)
 
@@ -283,11 +283,11 @@ class RightsTests(SynchronousTestCase):
     """What it costs to tell that a channel is out of reach, however long its name is."""
 
     def test_a_name_that_begins_otherwise(self) -> None:
-        reach = Reach(patterns(*(f"room/{number}/**" for number in range(100))))
+        reach = ChannelScope(patterns(*(f"room/{number}/**" for number in range(100))))
         name = "room/" + "/" * 240
         self.assertLessEqual(calls_of(lambda: reach.has(name)) / 100, 60)
 
     def test_a_pattern_that_begins_otherwise(self) -> None:
-        reach = Reach(patterns(*(f"room/{number}/**" for number in range(100))))
+        reach = ChannelScope(patterns(*(f"room/{number}/**" for number in range(100))))
         for asked in ("a" + "/b" * 120 + "/**", "room/x" + "/*" * 100 + "/**/x"):
             self.assertLessEqual(calls_of(lambda asked=asked: reach.has(asked)) / 100, 110)  # type: ignore[misc]

@@ -6,11 +6,11 @@ import gc
 
 from twisted.logger import capturedLogs
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from tests.builders import patterns
 from tests.unit.test_session import House, Peer, SessionCase
 
-REASON = Reason(Cause.DELETED, "the channel was deleted")
+REASON = CloseReason(CloseCause.DELETED, "the channel was deleted")
 
 
 class CrowdCase(SessionCase):
@@ -166,7 +166,7 @@ class OrderTests(CrowdCase):
         self.house.publish(b"1")
         self.house.rig.bus.end(peer.session.subscription, REASON)
         self.assertGot(peer, b"<1>")
-        self.assertClosed(peer, Cause.DELETED)
+        self.assertClosed(peer, CloseCause.DELETED)
         self.house.turn()
         self.assertGot(other, b"<1>")
 
@@ -218,7 +218,7 @@ class FallBehindTests(CrowdCase):
             self.house.turn()
         self.assertEqual([log["log_failure"].type for log in logs], [ZeroDivisionError])
         self.flushLoggedErrors(ZeroDivisionError)
-        self.assertClosed(faulty, Cause.FAILED)
+        self.assertClosed(faulty, CloseCause.FAILED)
         for peer in (first, last):
             self.assertWrote(peer, b"<1>")
             self.assertOpen(peer)

@@ -7,7 +7,7 @@ from datetime import datetime
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.api.demo.page import CLOCK, PAGES, Clock
-from pushd.bus.publisher import Direct
+from pushd.bus.publisher import DirectPublisher
 from pushd.bus.subscription import Subscription
 from tests.builders import EPOCH, STARTED, Client, Kept, Rig
 
@@ -15,7 +15,7 @@ from tests.builders import EPOCH, STARTED, Client, Kept, Rig
 class ClockTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.rig = Rig(kept={CLOCK: Kept(5)})
-        self.clock = Clock(self.rig.bus, Direct(self.rig.bus), lambda: STARTED + self.rig.clock.seconds())
+        self.clock = Clock(self.rig.bus, DirectPublisher(self.rig.bus), lambda: STARTED + self.rig.clock.seconds())
 
     def subscribe(self, text: str) -> tuple[Client, Subscription]:
         """Subscribe a client to the latest of `text`."""

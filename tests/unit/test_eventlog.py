@@ -9,12 +9,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.event import Entry
-from pushd.bus.eventlog import EventLog, State
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.eventlog import EventLog, LogState
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import check_name
-from pushd.bus.position import Page, Start
+from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.search import drain
-from pushd.bus.storage import Given, MemoryArchive, names_with
+from pushd.bus.storage import MemoryStorage, PublishedId, names_with
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
 from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 from tests.unit.test_cost import calls_of
@@ -28,12 +28,12 @@ class LogCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.kept = Kept(3, HOUR)
-        self.archive = MemoryArchive()
+        self.archive = MemoryStorage()
         self.log = self.make_log(max_channels=1000)
 
     def make_log(self, *, max_channels: int) -> EventLog[str]:
         return EventLog(
-            state=State(EPOCH),
+            state=LogState(EPOCH),
             archive=self.archive,
             settings=lambda name: Kept(0) if name.startswith("none") else self.kept,
             now=lambda: STARTED + self.clock.seconds(),
@@ -49,16 +49,16 @@ class LogCase(SynchronousTestCase):
         """Append several events; answer their ids."""
         return [self.append(channel, data=data)[0].event.id for data in each]
 
-    def start(self, *texts: str, since: str) -> Start:
+    def start(self, *texts: str, since: str) -> StartPosition:
         return drain(self.log.preparing(patterns(*texts), since)).start
 
-    def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> Page:
+    def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> HistoryPage:
         return self.log.read(patterns(*texts), since, limit)
 
     def assertKept(self, channel: str, *wanted: bytes) -> None:
         self.assertEqual(datas(self.read(channel).entries), list(wanted))
 
-    def assertRead(self, page: Page, *wanted: bytes, recovered: bool) -> None:
+    def assertRead(self, page: HistoryPage, *wanted: bytes, recovered: bool) -> None:
         self.assertEqual((datas(page.entries), page.recovered), (list(wanted), recovered))
 
     def assertRecovered(self, *texts: str, since: str) -> None:
@@ -178,7 +178,7 @@ class RetentionTests(LogCase):
 class PositionTests(LogCase):
     def test_latest_is_the_end_and_nothing_is_missing(self) -> None:
         self.append_each("a", b"1", b"2", b"3", b"4")
-        self.assertEqual(self.start("a", since="latest"), Start(f"{EPOCH}-4", True, 4))
+        self.assertEqual(self.start("a", since="latest"), StartPosition(f"{EPOCH}-4", True, 4))
         self.assertRead(self.read("a", since="latest"), recovered=True)
 
     def test_earliest_is_everything_that_is_kept_and_nothing_is_missing(self) -> None:
@@ -190,7 +190,7 @@ class PositionTests(LogCase):
         first, second, third = self.append_each("a", b"1", b"2", b"3")
         self.assertRead(self.read("a", since=first), b"2", b"3", recovered=True)
         self.assertRead(self.read("a", since=third), recovered=True)
-        self.assertEqual(self.start("a", since=second), Start(second, True, 2))
+        self.assertEqual(self.start("a", since=second), StartPosition(second, True, 2))
 
     def test_an_id_that_was_dropped_is_a_position_still(self) -> None:
         ids = self.append_each("a", b"1", b"2", b"3", b"4", b"5")
@@ -220,7 +220,7 @@ class PositionTests(LogCase):
     def test_an_id_given_by_a_publisher_is_a_position_while_it_is_kept(self) -> None:
         self.append("a", data=b"1", id="given")
         self.append_each("a", b"2")
-        self.assertEqual(self.start("a", since="given"), Start(f"{EPOCH}-1", True, 1))
+        self.assertEqual(self.start("a", since="given"), StartPosition(f"{EPOCH}-1", True, 1))
         self.assertRead(self.read("a", since="given"), b"2", recovered=True)
         self.append_each("a", b"3", b"4")
         self.assertRead(self.read("a", since="given"), b"2", b"3", b"4", recovered=False)
@@ -287,8 +287,8 @@ class PositionTests(LogCase):
             self.kept.history_age_s = age_s
             seconds = iter(range(10_000))
             log: EventLog[str] = EventLog(
-                state=State(EPOCH),
-                archive=MemoryArchive(),
+                state=LogState(EPOCH),
+                archive=MemoryStorage(),
                 settings=lambda name: self.kept,
                 now=self.clock.seconds,
                 seconds=lambda seconds=seconds: float(next(seconds)),  # type: ignore[misc]
@@ -365,7 +365,7 @@ class ReadTests(LogCase):
 class GivenIdTests(LogCase):
     """Ids that publishers gave: each belongs to the first channel of its event."""
 
-    def assertKnown(self, event_id: str, *channels: str) -> Given:
+    def assertKnown(self, event_id: str, *channels: str) -> PublishedId:
         given = self.log.published_before(draft(*channels, id=event_id))
         assert given is not None, event_id
         return given
@@ -552,7 +552,7 @@ class LimitTests(LogCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.archive = MemoryArchive()
+        self.archive = MemoryStorage()
         self.log = self.make_log(max_channels=3)
 
     def names(self) -> list[str]:
@@ -622,7 +622,7 @@ class LimitTests(LogCase):
         self.assertLessEqual(len(trimmed), 105)
 
     def test_names_are_looked_up_and_not_the_channels_walked(self) -> None:
-        class Counted(Table[str, Any]):
+        class Counted(PartitionedDict[str, Any]):
             walked = 0
 
             def __iter__(self) -> Iterator[str]:
@@ -670,7 +670,7 @@ class LimitTests(LogCase):
         self.assertLost("none1", since=positions[1])
 
     def test_after_many_were_given_up_the_highest_of_their_places_counts(self) -> None:
-        self.archive = MemoryArchive()
+        self.archive = MemoryStorage()
         self.log = self.make_log(max_channels=1)
         for _ in range(4):
             self.append("none1")

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd import __version__, errors
 from pushd.api.metrics.prometheus import TRANSPORTS, _Process
-from pushd.bus.closing import Cause
+from pushd.bus.closing import CloseCause
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.daemon.integrations import Outside
 from pushd.transports.longpoll import LongPoll
@@ -273,7 +273,7 @@ class ExpositionTests(MetricTests):
         }
         self.assertEqual(len(reasons), len(kinds - {errors.Refused}))
         ends = {dict(labels)["reason"] for name, labels in self.before if name == "pushd_subscribers_ended_total"}
-        self.assertEqual(ends, {"gone", *(cause.name.lower() for cause in Cause)})
+        self.assertEqual(ends, {"gone", *(cause.name.lower() for cause in CloseCause)})
 
 
 def documented() -> Iterator[tuple[str, tuple[str, set[str]]]]:

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.api.metrics.lag import Lag
-from pushd.bus.closing import Cause
-from pushd.bus.counters import Figures, Histogram
+from pushd.bus.closing import CloseCause
+from pushd.bus.counters import Counters, Histogram
 from pushd.errors import NotFound, TooMany, Unauthorized
 from tests.builders import Client, Rig, a_caller, draft, patterns
 from tests.http2_client import Http2Client
@@ -116,7 +116,7 @@ class DaemonFigureTests(DaemonTests):
     config = "[site]\ndemo = no\n"
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> Counters:
         """What it has counted."""
         return self.rig.parts.bus.figures
 
@@ -164,7 +164,7 @@ class DaemonFigureTests(DaemonTests):
         websocket.connection.disconnect()
         self.rig.request("DELETE", "/channels/b")
         self.rig.turn()
-        self.assertEqual(self.figures.ended, {("websocket", None): 1, ("sse", Cause.DELETED): 1})
+        self.assertEqual(self.figures.ended, {("websocket", None): 1, ("sse", CloseCause.DELETED): 1})
 
     def test_events_that_waited_for_who_is_too_slow(self) -> None:
         self.start("[limits]\noutbox = 16KiB\nevent_size = 8KiB\n[site]\ndemo = no\n")
@@ -267,7 +267,7 @@ class LatencyTests(DaemonTests):
 
 class RefusedTests(SynchronousTestCase):
     def test_what_is_refused_is_counted_by_its_kind(self) -> None:
-        figures = Figures()
+        figures = Counters()
         for refused in (NotFound("x"), NotFound("y"), TooMany("z"), Unauthorized("w", is_token_wrong=True)):
             figures.refuse(refused)
         self.assertEqual(figures.refused, {NotFound: 2, TooMany: 1, Unauthorized: 1})

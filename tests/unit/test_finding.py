@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushd.bus import search as finding
-from pushd.bus.closing import Cause
+from pushd.bus.closing import CloseCause
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.search import Prepared, Work, key_of
 from pushd.bus.subscription import Subscription
@@ -173,7 +173,7 @@ class InterleavedTests(TestCase):
         for name in ("a", "c/x"):
             world.act(("publish", [name]))
         if client.causes:
-            assert client.causes == [Cause.TOO_SLOW]
+            assert client.causes == [CloseCause.TOO_SLOW]
             return
         got = [entry.event.sequence for entry in client.entries]
         assert got == sorted(set(got))

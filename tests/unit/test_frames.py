@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from pushd.bus.event import Encoder, Entry, Event, check_id, check_type
-from pushd.bus.position import Page
+from pushd.bus.position import HistoryPage
 from pushd.errors import BadRequest
 from pushd.wire.frames import (
     BINARY,
@@ -177,7 +177,7 @@ class JsonTests(SynchronousTestCase):
 
 class PageTests(SynchronousTestCase):
     def test_a_page_is_one_object_on_a_line(self) -> None:
-        page = Page([published(b"1"), published(b"\xff", is_text=False)], f"{EPOCH}-7", True)
+        page = HistoryPage([published(b"1"), published(b"\xff", is_text=False)], f"{EPOCH}-7", True)
         one, two = (event_json(entry).decode() for entry in page.entries)
         self.assertEqual(
             page_json(page).decode(),
@@ -186,7 +186,8 @@ class PageTests(SynchronousTestCase):
 
     def test_an_empty_page_has_an_empty_array(self) -> None:
         self.assertEqual(
-            page_json(Page([], f"{EPOCH}-0", False)), b'{"events":[],"position":"0123456789-0","recovered":false}\n'
+            page_json(HistoryPage([], f"{EPOCH}-0", False)),
+            b'{"events":[],"position":"0123456789-0","recovered":false}\n',
         )
 
 
@@ -285,7 +286,7 @@ class OnceTests(SynchronousTestCase):
     def test_all_json_formats_share_one_encoding_of_the_event(self) -> None:
         entry = published(b"x")
         entry.frames[event_json] = b'{"made":"before"}'
-        self.assertEqual(page_json(Page([entry], "p", True))[:29], b'{"events":[{"made":"before"}]')
+        self.assertEqual(page_json(HistoryPage([entry], "p", True))[:29], b'{"events":[{"made":"before"}]')
         self.assertIn(b'"made":"before"', stream_line(entry))
         self.assertIn(b'"made":"before"', websocket_event(entry))
 
@@ -302,7 +303,7 @@ class AnyEventTests(TestCase):
 
     @given(st.lists(entries(), max_size=3), ids, st.booleans())
     def test_a_page_is_valid_json_on_one_line(self, some: list[Entry], position: str, recovered: bool) -> None:
-        line = page_json(Page(some, position, recovered))
+        line = page_json(HistoryPage(some, position, recovered))
         self.assertEqual((line.count(b"\n"), line[-1:]), (1, b"\n"))
         self.assertEqual(
             members(line),

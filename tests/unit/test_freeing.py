@@ -14,7 +14,7 @@ from pushd.bus import history as entries
 from pushd.bus.event import Entry
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.history import FEW, Entries, MemoryHistory, freeing
-from pushd.bus.storage import MemoryArchive
+from pushd.bus.storage import MemoryStorage
 from tests.builders import Kept, Rig, entry, patterns
 from tests.rigs import DaemonTests
 
@@ -163,7 +163,7 @@ class DaemonFreeingTests(DaemonTests):
 
     def test_the_daemon_frees_them_with_its_other_long_work(self) -> None:
         archive = self.rig.parts.bus.log._archive
-        assert isinstance(archive, MemoryArchive)
+        assert isinstance(archive, MemoryStorage)
         steps = self.rig.parts.sessions.steps
         begun = len(steps)
         waits: Deferred[None] = Deferred()

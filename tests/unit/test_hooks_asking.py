@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
@@ -51,7 +51,7 @@ class AskingTests(SynchronousTestCase):
     def ask(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return Deferred.fromCoroutine(coroutine)
 
-    def connect(self, reaction: Answer | str | None, who: Caller | None = None) -> Identity:
+    def connect(self, reaction: Answer | str | None, who: ClientInfo | None = None) -> Identity:
         self.application.always(reaction)
         return self.successResultOf(self.ask(self.asking.before_connect(who or caller())))
 

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.http_headers import Headers
 
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.bus.turn import Turn
 from pushd.errors import BadRequest
 from pushd.server.access_log import RequestLog
@@ -275,7 +275,10 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
     channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
     channel.site = SimpleNamespace(
-        request_log=log, figures=Figures(), comeback=Comeback(lambda: 0.0), turns=Turns(unwanted, Turn(lambda: 0.0))
+        request_log=log,
+        figures=Counters(),
+        comeback=Comeback(lambda: 0.0),
+        turns=Turns(unwanted, Turn(lambda: 0.0)),
     )
     channel.requestFactory = Noting
     channel.timeOut = None

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.loader import default
 from pushd.daemon.assembly import assemble
 from pushd.server.http2.errors import Code
@@ -240,7 +240,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_stopping_tells_subscribers_and_ends_the_connection(self) -> None:
         self.peer.get(1, "/sse?channel=news")
-        self.parts.sessions.close(lambda: Reason(Cause.STOPPING, "the server is going away"))
+        self.parts.sessions.close(lambda: CloseReason(CloseCause.STOPPING, "the server is going away"))
         for connection in self.parts.site.connections:
             connection.finish()
         ended = self.parts.site.connections.ended()

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.grants import EVERYTHING
 from tests.rigs import DaemonTests, HttpClient
 
-REASON = Reason(Cause.REFUSED, "enough")
+REASON = CloseReason(CloseCause.REFUSED, "enough")
 
 
 class LazyTests(DaemonTests):

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from pushd.api import publish
 from pushd.bus.event import Draft
-from pushd.bus.publisher import Direct
+from pushd.bus.publisher import DirectPublisher
 from pushd.errors import Refused
 from pushd.wire.messages import parse_object
 from tests.rigs import Client, DaemonTests, Response, json_lines, stream_lines
@@ -399,13 +399,13 @@ class LongBatchTests(DaemonTests):
     def test_large_lines_make_a_turn_shorter(self) -> None:
         client = self.rig.client()
         line = json.dumps({"channel": "news", "data": "x" * 300_000}).encode() + b"\n"
-        counts, publish_all = [], Direct.publish_all
+        counts, publish_all = [], DirectPublisher.publish_all
 
-        def counted(direct: Direct, drafts: Sequence[Draft], *more: Any) -> None:
+        def counted(direct: DirectPublisher, drafts: Sequence[Draft], *more: Any) -> None:
             counts.append(len(drafts))
             publish_all(direct, drafts, *more)
 
-        with patch.object(Direct, "publish_all", counted):
+        with patch.object(DirectPublisher, "publish_all", counted):
             self.rig.reload(self.config)
             client.send("POST", "/publish", body=line * 4)
             self.assertEqual(counts, [])  # the turn that received the end of a large body has enough to do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.config.loader import parse
 from pushd.daemon.integrations import Outside
 from pushd.server.net.addresses import Place
@@ -114,6 +114,6 @@ class DefaultRateTests(DaemonTests):
             self.rig.reactor.advance(5)
         self.rig.reactor.advance(5)
 
-    def a_caller(self) -> Caller:
+    def a_caller(self) -> ClientInfo:
         """A client at another address."""
-        return Caller(self.rig.parts.entrance.gate.anonymous, Place(STRANGER, 1))
+        return ClientInfo(self.rig.parts.entrance.gate.anonymous, Place(STRANGER, 1))

@@ -6,7 +6,7 @@ import gc
 import json
 from typing import Any
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.daemon.integrations import Outside
@@ -433,17 +433,17 @@ class _Application:
         self.users: dict[str | None, str] = {}
         self.asked: list[str | None] = []
 
-    async def before_connect(self, caller: Caller) -> Identity:
+    async def before_connect(self, caller: ClientInfo) -> Identity:
         self.asked.append(caller.user)
         if caller.user not in self.users:
             raise Forbidden("the application does not want it")
         was = caller.identity
         return Identity(was.grants, self.users[caller.user], was.payload, was.expires_at)
 
-    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         raise NotImplementedError
 
-    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         raise NotImplementedError
 
 

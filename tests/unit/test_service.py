@@ -17,7 +17,7 @@ from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.clientinfo import DAEMON
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
@@ -207,15 +207,15 @@ class AssembleTests(ServiceCase):
                 """Fail."""
                 raise ZeroDivisionError("a fault")
 
-            def close(self, reason: Reason) -> None:
+            def close(self, reason: CloseReason) -> None:
                 """Take note."""
                 causes.append(reason.cause)
 
-        causes: list[Cause] = []
+        causes: list[CloseCause] = []
         self.make()
         self.parts.bus.subscribe(Faulty(), DAEMON).add(patterns("a"), "latest")
         self.parts.bus.publish(draft("a"), EVERYTHING)
-        self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), causes), (1, [Cause.FAILED]))
+        self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), causes), (1, [CloseCause.FAILED]))
 
 
 class PrepareTests(ServiceCase):
@@ -568,14 +568,14 @@ class StopTests(ServiceCase):
             """A client that cannot be closed."""
 
             caller = a_caller()
-            end_reason: Reason | None = None
+            end_reason: CloseReason | None = None
             outbox_bytes = sent_bytes = 0
             subscription: Subscription
 
             def deliver(self, entry: object) -> None:
                 """Do nothing."""
 
-            def close(self, reason: Reason) -> None:
+            def close(self, reason: CloseReason) -> None:
                 """Fail."""
                 raise ZeroDivisionError("a fault")
 

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pushd.bus.clientinfo import DAEMON
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Entry
 from pushd.bus.grants import EVERYTHING, Grants, Identity
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.bus.replay import ENTRY_BYTES, Replay
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
@@ -30,7 +30,7 @@ from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, pattern
 CHUNK = 64 * 1024
 """How much of a replay is written at once."""
 
-STOPPING = Reason(Cause.STOPPING, "the server is going away")
+STOPPING = CloseReason(CloseCause.STOPPING, "the server is going away")
 
 
 def framed(entry: Entry) -> bytes:
@@ -50,7 +50,7 @@ class Connection:
     written: list[bytes] = field(default_factory=list)
     """Each write."""
 
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[CloseReason] = field(default_factory=list)
     """Why it was closed, each time."""
 
     client_name = "the client"
@@ -91,7 +91,7 @@ class Connection:
         """See `Writer`."""
         self.write(data[sent:])
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         self.said.append("close")
         self.reasons.append(reason)
 
@@ -179,9 +179,9 @@ class SessionCase(SynchronousTestCase):
         self.assertIs(peer.session.is_closed, False)
         self.assertEqual(peer.connection.reasons, [])
 
-    def assertClosed(self, peer: Peer, cause: Cause) -> None:
+    def assertClosed(self, peer: Peer, cause: CloseCause) -> None:
         self.assertIs(peer.session.is_closed, True)
-        if cause is Cause.TOO_SLOW:
+        if cause is CloseCause.TOO_SLOW:
             self.house.turn()  # in which the client is told
         self.assertEqual([reason.cause for reason in peer.connection.reasons], [cause])
 
@@ -359,7 +359,7 @@ class SlowTests(SessionCase):
         peer = self.house.subscribed()
         peer.session.pauseProducing()
         self.house.publish(b"123", b"456", b"")
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
         self.assertEqual(peer.connection.said, ["close"])
         self.assertIn("resume from the last id", peer.connection.reasons[0].text)
         peer.session.resumeProducing()
@@ -379,7 +379,7 @@ class SlowTests(SessionCase):
         self.house.publish(b"123", b"456", b"7", b"1234")
         self.assertOpen(peer)
         self.house.publish(b"1")
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
         self.house.turn()
         self.assertWrote(peer, b"<123><456>")
 
@@ -413,7 +413,7 @@ class SlowTests(SessionCase):
         self.house.publish(b"")
         self.assertOpen(peer)
         self.house.publish(b"5")
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
 
     def test_however_many_are_too_slow_for_one_event_the_others_have_it_before_all_those_are_told(self) -> None:
         reader, slow = self.house.subscribed(), [self.house.subscribed() for _ in range(100)]
@@ -439,7 +439,7 @@ class SlowTests(SessionCase):
         for number in range(9):
             self.house.publish(b"%d" % number)
             self.house.turn()
-        self.assertClosed(slow, Cause.TOO_SLOW)
+        self.assertClosed(slow, CloseCause.TOO_SLOW)
         for peer in (before, after):
             self.assertOpen(peer)
             self.assertEqual(peer.connection.bytes, frames_of(*(b"%d" % number for number in range(9))))
@@ -468,7 +468,7 @@ class SlowTests(SessionCase):
         self.house.publish(b"x" * 100)
         self.assertOpen(peer)
         self.house.publish(b"")
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
 
 
 class ReplayTests(SessionCase):
@@ -483,7 +483,7 @@ class ReplayTests(SessionCase):
         self.house.turn()
         self.house.publish(b"4")
         self.house.turn()
-        self.assertEqual(start, Start(f"{EPOCH}-0", True, 0))
+        self.assertEqual(start, StartPosition(f"{EPOCH}-0", True, 0))
         self.assertWrote(peer, b"<1><2><3>", b"<4>")
 
     def test_what_is_sent_when_it_subscribes_comes_before_the_replay(self) -> None:
@@ -551,7 +551,7 @@ class ReplayTests(SessionCase):
         self.house.publish(*[b"x" * 100] * 100, channel="b")
         self.assertOpen(peer)
         self.house.publish(b"x")
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
 
     def test_a_history_that_overtakes_the_replay_closes_it_as_too_slow(self) -> None:
         self.house = House(keeps=2)
@@ -562,7 +562,7 @@ class ReplayTests(SessionCase):
         peer.session.subscribe(patterns("a", "b"), "earliest")
         self.house.publish(b"3", b"4", channel="b")
         peer.session.resumeProducing()
-        self.assertClosed(peer, Cause.TOO_SLOW)
+        self.assertClosed(peer, CloseCause.TOO_SLOW)
 
     def test_closing_in_the_midst_of_a_replay_ends_it(self) -> None:
         datas = [b"%4d" % number * 250 for number in range(100)]
@@ -571,7 +571,7 @@ class ReplayTests(SessionCase):
         peer.connection.acts = lambda data: peer.session.close(STOPPING)
         peer.session.subscribe(patterns("a"), "earliest")
         self.house.turn()
-        self.assertClosed(peer, Cause.STOPPING)
+        self.assertClosed(peer, CloseCause.STOPPING)
         self.assertEqual(len(peer.connection.written), 1)
 
 
@@ -600,13 +600,13 @@ class CloseTests(SessionCase):
         peer = self.house.subscribed()
         for _ in range(3):
             peer.session.close(STOPPING)
-        self.assertClosed(peer, Cause.STOPPING)
+        self.assertClosed(peer, CloseCause.STOPPING)
 
     def test_a_deleted_channel_closes_it_with_that_reason(self) -> None:
         peer, other = self.house.subscribed("a"), self.house.subscribed("b")
         self.house.publish(b"1")
         self.house.rig.bus.delete("a", EVERYTHING)
-        self.assertClosed(peer, Cause.DELETED)
+        self.assertClosed(peer, CloseCause.DELETED)
         self.assertWrote(peer, b"<1>")
         self.assertOpen(other)
 
@@ -615,10 +615,10 @@ class CloseTests(SessionCase):
         self.assertEqual(len(self.house.sessions), 3)
         self.house.sessions.close(lambda: STOPPING)
         for peer in peers:
-            self.assertClosed(peer, Cause.STOPPING)
+            self.assertClosed(peer, CloseCause.STOPPING)
 
     def test_after_that_nobody_is_taken(self) -> None:
-        self.house.sessions.close(lambda: Reason(Cause.STOPPING, "going away", 2.5))
+        self.house.sessions.close(lambda: CloseReason(CloseCause.STOPPING, "going away", 2.5))
         refused = self.assertRaises(Unavailable, self.house.subscribed)
         self.assertEqual((refused.detail, refused.retry_s), ("going away", 2.5))
         self.assertEqual((len(self.house.sessions), self.house.rig.bus.subscribers), (0, 0))
@@ -679,9 +679,9 @@ class EndedTests(SessionCase):
         self.assertNothingLeft()
 
     def test_nothing_is_left_of_one_that_was_closed_or_finished_before(self) -> None:
-        for cause in Cause:
+        for cause in CloseCause:
             peer = self.house.subscribed()
-            peer.session.close(Reason(cause, "x"))
+            peer.session.close(CloseReason(cause, "x"))
             peer.session.ended()
             self.house.turn()
             self.assertNothingLeft()
@@ -759,7 +759,7 @@ class FaultTests(SessionCase):
         peer = self.house.subscribed()
         self.house.publish(b"1")
         self.house.turn()
-        self.assertClosed(faulty, Cause.FAILED)
+        self.assertClosed(faulty, CloseCause.FAILED)
         self.assertEqual([type(error) for _, error in self.house.rig.failed], [ZeroDivisionError])
         self.assertWrote(peer, b"<1>")
 
@@ -820,7 +820,7 @@ class AnyInterleavingTests(TestCase):
             house.turn()
         wanted = frames_of(*expected.datas)
         if peer.session.is_closed:
-            self.assertEqual([reason.cause for reason in peer.connection.reasons], [Cause.TOO_SLOW])
+            self.assertEqual([reason.cause for reason in peer.connection.reasons], [CloseCause.TOO_SLOW])
             self.assertTrue(wanted.startswith(peer.connection.bytes))
         else:
             self.assertEqual(peer.connection.bytes, wanted)

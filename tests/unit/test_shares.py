@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
@@ -72,7 +72,7 @@ class SharesTests(SynchronousTestCase):
 
 class OwnerTests(SynchronousTestCase):
     def owner(self, address: str, user: str | None = None) -> str | None:
-        return owner_of(Caller(Identity(Grants.of([]), user), Place(address, 1)))
+        return owner_of(ClientInfo(Identity(Grants.of([]), user), Place(address, 1)))
 
     def test_a_user_is_charged_before_its_address(self) -> None:
         self.assertEqual(self.owner("192.0.2.1", "alice"), "user alice")

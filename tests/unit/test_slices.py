@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Bus, Published
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.eventlog import EventLog
 from pushd.bus.grants import EVERYTHING, NOTHING, Grants, Identity
-from pushd.bus.publisher import Direct, Outcome
+from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.bus.replay import Replay
 from pushd.bus.slices import MOST, Slice, Slices
 from pushd.bus.subscription import Subscription
@@ -28,7 +28,7 @@ from pushd.sessions.session import Session
 from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed
 
-CLOSED = Reason(Cause.REFUSED, "closed by an operator")
+CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
 class SliceTests(SynchronousTestCase):
@@ -297,18 +297,18 @@ class BoundTests(HallCase):
     def test_a_channel_that_is_deleted(self) -> None:
         peers = self.many(1000)
         self.hall.rig.bus.delete("a", EVERYTHING)
-        self.assert_ended_in_slices(peers, Cause.DELETED)
+        self.assert_ended_in_slices(peers, CloseCause.DELETED)
 
     def test_who_is_closed_by_an_operator(self) -> None:
         peers = self.many(1000)
         self.hall.sessions.end_each(list(self.hall.sessions), CLOSED)
-        self.assert_ended_in_slices(peers, Cause.REFUSED)
+        self.assert_ended_in_slices(peers, CloseCause.REFUSED)
 
     def test_who_has_lost_its_rights(self) -> None:
         peers = self.many(1000)
 
         self.hall.sessions.regrant(EVERYTHING, NOTHING)
-        self.assert_ended_in_slices(peers, Cause.REFUSED)
+        self.assert_ended_in_slices(peers, CloseCause.REFUSED)
 
     def test_whose_token_has_expired(self) -> None:
         peers = self.many(1000)
@@ -317,9 +317,9 @@ class BoundTests(HallCase):
             self.hall.sessions.expire_later(session)
         self.hall.clock.advance(10)
         self.hall.wheel.turn()
-        self.assert_ended_in_slices(peers, Cause.REFUSED)
+        self.assert_ended_in_slices(peers, CloseCause.REFUSED)
 
-    def assert_ended_in_slices(self, peers: list[tuple[Session, Connection]], cause: Cause) -> None:
+    def assert_ended_in_slices(self, peers: list[tuple[Session, Connection]], cause: CloseCause) -> None:
         def ended() -> int:
             return sum(len(connection.reasons) for _, connection in peers)
 
@@ -352,7 +352,7 @@ class BoundTests(HallCase):
         self.hall = Hall(max_outbox_bytes=1 << 20)
         peers = self.many(300)
         self.hall.send_s, self.hall.byte_s = 5e-6, 0.2e-9
-        publisher = Direct(self.hall.rig.bus)
+        publisher = DirectPublisher(self.hall.rig.bus)
         caller = a_caller(EVERYTHING)
         outcomes: list[Outcome] = []
         data = [bytes([number]) * 600_000 for number in b"123456"]
@@ -385,7 +385,7 @@ class BoundTests(HallCase):
 
     def test_publishers_wait_while_too_many_events_are_being_handed_out(self) -> None:
         peers = self.many(MOST + 1, "a/*")
-        publisher = Direct(self.hall.rig.bus)
+        publisher = DirectPublisher(self.hall.rig.bus)
         caller = a_caller(EVERYTHING)
         outcomes: list[Outcome] = []
         for number in range(20):

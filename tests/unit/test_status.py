@@ -12,7 +12,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from pushd import __version__
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.daemon.integrations import Outside
@@ -122,16 +122,16 @@ class _Asking:
     def __init__(self, answer: Identity | Forbidden) -> None:
         self._answer = answer
 
-    async def before_connect(self, caller: Caller) -> Identity:
+    async def before_connect(self, caller: ClientInfo) -> Identity:
         """See `pushd.sessions.admission.Asking`."""
         if isinstance(self._answer, Forbidden):
             raise self._answer
         return self._answer
 
-    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """See `pushd.sessions.admission.Asking`."""
 
-    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         """See `pushd.auth.approval.AskingToPublish`."""
         return draft
 

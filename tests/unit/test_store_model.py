@@ -22,7 +22,7 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.event import Entry
 from pushd.bus.publisher import Deleted, Outcome
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
-from pushd.bus.storage import Given
+from pushd.bus.storage import PublishedId
 from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
 from pushd.store.sqlite import archive, journal
 from pushd.store.sqlite import history as stored
@@ -71,7 +71,7 @@ class Staging:
     """How many events were published before."""
     known: dict[tuple[str, str], Fact | None] = field(default_factory=dict)
     """The events with given ids, by their first channel."""
-    given: dict[tuple[str, str], Given] = field(default_factory=dict)
+    given: dict[tuple[str, str], PublishedId] = field(default_factory=dict)
     """Those with given ids in the transaction."""
     entries: dict[int, dict[str, Entry]] = field(default_factory=dict)
     """The entries of the transaction, by sequence and channel."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
-from pushd.bus.closing import Cause
+from pushd.bus.closing import CloseCause
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
 from pushd.store.sqlite import archive, block, journal, store
@@ -124,7 +124,7 @@ class ChannelTests(StoredBusCase):
         rig.log.open(["a"])
         client, subscription, _ = rig.subscribe("a")
         rig.settle()
-        self.assertEqual((told, client.causes), ([None], [Cause.DELETED]))
+        self.assertEqual((told, client.causes), ([None], [CloseCause.DELETED]))
         client, subscription, _ = rig.subscribe("a")
         rig.publish("a", data=b"2")
         self.assertEqual(client.datas, [b"2"])

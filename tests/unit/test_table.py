@@ -9,15 +9,15 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushd.bus.lazy_heap import Agenda
-from pushd.bus.linked_list import Order, Place
-from pushd.bus.partitioned_dict import PARTS, Table
+from pushd.bus.lazy_heap import LazyHeap
+from pushd.bus.linked_list import Link, LinkedList
+from pushd.bus.partitioned_dict import PARTS, PartitionedDict
 
 
 class TableTests(TestCase):
     @given(st.lists(st.tuples(st.sampled_from("spdg"), st.integers(0, 600))))
     def test_it_is_like_a_dictionary(self, actions: list[tuple[str, int]]) -> None:
-        table, model = Table[int, str](), dict[int, str]()
+        table, model = PartitionedDict[int, str](), dict[int, str]()
         for action, key in actions:
             if action == "s":
                 table[key] = model[key] = action + str(len(model))
@@ -38,13 +38,13 @@ class TableTests(TestCase):
 
     def test_no_part_is_much_larger_than_the_others(self) -> None:
         for keys in ([f"public/{number}" for number in range(100_000)], range(100_000), range(0, 10**9, 10_000)):
-            table = Table[object, None]()
+            table = PartitionedDict[object, None]()
             for key in keys:
                 table[key] = None
             self.assertLess(max(map(len, table.parts)), 2 * 100_000 // PARTS)
 
 
-class Item(Place):
+class Item(Link):
     """An item with a number."""
 
     __slots__ = ("number",)
@@ -57,7 +57,7 @@ class Item(Place):
 class OrderTests(TestCase):
     @given(st.lists(st.tuples(st.sampled_from("ppprbf"), st.integers(0, 9))))
     def test_it_is_like_an_ordered_dictionary_with_bookmarks(self, actions: list[tuple[str, int]]) -> None:
-        items, order, model = [Item(number) for number in range(10)], Order[Item](), OrderedDict[int, None]()
+        items, order, model = [Item(number) for number in range(10)], LinkedList[Item](), OrderedDict[int, None]()
         marks = [order.bookmark() for _ in range(3)]
         for action, number in actions:
             if action == "p":
@@ -85,7 +85,7 @@ class OrderTests(TestCase):
         self.assertEqual([item.number for item in order], list(model))
 
     def test_a_bookmark_stays_where_it_is_while_items_move(self) -> None:
-        items, order = [Item(number) for number in range(6)], Order[Item]()
+        items, order = [Item(number) for number in range(6)], LinkedList[Item]()
         for item in items:
             order.put_last(item)
         mark = order.bookmark()
@@ -97,7 +97,7 @@ class OrderTests(TestCase):
         mark.remove()
 
     def test_what_was_removed_refers_to_nobody(self) -> None:
-        item, order = Item(1), Order[Item]()
+        item, order = Item(1), LinkedList[Item]()
         order.put_last(item)
         order.remove(item)
         self.assertEqual((item.newer, item.older), (None, None))
@@ -107,7 +107,7 @@ class AgendaTests(TestCase):
     @given(st.lists(st.tuples(st.sampled_from("aaapow"), st.integers(0, 99)), max_size=200))
     def test_what_is_wanted_comes_in_order(self, actions: list[tuple[str, int]]) -> None:
         unwanted, model = set[int](), list[tuple[int, int]]()
-        agenda = Agenda[int, int](lambda item: item not in unwanted, lambda: 3)
+        agenda = LazyHeap[int, int](lambda item: item not in unwanted, lambda: 3)
         for number, (action, key) in enumerate(actions):
             if action == "a":
                 agenda.push(key, number)
@@ -138,7 +138,7 @@ class AgendaTests(TestCase):
             asked.append(item)
             return item in wanted
 
-        agenda = Agenda[int, int](is_wanted, lambda: 10)
+        agenda = LazyHeap[int, int](is_wanted, lambda: 10)
         for number in range(10_000):
             wanted.discard(number - 10)
             wanted.add(number)

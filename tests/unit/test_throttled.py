@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.rate_limits import Buckets, Throttled
 from pushd.bus.bus import Published
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
-from pushd.bus.publisher import Direct, Outcome
+from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.daemon.integrations import Outside
 from pushd.errors import TooMany
 from tests.builders import Rig as BusRig
@@ -256,7 +256,7 @@ class ThrottledTests(SynchronousTestCase):
     )
     def test_what_goes_through_is_what_has_come_in(self, steps: list[tuple[int, int, int]]) -> None:
         bus, now = BusRig(), 0
-        throttled = Throttled(Direct(bus.bus), Buckets(2, 5, lambda: now / 4))
+        throttled = Throttled(DirectPublisher(bus.bus), Buckets(2, 5, lambda: now / 4))
         models = [Model() for _ in CALLERS]
         for who, count, passes in steps:
             now += passes
@@ -274,11 +274,11 @@ class ThrottledTests(SynchronousTestCase):
 
     def test_one_event_is_as_a_batch_of_one(self) -> None:
         bus = BusRig()
-        throttled = Throttled(Direct(bus.bus), Buckets(1, 1, bus.clock.seconds))
+        throttled = Throttled(DirectPublisher(bus.bus), Buckets(1, 1, bus.clock.seconds))
         got: list[Outcome] = []
         caller = a_caller(MAY)
         for _ in range(2):
             throttled.publish(draft("a"), caller, got.append)
         self.assertEqual([type(outcome) for outcome in got], [Published, TooMany])
-        throttled.delete("a", Caller(a_caller().identity, caller.place), got.append)  # type: ignore[arg-type]
+        throttled.delete("a", ClientInfo(a_caller().identity, caller.place), got.append)  # type: ignore[arg-type]
         self.assertEqual(got[-1], None)

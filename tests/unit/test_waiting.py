@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.batch import Batch
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Outcome
 from pushd.store.sqlite.submission import Limit, Submission
@@ -36,7 +36,7 @@ class FairnessTests(JournalTestCase):
             self.stored.clock.advance(0)
         return [{str(channel[1]) for channel in change.channels} for change in self.changes]
 
-    def publish_as(self, caller: Caller, count: int, channel: str, *, together: bool) -> list[Outcome]:
+    def publish_as(self, caller: ClientInfo, count: int, channel: str, *, together: bool) -> list[Outcome]:
         """Publish events as `caller`, in one submission or each in its own; return what is answered, later."""
         told: list[Outcome] = []
         if together:

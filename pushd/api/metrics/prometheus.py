@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from pushd import __version__
 from pushd.api.metrics.gauges import Census, Present
 from pushd.bus.bus import Bus
-from pushd.bus.closing import Cause
+from pushd.bus.closing import CloseCause
 from pushd.bus.counters import Histogram
 from pushd.errors import Refused
 
@@ -40,7 +40,7 @@ _HOOKS = (
 )
 _LIMITS = ("connections", "connections_per_address")
 _HANDSHAKES = ("completed", "failed", "timed_out")
-_ENDS = (None, *Cause)
+_ENDS = (None, *CloseCause)
 
 
 class Exposition:

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol, cast
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.patterns import Pattern
 from pushd.server.request import Request
 from pushd.server.web.guard import Gate
@@ -22,13 +22,13 @@ from pushd.wire.frames import json_bytes, sse_block
 __all__ = ["StatusEvents", "Watchers"]
 
 _WHAT = "see the status"
-_REVOKED = Reason(Cause.REFUSED, "no right to see the status any more")
+_REVOKED = CloseReason(CloseCause.REFUSED, "no right to see the status any more")
 
 
 class _Overview(Protocol):
     """What knows how the daemon is: `pushd.api.status.snapshot.Overview`."""
 
-    def about(self, caller: Caller) -> Mapping[str, object]:
+    def about(self, caller: ClientInfo) -> Mapping[str, object]:
         """Answer what stays as it is for `caller`."""
 
     def look(self) -> None:

@@ -8,7 +8,7 @@ from pushd import __version__
 from pushd.api.metrics.gauges import Census
 from pushd.api.status.activity import Activity
 from pushd.bus.bus import Bus
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.counters import Histogram
 
 __all__ = ["MAX_CHANNELS", "Overview"]
@@ -28,7 +28,7 @@ class Overview:
         self._began = now()
         self._activity = Activity(bus)
 
-    def about(self, caller: Caller) -> Mapping[str, object]:
+    def about(self, caller: ClientInfo) -> Mapping[str, object]:
         """Answer what stays as it is for `caller`, who begins to watch."""
         return {
             "version": __version__,

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pushd.auth.tokens.jws import kind_of, quote, wrong
-from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
+from pushd.bus.grants import MAX_PATTERNS, ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest
 from pushd.wire.json import json_bytes
@@ -123,13 +123,13 @@ def _is_not_unicode(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _read_reach(said: Mapping[str, Any], right: str) -> Reach:
+def _read_reach(said: Mapping[str, Any], right: str) -> ChannelScope:
     texts = said.get(right, [])
     if not isinstance(texts, list):
         raise wrong(f"{right} in pushd is {kind_of(texts)}; wanted a list of channels and patterns")
     if len(texts) > MAX_PATTERNS:
         raise wrong(f"{right} in pushd has {len(texts)} patterns; wanted {MAX_PATTERNS} at most")
-    return Reach(map(_reader(right), texts))
+    return ChannelScope(map(_reader(right), texts))
 
 
 def _reader(right: str) -> Callable[[object], Pattern]:

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any
 
 from pushd.bus.event import Draft, check_type
-from pushd.bus.grants import MAX_PATTERNS, Grants, Identity, Reach
+from pushd.bus.grants import MAX_PATTERNS, ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
 from pushd.wire.json import json_bytes
@@ -203,13 +203,13 @@ def _grants(grants: Grants, members: dict[str, Any]) -> Grants:
     )
 
 
-def _reach(texts: object, name: str) -> Reach:
+def _reach(texts: object, name: str) -> ChannelScope:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise NoAnswer(f"{name} of the answer is of another kind; wanted an array of channel patterns")
     if len(texts) > MAX_PATTERNS:
         raise NoAnswer(f"{name} of the answer has {len(texts)} patterns; wanted {MAX_PATTERNS} at most")
     try:
-        return Reach([Pattern.parse(text) for text in texts])
+        return ChannelScope([Pattern.parse(text) for text in texts])
     except BadRequest as error:
         raise NoAnswer(f"{name} of the answer: {error.detail}") from None
 

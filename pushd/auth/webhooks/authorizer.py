@@ -21,7 +21,7 @@ from pushd.auth.webhooks.answers import (
 )
 from pushd.auth.webhooks.breaker import Breaker
 from pushd.auth.webhooks.payloads import connect_question, publish_question, shown, subscribe_question
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.bus.shares import Shares
@@ -103,7 +103,7 @@ class Asking:
         """Whether it is asked before an event is published."""
         return self._hooks.before_publish is not None
 
-    async def before_connect(self, caller: Caller) -> Identity:
+    async def before_connect(self, caller: ClientInfo) -> Identity:
         """Ask whether `caller` may connect; answer who it is from now on, or raise `Refused`."""
         identity = caller.identity
 
@@ -112,7 +112,7 @@ class Asking:
 
         return await self._ask("before_connect", caller, connect_question(caller), read, identity)
 
-    async def before_subscribe(self, caller: Caller, channel: str, since: str) -> None:
+    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """Ask whether `caller` may subscribe to the channel or pattern `channel`; raise `Refused` if not."""
 
         def read(answer: Answer) -> None:
@@ -120,7 +120,7 @@ class Asking:
 
         await self._ask("before_subscribe", caller, subscribe_question(caller, channel, since), read, None)
 
-    async def before_publish(self, caller: Caller, draft: Draft) -> Draft:
+    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         """Ask whether `caller` may publish `draft`; answer what is published instead, or raise `Refused`."""
 
         def read(answer: Answer) -> Draft:
@@ -129,7 +129,7 @@ class Asking:
         return await self._ask("before_publish", caller, publish_question(caller, draft), read, draft)
 
     async def _ask(
-        self, hook: str, caller: Caller, question: bytes, read: Callable[[Answer], T], unchanged: T
+        self, hook: str, caller: ClientInfo, question: bytes, read: Callable[[Answer], T], unchanged: T
     ) -> T:
         """Ask one question about `caller`, for the option `hook`.
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from pushd.auth.webhooks.answers import NoAnswer, Post
 from pushd.auth.webhooks.notification_queue import Notices
 from pushd.auth.webhooks.payloads import notice, shown
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.config.settings import Hooks
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Telling"]
@@ -113,32 +113,32 @@ class Telling:
 
     # What happens
 
-    def connected(self, caller: Caller) -> None:
+    def connected(self, caller: ClientInfo) -> None:
         """Tell that `caller` was let in."""
         self._tell("connect", caller, caller)
 
-    def disconnected(self, caller: Caller, reason: str) -> None:
+    def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Tell that `caller` is gone, and why."""
         self._tell("disconnect", caller, caller, reason=reason)
 
-    def subscribed(self, caller: Caller, channel: str) -> None:
+    def subscribed(self, caller: ClientInfo, channel: str) -> None:
         """Tell that `caller` is subscribed to a channel or pattern."""
         self._tell("subscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
-    def unsubscribed(self, caller: Caller, channel: str) -> None:
+    def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
         """Tell that it is no more."""
         self._tell("unsubscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
-    def occupied(self, channel: str, by: Caller | None = None) -> None:
+    def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
         """Tell that a channel has its first subscriber, which is `by`."""
         self._tell("occupied", by, None, ("occupied", channel), channel=channel)
 
-    def vacated(self, channel: str, by: Caller | None = None) -> None:
+    def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
         """Tell that the last one is gone, which was `by`."""
         self._tell("vacated", by, None, ("occupied", channel), channel=channel)
 
     def _tell(
-        self, event: str, by: Caller | None, about: Caller | None, pair: Hashable = None, **more: str
+        self, event: str, by: ClientInfo | None, about: ClientInfo | None, pair: Hashable = None, **more: str
     ) -> None:
         """Have something told that was done `by` a client; it is `about` one, or not.
 

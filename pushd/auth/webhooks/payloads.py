@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from urllib.parse import urlsplit
 
-from pushd.bus.clientinfo import Caller
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.wire.json import json_bytes
 
@@ -17,7 +17,7 @@ def shown(url: str) -> str:
     return urlsplit(url)._replace(query="").geturl()
 
 
-def _who(caller: Caller) -> dict[str, object]:
+def _who(caller: ClientInfo) -> dict[str, object]:
     return {
         "connection": caller.id,
         "transport": caller.transport,
@@ -26,21 +26,21 @@ def _who(caller: Caller) -> dict[str, object]:
     }
 
 
-def _question(hook: str, caller: Caller) -> dict[str, object]:
+def _question(hook: str, caller: ClientInfo) -> dict[str, object]:
     return {"hook": hook, **_who(caller), "payload": caller.identity.payload}
 
 
-def connect_question(caller: Caller) -> bytes:
+def connect_question(caller: ClientInfo) -> bytes:
     """Ask whether `caller` may connect."""
     return json_bytes(_question("before_connect", caller))
 
 
-def subscribe_question(caller: Caller, channel: str, since: str) -> bytes:
+def subscribe_question(caller: ClientInfo, channel: str, since: str) -> bytes:
     """Ask whether `caller` may subscribe to a channel or pattern, from the position `since`."""
     return json_bytes({**_question("before_subscribe", caller), "channel": channel, "since": since})
 
 
-def publish_question(caller: Caller, draft: Draft) -> bytes:
+def publish_question(caller: ClientInfo, draft: Draft) -> bytes:
     """Ask whether `caller` may publish an event."""
     if draft.is_text:
         data = {"data": draft.data.decode()}
@@ -50,7 +50,7 @@ def publish_question(caller: Caller, draft: Draft) -> bytes:
     return json_bytes({**_question("before_publish", caller), **event}, draft.data)
 
 
-def notice(event: str, notice_id: str, time: float, caller: Caller | None, **more: object) -> bytes:
+def notice(event: str, notice_id: str, time: float, caller: ClientInfo | None, **more: object) -> bytes:
     """Tell what has happened, by `caller` if it was a client, at `time` in seconds since 1970."""
     message: dict[str, object] = {"event": event, "id": notice_id, "time": time}
     if caller is not None:

@@ -8,7 +8,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.config.timeouts import Patience
 from pushd.server.http1.connection import HTTP1
 from pushd.server.http1.timeouts import NOTHING
@@ -43,7 +43,7 @@ class HTTP1Answers(HTTP1):
         self._slow: Alarm | None = None
         self._paused_at_s, self._waiting_bytes = 0.0, 0
 
-    def hold(self, caller: Caller | None, size: int) -> None:
+    def hold(self, caller: ClientInfo | None, size: int) -> None:
         """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
         owner = self.site.owner_of_peer(self.getPeer()) if caller is None else owner_of(caller)
         self._held.take(owner, size)

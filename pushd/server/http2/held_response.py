@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.server.http2.errors import Code
 from pushd.server.http2.interfaces import Carrier
 from pushd.server.http2.scheduler import Outgoing
@@ -32,7 +32,7 @@ class Holding:
 
     least_held_bytes = 0
 
-    def hold(self, caller: Caller | None, size: int) -> None:
+    def hold(self, caller: ClientInfo | None, size: int) -> None:
         """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
         if self._producer is None and self._pull is None:
             owner = self._carrier.owner if caller is None else owner_of(caller)

@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from pushd.bus.clientaddress import _CACHED, UNIX, parse_ip
+from pushd.bus.clientaddress import MAX_CACHED, UNIX, parse_ip
 from pushd.bus.record import record
 
 __all__ = ["Place", "UnknownAddress", "address_of", "peer_name"]
@@ -75,6 +75,6 @@ def address_of(peer: IAddress) -> str:
     return UNIX
 
 
-@lru_cache(_CACHED)
+@lru_cache(MAX_CACHED)
 def _usual(host: str) -> str:
     return str(parse_ip(host.partition("%")[0]))

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from pushd.bus.clientaddress import limit_key
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.server.net.addresses import address_of, peer_name
 from pushd.server.net.timers import Wheel
@@ -82,7 +82,7 @@ class Turnstile:
         most_per_address: int,
         wheel: Wheel,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
-        figures: Figures | None = None,
+        figures: Counters | None = None,
     ) -> None:
         """Let in `most` connections, and `most_per_address` of one address, as `pushd.bus.clientaddress.limit_key`
         counts.
@@ -90,7 +90,7 @@ class Turnstile:
         0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
         address. What happens is counted in `figures`.
         """
-        self.figures = Figures() if figures is None else figures
+        self.figures = Counters() if figures is None else figures
         """What has happened."""
         self.limit(most, most_per_address)
         self._is_proxy = is_proxy

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.search import Work
 from pushd.config.settings import Auth
@@ -144,7 +144,9 @@ class Gate:
             origin = origin.lower()
             self._check_origin(request, origin, host)
         connection = request.connection
-        request.caller = Caller(self.anonymous, self._place(request) if self._trust.is_any else connection.place)
+        request.caller = ClientInfo(
+            self.anonymous, self._place(request) if self._trust.is_any else connection.place
+        )
         if request.method == b"OPTIONS":
             return None  # a browser asks before it shows a token
         return self._identify(request, origin, host)
@@ -171,7 +173,7 @@ class Gate:
         """Limit requests that read by `reads` from now on; None: any number."""
         self._reads = reads
 
-    def charge_read(self, caller: Caller) -> None:
+    def charge_read(self, caller: ClientInfo) -> None:
         """Count a request of `caller` that reads, or raise `TooMany`. Operators are exempt."""
         owner = owner_of(caller)
         if self._reads is None or owner is None or caller.grants.is_operator:
@@ -180,7 +182,7 @@ class Gate:
         if wait_s:
             raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s)
 
-    def reading(self, caller: Caller, work: Work[T]) -> Work[T]:
+    def reading(self, caller: ClientInfo, work: Work[T]) -> Work[T]:
         """Do `work` for `caller`, in steps, and count it as further requests that read if it takes very many."""
         owner = owner_of(caller)
         if self._reads is None or owner is None or caller.grants.is_operator:
@@ -203,7 +205,7 @@ class Gate:
         peer = request.getClientAddress()
         return Place.of(peer, self._trust.client_address(peer, request.requestHeaders))
 
-    def _show(self, caller: Caller, token: str, certificate: Certificate | None) -> Deferred[None] | None:
+    def _show(self, caller: ClientInfo, token: str, certificate: Certificate | None) -> Deferred[None] | None:
         """Have `caller` be whom the token stands for, now or when that is answered."""
         identity = self.identify(token)
 

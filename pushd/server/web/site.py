@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from pushd.bus.clientaddress import limit_key
-from pushd.bus.counters import Figures
+from pushd.bus.counters import Counters
 from pushd.config.timeouts import Patience
 from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
@@ -110,7 +110,7 @@ class PushdSite(Site):
         turnstile: Turnstile,
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
-        figures: Figures | None = None,
+        figures: Counters | None = None,
         answers: Answers | None = None,
         now: Callable[[], float] = time,
         bodies: HeldBodies | None = None,
@@ -125,7 +125,7 @@ class PushdSite(Site):
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """All that are open."""
-        self.figures = Figures() if figures is None else figures
+        self.figures = Counters() if figures is None else figures
         """What has happened."""
         self.bodies = HeldBodies(_HELD_BYTES, 100) if bodies is None else bodies
         """How much of unfinished bodies is held."""

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 from pushd.bus.channel import Settings
 from pushd.bus.event import Entry, Event, sequence_in
 from pushd.bus.eventlog import EventLog
-from pushd.bus.history import History, Later
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.history import FreeLater, History
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import MAX_NAME_BYTES
-from pushd.bus.storage import Given
+from pushd.bus.storage import PublishedId
 from pushd.store.sqlite.block import Damaged, decode
 from pushd.store.sqlite.history import Leftovers, Recent, StoredHistory
 from pushd.store.sqlite.reader import Past
@@ -65,21 +65,23 @@ class StoredArchive:
         self._past = past
         self._recent = recent
         self._next_key = 1
-        self._to_remove: Table[int, StoredHistory] = Table()  # those with blocks that nobody wants any more
+        self._to_remove: PartitionedDict[int, StoredHistory] = (
+            PartitionedDict()
+        )  # those with blocks that nobody wants any more
         self._leftovers = Leftovers()
-        self._given_up: Table[str, StoredHistory] = Table()  # by name; still in the store
+        self._given_up: PartitionedDict[str, StoredHistory] = PartitionedDict()  # by name; still in the store
         self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
 
     # As the log knows it
 
     @property
-    def later(self) -> Later:
+    def later(self) -> FreeLater:
         """What frees many dropped entries."""
-        later: Later = self._past.later
+        later: FreeLater = self._past.later
         return later
 
     @later.setter
-    def later(self, later: Later) -> None:
+    def later(self, later: FreeLater) -> None:
         self._past.later = later
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
@@ -114,12 +116,12 @@ class StoredArchive:
     def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
         """Learn of an event with a given id; it is in the store already."""
 
-    def given(self, name: str, event_id: str, first: int) -> list[Given]:
+    def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
         """Return the events of the channel `name` with a given id; raise `Unavailable` if that cannot be read."""
         rows = self._rows(_GIVEN, event_id, name, first)
         of_kinds(rows, int, int, int, bytes | None)
         return [
-            Given(event_id, name, offset, sequence, not other, fingerprint)
+            PublishedId(event_id, name, offset, sequence, not other, fingerprint)
             for other, offset, sequence, fingerprint in rows
         ]
 

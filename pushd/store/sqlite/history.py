@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from pushd.bus.channel import Settings
 from pushd.bus.event import Entry
 from pushd.bus.history import Entries, freeing
-from pushd.bus.partitioned_dict import Table
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.reader import Past
@@ -60,8 +60,8 @@ class Leftovers:
     """
 
     def __init__(self) -> None:
-        self._histories: Table[int, StoredHistory] = Table()  # by key
-        self._due: Table[int, StoredHistory] = Table()
+        self._histories: PartitionedDict[int, StoredHistory] = PartitionedDict()  # by key
+        self._due: PartitionedDict[int, StoredHistory] = PartitionedDict()
         self._size_bytes = 0
 
     def add(self, history: StoredHistory, size: int) -> None:
@@ -69,7 +69,7 @@ class Leftovers:
         self._histories[history.key] = history
         self._size_bytes += size
         if self._size_bytes > _LEFT_BYTES and not self._due:
-            self._due, self._histories, self._size_bytes = self._histories, Table(), 0
+            self._due, self._histories, self._size_bytes = self._histories, PartitionedDict(), 0
 
     @property
     def is_due(self) -> bool:

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from pushd.bus.batch import Batch
 from pushd.bus.bus import Bus, published_before
 from pushd.bus.channel import Channel
-from pushd.bus.clientinfo import Caller, owner_of
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Deleted, Outcome
@@ -93,15 +93,17 @@ class Journal:
         self._when_idle: list[Deferred[None]] = []
         self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
 
-    def publish(self, draft: Draft, caller: Caller, done: Callable[[Outcome], None]) -> None:
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn, and tell `done`."""
         self._wait(Submission((draft,), caller.grants, lambda outcomes: done(outcomes[0])), owner_of(caller))
 
-    def publish_all(self, drafts: Sequence[Draft], caller: Caller, done: Callable[[list[Outcome]], None]) -> None:
+    def publish_all(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> None:
         """Publish several events at the end of this turn, and tell `done`."""
         self._wait(Submission(drafts, caller.grants, done), owner_of(caller))
 
-    def delete(self, name: str, caller: Caller, done: Callable[[Deleted], None]) -> None:
+    def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after what the same owner published before, and tell `done`."""
         self._wait(Submission(name, caller.grants, done), owner_of(caller))
 

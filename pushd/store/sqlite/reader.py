@@ -10,7 +10,7 @@ from zlib import crc32
 
 from pushd.bus.channel import Settings
 from pushd.bus.event import Entry
-from pushd.bus.history import Later, at_once
+from pushd.bus.history import FreeLater, at_once
 from pushd.bus.sizes import memory_of, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import Damaged, decode
@@ -68,7 +68,7 @@ class Past:
         seconds: Callable[[], float],
     ) -> None:
         """Read with `rows`, which answers the rows of a statement; keep about `max_bytes` in memory."""
-        self.later: Later = at_once
+        self.later: FreeLater = at_once
         """Frees what many dropped entries take."""
         self._rows = rows
         self._max_bytes = max_bytes

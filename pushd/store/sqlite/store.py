@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
-from pushd.bus.counters import Figures
-from pushd.bus.eventlog import EventLog, State
+from pushd.bus.counters import Counters
+from pushd.bus.eventlog import EventLog, LogState
 from pushd.bus.memory_headroom import memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
 from pushd.store.sqlite import continuity
@@ -100,7 +100,7 @@ class Store:
         recent_bytes: int,
         now: Callable[[], float],
         seconds: Callable[[], float],
-        figures: Figures | None = None,
+        figures: Counters | None = None,
         size_bytes: int = 1 << 30,
     ) -> None:
         """Prepare to `open` the store in `directory`.
@@ -115,7 +115,7 @@ class Store:
         self._directory = directory
         self._is_safe = is_safe
         self._seconds = seconds
-        self._figures = Figures() if figures is None else figures
+        self._figures = Counters() if figures is None else figures
         self._seal = 0
         self.unmoved_bytes = 0
         """About how much was written since `turn_over`."""
@@ -174,7 +174,7 @@ class Store:
         seal, why = 0, None
         if rows:
             epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
-            log.begin(State(epoch, sequence, given_up_sequence, given_up_offset, began))
+            log.begin(LogState(epoch, sequence, given_up_sequence, given_up_offset, began))
             why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
         elif continuity.read_seal(self._directory) is not None or self._mark.found is not None:
             why = f"{self.path} is missing or empty, or has no log"
@@ -382,13 +382,13 @@ class Store:
         self._lock.close()
 
 
-def _log_sum(state: State) -> int:
+def _log_sum(state: LogState) -> int:
     return log_sum(state.epoch, state.sequence, state.given_up_sequence, state.given_up_offset, state.began)
 
 
-def _begun_anew(log: EventLog[Any]) -> State:
+def _begun_anew(log: EventLog[Any]) -> LogState:
     """Return the state of a log that begins a new epoch, after everything that is there."""
     state, channels = log.state, [channel for name in log.names() if (channel := log.get(name)) is not None]
     sequence = max((channel.history.sequence for channel in channels), default=0)
     sequence = max(state.sequence, state.given_up_sequence, sequence)
-    return State(continuity.new_epoch(), sequence, state.given_up_sequence, state.given_up_offset, sequence)
+    return LogState(continuity.new_epoch(), sequence, state.given_up_sequence, state.given_up_offset, sequence)

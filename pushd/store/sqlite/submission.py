@@ -12,7 +12,7 @@ from pushd.bus.batch import Batch
 from pushd.bus.event import Draft, Entry
 from pushd.bus.grants import Grants
 from pushd.bus.publisher import Outcome
-from pushd.bus.storage import Given
+from pushd.bus.storage import PublishedId
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
 
@@ -23,7 +23,7 @@ _log = Logger()
 _PER_LOOK = 16
 """After how many events and entries the clock is read; an event has an entry in each of its channels."""
 
-Staged = list[Entry] | Given | Refused
+Staged = list[Entry] | PublishedId | Refused
 """What is to become of an event: its entries, the event that has its id already, or what prevents it."""
 
 

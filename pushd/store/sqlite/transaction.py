@@ -9,7 +9,7 @@ from zlib import crc32
 
 from pushd.bus.batch import Batch
 from pushd.bus.event import Entry, Event
-from pushd.bus.eventlog import State
+from pushd.bus.eventlog import LogState
 from pushd.bus.memory_headroom import memory
 from pushd.bus.sizes import size_of
 from pushd.errors import OutOfMemory
@@ -33,7 +33,7 @@ Row = tuple[int, str, int, int, int, int, int]
 class Change:
     """Rows to be written and removed."""
 
-    state: State
+    state: LogState
     """What the log knows when it is done."""
 
     channels: list[tuple[Any, ...]] = field(default_factory=list)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from pushd.bus.clientinfo import Caller
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Entry
 from pushd.bus.patterns import Pattern
-from pushd.bus.position import Start
+from pushd.bus.position import StartPosition
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream
@@ -40,9 +40,11 @@ _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 5.0
 """How long after a refusal promises are made again: twice as long each time that nothing was taken."""
 
-_TOO_SLOW = Reason(Cause.TOO_SLOW, "too slow for what is published; resume from the last id")
-_TOO_LATE = Reason(Cause.TOO_SLOW, "an event was refused too late to be promised again; resume from the last id")
-_LOST = Reason(Cause.TOO_SLOW, "too slow: a pushed event could not be sent; resume from the last id")
+_TOO_SLOW = CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id")
+_TOO_LATE = CloseReason(
+    CloseCause.TOO_SLOW, "an event was refused too late to be promised again; resume from the last id"
+)
+_LOST = CloseReason(CloseCause.TOO_SLOW, "too slow: a pushed event could not be sent; resume from the last id")
 
 
 class _Push(NamedTuple):
@@ -93,7 +95,7 @@ class PushSession:
         sessions: Sessions,
         stream: Stream,
         connection: Connection,
-        caller: Caller,
+        caller: ClientInfo,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
@@ -113,7 +115,7 @@ class PushSession:
         self._tried = 0
         self._retry_s = _FIRST_RETRY_S
         self._retry_call: IDelayedCall | None = None
-        self._failure: Reason | None = None
+        self._failure: CloseReason | None = None
         self._is_held = False
         self._is_paused = False
         self._is_unflushed = False
@@ -122,7 +124,7 @@ class PushSession:
         self._wrote_s = sessions.wheel.turned_s
         self.caller = caller
         """Who it is."""
-        self.end_reason: Reason | None = None
+        self.end_reason: CloseReason | None = None
         """Why it was ended by the daemon, if it was."""
         self.sent_bytes = 0
         """How much was sent to it, in bytes: the data that was promised, and the body."""
@@ -132,7 +134,7 @@ class PushSession:
         """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
         self._sessions.let_in(self, patterns, since)
 
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> Start:
+    def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
         start = self.subscription.add(patterns, since)
         self._flush_later()
@@ -299,15 +301,15 @@ class PushSession:
 
     # The end
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """End the session: what there is room for is still promised, and `reason` said after it."""
-        if reason.cause is not Cause.TOO_SLOW:
+        if reason.cause is not CloseCause.TOO_SLOW:
             self.subscription.take_pending()
         if self.is_closed:
             return
         self._failure = None
         self.end_reason = reason
-        if reason.cause is not Cause.TOO_SLOW:
+        if reason.cause is not CloseCause.TOO_SLOW:
             self.flush()
         else:
             self._sessions.figures.too_slow += len(self._waiting) + len(self._refused) + 1

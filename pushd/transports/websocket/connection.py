@@ -21,8 +21,8 @@ from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import Place
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientAddress
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.memory_headroom import memory
 from pushd.config.timeouts import Patience
 from pushd.errors import NO_MEMORY
@@ -37,12 +37,12 @@ from pushd.transports.websocket.reading import Reading
 __all__ = ["WebSocketConnection", "WebSocketListener", "new_connection", "new_factory"]
 
 _CLOSE_CODES = {
-    Cause.STOPPING: 1001,
-    Cause.DELETED: 1000,
-    Cause.REFUSED: 1008,
-    Cause.TOO_SLOW: 1013,
-    Cause.TOO_MANY: 1013,
-    Cause.FAILED: 1011,
+    CloseCause.STOPPING: 1001,
+    CloseCause.DELETED: 1000,
+    CloseCause.REFUSED: 1008,
+    CloseCause.TOO_SLOW: 1013,
+    CloseCause.TOO_MANY: 1013,
+    CloseCause.FAILED: 1011,
 }
 """RFC 6455, section 7.4.1, and the registry of close codes."""
 
@@ -91,7 +91,7 @@ class WebSocketListener(Protocol):
     def wrote(self, size: int) -> None:
         """`size` bytes were sent past `send`."""
 
-    def closing(self, reason: Reason | None) -> None:
+    def closing(self, reason: CloseReason | None) -> None:
         """No frame may be sent any more: a close frame was, for a `reason` unless the client began with that."""
 
     def lost(self) -> None:
@@ -116,7 +116,7 @@ class _Gone:
     def wrote(self, size: int) -> None:
         """Count nothing."""
 
-    def closing(self, reason: Reason | None) -> None:
+    def closing(self, reason: CloseReason | None) -> None:
         """Do nothing."""
 
     def lost(self) -> None:
@@ -146,7 +146,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     def __init__(self) -> None:
         """Override: there is nothing to do for each."""
 
-    place: Place
+    place: ClientAddress
     """Where the client is."""
 
     @property
@@ -174,7 +174,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     writer: Writer
     """Sends whole frames."""
 
-    def close(self, reason: Reason) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Begin the closing handshake."""
         text = reason.text.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.sendCloseFrame(_CLOSE_CODES[reason.cause], text.encode())
@@ -230,10 +230,10 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
 
     def _failed(self) -> None:
         if memory.was_missed():
-            self.listener.closing(Reason(Cause.FAILED, NO_MEMORY))
+            self.listener.closing(CloseReason(CloseCause.FAILED, NO_MEMORY))
         else:
             self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
-            self.listener.closing(Reason(Cause.FAILED, "a fault in pushd; see its log"))
+            self.listener.closing(CloseReason(CloseCause.FAILED, "a fault in pushd; see its log"))
         self.abort()
 
     def onPing(self, payload: bytes) -> None:
@@ -267,7 +267,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         if self.state == self.STATE_OPEN:
             self._is_closing = True
             text = f"{code} {(reasonUtf8 or b'').decode(errors='replace')}"
-            self.listener.closing(None if isReply else Reason(Cause.REFUSED, text))
+            self.listener.closing(None if isReply else CloseReason(CloseCause.REFUSED, text))
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
@@ -336,7 +336,9 @@ def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]
     return {name: value for name, value in state if name in _SHARED or isinstance(value, _UNCHANGING)}
 
 
-def new_connection(factory: WebSocketServerFactory, max_message_bytes: int, place: Place) -> WebSocketConnection:
+def new_connection(
+    factory: WebSocketServerFactory, max_message_bytes: int, place: ClientAddress
+) -> WebSocketConnection:
     """Make a WebSocket that takes messages of up to `max_message_bytes`; it begins with `makeConnection`."""
     connection = factory.protocol()
     assert isinstance(connection, WebSocketConnection)

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import Caller, owner_of
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.clientinfo import ClientInfo, owner_of
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Encoder
 from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
@@ -66,7 +66,7 @@ class _Dialogue(Pinging[Common, WebSocketConnection]):
 
     encode: Encoder
 
-    def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: Common, caller: ClientInfo) -> None:
         super().__init__(websocket, common)
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
         self.visit: Visit | None = None
@@ -102,13 +102,13 @@ class _Dialogue(Pinging[Common, WebSocketConnection]):
         """Count what was sent past the session."""
         self.session.wrote(size)
 
-    def closing(self, reason: Reason | None) -> None:
+    def closing(self, reason: CloseReason | None) -> None:
         """Send nothing more."""
         if reason is not None:
             self._ends(reason)
         self.session.finish()
 
-    def _ends(self, reason: Reason) -> None:
+    def _ends(self, reason: CloseReason) -> None:
         """Take note of a reason, unless there was one before."""
         if self.session.end_reason is None:
             self.session.end_reason = reason
@@ -123,7 +123,7 @@ class _Dialogue(Pinging[Common, WebSocketConnection]):
 
     def silent(self) -> None:
         """Override: drop the client."""
-        self._ends(Reason(Cause.SILENT, "no answer to a ping"))
+        self._ends(CloseReason(CloseCause.SILENT, "no answer to a ping"))
         self.websocket.abort()
 
     @property
@@ -149,7 +149,7 @@ class JsonDialogue(_Dialogue):
 
     encode = staticmethod(websocket_event)
 
-    def __init__(self, websocket: WebSocketConnection, common: Common, caller: Caller) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: Common, caller: ClientInfo) -> None:
         """Override: no command waits."""
         super().__init__(websocket, common, caller)
         self._is_busy = False
@@ -261,7 +261,7 @@ class JsonDialogue(_Dialogue):
         _log.failure(
             "a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.session.caller.name
         )
-        self._ends(Reason(Cause.FAILED, "a fault in pushd; see its log"))
+        self._ends(CloseReason(CloseCause.FAILED, "a fault in pushd; see its log"))
         self.websocket.abort()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:
@@ -378,9 +378,9 @@ class RawDialogue(_Dialogue):
     def _published(self, outcome: Outcome) -> None:
         self.websocket.one_answered()
         if isinstance(outcome, Refused):
-            cause = Cause.TOO_MANY if isinstance(outcome, TooMany) else Cause.REFUSED
-            self.session.close(Reason(cause, outcome.detail))
+            cause = CloseCause.TOO_MANY if isinstance(outcome, TooMany) else CloseCause.REFUSED
+            self.session.close(CloseReason(cause, outcome.detail))
         self._answered()
 
     def _refuse(self, text: str) -> None:
-        self.session.close(Reason(Cause.REFUSED, text))
+        self.session.close(CloseReason(CloseCause.REFUSED, text))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pushd.bus.closing import Cause, Reason
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.timeouts import Patience
 from pushd.errors import Refused
 from pushd.server.incomplete_bodies import HeldBodies, HeldBody
@@ -60,7 +60,7 @@ class Reading:
     transport: Any
     maxMessagePayloadSize: int
 
-    close: Callable[[Reason], None]
+    close: Callable[[CloseReason], None]
     """Begins the closing handshake."""
 
     _patience: Patience
@@ -183,13 +183,13 @@ class Reading:
             self._held.resize(self._kept_bytes)
         except Refused as refused:
             self._is_too_much = True
-            self.close(Reason(Cause.TOO_MANY, refused.detail))
+            self.close(CloseReason(CloseCause.TOO_MANY, refused.detail))
             self.message_data = []
             self._held.release()
             self.transport.loseConnection()
 
     def _close_late(self, text: str) -> None:
-        self.close(Reason(Cause.REFUSED, text))
+        self.close(CloseReason(CloseCause.REFUSED, text))
 
     def _take_messages(self, data: bytes) -> tuple[bytes, bool]:
         """Take plain messages that `data` begins with; return the rest, and whether it may begin with more."""
