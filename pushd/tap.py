@@ -30,7 +30,7 @@ from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
 from pushd.config.loader import default, parse_bytes, print_config, state_directory
 from pushd.config.settings import Config
-from pushd.config.types import PATTERNS, Kind, duration
+from pushd.config.types import PATTERNS, OptionType, duration
 from pushd.daemon.assembly import assemble
 from pushd.daemon.garbage_collector import Collector
 from pushd.daemon.integrations import Reach
@@ -138,7 +138,7 @@ class Options(usage.Options):
         )
         return mint(key, wish, time.time())
 
-    def _argument(self, name: str, kind: Kind, default: str) -> Any:
+    def _argument(self, name: str, kind: OptionType, default: str) -> Any:
         """Read an option as the ini file has it; raise `ConfigError` if that is not possible."""
         text = default if self[name] is None else self[name]
         try:

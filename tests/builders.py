@@ -18,7 +18,7 @@ from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.storage import HistoryStorage, MemoryStorage
 from pushd.bus.subscription import Subscriber, Subscription
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.server.net.addresses import Place
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 EPOCH = "0123456789"
 """The epoch of every log in the tests."""
 
-PATIENCE = Patience(head_timeout_s=10, request_timeout_s=60, body_rate_bytes=1024)
+PATIENCE = Timeouts(head_timeout_s=10, request_timeout_s=60, body_rate_bytes=1024)
 """How long clients are waited for, unless a test says something else."""
 
 STARTED = 1_700_000_000.0

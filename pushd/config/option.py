@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pushd.config.types import Kind
+from pushd.config.types import OptionType
 
 __all__ = ["Option", "Section"]
 
@@ -17,7 +17,7 @@ class Option:
     name: str
     """What stands before the ``=``."""
 
-    kind: Kind
+    kind: OptionType
     """What may stand after it."""
 
     default: str | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pushd.bus.patterns import Pattern
 from pushd.config.channel_rules import ChannelRules
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 
 __all__ = [
     "Auth",
@@ -183,9 +183,9 @@ class Limits:
     """How much of an answer must be taken, in bytes per second, on average after `request_timeout_s`."""
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> Timeouts:
         """How long clients are waited for."""
-        return Patience(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
+        return Timeouts(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Patience"]
+__all__ = ["Timeouts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """The time that clients have for what they send: the same over every version of HTTP."""
 
     head_timeout_s: float

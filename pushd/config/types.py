@@ -30,7 +30,7 @@ __all__ = [
     "RATE",
     "SECRET",
     "TEXT",
-    "Kind",
+    "OptionType",
     "choice",
     "count",
     "duration",
@@ -47,7 +47,7 @@ _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptionType:
     """How the values of an option are written."""
 
     form: str
@@ -66,45 +66,45 @@ class Kind:
     """Whether values are never shown."""
 
 
-def size(least_bytes: int = 0, most_bytes: int = 2**36) -> Kind:
+def size(least_bytes: int = 0, most_bytes: int = 2**36) -> OptionType:
     """Answer the kind for a number of bytes within bounds."""
     form = f"a size such as 64KiB, 1MiB or 1000, from {show_size(least_bytes)} to {show_size(most_bytes)}"
-    return Kind(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
+    return OptionType(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
 
 
-def duration(least_s: float = 0, most_s: float = 7 * 86400) -> Kind:
+def duration(least_s: float = 0, most_s: float = 7 * 86400) -> OptionType:
     """Answer the kind for a time span within bounds."""
     span = f"from {show_duration(least_s)} to {show_duration(most_s)}"
     form = f"a duration such as 500ms, 10s, 5m, 1h or 7d, {span}"
-    return Kind(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
+    return OptionType(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
 
 
-def count(least: int = 0, most: int = 10**9) -> Kind:
+def count(least: int = 0, most: int = 10**9) -> OptionType:
     """Answer the kind for a number of things within bounds."""
-    return Kind(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
+    return OptionType(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> OptionType:
     """Answer the kind for one of `words`."""
-    return Kind(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
+    return OptionType(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
 
 
-def url(*schemes: str) -> Kind:
+def url(*schemes: str) -> OptionType:
     """Answer the kind for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
     form = f"a URL such as https://app.example.com/hook, with {' or '.join(schemes)}"
-    return Kind(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
+    return OptionType(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
 
 
-def words(*words: str) -> Kind:
+def words(*words: str) -> OptionType:
     """Answer the kind for any of `words`, in no order."""
     parse = _each(lambda text: _one_of(text, words))
     form = f"any of {', '.join(words)}, separated by commas, or nothing"
-    return Kind(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
+    return OptionType(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
 
 
-def listing(form: str, parse: Callable[[str], str]) -> Kind:
+def listing(form: str, parse: Callable[[str], str]) -> OptionType:
     """Answer the kind for a list whose items `parse` reads; repetitions are dropped."""
-    return Kind(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
+    return OptionType(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
 
 
 def _within(parse: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
@@ -193,13 +193,13 @@ def _parse_endpoint(text: str) -> str:
     return text
 
 
-FLAG = Kind("yes or no", _parse_flag, lambda value: "yes" if value else "no")
+FLAG = OptionType("yes or no", _parse_flag, lambda value: "yes" if value else "no")
 """Something that is so or not."""
 
-PATH = Kind("a path", lambda text: _parse_line(text) or None, lambda value: value or "")
+PATH = OptionType("a path", lambda text: _parse_line(text) or None, lambda value: value or "")
 """The path of a file, or None."""
 
-ENDPOINT = Kind(
+ENDPOINT = OptionType(
     "a Twisted endpoint such as tcp:8080:interface=127.0.0.1, unix:/run/pushd/http "
     "or systemd:domain=INET:name=http",
     _parse_endpoint,
@@ -207,22 +207,22 @@ ENDPOINT = Kind(
 )
 """Where to listen."""
 
-TEXT = Kind("text on one line", _parse_text, lambda value: value or "")
+TEXT = OptionType("text on one line", _parse_text, lambda value: value or "")
 """Any text, or None."""
 
-SECRET = Kind("text on one line", _parse_secret, lambda value: value or "", is_secret=True)
+SECRET = OptionType("text on one line", _parse_secret, lambda value: value or "", is_secret=True)
 """Text that is never shown, or None."""
 
-NAME = Kind("a name as cookies have", _parse_name, lambda value: value or "")
+NAME = OptionType("a name as cookies have", _parse_name, lambda value: value or "")
 """The name of a cookie, or None."""
 
-RATE = Kind("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)
+RATE = OptionType("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)
 """How many in a second."""
 
-PERCENT = Kind("a percentage from 1% to 100%", _parse_percent, lambda value: f"{value}%", "_percent")
+PERCENT = OptionType("a percentage from 1% to 100%", _parse_percent, lambda value: f"{value}%", "_percent")
 """A part of something, in whole percent."""
 
-PATTERNS = Kind(
+PATTERNS = OptionType(
     "channels and patterns such as news or public/**, separated by commas, or nothing",
     _each(_parse_pattern),
     lambda patterns: ", ".join(pattern.text for pattern in patterns),

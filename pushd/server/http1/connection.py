@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.server.http1.head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.server.http1.output import WritingChannel
@@ -70,7 +70,7 @@ class HTTP1(WritingChannel):
     least_held_bytes = sys.maxsize
     """The smallest answer that counts while it waits; see `pushd.server.http1.responses`."""
 
-    def __init__(self, max_body_bytes: int, patience: Patience, wheel: Wheel) -> None:
+    def __init__(self, max_body_bytes: int, patience: Timeouts, wheel: Wheel) -> None:
         """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""
         super().__init__()
         self._max_body_bytes = max_body_bytes

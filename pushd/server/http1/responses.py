@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.server.http1.connection import HTTP1
 from pushd.server.http1.timeouts import NOTHING
 from pushd.server.net.connection_limits import Sparing
@@ -33,7 +33,7 @@ class HTTP1Answers(HTTP1):
     _log = Logger()
 
     def __init__(
-        self, max_body_bytes: int, patience: Patience, wheel: Wheel, answers: Answers, sparing: Sparing
+        self, max_body_bytes: int, patience: Timeouts, wheel: Wheel, answers: Answers, sparing: Sparing
     ) -> None:
         """Override: answers count in `answers`."""
         super().__init__(max_body_bytes, patience, wheel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import TimedOut
 from pushd.server.net.timers import Alarm, Wheel
 
@@ -39,7 +39,7 @@ class Watch:
 
     __slots__ = ("_alarm", "_connection", "_patience", "_since", "_wheel", "what")
 
-    def __init__(self, connection: Watched, patience: Patience, wheel: Wheel) -> None:
+    def __init__(self, connection: Watched, patience: Timeouts, wheel: Wheel) -> None:
         """Watch `connection` from the first `sees` on."""
         self._connection: Watched | None = connection
         self._patience = patience

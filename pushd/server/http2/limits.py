@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.server.http2.errors import Code, ConnectionFault
 
 __all__ = ["Budgets", "Kind", "Limits"]
@@ -19,7 +19,7 @@ class Limits:
     max_body_bytes: int
     """The largest body of a request."""
 
-    patience: Patience
+    patience: Timeouts
     """How long a client is waited for. The time for a head is that for its preface, too."""
 
     takes_websockets: bool = False

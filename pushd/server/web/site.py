@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 from pushd.bus.clientaddress import limit_key
 from pushd.bus.counters import Counters
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
 from pushd.server.eventsource_retry import Comeback
@@ -68,7 +68,7 @@ class Serving:
     max_body_bytes: int
     """The largest body of a request."""
 
-    patience: Patience
+    patience: Timeouts
     """How long clients are waited for."""
 
     logs_requests: bool = False

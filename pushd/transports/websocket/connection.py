@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from pushd.bus.clientinfo import ClientAddress
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.memory_headroom import memory
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import NO_MEMORY
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.connections import TwoWay
@@ -299,7 +299,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         self.listener = _GONE
 
 
-def new_factory(patience: Patience, wheel: Wheel, bodies: HeldBodies, turns: Turns) -> WebSocketServerFactory:
+def new_factory(patience: Timeouts, wheel: Wheel, bodies: HeldBodies, turns: Turns) -> WebSocketServerFactory:
     """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them.
 
     What is held of messages that are not complete is counted in `bodies`; `turns` shares the time among those with

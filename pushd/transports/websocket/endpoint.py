@@ -8,7 +8,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Publisher
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import BadRequest, Refused
 from pushd.server.incomplete_bodies import HeldBodies
 from pushd.server.net.turns import Turns
@@ -43,7 +43,7 @@ class WebSocket(Subscribing):
         max_channels: int,
         heartbeat_s: float,
         ping_timeout_s: float,
-        patience: Patience,
+        patience: Timeouts,
         bodies: HeldBodies,
         turns: Turns,
     ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pushd.bus.closing import CloseCause, CloseReason
-from pushd.config.timeouts import Patience
+from pushd.config.timeouts import Timeouts
 from pushd.errors import Refused
 from pushd.server.incomplete_bodies import HeldBodies, HeldBody
 from pushd.server.net.timers import Wheel
@@ -63,7 +63,7 @@ class Reading:
     close: Callable[[CloseReason], None]
     """Begins the closing handshake."""
 
-    _patience: Patience
+    _patience: Timeouts
     _wheel: Wheel
     _bodies: HeldBodies
     _held: HeldBody | None = None
