@@ -17,7 +17,7 @@ from pushd.bus.position import HistoryPage
 from pushd.bus.publisher import Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
-from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.journal import SqlitePublisher
 from pushd.store.sqlite.store import Store
 from tests.builders import STARTED, Kept, draft, patterns
 
@@ -57,7 +57,7 @@ class Stored:
             max_bytes=max_bytes,
         )
         self.bus = Bus(self.log, max_subscribed=100, max_held_bytes=1000, failed=self._failed)
-        self.journal = Journal(self.bus, self.store, self.clock.callLater, _at_once, writes_in_thread=False)
+        self.journal = SqlitePublisher(self.bus, self.store, self.clock.callLater, _at_once, writes_in_thread=False)
         self.store.open(self.log)
 
     def now(self) -> float:

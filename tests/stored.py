@@ -21,9 +21,9 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.publisher import Outcome
 from pushd.errors import Refused
 from pushd.store.sqlite import continuity
-from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.journal import SqlitePublisher
 from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from tests.builders import EPOCH, Rig, draft
 
 __all__ = ["OTHER_EPOCH", "StoredRig", "Thread", "Turns", "damage", "directory"]
@@ -142,7 +142,7 @@ class StoredRig(Rig):
             self.store.open(self.log)
         make = self.store._make
 
-        def fail(change: Change) -> None:
+        def fail(change: Transaction) -> None:
             make(change)
             if self.failures:
                 self.failures -= 1
@@ -151,7 +151,7 @@ class StoredRig(Rig):
                 raise error
 
         self.store._make = fail  # type: ignore[method-assign]
-        self.journal = Journal(
+        self.journal = SqlitePublisher(
             self.bus, self.store, self.turns.call_later, self.thread, writes_in_thread=self.writes_in_thread
         )
 

@@ -48,7 +48,7 @@ from pushd.server.web.static import tree
 from pushd.sessions.presence import Attendance
 from pushd.sessions.registry import Bounds, Sessions
 from pushd.store.sqlite.continuity import new_epoch
-from pushd.store.sqlite.journal import Journal
+from pushd.store.sqlite.journal import SqlitePublisher
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
 from pushd.transports.longpoll import LongPoll
@@ -75,7 +75,7 @@ class Storage:
     worker: Worker
     """What works for the store in a thread."""
 
-    journal: Journal
+    journal: SqlitePublisher
     """What publishes into it."""
 
 
@@ -277,7 +277,9 @@ def _log_of(
 
 def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, worker: Worker) -> Storage:
     writes_in_thread = config.durability == "power"
-    return Storage(store, worker, Journal(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread))
+    return Storage(
+        store, worker, SqlitePublisher(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread)
+    )
 
 
 def _bounds(limits: Limits) -> Bounds:

@@ -19,7 +19,7 @@ from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.daemon.memory_watch import can_have, watch
 from pushd.errors import OutOfMemory
 from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from pushd.wire import json as jsontext
 from pushd.wire.json import json_bytes, read_json
 from tests.http2_client import Http2Client
@@ -174,7 +174,7 @@ class StoreTests(StoreCase):
     def test_what_cannot_be_written_or_read_for_lack_of_memory_is_refused_and_the_rest_goes_on(self) -> None:
         stored = self.open(recent_bytes=1)
         stored.publish_each("a", b"1", b"2")
-        for owner, name in ((Change, "_add_batch"), (Store, "_make")):
+        for owner, name in ((Transaction, "_add_batch"), (Store, "_make")):
             with patch.object(owner, name, side_effect=MemoryError):
                 self.assertIsInstance(stored.publish("a"), OutOfMemory)
             self.assertIsInstance(stored.publish("a", data=b"3"), Published)

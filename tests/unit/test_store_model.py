@@ -29,7 +29,7 @@ from pushd.store.sqlite import history as stored
 from pushd.store.sqlite import reader as past
 from pushd.store.sqlite import transaction as change
 from pushd.store.sqlite.block import decode
-from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
 from pushd.store.sqlite.submission import Submission
 from tests.builders import draft
@@ -357,7 +357,7 @@ class StoreMachine(BusMachine):
         self.most_channels = max(self.max_channels, len(self.rig.log))
         self.watch()
 
-    def size_in_store(self, history: StoredHistory) -> int:
+    def size_in_store(self, history: SqliteHistory) -> int:
         """Add up the events in the store, from the oldest that `history` has not counted as dropped."""
         rows = self.stored.store._reader.execute(
             "SELECT place, events FROM block WHERE place / ? = ?", (OFFSETS, history.key)

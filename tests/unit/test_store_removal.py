@@ -14,7 +14,7 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.errors import Unavailable
 from pushd.store.sqlite.check import check
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from tests.bare_store import Stored
 from tests.builders import Kept, draft
 
@@ -27,10 +27,10 @@ class BudgetTests(SynchronousTestCase):
         self.addCleanup(directory.cleanup)
         self.stored = Stored(Path(directory.name))
         self.addCleanup(lambda: self.stored.close())
-        self.changes: list[Change] = []
+        self.changes: list[Transaction] = []
         write = self.stored.store.write
 
-        def note(change: Change) -> None:
+        def note(change: Transaction) -> None:
             self.changes.append(change)
             write(change)
 
@@ -57,7 +57,7 @@ class BudgetTests(SynchronousTestCase):
         archive = self.stored.store.archive
         counts = []
         for answer in (True, False):
-            change = Change(self.stored.log.state)
+            change = Transaction(self.stored.log.state)
             archive.removal(change, partial(bool, answer))
             counts.append(len(change.removed_blocks))
         self.assertEqual(counts, [1, 100])
@@ -147,7 +147,7 @@ class RemovalTests(SynchronousTestCase):
         self.assertIsNone(self.stored.log.get("short"))
         write, blocks = self.stored.store.write, list[tuple[int, int]]()
 
-        def write_until_then(change: Change) -> None:
+        def write_until_then(change: Transaction) -> None:
             if change.removed_channels:
                 raise Unavailable("killed")
             write(change)

@@ -15,8 +15,8 @@ from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
 from pushd.store.sqlite import archive, block, journal, store
 from pushd.store.sqlite import reader as past
-from pushd.store.sqlite.history import StoredHistory
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.history import SqliteHistory
+from pushd.store.sqlite.transaction import Transaction
 from tests.builders import EPOCH, Kept, draft, patterns
 from tests.stored import StoredRig, directory
 
@@ -30,10 +30,10 @@ class StoredBusCase(SynchronousTestCase):
         self.addCleanup(rig.end)
         return rig
 
-    def history(self, rig: StoredRig, name: str) -> StoredHistory:
+    def history(self, rig: StoredRig, name: str) -> SqliteHistory:
         """Answer the history of a channel."""
         history = rig.log.by_name[name].history
-        assert isinstance(history, StoredHistory)
+        assert isinstance(history, SqliteHistory)
         return history
 
 
@@ -197,13 +197,13 @@ class ManyChannelsTests(StoredBusCase):
     def test_each_channel_counts_for_what_one_transaction_takes(self) -> None:
         rig = self.made()
         batches: list[int] = []
-        add = Change.add_batch
+        add = Transaction.add_batch
 
-        def added(change: Change, batch: Any) -> None:
+        def added(change: Transaction, batch: Any) -> None:
             batches.append(sum(map(len, batch.by_channel.values())))
             add(change, batch)
 
-        with patch.object(Change, "add_batch", added):
+        with patch.object(Transaction, "add_batch", added):
             rig.publish_together(*[(MANY, b"x", None)] * 25)
         self.assertEqual(batches, [300] * 8 + [100])
 

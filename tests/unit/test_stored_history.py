@@ -18,7 +18,7 @@ from pushd.store.sqlite import archive, block
 from pushd.store.sqlite import history as stored
 from pushd.store.sqlite import reader as past
 from pushd.store.sqlite import transaction as change
-from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
 from tests.builders import EPOCH, STARTED, Kept
 from tests.stored import StoredRig, directory
@@ -57,9 +57,9 @@ class HistoryMachine(RuleBasedStateMachine):
         self.twin = MemoryHistory(self.kept, 0)
 
     @property
-    def history(self) -> StoredHistory:
+    def history(self) -> SqliteHistory:
         history = self.rig.log.open(["a"])[0].history
-        assert isinstance(history, StoredHistory)
+        assert isinstance(history, SqliteHistory)
         return history
 
     def entry(self, event: Event, offset: int) -> Entry:

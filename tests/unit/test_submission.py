@@ -14,7 +14,7 @@ from pushd.bus.clientinfo import DAEMON
 from pushd.bus.publisher import Outcome
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import encode as encode_block
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from tests.bare_store import Stored
 from tests.builders import Client, Kept, a_caller, draft, patterns
 
@@ -31,10 +31,10 @@ class JournalTestCase(SynchronousTestCase):
         self.addCleanup(directory.cleanup)
         self.stored = Stored(Path(directory.name), default=Kept(history_size=10_000), max_channels=10_000)
         self.addCleanup(self.stored.store.close)
-        self.changes: list[Change] = []
+        self.changes: list[Transaction] = []
         write = self.stored.store.write
 
-        def noted(change: Change) -> None:
+        def noted(change: Transaction) -> None:
             self.changes.append(change)
             write(change)
 

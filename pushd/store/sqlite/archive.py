@@ -17,14 +17,14 @@ from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import MAX_NAME_BYTES
 from pushd.bus.storage import PublishedId
 from pushd.store.sqlite.block import Damaged, decode
-from pushd.store.sqlite.history import Leftovers, Recent, StoredHistory
-from pushd.store.sqlite.reader import Past
+from pushd.store.sqlite.history import HistoryCache, Leftovers, SqliteHistory
+from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.rows import of_kinds
 from pushd.store.sqlite.schema import OFFSETS
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from pushd.store.sqlite.watermark import contribution, end_sum, row_sum
 
-__all__ = ["StoredArchive"]
+__all__ = ["SqliteStorage"]
 
 _log = Logger()
 
@@ -56,21 +56,21 @@ _AFTER = "\U0010ffff" * MAX_NAME_BYTES
 """What comes after everything that a name can go on with, in the order of UTF-8."""
 
 
-class StoredArchive:
+class SqliteStorage:
     """Histories in the store, and the given ids there."""
 
-    def __init__(self, rows: Callable[..., list[Any]], past: Past, recent: Recent) -> None:
+    def __init__(self, rows: Callable[..., list[Any]], past: BlockReader, recent: HistoryCache) -> None:
         """Read with `rows`, which answers the rows of a statement."""
         self._rows = rows
         self._past = past
         self._recent = recent
         self._next_key = 1
-        self._to_remove: PartitionedDict[int, StoredHistory] = (
+        self._to_remove: PartitionedDict[int, SqliteHistory] = (
             PartitionedDict()
         )  # those with blocks that nobody wants any more
         self._leftovers = Leftovers()
-        self._given_up: PartitionedDict[str, StoredHistory] = PartitionedDict()  # by name; still in the store
-        self._heirs: list[tuple[StoredHistory, StoredHistory]] = []  # one that was given up, one in its place
+        self._given_up: PartitionedDict[str, SqliteHistory] = PartitionedDict()  # by name; still in the store
+        self._heirs: list[tuple[SqliteHistory, SqliteHistory]] = []  # one that was given up, one in its place
 
     # As the log knows it
 
@@ -84,7 +84,7 @@ class StoredArchive:
     def later(self, later: FreeLater) -> None:
         self._past.later = later
 
-    def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
+    def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> SqliteHistory:
         """Make the history of a new channel, which may be one that was given up a moment ago."""
         before = self._given_up.pop(name, None)
         if before is None:
@@ -101,15 +101,15 @@ class StoredArchive:
                 self._to_remove[key] = history
         return history
 
-    def _make(self, key: int, name: str, settings: Settings, *, offset: int, dropped: int) -> StoredHistory:
+    def _make(self, key: int, name: str, settings: Settings, *, offset: int, dropped: int) -> SqliteHistory:
         remove_later, leftovers = self._remove_later, self._leftovers
-        return StoredHistory(
+        return SqliteHistory(
             key, name, settings, self._past, self._recent, remove_later, leftovers, offset=offset, dropped=dropped
         )
 
     def give_up(self, history: History) -> None:
         """Forget an empty history."""
-        assert isinstance(history, StoredHistory)
+        assert isinstance(history, SqliteHistory)
         if history.is_in_store:
             self._given_up[history.name] = history
 
@@ -158,13 +158,13 @@ class StoredArchive:
                 end, end_sequence, through = offset, sequence, before
             self._next_key = max(self._next_key, key + 1)
 
-            def history(settings: Settings) -> StoredHistory:
+            def history(settings: Settings) -> SqliteHistory:
                 made = self._make(key, name, settings, offset=0, dropped=dropped)  # noqa: B023  called at once
                 made.restore(first, before, end, end_sequence, through)  # noqa: B023
                 return made
 
             restored = log.restore(name, history, offset=end).history
-            assert isinstance(restored, StoredHistory)
+            assert isinstance(restored, SqliteHistory)
             restored.removed_through = first - 1 if begin is None else min(first, begin) - 1
             if restored.removed_through < first - 1:
                 self._to_remove[key] = restored
@@ -175,7 +175,7 @@ class StoredArchive:
 
     # Removing
 
-    def _remove_later(self, history: StoredHistory) -> None:
+    def _remove_later(self, history: SqliteHistory) -> None:
         self._to_remove[history.key] = history
 
     @property
@@ -183,7 +183,7 @@ class StoredArchive:
         """True if something is in the store that nobody wants any more."""
         return bool(self._to_remove or self._given_up or self._leftovers.is_due)
 
-    def removal(self, change: Change, is_over: Callable[[], bool] = lambda: False) -> Callable[[], None]:
+    def removal(self, change: Transaction, is_over: Callable[[], bool] = lambda: False) -> Callable[[], None]:
         """Put into `change` what is to be removed, as much as is good at a time, and no more once `is_over`.
 
         Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
@@ -193,14 +193,14 @@ class StoredArchive:
         for history in self._leftovers.take(room.blocks):
             if history.removed_through < history.first - 1:
                 self._remove_later(history)
-        done: list[tuple[StoredHistory, int]] = []
+        done: list[tuple[SqliteHistory, int]] = []
         for history in list(islice(self._to_remove.values(), room.blocks)):
             first = history.first  # which may grow while other channels are looked at
             if self._remove_blocks(history, first, room, change):
                 done.append((history, first))
             if not room.is_left or is_over():  # a channel takes 30 microseconds at least
                 break
-        given_up: list[StoredHistory] = []
+        given_up: list[SqliteHistory] = []
         for history in islice(self._given_up.values(), max(0, room.blocks)):
             if history.key not in self._to_remove:
                 given_up.append(history)
@@ -221,7 +221,7 @@ class StoredArchive:
 
         return removed
 
-    def _remove_blocks(self, history: StoredHistory, first: int, room: _Room, change: Change) -> bool:
+    def _remove_blocks(self, history: SqliteHistory, first: int, room: _Room, change: Transaction) -> bool:
         """Remove blocks of events before the offset `first`; return whether these were the last."""
         base = history.key * OFFSETS
         rows = self._rows(
@@ -245,14 +245,14 @@ class StoredArchive:
                 change.put(history, history.row)
         return len(gone) == len(rows) or rows[len(gone)][0] + rows[len(gone)][1] > base + first
 
-    def _events(self, history: StoredHistory, block: bytes) -> list[Event]:
+    def _events(self, history: SqliteHistory, block: bytes) -> list[Event]:
         try:
             return list(decode(block, history.name))
         except Damaged as error:  # it is removed all the same, and its ids are of no use without it
             _log.error("a block of channel {name} is damaged: {error}", name=history.name, error=error)
             return []
 
-    def _ids_of(self, history: StoredHistory, places: list[int]) -> Iterator[tuple[str, str, int]]:
+    def _ids_of(self, history: SqliteHistory, places: list[int]) -> Iterator[tuple[str, str, int]]:
         """Return the given ids in blocks that are to be removed, with the channel and the offset."""
         for place in places:
             rows = self._rows("SELECT events FROM block WHERE place = ?", place)

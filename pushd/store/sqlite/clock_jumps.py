@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pushd.bus.event import Event
 
-__all__ = ["Calendar"]
+__all__ = ["ClockJumps"]
 
 _TOLERANCE_S = 1.0
 """By how much the clock may be corrected little by little; more at once is a jump."""
@@ -20,7 +20,7 @@ _MAX_JUMPS = 100
 """How many jumps are known, the latest ones."""
 
 
-class Calendar:
+class ClockJumps:
     """Knows the jumps of the system's clock."""
 
     def __init__(self, now: Callable[[], float], seconds: Callable[[], float]) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
-    "Marks",
+    "ContinuityMarks",
     "boot_id",
     "doubt",
     "has_mark",
@@ -41,7 +41,7 @@ _WITH_MARK = " marked\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class ContinuityMarks:
     """What the store says of itself."""
 
     seal: int
@@ -73,7 +73,7 @@ def boot_id() -> str:
         return ""
 
 
-def doubt(marks: Marks, database: Path, directory: Path) -> str | None:
+def doubt(marks: ContinuityMarks, database: Path, directory: Path) -> str | None:
     """Answer why something that was acknowledged may be missing in the store; None if nothing is."""
     seal = read_seal(directory)
     if seal is None:

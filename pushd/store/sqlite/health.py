@@ -8,12 +8,12 @@ from twisted.logger import Logger
 
 from pushd.errors import NoRoom, Refused
 
-__all__ = ["Condition"]
+__all__ = ["StoreHealth"]
 
 _log = Logger()
 
 
-class Condition:
+class StoreHealth:
     """What came of the last transaction with events."""
 
     def __init__(self, is_full: Callable[[], bool]) -> None:

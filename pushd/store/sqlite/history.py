@@ -14,9 +14,9 @@ from pushd.bus.history import Entries, freeing
 from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.sizes import OBJECT_BYTES, channel_size, size_of
 from pushd.errors import Unavailable
-from pushd.store.sqlite.reader import Past
+from pushd.store.sqlite.reader import BlockReader
 
-__all__ = ["Leftovers", "Recent", "StoredHistory"]
+__all__ = ["HistoryCache", "Leftovers", "SqliteHistory"]
 
 _log = Logger()
 
@@ -33,17 +33,17 @@ _UNCOUNTED = 256
 """How many entries may be dropped before it is found out how much they took, for which the disk may be read."""
 
 
-class Recent:
+class HistoryCache:
     """How much of the histories is in memory: what was published last, in all channels together."""
 
     def __init__(self, max_bytes: int) -> None:
         """Keep about `max_bytes`."""
         self._max_bytes = max_bytes
-        self._entries: deque[tuple[StoredHistory, int, int]] = deque()  # with offset and size, oldest first
+        self._entries: deque[tuple[SqliteHistory, int, int]] = deque()  # with offset and size, oldest first
         self.size_bytes = 0
         """About how much that is."""
 
-    def add(self, history: StoredHistory, offset: int, size: int) -> None:
+    def add(self, history: SqliteHistory, offset: int, size: int) -> None:
         """Count an entry, and let the oldest ones go for it."""
         self._entries.append((history, offset, size))
         self.size_bytes += size
@@ -60,11 +60,11 @@ class Leftovers:
     """
 
     def __init__(self) -> None:
-        self._histories: PartitionedDict[int, StoredHistory] = PartitionedDict()  # by key
-        self._due: PartitionedDict[int, StoredHistory] = PartitionedDict()
+        self._histories: PartitionedDict[int, SqliteHistory] = PartitionedDict()  # by key
+        self._due: PartitionedDict[int, SqliteHistory] = PartitionedDict()
         self._size_bytes = 0
 
-    def add(self, history: StoredHistory, size: int) -> None:
+    def add(self, history: SqliteHistory, size: int) -> None:
         """Count what a history has dropped."""
         self._histories[history.key] = history
         self._size_bytes += size
@@ -76,18 +76,18 @@ class Leftovers:
         """True if there is too much of it."""
         return bool(self._due)
 
-    def take(self, count: int) -> list[StoredHistory]:
+    def take(self, count: int) -> list[SqliteHistory]:
         """Take out up to `count` histories with something that is due to be removed."""
         return [self._due.pop(key) for key in list(islice(self._due, count))]
 
-    def inherit(self, history: StoredHistory) -> None:
+    def inherit(self, history: SqliteHistory) -> None:
         """Replace a history by another one of the same key."""
         for histories in self._histories, self._due:
             if history.key in histories:
                 histories[history.key] = history
 
 
-class StoredHistory:
+class SqliteHistory:
     """A `pushd.bus.history.History` whose entries are in the store before they are appended."""
 
     __slots__ = (
@@ -119,9 +119,9 @@ class StoredHistory:
         key: int,
         name: str,
         settings: Settings,
-        past: Past,
-        recent: Recent,
-        to_remove: Callable[[StoredHistory], None],
+        past: BlockReader,
+        recent: HistoryCache,
+        to_remove: Callable[[SqliteHistory], None],
         leftovers: Leftovers,
         *,
         offset: int,
@@ -168,7 +168,7 @@ class StoredHistory:
         self.first, self._counted, self._bytes_before = first, first, bytes_before
         self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
 
-    def inherit(self, before: StoredHistory) -> None:
+    def inherit(self, before: SqliteHistory) -> None:
         """Take the place of a history that was given up and is still in the store."""
         self.is_in_store = True
         self.mark = before.mark

@@ -22,18 +22,17 @@ from pushd.bus.bus import Bus, published_before
 from pushd.bus.channel import Channel
 from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
-from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Deleted, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused, Unavailable
-from pushd.store.sqlite.health import Condition
-from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.health import StoreHealth
+from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.submission import Limit, Staged, Submission
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.submission import Limit, Staged, Submission, mark
+from pushd.store.sqlite.transaction import Transaction
 from pushd.store.sqlite.waiting import Waiting
 
-__all__ = ["InThread", "Journal"]
+__all__ = ["InThread", "SqlitePublisher"]
 
 _log = Logger()
 
@@ -58,7 +57,7 @@ _BYTES_IN_TURN = 1280 * 1024
 """The most that is written in the reactor's thread. More, which takes over 2 ms, is written in the other one."""
 
 
-class Journal:
+class SqlitePublisher:
     """A `pushd.bus.publisher.Publisher` over a store."""
 
     def __init__(
@@ -79,7 +78,7 @@ class Journal:
         self._call_later = call_later
         self._in_thread = in_thread
         self._writes_in_thread = writes_in_thread
-        self.condition = Condition(lambda: store.is_full)
+        self.condition = StoreHealth(lambda: store.is_full)
         """Whether the store takes what is published."""
         self._waiting = Waiting()
         self._came_s = 0.0  # when the first of them did
@@ -152,7 +151,7 @@ class Journal:
             self._published(batch, staged, None)
             self._go_on()
             return
-        change = Change(replace(self._bus.log.state, sequence=batch.sequence))
+        change = Transaction(replace(self._bus.log.state, sequence=batch.sequence))
         then = partial(self._published, batch, staged, came_s=self._came_s)
         try:
             change.add_batch(batch)
@@ -222,8 +221,8 @@ class Journal:
             submission.tell(None)
             self._go_on()
             return
-        change = Change(self._bus.log.state)
-        assert isinstance(channel.history, StoredHistory)
+        change = Transaction(self._bus.log.state)
+        assert isinstance(channel.history, SqliteHistory)
         if channel.history.is_in_store:
             change.clear(channel.history)
         self._write(change, partial(self._deleted, channel, submission))
@@ -234,7 +233,7 @@ class Journal:
             self._bus.clear(channel.name, channel)
         submission.tell(failure)
 
-    def _write(self, change: Change, then: Callable[[Refused | None], None]) -> None:
+    def _write(self, change: Transaction, then: Callable[[Refused | None], None]) -> None:
         """Make a change and call `then` with what prevented it, if anything did."""
         self._is_busy = True
         if self._writes_in_thread or change.data_bytes > _BYTES_IN_TURN:
@@ -250,14 +249,16 @@ class Journal:
         else:
             self._written(change, None, then)
 
-    def _failed(self, change: Change, failure: Failure, then: Callable[[Refused | None], None]) -> None:
+    def _failed(self, change: Transaction, failure: Failure, then: Callable[[Refused | None], None]) -> None:
         refused = failure.value
         if not isinstance(refused, Refused):
             _log.failure("a fault in pushd while it wrote to the store", failure)
             refused = Unavailable("a fault in pushd; see its log")
         self._written(change, refused, then)
 
-    def _written(self, change: Change, failure: Refused | None, then: Callable[[Refused | None], None]) -> None:
+    def _written(
+        self, change: Transaction, failure: Refused | None, then: Callable[[Refused | None], None]
+    ) -> None:
         if failure is None:
             change.written()
             if self._store.unmoved_bytes > self._tend_at_bytes:
@@ -283,7 +284,7 @@ class Journal:
         if not self._is_busy:  # else there are events that the log does not have yet
             self._store.archive.look(self._bus.log.sequence)
             if self.condition.may_be_over and not self._is_ending:  # nobody may publish any more to find out
-                self._write(Change(self._bus.log.state, is_trial=True), self.condition.note)
+                self._write(Transaction(self._bus.log.state, is_trial=True), self.condition.note)
         if self._is_tending or self._is_ending:
             return
         self._is_tending = True
@@ -333,7 +334,7 @@ class Journal:
                 self._is_tending = False
             return
         log = self._bus.log
-        change = Change(log.state)
+        change = Transaction(log.state)
         try:
             removed = archive.removal(change, self._is_over(_REMOVAL_S))
         except Refused as refused:
@@ -377,7 +378,7 @@ class Journal:
     def written(self) -> Deferred[None]:
         """Answer when everything that was published until now is acknowledged, or refused."""
         written: Deferred[None] = Deferred()
-        self._wait(Submission(None, EVERYTHING, lambda _: written.callback(None)))
+        self._wait(mark(lambda _: written.callback(None)))
         return written
 
     def refuse(self, refused: Refused) -> None:

@@ -14,11 +14,11 @@ from pushd.bus.history import FreeLater, at_once
 from pushd.bus.sizes import memory_of, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import Damaged, decode
-from pushd.store.sqlite.clock_jumps import Calendar
+from pushd.store.sqlite.clock_jumps import ClockJumps
 from pushd.store.sqlite.rows import of_kinds
 from pushd.store.sqlite.schema import OFFSETS
 
-__all__ = ["Past", "Reader"]
+__all__ = ["BlockReader", "Reader"]
 
 _CHUNK_OFFSETS = 256
 """How many entries are read together."""
@@ -56,7 +56,7 @@ class _Chunk:
     """About how much memory it takes, in bytes."""
 
 
-class Past:
+class BlockReader:
     """Reads blocks, and keeps in memory what was read last: many clients that come back want the same."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Past:
         self._max_bytes = max_bytes
         self._now = now
         self._seconds = seconds
-        self._calendar = Calendar(now, seconds)
+        self._calendar = ClockJumps(now, seconds)
         self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and place in it, latest used last
         self._fronts: dict[int, _Chunk] = {}  # one block of a channel, by its key, latest used last
         self.size_bytes = 0

@@ -23,13 +23,13 @@ from pushd.bus.eventlog import EventLog, LogState
 from pushd.bus.memory_headroom import memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
 from pushd.store.sqlite import continuity
-from pushd.store.sqlite.archive import StoredArchive
-from pushd.store.sqlite.continuity import Marks
+from pushd.store.sqlite.archive import SqliteStorage
+from pushd.store.sqlite.continuity import ContinuityMarks
 from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
-from pushd.store.sqlite.history import Recent
-from pushd.store.sqlite.reader import Past
+from pushd.store.sqlite.history import HistoryCache
+from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.schema import VERSION, create, migrate
-from pushd.store.sqlite.transaction import Change
+from pushd.store.sqlite.transaction import Transaction
 from pushd.store.sqlite.watermark import SUMMARY_MASK, MarkFile, Summary, log_sum, why_not
 
 __all__ = ["Store", "lock"]
@@ -119,8 +119,8 @@ class Store:
         self._seal = 0
         self.unmoved_bytes = 0
         """About how much was written since `turn_over`."""
-        past = Past(self._rows, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
-        self.archive = StoredArchive(self._rows, past, Recent(recent_bytes))
+        past = BlockReader(self._rows, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
+        self.archive = SqliteStorage(self._rows, past, HistoryCache(recent_bytes))
         """What the log reads."""
 
     def open(self, log: EventLog[Any], progress: Callable[[int], None] = lambda channels: None) -> None:
@@ -175,7 +175,7 @@ class Store:
         if rows:
             epoch, sequence, given_up_sequence, given_up_offset, began, seal, *marks = rows[0]
             log.begin(LogState(epoch, sequence, given_up_sequence, given_up_offset, began))
-            why = continuity.doubt(Marks(seal, *marks), self.path, self._directory)
+            why = continuity.doubt(ContinuityMarks(seal, *marks), self.path, self._directory)
         elif continuity.read_seal(self._directory) is not None or self._mark.found is not None:
             why = f"{self.path} is missing or empty, or has no log"
         channels = self._fill(log, progress)
@@ -258,7 +258,7 @@ class Store:
 
     # Writing: all of this may happen in a thread, one at a time
 
-    def write(self, change: Change) -> None:
+    def write(self, change: Transaction) -> None:
         """Make a change, whole; raise `NoRoom` or `Unavailable` if it was not made."""
         writer, figures = self._writer, self._figures
         began_s = self._seconds()
@@ -284,7 +284,7 @@ class Store:
         self.unmoved_bytes += change.size_bytes
         figures.commits.add(self._seconds() - began_s)
 
-    def _make(self, change: Change) -> None:
+    def _make(self, change: Transaction) -> None:
         execute, execute_many = self._writer.execute, self._writer.executemany
         if change.removed_channels:
             execute_many("DELETE FROM channel WHERE key = ?", change.removed_channels)

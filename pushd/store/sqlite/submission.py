@@ -10,13 +10,13 @@ from twisted.logger import Logger
 
 from pushd.bus.batch import Batch
 from pushd.bus.event import Draft, Entry
-from pushd.bus.grants import Grants
+from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import Outcome
 from pushd.bus.storage import PublishedId
 from pushd.bus.subscription import Subscription
 from pushd.errors import Refused
 
-__all__ = ["Limit", "Staged", "Submission"]
+__all__ = ["Limit", "Staged", "Submission", "mark"]
 
 _log = Logger()
 
@@ -136,3 +136,8 @@ def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
         return batch.add(draft)
     except Refused as refused:
         return refused.outcome()
+
+
+def mark(done: Callable[[Any], None]) -> Submission:
+    """Return a submission that is done once everything before it is."""
+    return Submission(None, EVERYTHING, done)

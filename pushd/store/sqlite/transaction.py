@@ -14,11 +14,11 @@ from pushd.bus.memory_headroom import memory
 from pushd.bus.sizes import size_of
 from pushd.errors import OutOfMemory
 from pushd.store.sqlite.block import encode
-from pushd.store.sqlite.history import StoredHistory
+from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
 from pushd.store.sqlite.watermark import contribution, end_sum, row_sum, with_end
 
-__all__ = ["Change"]
+__all__ = ["Transaction"]
 
 _BLOCK_BYTES = 256 * 1024
 """How much the events of one block take, except where one alone takes more."""
@@ -26,11 +26,11 @@ _BLOCK_BYTES = 256 * 1024
 _PAGE_BYTES = 4096
 
 Row = tuple[int, str, int, int, int, int, int]
-"""Of a channel, as `StoredHistory.row` has it."""
+"""Of a channel, as `SqliteHistory.row` has it."""
 
 
 @dataclass(slots=True)
-class Change:
+class Transaction:
     """Rows to be written and removed."""
 
     state: LogState
@@ -57,13 +57,13 @@ class Change:
     is_trial: bool = False
     """Whether something is written even if that changes nothing, to see whether it can be."""
 
-    histories: list[StoredHistory] = field(default_factory=list)
+    histories: list[SqliteHistory] = field(default_factory=list)
     """Those whose channels are written for the first time."""
 
     summary_change: int = 0
     """By how much it changes what the store says of channels: see `pushd.store.sqlite.watermark`."""
 
-    marks: dict[StoredHistory, int] = field(default_factory=dict)
+    marks: dict[SqliteHistory, int] = field(default_factory=dict)
     """What each channel that changes contributes to that from then on."""
 
     _encoded: tuple[Event | None, bytes, int] = (None, b"", 0)
@@ -76,17 +76,17 @@ class Change:
         for history, mark in self.marks.items():
             history.mark = mark
 
-    def _set_mark(self, history: StoredHistory, mark: int) -> None:
+    def _set_mark(self, history: SqliteHistory, mark: int) -> None:
         self.summary_change += mark - self.marks.get(history, history.mark)
         self.marks[history] = mark
 
-    def put(self, history: StoredHistory, row: Row) -> None:
+    def put(self, history: SqliteHistory, row: Row) -> None:
         """Write the row of a channel, which changes nothing about where it ends."""
         self.channels.append(row)
         end = end_sum(history.key, history.last, history.sequence, history.bytes_through)
         self._set_mark(history, contribution(row_sum(*row), end))
 
-    def remove(self, history: StoredHistory) -> None:
+    def remove(self, history: SqliteHistory) -> None:
         """Remove the row of a channel that was given up."""
         self.removed_channels.append((history.key,))
         self._set_mark(history, 0)
@@ -113,13 +113,13 @@ class Change:
     def _add_batch(self, batch: Batch[Any]) -> None:
         for channel, entries in batch.by_channel.items():
             history = channel.history
-            assert isinstance(history, StoredHistory)
+            assert isinstance(history, SqliteHistory)
             self._add_entries(history, entries, batch.given_ids)
             if batch.given_ids:
                 kept = entries[history.surplus(len(entries)) :]
                 self.given += [_given_row(one, batch) for one in kept if one.event.id in batch.given_ids]
 
-    def _add_entries(self, history: StoredHistory, entries: list[Entry], ids: Collection[str]) -> None:
+    def _add_entries(self, history: SqliteHistory, entries: list[Entry], ids: Collection[str]) -> None:
         """Write the entries of one channel as far as it keeps them; `ids` are those that publishers gave."""
         surplus = history.surplus(len(entries))
         through = history.bytes_through
@@ -164,7 +164,7 @@ class Change:
         sequences = first.event.sequence, last.event.sequence
         self.blocks.append((place, len(entries), *sequences, through, count_given, checksum, block))
 
-    def clear(self, history: StoredHistory) -> None:
+    def clear(self, history: SqliteHistory) -> None:
         """Drop everything that a channel has."""
         _, _, _, _, _, offset, sequence = history.row
         self.put(
