@@ -24,7 +24,7 @@ from twisted.python.components import Componentized
 
 import twisted
 from pushd import __version__
-from pushd.auth.tokens.mint import Wish, choose_key, mint
+from pushd.auth.tokens.mint import TokenRequest, choose_key, mint
 from pushd.bus.counters import Counters
 from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
@@ -129,7 +129,7 @@ class Options(usage.Options):
     def _token(self) -> str:
         """Make the token that the command line asks for."""
         key = choose_key(self["configuration"].keys, self["key"])
-        wish = Wish(
+        wish = TokenRequest(
             self["user"],
             self._argument("publish", PATTERNS, ""),
             self._argument("subscribe", PATTERNS, ""),

@@ -14,7 +14,7 @@ from pushd.bus.publisher import Deleted, Outcome, Publisher
 from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
 
-__all__ = ["Asked", "AskingToPublish", "Waiting"]
+__all__ = ["ApprovedPublisher", "AskingToPublish", "Waiting"]
 
 _log = Logger()
 
@@ -35,7 +35,7 @@ _RETRY_S = 1.0
 
 
 class AskingToPublish(Protocol):
-    """What asks the application: `pushd.auth.webhooks.authorizer.Asking`."""
+    """What asks the application: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
     def asks_publish(self) -> bool:
@@ -107,7 +107,7 @@ class _Queue:
         """How many bytes their data are."""
 
 
-class Asked:
+class ApprovedPublisher:
     """A `pushd.bus.publisher.Publisher` that passes on what the application allows, in the order of each client."""
 
     def __init__(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.auth.rate_limits import Buckets
+from pushd.auth.rate_limits import TokenBuckets
 from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.errors import TooMany
 
-__all__ = ["Commands"]
+__all__ = ["CommandRates"]
 
 _RATE_OF_OWNER = 10
 """How much more often one user or address may send commands than one connection."""
@@ -17,7 +17,7 @@ _BURST_OF_OWNER = 100
 """How many more it may send at once."""
 
 
-class Commands:
+class CommandRates:
     """Counts commands, of each connection and of each user or address."""
 
     def __init__(self, rate: float, burst: int, seconds: Callable[[], float]) -> None:
@@ -25,8 +25,8 @@ class Commands:
 
         `seconds` is a clock that never jumps.
         """
-        self._of_connections = Buckets(rate, burst, seconds)
-        self._of_owners = Buckets(rate * _RATE_OF_OWNER, burst * _BURST_OF_OWNER, seconds)
+        self._of_connections = TokenBuckets(rate, burst, seconds)
+        self._of_owners = TokenBuckets(rate * _RATE_OF_OWNER, burst * _BURST_OF_OWNER, seconds)
 
     def charge(self, caller: ClientInfo) -> None:
         """Count a command of `caller`, or raise `TooMany`. Operators are exempt."""

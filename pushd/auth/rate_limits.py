@@ -14,13 +14,13 @@ from pushd.bus.event import Draft
 from pushd.bus.publisher import Deleted, Outcome, Publisher
 from pushd.errors import TooMany
 
-__all__ = ["Buckets", "Throttled", "take"]
+__all__ = ["RateLimitedPublisher", "TokenBuckets", "take"]
 
 _SLACK_S = 1e-6
 """By how much somebody may come too early: numbers are rounded. It is owed, and so never adds up."""
 
 
-class Buckets:
+class TokenBuckets:
     """A bucket for each key: as many tokens as may be taken at once, and then as many as come in by the second.
 
     Of each bucket there is only the time at which it is full again. One that is full is like one that was never
@@ -86,7 +86,7 @@ class Buckets:
 
 
 class Rates(Protocol):
-    """What knows how often something was done by whom: `pushd.auth.rate_limits.Buckets`."""
+    """What knows how often something was done by whom: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
@@ -105,7 +105,7 @@ def take(rates: Rates, caller: ClientInfo, count: int = 1, *, is_join: bool = Fa
     return TooMany(f"{key} {what} too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
 
 
-class Throttled:
+class RateLimitedPublisher:
     """A `pushd.bus.publisher.Publisher` that passes on what is not too much. Operators are not limited."""
 
     def __init__(self, publisher: Publisher, rates: Rates) -> None:

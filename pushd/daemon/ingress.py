@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pushd.auth.approval import Asked, AskingToPublish, Waiting
-from pushd.auth.command_rates import Commands
-from pushd.auth.rate_limits import Buckets, Throttled
+from pushd.auth.approval import ApprovedPublisher, AskingToPublish, Waiting
+from pushd.auth.command_rates import CommandRates
+from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets
 from pushd.bus.publisher import Publisher, SwappablePublisher
 from pushd.config.settings import Config, Limits
 from pushd.daemon.file_limits import plan
@@ -85,31 +85,31 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
 def _guarded(
     publisher: Publisher,
     asking: AskingToPublish | None,
-    rates: Buckets | None,
+    rates: TokenBuckets | None,
     waiting: Waiting,
     sessions: Sessions,
 ) -> Publisher:
     """Answer what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:
-        publisher = Asked(publisher, asking, waiting, sessions.refresh)
-    return publisher if rates is None else Throttled(publisher, rates)
+        publisher = ApprovedPublisher(publisher, asking, waiting, sessions.refresh)
+    return publisher if rates is None else RateLimitedPublisher(publisher, rates)
 
 
-def _connects(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+def _connects(limits: Limits, seconds: Callable[[], float]) -> TokenBuckets | None:
     return _buckets(limits.connect_rate, limits.connect_burst, seconds)
 
 
-def _reads(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+def _reads(limits: Limits, seconds: Callable[[], float]) -> TokenBuckets | None:
     return _buckets(limits.read_rate, limits.read_burst, seconds)
 
 
-def _commands(limits: Limits, seconds: Callable[[], float]) -> Commands | None:
-    return Commands(limits.command_rate, limits.command_burst, seconds) if limits.command_rate else None
+def _commands(limits: Limits, seconds: Callable[[], float]) -> CommandRates | None:
+    return CommandRates(limits.command_rate, limits.command_burst, seconds) if limits.command_rate else None
 
 
-def _publishes(limits: Limits, seconds: Callable[[], float]) -> Buckets | None:
+def _publishes(limits: Limits, seconds: Callable[[], float]) -> TokenBuckets | None:
     return _buckets(limits.publish_rate, limits.publish_burst, seconds)
 
 
-def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> Buckets | None:
-    return Buckets(rate, burst, seconds) if rate else None
+def _buckets(rate: float, burst: int, seconds: Callable[[], float]) -> TokenBuckets | None:
+    return TokenBuckets(rate, burst, seconds) if rate else None

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from pushd.auth.approval import AskingToPublish
 from pushd.auth.tokens.authenticator import Tokens as KeyedTokens
 from pushd.auth.tokens.fetch import HttpsFetch
-from pushd.auth.webhooks.authorizer import Asking as HooksAsking
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer as HooksAsking
 from pushd.auth.webhooks.authorizer import new_questions
-from pushd.auth.webhooks.client import Poster
-from pushd.auth.webhooks.notifier import Telling as HooksTelling
+from pushd.auth.webhooks.client import WebhookClient
+from pushd.auth.webhooks.notifier import WebhookNotifier as HooksTelling
 from pushd.auth.webhooks.signing import Signer
 from pushd.bus.counters import Counters
 from pushd.config.settings import Config
@@ -80,7 +80,7 @@ class Reach:
         self._config: Config | None = None
         self._outside = ALONE
         self._tokens: KeyedTokens | None = None
-        self._post: Poster | None = None
+        self._post: WebhookClient | None = None
         self._questions = new_questions(1, 100)
         """Those to every application that was configured: what was asked before a reload still counts."""
 
@@ -106,7 +106,7 @@ class Reach:
         if signer is not None:
             post = self._post if self._is_same_application(config) else None
             if post is None:
-                post = Poster(self._reactor, signer, timeout_s=hooks.timeout_s, now=self._now)
+                post = WebhookClient(self._reactor, signer, timeout_s=hooks.timeout_s, now=self._now)
                 asking, telling = self._application(config, post)
                 outside = Outside(tokens, asking, telling)
             else:
@@ -130,7 +130,7 @@ class Reach:
             and before.limits.event_size_bytes == config.limits.event_size_bytes
         )
 
-    def _application(self, config: Config, post: Poster) -> tuple[AskingOfAll, Telling | None]:
+    def _application(self, config: Config, post: WebhookClient) -> tuple[AskingOfAll, Telling | None]:
         hooks, prefix, numbers = config.hooks, token_hex(8), count(1)
         asking = HooksAsking(
             hooks,

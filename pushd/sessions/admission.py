@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from pushd.auth.command_rates import Commands
+from pushd.auth.command_rates import CommandRates
 from pushd.auth.rate_limits import take
 from pushd.bus.clientaddress import limit_key
 from pushd.bus.clientinfo import ClientInfo, owner_of
@@ -25,7 +25,7 @@ _ALL = Pattern.parse("**")
 
 
 class Asking(Protocol):
-    """What asks the application: `pushd.auth.webhooks.authorizer.Asking`."""
+    """What asks the application: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
     def asks_connect(self) -> bool:
@@ -43,7 +43,7 @@ class Asking(Protocol):
 
 
 class Rates(Protocol):
-    """What knows how often something was done by whom: `pushd.auth.rate_limits.Buckets`."""
+    """What knows how often something was done by whom: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
@@ -58,7 +58,7 @@ class Door:
         connects: Rates | None = None,
         asking: Asking | None = None,
         publishes: Rates | None = None,
-        commands: Commands | None = None,
+        commands: CommandRates | None = None,
     ) -> None:
         """Let them in to `sessions`, as often as `connects` says, and as the application answers.
 
@@ -74,7 +74,7 @@ class Door:
         connects: Rates | None,
         asking: Asking | None,
         publishes: Rates | None,
-        commands: Commands | None = None,
+        commands: CommandRates | None = None,
     ) -> None:
         """Go by these from now on."""
         self._connects, self._publishes, self._commands = connects, publishes, commands

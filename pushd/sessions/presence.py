@@ -26,7 +26,7 @@ _EVENTS_PER_TURN = 200
 
 
 class Telling(Protocol):
-    """What tells the application: `pushd.auth.webhooks.notifier.Telling`."""
+    """What tells the application: `pushd.auth.webhooks.notifier.WebhookNotifier`."""
 
     def connected(self, caller: ClientInfo) -> None:
         """Tell that a subscriber was let in."""

@@ -24,9 +24,9 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from pushd.auth.webhooks.answers import NoAnswer
-from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.auth.webhooks.client import Poster
-from pushd.auth.webhooks.notifier import Telling
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
+from pushd.auth.webhooks.client import WebhookClient
+from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.auth.webhooks.signing import Signer
 from pushd.bus.event import Draft
 from pushd.config.settings import Hooks
@@ -41,7 +41,7 @@ reactor: Any = _reactor
 
 
 class HooksTests(TestCase):
-    """Tests with an application at `self.server`, asked and told over one `Poster`."""
+    """Tests with an application at `self.server`, asked and told over one `WebhookClient`."""
 
     timeout = 60
     options: dict[str, Any] = {}
@@ -56,18 +56,18 @@ class HooksTests(TestCase):
         self.addCleanup(context.__exit__, None, None, None)
         return context.__enter__()
 
-    def a_poster(self, secret: str = SECRET, **more: Any) -> Poster:
-        poster = Poster(reactor, Signer(secret), timeout_s=1, now=time, **more)
+    def a_poster(self, secret: str = SECRET, **more: Any) -> WebhookClient:
+        poster = WebhookClient(reactor, Signer(secret), timeout_s=1, now=time, **more)
         self.addCleanup(lambda: Deferred.fromCoroutine(poster.close()))
         return poster
 
-    def hooked(self, **settings: Any) -> tuple[Asking, Telling]:
+    def hooked(self, **settings: Any) -> tuple[WebhookAuthorizer, WebhookNotifier]:
         url, numbers = self.server.url, count(1)
         names = ("before_connect", "before_subscribe", "before_publish", "after")
         configured: Hooks = hooks(
             **{name: f"{url}/{name}" for name in names}, breaker_pause_s=0.5, retry_for_s=20, **settings
         )
-        asking = Asking(
+        asking = WebhookAuthorizer(
             configured,
             self.poster,
             max_event_bytes=100_000,
@@ -76,7 +76,7 @@ class HooksTests(TestCase):
             new_id=lambda: f"q-{next(numbers)}",
             questions=new_questions(1000, 100),
         )
-        telling = Telling(
+        telling = WebhookNotifier(
             configured,
             self.poster,
             call_later=reactor.callLater,
@@ -222,7 +222,7 @@ class TlsTests(HooksTests):
         self.certificate = self_signed(directory.name)
         self.server: HookServer = self.enter(hook_server(SECRET, certificate=self.certificate))
 
-    def trusting(self) -> Poster:
+    def trusting(self) -> WebhookClient:
         pem = Path(self.certificate[0]).read_bytes()
         certificate = Certificate(X509.from_cryptography(x509.load_pem_x509_certificate(pem)))
         return self.a_poster(policy=BrowserLikePolicyForHTTPS(trustRootFromCertificates([certificate])))

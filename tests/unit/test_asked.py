@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.approval import Asked, Waiting
+from pushd.auth.approval import ApprovedPublisher, Waiting
 from pushd.auth.webhooks.answers import changed_draft
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import ClientInfo
@@ -44,7 +44,9 @@ class House:
         self.bus = BusRig()
         self.answers = Answers(decide)
         self.waiting = Waiting(10, 1000)
-        self.asked = Asked(DirectPublisher(self.bus.bus), self.answers, self.waiting, lambda caller: None)
+        self.asked = ApprovedPublisher(
+            DirectPublisher(self.bus.bus), self.answers, self.waiting, lambda caller: None
+        )
 
     def publish(self, caller: ClientInfo, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
         """Publish events; answer where their outcomes come to."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.rate_limits import Buckets
+from pushd.auth.rate_limits import TokenBuckets
 
 
 class Clock:
@@ -36,7 +36,7 @@ class Model:
 class BucketTests(SynchronousTestCase):
     def test_a_burst_can_be_taken_and_then_as_much_as_comes_in(self) -> None:
         clock = Clock()
-        buckets = Buckets(2, 3, clock)
+        buckets = TokenBuckets(2, 3, clock)
         self.assertEqual([buckets.take("a") for _ in range(3)], [0.0] * 3)
         self.assertAlmostEqual(buckets.take("a"), 0.5)
         clock.now = 0.4
@@ -47,18 +47,18 @@ class BucketTests(SynchronousTestCase):
 
     def test_it_never_has_more_than_the_burst(self) -> None:
         clock = Clock()
-        buckets = Buckets(100, 3, clock)
+        buckets = TokenBuckets(100, 3, clock)
         buckets.take("a")
         clock.now = 1000.0
         self.assertEqual([buckets.take("a") == 0.0 for _ in range(4)], [True, True, True, False])
 
     def test_keys_have_nothing_to_do_with_each_other(self) -> None:
-        buckets = Buckets(1, 1, Clock())
+        buckets = TokenBuckets(1, 1, Clock())
         self.assertEqual([buckets.take(key) == 0.0 for key in "aabb"], [True, False, True, False])
 
     def test_more_than_the_burst_can_be_taken_from_a_full_one_and_is_owed(self) -> None:
         clock = Clock()
-        buckets = Buckets(1, 10, clock)
+        buckets = TokenBuckets(1, 10, clock)
         self.assertEqual(buckets.take("a", 30), 0.0)
         self.assertAlmostEqual(buckets.take("a", 1), 21)
         clock.now = 21.0
@@ -67,7 +67,7 @@ class BucketTests(SynchronousTestCase):
 
     def test_a_slow_rate_is_kept(self) -> None:
         clock = Clock()
-        buckets = Buckets(1 / 60, 1, clock)
+        buckets = TokenBuckets(1 / 60, 1, clock)
         taken = 0
         for second in range(600):
             clock.now = float(second)
@@ -84,7 +84,7 @@ class BucketTests(SynchronousTestCase):
         self, rate: float, burst: int, start: float, takes: list[tuple[float, int]]
     ) -> None:
         clock = Clock(start)
-        buckets, model = Buckets(rate, burst, clock), Model(rate, burst, start)
+        buckets, model = TokenBuckets(rate, burst, clock), Model(rate, burst, start)
         for pause, count in takes:
             clock.now += pause
             model.fill(clock.now)
@@ -101,7 +101,7 @@ class BucketTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=200))
     def test_no_more_is_taken_than_the_rate_and_the_burst(self, takes: list[tuple[float, int]]) -> None:
         clock = Clock(1e6)
-        buckets = Buckets(3, 5, clock)
+        buckets = TokenBuckets(3, 5, clock)
         taken = 0
         for pause, count in takes:
             clock.now += pause
@@ -113,7 +113,7 @@ class BucketTests(SynchronousTestCase):
 class OwingTests(SynchronousTestCase):
     def test_what_is_taken_without_being_there_is_owed(self) -> None:
         clock = Clock()
-        buckets = Buckets(2, 4, lambda: clock.now)
+        buckets = TokenBuckets(2, 4, lambda: clock.now)
         buckets.owe("a", 10)
         self.assertEqual(buckets.take("a"), 3.5)
         self.assertEqual(buckets.take("b"), 0.0)
@@ -125,21 +125,21 @@ class OwingTests(SynchronousTestCase):
 class MemoryTests(SynchronousTestCase):
     def test_full_buckets_are_forgotten(self) -> None:
         clock = Clock()
-        buckets = Buckets(1, 10, clock)
+        buckets = TokenBuckets(1, 10, clock)
         for number in range(100_000):
             clock.now += 0.01
             buckets.take(str(number))
         self.assertLess(len(buckets), 110, "those of the last second, in which one token comes back")
 
     def test_there_are_never_more_than_so_many(self) -> None:
-        buckets = Buckets(1, 10, Clock(), max_keys=50)
+        buckets = TokenBuckets(1, 10, Clock(), max_keys=50)
         for number in range(1000):
             buckets.take(str(number), 10)
             self.assertLessEqual(len(buckets), 50)
 
     def test_who_was_there_longest_ago_goes_first_and_who_is_refused_stays(self) -> None:
         clock = Clock()
-        buckets = Buckets(1, 1, clock, max_keys=50)
+        buckets = TokenBuckets(1, 1, clock, max_keys=50)
         self.assertEqual(buckets.take("greedy"), 0.0)
         for number in range(500):
             clock.now += 0.001

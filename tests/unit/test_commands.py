@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.command_rates import Commands
+from pushd.auth.command_rates import CommandRates
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.daemon.integrations import Outside
@@ -31,7 +31,7 @@ def numbered(
 class RateTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.commands = Commands(10, 20, self.clock.seconds)
+        self.commands = CommandRates(10, 20, self.clock.seconds)
 
     def passes(self, caller: ClientInfo, times: int) -> int:
         """Send so many commands; answer how many were taken."""

@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.tcp import Connection as TcpConnection
 
-from pushd.auth.webhooks.authorizer import Asking, new_questions
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.daemon.integrations import Outside
 from pushd.server.web.negotiation import Switch
 from tests.application import Application, answer, hooks
@@ -37,7 +37,7 @@ class HalfClosedCase(DaemonTests):
         self.application = Application()
         self.application.always(None)
         numbers = count()
-        asking = Asking(
+        asking = WebhookAuthorizer(
             hooks(**{name: URL if name in self.asked else None for name in _HOOKS}),
             self.application,
             max_event_bytes=MIB,

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.answers import Answer, NoAnswer
-from pushd.auth.webhooks.authorizer import Asking, new_questions
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
@@ -37,7 +37,7 @@ class AskingTests(SynchronousTestCase):
     def configure(self, **settings: Any) -> None:
         urls = {name: f"{URL}&{name}" for name in ("before_connect", "before_subscribe", "before_publish")}
         numbers = count(1)
-        self.asking = Asking(
+        self.asking = WebhookAuthorizer(
             hooks(**{**urls, **settings}),
             self.application,
             max_event_bytes=1000,

@@ -8,33 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.webhooks.notification_queue import Notices
+from pushd.auth.webhooks.notification_queue import NotificationQueue
 
 
-def taken(notices: Notices) -> list[bytes]:
+def taken(notices: NotificationQueue) -> list[bytes]:
     """Take all of them."""
     return [notices.take() for _ in range(len(notices))]
 
 
 class NoticesTests(SynchronousTestCase):
     def test_they_come_out_in_order(self) -> None:
-        notices = Notices(10, 100)
+        notices = NotificationQueue(10, 100)
         for number in range(5):
             self.assertEqual(notices.add(b"%d" % number, f"owner {number % 2}"), 0)
         self.assertEqual((notices.next_size, taken(notices)), (1, [b"0", b"1", b"2", b"3", b"4"]))
 
     def test_an_owner_has_its_share_and_loses_its_own_oldest_beyond_it(self) -> None:
-        notices = Notices(20, 25)
+        notices = NotificationQueue(20, 25)
         notices.add(b"honest", "honest")
         self.assertEqual([notices.add(b"%d" % number, "noisy") for number in range(8)], [0] * 5 + [1] * 3)
         self.assertEqual(taken(notices), [b"honest", b"3", b"4", b"5", b"6", b"7"])
 
     def test_without_an_owner_there_is_no_share(self) -> None:
-        notices = Notices(20, 25)
+        notices = NotificationQueue(20, 25)
         self.assertEqual(sum(notices.add(b"x") for _ in range(20)), 0)
 
     def test_when_it_is_full_whoever_has_the_most_loses_its_oldest(self) -> None:
-        notices = Notices(6, 100)
+        notices = NotificationQueue(6, 100)
         for owner, count in (("a", 1), ("b", 3), (None, 2)):
             for number in range(count):
                 notices.add(f"{owner}{number}".encode(), owner)
@@ -42,7 +42,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual(taken(notices), [b"a0", b"b1", b"b2", b"None0", b"None1", b"c0"])
 
     def test_an_opposite_that_waits_is_taken_back(self) -> None:
-        notices = Notices(10, 100)
+        notices = NotificationQueue(10, 100)
         notices.add(b"+a", "x", "a")
         notices.add(b"+b", "x", "b")
         self.assertTrue(notices.cancel("a"))
@@ -54,7 +54,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual(taken(notices), [b"-c"])
 
     def test_other_bounds_hold_for_what_comes(self) -> None:
-        notices = Notices(10, 100)
+        notices = NotificationQueue(10, 100)
         for number in range(10):
             notices.add(b"%d" % number, "a")
         notices.limit(10, 20)
@@ -62,7 +62,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual(taken(notices), [b"9", b"10"])
 
     def test_when_all_are_gone_nothing_is_kept_of_their_owners(self) -> None:
-        notices = Notices(100, 100)
+        notices = NotificationQueue(100, 100)
         for number in range(100):
             notices.add(b"x", f"owner {number % 7}", number)
         notices.clear()
@@ -87,7 +87,7 @@ class ModelTests(SynchronousTestCase):
     def test_it_is_bounded_and_only_the_noisiest_lose(
         self, most: int, share: int, steps: list[tuple[str, str | None, int | None]]
     ) -> None:
-        notices, model = Notices(most, share), list[tuple[bytes, str | None, int | None]]()
+        notices, model = NotificationQueue(most, share), list[tuple[bytes, str | None, int | None]]()
         share_of_one = max(1, most * share // 100)
         for number, (step, owner, pair) in enumerate(steps):
             if step == "add":

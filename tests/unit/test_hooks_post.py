@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.answers import Answer, NoAnswer
-from pushd.auth.webhooks.client import MAX_ANSWER_BYTES, Poster
+from pushd.auth.webhooks.client import MAX_ANSWER_BYTES, WebhookClient
 from pushd.auth.webhooks.signing import Signer
 from tests.application import SECRET
 
@@ -59,7 +59,7 @@ class _Wire(StringTransport):
 class PostTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.poster = Poster(self.reactor, Signer(SECRET), timeout_s=2, now=lambda: NOW)
+        self.poster = WebhookClient(self.reactor, Signer(SECRET), timeout_s=2, now=lambda: NOW)
 
     def post(self, url: str = URL, body: bytes = b'{"hook":"x"}') -> Deferred[Answer]:
         return Deferred.fromCoroutine(self.poster(url, "m-1", body))
@@ -100,7 +100,7 @@ class RequestTests(PostTests):
         self.assertEqual(headers, with_time)
 
     def test_standard_webhooks_verifies_what_comes_over_the_wire(self) -> None:
-        self.poster = Poster(self.reactor, Signer(SECRET), timeout_s=2, now=time)
+        self.poster = WebhookClient(self.reactor, Signer(SECRET), timeout_s=2, now=time)
         self.post(body=b'{"a":1}')
         head, _, body = self.wire().value().partition(b"\r\n\r\n")
         headers = dict(field.split(": ", 1) for field in head.decode().split("\r\n")[1:])

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.answers import Answer
-from pushd.auth.webhooks.notifier import MAX_BATCH, Telling
+from pushd.auth.webhooks.notifier import MAX_BATCH, WebhookNotifier
 from tests.application import Application, Posted, answer, caller, hooks
 
 URL = "https://app.example/told?key=hidden"
@@ -31,7 +31,7 @@ class TellingTests(SynchronousTestCase):
         self.configure()
 
     def configure(self, **options: Any) -> None:
-        self.telling = Telling(
+        self.telling = WebhookNotifier(
             replace(hooks(after=URL), **options),
             self.application,
             call_later=self.clock.callLater,
@@ -415,7 +415,7 @@ class _Model:
         self.reaction = "taken"
         self.taken: dict[str, list[dict[str, Any]]] = {}
         self.happened = 0
-        self.telling = Telling(
+        self.telling = WebhookNotifier(
             hooks(after=URL, queue=queue, retry_for_s=retry_for_s),
             self.application,
             call_later=self.clock.callLater,

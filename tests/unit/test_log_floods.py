@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import pushd
-from pushd.auth.webhooks.authorizer import Asking, new_questions
-from pushd.auth.webhooks.notifier import Telling
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
+from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.config.settings import Proxies
 from pushd.daemon.integrations import Outside
 from pushd.log.flood_limit import Floodgate
@@ -443,7 +443,7 @@ class ApplicationTests(DaemonTests):
         self.application.always(reaction)
         settings: Any = {"breaker_failures": 2, "breaker_pause_s": 0, "queue": 200, "retry_for_s": 5, **urls}
         rig = self.rig
-        asking = Asking(
+        asking = WebhookAuthorizer(
             hooks(**settings),
             self.application,
             max_event_bytes=1000,
@@ -452,7 +452,7 @@ class ApplicationTests(DaemonTests):
             new_id=lambda: "q",
             questions=new_questions(40, 25),
         )
-        telling = Telling(
+        telling = WebhookNotifier(
             hooks(**settings),
             self.application,
             call_later=rig.reactor.callLater,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import random
 
-from pushd.auth.webhooks.notifier import Telling
+from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.daemon.integrations import Outside
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
@@ -29,7 +29,7 @@ class NoisyTests(DaemonTests):
         self.application.always(None)
         self.outcomes = Counter[tuple[str, str]]()
         super().setUp()
-        self.telling = Telling(
+        self.telling = WebhookNotifier(
             hooks(after=URL, queue=QUEUE),
             self.application,
             call_later=self.rig.reactor.callLater,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import ClassVar
 
-from pushd.auth.webhooks.authorizer import Asking, new_questions
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.daemon.integrations import Outside
 from tests.application import Application, answer, hooks
 from tests.http2_client import Http2Client
@@ -34,7 +34,7 @@ class _Questions(DaemonTests):
         self.application.always(None)
         numbers = count()
         self.questions = new_questions(40, 25)
-        asking = Asking(
+        asking = WebhookAuthorizer(
             hooks(**{name: URL if name in asked else None for name in _ALL_HOOKS}),
             self.application,
             max_event_bytes=1000,

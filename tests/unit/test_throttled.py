@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.rate_limits import Buckets, Throttled
+from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
@@ -245,7 +245,7 @@ class Model:
 
 
 class ThrottledTests(SynchronousTestCase):
-    """`Throttled` by itself."""
+    """`RateLimitedPublisher` by itself."""
 
     @settings(max_examples=100)
     @given(
@@ -256,7 +256,7 @@ class ThrottledTests(SynchronousTestCase):
     )
     def test_what_goes_through_is_what_has_come_in(self, steps: list[tuple[int, int, int]]) -> None:
         bus, now = BusRig(), 0
-        throttled = Throttled(DirectPublisher(bus.bus), Buckets(2, 5, lambda: now / 4))
+        throttled = RateLimitedPublisher(DirectPublisher(bus.bus), TokenBuckets(2, 5, lambda: now / 4))
         models = [Model() for _ in CALLERS]
         for who, count, passes in steps:
             now += passes
@@ -274,7 +274,7 @@ class ThrottledTests(SynchronousTestCase):
 
     def test_one_event_is_as_a_batch_of_one(self) -> None:
         bus = BusRig()
-        throttled = Throttled(DirectPublisher(bus.bus), Buckets(1, 1, bus.clock.seconds))
+        throttled = RateLimitedPublisher(DirectPublisher(bus.bus), TokenBuckets(1, 1, bus.clock.seconds))
         got: list[Outcome] = []
         caller = a_caller(MAY)
         for _ in range(2):

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 
-from pushd.auth.tokens.mint import Wish, choose_key, mint
+from pushd.auth.tokens.mint import TokenRequest, choose_key, mint
 from pushd.bus.patterns import Pattern
 from pushd.config.loader import parse
 from pushd.config.settings import Key
@@ -22,7 +22,7 @@ class MintTests(TapCase):
     def test_a_token_claims_what_was_wished_and_is_taken(self) -> None:
         for algorithm in "HS256", "HS384", "HS512":
             key = hs_key("a", algorithm, issuer="https://i", audience="push")
-            wish = Wish("ann", (Pattern.parse("a/*"),), (Pattern.parse("**"),), True, 60)
+            wish = TokenRequest("ann", (Pattern.parse("a/*"),), (Pattern.parse("**"),), True, 60)
             identity = Rig(hs_key("b", algorithm), key).identify(mint(key, wish, NOW))
             self.assertEqual((identity.user, identity.expires_at), ("ann", NOW + 70))
             grants = identity.grants
@@ -31,7 +31,7 @@ class MintTests(TapCase):
             self.assertEqual(grants.origin, "the token of key a")
 
     def test_a_token_that_nothing_was_wished_of_lasts_an_hour_and_gives_nothing(self) -> None:
-        identity = Rig(hs_key()).identify(mint(hs_key(), Wish(), NOW))
+        identity = Rig(hs_key()).identify(mint(hs_key(), TokenRequest(), NOW))
         self.assertEqual((identity.user, identity.expires_at), (None, NOW + 3610))
         self.assertFalse(identity.grants.publish or identity.grants.subscribe or identity.grants.is_operator)
 
@@ -39,18 +39,18 @@ class MintTests(TapCase):
         path = self.directory / "secret"
         path.write_text(f"{SECRET}\n")
         key = Key("app", "HS256", secret_file=str(path))
-        Rig(key).identify(mint(key, Wish(), NOW))
-        self.assertRaises(StartFailed, mint, replace(key, secret_file="/nowhere"), Wish(), NOW)
+        Rig(key).identify(mint(key, TokenRequest(), NOW))
+        self.assertRaises(StartFailed, mint, replace(key, secret_file="/nowhere"), TokenRequest(), NOW)
 
     def test_what_no_token_may_claim_is_refused(self) -> None:
         many = tuple(Pattern.parse(f"a{number}") for number in range(101))
         long = tuple(Pattern.parse(f"{number:0250}") for number in range(100))
         for wish, why in (
-            (Wish("a\nb"), "sub is 'a\\nb'; wanted text without control characters"),
-            (Wish("a" * 256), "sub has 256 bytes; wanted 1 to 255"),
-            (Wish("\udcff"), "sub is '\\udcff'; wanted text without control characters"),
-            (Wish(publish=many), "publish in pushd has 101 patterns; wanted 100 at most"),
-            (Wish(publish=long), "the token has 33927 bytes; wanted 8192 at most"),
+            (TokenRequest("a\nb"), "sub is 'a\\nb'; wanted text without control characters"),
+            (TokenRequest("a" * 256), "sub has 256 bytes; wanted 1 to 255"),
+            (TokenRequest("\udcff"), "sub is '\\udcff'; wanted text without control characters"),
+            (TokenRequest(publish=many), "publish in pushd has 101 patterns; wanted 100 at most"),
+            (TokenRequest(publish=long), "the token has 33927 bytes; wanted 8192 at most"),
         ):
             error = self.assertRaises(ConfigError, mint, hs_key(), wish, NOW)
             self.assertEqual(str(error), f"no token can claim that: {why}")

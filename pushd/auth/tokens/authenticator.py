@@ -9,8 +9,8 @@ from hashlib import sha256
 from twisted.internet.defer import Deferred
 
 from pushd.auth.tokens.fetch import Fetch
-from pushd.auth.tokens.issuer import Miss, Nearness, Proof, Section
-from pushd.auth.tokens.jws import Compact, check_size, kind_of, quote, read_compact, wrong
+from pushd.auth.tokens.issuer import Nearness, Rejection, TokenIssuer, VerifiedToken
+from pushd.auth.tokens.jws import CompactJws, check_size, kind_of, quote, read_compact, wrong
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Refused, Unauthorized
@@ -41,18 +41,18 @@ class Tokens:
         time of day of who makes tokens may differ, and `fetch` fetches key sets. Those that `before` has
         fetched are taken over.
         """
-        kept: Iterable[Section] = (
+        kept: Iterable[TokenIssuer] = (
             () if before is None else (section for section in before._sections if section.keys is not None)
         )
         fetched = {(section.key, section.leeway_s): section for section in kept}
-        self._sections: list[Section] = [
-            fetched.get((key, leeway_s)) or Section(key, leeway_s=leeway_s, fetch=fetch, seconds=seconds)
+        self._sections: list[TokenIssuer] = [
+            fetched.get((key, leeway_s)) or TokenIssuer(key, leeway_s=leeway_s, fetch=fetch, seconds=seconds)
             for key in keys
         ]
         self._leeway_s = leeway_s
         self._now = now
         self._max_kept = max_kept
-        self._kept: OrderedDict[bytes, Proof] = OrderedDict()
+        self._kept: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
         """Answer who shows `token`: later, if a key set must be fetched first.
@@ -77,7 +77,7 @@ class Tokens:
         for section in sections:
             section.keep_fresh()
         found = self._judge(shown, sections)
-        if isinstance(found, Proof):
+        if isinstance(found, VerifiedToken):
             return self._keep(digest, found)
         lacking = [section for section in sections if section.is_worth_fetching(shown.kid)]
         if found.nearness <= Nearness.SIGNATURE and lacking:
@@ -85,17 +85,17 @@ class Tokens:
         raise _refusal(found, sections)
 
     async def _fetch(
-        self, digest: bytes, shown: Compact, sections: Sequence[Section], lacking: Sequence[Section]
+        self, digest: bytes, shown: CompactJws, sections: Sequence[TokenIssuer], lacking: Sequence[TokenIssuer]
     ) -> Identity:
         """Judge again with the keys that were lacking."""
         for fetched in [section.keys.fetched() for section in lacking if section.keys is not None]:
             await fetched
         found = self._judge(shown, _named(shown, sections))
-        if isinstance(found, Proof):
+        if isinstance(found, VerifiedToken):
             return self._keep(digest, found)
         raise _refusal(found, sections)
 
-    def _fitting(self, shown: Compact) -> Sequence[Section]:
+    def _fitting(self, shown: CompactJws) -> Sequence[TokenIssuer]:
         """Answer the sections that may take the token, one at least; raise `Unauthorized` if none may."""
         if not self._sections:
             raise wrong("no token is taken, because no [key:NAME] is configured; wanted a request without one")
@@ -111,32 +111,32 @@ class Tokens:
             raise wrong(f"iss is {said if 'iss' in shown.claims else 'missing'}; wanted {wanted}")
         return _named(shown, issued)
 
-    def _judge(self, shown: Compact, sections: Sequence[Section]) -> Proof | Miss:
+    def _judge(self, shown: CompactJws, sections: Sequence[TokenIssuer]) -> VerifiedToken | Rejection:
         """Answer what the token proves to one of `sections`, or the nearest miss."""
         now = self._now()
         misses = []
         for section in sections:
             found = section.judge(shown, now)
-            if isinstance(found, Proof):
+            if isinstance(found, VerifiedToken):
                 return found
             misses.append(found)
         return max(misses, key=lambda miss: miss.nearness)
 
-    def _keep(self, digest: bytes, proof: Proof) -> Identity:
+    def _keep(self, digest: bytes, proof: VerifiedToken) -> Identity:
         self._kept[digest] = proof
         if len(self._kept) > self._max_kept:
             self._kept.popitem(last=False)
         return proof.identity
 
 
-def _named(shown: Compact, sections: Sequence[Section]) -> Sequence[Section]:
+def _named(shown: CompactJws, sections: Sequence[TokenIssuer]) -> Sequence[TokenIssuer]:
     """Answer those of `sections` that the header ``kid`` means, or all if it means none."""
     if shown.kid is None:
         return sections
     return [section for section in sections if section.is_named(shown.kid)] or sections
 
 
-def _refusal(miss: Miss, sections: Sequence[Section]) -> Refused:
+def _refusal(miss: Rejection, sections: Sequence[TokenIssuer]) -> Refused:
     """Answer the error that says why there is no proof."""
     if miss.nearness <= Nearness.SIGNATURE:
         for section in sections:

@@ -8,14 +8,14 @@ from enum import IntEnum
 
 from pushd.auth.tokens.claims import Times, check_audience, read_identity, read_times
 from pushd.auth.tokens.fetch import Fetch
-from pushd.auth.tokens.jws import Compact, quote
+from pushd.auth.tokens.jws import CompactJws, quote
 from pushd.auth.tokens.keys import Verifier, read_key
 from pushd.auth.tokens.keyset import KeySet
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Unauthorized, Unavailable
 
-__all__ = ["MAX_UNNAMED", "Miss", "Nearness", "Proof", "Section"]
+__all__ = ["MAX_UNNAMED", "Nearness", "Rejection", "TokenIssuer", "VerifiedToken"]
 
 MAX_UNNAMED = 10
 """How many keys of a set are tried for a token that does not say which."""
@@ -37,7 +37,7 @@ class Nearness(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Miss:
+class Rejection:
     """Why a section does not take a token."""
 
     nearness: Nearness
@@ -48,10 +48,10 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class VerifiedToken:
     """What a token proves."""
 
-    section: Section
+    section: TokenIssuer
     """By whom."""
 
     generation: int
@@ -64,7 +64,7 @@ class Proof:
     """Who shows it."""
 
 
-class Section:
+class TokenIssuer:
     """One section."""
 
     def __init__(self, key: Key, *, leeway_s: float, fetch: Fetch, seconds: Callable[[], float]) -> None:
@@ -108,19 +108,23 @@ class Section:
         """Tell whether its keys should be fetched for a token with this ``kid``."""
         return self.keys is not None and self.keys.is_worth_fetching(self._kid_within(kid))
 
-    def judge(self, token: Compact, now: float) -> Proof | Miss:
+    def judge(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
         """Answer what the token proves, or why nothing."""
         kid = self._kid_within(token.kid)
         verifiers = self._fixed if self.keys is None else self.keys.verifiers(kid)
         if not verifiers:
-            return Miss(Nearness.KEY, self._no_key(kid))
+            return Rejection(Nearness.KEY, self._no_key(kid))
         if kid is None and len(verifiers) > MAX_UNNAMED:
-            return Miss(Nearness.KEY, f"kid is missing; wanted that of one of the {len(verifiers)} keys of {self}")
+            return Rejection(
+                Nearness.KEY, f"kid is missing; wanted that of one of the {len(verifiers)} keys of {self}"
+            )
         if not any(verifier.has_signed(token.signed, token.signature) for verifier in verifiers):
-            return Miss(Nearness.SIGNATURE, f"the signature is wrong; wanted one with {self} ({self.algorithm})")
+            return Rejection(
+                Nearness.SIGNATURE, f"the signature is wrong; wanted one with {self} ({self.algorithm})"
+            )
         return self._believe(token, now)
 
-    def _believe(self, token: Compact, now: float) -> Proof | Miss:
+    def _believe(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
         """Answer what a token proves that is signed by the right one."""
         nearness = Nearness.AUDIENCE
         try:
@@ -132,8 +136,8 @@ class Section:
             origin = f"the token of {self}"
             identity = read_identity(token.claims, times, leeway_s=self.leeway_s, origin=origin)
         except Unauthorized as error:
-            return Miss(nearness, error.detail)
-        return Proof(self, self.generation, times, identity)
+            return Rejection(nearness, error.detail)
+        return VerifiedToken(self, self.generation, times, identity)
 
     def _kid_within(self, kid: str | None) -> str | None:
         """Answer which of its keys is meant, if the token says."""

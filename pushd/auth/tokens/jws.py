@@ -11,7 +11,7 @@ from typing import Any
 from pushd.errors import Unauthorized
 from pushd.wire.json import read_strict_json
 
-__all__ = ["MAX_TOKEN_BYTES", "Compact", "check_size", "kind_of", "quote", "read_compact", "wrong"]
+__all__ = ["MAX_TOKEN_BYTES", "CompactJws", "check_size", "kind_of", "quote", "read_compact", "wrong"]
 
 MAX_TOKEN_BYTES = 8192
 """How long a token may be."""
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Compact:
+class CompactJws:
     """A token as it was shown."""
 
     algorithm: str
@@ -72,7 +72,7 @@ def check_size(token: str) -> None:
         raise wrong(f"the token has characters that are not ASCII; {_FORM}")
 
 
-def read_compact(token: str) -> Compact:
+def read_compact(token: str) -> CompactJws:
     """Read a token of which `check_size` takes the size; raise `Unauthorized` if it has not the form of one.
 
     Nothing of it is believed, and nothing in its header looked at but ``alg``, ``kid`` and ``crit``: a key that
@@ -95,7 +95,7 @@ def read_compact(token: str) -> Compact:
         raise wrong(f"the header of the token has {_what('kid', header)}; wanted text, or none")
     claims = _read_object(parts[1], "payload")
     signed = f"{parts[0]}.{parts[1]}".encode()
-    return Compact(algorithm, kid, claims, signed, _decode(parts[2], "signature"))
+    return CompactJws(algorithm, kid, claims, signed, _decode(parts[2], "signature"))
 
 
 def _what(name: str, members: Mapping[str, object]) -> str:

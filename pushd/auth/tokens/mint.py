@@ -16,11 +16,11 @@ from pushd.bus.patterns import Pattern
 from pushd.config.settings import Key
 from pushd.errors import ConfigError, Unauthorized
 
-__all__ = ["Wish", "choose_key", "mint"]
+__all__ = ["TokenRequest", "choose_key", "mint"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TokenRequest:
     """What a token is to claim."""
 
     user: str | None = None
@@ -63,7 +63,7 @@ def choose_key(keys: Sequence[Key], name: str | None) -> Key:
     return shared[0]
 
 
-def mint(key: Key, wish: Wish, now: float) -> str:
+def mint(key: Key, wish: TokenRequest, now: float) -> str:
     """Make a token; raise `StartFailed` if the secret cannot be had, `ConfigError` if no token can claim that."""
     rights: dict[str, object] = {
         "publish": [pattern.text for pattern in wish.publish],

@@ -28,7 +28,7 @@ from pushd.bus.shares import Shares
 from pushd.config.settings import Hooks
 from pushd.errors import Refused, Unavailable
 
-__all__ = ["Asking", "new_questions"]
+__all__ = ["WebhookAuthorizer", "new_questions"]
 
 _RETRY_S = 1.0
 """The ``Retry-After`` of a client whose question is one too many, in seconds: answers take less."""
@@ -43,7 +43,7 @@ def new_questions(most: int, share_percent: int) -> Shares:
     return Shares("questions to the application", "[hooks] questions", most, share_percent, _RETRY_S)
 
 
-class Asking:
+class WebhookAuthorizer:
     """Asks the application, and decides for it while it does not answer."""
 
     def __init__(

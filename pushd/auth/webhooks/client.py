@@ -46,7 +46,7 @@ from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.auth.webhooks.deadlines import Deadlines
 from pushd.auth.webhooks.signing import Signer
 
-__all__ = ["MAX_ANSWER_BYTES", "Poster"]
+__all__ = ["MAX_ANSWER_BYTES", "WebhookClient"]
 
 MAX_ANSWER_BYTES = 2**16
 """How large the body of an answer may be."""
@@ -72,7 +72,7 @@ _FAULTS = (
 """What a request may fail by; not all of them have a root in common."""
 
 
-class Poster:
+class WebhookClient:
     """Posts signed requests and takes their answers, within bounds of time and size. It is a `Post`."""
 
     def __init__(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pushd.bus.shares import Shares
 from pushd.errors import TooMany, Unavailable
 
-__all__ = ["Notices"]
+__all__ = ["NotificationQueue"]
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class _Notice:
     pair: Hashable
 
 
-class Notices:
+class NotificationQueue:
     """A queue of notices.
 
     An owner (`pushd.bus.clientinfo.owner_of`) has its share of the queue; beyond that its oldest notices are

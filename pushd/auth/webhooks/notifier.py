@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.auth.webhooks.answers import NoAnswer, Post
-from pushd.auth.webhooks.notification_queue import Notices
+from pushd.auth.webhooks.notification_queue import NotificationQueue
 from pushd.auth.webhooks.payloads import notice, shown
 from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.config.settings import Hooks
 
-__all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "Telling"]
+__all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "WebhookNotifier"]
 
 MAX_BATCH = 100
 """How many events go into one request, at most."""
@@ -53,7 +53,7 @@ class _Batch:
     """When it is given up."""
 
 
-class Telling:
+class WebhookNotifier:
     """Tells the application, one request at a time, again if it fails, as long as it is worth it."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Telling:
         self._now, self._random = now, random
         self._token = token
         self._made = 0
-        self._queue = Notices(hooks.queue, share_percent)
+        self._queue = NotificationQueue(hooks.queue, share_percent)
         self._batch: _Batch | None = None
         self._unsaid = 0  # how many were dropped since the application was told how many
         self._pauses = 0  # how many there were in a row

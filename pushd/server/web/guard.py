@@ -77,7 +77,7 @@ _STEPS_PER_READ = 25
 
 
 class Rates(Protocol):
-    """How often clients do something: `pushd.auth.rate_limits.Buckets`."""
+    """How often clients do something: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
         """Count it and return 0; or return after how many seconds it would be allowed."""
