@@ -14,7 +14,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.config.settings import Hooks
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 
 __all__ = ["NO_HOOKS", "SECRET", "Application", "Posted", "answer", "caller", "hooks"]
 
@@ -55,7 +55,7 @@ def caller(user: str | None = "ada", payload: object = None, *, expires_at: floa
     """Answer a subscriber that may do what is below ``a``."""
     reach = ChannelScope([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
-    made = ClientInfo(Identity(grants, user, payload, expires_at), Place("192.0.2.7", "192.0.2.7:1"))
+    made = ClientInfo(Identity(grants, user, payload, expires_at), ClientAddress("192.0.2.7", "192.0.2.7:1"))
     made.number_as(1, "c")
     made.transport = "websocket"
     return made

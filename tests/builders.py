@@ -19,7 +19,7 @@ from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.storage import HistoryStorage, MemoryStorage
 from pushd.bus.subscription import Subscriber, Subscription
 from pushd.config.timeouts import Timeouts
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 
 __all__ = [
     "EPOCH",
@@ -68,7 +68,7 @@ class Kept:
 
 def a_caller(grants: Grants = EVERYTHING, address: str = "192.0.2.1", user: str | None = None) -> ClientInfo:
     """Make one that has some rights."""
-    return ClientInfo(Identity(grants, user), Place(address, f"{address}:4711"))
+    return ClientInfo(Identity(grants, user), ClientAddress(address, f"{address}:4711"))
 
 
 def patterns(*texts: str) -> list[Pattern]:

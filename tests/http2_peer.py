@@ -29,8 +29,8 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.errors import Refused
 from pushd.server.http2.connection import HTTP2
 from pushd.server.http2.errors import Code
-from pushd.server.net.connection_limits import Turnstile
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter
+from pushd.server.net.timers import TimerWheel
 from pushd.server.request import Request
 from pushd.server.web.resource import Missing
 from pushd.server.web.site import PushdSite, Serving
@@ -151,7 +151,9 @@ class Pages(Resource):
 class Peer:
     """The client of one connection."""
 
-    def __init__(self, site: PushdSite, wheel: Wheel, clock: Clock, turned_away: Refused | None = None) -> None:
+    def __init__(
+        self, site: PushdSite, wheel: TimerWheel, clock: Clock, turned_away: Refused | None = None
+    ) -> None:
         self.wheel, self.clock = wheel, clock
         self.transport = Transport()
         self.connection = HTTP2(site._http2, turned_away)
@@ -307,13 +309,13 @@ class HTTP2TestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.wheel = Wheel(self.clock.seconds)
+        self.wheel = TimerWheel(self.clock.seconds)
         self.pages = Pages()
         self.site = PushdSite(
             self.pages,
             self.clock,
             wheel=self.wheel,
-            turnstile=Turnstile(0, 0, self.wheel),
+            turnstile=ConnectionLimiter(0, 0, self.wheel),
             serving=Serving(MAX_BODY, PATIENCE),
         )
         self.peer = self.new_peer()

@@ -20,7 +20,7 @@ from pushd.bus.publisher import Deleted, Publisher
 from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -81,7 +81,7 @@ class ChannelList(Branch):
     }
     reads = _READS
 
-    def __init__(self, gate: Gate, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
+    def __init__(self, gate: RequestGuard, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
         """Serve the channels, and have `publisher` take events of up to `max_event_bytes` for them.
 
         Who may read what is kept is asked at the `door`, as who may subscribe is.
@@ -149,7 +149,9 @@ class _Channel(Branch):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"event", "id"})}
     reads = _READS
 
-    def __init__(self, gate: Gate, door: Door, publisher: Publisher, name: str, max_event_bytes: int) -> None:
+    def __init__(
+        self, gate: RequestGuard, door: Door, publisher: Publisher, name: str, max_event_bytes: int
+    ) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -208,7 +210,7 @@ class _History(Branch):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: Gate, door: Door, name: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Door, name: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -248,7 +250,7 @@ class History(_History):
     isLeaf = True
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "since", "limit"})}
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Door) -> None:
         """Serve the history of any channel."""
         super().__init__(gate, door, "")
 
@@ -263,7 +265,7 @@ class _Presence(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: Gate, door: Door, name: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Door, name: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -306,7 +308,7 @@ class Presence(_Presence):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Door) -> None:
         """Serve the presence of any channel."""
         super().__init__(gate, door, "")
 
@@ -325,7 +327,7 @@ class _Event(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
     reads = _READS
 
-    def __init__(self, gate: Gate, door: Door, name: str, event_id: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Door, name: str, event_id: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -356,7 +358,7 @@ class OneEvent(_Event):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "id"})}
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Door) -> None:
         """Serve any event."""
         super().__init__(gate, door, "", "")
 

@@ -15,7 +15,7 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.search import Work
 from pushd.errors import BadRequest, NotFound
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -60,7 +60,7 @@ class ConnectionList(Branch):
         "DELETE": frozenset(_FILTERS),
     }
 
-    def __init__(self, gate: Gate, sessions: Sessions) -> None:
+    def __init__(self, gate: RequestGuard, sessions: Sessions) -> None:
         super().__init__(gate)
         self._sessions = sessions
 
@@ -140,7 +140,7 @@ class _Connection(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: Gate, sessions: Sessions, connection_id: str) -> None:
+    def __init__(self, gate: RequestGuard, sessions: Sessions, connection_id: str) -> None:
         super().__init__(gate)
         self._sessions = sessions
         self._id = connection_id

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from pushd.errors import Refused, Unavailable
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Answering, json_answer, unlogged_problem
 
 __all__ = ["Health", "Readiness", "Ready"]
@@ -44,7 +44,7 @@ class _Probed(Answering):
 
     isLeaf = True
 
-    def __init__(self, gate: Gate | None) -> None:
+    def __init__(self, gate: RequestGuard | None) -> None:
         """Serve those whom `gate` lets in; None: everybody, as a listener for operations does."""
         super().__init__()
         self._gate = gate
@@ -57,7 +57,7 @@ class _Probed(Answering):
 class Health(_Probed):
     """Answers ``200`` as long as the reactor turns, with a few counts for operators or, without a gate, all."""
 
-    def __init__(self, gate: Gate | None, counts: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, gate: RequestGuard | None, counts: Callable[[], dict[str, int]]) -> None:
         """Show what `counts` answers."""
         super().__init__(gate)
         self._counts = counts
@@ -74,7 +74,7 @@ class Ready(_Probed):
     Who asks does so all the time, so that the reason is neither logged nor counted.
     """
 
-    def __init__(self, gate: Gate | None, readiness: Readiness) -> None:
+    def __init__(self, gate: RequestGuard | None, readiness: Readiness) -> None:
         """Show `readiness`."""
         super().__init__(gate)
         self._readiness = readiness

@@ -23,7 +23,7 @@ from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Endpoint, answer, answer_later, answer_problem
 from pushd.wire.frames import json_line
 from pushd.wire.json_shape import SHORT_BYTES
@@ -65,7 +65,7 @@ class PublishMany(Endpoint):
 
     def __init__(
         self,
-        gate: Gate,
+        gate: RequestGuard,
         publisher: Publisher,
         *,
         max_event_bytes: int,

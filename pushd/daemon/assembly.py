@@ -37,11 +37,11 @@ from pushd.daemon.file_limits import plan
 from pushd.daemon.ingress import Entrance, new_entrance
 from pushd.daemon.integrations import ALONE, Outside
 from pushd.errors import Refused
-from pushd.server.net.connection_limits import Turnstile
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
-from pushd.server.unread_responses import Answers
-from pushd.server.web.guard import Gate
+from pushd.server.unread_responses import UnreadResponses
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.site import PushdSite, Serving
 from pushd.server.web.static import tree
@@ -138,7 +138,7 @@ def assemble(
     bus = _bus(limits, log, figures, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = DirectPublisher(bus) if storage is None else storage.journal
-    wheel = Wheel(seconds, reactor.callLater, bus.turn)
+    wheel = TimerWheel(seconds, reactor.callLater, bus.turn)
     attendance = bus.watch = Attendance(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
     )
@@ -165,7 +165,7 @@ def assemble(
         figures=figures,
         now=now,
         bodies=entrance.bodies,
-        answers=Answers(limits.answers_bytes, limits.share_percent, plan(config).site_files),
+        answers=UnreadResponses(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
     operations = _operations(config, reactor, entrance, insight, outside)
     clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
@@ -208,7 +208,7 @@ def _operations(
         _operations_tree(config, entrance, insight, outside),
         reactor,
         wheel=wheel,
-        turnstile=Turnstile(_MAX_OPERATIONS, 0, wheel),
+        turnstile=ConnectionLimiter(_MAX_OPERATIONS, 0, wheel),
         serving=_plainly(config),
         now=entrance.door.sessions.now,
     )
@@ -217,7 +217,7 @@ def _operations(
 def _operations_tree(config: Config, entrance: Entrance, insight: Insight, outside: Outside) -> IResource:
     """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
-    gate = Gate(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
+    gate = RequestGuard(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
     return tree(insight.of_operations(gate, entrance.door, config.limits), None)
 
 

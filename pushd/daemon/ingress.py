@@ -12,10 +12,10 @@ from pushd.bus.publisher import Publisher, SwappablePublisher
 from pushd.config.settings import Config, Limits
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Outside
-from pushd.server.incomplete_bodies import HeldBodies
-from pushd.server.net.connection_limits import Turnstile
-from pushd.server.net.trusted_proxies import Trust
-from pushd.server.web.guard import Gate
+from pushd.server.incomplete_bodies import IncompleteBodies
+from pushd.server.net.connection_limits import ConnectionLimiter
+from pushd.server.net.trusted_proxies import TrustedProxies
+from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Door
 from pushd.sessions.registry import Sessions
 
@@ -26,13 +26,13 @@ __all__ = ["Entrance", "new_entrance"]
 class Entrance:
     """What clients come past. It goes by the configuration that holds at the moment."""
 
-    trust: Trust
+    trust: TrustedProxies
     """Which proxies are believed."""
 
-    turnstile: Turnstile
+    turnstile: ConnectionLimiter
     """How many connections there may be."""
 
-    gate: Gate
+    gate: RequestGuard
     """Who sends a request."""
 
     door: Door
@@ -44,7 +44,7 @@ class Entrance:
     waiting: Waiting
     """The events of clients that wait for the application."""
 
-    bodies: HeldBodies
+    bodies: IncompleteBodies
     """What is held of requests and messages that are not complete."""
 
     def configure(self, config: Config, publisher: Publisher, outside: Outside) -> None:
@@ -63,22 +63,22 @@ class Entrance:
 
 def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
     """Make what clients come past to `sessions` and `publisher`."""
-    limits, trust, wheel = config.limits, Trust(config.proxies), sessions.wheel
+    limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
     most, most_per_address = plan(config).connections, limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
-    gate = Gate(config.auth, trust, outside.tokens, sessions.now)
+    gate = RequestGuard(config.auth, trust, outside.tokens, sessions.now)
     gate.limit_reads(_reads(limits, wheel.seconds))
     waiting = Waiting(limits.share_percent, config.hooks.questions)
     return Entrance(
         trust,
-        Turnstile(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
+        ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         gate,
         Door(
             sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
         ),
         SwappablePublisher(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
         waiting,
-        HeldBodies(limits.bodies_bytes, limits.share_percent),
+        IncompleteBodies(limits.bodies_bytes, limits.share_percent),
     )
 
 

@@ -29,7 +29,7 @@ from pushd.daemon.systemd import Bulletin, Systemd
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.server.net import tls
 from pushd.server.net.listen import prepare
-from pushd.server.net.proxy_protocol import Reception
+from pushd.server.net.proxy_protocol import ProxyProtocolSettings
 from pushd.server.net.systemd_sockets import unclaimed
 from pushd.store.sqlite.unused import leave
 
@@ -103,10 +103,10 @@ class Daemon(Service):
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
-        limits, site = config.limits, parts.site
-        sites = {"everything": site, "operations": parts.operations}
+        limits, trust, wheel = config.limits, parts.entrance.trust, parts.sessions.wheel
+        sites = {"everything": parts.site, "operations": parts.operations}
         receptions = {
-            serves: Reception(parts.entrance.trust, it.connections, parts.sessions.wheel, limits.head_timeout_s)
+            serves: ProxyProtocolSettings(trust, it.connections, wheel, limits.head_timeout_s)
             for serves, it in sites.items()
         }
         self._ports = [

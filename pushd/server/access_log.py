@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 
 from pushd.errors import Refused
 
-__all__ = ["RequestLog", "Unread", "Visit", "new_request_id"]
+__all__ = ["RequestLog", "RequestRecord", "UnreadRequest", "new_request_id"]
 
 _log = Logger(namespace="pushd.requests")
 _unread_log = Logger()
@@ -47,7 +47,7 @@ class Asking(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadRequest:
     """A request that was refused before it was read to its end."""
 
     method: bytes
@@ -66,7 +66,7 @@ class Unread:
     """What it is called in the answer."""
 
 
-class Visit:
+class RequestRecord:
     """One request that is to be logged when it has ended."""
 
     __slots__ = ("_began_s", "_method", "_path", "_request_id", "_seconds", "detail")
@@ -102,11 +102,11 @@ class RequestLog:
             return str(values[0].decode("ascii"))
         return new_request_id()
 
-    def begin(self, request: Asking) -> Visit:
+    def begin(self, request: Asking) -> RequestRecord:
         """Answer what logs `request` when it has ended."""
-        return Visit(request, self._seconds)
+        return RequestRecord(request, self._seconds)
 
-    def refused(self, unread: Unread, peer: str) -> None:
+    def refused(self, unread: UnreadRequest, peer: str) -> None:
         """Log that a request of `peer` was refused before it was read to its end."""
         refused, request_id = unread.refused, unread.request_id
         if self.is_wanted and unread.target:

@@ -15,7 +15,7 @@ from pushd.bus.clientaddress import limit_key
 from pushd.errors import NoRoom, Refused, TimedOut, TooMany, Unavailable
 from pushd.wire.frames import json_bytes, sse_block
 
-__all__ = ["Comeback", "Field"]
+__all__ = ["EventSourceRetry", "Field"]
 
 Field = tuple[bytes, bytes]
 """The name of a header field, in lower case, and its value."""
@@ -33,7 +33,7 @@ _MOST_ADDRESSES = 4096
 _is_zero = re.compile(rb";[ \t]*q=0(?:\.0{0,3})?[ \t]*(?:;|$)", re.IGNORECASE).search
 
 
-class Comeback:
+class EventSourceRetry:
     """Knows who has to be told to come back in a stream, and when."""
 
     def __init__(self, seconds: Callable[[], float], random: Callable[[], float] = random) -> None:

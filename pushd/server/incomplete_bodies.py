@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushd.bus.shares import Shares
 from pushd.errors import Refused
 
-__all__ = ["HeldBodies", "HeldBody"]
+__all__ = ["IncompleteBodies", "IncompleteBody"]
 
 _SHORT_BYTES = 64 * 1024
 """How much of one body may be in the reserve."""
@@ -14,7 +14,7 @@ _RESERVE_PART = 8
 """The reserve is a part of all: one of so many."""
 
 
-class HeldBodies:
+class IncompleteBodies:
     """Counts the bytes of bodies that are held, in total and per owner, over every version of HTTP.
 
     When others hold as much as there may be, the beginning of a body is held in a reserve, so that short requests
@@ -39,12 +39,12 @@ class HeldBodies:
         """How many bytes are held."""
         return self._main.used + self._reserve.used
 
-    def new(self, owner: str | None) -> HeldBody:
+    def new(self, owner: str | None) -> IncompleteBody:
         """Return what counts one body of `owner`."""
-        return HeldBody(self._main, self._reserve, owner)
+        return IncompleteBody(self._main, self._reserve, owner)
 
 
-class HeldBody:
+class IncompleteBody:
     """What is held of one body."""
 
     __slots__ = ("_main", "_owner", "_reserve", "_reserved", "_size")

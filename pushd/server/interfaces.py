@@ -11,11 +11,11 @@ from twisted.web.resource import IResource
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.counters import Counters
 from pushd.errors import Refused
-from pushd.server.eventsource_retry import Comeback
-from pushd.server.incomplete_bodies import HeldBodies
-from pushd.server.net.addresses import Place
+from pushd.server.eventsource_retry import EventSourceRetry
+from pushd.server.incomplete_bodies import IncompleteBodies
+from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
-from pushd.server.net.connections import Upgraded
+from pushd.server.net.connections import UpgradedProtocol
 from pushd.server.net.writer import Writer
 
 __all__ = ["AtSite", "Connection", "Expecting", "Streamed", "Visit"]
@@ -38,7 +38,7 @@ class Connection(Protocol):
         """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ClientAddress:
         """Where the other end is: the client, or a proxy."""
 
     @property
@@ -53,7 +53,7 @@ class Connection(Protocol):
     def certificate(self) -> Certificate | None:
         """The certificate that the client has shown, if it has."""
 
-    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
 
     def finish(self) -> None:
@@ -67,7 +67,7 @@ class Connection(Protocol):
 
 
 class Visit(Protocol):
-    """What logs a request when it has ended: `pushd.server.access_log.Visit`."""
+    """What logs a request when it has ended: `pushd.server.access_log.RequestRecord`."""
 
     detail: str | None
 
@@ -99,10 +99,10 @@ class Expecting(Protocol):
 
 
 class AtSite(Protocol):
-    comeback: Comeback
+    comeback: EventSourceRetry
     figures: Counters
     request_log: Log
-    bodies: HeldBodies
+    bodies: IncompleteBodies
     serving: Serving
 
     def getResourceFor(self, request: Any) -> IResource:

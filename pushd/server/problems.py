@@ -14,8 +14,8 @@ from twisted.web.http_headers import Headers
 
 from pushd.bus.record import record
 from pushd.errors import Refused, Unauthorized, WrongMethod
-from pushd.server.access_log import Unread, new_request_id
-from pushd.server.eventsource_retry import Comeback, Field
+from pushd.server.access_log import UnreadRequest, new_request_id
+from pushd.server.eventsource_retry import EventSourceRetry, Field
 from pushd.wire.frames import json_line
 
 __all__ = ["Refusal", "challenge", "http_date", "refusal"]
@@ -75,14 +75,14 @@ class Refusal:
     body: bytes
     """The body: a problem document (RFC 9457), or a stream."""
 
-    unread: Unread
+    unread: UnreadRequest
     """The request and its true status, for the log."""
 
 
 def refusal(
     refused: Refused,
     head: Head | None,
-    comeback: Comeback,
+    comeback: EventSourceRetry,
     address: str,
     answered: Headers | None = None,
     *,
@@ -103,7 +103,7 @@ def refusal(
         is_shared = answered is not None and answered.hasHeader(b"access-control-allow-origin")
         if not is_shared and (origins := head.values(b"origin")):
             fields += comeback.cors(origins[0].decode("ascii", "backslashreplace").lower())
-        return Refusal(200, "OK", fields, body, Unread(method, target, refused, len(body), request_id))
+        return Refusal(200, "OK", fields, body, UnreadRequest(method, target, refused, len(body), request_id))
     body = json_line({**refused.problem(), "request_id": request_id})
     fields += [
         (b"content-type", b"application/problem+json"),
@@ -120,5 +120,5 @@ def refusal(
         fields.append((b"retry-after", b"%d" % ceil(refused.retry_s)))  # whole seconds: RFC 9110, section 10.2.3
     if method == b"HEAD":
         body = b""
-    unread = Unread(method, target, refused, len(body), request_id)
+    unread = UnreadRequest(method, target, refused, len(body), request_id)
     return Refusal(refused.status, refused.title, fields, body, unread)

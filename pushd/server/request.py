@@ -24,8 +24,8 @@ from pushd.bus.counters import Counters
 from pushd.bus.memory_headroom import memory
 from pushd.bus.patterns import Pattern
 from pushd.errors import OutOfMemory, Refused, TooLarge
-from pushd.server.eventsource_retry import Comeback
-from pushd.server.incomplete_bodies import HeldBody
+from pushd.server.eventsource_retry import EventSourceRetry
+from pushd.server.incomplete_bodies import IncompleteBody
 from pushd.server.interfaces import AtSite, Connection, Expecting, Streamed, Visit
 from pushd.server.problems import http_date
 from pushd.wire.frames import json_line
@@ -81,7 +81,7 @@ class Request(server.Request):
     _request_id: str | None = None
     _resource: IResource | None = None
     _most_bytes, _is_refused = 0, False
-    _held: HeldBody | None = None
+    _held: IncompleteBody | None = None
     _is_undecided = _is_complete = is_lasting = False  # for the last, see `pushd.sessions.admission.outlast`
 
     # What comes
@@ -259,7 +259,7 @@ class Request(server.Request):
         return cast(AtSite, self.site).figures
 
     @property
-    def comeback(self) -> Comeback:
+    def comeback(self) -> EventSourceRetry:
         """Who is told by the site to come back in a stream."""
         return cast(AtSite, self.site).comeback
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushd.bus.shares import Shares
 from pushd.errors import Refused
 
-__all__ = ["NOTHING", "OVERHEAD_BYTES", "Answers", "Held"]
+__all__ = ["NOTHING", "OVERHEAD_BYTES", "Held", "UnreadResponses"]
 
 _MOST = 256 * 1024 * 1024
 
@@ -15,7 +15,7 @@ OVERHEAD_BYTES = 8 * 1024
 """About how much memory an HTTP/2 stream takes while its answer waits, beside the body."""
 
 
-class Answers:
+class UnreadResponses:
     """Bytes of answers that clients have not taken, over all connections of the daemon.
 
     A subscriber's stream does not count: its outbox bounds it.
@@ -41,7 +41,7 @@ class Held:
 
     __slots__ = ("_owner", "_shares", "size")
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: UnreadResponses) -> None:
         """Hold nothing of `answers` yet."""
         self._shares = answers.shares
         self._owner: str | None = None
@@ -75,5 +75,5 @@ class Held:
             self.size = size
 
 
-NOTHING = Held(Answers())
+NOTHING = Held(UnreadResponses())
 """What an answer holds that holds nothing."""

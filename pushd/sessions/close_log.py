@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.slices import Later
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 
 __all__ = ["EndLog"]
 
@@ -38,7 +38,7 @@ class _Ended(Protocol):
 class EndLog:
     """Logs why subscribers have ended. When thousands end together, others do not wait for all these lines."""
 
-    def __init__(self, wheel: Wheel, call_later: Later) -> None:
+    def __init__(self, wheel: TimerWheel, call_later: Later) -> None:
         """Take the time from `wheel`; `call_later` is the reactor's."""
         self._wheel = wheel
         self._call_later = call_later

@@ -22,7 +22,7 @@ from pushd.bus.counters import Counters
 from pushd.bus.event import Encoder, Entry
 from pushd.bus.slices import BYTES_PER_SEND, MOST, STEP, Slice
 from pushd.bus.subscription import Group, Subscription
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.writer import Send
 
 __all__ = ["LONG_S", "SHORT_S", "Crowd", "Member"]
@@ -99,7 +99,7 @@ class Crowd:
         self,
         encode: Encoder,
         flush_later: Callable[[Crowd], None],
-        wheel: Wheel,
+        wheel: TimerWheel,
         figures: Counters,
         crowded: set[Group],
         *,

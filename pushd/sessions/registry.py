@@ -24,7 +24,7 @@ from pushd.bus.search import Work
 from pushd.bus.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.bus.subscription import Subscription
 from pushd.errors import TooMany, Unauthorized, Unavailable
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 from pushd.sessions.close_log import EndLog
 from pushd.sessions.fanout import Crowd
 from pushd.sessions.long_work import Steps
@@ -116,7 +116,7 @@ class Sessions:
     def __init__(
         self,
         bus: Bus,
-        wheel: Wheel,
+        wheel: TimerWheel,
         call_later: Callable[[float, Callable[[], None]], object],
         *,
         max_outbox_bytes: int,
@@ -149,7 +149,7 @@ class Sessions:
         self._open: dict[int, Guest] = {}
         self._per_address: Counter[str] = Counter()
         self._per_user: Counter[str] = Counter()
-        self._expiries: dict[Guest, Alarm] = {}
+        self._expiries: dict[Guest, Timer] = {}
         self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
         self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
         self._ends = EndLog(wheel, call_later)

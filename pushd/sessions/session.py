@@ -23,7 +23,7 @@ from pushd.bus.event import Encoder, Entry
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import StartPosition
 from pushd.bus.slices import BYTES_PER_SEND
-from pushd.server.net.timers import Alarm
+from pushd.server.net.timers import Timer
 from pushd.server.net.writer import Writer
 from pushd.sessions.closed_connection import GONE
 from pushd.sessions.fanout import Crowd
@@ -95,7 +95,7 @@ class Session:
         self.is_paused = False
         """True while the connection has enough to send."""
         self._has_missed = self._is_unflushed = self._is_flushing = self._is_parting = False
-        self._abort_alarm: Alarm | None = None
+        self._abort_alarm: Timer | None = None
         self.is_closed = False
         """True once nothing more can be sent."""
         self.connection = connection

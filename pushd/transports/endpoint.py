@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from pushd.bus.patterns import Pattern
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions.admission import Door, outlast
 
@@ -23,7 +23,7 @@ class Subscribing(Endpoint):
 
     reads = frozenset({b"HEAD"})
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Door) -> None:
         """Serve those whom `gate` and `door` let in."""
         super().__init__(gate)
         self.door = door

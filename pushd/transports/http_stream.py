@@ -13,7 +13,7 @@ from pushd.bus.event import Encoder
 from pushd.bus.patterns import Pattern
 from pushd.bus.position import StartPosition
 from pushd.errors import Refused
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 from pushd.server.net.writer import Writer
 from pushd.server.request import Request
 from pushd.wire.frames import chunk, chunked
@@ -79,7 +79,7 @@ class ResponseStream:
     def __init__(
         self,
         request: Request,
-        wheel: Wheel,
+        wheel: TimerWheel,
         stream_format: StreamFormat,
         heartbeat_s: float,
         make_session: Callable[[ResponseStream], StreamSession],
@@ -89,7 +89,7 @@ class ResponseStream:
         self._wheel = wheel
         self._format = stream_format
         self._heartbeat_s = heartbeat_s
-        self._heartbeat: Alarm | None = None
+        self._heartbeat: Timer | None = None
         self._is_chunked = request.clientproto == b"HTTP/1.1"  # neither 1.0 nor 2 has chunks
         self.session = make_session(self)
 

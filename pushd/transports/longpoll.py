@@ -16,7 +16,7 @@ from pushd.bus.position import HistoryPage
 from pushd.bus.search import Work
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
 from pushd.sessions.admission import Door, outlast
 from pushd.sessions.registry import Sessions
@@ -42,7 +42,7 @@ class LongPoll(Subscribing):
 
     def __init__(
         self,
-        gate: Gate,
+        gate: RequestGuard,
         door: Door,
         *,
         timeout_s: float,

@@ -20,7 +20,7 @@ import pushd.server.http1.responses
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.server.http1.responses import HTTP1Answers
 from pushd.server.http2.errors import Code
-from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES, Answers, Held
+from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES, Held, UnreadResponses
 from pushd.server.web.static import StaticFiles
 from tests.http2_peer import HTTP2TestCase, Peer
 
@@ -29,7 +29,7 @@ MIB = 1024 * 1024
 
 class HeldTests(SynchronousTestCase):
     def test_of_one_owner_a_share_is_held(self) -> None:
-        answers = Answers(1000, 10)
+        answers = UnreadResponses(1000, 10)
         held = [Held(answers) for _ in range(3)]
         held[0].take("192.0.2.1", 60)
         self.assertRaises(TooMany, held[1].take, "192.0.2.1", 60)
@@ -39,13 +39,13 @@ class HeldTests(SynchronousTestCase):
         self.assertEqual(answers.shares.used, 150)
 
     def test_all_together_hold_no_more_than_the_total(self) -> None:
-        answers = Answers(1000, 100)
+        answers = UnreadResponses(1000, 100)
         Held(answers).take("192.0.2.1", 600)
         self.assertRaises(Unavailable, Held(answers).take, "192.0.2.2", 600)
         self.assertFalse(Held(answers).can_take(None, 600))
 
     def test_who_holds_nothing_may_hold_one_answer_of_any_size(self) -> None:
-        answers = Answers(1000, 10)
+        answers = UnreadResponses(1000, 10)
         held, other = Held(answers), Held(answers)
         held.take("192.0.2.1", 10**9)
         self.assertEqual(held.size, 100)
@@ -55,7 +55,7 @@ class HeldTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from((None, "a", "b")), st.integers(0, 700))))
     def test_whatever_happens_it_is_bounded_and_all_is_given_back(self, steps: list[Any]) -> None:
-        answers = Answers(1000, 50)
+        answers = UnreadResponses(1000, 50)
         held, owners = [Held(answers) for _ in range(5)], [None, None, "a", "a", "b"]
         for which, _, size in steps:
             if size % 2:
@@ -322,7 +322,7 @@ class Http1Tests(HTTP2TestCase):
 
 class RefusedTests(SynchronousTestCase):
     def test_it_is_refused_with_a_time_to_come_back(self) -> None:
-        answers = Answers(10, 100)
+        answers = UnreadResponses(10, 100)
         Held(answers).take(None, 10)
         refused = self.assertRaises(Refused, Held(answers).take, "192.0.2.1", 10)
         self.assertGreater(refused.retry_s or 0, 0)

@@ -18,12 +18,12 @@ from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.publisher import Deleted, DirectPublisher, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 from pushd.sessions.presence import Attendance
 from tests.builders import Client, Kept, Rig, patterns
 from tests.outsiders import Notes
 
-PLACE = Place("192.0.2.1", 4711)
+PLACE = ClientAddress("192.0.2.1", 4711)
 
 
 def numbered(number: int, transport: str = "websocket") -> ClientInfo:

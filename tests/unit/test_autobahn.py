@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.turn import Turn
-from pushd.server.incomplete_bodies import HeldBodies
-from pushd.server.net.addresses import Place
-from pushd.server.net.timers import Wheel
+from pushd.server.incomplete_bodies import IncompleteBodies
+from pushd.server.net.addresses import ClientAddress
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer
 from pushd.transports.websocket.connection import WebSocketConnection, new_connection, new_factory
@@ -150,14 +150,14 @@ class AutobahnTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.factory = new_factory(
             PATIENCE,
-            Wheel(lambda: 0.0),
-            HeldBodies(2**20, 100),
+            TimerWheel(lambda: 0.0),
+            IncompleteBodies(2**20, 100),
             Turns(lambda delay_s, call: None, Turn(lambda: 0.0)),
         )
 
     def open(self) -> tuple[WebSocketConnection, Listener, StringTransport]:
         """Open a connection of pushd's."""
-        connection = new_connection(self.factory, MAX_BYTES, Place("192.0.2.1", "somebody"))
+        connection = new_connection(self.factory, MAX_BYTES, ClientAddress("192.0.2.1", "somebody"))
         listener, transport = Listener(), Transport()
         connection.listener = listener
         connection.makeConnection(transport)

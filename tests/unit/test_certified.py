@@ -32,8 +32,8 @@ from zope.interface import directlyProvides
 from pushd.errors import StartFailed
 from pushd.server.net import tls
 from pushd.server.net.client_certificates import certificate_of, subject_text
-from pushd.server.net.connection_limits import Turnstile
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.tls import Authorities, Credentials
 from pushd.server.net.writer import TLSFactory
 from pushd.server.web.site import PushdSite, Serving
@@ -213,11 +213,11 @@ class CertifiedCase(SynchronousTestCase):
         server = self.issuer.issue("server", purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
         self.server = server.write(self.directory, "server")
         self.clock = MemoryReactorClock()
-        self.turnstile = Turnstile(0, 0, Wheel(self.clock.seconds))
+        self.turnstile = ConnectionLimiter(0, 0, TimerWheel(self.clock.seconds))
         self.site = PushdSite(
             WhoAsks(),
             self.clock,
-            wheel=Wheel(self.clock.seconds),
+            wheel=TimerWheel(self.clock.seconds),
             turnstile=self.turnstile,
             serving=Serving(100, PATIENCE),
         )
@@ -471,7 +471,7 @@ class ExpiryTests(CertifiedCase):
 
     def setUp(self) -> None:
         super().setUp()
-        started, self.wheel = time(), Wheel(self.clock.seconds)
+        started, self.wheel = time(), TimerWheel(self.clock.seconds)
         self.site = PushdSite(
             WhoAsks(),
             self.clock,

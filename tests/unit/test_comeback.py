@@ -22,7 +22,7 @@ from pushd.errors import (
     Unauthorized,
     Unavailable,
 )
-from pushd.server.eventsource_retry import Comeback
+from pushd.server.eventsource_retry import EventSourceRetry
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Later, Registry, deny
 from tests.rigs import Client, DaemonTests, EventStream, HttpClient, Response
@@ -55,7 +55,7 @@ class WaitTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.comeback = Comeback(self.clock.seconds, lambda: 0.5)
+        self.comeback = EventSourceRetry(self.clock.seconds, lambda: 0.5)
         self.comeback.configure(2, 4)
 
     def wait_s(self, address: str = STRANGER, retry_s: float | None = None) -> float:
@@ -112,7 +112,7 @@ class FormTests(SynchronousTestCase):
         def values(name: bytes) -> list[bytes]:
             return [value.encode() for key, value in headers if key.lower().encode() == name]
 
-        return Comeback(Clock().seconds).is_for(refused or Unavailable("no"), method, target, values)
+        return EventSourceRetry(Clock().seconds).is_for(refused or Unavailable("no"), method, target, values)
 
     def test_it_is_told_by_two_headers(self) -> None:
         for headers in LIKE_NATIVE:

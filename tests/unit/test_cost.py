@@ -17,9 +17,9 @@ from pushd.bus.closing import CloseReason
 from pushd.bus.event import Draft, Encoder
 from pushd.bus.grants import EVERYTHING, ChannelScope
 from pushd.config.settings import Proxies
-from pushd.server.net.timers import Wheel
-from pushd.server.net.trusted_proxies import Trust
-from pushd.server.net.writer import Readdressed, Writer, writer
+from pushd.server.net.timers import TimerWheel
+from pushd.server.net.trusted_proxies import TrustedProxies
+from pushd.server.net.writer import ProxiedTransport, Writer, writer
 from pushd.server.web.header_names import bound_header_names
 from pushd.sessions.registry import Sessions
 from pushd.sessions.session import Session
@@ -72,7 +72,7 @@ def cost(encode: Encoder, subscribers: int, in_flight: int, *channels: str, on_o
     bus = BusRig(default=Kept(on_overflow=on_overflow))
     sessions = Sessions(
         bus.bus,
-        Wheel(bus.clock.seconds),
+        TimerWheel(bus.clock.seconds),
         bus.clock.callLater,
         max_outbox_bytes=1 << 20,
         now=bus.clock.seconds,
@@ -258,7 +258,7 @@ class ProxyTests(SynchronousTestCase):
     def cost(self, proxies: Proxies, *fields: str) -> int:
         """Answer how many calls it takes, when the same was asked before."""
         bound_header_names()  # else it depends on how many names other tests have sent
-        trust, peer = Trust(proxies), IPv4Address("TCP", "10.0.0.1", 40000)
+        trust, peer = TrustedProxies(proxies), IPv4Address("TCP", "10.0.0.1", 40000)
         headers = Headers({b"x-forwarded-for": [field.encode() for field in fields]})
         calls_of(lambda: trust.client_address(peer, headers))
         return calls_of(lambda: trust.client_address(peer, headers))
@@ -272,7 +272,7 @@ class ProxyTests(SynchronousTestCase):
     def test_behind_the_proxy_protocol_a_delivery_goes_the_same_way(self) -> None:
         socket = SocketRig()
         peer = IPv4Address("TCP", "203.0.113.9", 4711)
-        way = writer(Readdressed(socket.transport, peer, peer))
+        way = writer(ProxiedTransport(socket.transport, peer, peer))
         direct = writer(socket.transport)
         self.assertEqual(way.send, direct.send)
         calls = [calls_of(lambda it=it: it.write(b"abc")) for it in (direct, way)]  # type: ignore[misc]

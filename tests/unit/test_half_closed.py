@@ -13,7 +13,7 @@ from twisted.internet.tcp import Connection as TcpConnection
 
 from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.daemon.integrations import Outside
-from pushd.server.web.negotiation import Switch
+from pushd.server.web.negotiation import AlpnSwitch
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient
@@ -253,7 +253,7 @@ class TwistedTests(DaemonTests):
 
     def test_the_transport_tells_those_that_say_so_and_can_be_told_of_the_end(self) -> None:
         switch = Rig().parts.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
-        self.assertIsInstance(switch, Switch)
+        self.assertIsInstance(switch, AlpnSwitch)
         self.assertTrue(IHalfCloseableProtocol.providedBy(switch))
         self.assertTrue(callable(TcpConnection.readConnectionLost))
         self.assertTrue(callable(TcpConnection.connectionLost))

@@ -19,10 +19,10 @@ from pushd.bus.counters import Counters
 from pushd.bus.turn import Turn
 from pushd.errors import BadRequest
 from pushd.server.access_log import RequestLog
-from pushd.server.eventsource_retry import Comeback
+from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.http1.connection import HTTP1
 from pushd.server.http1.head import MAX_FIELDS, is_start, parse_head
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request as PushdRequest
 from tests.builders import PATIENCE
@@ -272,12 +272,12 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
         def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
             note(taken, self, (command, path, version))
 
-    channel: Any = HTTP1(1 << 20, PATIENCE, Wheel(lambda: 0.0)) if is_pushd else HTTPChannel()
+    channel: Any = HTTP1(1 << 20, PATIENCE, TimerWheel(lambda: 0.0)) if is_pushd else HTTPChannel()
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
     channel.site = SimpleNamespace(
         request_log=log,
         figures=Counters(),
-        comeback=Comeback(lambda: 0.0),
+        comeback=EventSourceRetry(lambda: 0.0),
         turns=Turns(unwanted, Turn(lambda: 0.0)),
     )
     channel.requestFactory = Noting

@@ -17,7 +17,7 @@ from hyperframe.frame import SettingsFrame
 from twisted.trial.unittest import SynchronousTestCase
 
 import pushd.server.http2.codec
-from pushd.server.http2.codec import STREAM_WINDOW, Codec, Past
+from pushd.server.http2.codec import STREAM_WINDOW, ClosedStream, Codec
 from pushd.server.http2.errors import Code, ConnectionFault, StreamFault
 from pushd.server.http2.limits import Limits
 from tests.builders import PATIENCE
@@ -161,7 +161,7 @@ class CodecTests(SynchronousTestCase):
         self.codec.received(1, is_trailers=False, is_ended=True)
         self.codec.retire(1)
         self.assertFalse(self.codec.is_open(1))
-        self.assertIs(self.codec.past(1), Past.ENDED)
+        self.assertIs(self.codec.past(1), ClosedStream.ENDED)
 
     def test_what_became_of_a_stream(self) -> None:
         self.codec.open(3, is_ended=True)
@@ -169,7 +169,16 @@ class CodecTests(SynchronousTestCase):
         self.codec.open(5, is_ended=True)
         self.codec.received_reset(5)
         pasts = [self.codec.past(n) for n in (1, 2, 3, 5, 7)]
-        self.assertEqual(pasts, [Past.SKIPPED, Past.IDLE, Past.RESET_HERE, Past.RESET_THERE, Past.IDLE])
+        self.assertEqual(
+            pasts,
+            [
+                ClosedStream.SKIPPED,
+                ClosedStream.IDLE,
+                ClosedStream.RESET_HERE,
+                ClosedStream.RESET_THERE,
+                ClosedStream.IDLE,
+            ],
+        )
 
     def test_faults_have_the_codes_of_the_rfc(self) -> None:
         self.codec.open(1, is_ended=True)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.server.http2 import frames as framing
 from pushd.server.http2 import priority
-from pushd.server.http2.body_windows import Bodies
+from pushd.server.http2.body_windows import BodyWindows
 from pushd.server.http2.codec import STREAM_WINDOW
 from pushd.server.http2.errors import Code, ConnectionFault, Malformed, code_name
 from pushd.server.http2.frames import Frame, Reader
@@ -308,7 +308,7 @@ class SchedulerTests(SynchronousTestCase):
 class BodiesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.granted: list[tuple[int, int]] = []
-        self.bodies = Bodies(100_000, lambda *grant: self.granted.append(grant))
+        self.bodies = BodyWindows(100_000, lambda *grant: self.granted.append(grant))
         for stream_id in 1, 3, 5:
             self.bodies.begun(stream_id)
 

@@ -18,8 +18,8 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.loader import default
 from pushd.daemon.assembly import assemble
 from pushd.server.http2.errors import Code
-from pushd.server.net.connection_limits import Turnstile
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter
+from pushd.server.net.timers import TimerWheel
 from pushd.server.web.site import PushdSite, Serving
 from pushd.server.web.static import StaticFiles
 from tests.builders import PATIENCE
@@ -256,7 +256,7 @@ class EndpointTests(SynchronousTestCase):
 class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.wheel = Wheel(self.clock.seconds)
+        self.wheel = TimerWheel(self.clock.seconds)
         folder = Path(mkdtemp())
         self.content = bytes(range(256)) * 4000
         (folder / "file.bin").write_bytes(self.content)
@@ -266,7 +266,7 @@ class FileTests(SynchronousTestCase):
             StaticFiles(str(folder)),
             self.clock,
             wheel=self.wheel,
-            turnstile=Turnstile(0, 0, self.wheel),
+            turnstile=ConnectionLimiter(0, 0, self.wheel),
             serving=Serving(1000, PATIENCE),
         )
         self.peer = Peer(site, self.wheel, self.clock).begin()

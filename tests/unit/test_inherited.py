@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.server.net.systemd_sockets import Inherited, UnixPort, unclaimed
+from pushd.server.net.systemd_sockets import SystemdEndpoint, UnixPort, unclaimed
 
 
 def address_of(port: IListeningPort) -> IPv4Address | IPv6Address:
@@ -70,11 +70,11 @@ class InheritedCase(SynchronousTestCase):
 
     def listen(self, description: str) -> IListeningPort:
         """Listen at a socket that was passed."""
-        endpoint = Inherited(self.reactor, description, self.names)
+        endpoint = SystemdEndpoint(self.reactor, description, self.names)
         return self.successResultOf(endpoint.listen(Factory.forProtocol(Protocol)))
 
     def assertCannot(self, description: str, *says: str) -> None:
-        endpoint = Inherited(self.reactor, description, self.names)
+        endpoint = SystemdEndpoint(self.reactor, description, self.names)
         failure = self.failureResultOf(endpoint.listen(Factory.forProtocol(Protocol)), LookupError)
         for part in says:
             self.assertIn(part, str(failure.value))

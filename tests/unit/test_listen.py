@@ -26,9 +26,9 @@ from zope.interface import implementer
 from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.server.net import tls
-from pushd.server.net.connection_limits import Turnstile
+from pushd.server.net.connection_limits import ConnectionLimiter
 from pushd.server.net.listen import Port, prepare
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.writer import TLSFactory
 from pushd.server.web.site import PushdSite, Serving
 from tests.builders import PATIENCE
@@ -328,8 +328,8 @@ class TlsTests(ListenCase):
         self.factory = PushdSite(
             Resource(),
             self.reactor,
-            wheel=Wheel(self.reactor.seconds),
-            turnstile=Turnstile(0, 0, Wheel(self.reactor.seconds)),
+            wheel=TimerWheel(self.reactor.seconds),
+            turnstile=ConnectionLimiter(0, 0, TimerWheel(self.reactor.seconds)),
             serving=Serving(100, PATIENCE),
         )
 

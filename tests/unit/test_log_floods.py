@@ -32,8 +32,8 @@ from pushd.log.flood_limit import Floodgate
 from pushd.log.lines import json_text, plain
 from pushd.log.observers import Observer
 from pushd.server.net.connections import Connections
-from pushd.server.net.proxy_protocol import ProxyProtocolFactory, Reception
-from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.proxy_protocol import ProxyProtocolFactory, ProxyProtocolSettings
+from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.writer import TLSFactory
 from tests.application import Application, answer, hooks
 from tests.certificates import Authority
@@ -172,7 +172,7 @@ ROWS = {
 }
 
 _METHODS = frozenset({"debug", "info", "warn", "error", "critical", "failure", "emit"})
-_LOGGERS = frozenset({"Logger", "FaultLog", "Sparing"})
+_LOGGERS = frozenset({"Logger", "FaultLog", "RateLimitedLog"})
 _SHOWN = 38
 """How much of a text is in `ROWS`."""
 
@@ -562,7 +562,9 @@ class ConnectionTests(HTTP2TestCase):
 
     def proxied(self, trusted: str) -> ProxyProtocolFactory:
         """Make what listens for proxies."""
-        reception = Reception(Trust(Proxies((trusted,), "x-forwarded-for")), Connections(), self.wheel, 10)
+        reception = ProxyProtocolSettings(
+            TrustedProxies(Proxies((trusted,), "x-forwarded-for")), Connections(), self.wheel, 10
+        )
         return reception(Speakers())
 
 

@@ -16,7 +16,7 @@ from twisted.web.http_headers import Headers
 from pushd.config.settings import Proxies
 from pushd.errors import BadRequest
 from pushd.server.net.addresses import UnknownAddress
-from pushd.server.net.trusted_proxies import Trust
+from pushd.server.net.trusted_proxies import TrustedProxies
 
 UNIX = UNIXAddress(None)
 
@@ -39,7 +39,7 @@ class ProxyCase(SynchronousTestCase):
     header = "x-forwarded-for"
 
     def setUp(self) -> None:
-        self.trust = Trust(Proxies(NETWORKS, self.header))
+        self.trust = TrustedProxies(Proxies(NETWORKS, self.header))
 
     def client(self, *lines: str, peer: IAddress = PROXY, name: str | None = None) -> str:
         """Answer where the client is of a request with these lines of the header."""
@@ -69,24 +69,24 @@ class TrustedTests(ProxyCase):
     def test_ipv4_in_the_form_of_ipv6_is_ipv4(self) -> None:
         self.assertTrue(self.trust.is_trusted(ipv6("::ffff:10.0.0.1")))
         self.assertFalse(self.trust.is_trusted(ipv6("::ffff:11.0.0.1")))
-        mapped = Trust(Proxies(("::ffff:10.0.0.0/104", "::ffff:192.0.2.7"), "none"))
+        mapped = TrustedProxies(Proxies(("::ffff:10.0.0.0/104", "::ffff:192.0.2.7"), "none"))
         for address in (ipv4("10.9.9.9"), ipv6("::ffff:a09:909"), ipv4("192.0.2.7")):
             self.assertTrue(mapped.is_trusted(address), address)
         self.assertFalse(mapped.is_trusted(ipv4("192.0.2.8")))
 
     def test_all_of_ipv6_does_not_hold_ipv4(self) -> None:
-        self.assertFalse(Trust(Proxies(("::/0",), "none")).is_trusted(ipv6("::ffff:10.0.0.1")))
+        self.assertFalse(TrustedProxies(Proxies(("::/0",), "none")).is_trusted(ipv6("::ffff:10.0.0.1")))
 
     def test_unix_sockets_are_trusted_by_their_word_only(self) -> None:
         self.assertTrue(self.trust.is_trusted(UNIX))
-        self.assertFalse(Trust(Proxies(("0.0.0.0/0", "::/0"), "none")).is_trusted(UNIX))
+        self.assertFalse(TrustedProxies(Proxies(("0.0.0.0/0", "::/0"), "none")).is_trusted(UNIX))
 
     def test_whom_the_proxy_does_not_know_is_not_the_proxy(self) -> None:
         for proxy in (PROXY, UNIX):
             self.assertFalse(self.trust.is_trusted(UnknownAddress(proxy)))
 
     def test_nobody_is_trusted_unless_that_is_said(self) -> None:
-        trust = Trust(Proxies((), "x-forwarded-for"))
+        trust = TrustedProxies(Proxies((), "x-forwarded-for"))
         for address in (PROXY, ipv4("127.0.0.1"), ipv6("::1"), UNIX):
             self.assertFalse(trust.is_trusted(address))
 
@@ -116,7 +116,7 @@ class PeerTests(ProxyCase):
                 self.assertEqual(self.client(line, peer=peer), address)
 
     def test_unix_is_not_looked_at_unless_trusted(self) -> None:
-        self.trust = Trust(Proxies(("0.0.0.0/0",), self.header))
+        self.trust = TrustedProxies(Proxies(("0.0.0.0/0",), self.header))
         self.assertEqual(self.client("203.0.113.9", peer=UNIX), "unix")
 
     def test_the_other_header_is_not_looked_at(self) -> None:
@@ -124,7 +124,7 @@ class PeerTests(ProxyCase):
         self.assertEqual(self.client("garbage", name="forwarded"), "10.0.0.1")
 
     def test_with_none_no_header_is_looked_at(self) -> None:
-        self.trust = Trust(Proxies(NETWORKS, "none"))
+        self.trust = TrustedProxies(Proxies(NETWORKS, "none"))
         self.assertEqual(self.client("203.0.113.9"), "10.0.0.1")
         self.assertEqual(self.client("203.0.113.9", peer=UNIX), "unix")
 
@@ -316,7 +316,7 @@ class PropertyTests(SynchronousTestCase):
     def test_whatever_the_client_says_it_is_where_the_proxies_saw_it(
         self, header: str, said: list[object], client: object, proxies: list[str], split: int
     ) -> None:
-        trust = Trust(Proxies(NETWORKS, header))
+        trust = TrustedProxies(Proxies(NETWORKS, header))
         each = [*said, client, *proxies]
         lines = [written(part, header).encode() for part in (each[:split], each[split:]) if part]
         self.assertEqual(trust.client_address(PROXY, Headers({header.encode(): lines})), str(client))
@@ -327,7 +327,7 @@ class PropertyTests(SynchronousTestCase):
         for line in lines:
             headers.addRawHeader(header.encode(), line)
         try:
-            address = Trust(Proxies(NETWORKS, header)).client_address(PROXY, headers)
+            address = TrustedProxies(Proxies(NETWORKS, header)).client_address(PROXY, headers)
         except BadRequest:
             return
         self.assertNotIn("%", address)

@@ -21,10 +21,10 @@ from pushd.config.settings import Proxies
 from pushd.server.http2.connection import HTTP2
 from pushd.server.net.addresses import UnknownAddress, peer_name
 from pushd.server.net.connections import Connections
-from pushd.server.net.proxy_protocol import Header, ProxyProtocolFactory, Reception, parse_header
-from pushd.server.net.timers import Wheel
-from pushd.server.net.trusted_proxies import Trust
-from pushd.server.net.writer import Readdressed, TLSFactory, writer
+from pushd.server.net.proxy_protocol import Header, ProxyProtocolFactory, ProxyProtocolSettings, parse_header
+from pushd.server.net.timers import TimerWheel
+from pushd.server.net.trusted_proxies import TrustedProxies
+from pushd.server.net.writer import ProxiedTransport, TLSFactory, writer
 from tests.rigs import Rig as DaemonRig
 from tests.unit.test_tls import forgive_deprecated_certificates
 from tests.unit.test_writethrough import Peer, TlsRig
@@ -226,10 +226,10 @@ class Wire(StringTransport):
 class ReceptionCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 0.0
-        self.wheel = Wheel(lambda: self.now)
+        self.wheel = TimerWheel(lambda: self.now)
         self.connections = Connections()
-        trust = Trust(Proxies(("10.0.0.0/8", "unix"), "x-forwarded-for"))
-        self.reception = Reception(trust, self.connections, self.wheel, 10)
+        trust = TrustedProxies(Proxies(("10.0.0.0/8", "unix"), "x-forwarded-for"))
+        self.reception = ProxyProtocolSettings(trust, self.connections, self.wheel, 10)
         self.speakers = Speakers()
         self.factory = self.reception(self.speakers)
         self.wire = Wire()
@@ -405,8 +405,8 @@ class WritingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         forgive_deprecated_certificates(self)
-        self.reception = Reception(
-            Trust(Proxies(("10.0.0.1",), "none")), Connections(), Wheel(lambda: 0.0), timeout_s=10
+        self.reception = ProxyProtocolSettings(
+            TrustedProxies(Proxies(("10.0.0.1",), "none")), Connections(), TimerWheel(lambda: 0.0), timeout_s=10
         )
 
     def test_what_the_kernel_takes_is_sent_at_once(self) -> None:
@@ -460,7 +460,7 @@ class WritingTests(SynchronousTestCase):
 
     def test_everything_but_the_addresses_is_left_to_the_transport(self) -> None:
         wire = Wire()
-        transport = Readdressed(wire, CLIENT, ASKED)
+        transport = ProxiedTransport(wire, CLIENT, ASKED)
         transport.write(b"abc")
         self.assertEqual(wire.value(), b"abc")
         transport.abortConnection()
@@ -481,8 +481,11 @@ class DaemonTests(SynchronousTestCase):
             "[log]\nrequests = yes\n[proxies]\ntrusted = 10.0.0.1\n[auth]\nanonymous = publish, subscribe\n"
         )
         site = self.rig.parts.site
-        self.reception = Reception(
-            Trust(Proxies(("10.0.0.1",), "x-forwarded-for")), site.connections, self.rig.parts.sessions.wheel, 10
+        self.reception = ProxyProtocolSettings(
+            TrustedProxies(Proxies(("10.0.0.1",), "x-forwarded-for")),
+            site.connections,
+            self.rig.parts.sessions.wheel,
+            10,
         )
         self.wire = Wire()
 

@@ -7,7 +7,7 @@ from unittest.mock import patch
 from pushd.bus.clientinfo import ClientInfo
 from pushd.config.loader import parse
 from pushd.daemon.integrations import Outside
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 from pushd.server.web import guard as gate
 from tests.outsiders import Registry, a_user
 from tests.rigs import DaemonTests
@@ -116,4 +116,4 @@ class DefaultRateTests(DaemonTests):
 
     def a_caller(self) -> ClientInfo:
         """A client at another address."""
-        return ClientInfo(self.rig.parts.entrance.gate.anonymous, Place(STRANGER, 1))
+        return ClientInfo(self.rig.parts.entrance.gate.anonymous, ClientAddress(STRANGER, 1))

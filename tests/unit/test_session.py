@@ -22,7 +22,7 @@ from pushd.bus.replay import ENTRY_BYTES, Replay
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import Sessions
 from pushd.sessions.session import Session
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
@@ -125,7 +125,7 @@ class House:
     ) -> None:
         self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
         self.clock = self.rig.clock
-        self.wheel = Wheel(self.clock.seconds)
+        self.wheel = TimerWheel(self.clock.seconds)
         self.sessions = Sessions(
             self.rig.bus,
             self.wheel,

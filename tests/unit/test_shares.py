@@ -12,7 +12,7 @@ from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.shares import Shares
 from pushd.errors import Refused, TooMany, Unavailable
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 
 OWNERS = (None, "192.0.2.1", "user alice")
 
@@ -72,7 +72,7 @@ class SharesTests(SynchronousTestCase):
 
 class OwnerTests(SynchronousTestCase):
     def owner(self, address: str, user: str | None = None) -> str | None:
-        return owner_of(ClientInfo(Identity(Grants.of([]), user), Place(address, 1)))
+        return owner_of(ClientInfo(Identity(Grants.of([]), user), ClientAddress(address, 1)))
 
     def test_a_user_is_charged_before_its_address(self) -> None:
         self.assertEqual(self.owner("192.0.2.1", "alice"), "user alice")

@@ -22,7 +22,7 @@ from pushd.bus.slices import MOST, Slice, Slices
 from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import Refused
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import Sessions
 from pushd.sessions.session import Session
 from tests.builders import a_caller, draft, patterns
@@ -84,7 +84,7 @@ class Hall(House):
         self.sent_bytes = 0
         """How much was sent to all of them."""
         self._sending_s = 0.0
-        self.wheel = Wheel(self.seconds, self.clock.callLater)
+        self.wheel = TimerWheel(self.seconds, self.clock.callLater)
         self.sessions = Sessions(
             bus,
             self.wheel,

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import TooMany, Unavailable
 from pushd.server.http2.errors import Code
-from pushd.server.net.connection_limits import Sparing, Ticket, Turnstile
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter, ConnectionSlot, RateLimitedLog
+from pushd.server.net.timers import TimerWheel
 from tests.http2_peer import HTTP2TestCase, Peer
 from tests.rigs import DaemonTests, HttpClient
 
@@ -47,17 +47,17 @@ class Said:
 class CountTests(SynchronousTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.wheel = Wheel(Clock().seconds)
+        self.wheel = TimerWheel(Clock().seconds)
 
-    def turnstile(self, most: int, most_per_address: int, proxies: tuple[str, ...] = ()) -> Turnstile:
-        return Turnstile(
+    def turnstile(self, most: int, most_per_address: int, proxies: tuple[str, ...] = ()) -> ConnectionLimiter:
+        return ConnectionLimiter(
             most, most_per_address, self.wheel, lambda peer: isinstance(peer, IPv4Address) and peer.host in proxies
         )
 
-    def enter(self, one: Turnstile, *hosts: str) -> list[Ticket | None]:
+    def enter(self, one: ConnectionLimiter, *hosts: str) -> list[ConnectionSlot | None]:
         return [one.enter(at(host)) for host in hosts]
 
-    def refused(self, one: Turnstile, *hosts: str) -> list[int | None]:
+    def refused(self, one: ConnectionLimiter, *hosts: str) -> list[int | None]:
         """Let them in; answer with which status each is refused."""
         tickets = self.enter(one, *hosts)
         return [None if it is None or it.refused is None else it.refused.status for it in tickets]
@@ -131,9 +131,9 @@ class SparingTests(SynchronousTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.wheel = Wheel(self.clock.seconds)
+        self.wheel = TimerWheel(self.clock.seconds)
         self.said = Said(self)
-        self.sparing = Sparing(Logger(namespace="tests"), self.wheel)
+        self.sparing = RateLimitedLog(Logger(namespace="tests"), self.wheel)
 
     def wait(self, seconds: int) -> None:
         for _ in range(seconds):

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 
 DELAYS = st.floats(0, 50)
 
@@ -20,10 +20,10 @@ class Rig:
 
     def __init__(self, time: float = 0.0) -> None:
         self.time = time
-        self.wheel = Wheel(lambda: self.time)
+        self.wheel = TimerWheel(lambda: self.time)
         self.rang: list[tuple[str, float]] = []
 
-    def set(self, delay_s: float, name: str = "it", then: Callable[[], object] = lambda: None) -> Alarm:
+    def set(self, delay_s: float, name: str = "it", then: Callable[[], object] = lambda: None) -> Timer:
         """Set an alarm that writes down that it rang, and does something `then`."""
 
         def ring() -> None:
@@ -156,10 +156,10 @@ class CancelTests(WheelCase):
 
 class FreedTests(WheelCase):
     def test_an_alarm_that_was_cancelled_or_has_rung_forgets_what_it_called(self) -> None:
-        for ends in (Alarm.cancel, Alarm.ring):
+        for ends in (Timer.cancel, Timer.ring):
             call = _Call()
             gone = weakref.ref(call)
-            alarm = Wheel(lambda: 0.0).call_in(1, call)
+            alarm = TimerWheel(lambda: 0.0).call_in(1, call)
             call.alarm = alarm  # a cycle
             del call
             ends(alarm)
@@ -167,7 +167,7 @@ class FreedTests(WheelCase):
 
 
 class _Call:
-    alarm: Alarm | None = None
+    alarm: Timer | None = None
 
     def __call__(self) -> None:
         """Do nothing."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Answering, Endpoint, answer
 
 __all__ = ["Metrics", "OpenMetrics"]
@@ -24,7 +24,7 @@ class Metrics(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: Gate, exposition: Callable[[], bytes]) -> None:
+    def __init__(self, gate: RequestGuard, exposition: Callable[[], bytes]) -> None:
         """Show what `exposition` answers to operators whom `gate` lets in."""
         super().__init__(gate)
         self._exposition = exposition

@@ -11,7 +11,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.patterns import Pattern
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
 from pushd.transports.endpoint import Subscribing
@@ -94,7 +94,7 @@ class StatusEvents(Subscribing):
 
     def __init__(
         self,
-        gate: Gate,
+        gate: RequestGuard,
         door: Door,
         watchers: Watchers,
         *,

@@ -20,9 +20,9 @@ from pushd.config.timeouts import Timeouts
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.server.http1.head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.server.http1.output import WritingChannel
-from pushd.server.http1.timeouts import HEAD, NOTHING, Watch
-from pushd.server.net.connections import LAST_WORD_S, Speaker, Upgraded
-from pushd.server.net.timers import Wheel
+from pushd.server.http1.timeouts import HEAD, NOTHING, ConnectionTimeouts
+from pushd.server.net.connections import LAST_WORD_S, UpgradedProtocol, WireProtocol
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.problems import refusal
 
@@ -58,7 +58,7 @@ class HTTP1(WritingChannel):
 
     is_tunnel = False
 
-    hand_to: Callable[[Speaker, bytes], None]
+    hand_to: Callable[[WireProtocol, bytes], None]
     """Has something else speak on this connection from now on, and take first what was not read."""
 
     timeOut = None
@@ -70,12 +70,12 @@ class HTTP1(WritingChannel):
     least_held_bytes = sys.maxsize
     """The smallest answer that counts while it waits; see `pushd.server.http1.responses`."""
 
-    def __init__(self, max_body_bytes: int, patience: Timeouts, wheel: Wheel) -> None:
+    def __init__(self, max_body_bytes: int, patience: Timeouts, wheel: TimerWheel) -> None:
         """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""
         super().__init__()
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(self, patience, wheel)
-        self._upgraded: Speaker | None = None
+        self._watch = ConnectionTimeouts(self, patience, wheel)
+        self._upgraded: WireProtocol | None = None
         self._discarded: int | None = None
         """How much was thrown away since a request was refused; None if none was."""
         self._unread = b""
@@ -184,7 +184,7 @@ class HTTP1(WritingChannel):
         if transport is not None:
             transport.abortConnection()
 
-    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer the request at hand with ``101`` and `fields`, and hand the connection to `speaker`.
 
         To be called from the ``render`` of the request, or later; nothing is kept of it (RFC 9110, section 7.8).

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate, certificate_of
 from pushd.server.net.writer import Writer, writer
 
@@ -45,9 +45,9 @@ class WritingChannel(HTTPChannel):
         return super().getPeer(), super().getHost()
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ClientAddress:
         """Where the client is."""
-        return Place.of(self.getPeer())
+        return ClientAddress.of(self.getPeer())
 
     def getPeer(self) -> IAddress:
         """Override: answer who asks."""

@@ -12,10 +12,10 @@ from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.config.timeouts import Timeouts
 from pushd.server.http1.connection import HTTP1
 from pushd.server.http1.timeouts import NOTHING
-from pushd.server.net.connection_limits import Sparing
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.connection_limits import RateLimitedLog
+from pushd.server.net.timers import Timer, TimerWheel
 from pushd.server.net.writer import waiting_bytes
-from pushd.server.unread_responses import Answers, Held
+from pushd.server.unread_responses import Held, UnreadResponses
 
 __all__ = ["HTTP1Answers"]
 
@@ -33,14 +33,19 @@ class HTTP1Answers(HTTP1):
     _log = Logger()
 
     def __init__(
-        self, max_body_bytes: int, patience: Timeouts, wheel: Wheel, answers: Answers, sparing: Sparing
+        self,
+        max_body_bytes: int,
+        patience: Timeouts,
+        wheel: TimerWheel,
+        answers: UnreadResponses,
+        sparing: RateLimitedLog,
     ) -> None:
         """Override: answers count in `answers`."""
         super().__init__(max_body_bytes, patience, wheel)
         self._patience, self._wheel, self._sparing = patience, wheel, sparing
         self._held = Held(answers)
         self._is_live = self.has_input_ended = False
-        self._slow: Alarm | None = None
+        self._slow: Timer | None = None
         self._paused_at_s, self._waiting_bytes = 0.0, 0
 
     def hold(self, caller: ClientInfo | None, size: int) -> None:

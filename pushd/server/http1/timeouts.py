@@ -6,9 +6,9 @@ from typing import Protocol
 
 from pushd.config.timeouts import Timeouts
 from pushd.errors import TimedOut
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 
-__all__ = ["HEAD", "NOTHING", "Watch", "Watched"]
+__all__ = ["HEAD", "NOTHING", "ConnectionTimeouts", "Watched"]
 
 NOTHING = object()
 """No request is on its way."""
@@ -31,7 +31,7 @@ class Watched(Protocol):
         """Learn that a request was not completed in time."""
 
 
-class Watch:
+class ConnectionTimeouts:
     """Knows what the connection waits for, and since when.
 
     The alarm is not touched when a request is done: when it rings, it finds out how long there is still to wait.
@@ -39,13 +39,13 @@ class Watch:
 
     __slots__ = ("_alarm", "_connection", "_patience", "_since", "_wheel", "what")
 
-    def __init__(self, connection: Watched, patience: Timeouts, wheel: Wheel) -> None:
+    def __init__(self, connection: Watched, patience: Timeouts, wheel: TimerWheel) -> None:
         """Watch `connection` from the first `sees` on."""
         self._connection: Watched | None = connection
         self._patience = patience
         self._wheel = wheel
         self._since = 0.0
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self.what: object = None
         """What is waited for: `NOTHING`, `HEAD`, or anything else, which stands for a body; None: no matter."""
 

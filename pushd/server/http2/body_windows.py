@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from pushd.server.http2.codec import STREAM_WINDOW
 
-__all__ = ["Bodies"]
+__all__ = ["BodyWindows"]
 
 _FAST_WINDOW = 512 * 1024
 """The window of the stream whose body began first, in bytes."""
 
 
-class Bodies:
+class BodyWindows:
     """The unfinished bodies of one connection, and the unfinished messages of WebSockets on its streams.
 
     They are held until they are whole. When all together they are too much, only the oldest may go on, which

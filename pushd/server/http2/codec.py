@@ -24,7 +24,7 @@ from pushd.server.http2.hpack_decoder import BlockDecoder, Memory
 from pushd.server.http2.hpack_encoder import NO_TABLE
 from pushd.server.http2.limits import Limits
 
-__all__ = ["STREAM_WINDOW", "Codec", "Past"]
+__all__ = ["STREAM_WINDOW", "ClosedStream", "Codec"]
 
 STREAM_WINDOW = 64 * 1024 - 1
 """How much of a request's body may be on its way before the server has seen it, in bytes."""
@@ -44,7 +44,7 @@ _KNOWN_SETTINGS = frozenset(
 )
 
 
-class Past(Enum):
+class ClosedStream(Enum):
     """How a stream that does not exist came to its end."""
 
     IDLE = auto()
@@ -64,11 +64,11 @@ class Past(Enum):
 
 
 _PASTS = {
-    None: Past.SKIPPED,
-    StreamClosedBy.SEND_END_STREAM: Past.ENDED,
-    StreamClosedBy.RECV_END_STREAM: Past.ENDED,
-    StreamClosedBy.SEND_RST_STREAM: Past.RESET_HERE,
-    StreamClosedBy.RECV_RST_STREAM: Past.RESET_THERE,
+    None: ClosedStream.SKIPPED,
+    StreamClosedBy.SEND_END_STREAM: ClosedStream.ENDED,
+    StreamClosedBy.RECV_END_STREAM: ClosedStream.ENDED,
+    StreamClosedBy.SEND_RST_STREAM: ClosedStream.RESET_HERE,
+    StreamClosedBy.RECV_RST_STREAM: ClosedStream.RESET_THERE,
 }
 
 
@@ -142,11 +142,11 @@ class Codec:
         """How many there are that the client began."""
         return len(self._streams) - len(self._pushed)
 
-    def past(self, stream_id: int) -> Past:
+    def past(self, stream_id: int) -> ClosedStream:
         """Tell what became of a stream that is not open."""
         state = self._state
         highest = state.highest_inbound_stream_id if stream_id % 2 else state.highest_outbound_stream_id
-        return Past.IDLE if stream_id > highest else _PASTS[state._closed_streams.get(stream_id)]
+        return ClosedStream.IDLE if stream_id > highest else _PASTS[state._closed_streams.get(stream_id)]
 
     def open(self, stream_id: int, *, is_ended: bool) -> None:
         """Enter the stream of a request that begins; its number is odd, and higher than any before."""

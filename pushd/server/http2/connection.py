@@ -15,12 +15,12 @@ from zope.interface import implementer
 
 from pushd.bus.memory_headroom import memory
 from pushd.errors import HeadTooLarge, Refused, TooMany
-from pushd.server.access_log import Unread
+from pushd.server.access_log import UnreadRequest
 from pushd.server.http2 import priority
-from pushd.server.http2.body_windows import Bodies
+from pushd.server.http2.body_windows import BodyWindows
 from pushd.server.http2.codec import Codec
-from pushd.server.http2.context import Shared
-from pushd.server.http2.early_answers import Unwanted
+from pushd.server.http2.context import Http2Context
+from pushd.server.http2.early_answers import EarlyAnswers
 from pushd.server.http2.errors import Code, ConnectionFault, StreamFault, code_name
 from pushd.server.http2.head import Head
 from pushd.server.http2.limits import Budgets
@@ -29,12 +29,12 @@ from pushd.server.http2.promises import Promises, Told
 from pushd.server.http2.receiver import Incoming
 from pushd.server.http2.scheduler import Scheduler
 from pushd.server.http2.stream import Stream
-from pushd.server.http2.timeouts import Watch
+from pushd.server.http2.timeouts import ConnectionTimeouts
 from pushd.server.http2.tunnel import Tunnel
 from pushd.server.net.addresses import peer_name
 from pushd.server.net.client_certificates import certificate_of
 from pushd.server.net.connections import TwoWay
-from pushd.server.net.timers import Alarm
+from pushd.server.net.timers import Timer
 from pushd.server.net.writer import writer
 
 __all__ = ["HTTP2"]
@@ -54,12 +54,12 @@ _UNREAD = TooMany("too much of answers over this connection waits for you; wante
 
 @implementer(IPushProducer)
 class HTTP2(TwoWay, Protocol):
-    """One HTTP/2 connection: the `Listener` of what comes, the `Carrier` of its streams."""
+    """One HTTP/2 connection: the `Listener` of what comes, the `StreamOwner` of its streams."""
 
     log = Logger()
     transport: Any
 
-    def __init__(self, shared: Shared, turned_away: Refused | None = None) -> None:
+    def __init__(self, shared: Http2Context, turned_away: Refused | None = None) -> None:
         """Make a connection of the site of `shared`; `turned_away` is the answer to its first request, and last."""
         self._shared = shared
         self._turned_away = turned_away
@@ -72,11 +72,11 @@ class HTTP2(TwoWay, Protocol):
         self.streams: dict[int, Stream] = {}
         """Those whose responses are not sent yet."""
         self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds, self._stream_failed)
-        self._bodies = Bodies(shared.limits.held_body_bytes, self.codec.grant)
-        self._watch = Watch(self, shared.limits, shared.wheel, shared.seconds)
+        self._bodies = BodyWindows(shared.limits.held_body_bytes, self.codec.grant)
+        self._watch = ConnectionTimeouts(self, shared.limits, shared.wheel, shared.seconds)
         self._flush_call: IDelayedCall | None = None
-        self._unwanted = Unwanted(self.codec, shared, self._flush_soon)
-        self._linger: Alarm | None = None
+        self._unwanted = EarlyAnswers(self.codec, shared, self._flush_soon)
+        self._linger: Timer | None = None
         self._is_busy = self._is_ended = self._is_draining = False
         self._takes_streams, self._logged = True, 0
         self.blocked_since: float | None = None
@@ -141,7 +141,7 @@ class HTTP2(TwoWay, Protocol):
                 self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
             self.close(Code.INTERNAL_ERROR)
 
-    def refused(self, detail: str, unread: Unread | None = None) -> None:
+    def refused(self, detail: str, unread: UnreadRequest | None = None) -> None:
         """Log why something was refused: an `unread` request, or something else."""
         if self._turned_away is not None:
             return  # who turned it away has logged it

@@ -12,14 +12,14 @@ from pushd.server.http2.hpack_decoder import Memory
 from pushd.server.http2.hpack_encoder import FieldEncoder
 from pushd.server.http2.limits import Limits
 from pushd.server.net.connections import Connections
-from pushd.server.net.timers import Wheel
-from pushd.server.unread_responses import Answers
+from pushd.server.net.timers import TimerWheel
+from pushd.server.unread_responses import UnreadResponses
 
-__all__ = ["Shared"]
+__all__ = ["Http2Context"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class Http2Context:
     """What all connections of a site have in common."""
 
     site: Any
@@ -31,7 +31,7 @@ class Shared:
     limits: Limits
     """What each may have."""
 
-    wheel: Wheel
+    wheel: TimerWheel
     """For time-outs."""
 
     seconds: Callable[[], float]
@@ -46,7 +46,7 @@ class Shared:
     memory: Memory = field(default_factory=Memory)
     """How much they remember of header blocks."""
 
-    answers: Answers = field(default_factory=Answers)
+    answers: UnreadResponses = field(default_factory=UnreadResponses)
     """What their clients have not read."""
 
     owner_of_peer: Callable[[IAddress], str | None] = lambda peer: None

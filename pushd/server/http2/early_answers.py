@@ -7,20 +7,20 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall
 
 from pushd.server.http2.codec import Codec
-from pushd.server.http2.context import Shared
+from pushd.server.http2.context import Http2Context
 from pushd.server.http2.errors import Code
 
-__all__ = ["Unwanted"]
+__all__ = ["EarlyAnswers"]
 
 _AFTER_S = 0.3
 """How long after the response a request that is not read is reset. curl 7.88 loses a response that comes together
 with the reset."""
 
 
-class Unwanted:
+class EarlyAnswers:
     """Those of one connection, whose streams are to be reset."""
 
-    def __init__(self, codec: Codec, shared: Shared, was_reset: Callable[[], None]) -> None:
+    def __init__(self, codec: Codec, shared: Http2Context, was_reset: Callable[[], None]) -> None:
         """Reset streams of `codec`, and call `was_reset` after that."""
         self._codec = codec
         self._shared = shared

@@ -6,7 +6,7 @@ from typing import Any
 
 from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.server.http2.errors import Code
-from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.scheduler import Outgoing
 from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES, Held
 
@@ -24,7 +24,7 @@ class Holding:
 
     stream_id: int
     outgoing: Outgoing
-    _carrier: Carrier[Any]
+    _carrier: StreamOwner[Any]
     _request: Any
     _producer: Any
     _pull: Any

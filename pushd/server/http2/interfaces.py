@@ -6,20 +6,20 @@ from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IAddress
 
-from pushd.server.access_log import Unread
+from pushd.server.access_log import UnreadRequest
 from pushd.server.http2.codec import Codec
 from pushd.server.http2.errors import Code
 from pushd.server.http2.hpack_encoder import FieldEncoder
 from pushd.server.http2.promises import Promises, Told
 from pushd.server.net.client_certificates import Certificate
-from pushd.server.unread_responses import Answers
+from pushd.server.unread_responses import UnreadResponses
 
-__all__ = ["Carrier"]
+__all__ = ["StreamOwner"]
 
 StreamT = TypeVar("StreamT")
 
 
-class Carrier(Protocol[StreamT]):
+class StreamOwner(Protocol[StreamT]):
     """The connection of a stream."""
 
     site: Any
@@ -31,7 +31,7 @@ class Carrier(Protocol[StreamT]):
     host: IAddress
     is_secure: bool
     certificate: Certificate | None
-    answers: Answers
+    answers: UnreadResponses
     owner: str | None
     promises: Promises
 
@@ -54,7 +54,7 @@ class Carrier(Protocol[StreamT]):
     def done(self, stream: StreamT) -> None:
         """Learn that all of the response was sent."""
 
-    def refused(self, detail: str, unread: Unread | None = None) -> None:
+    def refused(self, detail: str, unread: UnreadRequest | None = None) -> None:
         """Log why something was refused: an `unread` request, or something else."""
 
     def promise_room(self, parent: StreamT) -> int:

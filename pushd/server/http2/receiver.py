@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, Protocol
 
 from pushd.server.http2 import frames as framing
-from pushd.server.http2.codec import Codec, Past
+from pushd.server.http2.codec import ClosedStream, Codec
 from pushd.server.http2.errors import Code, ConnectionFault, Malformed, StreamFault
 from pushd.server.http2.frames import ACK, END_STREAM, Frame, Reader
 from pushd.server.http2.head import Field, Head, check_trailers, field_section_size
@@ -138,11 +138,11 @@ class Incoming:
     def _on_closed(self, stream_id: int, what: str) -> None:
         """Judge a frame on a stream that is over (section 5.1)."""
         past = self._codec.past(stream_id)
-        if past is Past.RESET_HERE:
+        if past is ClosedStream.RESET_HERE:
             return  # it was on its way
-        if past is Past.RESET_THERE:
+        if past is ClosedStream.RESET_THERE:
             raise StreamFault(stream_id, Code.STREAM_CLOSED, f"{what} on a stream that the client reset")
-        if past is Past.ENDED:
+        if past is ClosedStream.ENDED:
             raise ConnectionFault(Code.STREAM_CLOSED, f"{what} on a stream that has ended")
         raise ConnectionFault(Code.PROTOCOL_ERROR, f"{what} on a stream that was not opened (section 5.1)")
 
@@ -154,7 +154,7 @@ class Incoming:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's stream has an even number (section 5.1.1)")
         if codec.is_open(stream_id):
             self._trailers(stream_id, fields, is_ended)
-        elif codec.past(stream_id) is not Past.IDLE:
+        elif codec.past(stream_id) is not ClosedStream.IDLE:
             self._on_closed(stream_id, "HEADERS")
         else:
             self._request(frame, fields, is_ended)
@@ -211,7 +211,7 @@ class Incoming:
             self._budgets.spend(Kind.RESET)
         if self._codec.is_open(stream_id):
             self._codec.received_reset(stream_id)
-        elif self._codec.past(stream_id) is Past.IDLE:
+        elif self._codec.past(stream_id) is ClosedStream.IDLE:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
         elif stream_id % 2:
             return
@@ -250,7 +250,7 @@ class Incoming:
         stream_id = frame.stream_id
         increment = int.from_bytes(frame.payload, "big") & 0x7FFFFFFF
         if stream_id and not self._codec.is_open(stream_id):
-            if self._codec.past(stream_id) is Past.IDLE:
+            if self._codec.past(stream_id) is ClosedStream.IDLE:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
             return
         if not increment:

@@ -14,10 +14,10 @@ from pushd.errors import Refused, WrongMethod
 from pushd.server.http2.errors import Code, StreamFault
 from pushd.server.http2.head import Head
 from pushd.server.http2.held_response import Holding
-from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.scheduler import Next, Outgoing
 from pushd.server.http2.stream_promises import Promising
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
 from pushd.server.net.writer import Writer, writer
 from pushd.server.problems import refusal
@@ -63,7 +63,7 @@ class Stream(Promising, Holding):
     is_tunnel = False  # see pushd.server.http2.tunnel
     has_input_ended = False  # then the connection is lost
 
-    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
+    def __init__(self, carrier: StreamOwner[Stream], stream_id: int, urgency: int) -> None:
         """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
         self._carrier = carrier
         self.stream_id = stream_id
@@ -224,9 +224,9 @@ class Stream(Promising, Holding):
     factory = site  # it logs requests
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ClientAddress:
         """Where the client is."""
-        return Place.of(self._carrier.peer)
+        return ClientAddress.of(self._carrier.peer)
 
     def getPeer(self) -> IAddress:
         """Answer who asks."""

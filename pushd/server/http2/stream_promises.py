@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pushd.server.http2.head import Head
-from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.promises import COPIED, Answer, Promises, Told, promised
 
 __all__ = ["Promising"]
@@ -18,7 +18,7 @@ class Promising:
 
     stream_id: int
     urgency: int
-    _carrier: Carrier[Any]
+    _carrier: StreamOwner[Any]
     _head: Head | None
 
     @property

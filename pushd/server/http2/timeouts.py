@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from pushd.errors import TimedOut
 from pushd.server.http2.errors import Code
 from pushd.server.http2.limits import Limits
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 
 if TYPE_CHECKING:
     from pushd.server.http2.codec import Codec
     from pushd.server.http2.scheduler import Scheduler
     from pushd.server.http2.stream import Stream
 
-__all__ = ["Watch", "Watched"]
+__all__ = ["ConnectionTimeouts", "Watched"]
 
 _EACH_S = 2.0
 
@@ -57,7 +57,7 @@ class Watched(Protocol):
         """Close now."""
 
 
-class Watch:
+class ConnectionTimeouts:
     """Looks every few seconds whether its connection waits in vain.
 
     An event stream that is silent, whose client would take more, is never touched.
@@ -82,13 +82,15 @@ class Watch:
         "_wheel",
     )
 
-    def __init__(self, connection: Watched, limits: Limits, wheel: Wheel, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, connection: Watched, limits: Limits, wheel: TimerWheel, seconds: Callable[[], float]
+    ) -> None:
         """Watch `connection` from `begin` to `end`."""
         self._connection = connection
         self._limits = limits
         self._wheel = wheel
         self._seconds = seconds
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self._began = self._idle_since = self._head_since = seconds()
         self._head: int | None = None
         self._drained_at: float | None = None

@@ -12,9 +12,9 @@ from zope.interface import implementer
 
 from pushd.errors import Unknown
 from pushd.server.http2.head import Head
-from pushd.server.http2.interfaces import Carrier
+from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.stream import Stream
-from pushd.server.net.connections import Upgraded
+from pushd.server.net.connections import UpgradedProtocol
 
 __all__ = ["Tunnel"]
 
@@ -33,10 +33,10 @@ class Tunnel(Stream):
 
     is_tunnel = True
 
-    def __init__(self, carrier: Carrier[Stream], stream_id: int, urgency: int) -> None:
+    def __init__(self, carrier: StreamOwner[Stream], stream_id: int, urgency: int) -> None:
         """Override: nobody speaks yet."""
         super().__init__(carrier, stream_id, urgency)
-        self._speaker: Upgraded | None = None
+        self._speaker: UpgradedProtocol | None = None
         self._early = b""
         self._is_client_done = False
         self.disconnecting = False
@@ -52,7 +52,7 @@ class Tunnel(Stream):
         if is_ended:
             self.receive(b"", True)
 
-    def upgrade(self, speaker: Upgraded, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer ``200`` and `fields`; what follows is between `speaker` and the client."""
         self._request = self._head = None
         self._begin_answer(b"200", fields)

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from pushd.bus.clientaddress import MAX_CACHED, UNIX, parse_ip
 from pushd.bus.record import record
 
-__all__ = ["Place", "UnknownAddress", "address_of", "peer_name"]
+__all__ = ["ClientAddress", "UnknownAddress", "address_of", "peer_name"]
 
 
 @implementer(IAddress)
@@ -25,7 +25,7 @@ class UnknownAddress:
 
 
 @record()
-class Place:
+class ClientAddress:
     """Where a client is."""
 
     address: str
@@ -35,7 +35,7 @@ class Place:
     """Its port; or what it is called in the log, if that is something else than both."""
 
     @classmethod
-    def of(cls, peer: IAddress, address: str | None = None) -> Place:
+    def of(cls, peer: IAddress, address: str | None = None) -> ClientAddress:
         """Make the place of `peer`, or, by way of it, of a client at `address`."""
         direct = address_of(peer)
         if address is not None and address != direct:

@@ -13,15 +13,15 @@ from pushd.bus.clientaddress import limit_key
 from pushd.bus.counters import Counters
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.server.net.addresses import address_of, peer_name
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 
-__all__ = ["Sparing", "Ticket", "Turnstile"]
+__all__ = ["ConnectionLimiter", "ConnectionSlot", "RateLimitedLog"]
 
 
-class Sparing:
+class RateLimitedLog:
     """Logs the first of what happens often, and then every second how many there were."""
 
-    def __init__(self, log: Logger, wheel: Wheel) -> None:
+    def __init__(self, log: Logger, wheel: TimerWheel) -> None:
         """Write to `log`."""
         self._log = log
         self._wheel = wheel
@@ -54,7 +54,7 @@ _RETRY_S = 10.0
 """How long who is turned away is asked to wait before it comes back."""
 
 
-class Ticket:
+class ConnectionSlot:
     """One connection, as the turnstile knows it. It is given back when the connection has ended."""
 
     __slots__ = ("_give_back", "refused")
@@ -71,7 +71,7 @@ class Ticket:
             give_back()
 
 
-class Turnstile:
+class ConnectionLimiter:
     """Counts the connections that there are, and turns away those that are too many."""
 
     log = Logger()
@@ -80,7 +80,7 @@ class Turnstile:
         self,
         most: int,
         most_per_address: int,
-        wheel: Wheel,
+        wheel: TimerWheel,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Counters | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Turnstile:
         self._count = 0
         self._per_address: Counter[str] = Counter()
         self._turned_away = 0
-        self._sparing = Sparing(self.log, wheel)
+        self._sparing = RateLimitedLog(self.log, wheel)
 
     def limit(self, most: int, most_per_address: int) -> None:
         """Let in so many from now on; who is in stays."""
@@ -108,7 +108,7 @@ class Turnstile:
         """Count the connections that were let in."""
         return self._count
 
-    def enter(self, peer: IAddress) -> Ticket | None:
+    def enter(self, peer: IAddress) -> ConnectionSlot | None:
         """Let in a connection, or turn it away; None: it is to be closed at once."""
         if 0 < self._most <= self._count:
             detail = f"{self._most} connections are open: [limits] connections"
@@ -119,14 +119,14 @@ class Turnstile:
         if key is None:
             self._count += 1
             self.figures.accepted += 1
-            return Ticket(None, self._leave)
+            return ConnectionSlot(None, self._leave)
         if self._per_address[key] >= self._most_per_address:
             detail = f"{key} has {self._most_per_address} connections open: [limits] connections_per_address"
             return self._turn_away(peer, "connections_per_address", TooMany(detail, retry_s=_RETRY_S))
         self._count += 1
         self.figures.accepted += 1
         self._per_address[key] += 1
-        return Ticket(None, partial(self._leave, key))
+        return ConnectionSlot(None, partial(self._leave, key))
 
     def handshake_failed(self, peer: IAddress, timeout_s: float) -> None:
         """Log that a TLS handshake was not done in time."""
@@ -134,14 +134,14 @@ class Turnstile:
         self.figures.handshakes["timed_out"] += 1
         self._sparing.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)
 
-    def _turn_away(self, peer: IAddress, kind: str, refused: Refused) -> Ticket | None:
+    def _turn_away(self, peer: IAddress, kind: str, refused: Refused) -> ConnectionSlot | None:
         self.figures.turned_away[kind] += 1
         name, is_told = peer_name(peer), self._turned_away < _MAX_TURNED_AWAY
         self._sparing.info(kind, "turned away {peer}: {detail}", peer=name, detail=refused.detail)
         if not is_told:
             return None
         self._turned_away += 1
-        return Ticket(refused, self._turned_away_left)
+        return ConnectionSlot(refused, self._turned_away_left)
 
     def _turned_away_left(self) -> None:
         self._turned_away -= 1

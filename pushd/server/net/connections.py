@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 
-__all__ = ["LAST_WORD_S", "Closable", "Connections", "Speaker", "TwoWay", "Upgraded"]
+__all__ = ["LAST_WORD_S", "Closable", "Connections", "TwoWay", "UpgradedProtocol", "WireProtocol"]
 
 LAST_WORD_S = 1.0
 """How long a client that knows nothing of the end gets to say what it wants, in seconds."""
@@ -25,7 +25,7 @@ class Closable(Protocol):
         """Close now."""
 
 
-class Speaker(Closable, Protocol):
+class WireProtocol(Closable, Protocol):
     """What speaks on a connection: a `twisted.internet.interfaces.IProtocol`."""
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -35,7 +35,7 @@ class Speaker(Closable, Protocol):
         """Take what has come."""
 
     def input_ended(self) -> bool:
-        """Learn that the client sends nothing more; return whether the connection goes on: see `Switch`."""
+        """Learn that the client sends nothing more; return whether the connection goes on: see `AlpnSwitch`."""
 
     def connectionLost(self, reason: Failure) -> None:
         """Learn that the connection has ended."""
@@ -52,7 +52,7 @@ class TwoWay:
         return False
 
 
-class Upgraded(Speaker, Protocol):
+class UpgradedProtocol(WireProtocol, Protocol):
     """What speaks after HTTP has."""
 
     @property

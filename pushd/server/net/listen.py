@@ -22,7 +22,7 @@ from pushd.config.settings import Listener
 from pushd.errors import StartFailed
 from pushd.server.net import tls
 from pushd.server.net.polling import accept_few
-from pushd.server.net.systemd_sockets import Inherited
+from pushd.server.net.systemd_sockets import SystemdEndpoint
 from pushd.server.net.unix_socket import UnixEndpoint, keep_file
 from pushd.server.net.writer import TLSFactory
 
@@ -217,7 +217,7 @@ def _clients(listener: Listener) -> tls.Authorities | None:
 def _endpoint(description: str, reactor: object, sockets: Sequence[str]) -> IStreamServerEndpoint:
     parsed = parse_endpoint(description)
     if parsed.type == "systemd":
-        return Inherited(reactor, description, sockets)
+        return SystemdEndpoint(reactor, description, sockets)
     endpoint: IStreamServerEndpoint = serverFromString(
         reactor, _without_lock_file(_with_mode(_with_backlog(description)))
     )

@@ -29,11 +29,11 @@ from zope.interface import implementer
 
 from pushd.server.net.addresses import UnknownAddress, peer_name
 from pushd.server.net.connections import LAST_WORD_S, Connections
-from pushd.server.net.timers import Alarm, Wheel
-from pushd.server.net.trusted_proxies import Trust
-from pushd.server.net.writer import Readdressed, end_now
+from pushd.server.net.timers import Timer, TimerWheel
+from pushd.server.net.trusted_proxies import TrustedProxies
+from pushd.server.net.writer import ProxiedTransport, end_now
 
-__all__ = ["Header", "ProxyProtocolFactory", "Reception", "parse_header"]
+__all__ = ["Header", "ProxyProtocolFactory", "ProxyProtocolSettings", "parse_header"]
 
 _MAX_V1_BYTES = 107
 _MAX_V2_BYTES = 16 * 1024
@@ -156,16 +156,16 @@ def _unix(path: bytes) -> UNIXAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Reception:
+class ProxyProtocolSettings:
     """What all connections that begin with a header have in common."""
 
-    trust: Trust
+    trust: TrustedProxies
     """Who may say something in it."""
 
     connections: Connections
     """Where they are entered until something else speaks."""
 
-    wheel: Wheel
+    wheel: TimerWheel
     """For the time-out."""
 
     timeout_s: float
@@ -182,7 +182,7 @@ class ProxyProtocolFactory(Factory[Protocol]):
     noisy = False
     log = Logger()
 
-    def __init__(self, reception: Reception, inner: IProtocolFactory) -> None:
+    def __init__(self, reception: ProxyProtocolSettings, inner: IProtocolFactory) -> None:
         """Have `inner` make what speaks after the header."""
         self._reception = reception
         self._inner = inner
@@ -214,12 +214,12 @@ class _Introduced(Protocol):
 
     log = Logger()
 
-    def __init__(self, reception: Reception, build: Callable[[IAddress], IProtocol | None]) -> None:
+    def __init__(self, reception: ProxyProtocolSettings, build: Callable[[IAddress], IProtocol | None]) -> None:
         self._reception = reception
         self._build = build
         self._received = b""
         self._speaker: IProtocol | None = None
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self._is_refused = False
 
     def connectionMade(self) -> None:
@@ -260,7 +260,7 @@ class _Introduced(Protocol):
             self.abort()
             return
         self._speaker = speaker
-        speaker.makeConnection(Readdressed(self.transport, peer, host))  # type: ignore[arg-type]
+        speaker.makeConnection(ProxiedTransport(self.transport, peer, host))  # type: ignore[arg-type]
         self._reception.connections.discard(self)
         if rest:
             speaker.dataReceived(rest)

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from pushd.config.addresses import parse_endpoint
 
-__all__ = ["Inherited", "UnixPort", "unclaimed"]
+__all__ = ["SystemdEndpoint", "UnixPort", "unclaimed"]
 
 _DOMAINS = {"INET": (AF_INET, AF_INET6), "INET6": (AF_INET, AF_INET6), "UNIX": (AF_UNIX,)}
 
@@ -48,7 +48,7 @@ class UnixPort(unix.Port):
 
 
 @implementer(IStreamServerEndpoint)
-class Inherited:
+class SystemdEndpoint:
     """The endpoint of a socket that systemd passes, under a name (``FileDescriptorName=``) or a number."""
 
     def __init__(self, reactor: Any, description: str, passed: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pushd.bus.slices import Later, Slice
 from pushd.bus.turn import Turn
 
-__all__ = ["TURN_S", "Alarm", "Wheel"]
+__all__ = ["TURN_S", "Timer", "TimerWheel"]
 
 TURN_S = 1.0
 """How far apart the turns of a wheel are."""
@@ -19,12 +19,12 @@ _RING_COST = 5
 """As how many sends an alarm counts: most are heartbeats and pings."""
 
 
-class Alarm:
+class Timer:
     """One call that is to be made."""
 
     __slots__ = ("_call", "_slot")
 
-    def __init__(self, slot: dict[Alarm, None], call: Callable[[], None]) -> None:
+    def __init__(self, slot: dict[Timer, None], call: Callable[[], None]) -> None:
         self._slot = slot
         self._call = call
         slot[self] = None
@@ -45,7 +45,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-class Wheel:
+class TimerWheel:
     """Timers in slots of one second. Turned every second, an alarm rings up to two seconds late, never early.
 
     A timer for each idle connection would cost the reactor's heap an entry each; here setting one and
@@ -67,19 +67,19 @@ class Wheel:
         self._is_due = False
         self.turned_s = seconds()
         """When it was turned last: the time, cheap and up to a second old."""
-        self._slots: dict[int, dict[Alarm, None]] = {}
+        self._slots: dict[int, dict[Timer, None]] = {}
         self._turned_to = int(self.turned_s)
 
     def __len__(self) -> int:
         """Count the alarms that are set."""
         return sum(map(len, self._slots.values()))
 
-    def call_in(self, delay_s: float, call: Callable[[], None]) -> Alarm:
+    def call_in(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Make `call` after `delay_s` seconds."""
         due = max(int(self.seconds() + delay_s), self._turned_to) + 1
-        return Alarm(self._slots.setdefault(due, {}), call)
+        return Timer(self._slots.setdefault(due, {}), call)
 
-    def call_within(self, delay_s: float, call: Callable[[], None]) -> Alarm:
+    def call_within(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Make `call` at the last turn that comes within `delay_s` seconds, or at the next one: early, never late.
 
         Turns are a second apart. A turn may be some milliseconds late, which must not move the call to the turn
@@ -87,7 +87,7 @@ class Wheel:
         """
         turns = max(1, int(self.seconds() + delay_s - self.turned_s + _LATE_S))
         due = max(int(self.turned_s + turns - _LATE_S), int(self.turned_s) + 1, self._turned_to + 1)
-        return Alarm(self._slots.setdefault(due, {}), call)
+        return Timer(self._slots.setdefault(due, {}), call)
 
     def turns_again_by(self, time_s: float) -> bool:
         """Return whether there is another turn after the current one, at `time_s` or before."""

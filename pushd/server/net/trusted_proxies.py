@@ -18,7 +18,7 @@ from pushd.config.settings import Proxies
 from pushd.errors import BadRequest
 from pushd.server.net.addresses import address_of
 
-__all__ = ["Trust"]
+__all__ = ["TrustedProxies"]
 
 _CACHED = 4096
 """For how many values of the header the result is remembered."""
@@ -38,7 +38,7 @@ _PAIR = re.compile(rf"[\t ]*+(?:({_TOKEN})=({_TOKEN}|{_QUOTED})[\t ]*+)?([;,]|\Z
 _ESCAPED = re.compile(r"\\(.)")
 
 
-class Trust:
+class TrustedProxies:
     """The proxies that are believed."""
 
     def __init__(self, proxies: Proxies) -> None:

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
-__all__ = ["Readdressed", "Send", "TLSFactory", "Writer", "end_now", "waiting_bytes", "writer"]
+__all__ = ["ProxiedTransport", "Send", "TLSFactory", "Writer", "end_now", "waiting_bytes", "writer"]
 
 Send = Callable[[bytes], int]
 """Takes bytes for a peer, and answers how many of them it took."""
@@ -72,7 +72,7 @@ def writer(transport: Any) -> Writer:
         return _SocketWriter(transport)
     if isinstance(transport, _TLSTransport):
         return _TransportWriter(transport.write_through, transport.send)
-    if isinstance(transport, Readdressed):
+    if isinstance(transport, ProxiedTransport):
         return writer(transport.transport)
     return _TransportWriter(transport.write, partial(_whole, transport.write))
 
@@ -83,7 +83,7 @@ def waiting_bytes(transport: Any) -> int:
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     if isinstance(transport, _TLSTransport):
         return sum(map(len, transport._appSendBuffer)) + waiting_bytes(transport.transport)
-    return waiting_bytes(transport.transport) if isinstance(transport, Readdressed) else 0
+    return waiting_bytes(transport.transport) if isinstance(transport, ProxiedTransport) else 0
 
 
 def end_now(transport: Any) -> None:
@@ -91,7 +91,7 @@ def end_now(transport: Any) -> None:
     transport.connectionLost(Failure(ConnectionDone()))
 
 
-class Readdressed:
+class ProxiedTransport:
     """A transport that is between other addresses than its own: those of who speaks through a proxy."""
 
     def __init__(self, transport: Any, peer: IAddress, host: IAddress) -> None:
@@ -100,7 +100,7 @@ class Readdressed:
         """What everything else is left to."""
         self._peer, self._host = peer, host
         declared = providedBy(transport)
-        _declarations(Readdressed, declared)
+        _declarations(ProxiedTransport, declared)
         directlyProvides(self, declared)
 
     def getPeer(self) -> IAddress:

@@ -27,12 +27,12 @@ from pushd.bus.grants import Grants, Identity
 from pushd.bus.search import Work
 from pushd.config.settings import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
-from pushd.server.net.addresses import Place
+from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
 from pushd.server.request import Request
 from pushd.server.web.wildcards import Wildcards
 
-__all__ = ["Gate", "Tokens", "Trust"]
+__all__ = ["RequestGuard", "Tokens", "Trust"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
@@ -58,7 +58,7 @@ class Tokens(Protocol):
 
 
 class Trust(Protocol):
-    """What knows where a client is: `pushd.server.net.trusted_proxies.Trust`."""
+    """What knows where a client is: `pushd.server.net.trusted_proxies.TrustedProxies`."""
 
     is_any: bool
     """Whether there is any proxy that is believed."""
@@ -86,7 +86,7 @@ class Rates(Protocol):
         """Count it, whether it would be allowed or not."""
 
 
-class Gate:
+class RequestGuard:
     """Lets requests in."""
 
     _reads: Rates | None = None
@@ -201,9 +201,9 @@ class Gate:
             if steps > _FREE_STEPS and self._reads is not None:
                 self._reads.owe(owner, (steps - _FREE_STEPS) // _STEPS_PER_READ)
 
-    def _place(self, request: Request) -> Place:
+    def _place(self, request: Request) -> ClientAddress:
         peer = request.getClientAddress()
-        return Place.of(peer, self._trust.client_address(peer, request.requestHeaders))
+        return ClientAddress.of(peer, self._trust.client_address(peer, request.requestHeaders))
 
     def _show(self, caller: ClientInfo, token: str, certificate: Certificate | None) -> Deferred[None] | None:
         """Have `caller` be whom the token stands for, now or when that is answered."""

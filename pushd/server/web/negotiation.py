@@ -20,31 +20,31 @@ from zope.interface import implementer
 from pushd.errors import Refused
 from pushd.server.net.addresses import peer_name
 from pushd.server.net.client_certificates import certificate_of, has_no_certificate
-from pushd.server.net.connection_limits import Ticket, Turnstile
-from pushd.server.net.connections import LAST_WORD_S, Connections, Speaker
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter, ConnectionSlot
+from pushd.server.net.connections import LAST_WORD_S, Connections, WireProtocol
+from pushd.server.net.timers import Timer, TimerWheel
 from pushd.server.net.writer import end_now
 
-__all__ = ["Choice", "Switch"]
+__all__ = ["AlpnChoice", "AlpnSwitch"]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AlpnChoice:
     """What all connections of a site have in common before one of these speaks."""
 
-    http1: Callable[[Callable[[Speaker, bytes], None], Refused | None], Speaker]
+    http1: Callable[[Callable[[WireProtocol, bytes], None], Refused | None], WireProtocol]
     """Makes what speaks HTTP/1.1, and can hand the connection over to something else."""
 
-    http2: Callable[[Refused | None], Speaker]
+    http2: Callable[[Refused | None], WireProtocol]
     """Makes what speaks HTTP/2; it is given, as the other, what it answers if nothing is to be served."""
 
-    turnstile: Turnstile
+    turnstile: ConnectionLimiter
     """Counts the connections."""
 
     connections: Connections
     """Where those who speak are entered."""
 
-    wheel: Wheel
+    wheel: TimerWheel
     """For time-outs."""
 
     now: Callable[[], float]
@@ -55,17 +55,17 @@ class Choice:
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
-class Switch(Protocol):
+class AlpnSwitch(Protocol):
     """Hands the connection to HTTP/2 if that was agreed on, and else, or without TLS, to HTTP/1.1."""
 
     log = Logger()
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: AlpnChoice) -> None:
         """Wait for the TLS handshake, if there is one."""
         self._choice = choice
-        self._speaker: Speaker | None = None
-        self._alarm: Alarm | None = None
-        self._ticket: Ticket | None = None
+        self._speaker: WireProtocol | None = None
+        self._alarm: Timer | None = None
+        self._ticket: ConnectionSlot | None = None
         self._is_shaking_hands = False
 
     def connectionMade(self) -> None:
@@ -88,7 +88,7 @@ class Switch(Protocol):
         if choice.connections.is_finishing:
             self.finish()
 
-    def _begin(self, speaker: Speaker) -> None:
+    def _begin(self, speaker: WireProtocol) -> None:
         self.hand_to(speaker)
         if self._choice.connections.is_finishing:
             speaker.finish()
@@ -122,7 +122,7 @@ class Switch(Protocol):
         if self._speaker is not None:
             self._speaker.finish()
 
-    def hand_to(self, speaker: Speaker, unread: bytes = b"") -> None:
+    def hand_to(self, speaker: WireProtocol, unread: bytes = b"") -> None:
         """Have `speaker` speak from now on, instead of who did until now, and take what that has not read."""
         assert self.transport is not None
         before = self._speaker or self

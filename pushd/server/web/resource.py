@@ -19,7 +19,7 @@ from pushd.bus.patterns import Pattern
 from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
 from pushd.server.problems import challenge
 from pushd.server.request import LITTLE_BYTES, Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.wire.frames import json_line
 from pushd.wire.messages import check_since
 
@@ -243,7 +243,7 @@ class Endpoint(Answering):
     reads: ClassVar[frozenset[bytes]] = frozenset()
     """The methods that ``[limits] read_rate`` counts."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: RequestGuard) -> None:
         """Serve what `gate` lets in."""
         super().__init__()
         self.gate = gate
@@ -283,7 +283,7 @@ class Branch(Endpoint):
 class Problem(Endpoint):
     """A resource that answers every request that the gate lets in with one problem."""
 
-    def __init__(self, gate: Gate, refused: Refused) -> None:
+    def __init__(self, gate: RequestGuard, refused: Refused) -> None:
         super().__init__(gate)
         self._refused = refused
 

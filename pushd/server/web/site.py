@@ -18,22 +18,22 @@ from pushd.bus.counters import Counters
 from pushd.config.timeouts import Timeouts
 from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
-from pushd.server.eventsource_retry import Comeback
+from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.http1.responses import HTTP1Answers
 from pushd.server.http2.connection import HTTP2
-from pushd.server.http2.context import Shared
+from pushd.server.http2.context import Http2Context
 from pushd.server.http2.hpack_decoder import Memory
 from pushd.server.http2.limits import Limits
-from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.addresses import address_of
-from pushd.server.net.connection_limits import Sparing, Turnstile
-from pushd.server.net.connections import Connections, Speaker
-from pushd.server.net.timers import Wheel
+from pushd.server.net.connection_limits import ConnectionLimiter, RateLimitedLog
+from pushd.server.net.connections import Connections, WireProtocol
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request
-from pushd.server.unread_responses import Answers
+from pushd.server.unread_responses import UnreadResponses
 from pushd.server.web.header_names import bound_header_names
-from pushd.server.web.negotiation import Choice, Switch
+from pushd.server.web.negotiation import AlpnChoice, AlpnSwitch
 from pushd.server.web.preload import Assets
 from pushd.server.web.resource import answer_problem
 
@@ -106,14 +106,14 @@ class PushdSite(Site):
         root: IResource,
         reactor: IReactorTime,
         *,
-        wheel: Wheel,
-        turnstile: Turnstile,
+        wheel: TimerWheel,
+        turnstile: ConnectionLimiter,
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Counters | None = None,
-        answers: Answers | None = None,
+        answers: UnreadResponses | None = None,
         now: Callable[[], float] = time,
-        bodies: HeldBodies | None = None,
+        bodies: IncompleteBodies | None = None,
     ) -> None:
         """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
 
@@ -127,9 +127,9 @@ class PushdSite(Site):
         """All that are open."""
         self.figures = Counters() if figures is None else figures
         """What has happened."""
-        self.bodies = HeldBodies(_HELD_BYTES, 100) if bodies is None else bodies
+        self.bodies = IncompleteBodies(_HELD_BYTES, 100) if bodies is None else bodies
         """How much of unfinished bodies is held."""
-        self.comeback = Comeback(wheel.seconds)
+        self.comeback = EventSourceRetry(wheel.seconds)
         """Who is told to come back in a stream."""
         self.turns = Turns(reactor.callLater, wheel.reactor_turn)
         bound_header_names()
@@ -140,9 +140,9 @@ class PushdSite(Site):
         self._clock = reactor
         self._now = now
         self._memory = Memory()
-        self.answers = Answers() if answers is None else answers
+        self.answers = UnreadResponses() if answers is None else answers
         """What clients have not read."""
-        self._sparing = Sparing(_log, wheel)
+        self._sparing = RateLimitedLog(_log, wheel)
         self.configure(root, serving)
 
     def configure(self, root: IResource, serving: Serving) -> None:
@@ -160,7 +160,7 @@ class PushdSite(Site):
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
         self.request_log = RequestLog(serving.logs_requests, self._is_proxy, wheel.seconds)
         """What calls the requests by names, and logs them."""
-        self._http2 = Shared(
+        self._http2 = Http2Context(
             self,
             self.connections,
             Limits(max_body_bytes, patience, takes_websockets=serving.websocket_over_http2),
@@ -171,7 +171,7 @@ class PushdSite(Site):
             answers=self.answers,
             owner_of_peer=self.owner_of_peer,
         )
-        self._choice = Choice(
+        self._choice = AlpnChoice(
             self._new_http1,
             partial(HTTP2, self._http2),
             self._turnstile,
@@ -181,11 +181,13 @@ class PushdSite(Site):
             patience.head_timeout_s,
         )
 
-    def buildProtocol(self, addr: IAddress | None) -> Switch:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> AlpnSwitch:  # type: ignore[override]
         """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
-        return Switch(self._choice)
+        return AlpnSwitch(self._choice)
 
-    def _new_http1(self, hand_to: Callable[[Speaker, bytes], None], turned_away: Refused | None) -> HTTP1Answers:
+    def _new_http1(
+        self, hand_to: Callable[[WireProtocol, bytes], None], turned_away: Refused | None
+    ) -> HTTP1Answers:
         http1: HTTP1Answers = super().buildProtocol(None)
         http1.hand_to, http1.turned_away = hand_to, turned_away
         return http1

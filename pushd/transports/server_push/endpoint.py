@@ -12,7 +12,7 @@ from pushd.bus.patterns import Pattern
 from pushd.errors import Conflict, VersionNeeded
 from pushd.server.http2.stream import Stream
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Door
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.http_stream import ResponseStream, StreamFormat
@@ -37,7 +37,7 @@ class EventPush(Subscribing):
 
     def __init__(
         self,
-        gate: Gate,
+        gate: RequestGuard,
         door: Door,
         *,
         heartbeat_s: float,

@@ -26,9 +26,9 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.memory_headroom import memory
 from pushd.config.timeouts import Timeouts
 from pushd.errors import NO_MEMORY
-from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.connections import TwoWay
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer, writer
 from pushd.transports.websocket.fault_log import FaultLog
@@ -141,7 +141,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
 
     _frames = 0
     _is_closing = False
-    _held_alarm: Alarm
+    _held_alarm: Timer
 
     def __init__(self) -> None:
         """Override: there is nothing to do for each."""
@@ -299,7 +299,9 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         self.listener = _GONE
 
 
-def new_factory(patience: Timeouts, wheel: Wheel, bodies: HeldBodies, turns: Turns) -> WebSocketServerFactory:
+def new_factory(
+    patience: Timeouts, wheel: TimerWheel, bodies: IncompleteBodies, turns: Turns
+) -> WebSocketServerFactory:
     """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them.
 
     What is held of messages that are not complete is counted in `bodies`; `turns` shares the time among those with

@@ -10,10 +10,10 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Publisher
 from pushd.config.timeouts import Timeouts
 from pushd.errors import BadRequest, Refused
-from pushd.server.incomplete_bodies import HeldBodies
+from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import parameter, since_of, subscribed_patterns
 from pushd.sessions.admission import Door
 from pushd.transports.endpoint import Subscribing
@@ -35,7 +35,7 @@ class WebSocket(Subscribing):
 
     def __init__(
         self,
-        gate: Gate,
+        gate: RequestGuard,
         door: Door,
         publisher: Publisher,
         *,
@@ -44,7 +44,7 @@ class WebSocket(Subscribing):
         heartbeat_s: float,
         ping_timeout_s: float,
         patience: Timeouts,
-        bodies: HeldBodies,
+        bodies: IncompleteBodies,
         turns: Turns,
     ) -> None:
         """Have `publisher` take events of up to `max_event_bytes`, each for up to `max_channels`.

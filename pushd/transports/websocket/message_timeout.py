@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushd.config.timeouts import Timeouts
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 
 __all__ = ["MessageWatch"]
 
@@ -15,12 +15,12 @@ class MessageWatch:
 
     __slots__ = ("_alarm", "_began_at", "_patience", "_size", "_too_late", "_wheel")
 
-    def __init__(self, patience: Timeouts, wheel: Wheel, too_late: Callable[[str], None]) -> None:
+    def __init__(self, patience: Timeouts, wheel: TimerWheel, too_late: Callable[[str], None]) -> None:
         """Have `too_late` told, with the reason, of a message that takes longer than a body may."""
         self._patience = patience
         self._wheel = wheel
         self._too_late: Callable[[str], None] | None = too_late
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self._began_at: float | None = None
         self._size = 0
 

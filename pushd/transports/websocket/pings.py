@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from pushd.server.net.timers import Alarm, Wheel
+from pushd.server.net.timers import Timer, TimerWheel
 
 __all__ = ["Pinging", "Timing"]
 
@@ -21,7 +21,7 @@ class Timing(Protocol):
         """How long a client may send nothing after one."""
 
     @property
-    def wheel(self) -> Wheel:
+    def wheel(self) -> TimerWheel:
         """The clock."""
 
 
@@ -48,7 +48,7 @@ class Pinging(Generic[T, W]):
         """Ping over `websocket` at the times of `common`, from `ping_later` on."""
         self.websocket = websocket
         self._common = common
-        self._alarm: Alarm | None = None
+        self._alarm: Timer | None = None
         self._ping_by_s = 0.0
         self._unanswered_s: float | None = None
         """When the first ping was sent since which nothing has come; None if something has."""

@@ -18,9 +18,9 @@ from pushd.bus.grants import Identity
 from pushd.bus.patterns import Pattern
 from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.server.net.timers import Wheel
+from pushd.server.net.timers import TimerWheel
 from pushd.server.request import Visit
-from pushd.server.web.guard import Gate
+from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Door
 from pushd.sessions.session import Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
@@ -44,7 +44,7 @@ _SWITCHED = 101
 class Common:
     """What all WebSockets have in common."""
 
-    gate: Gate
+    gate: RequestGuard
     door: Door
     publisher: Publisher
     max_event_bytes: int
@@ -54,7 +54,7 @@ class Common:
     ping_timeout_s: float
 
     @property
-    def wheel(self) -> Wheel:
+    def wheel(self) -> TimerWheel:
         """The clock."""
         return self.door.sessions.wheel
 

@@ -10,8 +10,8 @@ from typing import Any
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.timeouts import Timeouts
 from pushd.errors import Refused
-from pushd.server.incomplete_bodies import HeldBodies, HeldBody
-from pushd.server.net.timers import Wheel
+from pushd.server.incomplete_bodies import IncompleteBodies, IncompleteBody
+from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.transports.websocket.backlog import Late
 from pushd.transports.websocket.message_timeout import MessageWatch
@@ -64,9 +64,9 @@ class Reading:
     """Begins the closing handshake."""
 
     _patience: Timeouts
-    _wheel: Wheel
-    _bodies: HeldBodies
-    _held: HeldBody | None = None
+    _wheel: TimerWheel
+    _bodies: IncompleteBodies
+    _held: IncompleteBody | None = None
     _turns: Turns
     _late: Late | None = None
     _watch: MessageWatch | None = None
