@@ -40,7 +40,7 @@ from pushd.server.web.resource import (
 from pushd.sessions.admission import Door
 from pushd.wire.frames import page_json
 
-__all__ = ["ChannelList", "History", "OneEvent", "Presence"]
+__all__ = ["ChannelList", "History", "OneEvent", "PresenceEndpoint"]
 
 _STATE_BYTES = 1000
 """About how long one of a list is, in bytes, if it is long."""
@@ -303,7 +303,7 @@ class _Presence(Endpoint):
         )
 
 
-class Presence(_Presence):
+class PresenceEndpoint(_Presence):
     """``/presence``: the same, with the channel in the query."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}

@@ -16,11 +16,11 @@ from pushd.config.settings import Limits
 from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Door
 
-__all__ = ["Insight"]
+__all__ = ["OperatorEndpoints"]
 
 
 @dataclass(frozen=True, slots=True)
-class Insight:
+class OperatorEndpoints:
     """What can be seen from outside."""
 
     counts: Callable[[], dict[str, int]]

@@ -12,16 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from pushd.api.channels import ChannelList, History, OneEvent, Presence
+from pushd.api.channels import ChannelList, History, OneEvent, PresenceEndpoint
 from pushd.api.demo import page as demo
 from pushd.api.health import Readiness
-from pushd.api.metrics.gauges import Census
-from pushd.api.metrics.lag import Lag
-from pushd.api.metrics.prometheus import Exposition
-from pushd.api.operations import Insight
+from pushd.api.metrics.gauges import Gauges
+from pushd.api.metrics.lag import ReactorLag
+from pushd.api.metrics.prometheus import PrometheusExposition
+from pushd.api.operations import OperatorEndpoints
 from pushd.api.publish import PublishMany
 from pushd.api.status.events import Watchers
-from pushd.api.status.snapshot import Overview
+from pushd.api.status.snapshot import StatusSnapshot
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import owner_of
 from pushd.bus.counters import Counters
@@ -101,7 +101,7 @@ class Parts:
     entrance: Entrance
     """Where clients come in."""
 
-    insight: Insight
+    insight: OperatorEndpoints
     """What is shown of all this."""
 
     operations: PushdSite
@@ -168,7 +168,7 @@ def assemble(
         answers=UnreadResponses(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
     operations = _operations(config, reactor, entrance, insight, outside)
-    clock, lag = demo.Clock(bus, publisher, now), Lag(figures.lag, seconds)
+    clock, lag = demo.Clock(bus, publisher, now), ReactorLag(figures.lag, seconds)
 
     def tick() -> None:
         lag.tick()
@@ -200,7 +200,7 @@ def _bus(
 
 
 def _operations(
-    config: Config, reactor: IReactorTime, entrance: Entrance, insight: Insight, outside: Outside
+    config: Config, reactor: IReactorTime, entrance: Entrance, insight: OperatorEndpoints, outside: Outside
 ) -> PushdSite:
     """Make what is served at listeners for operations; what happens there does not count."""
     wheel = entrance.door.sessions.wheel
@@ -214,7 +214,7 @@ def _operations(
     )
 
 
-def _operations_tree(config: Config, entrance: Entrance, insight: Insight, outside: Outside) -> IResource:
+def _operations_tree(config: Config, entrance: Entrance, insight: OperatorEndpoints, outside: Outside) -> IResource:
     """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
     gate = RequestGuard(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
@@ -309,7 +309,7 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
 
 def _insight(
     sessions: Sessions, connections: Callable[[], int], storage: Storage | None, now: Callable[[], float]
-) -> Insight:
+) -> OperatorEndpoints:
     bus = sessions.bus
 
     def counts() -> dict[str, int]:
@@ -319,12 +319,12 @@ def _insight(
         return None if storage is None else storage.journal.condition.failure
 
     readiness = Readiness(store_failure)
-    census = Census(sessions, connections, None if storage is None else storage.store.path)
-    exposition = Exposition(bus, census, lambda: readiness.why_not is None)
-    return Insight(counts, readiness, exposition, Watchers(Overview(bus, census, now)))
+    census = Gauges(sessions, connections, None if storage is None else storage.store.path)
+    exposition = PrometheusExposition(bus, census, lambda: readiness.why_not is None)
+    return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, census, now)))
 
 
-def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: Insight) -> IResource:
+def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: OperatorEndpoints) -> IResource:
     seen = insight.behind(entrance.gate, entrance.door, config.limits)
     return tree({**_endpoints(config, entrance, reactor), **seen}, *_files(config.site))
 
@@ -359,7 +359,7 @@ def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dic
         b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
         b"history": History(gate, door),
         b"event": OneEvent(gate, door),
-        b"presence": Presence(gate, door),
+        b"presence": PresenceEndpoint(gate, door),
         b"publish": PublishMany(
             gate,
             publisher,

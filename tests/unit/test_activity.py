@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.api.status.activity import WINDOW, Activity
+from pushd.api.status.activity import WINDOW, ChannelActivity
 from pushd.bus.channel import Channel
 from pushd.bus.subscription import Subscription
 from tests.builders import Kept, Rig
@@ -19,7 +19,7 @@ class ActivityTests(SynchronousTestCase):
     def start(self, rig: Rig) -> None:
         """Begin anew, without having looked."""
         self.rig = rig
-        self.activity = Activity(rig.bus)
+        self.activity = ChannelActivity(rig.bus)
 
     def publish(self, *channels: str, times: int = 1) -> None:
         """Publish events to all of the channels at once."""

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.api.metrics.lag import Lag
+from pushd.api.metrics.lag import ReactorLag
 from pushd.bus.closing import CloseCause
 from pushd.bus.counters import Counters, Histogram
 from pushd.errors import NotFound, TooMany, Unauthorized
@@ -40,7 +40,7 @@ class LagTests(SynchronousTestCase):
                 seen.append(round(value, 6))
 
         times = iter(times_s)
-        lag = Lag(Seen(()), lambda: next(times))
+        lag = ReactorLag(Seen(()), lambda: next(times))
         for _ in times_s:
             lag.tick()
         return seen

@@ -11,11 +11,11 @@ from pathlib import Path
 from pushd.bus.bus import Bus
 from pushd.sessions.registry import Sessions
 
-__all__ = ["Census", "Present"]
+__all__ = ["GaugeSnapshot", "Gauges"]
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class GaugeSnapshot:
     """What there was when it was counted."""
 
     connections: int
@@ -43,7 +43,7 @@ class Present:
     """How large the file was that what is written goes to first; 0 without one."""
 
 
-class Census:
+class Gauges:
     """Counts, which takes the longer the more subscribers there are: nothing is counted for it in between."""
 
     def __init__(self, sessions: Sessions, connections: Callable[[], int], store: Path | None) -> None:
@@ -55,7 +55,7 @@ class Census:
         self._connections = connections
         self._store = store
 
-    def take(self) -> Present:
+    def take(self) -> GaugeSnapshot:
         """Count."""
         bus: Bus = self._sessions.bus
         subscribers, outbox_bytes = Counter[str](), 0
@@ -63,7 +63,7 @@ class Census:
             subscribers[guest.caller.transport] += 1
             outbox_bytes += guest.outbox_bytes
         store = self._store
-        return Present(
+        return GaugeSnapshot(
             connections=self._connections(),
             subscribers=subscribers,
             subscriptions=bus.subscriptions,

@@ -7,10 +7,10 @@ from math import floor
 
 from pushd.bus.counters import Histogram
 
-__all__ = ["Lag"]
+__all__ = ["ReactorLag"]
 
 
-class Lag:
+class ReactorLag:
     """Measures it by a call that is to come each second, as `twisted.internet.task.LoopingCall` makes it.
 
     That keeps to the seconds since its start, and leaves out those that it misses.

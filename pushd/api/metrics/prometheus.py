@@ -21,13 +21,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from pushd import __version__
-from pushd.api.metrics.gauges import Census, Present
+from pushd.api.metrics.gauges import Gauges, GaugeSnapshot
 from pushd.bus.bus import Bus
 from pushd.bus.closing import CloseCause
 from pushd.bus.counters import Histogram
 from pushd.errors import Refused
 
-__all__ = ["TRANSPORTS", "Exposition"]
+__all__ = ["TRANSPORTS", "PrometheusExposition"]
 
 TRANSPORTS = ("websocket", "sse", "stream", "poll", "push")
 """How subscribers are connected."""
@@ -43,10 +43,10 @@ _HANDSHAKES = ("completed", "failed", "timed_out")
 _ENDS = (None, *CloseCause)
 
 
-class Exposition:
+class PrometheusExposition:
     """Makes the text of all metrics."""
 
-    def __init__(self, bus: Bus, census: Census, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
         """Show the figures of `bus`, what the `census` finds, and whether the daemon is ready."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Figures(bus, census, is_ready))
@@ -71,7 +71,7 @@ class _Process(ProcessCollector):
 class _Figures(Collector):
     """What pushd has counted."""
 
-    def __init__(self, bus: Bus, census: Census, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
         self._figures = bus.figures
         self._bus = bus
         self._census = census
@@ -88,7 +88,7 @@ class _Figures(Collector):
         yield from self._of_events(present)
         yield from self._of_what_is_around(present)
 
-    def _of_connections(self, present: Present) -> Iterator[Metric]:
+    def _of_connections(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures = self._figures
         yield GaugeMetricFamily("pushd_connections", "Connections that are open.", present.connections)
         yield CounterMetricFamily("pushd_connections_accepted", "Connections that were let in.", figures.accepted)
@@ -117,7 +117,7 @@ class _Figures(Collector):
             {(_name(kind),): figures.refused[kind] for kind in _kinds(Refused)},
         )
 
-    def _of_subscribers(self, present: Present) -> Iterator[Metric]:
+    def _of_subscribers(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures = self._figures
         yield _gauge(
             "subscribers",
@@ -146,7 +146,7 @@ class _Figures(Collector):
         )
         yield GaugeMetricFamily("pushd_outbox_bytes", "How much waits to be sent to them.", present.outbox_bytes)
 
-    def _of_events(self, present: Present) -> Iterator[Metric]:
+    def _of_events(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures, bus = self._figures, self._bus
         yield CounterMetricFamily("pushd_events_published", "Events that were published.", figures.published)
         yield _counter(
@@ -174,7 +174,7 @@ class _Figures(Collector):
             "pushd_events_retained_bytes", "About how much the events of all channels take.", present.events_bytes
         )
 
-    def _of_what_is_around(self, present: Present) -> Iterator[Metric]:
+    def _of_what_is_around(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures = self._figures
         yield _gauge(
             "store_size_bytes",

@@ -12,7 +12,7 @@ from pushd.bus.eventlog import EventLog
 from pushd.bus.record import record
 from pushd.bus.subscription import Subscription
 
-__all__ = ["WINDOW", "Activity", "Busy"]
+__all__ = ["WINDOW", "BusyChannel", "ChannelActivity"]
 
 WINDOW = 10
 """Over how many looks, which are a second apart, the rate of a channel is taken."""
@@ -31,7 +31,7 @@ class _Bus(Protocol):
 
 
 @record()
-class Busy:
+class BusyChannel:
     """One channel, and how much goes on there."""
 
     channel: str
@@ -50,7 +50,7 @@ class Busy:
     """About how much they take."""
 
 
-class Activity:
+class ChannelActivity:
     """Looks at the channels of a bus again and again.
 
     A look costs as much as there are channels that had events since the one before, and the first as much as there
@@ -104,7 +104,7 @@ class Activity:
             if not self._counts[name]:
                 del self._counts[name]
 
-    def busiest(self, limit: int) -> list[Busy]:
+    def busiest(self, limit: int) -> list[BusyChannel]:
         """Describe `limit` channels: the busiest, then those that had an event last, then any."""
         lasted_s = self._looks[-1][0] - self._looks[0][0] if self._looks else 0.0
         return [self._describe(name, lasted_s) for name in islice(self._in_order(limit), limit)]
@@ -119,9 +119,9 @@ class Activity:
                 seen.add(name)
                 yield name
 
-    def _describe(self, name: str, lasted_s: float) -> Busy:
+    def _describe(self, name: str, lasted_s: float) -> BusyChannel:
         channel = self._bus.log.get(name)
         rate, subscribers = self._counts[name] / lasted_s if lasted_s else 0.0, self._bus.audience_size(name)
         if channel is None:  # it is only subscribed to
-            return Busy(name, rate, subscribers, 0, 0)
-        return Busy(name, rate, subscribers, len(channel.history), channel.size_bytes)
+            return BusyChannel(name, rate, subscribers, 0, 0)
+        return BusyChannel(name, rate, subscribers, len(channel.history), channel.size_bytes)

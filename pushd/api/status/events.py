@@ -26,7 +26,7 @@ _REVOKED = CloseReason(CloseCause.REFUSED, "no right to see the status any more"
 
 
 class _Overview(Protocol):
-    """What knows how the daemon is: `pushd.api.status.snapshot.Overview`."""
+    """What knows how the daemon is: `pushd.api.status.snapshot.StatusSnapshot`."""
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
         """Answer what stays as it is for `caller`."""

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pushd import __version__
-from pushd.api.metrics.gauges import Census
-from pushd.api.status.activity import Activity
+from pushd.api.metrics.gauges import Gauges
+from pushd.api.status.activity import ChannelActivity
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.counters import Histogram
 
-__all__ = ["MAX_CHANNELS", "Overview"]
+__all__ = ["MAX_CHANNELS", "StatusSnapshot"]
 
 MAX_CHANNELS = 50
 """How many channels are shown."""
 
 
-class Overview:
+class StatusSnapshot:
     """Looks at everything once a second, while somebody watches."""
 
-    def __init__(self, bus: Bus, census: Census, now: Callable[[], float]) -> None:
+    def __init__(self, bus: Bus, census: Gauges, now: Callable[[], float]) -> None:
         """Look at `bus` and what `census` counts; `now` is the time in seconds since 1970."""
         self._bus = bus
         self._census = census
         self._now = now
         self._began = now()
-        self._activity = Activity(bus)
+        self._activity = ChannelActivity(bus)
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
         """Answer what stays as it is for `caller`, who begins to watch."""
