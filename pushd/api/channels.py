@@ -37,7 +37,7 @@ from pushd.server.web.resource import (
     since_of,
     whole_number,
 )
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.wire.frames import page_json
 
 __all__ = ["ChannelList", "History", "OneEvent", "PresenceEndpoint"]
@@ -81,7 +81,7 @@ class ChannelList(Branch):
     }
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Door, publisher: Publisher, *, max_event_bytes: int) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, publisher: Publisher, *, max_event_bytes: int) -> None:
         """Serve the channels, and have `publisher` take events of up to `max_event_bytes` for them.
 
         Who may read what is kept is asked at the `door`, as who may subscribe is.
@@ -150,7 +150,7 @@ class _Channel(Branch):
     reads = _READS
 
     def __init__(
-        self, gate: RequestGuard, door: Door, publisher: Publisher, name: str, max_event_bytes: int
+        self, gate: RequestGuard, door: Admission, publisher: Publisher, name: str, max_event_bytes: int
     ) -> None:
         super().__init__(gate)
         self._door = door
@@ -210,7 +210,7 @@ class _History(Branch):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Door, name: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, name: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -250,7 +250,7 @@ class History(_History):
     isLeaf = True
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "since", "limit"})}
 
-    def __init__(self, gate: RequestGuard, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission) -> None:
         """Serve the history of any channel."""
         super().__init__(gate, door, "")
 
@@ -265,7 +265,7 @@ class _Presence(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Door, name: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, name: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -308,7 +308,7 @@ class PresenceEndpoint(_Presence):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}
 
-    def __init__(self, gate: RequestGuard, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission) -> None:
         """Serve the presence of any channel."""
         super().__init__(gate, door, "")
 
@@ -327,7 +327,7 @@ class _Event(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Door, name: str, event_id: str) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, name: str, event_id: str) -> None:
         super().__init__(gate)
         self._door = door
         self._bus = door.sessions.bus
@@ -358,7 +358,7 @@ class OneEvent(_Event):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "id"})}
 
-    def __init__(self, gate: RequestGuard, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission) -> None:
         """Serve any event."""
         super().__init__(gate, door, "", "")
 

@@ -28,7 +28,7 @@ from pushd.server.web.resource import (
     whole_number,
 )
 from pushd.sessions.long_work import unless_done
-from pushd.sessions.registry import Guest, Sessions
+from pushd.sessions.registry import ConnectedSubscriber, SessionRegistry
 
 __all__ = ["ConnectionList"]
 
@@ -39,7 +39,7 @@ _FILTERS = ("user", "channel", "transport", "address")
 _CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
-def _state(guest: Guest) -> dict[str, object]:
+def _state(guest: ConnectedSubscriber) -> dict[str, object]:
     """Answer what there is to know of a subscriber, as JSON shows it."""
     caller = guest.caller
     return {
@@ -60,7 +60,7 @@ class ConnectionList(Branch):
         "DELETE": frozenset(_FILTERS),
     }
 
-    def __init__(self, gate: RequestGuard, sessions: Sessions) -> None:
+    def __init__(self, gate: RequestGuard, sessions: SessionRegistry) -> None:
         super().__init__(gate)
         self._sessions = sessions
 
@@ -87,7 +87,7 @@ class ConnectionList(Branch):
     def render_GET(self, request: Request) -> bytes:
         """Answer ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        found: list[Guest] = request.found
+        found: list[ConnectedSubscriber] = request.found
         following = found[limit - 1].caller.id if len(found) > limit else None
         request.setHeader(b"cache-control", b"no-store")
         shown = [_state(one) for one in found[:limit]]
@@ -97,14 +97,16 @@ class ConnectionList(Branch):
 
     def render_DELETE(self, request: Request) -> bytes:
         """Close all that a filter finds; answer ``{"closed":..}``, how many that were."""
-        found: list[Guest] = request.found
+        found: list[ConnectedSubscriber] = request.found
         self._sessions.end_each(found, _CLOSED)
         return json_answer(request, {"closed": len(found)})
 
 
-def _find(request: Request, fits: Callable[[Guest], bool], guests: Iterator[Guest], most: int) -> Work[None]:
+def _find(
+    request: Request, fits: Callable[[ConnectedSubscriber], bool], guests: Iterator[ConnectedSubscriber], most: int
+) -> Work[None]:
     """Find up to `most` subscribers that fit, as ``request.found``; some may have gone since."""
-    found: list[Guest] = []
+    found: list[ConnectedSubscriber] = []
     request.found = found
     for guest in guests:
         if fits(guest):
@@ -120,7 +122,7 @@ class _Filter:
     def __init__(self, request: Request) -> None:
         self._user, self._channel, self._transport, self._address = (parameter(request, name) for name in _FILTERS)
 
-    def fits(self, guest: Guest) -> bool:
+    def fits(self, guest: ConnectedSubscriber) -> bool:
         """Tell whether a subscriber is one of them."""
         caller, channel = guest.caller, self._channel
         return (
@@ -140,12 +142,12 @@ class _Connection(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: RequestGuard, sessions: Sessions, connection_id: str) -> None:
+    def __init__(self, gate: RequestGuard, sessions: SessionRegistry, connection_id: str) -> None:
         super().__init__(gate)
         self._sessions = sessions
         self._id = connection_id
 
-    def _guest(self) -> Guest:
+    def _guest(self) -> ConnectedSubscriber:
         guest = self._sessions.get(self._id)
         if guest is None:
             raise NotFound(f"there is no connection {self._id[:64]!r}", "connection")

@@ -14,7 +14,7 @@ from pushd.api.status.events import StatusEvents, Watchers
 from pushd.api.status.page import status_page
 from pushd.config.settings import Limits
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 
 __all__ = ["OperatorEndpoints"]
 
@@ -40,7 +40,7 @@ class OperatorEndpoints:
         return {b"healthz": Health(gate, self.counts), b"readyz": Ready(gate, self.readiness)}
 
     def for_operators(
-        self, gate: RequestGuard, door: Door, limits: Limits, *, publishes: bool
+        self, gate: RequestGuard, door: Admission, limits: Limits, *, publishes: bool
     ) -> dict[bytes, IResource]:
         """Make what is served to operators, by `gate` and `door`; `publishes`: they can publish, too."""
         events = StatusEvents(
@@ -53,12 +53,12 @@ class OperatorEndpoints:
         )
         return {b"connections": ConnectionList(gate, door.sessions), b"status": status_page(events)}
 
-    def behind(self, gate: RequestGuard, door: Door, limits: Limits) -> dict[bytes, IResource]:
+    def behind(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
         """Make what is served beside everything else, to those who may see it."""
         operators = self.for_operators(gate, door, limits, publishes=True)
         return {**self.for_everybody(gate), **operators, b"metrics": Metrics(gate, self.exposition)}
 
-    def of_operations(self, gate: RequestGuard, door: Door, limits: Limits) -> dict[bytes, IResource]:
+    def of_operations(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
         """Make what is served where there is nothing else: without rights, but for what is for operators."""
         operators = self.for_operators(gate, door, limits, publishes=False)
         return {**self.for_everybody(None), **operators, b"metrics": OpenMetrics(self.exposition)}

@@ -20,7 +20,7 @@ _FREED_IN_STEP = 50
 
 
 FreeLater = Callable[[Generator[None, None, None]], object]
-"""Does a work in steps, now or later: `at_once`, or `pushd.sessions.long_work.Steps.run`."""
+"""Does a work in steps, now or later: `at_once`, or `pushd.sessions.long_work.LongWork.run`."""
 
 
 def at_once(work: Generator[None, None, None]) -> None:

@@ -45,8 +45,8 @@ from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.site import PushdSite, Serving
 from pushd.server.web.static import tree
-from pushd.sessions.presence import Attendance
-from pushd.sessions.registry import Bounds, Sessions
+from pushd.sessions.presence import Presence
+from pushd.sessions.registry import SessionLimits, SessionRegistry
 from pushd.store.sqlite.continuity import new_epoch
 from pushd.store.sqlite.journal import SqlitePublisher
 from pushd.store.sqlite.store import Store
@@ -86,7 +86,7 @@ class Parts:
     bus: Bus
     """Where everything is published."""
 
-    sessions: Sessions
+    sessions: SessionRegistry
     """Who is connected."""
 
     site: PushdSite
@@ -95,7 +95,7 @@ class Parts:
     every_second: tuple[Callable[[], None], ...]
     """What is to be called each second."""
 
-    attendance: Attendance
+    attendance: Presence
     """What tells who comes and goes."""
 
     entrance: Entrance
@@ -139,10 +139,10 @@ def assemble(
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher: Publisher = DirectPublisher(bus) if storage is None else storage.journal
     wheel = TimerWheel(seconds, reactor.callLater, bus.turn)
-    attendance = bus.watch = Attendance(
+    attendance = bus.watch = Presence(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
     )
-    sessions = Sessions(
+    sessions = SessionRegistry(
         bus,
         wheel,
         reactor.callLater,
@@ -255,7 +255,7 @@ def _archive_of(store: tuple[Store, Worker] | None) -> HistoryStorage:
     return MemoryStorage() if store is None else store[0].archive
 
 
-def _in_steps(sessions: Sessions, what: str, work: Generator[None, None, None]) -> None:
+def _in_steps(sessions: SessionRegistry, what: str, work: Generator[None, None, None]) -> None:
     """Do some work in steps, for which nobody waits."""
     done = sessions.steps.run(work)
     done.addErrback(lambda failure: _log.failure("a fault in pushd while {what}", failure, what=what))
@@ -282,8 +282,8 @@ def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, work
     )
 
 
-def _bounds(limits: Limits) -> Bounds:
-    return Bounds(limits.connections_per_address, limits.connections_per_user)
+def _bounds(limits: Limits) -> SessionLimits:
+    return SessionLimits(limits.connections_per_address, limits.connections_per_user)
 
 
 def _has_demo(site: Site) -> bool:
@@ -308,7 +308,7 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
 
 
 def _insight(
-    sessions: Sessions, connections: Callable[[], int], storage: Storage | None, now: Callable[[], float]
+    sessions: SessionRegistry, connections: Callable[[], int], storage: Storage | None, now: Callable[[], float]
 ) -> OperatorEndpoints:
     bus = sessions.bus
 

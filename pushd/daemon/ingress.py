@@ -16,8 +16,8 @@ from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.connection_limits import ConnectionLimiter
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
-from pushd.sessions.registry import Sessions
+from pushd.sessions.admission import Admission
+from pushd.sessions.registry import SessionRegistry
 
 __all__ = ["Entrance", "new_entrance"]
 
@@ -35,7 +35,7 @@ class Entrance:
     gate: RequestGuard
     """Who sends a request."""
 
-    door: Door
+    door: Admission
     """Which subscribers are let in."""
 
     publisher: SwappablePublisher
@@ -61,7 +61,7 @@ class Entrance:
         self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting, self.door.sessions))
 
 
-def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outside: Outside) -> Entrance:
+def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher, outside: Outside) -> Entrance:
     """Make what clients come past to `sessions` and `publisher`."""
     limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
     most, most_per_address = plan(config).connections, limits.connections_per_address
@@ -73,7 +73,7 @@ def new_entrance(config: Config, sessions: Sessions, publisher: Publisher, outsi
         trust,
         ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         gate,
-        Door(
+        Admission(
             sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
         ),
         SwappablePublisher(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
@@ -87,7 +87,7 @@ def _guarded(
     asking: AskingToPublish | None,
     rates: TokenBuckets | None,
     waiting: Waiting,
-    sessions: Sessions,
+    sessions: SessionRegistry,
 ) -> Publisher:
     """Answer what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:

@@ -17,9 +17,9 @@ from pushd.bus.search import Work, key_of
 from pushd.errors import Forbidden, TooMany
 from pushd.server.request import Request
 from pushd.sessions.long_work import unless_done
-from pushd.sessions.registry import Guest, Sessions
+from pushd.sessions.registry import ConnectedSubscriber, SessionRegistry
 
-__all__ = ["Asking", "Door", "Rates", "outlast"]
+__all__ = ["Admission", "Asking", "Rates", "outlast"]
 
 _ALL = Pattern.parse("**")
 
@@ -49,12 +49,12 @@ class Rates(Protocol):
         """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
 
 
-class Door:
+class Admission:
     """Where subscribers come in."""
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: SessionRegistry,
         connects: Rates | None = None,
         asking: Asking | None = None,
         publishes: Rates | None = None,
@@ -214,7 +214,7 @@ class Door:
             return identity
         return await asking.before_connect(caller.appearing_as(identity))
 
-    def subscribe(self, guest: Guest, pattern: Pattern, since: str) -> Deferred[None] | None:
+    def subscribe(self, guest: ConnectedSubscriber, pattern: Pattern, since: str) -> Deferred[None] | None:
         """Let `guest`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
         caller, asking = guest.caller, self._asking
         _check(caller, [pattern])

@@ -13,7 +13,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.slices import Later
 from pushd.server.net.timers import TimerWheel
 
-__all__ = ["EndLog"]
+__all__ = ["CloseLog"]
 
 _log = Logger(namespace="pushd.sessions")
 
@@ -35,7 +35,7 @@ class _Ended(Protocol):
         """How much was sent to it."""
 
 
-class EndLog:
+class CloseLog:
     """Logs why subscribers have ended. When thousands end together, others do not wait for all these lines."""
 
     def __init__(self, wheel: TimerWheel, call_later: Later) -> None:

@@ -8,7 +8,7 @@ from pushd.server.net.writer import Writer
 __all__ = ["GONE"]
 
 
-class Gone:
+class ClosedConnection:
     """The connection of a session that has ended."""
 
     client_name = "a client that has gone"
@@ -25,4 +25,4 @@ class Gone:
         """Do nothing: it has ended."""
 
 
-GONE = Gone()
+GONE = ClosedConnection()

@@ -25,7 +25,7 @@ from pushd.bus.subscription import Group, Subscription
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.writer import Send
 
-__all__ = ["LONG_S", "SHORT_S", "Crowd", "Member"]
+__all__ = ["LONG_S", "SHORT_S", "FanoutGroup", "FanoutMember"]
 
 LONG_S, _LONG_SLICES = 0.008, 3
 """A piece that can probably be sent in so many slices of so many seconds is sent in these, which are cheaper: for
@@ -44,7 +44,7 @@ SHORT_S = 0.001
 """How long a slice takes otherwise, so that others hardly wait for a crowd of many thousands."""
 
 
-class Member(Protocol):
+class FanoutMember(Protocol):
     """One of the crowd, to whom nothing waits to be sent."""
 
     subscription: Subscription
@@ -62,10 +62,10 @@ class Member(Protocol):
         """Leave the crowd: an exception was raised by what sends, and it can be logged now."""
 
 
-_Sends = Iterator[tuple[Member, Send]]
+_Sends = Iterator[tuple[FanoutMember, Send]]
 
 
-class Crowd:
+class FanoutGroup:
     """A group of subscribers, for the bus one recipient: a `pushd.bus.subscription.Group`."""
 
     __slots__ = (
@@ -98,7 +98,7 @@ class Crowd:
     def __init__(
         self,
         encode: Encoder,
-        flush_later: Callable[[Crowd], None],
+        flush_later: Callable[[FanoutGroup], None],
         wheel: TimerWheel,
         figures: Counters,
         crowded: set[Group],
@@ -120,18 +120,18 @@ class Crowd:
         self._max_waiting_bytes = max_waiting_bytes
         self._flush_later = flush_later
         self._is_due = False
-        self._members: dict[Member, Send] = {}
-        self._gone: list[Member] | None = None  # who left while the others are being sent to
-        self._ahead: dict[Member, int] = {}  # who has so many of the frames already
+        self._members: dict[FanoutMember, Send] = {}
+        self._gone: list[FanoutMember] | None = None  # who left while the others are being sent to
+        self._ahead: dict[FanoutMember, int] = {}  # who has so many of the frames already
         self._frames: list[bytes] = []
         self._size = 0
-        self._unserved: dict[Member, Send] = {}  # who has not got the piece that is being sent in slices
+        self._unserved: dict[FanoutMember, Send] = {}  # who has not got the piece that is being sent in slices
         self._send_s = inf  # how long one of the sends took that the last piece counted as, without interruptions
         self._cost = 1  # as how many sends the piece counts, for each member
         self._within_s, self._most = SHORT_S, MOST  # how much of the piece is sent in one turn
         self._piece = b""
         self._piece_frames: list[bytes] = []  # what it consists of, if somebody is ahead
-        self._piece_ahead: dict[Member, int] = {}  # who has so many of these already
+        self._piece_ahead: dict[FanoutMember, int] = {}  # who has so many of these already
         self.wrote_s = wheel.turned_s
         """When something was last sent."""
         self.sent_bytes = 0
@@ -142,13 +142,13 @@ class Crowd:
         """Those of all members."""
         return [member.subscription for member in self._members]
 
-    def add(self, member: Member, send: Send) -> None:
+    def add(self, member: FanoutMember, send: Send) -> None:
         """Let in a member. What waits for the end of the turn, or is being sent, is not for it."""
         self._members[member] = send
         if self._frames:
             self._ahead[member] = len(self._frames)
 
-    def remove(self, member: Member) -> bytes:
+    def remove(self, member: FanoutMember) -> bytes:
         """Let a member go; return what it is still to get."""
         rest = b"".join(self._frames[self._ahead.pop(member, 0) :])
         if member in self._unserved:
@@ -159,7 +159,7 @@ class Crowd:
             self._gone.append(member)
         return rest
 
-    def catch_up(self, member: Member) -> bytes:
+    def catch_up(self, member: FanoutMember) -> bytes:
         """Return what a member is still to get, so that something of its own can follow in this turn."""
         rest = b"".join(self._frames[self._ahead.get(member, 0) :])
         if member in self._unserved:
@@ -167,7 +167,7 @@ class Crowd:
         self._ahead[member] = len(self._frames)
         return rest
 
-    def _take_out(self, member: Member) -> bytes:
+    def _take_out(self, member: FanoutMember) -> bytes:
         """Return what a member is to get of the piece being sent, which is not sent to it any more."""
         del self._unserved[member]
         ahead = self._piece_ahead.pop(member, None)
@@ -317,7 +317,7 @@ class Crowd:
         """Send the piece until time is over or many fall behind: the cheapest way. It copies who is left then."""
         rest, left = iter(self._unserved.items()), len(self._unserved)
         self._unserved = {}  # not to be changed: it may be `_members`
-        behind = list[tuple[Member, int]]()
+        behind = list[tuple[FanoutMember, int]]()
         step = -(-_LONG_STEP // self._cost)
         while left > 0 and part.left > 0 and len(behind) < STEP and not self._unserved:
             count = min(step, left)
@@ -328,7 +328,7 @@ class Crowd:
 
     def _send_few(self, part: Slice) -> None:
         """Send the piece in a short slice, of which there are many."""
-        unserved, behind = self._unserved, list[tuple[Member, int]]()
+        unserved, behind = self._unserved, list[tuple[FanoutMember, int]]()
         most = -(-STEP // self._cost)
         while unserved and part.left > 0:
             count = min(most, len(unserved))
@@ -337,7 +337,7 @@ class Crowd:
             _let_behind(behind, self._piece)
 
     def _send_step(
-        self, step: _Sends, count: int, rest: _Sends, behind: list[tuple[Member, int]], part: Slice
+        self, step: _Sends, count: int, rest: _Sends, behind: list[tuple[FanoutMember, int]], part: Slice
     ) -> None:
         """Send the piece to each of the `count` in `step`; add to `behind` who does not take all of it.
 
@@ -363,7 +363,7 @@ class Crowd:
         part.spend(cost)
 
 
-def _let_behind(behind: list[tuple[Member, int]], data: bytes) -> None:
+def _let_behind(behind: list[tuple[FanoutMember, int]], data: bytes) -> None:
     """Let those go who have not taken all of `data`, and forget them."""
     while behind:
         member, sent = behind.pop()

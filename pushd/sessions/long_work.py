@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from pushd.bus.turn import Turn
 from pushd.errors import Unavailable
 
-__all__ = ["Steps", "unless_done"]
+__all__ = ["LongWork", "unless_done"]
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _STEPS = 8
 _Task = tuple[Generator[None, None, Any], "Deferred[Any]", Callable[[], bool]]
 
 
-class Steps:
+class LongWork:
     """Does several works at once, each a generator that yields after each step, and all within one budget of time.
 
     A short work is done at once. The others take turns, first by their owners and then by those of one owner;

@@ -16,7 +16,7 @@ from pushd.bus.publisher import Outcome, Publisher
 from pushd.errors import Refused
 from pushd.wire.frames import json_bytes
 
-__all__ = ["Attendance", "Telling"]
+__all__ = ["Presence", "Telling"]
 
 _log = Logger()
 
@@ -50,7 +50,7 @@ class Telling(Protocol):
         """Tell what waits, within `timeout_s`."""
 
 
-class Attendance:
+class Presence:
     """Tells the application, and publishes joins and leaves: a `SubscriptionObserver`, and what sessions tell."""
 
     def __init__(

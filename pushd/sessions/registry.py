@@ -25,11 +25,11 @@ from pushd.bus.slices import END_COST, STEP, Burst, Slice, Slices
 from pushd.bus.subscription import Subscription
 from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.server.net.timers import Timer, TimerWheel
-from pushd.sessions.close_log import EndLog
-from pushd.sessions.fanout import Crowd
-from pushd.sessions.long_work import Steps
+from pushd.sessions.close_log import CloseLog
+from pushd.sessions.fanout import FanoutGroup
+from pushd.sessions.long_work import LongWork
 
-__all__ = ["CHUNK_BYTES", "Bounds", "Guest", "Sessions"]
+__all__ = ["CHUNK_BYTES", "ConnectedSubscriber", "SessionLimits", "SessionRegistry"]
 
 _log = Logger()
 
@@ -50,7 +50,7 @@ _RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
 
 
-class Guest(Protocol):
+class ConnectedSubscriber(Protocol):
     """A subscriber that is connected: a session, or a request that waits for an event."""
 
     caller: ClientInfo
@@ -75,7 +75,7 @@ class Guest(Protocol):
         """Tell the client why and end."""
 
 
-class Leaving(Guest, Protocol):
+class Leaving(ConnectedSubscriber, Protocol):
     """A session that takes nothing more."""
 
     def farewell(self, reason: CloseReason) -> None:
@@ -93,7 +93,7 @@ class Attendance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SessionLimits:
     """How many sessions there may be; 0 stands for any number."""
 
     per_address: int = 0
@@ -110,7 +110,7 @@ class Flushed(Protocol):
         """Send it. Return as how many sends that counts."""
 
 
-class Sessions:
+class SessionRegistry:
     """All sessions, and what they share."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Sessions:
         max_outbox_bytes: int,
         now: Callable[[], float],
         prefix: str,
-        bounds: Bounds = Bounds(),
+        bounds: SessionLimits = SessionLimits(),
         attendance: Attendance | None = None,
     ) -> None:
         """Begin without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.
@@ -137,7 +137,7 @@ class Sessions:
         self._call_later = call_later
         self.resumes = Burst(wheel.seconds)
         """How many replays are gone on with as soon as their connections can take more, and not in `_flush`."""
-        self.steps = Steps(call_later, wheel.reactor_turn)
+        self.steps = LongWork(call_later, wheel.reactor_turn)
         """What does long work."""
         bus.do_later = self._do_later
         self.now = now
@@ -146,13 +146,13 @@ class Sessions:
         self._count = 0
         self._bounds = bounds
         self._attendance = attendance
-        self._open: dict[int, Guest] = {}
+        self._open: dict[int, ConnectedSubscriber] = {}
         self._per_address: Counter[str] = Counter()
         self._per_user: Counter[str] = Counter()
-        self._expiries: dict[Guest, Timer] = {}
-        self._crowds: WeakValueDictionary[tuple[str, Encoder], Crowd] = WeakValueDictionary()
+        self._expiries: dict[ConnectedSubscriber, Timer] = {}
+        self._crowds: WeakValueDictionary[tuple[str, Encoder], FanoutGroup] = WeakValueDictionary()
         self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
-        self._ends = EndLog(wheel, call_later)
+        self._ends = CloseLog(wheel, call_later)
         self._unflushed: deque[Flushed] = deque()
         self._is_flush_due = False
         self._slices = Slices(call_later, wheel.reactor_turn)
@@ -160,7 +160,7 @@ class Sessions:
         self._leaving: deque[tuple[Leaving, CloseReason]] = deque()
         self._farewell: Callable[[], CloseReason] | None = None
 
-    def limit(self, *, max_outbox_bytes: int, bounds: Bounds) -> None:
+    def limit(self, *, max_outbox_bytes: int, bounds: SessionLimits) -> None:
         """Have other limits for those who come from now on."""
         self.max_outbox_bytes = max_outbox_bytes
         self._bounds = bounds
@@ -174,18 +174,18 @@ class Sessions:
         """Count those whose connections still live."""
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Guest]:
+    def __iter__(self) -> Iterator[ConnectedSubscriber]:
         """Answer them, in the order in which they were let in."""
         return iter(list(self._open.values()))
 
-    def after(self, connection_id: str | None) -> Iterator[Guest]:
+    def after(self, connection_id: str | None) -> Iterator[ConnectedSubscriber]:
         """Answer those with a later id, also if the one with this has gone, in order; without it, all."""
         number = 0 if connection_id is None else number_of(connection_id)
         numbers = sorted(self._open)  # those that were asked about were let in later than others that came later
         open_ = map(self._open.get, numbers[bisect_right(numbers, number) :])
         return (guest for guest in open_ if guest is not None)  # some may go while others are looked at
 
-    def get(self, connection_id: str) -> Guest | None:
+    def get(self, connection_id: str) -> ConnectedSubscriber | None:
         """Answer the one with the id `connection_id`."""
         guest = self._open.get(number_of(connection_id))
         return guest if guest is not None and guest.caller.id == connection_id else None
@@ -196,7 +196,7 @@ class Sessions:
             self._count += 1
             caller.number_as(self._count, self._prefix)
 
-    def let_in(self, guest: Guest, patterns: Sequence[Pattern], since: str) -> None:
+    def let_in(self, guest: ConnectedSubscriber, patterns: Sequence[Pattern], since: str) -> None:
         """Enter a subscriber that begins with `patterns` from `since`.
 
         Raises `Refused` if it may not come or may not have them; then nothing was done.
@@ -215,7 +215,7 @@ class Sessions:
         if self._attendance is not None:
             self._attendance.connected(caller)
 
-    def remove(self, guest: Guest, why: str = "the client has gone") -> None:
+    def remove(self, guest: ConnectedSubscriber, why: str = "the client has gone") -> None:
         """Take out a subscriber that has ended, unless that was done; `why`, if that was not the daemon's doing."""
         caller = guest.caller
         if self._open.get(caller.number) is not guest:
@@ -237,7 +237,7 @@ class Sessions:
         self._regrants.append((before, after))
         self._slices.do(partial(self._regrant, guest, before, after) for guest in self)
 
-    def _regrant(self, guest: Guest, before: Grants, after: Grants) -> int:
+    def _regrant(self, guest: ConnectedSubscriber, before: Grants, after: Grants) -> int:
         """Do so for one. Return as how many sends that counts."""
         identity = regranted(guest.caller.identity, before, after)
         if identity is guest.caller.identity:
@@ -250,11 +250,11 @@ class Sessions:
             )
         return END_COST
 
-    def end_each(self, guests: Iterable[Guest], reason: CloseReason) -> None:
+    def end_each(self, guests: Iterable[ConnectedSubscriber], reason: CloseReason) -> None:
         """End several subscribers: if they are many, some of them in each turn of the reactor."""
         self._slices.do(partial(self._end, guest, reason) for guest in list(guests))
 
-    def _end(self, guest: Guest, reason: CloseReason) -> int:
+    def _end(self, guest: ConnectedSubscriber, reason: CloseReason) -> int:
         """End one, unless it has ended. Return as how many sends that counts."""
         if self._open.get(guest.caller.number) is guest:
             try:
@@ -263,7 +263,7 @@ class Sessions:
                 _log.failure("a fault in pushd while it closed {guest}", guest=guest)
         return END_COST
 
-    def expire_later(self, guest: Guest) -> None:
+    def expire_later(self, guest: ConnectedSubscriber) -> None:
         """End a subscriber when its rights end."""
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
@@ -273,11 +273,11 @@ class Sessions:
             delay_s = max(0.0, expires_at - self.now())
             self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
-    def crowd(self, channel: str, encode: Encoder) -> Crowd:
+    def crowd(self, channel: str, encode: Encoder) -> FanoutGroup:
         """Answer those who keep up with `channel` and get what `encode` makes."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
-            crowd = Crowd(
+            crowd = FanoutGroup(
                 encode,
                 self.flush_later,
                 self.wheel,

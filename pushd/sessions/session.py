@@ -1,8 +1,8 @@
 """The session: one connected subscriber, from the bus through its outbox to its connection.
 
 The way of an event ends here. `Session.deliver` puts the frame, which is the same bytes for everybody, into
-the outbox; at the end of the reactor's turn `Sessions` has every session that got something write its outbox as
-one piece. A session whose connection takes nothing more (the transport says so, as to any producer) waits; if
+the outbox; at the end of the reactor's turn `SessionRegistry` has every session that got something write its outbox
+as one piece. A session whose connection takes nothing more (the transport says so, as to any producer) waits; if
 its outbox overflows, it is closed and told why.
 """
 
@@ -26,9 +26,9 @@ from pushd.bus.slices import BYTES_PER_SEND
 from pushd.server.net.timers import Timer
 from pushd.server.net.writer import Writer
 from pushd.sessions.closed_connection import GONE
-from pushd.sessions.fanout import Crowd
+from pushd.sessions.fanout import FanoutGroup
 from pushd.sessions.outbox import Outbox
-from pushd.sessions.registry import CHUNK_BYTES, Sessions
+from pushd.sessions.registry import CHUNK_BYTES, SessionRegistry
 
 __all__ = ["Connection", "Session"]
 
@@ -87,7 +87,9 @@ class Session:
         "subscription",
     )
 
-    def __init__(self, sessions: Sessions, connection: Connection, encode: Encoder, caller: ClientInfo) -> None:
+    def __init__(
+        self, sessions: SessionRegistry, connection: Connection, encode: Encoder, caller: ClientInfo
+    ) -> None:
         """Begin a session on `connection`, to which events go as `encode` makes them; nobody knows of it yet."""
         self._sessions = sessions
         self._encode = encode
@@ -103,7 +105,7 @@ class Session:
         """Who it is."""
         self.end_reason: CloseReason | None = None
         """Why it was ended by the daemon, if it was."""
-        self._crowd: Crowd | None = None
+        self._crowd: FanoutGroup | None = None
         self._wrote_s = sessions.wheel.turned_s
         self._crowd_wrote_s = 0.0  # as it was when this session joined
         self.own_sent_bytes = 0

@@ -10,7 +10,7 @@ from pushd.bus.patterns import Pattern
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
-from pushd.sessions.admission import Door, outlast
+from pushd.sessions.admission import Admission, outlast
 
 __all__ = ["Subscribing"]
 
@@ -23,7 +23,7 @@ class Subscribing(Endpoint):
 
     reads = frozenset({b"HEAD"})
 
-    def __init__(self, gate: RequestGuard, door: Door) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission) -> None:
         """Serve those whom `gate` and `door` let in."""
         super().__init__(gate)
         self.door = door

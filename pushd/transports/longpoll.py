@@ -18,8 +18,8 @@ from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
-from pushd.sessions.admission import Door, outlast
-from pushd.sessions.registry import Sessions
+from pushd.sessions.admission import Admission, outlast
+from pushd.sessions.registry import SessionRegistry
 from pushd.transports.endpoint import Subscribing
 from pushd.wire.frames import page_json
 
@@ -43,7 +43,7 @@ class LongPoll(Subscribing):
     def __init__(
         self,
         gate: RequestGuard,
-        door: Door,
+        door: Admission,
         *,
         timeout_s: float,
     ) -> None:
@@ -111,7 +111,7 @@ class _Waiting:
         self,
         request: Request,
         limit: int,
-        sessions: Sessions,
+        sessions: SessionRegistry,
     ) -> None:
         self._request = request
         self._bus = sessions.bus

@@ -8,7 +8,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.http_stream import ResponseStream, StreamFormat
@@ -30,7 +30,7 @@ class JsonStream(Subscribing):
     transport = "stream"
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
-    def __init__(self, gate: RequestGuard, door: Door, *, heartbeat_s: float) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, *, heartbeat_s: float) -> None:
         """Send an idle client an empty line each `heartbeat_s`."""
         super().__init__(gate, door)
         self._sessions = door.sessions

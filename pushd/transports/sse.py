@@ -14,7 +14,7 @@ from pushd.errors import BadRequest, Refused
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import decoded, note_refusal, since_of, subscribed_patterns
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.http_stream import ResponseStream, StreamFormat
@@ -47,7 +47,7 @@ class ServerSentEvents(Subscribing):
     transport = "sse"
     parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 
-    def __init__(self, gate: RequestGuard, door: Door, *, retry_s: float, heartbeat_s: float) -> None:
+    def __init__(self, gate: RequestGuard, door: Admission, *, retry_s: float, heartbeat_s: float) -> None:
         """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""
         super().__init__(gate, door)
         self._sessions = door.sessions

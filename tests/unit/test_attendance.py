@@ -19,7 +19,7 @@ from pushd.bus.publisher import Deleted, DirectPublisher, Outcome
 from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
 from pushd.server.net.addresses import ClientAddress
-from pushd.sessions.presence import Attendance
+from pushd.sessions.presence import Presence
 from tests.builders import Client, Kept, Rig, patterns
 from tests.outsiders import Notes
 
@@ -80,7 +80,7 @@ class PublishTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock, self.publisher = Clock(), Later()
-        self.attendance = Attendance(self.publisher, self.clock.callLater, lambda name: "events")
+        self.attendance = Presence(self.publisher, self.clock.callLater, lambda name: "events")
 
     def turn(self) -> None:
         """Let one turn of the reactor end."""
@@ -146,7 +146,7 @@ class PublishTests(SynchronousTestCase):
 
     def test_patterns_other_channels_and_who_polls_are_not_spoken_of(self) -> None:
         presences = {"room": "subscribers", "hall": "operator"}
-        attendance = Attendance(self.publisher, self.clock.callLater, lambda name: presences.get(name, "events"))
+        attendance = Presence(self.publisher, self.clock.callLater, lambda name: presences.get(name, "events"))
         attendance.entered(numbered(1), ROOM, 1)
         attendance.entered(numbered(1), HALL, 1)
         attendance.entered(numbered(1), patterns("**")[0], 0)
@@ -193,7 +193,7 @@ class Model:
         self.rig = Rig(default=Kept(presence="events"), max_channels=1000)
         self.notes = Notes()
         publisher = DirectPublisher(self.rig.bus)
-        self.rig.bus.watch = Attendance(
+        self.rig.bus.watch = Presence(
             publisher, self.rig.clock.callLater, lambda name: self.rig.log.settings(name).presence, self.notes
         )
         self.subscriptions: dict[int, Subscription] = {}

@@ -21,7 +21,7 @@ from pushd.server.net.timers import TimerWheel
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.writer import ProxiedTransport, Writer, writer
 from pushd.server.web.header_names import bound_header_names
-from pushd.sessions.registry import Sessions
+from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 from pushd.wire.frames import chunked, sse_event, stream_line, websocket_event
 from tests.builders import Kept, a_caller, catch_up, patterns
@@ -70,7 +70,7 @@ class Connection:
 def cost(encode: Encoder, subscribers: int, in_flight: int, *channels: str, on_overflow: str = "close") -> int:
     """Answer how many calls it takes to publish events within one turn and bring them into all sockets."""
     bus = BusRig(default=Kept(on_overflow=on_overflow))
-    sessions = Sessions(
+    sessions = SessionRegistry(
         bus.bus,
         TimerWheel(bus.clock.seconds),
         bus.clock.callLater,

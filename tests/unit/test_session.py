@@ -23,7 +23,7 @@ from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import TimerWheel
-from pushd.sessions.registry import Sessions
+from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
 
@@ -126,7 +126,7 @@ class House:
         self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
         self.clock = self.rig.clock
         self.wheel = TimerWheel(self.clock.seconds)
-        self.sessions = Sessions(
+        self.sessions = SessionRegistry(
             self.rig.bus,
             self.wheel,
             self.clock.callLater,

@@ -23,7 +23,7 @@ from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import Refused
 from pushd.server.net.timers import TimerWheel
-from pushd.sessions.registry import Sessions
+from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 from tests.builders import a_caller, draft, patterns
 from tests.unit.test_session import Connection, House, Peer, framed
@@ -85,7 +85,7 @@ class Hall(House):
         """How much was sent to all of them."""
         self._sending_s = 0.0
         self.wheel = TimerWheel(self.seconds, self.clock.callLater)
-        self.sessions = Sessions(
+        self.sessions = SessionRegistry(
             bus,
             self.wheel,
             self.clock.callLater,

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.search import Work
 from pushd.bus.turn import Turn
 from pushd.errors import NotFound, Unavailable
-from pushd.sessions.long_work import Steps, unless_done
+from pushd.sessions.long_work import LongWork, unless_done
 
 
 class StepsTests(SynchronousTestCase):
@@ -20,7 +20,7 @@ class StepsTests(SynchronousTestCase):
         self.due: list[Callable[[], None]] = []
         self.spent_s = 0.0
         self.clock = Turn(lambda: self.spent_s)
-        self.steps = Steps(lambda delay_s, call: self.due.append(call), self.clock, budget_s=0.004)
+        self.steps = LongWork(lambda delay_s, call: self.due.append(call), self.clock, budget_s=0.004)
 
     def work(self, steps: int, result: Any = None) -> Work[Any]:
         for _ in range(steps):

@@ -10,7 +10,7 @@ from pushd.bus.search import Work
 from pushd.bus.slices import Slice, Slices
 from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
 from pushd.server.net.turns import Turns
-from pushd.sessions.long_work import Steps
+from pushd.sessions.long_work import LongWork
 
 COST_S = 0.0001
 """How long each of the pieces of work here takes."""
@@ -57,7 +57,7 @@ class TurnTests(SynchronousTestCase):
 
     def kinds(self) -> dict[str, Callable[[], None]]:
         """Return what begins endless work of each kind, which is done within a budget."""
-        steps, slices = Steps(self.later, self.turn), Slices(self.later, self.turn)
+        steps, slices = LongWork(self.later, self.turn), Slices(self.later, self.turn)
         turns = Turns(self.later, self.turn)
 
         def requests() -> None:
@@ -79,7 +79,7 @@ class TurnTests(SynchronousTestCase):
             "sends": sends,
         }
 
-    def run_in(self, steps: Steps) -> None:
+    def run_in(self, steps: LongWork) -> None:
         """Begin a work that has no end."""
         steps.run(self.steps())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pushd.bus.bus import Bus
-from pushd.sessions.registry import Sessions
+from pushd.sessions.registry import SessionRegistry
 
 __all__ = ["GaugeSnapshot", "Gauges"]
 
@@ -46,7 +46,7 @@ class GaugeSnapshot:
 class Gauges:
     """Counts, which takes the longer the more subscribers there are: nothing is counted for it in between."""
 
-    def __init__(self, sessions: Sessions, connections: Callable[[], int], store: Path | None) -> None:
+    def __init__(self, sessions: SessionRegistry, connections: Callable[[], int], store: Path | None) -> None:
         """Count `sessions` and what they are subscribed to.
 
         `connections` answers how many connections there are; `store` is the path of the file of the store.

@@ -12,7 +12,7 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.patterns import Pattern
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.http_stream import ResponseStream
@@ -95,7 +95,7 @@ class StatusEvents(Subscribing):
     def __init__(
         self,
         gate: RequestGuard,
-        door: Door,
+        door: Admission,
         watchers: Watchers,
         *,
         retry_s: float,

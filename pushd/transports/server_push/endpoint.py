@@ -13,7 +13,7 @@ from pushd.errors import Conflict, VersionNeeded
 from pushd.server.http2.stream import Stream
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.server_push.session import PushSession
@@ -38,7 +38,7 @@ class EventPush(Subscribing):
     def __init__(
         self,
         gate: RequestGuard,
-        door: Door,
+        door: Admission,
         *,
         heartbeat_s: float,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],

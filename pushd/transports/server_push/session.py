@@ -25,7 +25,7 @@ from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream
 from pushd.server.web.resource import event_fields, path_of_event
 from pushd.sessions.closed_connection import GONE
-from pushd.sessions.registry import Sessions
+from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Connection
 
 __all__ = ["PushSession"]
@@ -92,7 +92,7 @@ class PushSession:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: SessionRegistry,
         stream: Stream,
         connection: Connection,
         caller: ClientInfo,

@@ -15,7 +15,7 @@ from pushd.server.net.turns import Turns
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import parameter, since_of, subscribed_patterns
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.transports.endpoint import Subscribing
 from pushd.transports.websocket.connection import new_connection, new_factory
 from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
@@ -36,7 +36,7 @@ class WebSocket(Subscribing):
     def __init__(
         self,
         gate: RequestGuard,
-        door: Door,
+        door: Admission,
         publisher: Publisher,
         *,
         max_event_bytes: int,

@@ -21,7 +21,7 @@ from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
 from pushd.server.net.timers import TimerWheel
 from pushd.server.request import Visit
 from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Door
+from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
@@ -45,7 +45,7 @@ class Common:
     """What all WebSockets have in common."""
 
     gate: RequestGuard
-    door: Door
+    door: Admission
     publisher: Publisher
     max_event_bytes: int
     max_channels: int
