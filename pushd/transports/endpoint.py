@@ -12,10 +12,10 @@ from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
 from pushd.sessions.admission import Admission, outlast
 
-__all__ = ["Subscribing"]
+__all__ = ["SubscribeEndpoint"]
 
 
-class Subscribing(Endpoint):
+class SubscribeEndpoint(Endpoint):
     """An endpoint that subscribers come to: its methods find what they want in ``request.wanted``."""
 
     transport: ClassVar[str]

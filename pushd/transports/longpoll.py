@@ -20,7 +20,7 @@ from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
 from pushd.sessions.admission import Admission, outlast
 from pushd.sessions.registry import SessionRegistry
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.wire.frames import page_json
 
 __all__ = ["LongPoll"]
@@ -29,7 +29,7 @@ _ANSWER_COST = 20
 """How many sends an answer takes as long as."""
 
 
-class LongPoll(Subscribing):
+class LongPoll(SubscribeEndpoint):
     """One answer for each request: ``{"events":[...],"position":..,"recovered":..}``.
 
     If there is nothing since the position, the answer waits for the next event; after a while it is ``204``.

@@ -10,7 +10,7 @@ from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.wire.frames import stream_end, stream_line, stream_start
 
@@ -19,7 +19,7 @@ __all__ = ["JsonStream"]
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
-class JsonStream(Subscribing):
+class JsonStream(SubscribeEndpoint):
     """Lines of JSON: ``{"type":"open","position":..,"recovered":..}`` first, and then ``{"type":"event",...}``.
 
     Before the first event, ``{"type":"gap","since":..}`` reports a position that was lost.

@@ -16,7 +16,7 @@ from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import decoded, note_refusal, since_of, subscribed_patterns
 from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.wire.frames import json_bytes, sse_block, sse_event, sse_line
 
@@ -36,7 +36,7 @@ _ENCODED_ALIASES = tuple(name.encode("ascii") for name in _ALIASES)
 """What clients that cannot send the header call it in the query."""
 
 
-class ServerSentEvents(Subscribing):
+class ServerSentEvents(SubscribeEndpoint):
     """An event stream of the channels in the query.
 
     It begins with an event ``pushd.open``, whose id is the position: a client that loses the connection before its

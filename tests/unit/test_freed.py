@@ -8,10 +8,10 @@ from pushd.bus.subscription import Subscription
 from pushd.sessions.session import Session
 from pushd.transports.http_stream import ResponseStream
 from pushd.transports.websocket.connection import WebSocketConnection
-from pushd.transports.websocket.protocol import JsonDialogue
+from pushd.transports.websocket.protocol import JsonProtocol
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
 
-KINDS = (Session, Subscription, ResponseStream, JsonDialogue, WebSocketConnection)
+KINDS = (Session, Subscription, ResponseStream, JsonProtocol, WebSocketConnection)
 
 
 class FreedTests(DaemonTests):

@@ -14,7 +14,7 @@ from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Admission
 from pushd.sessions.session import Session
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream
 from pushd.transports.sse import FORMAT
 from pushd.wire.frames import json_bytes, sse_block
@@ -82,7 +82,7 @@ class Watchers:
         return sse_block(json_bytes(self._overview.figures()).decode(), type="pushd.figures")
 
 
-class StatusEvents(Subscribing):
+class StatusEvents(SubscribeEndpoint):
     """An event stream of figures, which come from no channel.
 
     Who watches is let in as a subscriber is, of no channel: it is counted, listed, closed when its token expires or

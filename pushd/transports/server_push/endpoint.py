@@ -14,7 +14,7 @@ from pushd.server.http2.stream import Stream
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Admission
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.server_push.session import PushSession
 from pushd.wire.frames import stream_end, stream_start
@@ -24,7 +24,7 @@ __all__ = ["EventPush"]
 _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
-class EventPush(Subscribing):
+class EventPush(SubscribeEndpoint):
     """A stream that stays open, and on which every event is promised as ``/channels/{channel}/events/{id}``.
 
     Its body is NDJSON that says what is not an event: ``{"type":"open","position":..,"recovered":..}`` first, then

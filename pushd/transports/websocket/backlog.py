@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Late"]
+__all__ = ["Backlog"]
 
 _UNREAD_BYTES = 64 * 1024
 """How much of it is read before the client has to wait, too."""
 
 
-class Late:
+class Backlog:
     """The bytes that wait, in their order."""
 
     __slots__ = ("_data", "_transport", "size")

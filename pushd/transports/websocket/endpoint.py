@@ -16,10 +16,10 @@ from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.resource import parameter, since_of, subscribed_patterns
 from pushd.sessions.admission import Admission
-from pushd.transports.endpoint import Subscribing
+from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.websocket.connection import new_connection, new_factory
 from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
-from pushd.transports.websocket.protocol import Common, JsonDialogue, RawDialogue
+from pushd.transports.websocket.protocol import JsonProtocol, RawProtocol, WebSocketSettings
 from pushd.wire.messages import longest_message
 
 __all__ = ["WebSocket"]
@@ -27,7 +27,7 @@ __all__ = ["WebSocket"]
 _PARAMETERS = frozenset({"channel", "since", "format"})
 
 
-class WebSocket(Subscribing):
+class WebSocket(SubscribeEndpoint):
     """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
 
     transport = "websocket"
@@ -57,7 +57,9 @@ class WebSocket(Subscribing):
         self._over_http1 = tuple(name for name in self._methods if name != "CONNECT")
         self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
         self._max_message_bytes = longest_message(max_event_bytes, max_channels)
-        self._common = Common(gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s)
+        self._common = WebSocketSettings(
+            gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s
+        )
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
         """Override: close the connection after a handshake that is refused, as nothing else may follow one."""
@@ -90,7 +92,7 @@ class WebSocket(Subscribing):
         fields: list[Field] = request.found
         max_bytes = self._common.max_event_bytes if is_raw else self._max_message_bytes
         websocket = new_connection(self._factory, max_bytes, request.caller.place)
-        dialogue = (RawDialogue if is_raw else JsonDialogue)(websocket, self._common, request.caller)
+        dialogue = (RawProtocol if is_raw else JsonProtocol)(websocket, self._common, request.caller)
         websocket.listener = dialogue
         try:
             dialogue.session.enter(*request.wanted)

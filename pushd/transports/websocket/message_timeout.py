@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pushd.config.timeouts import Timeouts
 from pushd.server.net.timers import Timer, TimerWheel
 
-__all__ = ["MessageWatch"]
+__all__ = ["MessageTimeout"]
 
 
-class MessageWatch:
+class MessageTimeout:
     """Knows since when a message is coming, and how much has come. What comes whole does not concern it."""
 
     __slots__ = ("_alarm", "_began_at", "_patience", "_size", "_too_late", "_wheel")

@@ -29,7 +29,7 @@ from pushd.transports.websocket.pings import Pinging
 from pushd.wire.frames import websocket_data, websocket_event, websocket_message
 from pushd.wire.messages import Ref, check_size, parse_object
 
-__all__ = ["Common", "JsonDialogue", "RawDialogue"]
+__all__ = ["JsonProtocol", "RawProtocol", "WebSocketSettings"]
 
 _log = Logger()
 
@@ -41,7 +41,7 @@ _SWITCHED = 101
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class WebSocketSettings:
     """What all WebSockets have in common."""
 
     gate: RequestGuard
@@ -59,14 +59,14 @@ class Common:
         return self.door.sessions.wheel
 
 
-class _Dialogue(Pinging[Common, WebSocketConnection]):
+class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
     """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
 
     __slots__ = ("session", "visit")
 
     encode: Encoder
 
-    def __init__(self, websocket: WebSocketConnection, common: Common, caller: ClientInfo) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: WebSocketSettings, caller: ClientInfo) -> None:
         super().__init__(websocket, common)
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
         self.visit: Visit | None = None
@@ -142,14 +142,14 @@ _Waiting = Awaitable[Callable[[], None]]
 _Unfinished = tuple[_Waiting, Ref]
 
 
-class JsonDialogue(_Dialogue):
+class JsonProtocol(_Dialogue):
     """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
 
     __slots__ = ("_is_busy", "_later", "_later_bytes")
 
     encode = staticmethod(websocket_event)
 
-    def __init__(self, websocket: WebSocketConnection, common: Common, caller: ClientInfo) -> None:
+    def __init__(self, websocket: WebSocketConnection, common: WebSocketSettings, caller: ClientInfo) -> None:
         """Override: no command waits."""
         super().__init__(websocket, common, caller)
         self._is_busy = False
@@ -342,7 +342,7 @@ def _ref_of(message: dict[str, object]) -> Ref:
         return None
 
 
-class RawDialogue(_Dialogue):
+class RawProtocol(_Dialogue):
     """The bare data both ways. There is no place for an error in it: one ends the connection, with its reason."""
 
     __slots__ = ("_lost_position", "_patterns")

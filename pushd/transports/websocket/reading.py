@@ -13,8 +13,8 @@ from pushd.errors import Refused
 from pushd.server.incomplete_bodies import IncompleteBodies, IncompleteBody
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
-from pushd.transports.websocket.backlog import Late
-from pushd.transports.websocket.message_timeout import MessageWatch
+from pushd.transports.websocket.backlog import Backlog
+from pushd.transports.websocket.message_timeout import MessageTimeout
 from pushd.transports.websocket.whole_message import plain_message
 from pushd.wire.frames import BINARY
 
@@ -68,8 +68,8 @@ class Reading:
     _bodies: IncompleteBodies
     _held: IncompleteBody | None = None
     _turns: Turns
-    _late: Late | None = None
-    _watch: MessageWatch | None = None
+    _late: Backlog | None = None
+    _watch: MessageTimeout | None = None
     _is_too_much = False
     _is_stopped = False
 
@@ -129,7 +129,7 @@ class Reading:
                     self._turns.begin()
                     has_begun = True
                 if self.unanswered >= _MAX_UNANSWERED or not self._turns.may_go_on():
-                    self._late = Late(data, self.transport)
+                    self._late = Backlog(data, self.transport)
                     self._turns.later(self._go_on)
                     return
 
@@ -172,7 +172,7 @@ class Reading:
         else:
             self._hold()
             if self._watch is None:
-                self._watch = MessageWatch(self._patience, self._wheel, self._close_late)
+                self._watch = MessageTimeout(self._patience, self._wheel, self._close_late)
             self._watch.came(size)
 
     def _hold(self) -> None:
