@@ -33,7 +33,7 @@ from pushd.config.settings import Config
 from pushd.config.types import PATTERNS, OptionType, duration
 from pushd.daemon.assembly import assemble
 from pushd.daemon.garbage_collector import Collector
-from pushd.daemon.integrations import Reach
+from pushd.daemon.integrations import IntegrationLoader
 from pushd.daemon.memory_watch import watch
 from pushd.daemon.pid_file import PidFile
 from pushd.daemon.service import Daemon
@@ -198,7 +198,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
         )
         store = kept, Worker(reactor)
     seconds, now = time.monotonic, time.time
-    reach = Reach(reactor, seconds=seconds, now=now, figures=figures)
+    reach = IntegrationLoader(reactor, seconds=seconds, now=now, figures=figures)
     outside, commit = reach(config)
     commit()
     turn = Turn(seconds)

@@ -35,8 +35,8 @@ from zope.interface import implementer
 from pushd.bus.counters import Counters
 from pushd.config.loader import parse
 from pushd.config.settings import Config
-from pushd.daemon.assembly import Parts, Storage, assemble
-from pushd.daemon.integrations import ALONE, Outside
+from pushd.daemon.assembly import Components, StoreParts, assemble
+from pushd.daemon.integrations import ALONE, Integrations
 from pushd.daemon.service import Daemon
 from pushd.server.http2.connection import HTTP2
 from pushd.store.sqlite.store import Store
@@ -99,7 +99,7 @@ class Rig:
         self,
         config: str = "",
         http: Callable[[Rig], Client] = lambda rig: HttpClient(rig),
-        outside: Outside = ALONE,
+        outside: Integrations = ALONE,
     ) -> None:
         """Start a daemon with the text of an ini file, whose clients speak `http`.
 
@@ -140,13 +140,13 @@ class Rig:
         http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
         return parse(_LISTEN + config + http2, "the test")
 
-    def reload(self, config: str, outside: Outside | None = None) -> None:
+    def reload(self, config: str, outside: Integrations | None = None) -> None:
         """Have another configuration read, as SIGHUP does, and `outside` be what is reached, if it is another."""
         self._config = config
         self._outside = self._outside if outside is None else outside
         self._daemon.reload()
 
-    def _assemble(self, settings: Config) -> Parts:
+    def _assemble(self, settings: Config) -> Components:
         return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now, outside=self._outside)
 
     def now(self) -> float:
@@ -310,13 +310,13 @@ class StoredRig(Rig):
         directory: Path,
         config: str = "",
         http: Callable[[Rig], Client] = lambda rig: HttpClient(rig),
-        outside: Outside = ALONE,
+        outside: Integrations = ALONE,
     ) -> None:
         """Start a daemon as a `Rig` does, whose store is in `directory`."""
         self.directory = directory
         super().__init__(config, http, outside)
 
-    def _assemble(self, settings: Config) -> Parts:
+    def _assemble(self, settings: Config) -> Components:
         self.worker, figures = InTurn(), Counters()
         self._store = Store(
             self.directory,
@@ -338,7 +338,7 @@ class StoredRig(Rig):
         )
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> StoreParts:
         """The store and what works for it."""
         storage = self.parts.storage
         assert storage is not None
@@ -1024,7 +1024,7 @@ class DaemonTests(SynchronousTestCase):
     http: ClassVar[type[Client]] = HttpClient
     """What its clients speak."""
 
-    world: Outside = ALONE
+    world: Integrations = ALONE
     """What reaches beyond the daemon."""
 
     def setUp(self) -> None:

@@ -20,7 +20,7 @@ from pushd.api.metrics.endpoint import OpenMetrics
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.config.loader import default
-from pushd.daemon.assembly import Parts, assemble
+from pushd.daemon.assembly import Components, assemble
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
@@ -45,13 +45,13 @@ def by_path() -> dict[str, list[Operation]]:
     return found
 
 
-def new_parts() -> Parts:
+def new_parts() -> Components:
     """Make what is served without a configuration."""
     clock = MemoryReactorClock()
     return assemble(default(), clock, seconds=clock.seconds, now=clock.seconds)
 
 
-def resource_at(parts: Parts, path: str) -> Any:
+def resource_at(parts: Components, path: str) -> Any:
     """Answer what is served at a path of the description."""
     resource: Any = parts.site.resource
     for segment in path.strip("/").format(**EXAMPLES).split("/"):

@@ -34,8 +34,8 @@ from pushd.bus.subscription import Subscriber, Subscription
 from pushd.bus.turn import Turn
 from pushd.config.settings import Config, Limits, Site
 from pushd.daemon.file_limits import plan
-from pushd.daemon.ingress import Entrance, new_entrance
-from pushd.daemon.integrations import ALONE, Outside
+from pushd.daemon.ingress import Ingress, new_entrance
+from pushd.daemon.integrations import ALONE, Integrations
 from pushd.errors import Refused
 from pushd.server.net.connection_limits import ConnectionLimiter
 from pushd.server.net.timers import TimerWheel
@@ -57,7 +57,7 @@ from pushd.transports.server_push.endpoint import EventPush
 from pushd.transports.sse import ServerSentEvents
 from pushd.transports.websocket.endpoint import WebSocket
 
-__all__ = ["Parts", "Storage", "assemble", "configure"]
+__all__ = ["Components", "StoreParts", "assemble", "configure"]
 
 _log = Logger()
 
@@ -66,7 +66,7 @@ _MAX_OPERATIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class StoreParts:
     """A store and what works for it."""
 
     store: Store
@@ -80,7 +80,7 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """What the daemon consists of, without ports and timers."""
 
     bus: Bus
@@ -98,7 +98,7 @@ class Parts:
     attendance: Presence
     """What tells who comes and goes."""
 
-    entrance: Entrance
+    entrance: Ingress
     """Where clients come in."""
 
     insight: OperatorEndpoints
@@ -107,7 +107,7 @@ class Parts:
     operations: PushdSite
     """What is served at listeners that serve nothing but operations."""
 
-    storage: Storage | None = None
+    storage: StoreParts | None = None
     """Where events are kept, if not only in memory."""
 
     @property
@@ -123,10 +123,10 @@ def assemble(
     seconds: Callable[[], float],
     now: Callable[[], float],
     store: tuple[Store, Worker] | None = None,
-    outside: Outside = ALONE,
+    outside: Integrations = ALONE,
     figures: Counters | None = None,
     turn: Turn | None = None,
-) -> Parts:
+) -> Components:
     """Put the parts together, which share the time of the reactor's `turn`.
 
     `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
@@ -176,7 +176,7 @@ def assemble(
             clock.tick()
 
     every_second = (wheel.turn, _expires(bus, reactor), tick, insight.watchers.tick, *_tends(storage))
-    return Parts(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
+    return Components(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
 
 
 def _expires(bus: Bus, reactor: IReactorTime) -> Callable[[], None]:
@@ -200,7 +200,7 @@ def _bus(
 
 
 def _operations(
-    config: Config, reactor: IReactorTime, entrance: Entrance, insight: OperatorEndpoints, outside: Outside
+    config: Config, reactor: IReactorTime, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
 ) -> PushdSite:
     """Make what is served at listeners for operations; what happens there does not count."""
     wheel = entrance.door.sessions.wheel
@@ -214,14 +214,16 @@ def _operations(
     )
 
 
-def _operations_tree(config: Config, entrance: Entrance, insight: OperatorEndpoints, outside: Outside) -> IResource:
+def _operations_tree(
+    config: Config, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
+) -> IResource:
     """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
     gate = RequestGuard(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
     return tree(insight.of_operations(gate, entrance.door, config.limits), None)
 
 
-def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorTime) -> None:
+def configure(parts: Components, config: Config, outside: Integrations, reactor: IReactorTime) -> None:
     """Have the parts of a running daemon go by another configuration, as far as that is possible.
 
     Connections that live keep the limits that they began with, but not rights that nobody has any more who shows
@@ -247,7 +249,7 @@ def configure(parts: Parts, config: Config, outside: Outside, reactor: IReactorT
     parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
 
 
-def _tends(storage: Storage | None) -> list[Callable[[], None]]:
+def _tends(storage: StoreParts | None) -> list[Callable[[], None]]:
     return [] if storage is None else [storage.journal.tend]
 
 
@@ -275,9 +277,9 @@ def _log_of(
     )
 
 
-def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, worker: Worker) -> Storage:
+def _storage(config: Config, bus: Bus, reactor: IReactorTime, store: Store, worker: Worker) -> StoreParts:
     writes_in_thread = config.durability == "power"
-    return Storage(
+    return StoreParts(
         store, worker, SqlitePublisher(bus, store, reactor.callLater, worker, writes_in_thread=writes_in_thread)
     )
 
@@ -308,7 +310,7 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
 
 
 def _insight(
-    sessions: SessionRegistry, connections: Callable[[], int], storage: Storage | None, now: Callable[[], float]
+    sessions: SessionRegistry, connections: Callable[[], int], storage: StoreParts | None, now: Callable[[], float]
 ) -> OperatorEndpoints:
     bus = sessions.bus
 
@@ -324,12 +326,12 @@ def _insight(
     return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, census, now)))
 
 
-def _tree(config: Config, entrance: Entrance, reactor: IReactorTime, insight: OperatorEndpoints) -> IResource:
+def _tree(config: Config, entrance: Ingress, reactor: IReactorTime, insight: OperatorEndpoints) -> IResource:
     seen = insight.behind(entrance.gate, entrance.door, config.limits)
     return tree({**_endpoints(config, entrance, reactor), **seen}, *_files(config.site))
 
 
-def _serving(config: Config, entrance: Entrance) -> Serving:
+def _serving(config: Config, entrance: Ingress) -> Serving:
     return Serving(
         max_body_bytes=config.limits.batch_size_bytes,
         patience=config.limits.patience,
@@ -350,7 +352,7 @@ def _plainly(config: Config) -> Serving:
     return Serving(max_body_bytes=0, patience=limits.patience, logs_requests=config.log.requests)
 
 
-def _endpoints(config: Config, entrance: Entrance, reactor: IReactorTime) -> dict[bytes, IResource]:
+def _endpoints(config: Config, entrance: Ingress, reactor: IReactorTime) -> dict[bytes, IResource]:
     """Make what is served beside files."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits = config.limits

@@ -11,7 +11,7 @@ from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets
 from pushd.bus.publisher import Publisher, SwappablePublisher
 from pushd.config.settings import Config, Limits
 from pushd.daemon.file_limits import plan
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.connection_limits import ConnectionLimiter
 from pushd.server.net.trusted_proxies import TrustedProxies
@@ -19,11 +19,11 @@ from pushd.server.web.guard import RequestGuard
 from pushd.sessions.admission import Admission
 from pushd.sessions.registry import SessionRegistry
 
-__all__ = ["Entrance", "new_entrance"]
+__all__ = ["Ingress", "new_entrance"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class Ingress:
     """What clients come past. It goes by the configuration that holds at the moment."""
 
     trust: TrustedProxies
@@ -47,7 +47,7 @@ class Entrance:
     bodies: IncompleteBodies
     """What is held of requests and messages that are not complete."""
 
-    def configure(self, config: Config, publisher: Publisher, outside: Outside) -> None:
+    def configure(self, config: Config, publisher: Publisher, outside: Integrations) -> None:
         """Apply another configuration; clients publish with `publisher` behind what guards it."""
         limits, seconds = config.limits, self.door.sessions.wheel.seconds
         self.trust.configure(config.proxies)
@@ -61,7 +61,7 @@ class Entrance:
         self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting, self.door.sessions))
 
 
-def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher, outside: Outside) -> Entrance:
+def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher, outside: Integrations) -> Ingress:
     """Make what clients come past to `sessions` and `publisher`."""
     limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
     most, most_per_address = plan(config).connections, limits.connections_per_address
@@ -69,7 +69,7 @@ def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher
     gate = RequestGuard(config.auth, trust, outside.tokens, sessions.now)
     gate.limit_reads(_reads(limits, wheel.seconds))
     waiting = Waiting(limits.share_percent, config.hooks.questions)
-    return Entrance(
+    return Ingress(
         trust,
         ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
         gate,

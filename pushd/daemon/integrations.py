@@ -24,7 +24,7 @@ from pushd.server.web.guard import Tokens
 from pushd.sessions.admission import Asking
 from pushd.sessions.presence import Telling
 
-__all__ = ["ALONE", "Commit", "Outside", "Reach", "alone"]
+__all__ = ["ALONE", "Commit", "IntegrationLoader", "Integrations", "alone"]
 
 
 class AskingOfAll(Asking, AskingToPublish, Protocol):
@@ -32,7 +32,7 @@ class AskingOfAll(Asking, AskingToPublish, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class Integrations:
     """What there is of it."""
 
     tokens: Tokens | None = None
@@ -45,7 +45,7 @@ class Outside:
     """What tells the application, if it wants to be told."""
 
 
-ALONE = Outside()
+ALONE = Integrations()
 """There is nobody."""
 
 
@@ -53,12 +53,12 @@ Commit = Callable[[], None]
 """Has what was read hold from now on."""
 
 
-def alone(config: Config) -> tuple[Outside, Commit]:
+def alone(config: Config) -> tuple[Integrations, Commit]:
     """Answer that there is nobody, whatever the configuration says."""
     return ALONE, lambda: None
 
 
-class Reach:
+class IntegrationLoader:
     """Makes what there is of it, as the configuration says, and again when that has changed."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Reach:
         self._questions = new_questions(1, 100)
         """Those to every application that was configured: what was asked before a reload still counts."""
 
-    def __call__(self, config: Config) -> tuple[Outside, Commit]:
+    def __call__(self, config: Config) -> tuple[Integrations, Commit]:
         """Make what `config` says, and what has it hold; raise `StartFailed` if a key or a secret is no good.
 
         Keys that are fetched are kept, and so are those who ask and tell, unless something about them is different.
@@ -102,15 +102,15 @@ class Reach:
         hooks = config.hooks
         has_hooks = bool(hooks.before_connect or hooks.before_subscribe or hooks.before_publish or hooks.after)
         signer = Signer.of(hooks) if has_hooks else None
-        post, outside = None, Outside(tokens)
+        post, outside = None, Integrations(tokens)
         if signer is not None:
             post = self._post if self._is_same_application(config) else None
             if post is None:
                 post = WebhookClient(self._reactor, signer, timeout_s=hooks.timeout_s, now=self._now)
                 asking, telling = self._application(config, post)
-                outside = Outside(tokens, asking, telling)
+                outside = Integrations(tokens, asking, telling)
             else:
-                outside = Outside(tokens, self._outside.asking, self._outside.telling)
+                outside = Integrations(tokens, self._outside.asking, self._outside.telling)
 
         def commit() -> None:
             self._config, self._outside, self._tokens, self._post = config, outside, tokens, post

@@ -21,11 +21,11 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.config.loader import changed_options
 from pushd.config.restart import fixed_differences
 from pushd.config.settings import Config
-from pushd.daemon.assembly import Parts, Storage, configure
+from pushd.daemon.assembly import Components, StoreParts, configure
 from pushd.daemon.file_limits import plan
-from pushd.daemon.integrations import Commit, Outside, alone
+from pushd.daemon.integrations import Commit, Integrations, alone
 from pushd.daemon.startup_hints import greeting
-from pushd.daemon.systemd import Bulletin, Systemd
+from pushd.daemon.systemd import Systemd, SystemdStatus
 from pushd.errors import ConfigError, StartFailed, Unavailable
 from pushd.server.net import tls
 from pushd.server.net.listen import prepare
@@ -64,7 +64,7 @@ class Daemon(Service):
     def __init__(
         self,
         config: Config,
-        parts: Parts,
+        parts: Components,
         reactor: IReactorTime,
         *,
         state_directory: str,
@@ -72,7 +72,7 @@ class Daemon(Service):
         filename: str | None = None,
         random: Callable[[], float] = random,
         reread: Callable[[], Config] | None = None,
-        reach: Callable[[Config], tuple[Outside, Commit]] = alone,
+        reach: Callable[[Config], tuple[Integrations, Commit]] = alone,
         systemd: Systemd | None = None,
     ) -> None:
         """Prepare the ports of `config`, which is everything that can be checked before they are opened.
@@ -98,7 +98,7 @@ class Daemon(Service):
         self.twistd, self.suggests = "twistd", True
         """The command that starts pushd, and whether the log suggests commands to try."""
         self._systemd = Systemd({}) if systemd is None else systemd
-        self._bulletin = Bulletin(self._systemd, reactor, self._figures)
+        self._bulletin = SystemdStatus(self._systemd, reactor, self._figures)
         self._not_reloaded = ""  # why the present configuration is not the one in the file
         self._is_store_open = False
         self._is_hurried = False
@@ -247,7 +247,7 @@ class Daemon(Service):
         else:
             _log.info("{line}", line=text)
 
-    def _read_again(self) -> tuple[Config, Outside, list[Commit]]:
+    def _read_again(self) -> tuple[Config, Integrations, list[Commit]]:
         """Read everything; answer it, and what has it hold. Raises `ConfigError` or `StartFailed`."""
         config = self._reread()
         _check_site(config)
@@ -329,7 +329,7 @@ class Daemon(Service):
         for connection in connections:
             connection.abort()
 
-    def _refuse_more(self, storage: Storage) -> None:
+    def _refuse_more(self, storage: StoreParts) -> None:
         """Publish nothing that comes now, such as what the application was still asked about."""
         reason = self._farewell()
         storage.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))

@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Bulletin", "Systemd"]
+__all__ = ["Systemd", "SystemdStatus"]
 
 _log = Logger()
 
@@ -109,7 +109,7 @@ class Systemd:
         return True
 
 
-class Bulletin:
+class SystemdStatus:
     """Tells the service manager regularly how the daemon is, and that the reactor turns."""
 
     def __init__(self, systemd: Systemd, reactor: IReactorTime, figures: Callable[[], str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from pushd.auth.webhooks.answers import changed_identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.net.client_certificates import Certificate
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers
@@ -45,7 +45,7 @@ class ExpiryRules(_Base):
         self.expires_at = STARTED + 10
         self.tokens = FakeTokens(never=identity(subscribe=("**",)))
         self.expire(self.expires_at)
-        self.world = Outside(self.tokens)
+        self.world = Integrations(self.tokens)
         super().start(config)
         self.tokens.now = self.rig.now
         self.before = self.rig.traces
@@ -159,7 +159,7 @@ class ExpiryRules(_Base):
         members = {"expires_in": 3600.0}
         answers = Answers(lambda ask: changed_identity(ask.identity, members, self.rig.now()), asks_connect=True)
         self.start(self.config)
-        self.world = Outside(self.tokens, answers)
+        self.world = Integrations(self.tokens, answers)
         DaemonTests.start(self, self.config)
         self.before = self.rig.traces
         subscriber = self.subscribe("a", token="never")

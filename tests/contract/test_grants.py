@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pushd.bus.grants import Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.http2_client import Http2Client
 from tests.rigs import HttpClient, Response, Rig, StoredRig
 from tests.subscribers import (
@@ -208,9 +208,9 @@ class GrantsMachine(RuleBasedStateMachine):
             "another": Rights(more, third, not is_operator, "bob"),
         }
         tokens = FakeTokens(**{who: _identity(has) for who, has in self.rights.items() if who is not None})
-        self.rig = self.make_rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), Outside(tokens))
+        self.rig = self.make_rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), Integrations(tokens))
 
-    def make_rig(self, config: str, outside: Outside) -> Rig:
+    def make_rig(self, config: str, outside: Integrations) -> Rig:
         return Rig(config, outside=outside)
 
     def turn(self) -> None:
@@ -581,7 +581,7 @@ def _answer(message: dict[str, Any]) -> tuple[object, ...]:
 class StoredGrantsMachine(GrantsMachine):
     """The same with a store, which takes what is published at the end of the turn."""
 
-    def make_rig(self, config: str, outside: Outside) -> Rig:
+    def make_rig(self, config: str, outside: Integrations) -> Rig:
         self.directory = TemporaryDirectory(prefix="pushd-grants-")
         return StoredRig(Path(self.directory.name), config, outside=outside)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pushd.auth.webhooks.answers import changed_identity
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.patterns import Pattern
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Unauthorized, Unavailable
 from tests.http2_client import Http2Client
 from tests.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny
@@ -53,7 +53,7 @@ class GuestRules(_Base):
     ) -> tuple[Answers, Notes]:
         """Start a daemon that has to do with somebody."""
         answers, self.notes = answers or Answers(), Notes()
-        self.world = Outside(tokens or Registry(), answers, self.notes)
+        self.world = Integrations(tokens or Registry(), answers, self.notes)
         self.start(self.config + config)
         self.before = self.rig.traces
         return answers, self.notes

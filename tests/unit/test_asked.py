@@ -21,7 +21,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Grants
 from pushd.bus.publisher import DirectPublisher, Outcome
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
@@ -275,7 +275,7 @@ class AskedOverTransportsTests(DaemonTests):
     def begin(self, decide: Callable[[Ask], object], config: str = "") -> Answers:
         """Start a daemon that asks."""
         answers = Answers(decide, asks_publish=True)
-        self.world = Outside(Registry(), answers)
+        self.world = Integrations(Registry(), answers)
         self.start("[site]\ndemo = no\n" + config)
         return answers
 
@@ -432,7 +432,7 @@ class AskedOverTransportsTests(DaemonTests):
     def test_what_is_answered_after_the_stop_is_not_published(self) -> None:
         answers = Answers(lambda ask: Later, asks_publish=True)
         with TemporaryDirectory() as directory, capturedLogs() as logs:
-            rig = StoredRig(Path(directory), "[site]\ndemo = no\n", outside=Outside(Registry(), answers))
+            rig = StoredRig(Path(directory), "[site]\ndemo = no\n", outside=Integrations(Registry(), answers))
             client = WebSocketClient(rig, "/ws")
             rig.turn()
             client.say(type="publish", channel="a", data="x")

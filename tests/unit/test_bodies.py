@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from pushd.bus.grants import Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.http2_client import Http2Client
 from tests.outsiders import Registry, a_user
 from tests.rigs import Connection, DaemonTests, HttpClient, Response, Rig, WebSocketClient
@@ -94,7 +94,7 @@ class HeadRules(DaemonTests):
 
     def setUp(self) -> None:
         """Know a user."""
-        self.world = Outside(Registry({"a": a_user("ada")}))
+        self.world = Integrations(Registry({"a": a_user("ada")}))
         super().setUp()
 
     def begin(
@@ -196,7 +196,7 @@ class HeadRules(DaemonTests):
         waiting: Deferred[Identity] = Deferred()
         registry = Registry()
         registry.identify = lambda token: waiting  # type: ignore[method-assign,assignment,return-value]
-        self.world = Outside(registry)
+        self.world = Integrations(registry)
         self.start(self.config)
         fields = ("Authorization", "Bearer later"), ("Expect", "100-continue")
         one = self.begin("POST", "/channels/closed", 10, *fields)

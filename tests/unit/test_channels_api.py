@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden
 from tests.outsiders import Answers, Ask, Later
 from tests.rigs import STARTED, DaemonTests, query
@@ -347,7 +347,7 @@ class AskedTests(DaemonTests):
     def begin(self, decide: Callable[[Ask], object] = lambda ask: None) -> Answers:
         """Start a daemon with events in two channels."""
         answers = Answers(decide, asks_connect=True, asks_subscribe=True)
-        self.world = Outside(None, answers, None)
+        self.world = Integrations(None, answers, None)
         self.start(self.config)
         for channel in "secret", "news":
             self.rig.publish(channel, b"hello", id=f"{channel}-1")

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import (
     BadRequest,
     Forbidden,
@@ -142,7 +142,7 @@ class ComebackTests(DaemonTests):
     def begin(self, decide: Any = None, config: str = "", *, connect: bool = True) -> Answers:
         answers = Answers(decide or deny(Unavailable("the application does not answer", retry_s=7.34)))
         answers.asks_connect, answers.asks_subscribe = connect, not connect
-        self.world = Outside(Registry(), answers)
+        self.world = Integrations(Registry(), answers)
         self.start(self.config + config)
         return answers
 

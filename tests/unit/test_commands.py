@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.auth.command_rates import CommandRates
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import TooMany
 from tests.builders import a_caller
 from tests.outsiders import Notes, Registry
@@ -79,7 +79,7 @@ class CommandTests(DaemonTests):
 
     def setUp(self) -> None:
         self.notes = Notes()
-        self.world = Outside(Registry(), None, self.notes)
+        self.world = Integrations(Registry(), None, self.notes)
         self.config = f"[site]\ndemo = no\n[auth]\nanonymous = publish, subscribe\n[limits]\n{self.limits}"
         super().setUp()
         self.rig.comes_from = STRANGER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2
 from tests.vouching import FakeTokens, identity, logged
@@ -26,7 +26,7 @@ class CookieRules(DaemonTests):
         """Override: with tokens."""
         everything = identity(publish=("**",), subscribe=("**",), operator=True, user="the victim")
         self.tokens = FakeTokens(victim=everything, other=identity(user="another"))
-        self.world = Outside(self.tokens)
+        self.world = Integrations(self.tokens)
         super().start(config)
 
     def ask(

@@ -20,7 +20,7 @@ from pushd import __version__, errors
 from pushd.api.metrics.prometheus import TRANSPORTS, _Process
 from pushd.bus.closing import CloseCause
 from pushd.bus.sizes import CHANNEL_OBJECT_BYTES, EVENT_BYTES, OBJECT_BYTES, channel_size
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.transports.longpoll import LongPoll
 from pushd.transports.ndjson import JsonStream
 from pushd.transports.server_push.endpoint import EventPush
@@ -376,7 +376,7 @@ class OperationsTests(SynchronousTestCase):
     def test_the_status_is_for_operators_who_show_a_token(self) -> None:
         tokens = FakeTokens(operator=identity(operator=True), other=identity(publish=("**",), subscribe=("**",)))
         for anonymous in ("", "operator, publish, subscribe"):
-            rig = _OperationsRig(f"[auth]\nanonymous = {anonymous}\n", outside=Outside(tokens))
+            rig = _OperationsRig(f"[auth]\nanonymous = {anonymous}\n", outside=Integrations(tokens))
             for target in ("/connections", "/status/events"):
                 for token, status in (("operator", 200), ("other", 403), ("unknown", 401)):
                     self.assertEqual(rig.get(target, Authorization=f"Bearer {token}").status, status, target)
@@ -394,11 +394,11 @@ class OperationsTests(SynchronousTestCase):
     def test_a_new_key_holds_there_too(self) -> None:
         rig = _OperationsRig("[auth]\nanonymous =\n")
         self.assertEqual(rig.get("/connections", Authorization="Bearer operator").status, 403)
-        rig.reload("[auth]\nanonymous =\n", Outside(FakeTokens(operator=identity(operator=True))))
+        rig.reload("[auth]\nanonymous =\n", Integrations(FakeTokens(operator=identity(operator=True))))
         self.assertEqual(rig.get("/connections", Authorization="Bearer operator").status, 200)
 
     def test_nobody_publishes_there_and_the_page_is_told_so(self) -> None:
-        rig = _OperationsRig(outside=Outside(FakeTokens(operator=identity(operator=True))))
+        rig = _OperationsRig(outside=Integrations(FakeTokens(operator=identity(operator=True))))
         response = rig.get("/status/events", Authorization="Bearer operator")
         self.assertIn(b'"publishes":false', response.body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.http1.connection import HTTP1
 from pushd.server.net.client_certificates import Certificate
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient
@@ -47,7 +47,7 @@ class CertificateTests(DaemonTests):
 
     def test_when_it_has_expired_nothing_is_answered_that_takes_a_right(self) -> None:
         tokens = FakeTokens(boss=identity(publish=("**",), subscribe=("**",), operator=True))
-        self.world = Outside(tokens)
+        self.world = Integrations(tokens)
         self.start(self.config)
         bearer = ("Authorization", "Bearer boss")
         requests = (
@@ -78,7 +78,7 @@ class CertificateTests(DaemonTests):
         self.assertEqual(self.rig.parts.bus.log.sequence, 0)
 
     def test_a_token_that_is_renewed_does_not_outlive_it(self) -> None:
-        self.world = Outside(FakeTokens(later=identity(subscribe=("**",), expires_at=STARTED + 1000)))
+        self.world = Integrations(FakeTokens(later=identity(subscribe=("**",), expires_at=STARTED + 1000)))
         self.start(self.config)
         socket = WebSocketClient(self.rig, "/ws?access_token=later")
         self.rig.turn()

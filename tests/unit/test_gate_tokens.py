@@ -13,7 +13,7 @@ from hyperframe.frame import HeadersFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Unauthorized, Unavailable
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, Response, Rig, WebSocketClient, WebSocketTalk
@@ -79,7 +79,7 @@ class TokenRules(DaemonTests):
                 "nobody": identity(),
             }
         )
-        self.world = Outside(self.tokens)
+        self.world = Integrations(self.tokens)
         super().start(config)
         self.ask("POST", "/channels/secret?id=one", bearer(), body=b"the secret")
         self.tokens.shown.clear()

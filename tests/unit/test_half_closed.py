@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.tcp import Connection as TcpConnection
 
 from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.web.negotiation import AlpnSwitch
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
@@ -46,7 +46,7 @@ class HalfClosedCase(DaemonTests):
             new_id=lambda: f"q{next(numbers)}",
             questions=new_questions(40, 25),
         )
-        self.world = Outside(Registry(), asking)
+        self.world = Integrations(Registry(), asking)
         super().start(config)
 
     def tearDown(self) -> None:

@@ -27,7 +27,7 @@ import pushd
 from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.config.settings import Proxies
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.log.flood_limit import Floodgate
 from pushd.log.lines import json_text, plain
 from pushd.log.observers import Observer
@@ -463,7 +463,7 @@ class ApplicationTests(DaemonTests):
             share_percent=100,
             outcomes=Counter(),
         )
-        rig.reload(self.config, Outside(Registry(), asking, telling if "after" in urls else None))
+        rig.reload(self.config, Integrations(Registry(), asking, telling if "after" in urls else None))
         rig.comes_from = STRANGER
         self.written = Written(self, rig.reactor.seconds, rig.reactor.callLater)
 

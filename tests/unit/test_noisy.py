@@ -6,7 +6,7 @@ from collections import Counter
 from random import random
 
 from pushd.auth.webhooks.notifier import WebhookNotifier
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.application import Application, answer, hooks
 from tests.outsiders import Registry
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient
@@ -40,7 +40,7 @@ class NoisyTests(DaemonTests):
             share_percent=SHARE,
             outcomes=self.outcomes,
         )
-        self.rig.reload(self.config, Outside(Registry(), None, self.telling))
+        self.rig.reload(self.config, Integrations(Registry(), None, self.telling))
         HttpClient(self.rig).send("GET", "/sse?channel=first")  # about which a request is under way from now on
         self.rig.turn()
 

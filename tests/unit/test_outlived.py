@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from pushd.bus.grants import NOTHING, Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.http1.connection import HTTP1
 from pushd.server.net.client_certificates import Certificate
 from tests.outsiders import Answers, Later, Registry, a_user
@@ -24,7 +24,7 @@ class BatchTests(DaemonTests):
     def setUp(self) -> None:
         """Know a user."""
         self.registry = Registry({"a": a_user("ada")})
-        self.world = Outside(self.registry)
+        self.world = Integrations(self.registry)
         super().setUp()
 
     def begin(self, **headers: str) -> Client:
@@ -80,7 +80,7 @@ class AskedTests(DaemonTests):
     def setUp(self) -> None:
         """Ask about everything."""
         self.answers = Answers(lambda ask: Later, asks_publish=True, asks_subscribe=True)
-        self.world = Outside(Registry({"a": a_user("ada", expires_at=STARTED + 5)}), self.answers)
+        self.world = Integrations(Registry({"a": a_user("ada", expires_at=STARTED + 5)}), self.answers)
         super().setUp()
 
     def outlived(self, method: str, target: str, **headers: str) -> tuple[Client, Callable[[], None]]:

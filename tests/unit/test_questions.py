@@ -6,7 +6,7 @@ from itertools import count
 from typing import ClassVar
 
 from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.application import Application, answer, hooks
 from tests.http2_client import Http2Client
 from tests.outsiders import Registry
@@ -43,7 +43,7 @@ class _Questions(DaemonTests):
             new_id=lambda: f"q{next(numbers)}",
             questions=self.questions,
         )
-        self.world = Outside(Registry(), asking)
+        self.world = Integrations(Registry(), asking)
         self.start(self.config + config)
 
     def flood(self, method: str, target: str, body: bytes = b"") -> list[Client]:

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from pushd.bus.clientinfo import ClientInfo
 from pushd.config.loader import parse
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.server.net.addresses import ClientAddress
 from pushd.server.web import guard as gate
 from tests.outsiders import Registry, a_user
@@ -32,7 +32,7 @@ class ReadRateTests(DaemonTests):
     """``read_rate`` and ``read_burst``, over everything that reads."""
 
     config = f"{OPEN}[limits]\nread_rate = 2\nread_burst = 3\n"
-    world = Outside(Registry({"a": a_user("ada")}))
+    world = Integrations(Registry({"a": a_user("ada")}))
 
     def test_whatever_reads_counts(self) -> None:
         for name, (method, target) in READS.items():

@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from pushd.bus.grants import EVERYTHING
 from pushd.config.loader import parse
 from pushd.config.restart import fixed_differences
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.builders import datas, patterns
 from tests.http2_client import Http2Client
 from tests.rigs import Client, DaemonTests, EventStream, HttpClient, Response, WebSocketClient, query
@@ -21,14 +21,14 @@ class ReloadCase(DaemonTests):
 
     config = OPEN
 
-    def reload(self, config: str, outside: Outside | None = None) -> list[str]:
+    def reload(self, config: str, outside: Integrations | None = None) -> list[str]:
         """Reload it with another file; answer what was logged."""
         with capturedLogs() as logged:
             self.rig.reload(config, outside)
             self.rig.turn()
         return [formatEvent(event) for event in logged]
 
-    def assert_reloads(self, config: str, outside: Outside | None = None) -> None:
+    def assert_reloads(self, config: str, outside: Integrations | None = None) -> None:
         """Reload it, and nothing else is to be said than that."""
         (line,) = self.reload(config, outside)
         self.assertTrue(line.startswith("reloaded the configuration"), line)
@@ -98,9 +98,9 @@ class RightsTests(ReloadCase):
         client = HttpClient(self.rig)
         tokens = FakeTokens(good=identity(publish=("a",)))
         headers = {"Authorization": "Bearer good"}
-        self.assert_reloads("[auth]\nanonymous =\n", Outside(tokens))
+        self.assert_reloads("[auth]\nanonymous =\n", Integrations(tokens))
         client.send("POST", "/channels/a", headers=headers, body=b"x")
-        self.assert_reloads("[auth]\nanonymous =\n", Outside(FakeTokens()))
+        self.assert_reloads("[auth]\nanonymous =\n", Integrations(FakeTokens()))
         client.send("POST", "/channels/a", headers=headers, body=b"x")
         self.rig.turn()
         self.assertEqual([response.status for response in client.responses], [201, 401])
@@ -109,7 +109,7 @@ class RightsTests(ReloadCase):
         self.start("[auth]\nanonymous = subscribe\n")
         talk = WebSocketClient(self.rig, "/ws")
         tokens = FakeTokens(new=identity(publish=("a",), user=None))
-        self.assert_reloads("[auth]\nanonymous = subscribe\n", Outside(tokens))
+        self.assert_reloads("[auth]\nanonymous = subscribe\n", Integrations(tokens))
         talk.say(type="renew", token="new", ref=1)
         self.rig.turn()
         self.assertEqual(talk.json[-1]["type"], "renewed", talk.json)

@@ -9,7 +9,7 @@ from typing import Any
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Unauthorized, Unavailable
 from tests.rigs import STARTED, DaemonTests, Rig, WebSocketClient, WebSocketTalk
 from tests.tunnel_client import WebSocketOverHttp2
@@ -39,7 +39,7 @@ class RenewRules(DaemonTests):
             bob=identity(publish=("**",), subscribe=("**",), user="bob"),
             nobody=identity(publish=("**",), subscribe=("**",), user=None),
         )
-        self.world = Outside(self.tokens)
+        self.world = Integrations(self.tokens)
         super().start(config)
 
     def connect(self, target: str) -> WebSocketTalk:
@@ -455,7 +455,7 @@ class ApplicationTests(RenewRules):
         super().start(config)
         self.application = _Application()
         self.application.users = {"alice": "Alice Adams", "bob": "Bob Brown"}
-        self.rig = Rig(config, self.http, Outside(self.tokens, self.application))
+        self.rig = Rig(config, self.http, Integrations(self.tokens, self.application))
 
     def test_it_may_call_users_what_it_likes(self) -> None:
         socket = self.open()

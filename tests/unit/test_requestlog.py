@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.address import IPv4Address
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests, HttpClient, WebSocketClient, json_lines
 from tests.tunnel_client import WebSocketOverHttp2
@@ -54,7 +54,7 @@ class OverHttp1Tests(LogRules):
 
     def start(self, config: str = "") -> None:
         """Override: with somebody who has a token."""
-        self.world = Outside(FakeTokens(hers=identity(publish=("**",), subscribe=("**",))))
+        self.world = Integrations(FakeTokens(hers=identity(publish=("**",), subscribe=("**",))))
         super().start(config)
 
     def assert_logged(self, **fields: object) -> LogEvent:
@@ -325,7 +325,7 @@ class EndTests(LogRules):
             self.assertRegex(event["connection"], r"-\d+\Z")
 
     def test_the_user_is_named_if_there_is_one(self) -> None:
-        self.world = Outside(FakeTokens(hers=identity(subscribe=("**",))))
+        self.world = Integrations(FakeTokens(hers=identity(subscribe=("**",))))
         self.start()
         self.events.clear()
         client = HttpClient(self.rig)

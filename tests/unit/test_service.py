@@ -22,7 +22,7 @@ from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
 from pushd.daemon import service
-from pushd.daemon.assembly import Parts, Storage, assemble
+from pushd.daemon.assembly import Components, StoreParts, assemble
 from pushd.daemon.service import Daemon
 from pushd.daemon.systemd import Systemd
 from pushd.errors import StartFailed
@@ -92,7 +92,7 @@ class ServiceCase(SynchronousTestCase):
         self.failures.append(error)
         raise EndOfProcess
 
-    def make(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
+    def make(self, text: str = PLAIN, change: Callable[[Components], Components] = lambda parts: parts) -> Daemon:
         """Make a daemon for a configuration, some of its parts changed."""
         config, clock = parse(text, "x"), self.reactor
         self.parts = change(assemble(config, clock, seconds=clock.seconds, now=lambda: NOW + clock.seconds()))
@@ -106,7 +106,7 @@ class ServiceCase(SynchronousTestCase):
             systemd=self.systemd,
         )
 
-    def start(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
+    def start(self, text: str = PLAIN, change: Callable[[Components], Components] = lambda parts: parts) -> Daemon:
         """Make a daemon and start it, as twistd does, which then has the reactor run."""
         daemon = self.make(text, change)
         daemon.privilegedStartService()
@@ -805,7 +805,7 @@ class Disk(Worker):
 class StoredStopTests(ServiceCase):
     """Stopping with a store."""
 
-    def make(self, text: str = PLAIN, change: Callable[[Parts], Parts] = lambda parts: parts) -> Daemon:
+    def make(self, text: str = PLAIN, change: Callable[[Components], Components] = lambda parts: parts) -> Daemon:
         """Override: with a store, on a disk of its own."""
         config, clock = parse(text, "x"), self.reactor
         self.disk = Disk()
@@ -816,7 +816,7 @@ class StoredStopTests(ServiceCase):
         return Daemon(config, self.parts, clock, state_directory=self.directory, fail=self.fail_start)
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> StoreParts:
         """The store and what works for it."""
         storage = self.parts.storage
         assert storage is not None

@@ -15,7 +15,7 @@ from pushd import __version__
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden
 from tests.http2_client import Http2Client
 from tests.rigs import STARTED, Client, DaemonTests, EventStream, HttpClient, Response, StoredRig, WebSocketClient
@@ -36,7 +36,7 @@ class StatusTestCase(DaemonTests):
             everything_else=identity(publish=("**",), subscribe=("**",)),
             brief=identity(operator=True, expires_at=STARTED + 5),
         )
-        self.world = Outside(self.tokens)
+        self.world = Integrations(self.tokens)
         super().start(config)
 
     def watch(self, headers: dict[str, str] = OPERATOR, target: str = "/status/events") -> Client:
@@ -92,18 +92,18 @@ class RightsTests(StatusTestCase):
         self.assertEqual((client.response.status, self.told(client, "pushd.about")[0]["user"]), (200, None))
 
     def test_nobody_does_without_a_key_who_is_not(self) -> None:
-        self.world = Outside()
+        self.world = Integrations()
         DaemonTests.start(self, "[auth]\nanonymous = publish, subscribe\n")
         self.assert_problem(self.refused(), 403, says="[auth] anonymous does not give operator")
 
     def test_the_application_may_refuse(self) -> None:
-        self.world = Outside(self.tokens, asking=_Asking(Forbidden("not by night")))
+        self.world = Integrations(self.tokens, asking=_Asking(Forbidden("not by night")))
         DaemonTests.start(self, self.config)
         self.assert_problem(self.refused(**OPERATOR), 403, says="not by night")
 
     def test_who_is_somebody_else_for_the_application_may_not_see_it(self) -> None:
         before = self.rig.traces
-        self.world = Outside(self.tokens, asking=_Asking(identity(user="nobody")))
+        self.world = Integrations(self.tokens, asking=_Asking(identity(user="nobody")))
         DaemonTests.start(self, self.config)
         self.assert_problem(self.refused(**OPERATOR), 403, says="no right to see the status")
         self.assert_no_traces(before)

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.daemon.systemd import Bulletin, Systemd
+from pushd.daemon.systemd import Systemd, SystemdStatus
 from pushd.errors import StartFailed
 
 PID = 4711
@@ -200,9 +200,9 @@ class BulletinTests(SystemdCase):
         self.clock = Clock()
         self.figures = "1"
 
-    def start(self, **environ: str) -> Bulletin:
+    def start(self, **environ: str) -> SystemdStatus:
         """Make one that tells what the test says, and start it."""
-        bulletin = Bulletin(self.make(**environ), self.clock, lambda: self.figures)
+        bulletin = SystemdStatus(self.make(**environ), self.clock, lambda: self.figures)
         bulletin.start()
         return bulletin
 

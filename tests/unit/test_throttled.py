@@ -14,7 +14,7 @@ from pushd.bus.bus import Published
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import DirectPublisher, Outcome
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import TooMany
 from tests.builders import Rig as BusRig
 from tests.builders import a_caller, draft
@@ -32,7 +32,7 @@ class RateTests(DaemonTests):
     """``publish_rate`` and ``publish_burst``, over everything that publishes."""
 
     config = LIMITS
-    world = Outside(Registry())
+    world = Integrations(Registry())
 
     def setUp(self) -> None:
         """Come from somewhere else."""
@@ -205,7 +205,7 @@ class RateTests(DaemonTests):
         self.assertIn("publishes too often", client.close[1])
 
     def test_the_long_name_of_a_user_fits_into_the_end_of_a_connection(self) -> None:
-        self.world = Outside(Registry())
+        self.world = Integrations(Registry())
         self.start(LIMITS)
         client = self.connect(format="raw", channel="news", access_token="user-" + "ü" * 120)
         for _ in range(4):

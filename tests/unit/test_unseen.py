@@ -8,7 +8,7 @@ from typing import ClassVar
 from urllib.parse import quote, urlencode
 
 from pushd.bus.grants import Grants, Identity
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden
 from pushd.server.web.static import StaticFiles
 from tests.http2_client import Http2Client
@@ -55,7 +55,7 @@ class UnseenTests(DaemonTests):
     def setUp(self) -> None:
         """Keep an event in the channel, and have a subscriber there."""
         self.refuses = False
-        self.world = Outside(Registry({"insider": _EVERYTHING}), Answers(self.decide, asks_subscribe=True))
+        self.world = Integrations(Registry({"insider": _EVERYTHING}), Answers(self.decide, asks_subscribe=True))
         super().setUp()
         self.as_one(
             "boss", "POST", f"/channels/{quote(CHANNEL, safe='')}?id={EVENT_ID}&event={KIND}", DATA.encode()
@@ -135,7 +135,7 @@ class UnseenTests(DaemonTests):
             self.assertIn(sign, response.body.decode())
 
     def test_without_the_hook_whoever_may_subscribe_to_everything_sees_the_list(self) -> None:
-        self.world = Outside(Registry({"insider": _EVERYTHING}), Answers())
+        self.world = Integrations(Registry({"insider": _EVERYTHING}), Answers())
         self.start(self.config)
         response = self.as_one("insider", "GET", "/channels")
         assert response is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pushd.daemon.integrations import Outside
+from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden
 from tests.outsiders import Answers, Later, Notes, Registry
 from tests.rigs import WebSocketTalk
@@ -58,7 +58,7 @@ class CloseTests(websockets.WebSocketTests):
     def begin(self, *, publish: bool = False, subscribe: bool = False) -> Answers:
         """Start a daemon with an application that answers when a test says so."""
         answers = Answers(lambda ask: Later, asks_publish=publish, asks_subscribe=subscribe)
-        self.world = Outside(Registry(), answers, Notes())
+        self.world = Integrations(Registry(), answers, Notes())
         self.start("[limits]\nevent_size = 64KiB\n[site]\ndemo = no\n")
         return answers
 
