@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from pushd.bus.clientaddress import limit_key, parse_ip
 
-__all__ = ["Floodgate"]
+__all__ = ["FloodLimit"]
 
 _MAX_KEYS = 1000
 """How many clients and causes are told apart within a second; all others together count as one client."""
@@ -89,7 +89,7 @@ class _Reasons:
 
 
 @implementer(ILogObserver)
-class Floodgate:
+class FloodLimit:
     """Passes on the events of the log, except those that a client causes again and again.
 
     The cause of an event is its text before the values are put into it, its ``status``, and the first words of its

@@ -25,7 +25,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from pushd.config.settings import Log
-from pushd.log.flood_limit import Floodgate
+from pushd.log.flood_limit import FloodLimit
 from pushd.log.lines import Form, coloured, for_journal, json_text, plain
 
 __all__ = ["LogFile", "Observer", "observer", "observer_for"]
@@ -58,7 +58,7 @@ class Observer:
         self._output = output
         self._form = form
         self._level = LogLevel.levelWithName(level)
-        self.floodgate = Floodgate(self._write)
+        self.floodgate = FloodLimit(self._write)
         """What it leaves out of what clients cause."""
 
     def begin_at(self, level: str) -> None:
@@ -189,7 +189,7 @@ def _syslog(prefix: str, level: str) -> ILogObserver:
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     legacy: Any = SyslogObserver(prefix).emit
     filtered: ILogObserver = FilteringLogObserver(LegacyLogObserverWrapper(legacy), [_Once(), predicate])
-    return Floodgate(filtered)
+    return FloodLimit(filtered)
 
 
 def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:

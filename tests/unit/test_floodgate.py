@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.log.flood_limit import Floodgate
+from pushd.log.flood_limit import FloodLimit
 
 REFUSED = "refused a message of {peer}: {detail}"
 
@@ -26,7 +26,7 @@ class FloodgateTests(SynchronousTestCase):
         self.clock = Clock()
         self.events: list[LogEvent] = []
         self.at: list[float] = []
-        self.gate = Floodgate(self.write, self.clock.seconds, self.call_later)
+        self.gate = FloodLimit(self.write, self.clock.seconds, self.call_later)
         self.log = Logger("pushd.here", observer=self.gate)
 
     def write(self, event: LogEvent) -> None:

@@ -28,7 +28,7 @@ from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.config.settings import Proxies
 from pushd.daemon.integrations import Integrations
-from pushd.log.flood_limit import Floodgate
+from pushd.log.flood_limit import FloodLimit
 from pushd.log.lines import json_text, plain
 from pushd.log.observers import Observer
 from pushd.server.net.connections import Connections
@@ -599,7 +599,7 @@ class OtherLinesTests(SynchronousTestCase):
             for form in (plain, json_text):
                 output = io.StringIO()
                 observer = Observer(output, form, "debug")
-                observer.floodgate = Floodgate(observer._write, clock.seconds)
+                observer.floodgate = FloodLimit(observer._write, clock.seconds)
                 log = Logger("pushd." + row.partition(".py")[0].replace("/", "."), observer=observer)
                 for number in range(TIMES):
                     names = re.findall(r"{(\w+)}", text)
