@@ -24,27 +24,14 @@ from twisted.python.components import Componentized
 
 import twisted
 from pushd import __version__
-from pushd.auth.tokens.mint import TokenRequest, choose_key, mint
-from pushd.bus.counters import Counters
-from pushd.bus.memory_headroom import memory
-from pushd.bus.turn import Turn
-from pushd.config.loader import default, parse_bytes, print_config, state_directory
-from pushd.config.settings import Config
-from pushd.config.types import PATTERNS, OptionType, duration
-from pushd.daemon.assembly import assemble
-from pushd.daemon.garbage_collector import Collector
-from pushd.daemon.integrations import IntegrationLoader
-from pushd.daemon.memory_watch import watch
-from pushd.daemon.pid_file import PidFile
-from pushd.daemon.service import Daemon
-from pushd.daemon.systemd import Systemd
+from pushd.auth import TokenRequest, choose_key, mint
+from pushd.bus import Counters, Turn, memory
+from pushd.config import PATTERNS, Config, OptionType, default, duration, parse_bytes, print_config, state_directory
+from pushd.daemon import Collector, Daemon, IntegrationLoader, PidFile, Systemd, assemble, watch
 from pushd.errors import ConfigError, StartFailed
-from pushd.log.observers import Observer, observer_for
-from pushd.server.net.polling import serve_few
-from pushd.server.net.tls import check_directory
-from pushd.store.sqlite.check import check
-from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.worker import Worker
+from pushd.log import Observer, observer_for
+from pushd.server import check_directory, serve_few
+from pushd.store import Store, Worker, check
 
 __all__ = ["Options", "makeService"]
 

@@ -11,21 +11,29 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish_one import publish_one
-from pushd.bus.bus import Bus, ChannelState
-from pushd.bus.clientinfo import ClientInfo, number_of, owner_of, shown
-from pushd.bus.event import Entry
-from pushd.bus.patterns import Pattern, check_name
-from pushd.bus.position import HistoryPage
-from pushd.bus.publisher import Deleted, Publisher
-from pushd.bus.search import Work
+from pushd.bus import (
+    Bus,
+    ChannelState,
+    ClientInfo,
+    Deleted,
+    Entry,
+    HistoryPage,
+    Pattern,
+    Publisher,
+    Work,
+    check_name,
+    number_of,
+    owner_of,
+    shown,
+)
 from pushd.errors import BadRequest, NotFound
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import (
+from pushd.server import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Branch,
     Endpoint,
+    Request,
+    RequestGuard,
     answer,
     answer_later,
     answer_nothing,
@@ -37,8 +45,8 @@ from pushd.server.web.resource import (
     since_of,
     whole_number,
 )
-from pushd.sessions.admission import Admission
-from pushd.wire.frames import page_json
+from pushd.sessions import Admission
+from pushd.wire import page_json
 
 __all__ = ["ChannelList", "History", "OneEvent", "PresenceEndpoint"]
 

@@ -9,26 +9,22 @@ from typing import ClassVar
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
-from pushd.bus.clientinfo import shown
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.patterns import Pattern
-from pushd.bus.search import Work
+from pushd.bus import CloseCause, CloseReason, Pattern, Work, shown
 from pushd.errors import BadRequest, NotFound
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import (
+from pushd.server import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Branch,
     Endpoint,
+    Request,
+    RequestGuard,
     answer_nothing,
     decoded,
     json_answer,
     parameter,
     whole_number,
 )
-from pushd.sessions.long_work import unless_done
-from pushd.sessions.registry import ConnectedSubscriber, SessionRegistry
+from pushd.sessions import ConnectedSubscriber, SessionRegistry, unless_done
 
 __all__ = ["ConnectionList"]
 

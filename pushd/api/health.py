@@ -7,9 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from pushd.errors import Refused, Unavailable
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import Answering, json_answer, unlogged_problem
+from pushd.server import Answering, Request, RequestGuard, json_answer, unlogged_problem
 
 __all__ = ["Health", "Readiness", "Ready"]
 

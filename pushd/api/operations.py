@@ -12,9 +12,9 @@ from pushd.api.health import Health, Readiness, Ready
 from pushd.api.metrics.endpoint import Metrics, OpenMetrics
 from pushd.api.status.events import StatusEvents, Watchers
 from pushd.api.status.page import status_page
-from pushd.config.settings import Limits
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
+from pushd.config import Limits
+from pushd.server import RequestGuard
+from pushd.sessions import Admission
 
 __all__ = ["OperatorEndpoints"]
 

@@ -16,18 +16,10 @@ from zope.interface import implementer
 
 from pushd.api.batch_lines import Lines
 from pushd.api.publish_one import named_channels, publish_one, shown
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.counters import Counters
-from pushd.bus.event import Draft
-from pushd.bus.publisher import Outcome, Publisher
+from pushd.bus import ClientInfo, Counters, Draft, Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.server.net.turns import Turns
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import Endpoint, answer, answer_later, answer_problem
-from pushd.wire.frames import json_line
-from pushd.wire.json_shape import SHORT_BYTES
-from pushd.wire.messages import check_size, longest_message, parse_draft, parse_object
+from pushd.server import Endpoint, Request, RequestGuard, Turns, answer, answer_later, answer_problem
+from pushd.wire import SHORT_BYTES, check_size, json_line, longest_message, parse_draft, parse_object
 
 __all__ = ["PublishMany"]
 

@@ -6,13 +6,10 @@ from functools import partial
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.event import Draft
-from pushd.bus.patterns import check_name
-from pushd.bus.publisher import Outcome, Publisher
+from pushd.bus import Draft, Outcome, Publisher, check_name
 from pushd.errors import BadRequest, Refused
-from pushd.server.request import Request
-from pushd.server.web.resource import answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
-from pushd.wire.messages import check_size
+from pushd.server import Request, answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
+from pushd.wire import check_size
 
 __all__ = ["named_channels", "publish_one", "shown"]
 

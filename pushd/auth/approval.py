@@ -8,10 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.event import Draft
-from pushd.bus.publisher import Deleted, Outcome, Publisher
-from pushd.bus.shares import Shares
+from pushd.bus import ClientInfo, Deleted, Draft, Outcome, Publisher, Shares, owner_of
 from pushd.errors import Refused, TooMany, Unavailable
 
 __all__ = ["ApprovedPublisher", "AskingToPublish", "Waiting"]

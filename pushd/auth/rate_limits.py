@@ -9,9 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.event import Draft
-from pushd.bus.publisher import Deleted, Outcome, Publisher
+from pushd.bus import ClientInfo, Deleted, Draft, Outcome, Publisher, owner_of
 from pushd.errors import TooMany
 
 __all__ = ["RateLimitedPublisher", "TokenBuckets", "take"]

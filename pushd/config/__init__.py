@@ -1,5 +1,34 @@
 """The configuration: one table of options, and what is made of it.
 
 ``options`` is the table. ``reading`` makes frozen dataclasses of an ini file by it, and an ini file of them;
-``reference`` makes the sample file and the reference page.
-"""
+``reference`` makes the sample file and the reference page."""
+
+from pushd.config.addresses import parse_endpoint
+from pushd.config.loader import changed_options, default, parse_bytes, print_config, state_directory
+from pushd.config.restart import fixed_differences
+from pushd.config.settings import Auth, Config, Hooks, Key, Limits, Listener, Log, Proxies, Site
+from pushd.config.timeouts import Timeouts
+from pushd.config.types import PATTERNS, OptionType, duration
+
+__all__ = [
+    "PATTERNS",
+    "Auth",
+    "Config",
+    "Hooks",
+    "Key",
+    "Limits",
+    "Listener",
+    "Log",
+    "OptionType",
+    "Proxies",
+    "Site",
+    "Timeouts",
+    "changed_options",
+    "default",
+    "duration",
+    "fixed_differences",
+    "parse_bytes",
+    "parse_endpoint",
+    "print_config",
+    "state_directory",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pushd.bus.patterns import Pattern
+from pushd.bus import Pattern
 
 __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from pushd.bus.patterns import Pattern
+from pushd.bus import Pattern
 from pushd.config.addresses import parse_endpoint, parse_path
 from pushd.config.channel_rules import ChannelOverride, ChannelRules, ChannelSettings
 from pushd.config.ini import decode_ini, read_ini

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pushd.bus.patterns import Pattern
+from pushd.bus import Pattern
 from pushd.config.channel_rules import ChannelRules
 from pushd.config.timeouts import Timeouts
 

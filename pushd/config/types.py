@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pushd.bus.patterns import Pattern
+from pushd.bus import Pattern
 from pushd.config.addresses import parse_endpoint, parse_url
 from pushd.config.units import (
     parse_count,

@@ -12,50 +12,57 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from pushd.api.channels import ChannelList, History, OneEvent, PresenceEndpoint
-from pushd.api.demo import page as demo
-from pushd.api.health import Readiness
-from pushd.api.metrics.gauges import Gauges
-from pushd.api.metrics.lag import ReactorLag
-from pushd.api.metrics.prometheus import PrometheusExposition
-from pushd.api.operations import OperatorEndpoints
-from pushd.api.publish import PublishMany
-from pushd.api.status.events import Watchers
-from pushd.api.status.snapshot import StatusSnapshot
-from pushd.bus.bus import Bus
-from pushd.bus.clientinfo import owner_of
-from pushd.bus.counters import Counters
-from pushd.bus.eventlog import EventLog, LogState
-from pushd.bus.publisher import DirectPublisher, Publisher
-from pushd.bus.shares import Shares
-from pushd.bus.slices import in_turns
-from pushd.bus.storage import HistoryStorage, MemoryStorage
-from pushd.bus.subscription import Subscriber, Subscription
-from pushd.bus.turn import Turn
-from pushd.config.settings import Config, Limits, Site
+from pushd.api import (
+    ChannelList,
+    Gauges,
+    History,
+    OneEvent,
+    OperatorEndpoints,
+    PresenceEndpoint,
+    PrometheusExposition,
+    PublishMany,
+    ReactorLag,
+    Readiness,
+    StatusSnapshot,
+    Watchers,
+)
+from pushd.api import demo_page as demo
+from pushd.bus import (
+    Bus,
+    Counters,
+    DirectPublisher,
+    EventLog,
+    HistoryStorage,
+    LogState,
+    MemoryStorage,
+    Publisher,
+    Shares,
+    Subscriber,
+    Subscription,
+    Turn,
+    in_turns,
+    owner_of,
+)
+from pushd.config import Config, Limits, Site
 from pushd.daemon.file_limits import plan
 from pushd.daemon.ingress import Ingress, new_entrance
 from pushd.daemon.integrations import ALONE, Integrations
 from pushd.errors import Refused
-from pushd.server.net.connection_limits import ConnectionLimiter
-from pushd.server.net.timers import TimerWheel
-from pushd.server.net.turns import Turns
-from pushd.server.unread_responses import UnreadResponses
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.preload import Assets, link_to
-from pushd.server.web.site import PushdSite, Serving
-from pushd.server.web.static import tree
-from pushd.sessions.presence import Presence
-from pushd.sessions.registry import SessionLimits, SessionRegistry
-from pushd.store.sqlite.continuity import new_epoch
-from pushd.store.sqlite.journal import SqlitePublisher
-from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.worker import Worker
-from pushd.transports.longpoll import LongPoll
-from pushd.transports.ndjson import JsonStream
-from pushd.transports.server_push.endpoint import EventPush
-from pushd.transports.sse import ServerSentEvents
-from pushd.transports.websocket.endpoint import WebSocket
+from pushd.server import (
+    Assets,
+    ConnectionLimiter,
+    PushdSite,
+    RequestGuard,
+    Serving,
+    TimerWheel,
+    Turns,
+    UnreadResponses,
+    link_to,
+    tree,
+)
+from pushd.sessions import Presence, SessionLimits, SessionRegistry
+from pushd.store import SqlitePublisher, Store, Worker, new_epoch
+from pushd.transports import EventPush, JsonStream, LongPoll, ServerSentEvents, WebSocket
 
 __all__ = ["Components", "StoreParts", "assemble", "configure"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from urllib.parse import urlsplit
 
-from pushd.config.settings import Config
+from pushd.config import Config
 
 __all__ = ["Plan", "plan"]
 

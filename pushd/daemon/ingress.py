@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pushd.auth.approval import ApprovedPublisher, AskingToPublish, Waiting
-from pushd.auth.command_rates import CommandRates
-from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets
-from pushd.bus.publisher import Publisher, SwappablePublisher
-from pushd.config.settings import Config, Limits
+from pushd.auth import ApprovedPublisher, AskingToPublish, CommandRates, RateLimitedPublisher, TokenBuckets, Waiting
+from pushd.bus import Publisher, SwappablePublisher
+from pushd.config import Config, Limits
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Integrations
-from pushd.server.incomplete_bodies import IncompleteBodies
-from pushd.server.net.connection_limits import ConnectionLimiter
-from pushd.server.net.trusted_proxies import TrustedProxies
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
-from pushd.sessions.registry import SessionRegistry
+from pushd.server import ConnectionLimiter, IncompleteBodies, RequestGuard, TrustedProxies
+from pushd.sessions import Admission, SessionRegistry
 
 __all__ = ["Ingress", "new_entrance"]
 

@@ -9,20 +9,15 @@ from random import random
 from secrets import token_hex
 from typing import Any, Protocol
 
-from pushd.auth.approval import AskingToPublish
-from pushd.auth.tokens.authenticator import Tokens as KeyedTokens
-from pushd.auth.tokens.fetch import HttpsFetch
-from pushd.auth.webhooks.authorizer import WebhookAuthorizer as HooksAsking
-from pushd.auth.webhooks.authorizer import new_questions
-from pushd.auth.webhooks.client import WebhookClient
-from pushd.auth.webhooks.notifier import WebhookNotifier as HooksTelling
-from pushd.auth.webhooks.signing import Signer
-from pushd.bus.counters import Counters
-from pushd.config.settings import Config
+from pushd.auth import AskingToPublish, HttpsFetch, Signer, WebhookClient, new_questions
+from pushd.auth import Tokens as KeyedTokens
+from pushd.auth import WebhookAuthorizer as HooksAsking
+from pushd.auth import WebhookNotifier as HooksTelling
+from pushd.bus import Counters
+from pushd.config import Config
 from pushd.daemon.file_limits import plan
-from pushd.server.web.guard import Tokens
-from pushd.sessions.admission import Asking
-from pushd.sessions.presence import Telling
+from pushd.server import Tokens
+from pushd.sessions import Asking, Telling
 
 __all__ = ["ALONE", "Commit", "IntegrationLoader", "Integrations", "alone"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom
+from pushd.bus import ENOUGH_BYTES, Headroom
 
 __all__ = ["can_have", "watch"]
 

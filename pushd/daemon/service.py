@@ -17,21 +17,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.config.loader import changed_options
-from pushd.config.restart import fixed_differences
-from pushd.config.settings import Config
+from pushd.bus import CloseCause, CloseReason
+from pushd.config import Config, changed_options, fixed_differences
 from pushd.daemon.assembly import Components, StoreParts, configure
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Commit, Integrations, alone
 from pushd.daemon.startup_hints import greeting
 from pushd.daemon.systemd import Systemd, SystemdStatus
 from pushd.errors import ConfigError, StartFailed, Unavailable
-from pushd.server.net import tls
-from pushd.server.net.listen import prepare
-from pushd.server.net.proxy_protocol import ProxyProtocolSettings
-from pushd.server.net.systemd_sockets import unclaimed
-from pushd.store.sqlite.unused import leave
+from pushd.server import ProxyProtocolSettings, prepare, tls, unclaimed
+from pushd.store import leave
 
 __all__ = ["Daemon"]
 

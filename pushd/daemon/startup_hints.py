@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from pushd.bus.grants import Grants
-from pushd.config.settings import Config, Key, Listener
-from pushd.server.net.listen import Port, wants_certificate
+from pushd.bus import Grants
+from pushd.config import Config, Key, Listener
+from pushd.server import Port, wants_certificate
 
 __all__ = ["greeting"]
 

@@ -1,5 +1,5 @@
 """The log: where it goes, what its lines look like, and what keeps clients from filling it."""
 
-from pushd.log.observers import observer
+from pushd.log.observers import Observer, observer, observer_for
 
-__all__ = ["observer"]
+__all__ = ["Observer", "observer", "observer_for"]

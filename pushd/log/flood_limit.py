@@ -11,7 +11,7 @@ from time import monotonic
 from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
-from pushd.bus.clientaddress import limit_key, parse_ip
+from pushd.bus import limit_key, parse_ip
 
 __all__ = ["FloodLimit"]
 

@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, formatTime
 from twisted.python.failure import Failure
 
 from pushd.errors import one_line
-from pushd.wire.json import json_bytes
+from pushd.wire import json_bytes
 
 __all__ = ["Form", "coloured", "for_journal", "json_text", "plain"]
 

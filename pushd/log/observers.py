@@ -24,7 +24,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from pushd.config.settings import Log
+from pushd.config import Log
 from pushd.log.flood_limit import FloodLimit
 from pushd.log.lines import Form, coloured, for_journal, json_text, plain
 

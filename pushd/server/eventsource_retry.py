@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from random import random
 
-from pushd.bus.clientaddress import limit_key
+from pushd.bus import limit_key
 from pushd.errors import NoRoom, Refused, TimedOut, TooMany, Unavailable
-from pushd.wire.frames import json_bytes, sse_block
+from pushd.wire import json_bytes, sse_block
 
 __all__ = ["EventSourceRetry", "Field"]
 

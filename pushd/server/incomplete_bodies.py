@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.bus.shares import Shares
+from pushd.bus import Shares
 from pushd.errors import Refused
 
 __all__ = ["IncompleteBodies", "IncompleteBody"]

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.counters import Counters
+from pushd.bus import ClientInfo, Counters
 from pushd.errors import Refused
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBodies

@@ -12,11 +12,11 @@ from typing import Protocol
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
-from pushd.bus.record import record
+from pushd.bus import record
 from pushd.errors import Refused, Unauthorized, WrongMethod
 from pushd.server.access_log import UnreadRequest, new_request_id
 from pushd.server.eventsource_retry import EventSourceRetry, Field
-from pushd.wire.frames import json_line
+from pushd.wire import json_line
 
 __all__ = ["Refusal", "challenge", "http_date", "refusal"]
 

@@ -18,17 +18,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.counters import Counters
-from pushd.bus.memory_headroom import memory
-from pushd.bus.patterns import Pattern
+from pushd.bus import ClientInfo, Counters, Pattern, limit_key, memory, owner_of
 from pushd.errors import OutOfMemory, Refused, TooLarge
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBody
 from pushd.server.interfaces import AtSite, Connection, Expecting, Streamed, Visit
 from pushd.server.problems import http_date
-from pushd.wire.frames import json_line
+from pushd.wire import json_line
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
 

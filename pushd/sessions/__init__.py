@@ -1,1 +1,23 @@
 """Connected subscribers, one and all."""
+
+from pushd.sessions.admission import Admission, Asking, outlast
+from pushd.sessions.closed_connection import GONE
+from pushd.sessions.long_work import unless_done
+from pushd.sessions.presence import Presence, Telling
+from pushd.sessions.registry import ConnectedSubscriber, SessionLimits, SessionRegistry
+from pushd.sessions.session import Connection, Session
+
+__all__ = [
+    "GONE",
+    "Admission",
+    "Asking",
+    "ConnectedSubscriber",
+    "Connection",
+    "Presence",
+    "Session",
+    "SessionLimits",
+    "SessionRegistry",
+    "Telling",
+    "outlast",
+    "unless_done",
+]

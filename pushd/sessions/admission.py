@@ -7,15 +7,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from pushd.auth.command_rates import CommandRates
-from pushd.auth.rate_limits import take
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.grants import Identity
-from pushd.bus.patterns import Pattern
-from pushd.bus.search import Work, key_of
+from pushd.auth import CommandRates, take
+from pushd.bus import ClientInfo, Identity, Pattern, Work, key_of, limit_key, owner_of
 from pushd.errors import Forbidden, TooMany
-from pushd.server.request import Request
+from pushd.server import Request
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.registry import ConnectedSubscriber, SessionRegistry
 

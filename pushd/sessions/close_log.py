@@ -9,9 +9,8 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.slices import Later
-from pushd.server.net.timers import TimerWheel
+from pushd.bus import ClientInfo, Later
+from pushd.server import TimerWheel
 
 __all__ = ["CloseLog"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pushd.bus.closing import CloseReason
-from pushd.server.net.writer import Writer
+from pushd.bus import CloseReason
+from pushd.server import Writer
 
 __all__ = ["GONE"]
 

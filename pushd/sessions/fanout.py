@@ -18,12 +18,8 @@ from itertools import islice
 from math import ceil, inf
 from typing import Protocol
 
-from pushd.bus.counters import Counters
-from pushd.bus.event import Encoder, Entry
-from pushd.bus.slices import BYTES_PER_SEND, MOST, STEP, Slice
-from pushd.bus.subscription import Group, Subscription
-from pushd.server.net.timers import TimerWheel
-from pushd.server.net.writer import Send
+from pushd.bus import BYTES_PER_SEND, MOST, STEP, Counters, Encoder, Entry, Group, Slice, Subscription
+from pushd.server import Send, TimerWheel
 
 __all__ = ["LONG_S", "SHORT_S", "FanoutGroup", "FanoutMember"]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pushd.bus.turn import Turn
+from pushd.bus import Turn
 from pushd.errors import Unavailable
 
 __all__ = ["LongWork", "unless_done"]

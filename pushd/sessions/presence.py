@@ -9,12 +9,9 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pushd.bus.clientinfo import DAEMON, ClientInfo, shown
-from pushd.bus.event import Draft
-from pushd.bus.patterns import Pattern
-from pushd.bus.publisher import Outcome, Publisher
+from pushd.bus import DAEMON, ClientInfo, Draft, Outcome, Pattern, Publisher, shown
 from pushd.errors import Refused
-from pushd.wire.frames import json_bytes
+from pushd.wire import json_bytes
 
 __all__ = ["Presence", "Telling"]
 

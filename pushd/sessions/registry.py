@@ -12,19 +12,29 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-from pushd.bus.bus import Bus
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.clientinfo import ClientInfo, number_of, owner_of
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.event import Encoder
-from pushd.bus.grants import Grants, regranted
-from pushd.bus.patterns import Pattern
-from pushd.bus.replaying import Done
-from pushd.bus.search import Work
-from pushd.bus.slices import END_COST, STEP, Burst, Slice, Slices
-from pushd.bus.subscription import Subscription
+from pushd.bus import (
+    END_COST,
+    STEP,
+    Burst,
+    Bus,
+    ClientInfo,
+    CloseCause,
+    CloseReason,
+    Done,
+    Encoder,
+    Grants,
+    Pattern,
+    Slice,
+    Slices,
+    Subscription,
+    Work,
+    limit_key,
+    number_of,
+    owner_of,
+    regranted,
+)
 from pushd.errors import TooMany, Unauthorized, Unavailable
-from pushd.server.net.timers import Timer, TimerWheel
+from pushd.server import Timer, TimerWheel
 from pushd.sessions.close_log import CloseLog
 from pushd.sessions.fanout import FanoutGroup
 from pushd.sessions.long_work import LongWork

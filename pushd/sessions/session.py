@@ -17,14 +17,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.event import Encoder, Entry
-from pushd.bus.patterns import Pattern
-from pushd.bus.position import StartPosition
-from pushd.bus.slices import BYTES_PER_SEND
-from pushd.server.net.timers import Timer
-from pushd.server.net.writer import Writer
+from pushd.bus import BYTES_PER_SEND, ClientInfo, CloseCause, CloseReason, Encoder, Entry, Pattern, StartPosition
+from pushd.server import Timer, Writer
 from pushd.sessions.closed_connection import GONE
 from pushd.sessions.fanout import FanoutGroup
 from pushd.sessions.outbox import Outbox

@@ -6,11 +6,9 @@ from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 
-from pushd.bus.patterns import Pattern
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import Endpoint, since_of, subscribed_patterns
-from pushd.sessions.admission import Admission, outlast
+from pushd.bus import Pattern
+from pushd.server import Endpoint, Request, RequestGuard, since_of, subscribed_patterns
+from pushd.sessions import Admission, outlast
 
 __all__ = ["SubscribeEndpoint"]
 

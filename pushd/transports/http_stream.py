@@ -8,15 +8,10 @@ from typing import Protocol
 
 from twisted.python.failure import Failure
 
-from pushd.bus.closing import CloseReason
-from pushd.bus.event import Encoder
-from pushd.bus.patterns import Pattern
-from pushd.bus.position import StartPosition
+from pushd.bus import CloseReason, Encoder, Pattern, StartPosition
 from pushd.errors import Refused
-from pushd.server.net.timers import Timer, TimerWheel
-from pushd.server.net.writer import Writer
-from pushd.server.request import Request
-from pushd.wire.frames import chunk, chunked
+from pushd.server import Request, Timer, TimerWheel, Writer
+from pushd.wire import chunk, chunked
 
 __all__ = ["ResponseStream", "StreamFormat"]
 

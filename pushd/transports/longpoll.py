@@ -8,20 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.clientinfo import owner_of
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.event import Entry
-from pushd.bus.patterns import Pattern
-from pushd.bus.position import HistoryPage
-from pushd.bus.search import Work
+from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Work, owner_of
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import DEFAULT_LIMIT, MAX_LIMIT, answer, answer_problem, whole_number
-from pushd.sessions.admission import Admission, outlast
-from pushd.sessions.registry import SessionRegistry
+from pushd.server import DEFAULT_LIMIT, MAX_LIMIT, Request, RequestGuard, answer, answer_problem, whole_number
+from pushd.sessions import Admission, SessionRegistry, outlast
 from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.wire.frames import page_json
+from pushd.wire import page_json
 
 __all__ = ["LongPoll"]
 

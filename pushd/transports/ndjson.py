@@ -6,13 +6,11 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
-from pushd.sessions.session import Session
+from pushd.server import Request, RequestGuard
+from pushd.sessions import Admission, Session
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
-from pushd.wire.frames import stream_end, stream_line, stream_start
+from pushd.wire import stream_end, stream_line, stream_start
 
 __all__ = ["JsonStream"]
 

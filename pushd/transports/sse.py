@@ -7,18 +7,13 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.closing import CloseReason
-from pushd.bus.patterns import Pattern
-from pushd.bus.position import StartPosition
+from pushd.bus import CloseReason, Pattern, StartPosition
 from pushd.errors import BadRequest, Refused
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import decoded, note_refusal, since_of, subscribed_patterns
-from pushd.sessions.admission import Admission
-from pushd.sessions.session import Session
+from pushd.server import Request, RequestGuard, decoded, note_refusal, since_of, subscribed_patterns
+from pushd.sessions import Admission, Session
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
-from pushd.wire.frames import json_bytes, sse_block, sse_event, sse_line
+from pushd.wire import json_bytes, sse_block, sse_event, sse_line
 
 __all__ = ["FORMAT", "ServerSentEvents"]
 

@@ -8,9 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
 
-from pushd.bus.closing import CloseReason
-from pushd.bus.event import Encoder, Entry
-from pushd.bus.position import HistoryPage, StartPosition
+from pushd.bus import CloseReason, Encoder, Entry, HistoryPage, StartPosition
 from pushd.wire.json import json_bytes, json_line
 
 __all__ = [

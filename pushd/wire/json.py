@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from pushd.bus.memory_headroom import memory
+from pushd.bus import memory
 
 __all__ = ["json_bytes", "json_line", "read_json", "read_strict_json"]
 

@@ -7,8 +7,7 @@ from base64 import b64decode
 from collections.abc import Set
 from typing import Any
 
-from pushd.bus.event import Draft
-from pushd.bus.patterns import MAX_NAME_BYTES, check_name
+from pushd.bus import MAX_NAME_BYTES, Draft, check_name
 from pushd.errors import BadRequest, TooLarge
 from pushd.wire.json import read_json
 from pushd.wire.json_shape import SHORT_BYTES, check_shape, check_strings

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pushd.bus.bus import Bus
-from pushd.bus.clientinfo import DAEMON
-from pushd.bus.event import Draft
-from pushd.bus.publisher import Publisher
-from pushd.server.web.preload import link_to
+from pushd.bus import DAEMON, Bus, Draft, Publisher
+from pushd.server import link_to
 
 __all__ = ["ASSETS", "CLOCK", "FIELDS", "PAGES", "Clock"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import Answering, Endpoint, answer
+from pushd.server import Answering, Endpoint, Request, RequestGuard, answer
 
 __all__ = ["Metrics", "OpenMetrics"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pushd.bus.bus import Bus
-from pushd.sessions.registry import SessionRegistry
+from pushd.bus import Bus
+from pushd.sessions import SessionRegistry
 
 __all__ = ["GaugeSnapshot", "Gauges"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import floor
 
-from pushd.bus.counters import Histogram
+from pushd.bus import Histogram
 
 __all__ = ["ReactorLag"]
 

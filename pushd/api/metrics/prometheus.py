@@ -22,9 +22,7 @@ from prometheus_client.registry import Collector
 
 from pushd import __version__
 from pushd.api.metrics.gauges import Gauges, GaugeSnapshot
-from pushd.bus.bus import Bus
-from pushd.bus.closing import CloseCause
-from pushd.bus.counters import Histogram
+from pushd.bus import Bus, CloseCause, Histogram
 from pushd.errors import Refused
 
 __all__ = ["TRANSPORTS", "PrometheusExposition"]

@@ -8,9 +8,7 @@ from heapq import nsmallest
 from itertools import chain, islice
 from typing import Protocol
 
-from pushd.bus.eventlog import EventLog
-from pushd.bus.record import record
-from pushd.bus.subscription import Subscription
+from pushd.bus import EventLog, Subscription, record
 
 __all__ = ["WINDOW", "BusyChannel", "ChannelActivity"]
 

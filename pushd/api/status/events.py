@@ -7,17 +7,11 @@ from typing import ClassVar, Protocol, cast
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.patterns import Pattern
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
-from pushd.sessions.session import Session
-from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.transports.http_stream import ResponseStream
-from pushd.transports.sse import FORMAT
-from pushd.wire.frames import json_bytes, sse_block
+from pushd.bus import ClientInfo, CloseCause, CloseReason, Pattern
+from pushd.server import Request, RequestGuard
+from pushd.sessions import Admission, Session
+from pushd.transports import FORMAT, ResponseStream, SubscribeEndpoint
+from pushd.wire import json_bytes, sse_block
 
 __all__ = ["StatusEvents", "Watchers"]
 

@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.util import Redirect
 
 from pushd.api.demo import page as demo
-from pushd.server.web.static import StaticFiles
+from pushd.server import StaticFiles
 
 __all__ = ["FILES", "status_page"]
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from pushd import __version__
 from pushd.api.metrics.gauges import Gauges
 from pushd.api.status.activity import ChannelActivity
-from pushd.bus.bus import Bus
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.counters import Histogram
+from pushd.bus import Bus, ClientInfo, Histogram
 
 __all__ = ["MAX_CHANNELS", "StatusSnapshot"]
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from pushd.auth.tokens.fetch import Fetch
 from pushd.auth.tokens.issuer import Nearness, Rejection, TokenIssuer, VerifiedToken
 from pushd.auth.tokens.jws import CompactJws, check_size, kind_of, quote, read_compact, wrong
-from pushd.bus.grants import Identity
-from pushd.config.settings import Key
+from pushd.bus import Identity
+from pushd.config import Key
 from pushd.errors import Refused, Unauthorized
 
 __all__ = ["MAX_KEPT", "Tokens"]

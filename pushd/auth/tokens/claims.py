@@ -9,10 +9,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from pushd.auth.tokens.jws import kind_of, quote, wrong
-from pushd.bus.grants import MAX_PATTERNS, ChannelScope, Grants, Identity
-from pushd.bus.patterns import Pattern
+from pushd.bus import MAX_PATTERNS, ChannelScope, Grants, Identity, Pattern
 from pushd.errors import BadRequest
-from pushd.wire.json import json_bytes
+from pushd.wire import json_bytes
 
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]
 

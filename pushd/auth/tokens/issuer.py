@@ -11,8 +11,8 @@ from pushd.auth.tokens.fetch import Fetch
 from pushd.auth.tokens.jws import CompactJws, quote
 from pushd.auth.tokens.keys import Verifier, read_key
 from pushd.auth.tokens.keyset import KeySet
-from pushd.bus.grants import Identity
-from pushd.config.settings import Key
+from pushd.bus import Identity
+from pushd.config import Key
 from pushd.errors import Unauthorized, Unavailable
 
 __all__ = ["MAX_UNNAMED", "Nearness", "Rejection", "TokenIssuer", "VerifiedToken"]

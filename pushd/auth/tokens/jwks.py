@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from pushd.auth.tokens.keys import Verifier, misfit, verifier_of
 from pushd.errors import Unavailable
-from pushd.wire.json import read_json
+from pushd.wire import read_json
 
 __all__ = ["MAX_KEYS", "SetKey", "read_jwks"]
 

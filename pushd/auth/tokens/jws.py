@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushd.errors import Unauthorized
-from pushd.wire.json import read_strict_json
+from pushd.wire import read_strict_json
 
 __all__ = ["MAX_TOKEN_BYTES", "CompactJws", "check_size", "kind_of", "quote", "read_compact", "wrong"]
 

@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
-from pushd.config.settings import Key
+from pushd.config import Key
 from pushd.errors import StartFailed
 
 __all__ = ["Verifier", "misfit", "read_key", "read_secret", "verifier_of"]

@@ -12,8 +12,8 @@ import jwt
 from pushd.auth.tokens.claims import read_identity, read_times
 from pushd.auth.tokens.jws import check_size
 from pushd.auth.tokens.keys import read_secret
-from pushd.bus.patterns import Pattern
-from pushd.config.settings import Key
+from pushd.bus import Pattern
+from pushd.config import Key
 from pushd.errors import ConfigError, Unauthorized
 
 __all__ = ["TokenRequest", "choose_key", "mint"]

@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from pushd.bus.event import Draft, check_type
-from pushd.bus.grants import MAX_PATTERNS, ChannelScope, Grants, Identity
-from pushd.bus.patterns import Pattern
+from pushd.bus import MAX_PATTERNS, ChannelScope, Draft, Grants, Identity, Pattern, check_type
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
-from pushd.wire.json import json_bytes
-from pushd.wire.messages import check_size, parse_draft, parse_object
+from pushd.wire import check_size, json_bytes, parse_draft, parse_object
 
 __all__ = [
     "CONNECT",

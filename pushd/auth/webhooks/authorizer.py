@@ -21,11 +21,8 @@ from pushd.auth.webhooks.answers import (
 )
 from pushd.auth.webhooks.breaker import Breaker
 from pushd.auth.webhooks.payloads import connect_question, publish_question, shown, subscribe_question
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.event import Draft
-from pushd.bus.grants import Identity
-from pushd.bus.shares import Shares
-from pushd.config.settings import Hooks
+from pushd.bus import ClientInfo, Draft, Identity, Shares, owner_of
+from pushd.config import Hooks
 from pushd.errors import Refused, Unavailable
 
 __all__ = ["WebhookAuthorizer", "new_questions"]

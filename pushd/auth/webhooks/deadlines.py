@@ -11,8 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from pushd.bus.slices import END_COST, Slice
-from pushd.bus.turn import Turn
+from pushd.bus import END_COST, Slice, Turn
 
 __all__ = ["Deadlines"]
 

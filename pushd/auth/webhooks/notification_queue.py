@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from pushd.bus.shares import Shares
+from pushd.bus import Shares
 from pushd.errors import TooMany, Unavailable
 
 __all__ = ["NotificationQueue"]

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from pushd.auth.webhooks.answers import NoAnswer, Post
 from pushd.auth.webhooks.notification_queue import NotificationQueue
 from pushd.auth.webhooks.payloads import notice, shown
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.config.settings import Hooks
+from pushd.bus import ClientInfo, owner_of
+from pushd.config import Hooks
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "WebhookNotifier"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from urllib.parse import urlsplit
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.event import Draft
-from pushd.wire.json import json_bytes
+from pushd.bus import ClientInfo, Draft
+from pushd.wire import json_bytes
 
 __all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe_question"]
 

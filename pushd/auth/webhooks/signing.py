@@ -7,7 +7,7 @@ import hmac
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-from pushd.config.settings import Hooks
+from pushd.config import Hooks
 from pushd.errors import StartFailed
 
 __all__ = ["Signer"]

@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from pushd.config.timeouts import Timeouts
+from pushd.config import Timeouts
 from pushd.errors import BadRequest, Refused, TimedOut, TooLarge
 from pushd.server.http1.head import MAX_HEAD_BYTES, Head, check_trailers, is_start, malformed, parse_head
 from pushd.server.http1.output import WritingChannel

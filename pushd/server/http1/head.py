@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
-from pushd.bus.record import record
+from pushd.bus import record
 from pushd.errors import BadRequest
 
 __all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "check_trailers", "is_start", "malformed", "parse_head"]

@@ -8,8 +8,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.config.timeouts import Timeouts
+from pushd.bus import ClientInfo, owner_of
+from pushd.config import Timeouts
 from pushd.server.http1.connection import HTTP1
 from pushd.server.http1.timeouts import NOTHING
 from pushd.server.net.connection_limits import RateLimitedLog

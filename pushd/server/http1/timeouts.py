@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pushd.config.timeouts import Timeouts
+from pushd.config import Timeouts
 from pushd.errors import TimedOut
 from pushd.server.net.timers import Timer, TimerWheel
 

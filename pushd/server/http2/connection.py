@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.bus.memory_headroom import memory
+from pushd.bus import memory
 from pushd.errors import HeadTooLarge, Refused, TooMany
 from pushd.server.access_log import UnreadRequest
 from pushd.server.http2 import priority

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
+from pushd.bus import ClientInfo, owner_of
 from pushd.server.http2.errors import Code
 from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.scheduler import Outgoing

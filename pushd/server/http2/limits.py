@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from pushd.config.timeouts import Timeouts
+from pushd.config import Timeouts
 from pushd.server.http2.errors import Code, ConnectionFault
 
 __all__ = ["Budgets", "Kind", "Limits"]

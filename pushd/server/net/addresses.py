@@ -9,8 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from pushd.bus.clientaddress import MAX_CACHED, UNIX, parse_ip
-from pushd.bus.record import record
+from pushd.bus import MAX_CACHED, UNIX, parse_ip, record
 
 __all__ = ["ClientAddress", "UnknownAddress", "address_of", "peer_name"]
 

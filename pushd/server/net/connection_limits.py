@@ -9,8 +9,7 @@ from functools import partial
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.counters import Counters
+from pushd.bus import Counters, limit_key
 from pushd.errors import Refused, TooMany, Unavailable
 from pushd.server.net.addresses import address_of, peer_name
 from pushd.server.net.timers import TimerWheel

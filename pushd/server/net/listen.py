@@ -17,8 +17,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.config.addresses import parse_endpoint
-from pushd.config.settings import Listener
+from pushd.config import Listener, parse_endpoint
 from pushd.errors import StartFailed
 from pushd.server.net import tls
 from pushd.server.net.polling import accept_few

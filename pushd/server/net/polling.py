@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet import tcp
 from twisted.internet.interfaces import IListeningPort
 
-from pushd.bus.turn import Turn
+from pushd.bus import Turn
 
 __all__ = ["ACCEPTS", "BUDGET_S", "TAKEN", "Poller", "accept_few", "serve_few"]
 

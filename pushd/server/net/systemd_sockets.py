@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.config.addresses import parse_endpoint
+from pushd.config import parse_endpoint
 
 __all__ = ["SystemdEndpoint", "UnixPort", "unclaimed"]
 

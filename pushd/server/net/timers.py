@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.bus.slices import Later, Slice
-from pushd.bus.turn import Turn
+from pushd.bus import Later, Slice, Turn
 
 __all__ = ["TURN_S", "Timer", "TimerWheel"]
 

@@ -13,8 +13,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-from pushd.bus.clientaddress import UNIX, parse_ip
-from pushd.config.settings import Proxies
+from pushd.bus import UNIX, parse_ip
+from pushd.config import Proxies
 from pushd.errors import BadRequest
 from pushd.server.net.addresses import address_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pushd.bus.turn import Turn
+from pushd.bus import Turn
 
 __all__ = ["Later", "Turns"]
 

@@ -22,10 +22,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.grants import Grants, Identity
-from pushd.bus.search import Work
-from pushd.config.settings import Auth
+from pushd.bus import ClientInfo, Grants, Identity, Work, owner_of
+from pushd.config import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate

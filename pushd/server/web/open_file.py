@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import FileIO
 
-from pushd.bus.shares import Shares
+from pushd.bus import Shares
 
 __all__ = ["OpenFile"]
 

@@ -14,14 +14,12 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.event import Event
-from pushd.bus.patterns import Pattern
+from pushd.bus import Event, Pattern
 from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
 from pushd.server.problems import challenge
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
-from pushd.wire.frames import json_line
-from pushd.wire.messages import check_since
+from pushd.wire import check_since, json_line
 
 __all__ = [
     "DEFAULT_LIMIT",

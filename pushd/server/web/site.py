@@ -13,9 +13,8 @@ from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.counters import Counters
-from pushd.config.timeouts import Timeouts
+from pushd.bus import Counters, limit_key
+from pushd.config import Timeouts
 from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
 from pushd.server.eventsource_retry import EventSourceRetry

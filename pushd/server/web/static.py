@@ -15,8 +15,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.static import File
 from twisted.web.util import redirectTo
 
-from pushd.bus.clientaddress import limit_key
-from pushd.bus.shares import Shares
+from pushd.bus import Shares, limit_key
 from pushd.server.request import Request
 from pushd.server.web.open_file import OpenFile
 from pushd.server.web.resource import Answering, Missing

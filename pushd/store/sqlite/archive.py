@@ -9,13 +9,18 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushd.bus.channel import Settings
-from pushd.bus.event import Entry, Event, sequence_in
-from pushd.bus.eventlog import EventLog
-from pushd.bus.history import FreeLater, History
-from pushd.bus.partitioned_dict import PartitionedDict
-from pushd.bus.patterns import MAX_NAME_BYTES
-from pushd.bus.storage import PublishedId
+from pushd.bus import (
+    MAX_NAME_BYTES,
+    Entry,
+    Event,
+    EventLog,
+    FreeLater,
+    History,
+    PartitionedDict,
+    PublishedId,
+    Settings,
+    sequence_in,
+)
 from pushd.store.sqlite.block import Damaged, decode
 from pushd.store.sqlite.history import HistoryCache, Leftovers, SqliteHistory
 from pushd.store.sqlite.reader import BlockReader

@@ -25,8 +25,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from struct import Struct, error
 
-from pushd.bus.event import Entry, Event, own_id
-from pushd.bus.sizes import EVENT_BYTES, event_size
+from pushd.bus import EVENT_BYTES, Entry, Event, event_size, own_id
 
 __all__ = ["Damaged", "decode", "encode", "parse"]
 

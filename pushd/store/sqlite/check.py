@@ -10,8 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
-from pushd.bus.event import FINGERPRINT_BYTES, Event, sequence_in
-from pushd.bus.sizes import size_in
+from pushd.bus import FINGERPRINT_BYTES, Event, sequence_in, size_in
 from pushd.errors import StartFailed
 from pushd.store.sqlite.block import Damaged, decode
 from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, start_failure

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.bus.event import Event
+from pushd.bus import Event
 
 __all__ = ["ClockJumps"]
 

@@ -8,11 +8,7 @@ from itertools import islice
 
 from twisted.logger import Logger
 
-from pushd.bus.channel import Settings
-from pushd.bus.event import Entry
-from pushd.bus.history import Entries, freeing
-from pushd.bus.partitioned_dict import PartitionedDict
-from pushd.bus.sizes import OBJECT_BYTES, channel_size, size_of
+from pushd.bus import OBJECT_BYTES, Entries, Entry, PartitionedDict, Settings, channel_size, freeing, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.reader import BlockReader
 

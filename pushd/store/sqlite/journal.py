@@ -17,13 +17,18 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.batch import Batch
-from pushd.bus.bus import Bus, published_before
-from pushd.bus.channel import Channel
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.event import Draft
-from pushd.bus.publisher import Deleted, Outcome
-from pushd.bus.subscription import Subscription
+from pushd.bus import (
+    Batch,
+    Bus,
+    Channel,
+    ClientInfo,
+    Deleted,
+    Draft,
+    Outcome,
+    Subscription,
+    owner_of,
+    published_before,
+)
 from pushd.errors import Refused, Unavailable
 from pushd.store.sqlite.health import StoreHealth
 from pushd.store.sqlite.history import SqliteHistory

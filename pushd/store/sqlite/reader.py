@@ -8,10 +8,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 from zlib import crc32
 
-from pushd.bus.channel import Settings
-from pushd.bus.event import Entry
-from pushd.bus.history import FreeLater, at_once
-from pushd.bus.sizes import memory_of, size_of
+from pushd.bus import Entry, FreeLater, Settings, at_once, memory_of, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import Damaged, decode
 from pushd.store.sqlite.clock_jumps import ClockJumps

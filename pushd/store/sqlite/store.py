@@ -18,9 +18,7 @@ from typing import IO, Any
 
 from twisted.logger import Logger
 
-from pushd.bus.counters import Counters
-from pushd.bus.eventlog import EventLog, LogState
-from pushd.bus.memory_headroom import memory
+from pushd.bus import Counters, EventLog, LogState, memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
 from pushd.store.sqlite import continuity
 from pushd.store.sqlite.archive import SqliteStorage

@@ -8,12 +8,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushd.bus.batch import Batch
-from pushd.bus.event import Draft, Entry
-from pushd.bus.grants import EVERYTHING, Grants
-from pushd.bus.publisher import Outcome
-from pushd.bus.storage import PublishedId
-from pushd.bus.subscription import Subscription
+from pushd.bus import EVERYTHING, Batch, Draft, Entry, Grants, Outcome, PublishedId, Subscription
 from pushd.errors import Refused
 
 __all__ = ["Limit", "Staged", "Submission", "mark"]

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from pushd.bus.batch import Batch
-from pushd.bus.event import Entry, Event
-from pushd.bus.eventlog import LogState
-from pushd.bus.memory_headroom import memory
-from pushd.bus.sizes import size_of
+from pushd.bus import Batch, Entry, Event, LogState, memory, size_of
 from pushd.errors import OutOfMemory
 from pushd.store.sqlite.block import encode
 from pushd.store.sqlite.history import SqliteHistory

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from pushd.bus.batch import Batch
-from pushd.bus.subscription import Subscription
+from pushd.bus import Batch, Subscription
 from pushd.store.sqlite.submission import Limit, Staged, Submission
 
 __all__ = ["Waiting"]

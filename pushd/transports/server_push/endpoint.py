@@ -8,16 +8,14 @@ from typing import ClassVar
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.patterns import Pattern
+from pushd.bus import Pattern
 from pushd.errors import Conflict, VersionNeeded
-from pushd.server.http2.stream import Stream
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
+from pushd.server import Request, RequestGuard, Stream
+from pushd.sessions import Admission
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.server_push.session import PushSession
-from pushd.wire.frames import stream_end, stream_start
+from pushd.wire import stream_end, stream_start
 
 __all__ = ["EventPush"]
 

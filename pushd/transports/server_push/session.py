@@ -15,18 +15,9 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.event import Entry
-from pushd.bus.patterns import Pattern
-from pushd.bus.position import StartPosition
-from pushd.bus.replay import ENTRY_BYTES
-from pushd.server.http2.promises import Answer, Outcome
-from pushd.server.http2.stream import Stream
-from pushd.server.web.resource import event_fields, path_of_event
-from pushd.sessions.closed_connection import GONE
-from pushd.sessions.registry import SessionRegistry
-from pushd.sessions.session import Connection
+from pushd.bus import ENTRY_BYTES, ClientInfo, CloseCause, CloseReason, Entry, Pattern, StartPosition
+from pushd.server import Answer, Outcome, Stream, event_fields, path_of_event
+from pushd.sessions import GONE, Connection, SessionRegistry
 
 __all__ = ["PushSession"]
 

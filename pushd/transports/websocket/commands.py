@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushd.bus.event import Draft
-from pushd.bus.patterns import Pattern
-from pushd.bus.record import record
+from pushd.bus import Draft, Pattern, record
 from pushd.errors import BadRequest
-from pushd.wire.messages import (
+from pushd.wire import (
     DRAFT_FIELDS,
     MAX_CHANNELS,
     MAX_REF_CHARACTERS,

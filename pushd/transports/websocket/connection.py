@@ -21,16 +21,10 @@ from twisted.internet.protocol import FileWrapper, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import ClientAddress
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.memory_headroom import memory
-from pushd.config.timeouts import Timeouts
+from pushd.bus import ClientAddress, CloseCause, CloseReason, memory
+from pushd.config import Timeouts
 from pushd.errors import NO_MEMORY
-from pushd.server.incomplete_bodies import IncompleteBodies
-from pushd.server.net.connections import TwoWay
-from pushd.server.net.timers import Timer, TimerWheel
-from pushd.server.net.turns import Turns
-from pushd.server.net.writer import Writer, writer
+from pushd.server import IncompleteBodies, Timer, TimerWheel, Turns, TwoWay, Writer, writer
 from pushd.transports.websocket.fault_log import FaultLog
 from pushd.transports.websocket.reading import Reading
 

@@ -6,21 +6,16 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus.patterns import Pattern
-from pushd.bus.publisher import Publisher
-from pushd.config.timeouts import Timeouts
+from pushd.bus import Pattern, Publisher
+from pushd.config import Timeouts
 from pushd.errors import BadRequest, Refused
-from pushd.server.incomplete_bodies import IncompleteBodies
-from pushd.server.net.turns import Turns
-from pushd.server.request import Request
-from pushd.server.web.guard import RequestGuard
-from pushd.server.web.resource import parameter, since_of, subscribed_patterns
-from pushd.sessions.admission import Admission
+from pushd.server import IncompleteBodies, Request, RequestGuard, Turns, parameter, since_of, subscribed_patterns
+from pushd.sessions import Admission
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.websocket.connection import new_connection, new_factory
 from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
 from pushd.transports.websocket.protocol import JsonProtocol, RawProtocol, WebSocketSettings
-from pushd.wire.messages import longest_message
+from pushd.wire import longest_message
 
 __all__ = ["WebSocket"]
 

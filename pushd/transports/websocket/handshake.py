@@ -7,7 +7,7 @@ from base64 import b64encode
 from hashlib import sha1
 
 from pushd.errors import BadRequest, Refused, UpgradeNeeded
-from pushd.server.request import Request
+from pushd.server import Request
 
 __all__ = ["Field", "accept_connect", "accept_upgrade"]
 

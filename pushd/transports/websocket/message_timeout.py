@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.config.timeouts import Timeouts
-from pushd.server.net.timers import Timer, TimerWheel
+from pushd.config import Timeouts
+from pushd.server import Timer, TimerWheel
 
 __all__ = ["MessageTimeout"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from pushd.server.net.timers import Timer, TimerWheel
+from pushd.server import Timer, TimerWheel
 
 __all__ = ["Pinging", "Timing"]
 

@@ -11,23 +11,25 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushd.bus.clientinfo import ClientInfo, owner_of
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.event import Draft, Encoder
-from pushd.bus.grants import Identity
-from pushd.bus.patterns import Pattern
-from pushd.bus.publisher import Outcome, Publisher
+from pushd.bus import (
+    ClientInfo,
+    CloseCause,
+    CloseReason,
+    Draft,
+    Encoder,
+    Identity,
+    Outcome,
+    Pattern,
+    Publisher,
+    owner_of,
+)
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.server.net.timers import TimerWheel
-from pushd.server.request import Visit
-from pushd.server.web.guard import RequestGuard
-from pushd.sessions.admission import Admission
-from pushd.sessions.session import Session
+from pushd.server import RequestGuard, TimerWheel, Visit
+from pushd.sessions import Admission, Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
 from pushd.transports.websocket.pings import Pinging
-from pushd.wire.frames import websocket_data, websocket_event, websocket_message
-from pushd.wire.messages import Ref, check_size, parse_object
+from pushd.wire import Ref, check_size, parse_object, websocket_data, websocket_event, websocket_message
 
 __all__ = ["JsonProtocol", "RawProtocol", "WebSocketSettings"]
 

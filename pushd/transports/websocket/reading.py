@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pushd.bus.closing import CloseCause, CloseReason
-from pushd.config.timeouts import Timeouts
+from pushd.bus import CloseCause, CloseReason
+from pushd.config import Timeouts
 from pushd.errors import Refused
-from pushd.server.incomplete_bodies import IncompleteBodies, IncompleteBody
-from pushd.server.net.timers import TimerWheel
-from pushd.server.net.turns import Turns
+from pushd.server import IncompleteBodies, IncompleteBody, TimerWheel, Turns
 from pushd.transports.websocket.backlog import Backlog
 from pushd.transports.websocket.message_timeout import MessageTimeout
 from pushd.transports.websocket.whole_message import plain_message
-from pushd.wire.frames import BINARY
+from pushd.wire import BINARY
 
 __all__ = ["Reading"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushd.wire.frames import BINARY, TEXT
+from pushd.wire import BINARY, TEXT
 
 __all__ = ["plain_message"]
 
