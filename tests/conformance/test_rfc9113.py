@@ -842,7 +842,7 @@ class Section8Tests(HTTP2TestCase):
 
 
 class Section10Tests(HTTP2TestCase):
-    """Security considerations; the floods are in ``tests/unit/test_http2_floods.py``."""
+    """Security considerations; the floods are in ``tests/unit/server/test_http2_floods.py``."""
 
     def test_a_header_section_over_the_limit(self) -> None:
         """10.5.1: a server MAY send 431."""

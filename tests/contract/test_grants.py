@@ -37,7 +37,7 @@ from tests.subscribers import (
     StreamSubscriber,
     Subscriber,
 )
-from tests.unit.test_channels import means
+from tests.unit.bus.test_patterns import means
 from tests.vouching import FakeTokens, identity, with_token
 
 CHANNELS = ("a", "b", "a/x", "a/y", "a.x", "b/x/y", "none/x")

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from tests.http2_client import Http2Client
 from tests.rigs import DaemonTests
-from tests.unit import (
-    test_channels_api,
-    test_cookies,
-    test_gate,
-    test_gate_tokens,
-    test_health,
-    test_poll,
-    test_publish,
-    test_resource,
-    test_site,
-    test_sse,
-    test_stream,
-)
+from tests.unit.api import test_channels as test_channels_api
+from tests.unit.api import test_health, test_publish
+from tests.unit.server import test_cookies, test_resource, test_site
+from tests.unit.server import test_guard as test_gate
+from tests.unit.server import test_guard_tokens as test_gate_tokens
+from tests.unit.transports import test_longpoll as test_poll
+from tests.unit.transports import test_ndjson as test_stream
+from tests.unit.transports import test_sse
 
 
 class OverHttp2(DaemonTests):

@@ -35,7 +35,7 @@ CONFIG = "[channels]\nhistory_size = 1000000\nhistory_bytes = 1GiB\nhistory_age 
 def small_disk(path: Path, size: str) -> Iterator[Callable[..., None]]:
     """Mount a file system of some size at `path`; answer what mounts it anew with other options.
 
-    Only root may do that, and not in every container; the test is skipped then. `tests/unit/test_store_faults.py`
+    Only root may do that, and not in every container; the test is skipped then. `tests/unit/store/test_faults.py`
     makes a full disk without.
     """
     path.mkdir()

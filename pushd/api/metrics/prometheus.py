@@ -2,7 +2,7 @@
 
 Nothing is counted in the objects of that library, which take a lock for each number: they are made of the plain
 figures when somebody asks, in a registry of our own. It uses one private name, which
-`tests/unit/test_exposition.py` pins.
+`tests/unit/api/test_prometheus.py` pins.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The HTTP/1.1 connection: twisted.web's, with a reading and a writing of its own and a way out to WebSocket.
 
-It uses some of the private names of twisted.web: `tests/unit/test_http1.py` pins each.
+It uses some of the private names of twisted.web: `tests/unit/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations

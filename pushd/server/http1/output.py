@@ -1,6 +1,6 @@
 """What an HTTP/1.1 connection writes, and who is at its ends.
 
-It uses some of the private names of twisted.web: `tests/unit/test_http1.py` pins each.
+It uses some of the private names of twisted.web: `tests/unit/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The codec: the states and windows of one connection's streams, and what is sent on them, by way of `h2`.
 
-The only module that knows `h2`, some of whose private names it uses: `tests/unit/test_http2_codec.py` pins
+The only module that knows `h2`, some of whose private names it uses: `tests/unit/server/test_http2_codec.py` pins
 each. What h2 is used for: the states of streams (RFC 9113, section 5.1), settings, windows, and the HPACK
 decoder. What not: reading and writing frames, validating fields, and choosing error codes, where it is slow
 or at odds with the RFC. Another codec has to offer what `Codec` does.

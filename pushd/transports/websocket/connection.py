@@ -5,7 +5,7 @@ The opening handshake is pushd's own: a connection is made in the state that Aut
 sent does not pass through it: events are framed once for everybody, and the session writes them to the
 transport, whole frames at a time. Nor does it set timers: the wheel does.
 
-It uses some of Autobahn's private names: `tests/unit/test_autobahn.py` pins each.
+It uses some of Autobahn's private names: `tests/unit/transports/test_websocket_connection.py` pins each.
 """
 
 from __future__ import annotations
