@@ -13,13 +13,26 @@ DESTDIR ?=
 
 UNITS := pushd.service pushd@.service pushd.socket pushd-https.socket pushd@.socket
 
-.PHONY: run test torture scan scanners bench lint types format docs reference clean install-systemd uninstall-systemd
+.PHONY: help run check test cov dist torture scan scanners bench lint types format docs reference clean install-systemd uninstall-systemd
 
-run: $(VENV)/installed
+run: $(VENV)/installed  ## start the server
 	$(BIN)/twistd -n --pidfile= pushd $(ARGS)
 
-test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -rs tests
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+check: lint types $(VENV)/installed-test  ## lint, types and unit tests
+	$(BIN)/python -m pytest -q tests/unit tests/test_layers.py tests/test_docs.py
+
+# T is a path, or path::Class.
+test: $(VENV)/installed-test  ## all tests, or those of T=path::Class
+	$(BIN)/python -m pytest -rs $(or $(T),tests)
+
+cov: $(VENV)/installed-test  ## branch coverage of the unit and contract tests
+	$(BIN)/python -m pytest -q --cov=pushd --cov-branch --cov-report=term-missing:skip-covered tests/unit tests/contract
+
+dist: $(VENV)/installed-test  ## the wheel and the source archive, in dist
+	$(BIN)/python -m build
 
 # The largest legal and illegal inputs for every endpoint, beside 100,000 channels; prints the longest turns of the
 # reactor and fails if one took more than 20 ms of CPU time. Takes ten minutes or so; ARGS='--only batch' runs a part.
@@ -33,29 +46,29 @@ scan: $(VENV)/installed-test scanners
 
 scanners: $(SCANNERS)/wapiti/installed $(SCANNERS)/sslyze/installed
 
-lint: $(VENV)/installed-lint
+lint: $(VENV)/installed-lint  ## ruff
 	$(BIN)/ruff check pushd twisted tests bench docs
 	$(BIN)/ruff format --check pushd twisted tests bench docs
 
-types: $(VENV)/installed-lint $(VENV)/installed-test
+types: $(VENV)/installed-lint $(VENV)/installed-test  ## mypy
 	$(BIN)/mypy
 
-format: $(VENV)/installed-lint
+format: $(VENV)/installed-lint  ## format the code
 	$(BIN)/ruff check --fix pushd twisted tests bench docs
 	$(BIN)/ruff format pushd twisted tests bench docs
 
 # Measures pushd beside its peers, which it installs: nginx with nchan from Debian, others from npm and PyPI.
 # The report goes to docs/benchmarks; with ARGS=--quick, to build/bench.
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-bench  ## measure pushd beside its peers
 	bench/install
 	$(BIN)/python -m bench $(ARGS)
 
 # The documents as pages, in build/docs. A warning is an error.
-docs: $(VENV)/installed-docs
+docs: $(VENV)/installed-docs  ## the documents as pages, in build/docs
 	$(BIN)/sphinx-build -q -E -n -W --keep-going -b html docs build/docs
 
 # The files that are made from the table of options, and from the description of the HTTP interface.
-reference: $(VENV)/installed-docs
+reference: $(VENV)/installed-docs  ## files made from the table of options
 	$(BIN)/python -m pushd.config.reference ini > etc/pushd.ini
 	$(BIN)/python -m pushd.config.reference rst > docs/configuration.rst
 	$(BIN)/python docs/reference.py > docs/endpoints.rst
