@@ -115,7 +115,7 @@ class Refused(PushdError):
         return self
 
     def problem(self) -> dict[str, object]:
-        """Answer the members of the problem document (RFC 9457, section 3.1)."""
+        """Return the members of the problem document (RFC 9457, section 3.1)."""
         members: dict[str, object] = {"title": self.title, "status": self.status, "detail": self.detail}
         if self.field is not None:
             members["field"] = self.field

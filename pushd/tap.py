@@ -293,7 +293,7 @@ def _call_in_a_second(call: Callable[[], None]) -> None:
 
 
 def makeService(options: Options) -> IService:
-    """Answer the service that twistd runs."""
+    """Return the service that twistd runs."""
     try:
         daemon = _daemon(options, state_directory(options["configuration"], os.environ))
     except (ConfigError, StartFailed) as error:

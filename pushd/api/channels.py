@@ -57,7 +57,7 @@ _READS = frozenset({b"GET", b"HEAD"})
 
 
 def _state(state: ChannelState) -> dict[str, object]:
-    """Answer the state of a channel, as JSON shows it."""
+    """Return the state of a channel, as JSON shows it."""
     return {
         "channel": state.channel,
         "subscribers": state.subscribers,
@@ -101,7 +101,7 @@ class ChannelList(Branch):
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
-        """Answer one channel."""
+        """Return one channel."""
         name = check_name(decoded(segment, "channel"))
         return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
 
@@ -122,7 +122,7 @@ class ChannelList(Branch):
         return self._door.do(read, None, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
+        """Return ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
         if b"channel" in request.args:
             if len(request.args) > 1 + (b"access_token" in request.args):
                 raise BadRequest(
@@ -168,7 +168,7 @@ class _Channel(Branch):
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
-        """Answer the history, or who is there."""
+        """Return the history, or who is there."""
         if segment == b"events":
             return _History(self.gate, self._door, self._name)
         if segment == b"presence":
@@ -183,7 +183,7 @@ class _Channel(Branch):
         return self._door.look(request.caller, self._name) if request.method in _READS else None
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer the state of the channel."""
+        """Return the state of the channel."""
         return _show_state(request, self._bus, self._name)
 
     def body_limit(self, request: Request) -> int:
@@ -229,7 +229,7 @@ class _History(Branch):
         return self._name
 
     def child(self, segment: bytes) -> IResource:
-        """Answer one event."""
+        """Return one event."""
         return _Event(self.gate, self._door, self._name, decoded(segment, "id"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
@@ -246,7 +246,7 @@ class _History(Branch):
         return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer a page of the history."""
+        """Return a page of the history."""
         page: HistoryPage = request.found
         request.setHeader(b"cache-control", b"no-store")
         return answer(request, page_json(page))
@@ -300,7 +300,7 @@ class _Presence(Endpoint):
         return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
+        """Return ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         count, users, rest = request.found
         page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
@@ -354,7 +354,7 @@ class _Event(Endpoint):
         return self._door.read(request.caller, [Pattern.parse(name)], event_id)
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer the data."""
+        """Return the data."""
         entry = self._bus.event(*self.named(request), request.caller.grants)
         for name, value in event_fields(entry.event):
             request.setHeader(name, value)

@@ -36,7 +36,7 @@ _CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
 def _state(guest: ConnectedSubscriber) -> dict[str, object]:
-    """Answer what there is to know of a subscriber, as JSON shows it."""
+    """Return what there is to know of a subscriber, as JSON shows it."""
     caller = guest.caller
     return {
         **shown(caller),
@@ -61,7 +61,7 @@ class ConnectionList(Branch):
         self._sessions = sessions
 
     def child(self, segment: bytes) -> IResource:
-        """Answer one connection."""
+        """Return one connection."""
         return _Connection(self.gate, self._sessions, decoded(segment, "connection"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
@@ -81,7 +81,7 @@ class ConnectionList(Branch):
         return unless_done(self._sessions.steps.run(_find(request, fits, guests, most), lambda: request.is_gone))
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
+        """Return ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         found: list[ConnectedSubscriber] = request.found
         following = found[limit - 1].caller.id if len(found) > limit else None
@@ -119,7 +119,7 @@ class _Filter:
         self._user, self._channel, self._transport, self._address = (parameter(request, name) for name in _FILTERS)
 
     def fits(self, guest: ConnectedSubscriber) -> bool:
-        """Tell whether a subscriber is one of them."""
+        """Return whether a subscriber is one of them."""
         caller, channel = guest.caller, self._channel
         return (
             (self._user is None or self._user == caller.user)
@@ -150,7 +150,7 @@ class _Connection(Endpoint):
         return guest
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer what there is to know of it."""
+        """Return what there is to know of it."""
         request.caller.grants.check_operator("see a connection")
         request.setHeader(b"cache-control", b"no-store")
         return json_answer(request, _state(self._guest()))

@@ -30,7 +30,7 @@ class Readiness:
 
     @property
     def why_not(self) -> Unavailable | None:
-        """Answer why it is not ready; None if it is."""
+        """Return why it is not ready; None if it is."""
         if self._phase is not None:
             return self._phase
         failure = self._store_failure()
@@ -61,7 +61,7 @@ class Health(_Probed):
         self._counts = counts
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer ``{"status":"ok",...}``."""
+        """Return ``{"status":"ok",...}``."""
         is_shown = self._gate is None or request.caller.grants.is_operator
         return json_answer(request, {"status": "ok", **(self._counts() if is_shown else {})})
 
@@ -78,7 +78,7 @@ class Ready(_Probed):
         self._readiness = readiness
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer ``{"status":"ready"}`` or a problem document."""
+        """Return ``{"status":"ready"}`` or a problem document."""
         why_not = self._readiness.why_not
         if why_not is None:
             return json_answer(request, {"status": "ready"})

@@ -15,7 +15,7 @@ __all__ = ["named_channels", "publish_one", "shown"]
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
-    """Answer what a publisher is told, as JSON shows it."""
+    """Return what a publisher is told, as JSON shows it."""
     if isinstance(outcome, Refused):
         return {"error": outcome.problem()}
     members: dict[str, object] = {

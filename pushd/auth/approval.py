@@ -39,7 +39,7 @@ class AskingToPublish(Protocol):
         """Whether it is asked about each event."""
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Answer what is published; raise `Refused` if nothing is."""
+        """Return what is published; raise `Refused` if nothing is."""
 
 
 class Waiting:

@@ -263,12 +263,12 @@ class Bus:
     # Reading
 
     def event(self, name: str, event_id: str, grants: Grants) -> Entry:
-        """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
+        """Return one event of a channel; raise `NotFound` if the channel does not have it."""
         grants.check_subscribe(name)
         return self.log.event(name, event_id)
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> HistoryPage:
-        """Answer the first `limit` events after the position `since`, in the order of the log."""
+        """Return the first `limit` events after the position `since`, in the order of the log."""
         return drain(self.reading(patterns, since, limit, grants))
 
     def reading(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Work[HistoryPage]:
@@ -333,7 +333,7 @@ class Bus:
                 grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
 
     def has_audience(self, name: str) -> bool:
-        """Tell whether anybody would get an event of the channel `name`."""
+        """Return whether anybody would get an event of the channel `name`."""
         return self.audience_size(name) > 0
 
     def audience_size(self, name: str) -> int:

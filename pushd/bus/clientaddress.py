@@ -28,7 +28,7 @@ def parse_ip(text: str) -> IPv4 | IPv6:
 
 @lru_cache(MAX_CACHED)
 def limit_key(address: str) -> str | None:
-    """Answer what the connections of `address`, which is one of IP or `UNIX`, are counted by.
+    """Return what the connections of `address`, which is one of IP or `UNIX`, are counted by.
 
     This is the address, or with IPv6 its /64 network, of which one client has all addresses. It is None for
     loopback addresses and Unix sockets, which are not counted.

@@ -17,13 +17,13 @@ def owner_of(caller: ClientInfo) -> str | None:
 
 
 def number_of(connection_id: str) -> int:
-    """Answer which connection it was, counted from 1; 0 if it is no id of any."""
+    """Return which connection it was, counted from 1; 0 if it is no id of any."""
     number = connection_id.rpartition("-")[2]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
 def shown(caller: ClientInfo) -> dict[str, object]:
-    """Answer what others are shown of a subscriber, as JSON."""
+    """Return what others are shown of a subscriber, as JSON."""
     members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
     if caller.identity.payload is not None:
         members["payload"] = caller.identity.payload
@@ -69,7 +69,7 @@ class ClientInfo:
         self.number, self._prefix = number, prefix
 
     def appearing_as(self, identity: Identity) -> ClientInfo:
-        """Answer what it would be with another identity."""
+        """Return what it would be with another identity."""
         caller = ClientInfo(identity, self.place)
         caller.number_as(self.number, self._prefix)
         caller.transport, caller.since = self.transport, self.since

@@ -46,19 +46,19 @@ def own_id(epoch: str, sequence: int) -> str:
 
 
 def own_sequence(epoch: str, event_id: str) -> int | None:
-    """Answer where in the log an id of this daemon stands; None if it is not one of this `epoch`."""
+    """Return where in the log an id of this daemon stands; None if it is not one of this `epoch`."""
     match = _OWN_ID.fullmatch(event_id)
     return int(match[2]) if match is not None and match[1] == epoch else None
 
 
 def sequence_in(event_id: str) -> int | None:
-    """Answer the sequence that an id of a daemon has in it, of whatever epoch; None if it is not such an id."""
+    """Return the sequence that an id of a daemon has in it, of whatever epoch; None if it is not such an id."""
     match = _OWN_ID.fullmatch(event_id)
     return None if match is None else int(match[2])
 
 
 def check_id(event_id: str) -> str:
-    """Answer `event_id` if a publisher may give it; raise `BadRequest` if not."""
+    """Return `event_id` if a publisher may give it; raise `BadRequest` if not."""
     _check_line(event_id, "id")
     if event_id != event_id.strip():
         # Last-Event-ID would come back without it
@@ -69,7 +69,7 @@ def check_id(event_id: str) -> str:
 
 
 def check_type(event_type: str) -> str:
-    """Answer `event_type` if a publisher may give it; raise `BadRequest` if not.
+    """Return `event_type` if a publisher may give it; raise `BadRequest` if not.
 
     Subscribers believe types that begin with ``pushd.``, in whatever case: only the daemon makes drafts of those.
     """
@@ -225,7 +225,7 @@ class Entry:
     """The entry in each wire format that somebody wanted so far, so that each is encoded once."""
 
     def frame(self, encode: Encoder) -> bytes:
-        """Answer the entry in the wire format of `encode`, made once: see `forget_frames`."""
+        """Return the entry in the wire format of `encode`, made once: see `forget_frames`."""
         frame = self.frames.get(encode)
         if frame is None:
             frame = self.frames[encode] = encode(self)

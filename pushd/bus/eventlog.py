@@ -183,15 +183,15 @@ class EventLog(Generic[S]):
     # Channels
 
     def get(self, name: str) -> Channel[S] | None:
-        """Answer the channel `name`, if there is one."""
+        """Return the channel `name`, if there is one."""
         return self.by_name.get(name)
 
     def names(self) -> Iterable[str]:
-        """Answer the names of all channels, in no order."""
+        """Return the names of all channels, in no order."""
         return self.by_name
 
     def existing(self, name: str) -> Channel[S]:
-        """Answer the channel `name`, trimmed; raise `NotFound` if there is none."""
+        """Return the channel `name`, trimmed; raise `NotFound` if there is none."""
         if (channel := self.by_name.get(check_name(name))) is None:
             raise NotFound(f"there is no channel {name!r}", "channel")
         self.trim(channel)
@@ -205,11 +205,11 @@ class EventLog(Generic[S]):
         return channel.history if channel.history.holds(entry.offset) else None
 
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
-        """Answer the channels that had events after `sequence`, the latest first; without it, all that had any."""
+        """Return the channels that had events after `sequence`, the latest first; without it, all that had any."""
         return takewhile(lambda channel: channel.history.sequence > sequence, reversed(self._by_sequence))
 
     def open(self, names: Sequence[str]) -> list[Channel[S]]:
-        """Answer the channels called `names`, making those that are not there yet.
+        """Return the channels called `names`, making those that are not there yet.
 
         Raises `Unavailable` if there are too many channels; then nothing was changed.
         """
@@ -327,7 +327,7 @@ class EventLog(Generic[S]):
     # Reading
 
     def event(self, name: str, event_id: str) -> Entry:
-        """Answer one event of a channel; raise `NotFound` if the channel does not have it."""
+        """Return one event of a channel; raise `NotFound` if the channel does not have it."""
         channel = self.existing(name)
         if (sequence := sequence_in(event_id)) is None:  # else it is of a form that no publisher can give
             sequence = next((given.sequence for given in self._given(name, event_id)), None)

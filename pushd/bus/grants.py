@@ -32,7 +32,7 @@ class ChannelScope:
         self._tree: PatternTree[None] | None = None
 
     def __bool__(self) -> bool:
-        """Tell whether there is any channel."""
+        """Return whether there is any channel."""
         return bool(self.texts)
 
     def __eq__(self, other: object) -> bool:
@@ -44,7 +44,7 @@ class ChannelScope:
         return hash(self.texts)
 
     def has(self, text: str) -> bool:
-        """Tell whether the channel `text`, or every channel that the pattern `text` matches, is reached.
+        """Return whether the channel `text`, or every channel that the pattern `text` matches, is reached.
 
         A pattern must be covered by one of these; several that only cover it together do not count.
         """
@@ -178,7 +178,7 @@ class Identity:
 
 
 def regranted(identity: Identity, before: Grants, after: Grants) -> Identity:
-    """Answer `identity` with `after` in the place of `before`, or of what the application has left of that."""
+    """Return `identity` with `after` in the place of `before`, or of what the application has left of that."""
     grants = identity.grants
     if grants is before:
         return replace(identity, grants=after)

@@ -94,12 +94,12 @@ class Entries:
         return gone
 
     def after(self, sequence: int) -> Entry | None:
-        """Answer the first entry whose event came after `sequence` in the log."""
+        """Return the first entry whose event came after `sequence` in the log."""
         index = bisect_right(self._entries, sequence, lo=self._head, key=_sequence)
         return self._entries[index] if index < len(self._entries) else None
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Answer up to `count` entries from the offset `first` on, none if that one is not here."""
+        """Return up to `count` entries from the offset `first` on, none if that one is not here."""
         oldest = self.oldest
         if oldest is None or first < oldest.offset:
             return []
@@ -107,7 +107,7 @@ class Entries:
         return self._entries[place : place + count]
 
     def at(self, offset: int) -> Entry | None:
-        """Answer the entry at `offset`, if it is here."""
+        """Return the entry at `offset`, if it is here."""
         oldest = self.oldest
         if oldest is None or not oldest.offset <= offset < oldest.offset + len(self):
             return None
@@ -188,19 +188,19 @@ class History(Protocol):
         """Drop all entries."""
 
     def after(self, sequence: int) -> Entry | None:
-        """Answer the first entry whose event came after `sequence` in the log."""
+        """Return the first entry whose event came after `sequence` in the log."""
 
     def bound(self, sequence: int) -> int:
         """Return a place in the log that the first entry after `sequence` is not before, reading nothing for it."""
 
     def at(self, offset: int) -> Entry | None:
-        """Answer the entry at `offset`, if the channel has it."""
+        """Return the entry at `offset`, if the channel has it."""
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Answer up to `count` entries from the offset `first` on, none if the channel does not have that one."""
+        """Return up to `count` entries from the offset `first` on, none if the channel does not have that one."""
 
     def holds(self, offset: int) -> bool:
-        """Tell whether the channel has the entry at `offset`."""
+        """Return whether the channel has the entry at `offset`."""
 
 
 _MOST_DROPPED = 20_000
@@ -334,7 +334,7 @@ class MemoryHistory(Entries):
             self.drop()
 
     def holds(self, offset: int) -> bool:
-        """Tell whether the channel has the entry at `offset`."""
+        """Return whether the channel has the entry at `offset`."""
         return self.at(offset) is not None
 
     def bound(self, sequence: int) -> int:

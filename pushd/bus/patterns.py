@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @lru_cache(4096)
 def check_name(name: str) -> str:
-    """Answer `name` if it is the name of one channel; raise `BadRequest` if it is not."""
+    """Return `name` if it is the name of one channel; raise `BadRequest` if it is not."""
     _check_text(name)
     if any(token in _STARS for token in tokens_of(name)):
         raise BadRequest(f"{name!r} is a pattern; the name of one channel was wanted", "channel")
@@ -107,7 +107,7 @@ class Pattern:
         return _parsed(text)
 
     def matches(self, name: str) -> bool:
-        """Tell whether the channel `name` is meant, in time linear in its length."""
+        """Return whether the channel `name` is meant, in time linear in its length."""
         if self.is_name:
             return name == self.text
         tokens = tuple(tokens_of(name))
@@ -128,7 +128,7 @@ class Pattern:
         return prefixes, names
 
     def covers(self, other: Pattern) -> bool:
-        """Tell whether every channel that `other` matches is matched by this pattern."""
+        """Return whether every channel that `other` matches is matched by this pattern."""
         return all(any(_covers(path, asked) for path in self.paths) for asked in other.paths)
 
 
@@ -192,7 +192,7 @@ def _is_end(path: tuple[str, ...], place: int) -> bool:
 
 
 def _stands_for(token: str, other: str) -> bool:
-    """Tell whether `token` of a pattern can stand for all that `other` does, be that of a name or a pattern."""
+    """Return whether `token` of a pattern can stand for all that `other` does, be that of a name or a pattern."""
     if token == other:
         return True
     is_known = token in _STARS and (token in REPEATS or other not in REPEATS)
@@ -259,7 +259,7 @@ class PatternTree(Generic[T]):
         self._size -= 1
 
     def match(self, name: str) -> Iterator[T]:
-        """Answer what is filed under the patterns that match `name`, each once."""
+        """Return what is filed under the patterns that match `name`, each once."""
         nodes: dict[_Node[T], None] = {self._root: None}
         for token in tokens_of(name):
             steps = steps_of(token)
@@ -275,13 +275,13 @@ class PatternTree(Generic[T]):
 
 
 def steps_of(token: str) -> tuple[str, str, str]:
-    """Answer the tokens of patterns that may stand for `token` of a name."""
+    """Return the tokens of patterns that may stand for `token` of a name."""
     separator = _separator(token)
     return token, f"{separator}*", f"{separator}**"
 
 
 def _with_empty(nodes: Iterable[_Node[T]]) -> list[_Node[T]]:
-    """Answer `nodes` and every ``**`` that follows them: those may stand for nothing."""
+    """Return `nodes` and every ``**`` that follows them: those may stand for nothing."""
     reached = list(nodes)
     seen = set(reached)
     for node in reached:  # grows as it is walked

@@ -333,7 +333,7 @@ class Replay(HeldBack):
         return run
 
     def next(self) -> Entry | None:
-        """Answer the next entry, or None after the last; raise `Overtaken` if it is no longer there.
+        """Return the next entry, or None after the last; raise `Overtaken` if it is no longer there.
 
         Raises `Unavailable` if it cannot be read; everything before it has been answered then.
         """

@@ -170,7 +170,7 @@ class Subscription(Replaying):
             self._bus.log.place_of(patterns, since)
 
     def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
-        """Answer `patterns` by their texts; raise `Refused` if that is more than there may be."""
+        """Return `patterns` by their texts; raise `Refused` if that is more than there may be."""
         wanted = {pattern.text: pattern for pattern in patterns}
         for text in wanted:
             self.caller.grants.check_subscribe(text)

@@ -51,7 +51,7 @@ class Endpoint:
         return self.args[0]
 
     def argument(self, name: str, place: int) -> str:
-        """Answer the argument called `name`, else the one at `place`, else nothing."""
+        """Return the argument called `name`, else the one at `place`, else nothing."""
         by_place = self.args[place] if place < len(self.args) else ""
         return self.named.get(name, by_place)
 
@@ -213,7 +213,7 @@ def parse_origin(text: str) -> str:
 
 
 def _check_port(text: str, *, least: int) -> int:
-    """Answer the number of a port."""
+    """Return the number of a port."""
     if not _PORT.fullmatch(text) or not least <= int(text) <= 65535:
         raise ValueError(text)
     return int(text)

@@ -52,7 +52,7 @@ class ChannelOverride:
     """Who is told who is there."""
 
     def apply(self, settings: ChannelSettings) -> ChannelSettings:
-        """Answer what `settings` are with this override."""
+        """Return what `settings` are with this override."""
         return ChannelSettings(
             settings.history_size if self.history_size is None else self.history_size,
             settings.history_bytes if self.history_bytes is None else self.history_bytes,
@@ -73,7 +73,7 @@ class ChannelRules:
     """Which channels are different, in the order of the file: later ones win."""
 
     def settings(self, name: str) -> ChannelSettings:
-        """Answer what applies to the channel `name`."""
+        """Return what applies to the channel `name`."""
         settings = self.usual
         for override in self.overrides:
             if override.pattern.matches(name):

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
 def decode_ini(data: bytes) -> str:
-    """Answer the text of a file in UTF-8, or raise `ConfigError`."""
+    """Return the text of a file in UTF-8, or raise `ConfigError`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -30,7 +30,7 @@ def decode_ini(data: bytes) -> str:
 
 
 def read_ini(text: str) -> dict[str, dict[str, str]]:
-    """Answer the sections of a file in their order, each with its options as they are written.
+    """Return the sections of a file in their order, each with its options as they are written.
 
     Comments have lines of their own. Nothing is interpolated, inherited or repeated. The lines of a value
     that goes on, indented, are joined by newlines. Raise `ConfigError`, without the name of the file.

@@ -64,12 +64,12 @@ def parse_bytes(data: bytes, filename: str) -> Config:
 
 
 def default() -> Config:
-    """Answer the configuration of an empty file."""
+    """Return the configuration of an empty file."""
     return parse("", "the defaults")
 
 
 def state_directory(config: Config, environ: Mapping[str, str]) -> str:
-    """Answer the path of the state directory, or raise `ConfigError` if nothing says it.
+    """Return the path of the state directory, or raise `ConfigError` if nothing says it.
 
     ``STATE_DIRECTORY`` may be a list separated by colons (systemd.exec(5)); the first one counts. A relative
     ``XDG_STATE_HOME`` does not (XDG Base Directory Specification, "Basics").
@@ -91,7 +91,7 @@ def state_directory(config: Config, environ: Mapping[str, str]) -> str:
 
 
 def print_config(config: Config) -> str:
-    """Answer a file that says every option, and that `parse` reads as an equal configuration but for secrets.
+    """Return a file that says every option, and that `parse` reads as an equal configuration but for secrets.
 
     Those are not shown.
     """
@@ -184,7 +184,7 @@ def _check_names(header: str, said: Mapping[str, str]) -> None:
 
 
 def _table(header: str) -> Section | None:
-    """Answer what the table says of a section."""
+    """Return what the table says of a section."""
     name, colon, _ = header.partition(":")
     return (_FAMILIES if colon else _SINGLE).get(name)
 
@@ -195,7 +195,7 @@ def _suggestion(name: str, known: Mapping[str, str]) -> str:
 
 
 def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
-    """Answer the header and the parameter of each section of a family."""
+    """Return the header and the parameter of each section of a family."""
     for header in sections:
         family, colon, parameter = header.partition(":")
         if colon and family == name:
@@ -203,7 +203,7 @@ def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
 
 
 def _read(header: str, sections: _Sections) -> dict[str, Any]:
-    """Answer the fields of the dataclass that holds a section, defaults for what is not said."""
+    """Return the fields of the dataclass that holds a section, defaults for what is not said."""
     section = _table(header)
     assert section is not None
     said = sections.get(header, {})
@@ -223,7 +223,7 @@ def _read(header: str, sections: _Sections) -> dict[str, Any]:
 
 
 def _listeners(sections: _Sections) -> Iterator[Listener]:
-    """Answer the listeners of the file, or the built-in ones if it has none."""
+    """Return the listeners of the file, or the built-in ones if it has none."""
     family = list(_family("listen", sections))
     if not family:
         sections = {f"listen:{name}": said for name, said in LISTENERS.items()}

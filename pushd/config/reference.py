@@ -57,7 +57,7 @@ Paths
 
 
 def sample_file() -> str:
-    """Answer the text of ``etc/pushd.ini``."""
+    """Return the text of ``etc/pushd.ini``."""
     blocks = [f"{_comment(_SAMPLE_INTRO)}\n#\n{_comment('Made by: ' + COMMANDS['etc/pushd.ini'])}"]
     for section in SECTIONS:
         if section.parameter is None:
@@ -92,7 +92,7 @@ def _comment(text: str) -> str:
 
 
 def reference_page() -> str:
-    """Answer the text of ``docs/configuration.rst``."""
+    """Return the text of ``docs/configuration.rst``."""
     blocks = [f".. Made by: {COMMANDS['docs/configuration.rst']}", _PAGE_INTRO.rstrip()]
     for section in SECTIONS:
         title = f"``[{section.header}]``"

@@ -13,7 +13,7 @@ _FIXED_OF_LISTENERS = ("endpoint", "tls", "proxy_protocol", "serves")
 
 
 def fixed_differences(before: Config, after: Config) -> Iterator[str]:
-    """Answer each as it stands in the file, such as ``[pushd] store``."""
+    """Return each as it stands in the file, such as ``[pushd] store``."""
     for name in _FIXED:
         if getattr(before, name) != getattr(after, name):
             yield f"[pushd] {name.removesuffix('_bytes')}"

@@ -28,5 +28,5 @@ class Timeouts:
         return self.request_timeout_s + size / self.answer_rate_bytes
 
     def body_s(self, size: int) -> float:
-        """Answer how long a body, or a message, may take of which `size` bytes have come."""
+        """Return how long a body, or a message, may take of which `size` bytes have come."""
         return self.request_timeout_s + size / self.body_rate_bytes

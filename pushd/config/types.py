@@ -67,43 +67,43 @@ class OptionType:
 
 
 def size(least_bytes: int = 0, most_bytes: int = 2**36) -> OptionType:
-    """Answer the kind for a number of bytes within bounds."""
+    """Return the kind for a number of bytes within bounds."""
     form = f"a size such as 64KiB, 1MiB or 1000, from {show_size(least_bytes)} to {show_size(most_bytes)}"
     return OptionType(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
 
 
 def duration(least_s: float = 0, most_s: float = 7 * 86400) -> OptionType:
-    """Answer the kind for a time span within bounds."""
+    """Return the kind for a time span within bounds."""
     span = f"from {show_duration(least_s)} to {show_duration(most_s)}"
     form = f"a duration such as 500ms, 10s, 5m, 1h or 7d, {span}"
     return OptionType(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
 
 
 def count(least: int = 0, most: int = 10**9) -> OptionType:
-    """Answer the kind for a number of things within bounds."""
+    """Return the kind for a number of things within bounds."""
     return OptionType(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
 
 
 def choice(*words: str) -> OptionType:
-    """Answer the kind for one of `words`."""
+    """Return the kind for one of `words`."""
     return OptionType(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
 
 
 def url(*schemes: str) -> OptionType:
-    """Answer the kind for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
+    """Return the kind for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
     form = f"a URL such as https://app.example.com/hook, with {' or '.join(schemes)}"
     return OptionType(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
 
 
 def words(*words: str) -> OptionType:
-    """Answer the kind for any of `words`, in no order."""
+    """Return the kind for any of `words`, in no order."""
     parse = _each(lambda text: _one_of(text, words))
     form = f"any of {', '.join(words)}, separated by commas, or nothing"
     return OptionType(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
 
 
 def listing(form: str, parse: Callable[[str], str]) -> OptionType:
-    """Answer the kind for a list whose items `parse` reads; repetitions are dropped."""
+    """Return the kind for a list whose items `parse` reads; repetitions are dropped."""
     return OptionType(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
 
 

@@ -300,7 +300,7 @@ def _has_demo(site: Site) -> bool:
 
 
 def _files(site: Site) -> tuple[Path | None, Sequence[tuple[bytes, bytes]]]:
-    """Answer where the files are that are served, if there are any, and what goes with them."""
+    """Return where the files are that are served, if there are any, and what goes with them."""
     if site.root is not None:
         return Path(site.root), ()
     return (demo.PAGES, demo.FIELDS) if site.demo else (None, ())
@@ -354,7 +354,7 @@ def _serving(config: Config, entrance: Ingress) -> Serving:
 
 
 def _plainly(config: Config) -> Serving:
-    """Answer how operations are served."""
+    """Return how operations are served."""
     limits = config.limits
     return Serving(max_body_bytes=0, patience=limits.patience, logs_requests=config.log.requests)
 

@@ -83,7 +83,7 @@ def _guarded(
     waiting: Waiting,
     sessions: SessionRegistry,
 ) -> Publisher:
-    """Answer what clients publish with: what is too much is refused first, then the application is asked."""
+    """Return what clients publish with: what is too much is refused first, then the application is asked."""
     if asking is not None and asking.asks_publish:
         publisher = ApprovedPublisher(publisher, asking, waiting, sessions.refresh)
     return publisher if rates is None else RateLimitedPublisher(publisher, rates)

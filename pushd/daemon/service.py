@@ -163,7 +163,7 @@ class Daemon(Service):
             self._bulletin.start()
 
     def _figures(self) -> str:
-        """Answer how it is, in one line."""
+        """Return how it is, in one line."""
         parts = self._parts
         connections = f"connections: {len(parts.site.connections)}"
         if not self.running:
@@ -260,7 +260,7 @@ class Daemon(Service):
         _log.failure("a fault in pushd after it reloaded its configuration", failure)
 
     def stopService(self) -> Deferred[None]:
-        """Override: answer when everybody is gone and the store is closed, or when neither can be waited for."""
+        """Override: return when everybody is gone and the store is closed, or when neither can be waited for."""
         super().stopService()
         self._parts.insight.readiness.stopping()
         return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
@@ -338,7 +338,7 @@ class Daemon(Service):
         return True
 
     def _farewell(self) -> CloseReason:
-        """Answer what one client is told: each is asked to come back at another time."""
+        """Return what one client is told: each is asked to come back at another time."""
         limits = self._config.limits
         retry_s = limits.retry_s + self._random() * limits.reconnect_spread_s
         return CloseReason(CloseCause.STOPPING, "the server is going away", retry_s)

@@ -19,7 +19,7 @@ _BEARER = '-H "Authorization: Bearer $TOKEN" '
 def greeting(
     config: Config, ports: Sequence[Port], filename: str | None, *, twistd: str = "twistd", suggests: bool = True
 ) -> list[str]:
-    """Answer the lines of the log that say it, once the `ports` of the listeners of `config` are open.
+    """Return the lines of the log that say it, once the `ports` of the listeners of `config` are open.
 
     `filename` is the file that `config` was read from, if it was from any, and `twistd` the command that starts
     pushd. Unless it `suggests` commands, it only says where pushd listens.
@@ -70,13 +70,13 @@ def _suggestions(
 
 
 def _easiest(places: Sequence[tuple[Listener, Port]]) -> tuple[Listener, Port]:
-    """Answer the first listener that anybody can use, or else the first one."""
+    """Return the first listener that anybody can use, or else the first one."""
     easy = (place for place in places if not place[0].proxy_protocol and not wants_certificate(place[0]))
     return next(easy, places[0])
 
 
 def _grants(config: Config, listener: Listener) -> Grants:
-    """Answer what somebody may do there who shows no token."""
+    """Return what somebody may do there who shows no token."""
     auth = config.auth
     if wants_certificate(listener):
         return Grants.of(auth.certified, auth.certified_publish, auth.certified_subscribe)
@@ -84,7 +84,7 @@ def _grants(config: Config, listener: Listener) -> Grants:
 
 
 def _token_commands(keys: Sequence[Key], rights: Sequence[str], filename: str, twistd: str) -> list[str]:
-    """Answer the command that makes a token with the `rights`, if pushd has a secret for that."""
+    """Return the command that makes a token with the `rights`, if pushd has a secret for that."""
     shared = [key for key in keys if key.algorithm.startswith("HS")]
     if not shared:
         return []

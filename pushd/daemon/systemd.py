@@ -141,7 +141,7 @@ def _failed(failure: Failure) -> None:
 
 
 def _address(text: str) -> bytes | None:
-    """Answer where datagrams go: a path or, with ``@``, an abstract name; None: nowhere."""
+    """Return where datagrams go: a path or, with ``@``, an abstract name; None: nowhere."""
     address = os.fsencode(text)
     if address[:1] not in (b"/", b"@"):
         return None
@@ -159,7 +159,7 @@ def _watchdog_s(environ: Mapping[str, str], pid: int) -> float:
 
 
 def _sockets(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Answer the names of the sockets that were passed to this process.
+    """Return the names of the sockets that were passed to this process.
 
     Twisted has read how many they are, and taken ``LISTEN_PID`` away if that was this process. It leaves the names.
     """
@@ -168,12 +168,12 @@ def _sockets(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _line(text: str) -> str:
-    """Answer `text` as one line: with another, it could say something else."""
+    """Return `text` as one line: with another, it could say something else."""
     return " ".join(text.split())[:_MAX_STATUS]
 
 
 def _errno(error: BaseException | None) -> int:
-    """Answer the number of the error of the system that led to `error`, or 0."""
+    """Return the number of the error of the system that led to `error`, or 0."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return 0 if error is None else error.errno or 0

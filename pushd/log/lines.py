@@ -116,7 +116,7 @@ def _logger(event: LogEvent) -> str:
 
 
 def _parts(event: LogEvent) -> tuple[str, list[str]]:
-    """Answer the message and, if there is a fault, the lines of its traceback; each is one line."""
+    """Return the message and, if there is a fault, the lines of its traceback; each is one line."""
     failure = event.get("log_failure")
     rest = _traceback(failure).splitlines() if isinstance(failure, Failure) else []
     if len(rest) > _MAX_TRACEBACK_LINES:

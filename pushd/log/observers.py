@@ -153,7 +153,7 @@ class LogFile:
 
 
 def observer() -> ILogObserver:
-    """Answer an observer that writes to standard output, or error if only that is the journal.
+    """Return an observer that writes to standard output, or error if only that is the journal.
 
     For ``twistd --logger=pushd.log.observer``; with ``twistd pushd``, the level and the format are those of the
     configuration.
@@ -164,7 +164,7 @@ def observer() -> ILogObserver:
 def observer_for(
     twistd_options: Mapping[str, Any], log: Log, call_from_thread: Callable[[Callable[[], object]], object]
 ) -> ILogObserver:
-    """Answer an observer that writes where twistd's own options say: to a file, syslog or standard output.
+    """Return an observer that writes where twistd's own options say: to a file, syslog or standard output.
 
     `call_from_thread` is the reactor's: the file is rotated at SIGUSR1, as twistd does.
     """
@@ -193,7 +193,7 @@ def _syslog(prefix: str, level: str) -> ILogObserver:
 
 
 def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:
-    """Answer what writes to standard output, or to standard error if only that is the journal."""
+    """Return what writes to standard output, or to standard error if only that is the journal."""
     output = sys.stdout
     if form == "json":
         return Observer(output, json_text, level)
@@ -206,7 +206,7 @@ def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Tell whether what is written there goes to journald as it is: see JOURNAL_STREAM in systemd.exec(5)."""
+    """Return whether what is written there goes to journald as it is: see JOURNAL_STREAM in systemd.exec(5)."""
     said = environ.get("JOURNAL_STREAM")
     if not said:
         return False
@@ -218,5 +218,5 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def _takes_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Tell whether colours are seen there, and wanted: see https://no-color.org."""
+    """Return whether colours are seen there, and wanted: see https://no-color.org."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"

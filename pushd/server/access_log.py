@@ -43,7 +43,7 @@ class Asking(Protocol):
         """What it is called."""
 
     def getClientAddress(self) -> IAddress:
-        """Answer who has sent it: the client or a proxy."""
+        """Return who has sent it: the client or a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class RequestLog:
         self._seconds = seconds
 
     def id_of(self, request: Asking) -> str:
-        """Answer what a trusted proxy calls a request in ``X-Request-ID``, or else a new id."""
+        """Return what a trusted proxy calls a request in ``X-Request-ID``, or else a new id."""
         values = request.requestHeaders.getRawHeaders(b"x-request-id", [])
         if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(request.getClientAddress()):
             return str(values[0].decode("ascii"))
         return new_request_id()
 
     def begin(self, request: Asking) -> RequestRecord:
-        """Answer what logs `request` when it has ended."""
+        """Return what logs `request` when it has ended."""
         return RequestRecord(request, self._seconds)
 
     def refused(self, unread: UnreadRequest, peer: str) -> None:

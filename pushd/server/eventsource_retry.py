@@ -60,7 +60,7 @@ class EventSourceRetry:
     def is_for(
         self, refused: Refused, method: bytes, target: bytes, values: Callable[[bytes], Sequence[bytes]]
     ) -> bool:
-        """Tell whether a request that is `refused` for now is that of a native ``EventSource``.
+        """Return whether a request that is `refused` for now is that of a native ``EventSource``.
 
         That accepts nothing but event streams, and the Fetch standard adds ``Cache-Control: no-cache`` for it,
         which ``fetch()`` does not send. Other clients want the true status. `values` returns those of a header.
@@ -113,7 +113,7 @@ class EventSourceRetry:
 
 
 def _accepts_streams_only(accept: Sequence[bytes]) -> bool:
-    """Tell whether ``Accept`` has event streams, and neither ``*/*`` nor problem documents."""
+    """Return whether ``Accept`` has event streams, and neither ``*/*`` nor problem documents."""
     ranges = {}
     for part in b",".join(accept).split(b","):
         ranges[part.partition(b";")[0].strip().lower()] = not _is_zero(part)

@@ -34,7 +34,7 @@ class Connection(Protocol):
         """Answer the request at hand, of which not all has come, and throw the rest away."""
 
     def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body, framed for this connection, once `Request.write` was called."""
+        """Return what takes the rest of a body, framed for this connection, once `Request.write` was called."""
 
     @property
     def place(self) -> ClientAddress:
@@ -78,10 +78,10 @@ class Log(Protocol):
     is_wanted: bool
 
     def id_of(self, request: Any) -> str:
-        """Answer what a request is called."""
+        """Return what a request is called."""
 
     def begin(self, request: Any) -> Visit:
-        """Answer what logs a request when it has ended."""
+        """Return what logs a request when it has ended."""
 
 
 class Serving(Protocol):

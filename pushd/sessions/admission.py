@@ -31,7 +31,7 @@ class Asking(Protocol):
         """Whether it is asked about each channel."""
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """Answer who it is for the application; raise `Refused` if it may not come."""
+        """Return who it is for the application; raise `Refused` if it may not come."""
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """Raise `Refused` if it may not subscribe."""
@@ -203,7 +203,7 @@ class Admission:
             self._commands.charge(caller)
 
     async def identity(self, caller: ClientInfo, identity: Identity) -> Identity:
-        """Answer what the application makes of `identity`, which `caller` shows."""
+        """Return what the application makes of `identity`, which `caller` shows."""
         asking = self._asking
         if asking is None or not asking.asks_connect:
             return identity

@@ -23,7 +23,7 @@ class Outbox:
         return len(self._frames)
 
     def has_room(self, size: int) -> bool:
-        """Tell whether a frame of `size` bytes fits. An empty outbox takes one of any size."""
+        """Return whether a frame of `size` bytes fits. An empty outbox takes one of any size."""
         return self.size + size <= self.max_bytes or not self._frames
 
     def put(self, frame: bytes) -> bool:
@@ -64,7 +64,7 @@ class Outbox:
         self.size += len(frame)
 
     def take(self) -> bytes:
-        """Answer everything as one piece, and be empty."""
+        """Return everything as one piece, and be empty."""
         frames = self._frames
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         self.clear()

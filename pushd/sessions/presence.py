@@ -73,7 +73,7 @@ class Presence:
         self._waiting.clear()
 
     def replace(self, telling: Telling | None) -> Telling | None:
-        """Have `telling` tell the application from now on; answer what did before."""
+        """Have `telling` tell the application from now on; return what did before."""
         before, self._telling = self._telling, telling
         return before
 

@@ -185,18 +185,18 @@ class SessionRegistry:
         return len(self._open)
 
     def __iter__(self) -> Iterator[ConnectedSubscriber]:
-        """Answer them, in the order in which they were let in."""
+        """Return them, in the order in which they were let in."""
         return iter(list(self._open.values()))
 
     def after(self, connection_id: str | None) -> Iterator[ConnectedSubscriber]:
-        """Answer those with a later id, also if the one with this has gone, in order; without it, all."""
+        """Return those with a later id, also if the one with this has gone, in order; without it, all."""
         number = 0 if connection_id is None else number_of(connection_id)
         numbers = sorted(self._open)  # those that were asked about were let in later than others that came later
         open_ = map(self._open.get, numbers[bisect_right(numbers, number) :])
         return (guest for guest in open_ if guest is not None)  # some may go while others are looked at
 
     def get(self, connection_id: str) -> ConnectedSubscriber | None:
-        """Answer the one with the id `connection_id`."""
+        """Return the one with the id `connection_id`."""
         guest = self._open.get(number_of(connection_id))
         return guest if guest is not None and guest.caller.id == connection_id else None
 
@@ -284,7 +284,7 @@ class SessionRegistry:
             self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
     def crowd(self, channel: str, encode: Encoder) -> FanoutGroup:
-        """Answer those who keep up with `channel` and get what `encode` makes."""
+        """Return those who keep up with `channel` and get what `encode` makes."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
             crowd = FanoutGroup(

@@ -133,7 +133,7 @@ class Session:
         return was_there
 
     def revoke(self) -> list[str]:
-        """Unsubscribe from what the caller may not subscribe to any more; answer what that is."""
+        """Unsubscribe from what the caller may not subscribe to any more; return what that is."""
         self._leave_crowd()
         lost = self.subscription.revoke()
         self._go_on()

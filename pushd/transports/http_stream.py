@@ -89,7 +89,7 @@ class ResponseStream:
         self.session = make_session(self)
 
     def encoder(self, encode: Encoder) -> Encoder:
-        """Answer what makes of an entry what goes into this body, if `encode` makes its content."""
+        """Return what makes of an entry what goes into this body, if `encode` makes its content."""
         return chunked(encode) if self._is_chunked else encode
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
@@ -102,7 +102,7 @@ class ResponseStream:
             raise
 
     def begin(self, first: bytes) -> None:
-        """Answer the head of the response and `first`; from here on events follow."""
+        """Return the head of the response and `first`; from here on events follow."""
         request = self._request
         request.setHeader(b"content-type", self._format.content_type)
         request.setHeader(b"cache-control", b"no-store, no-transform")  # a proxy that compresses keeps events back

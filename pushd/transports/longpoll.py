@@ -63,7 +63,7 @@ class LongPoll(SubscribeEndpoint):
         return self.door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Answer what there is, or wait."""
+        """Return what there is, or wait."""
         patterns, limit = request.wanted[0], _limit(request)
         page: HistoryPage = request.found
         if page.entries or not page.recovered or request.method == b"HEAD":
@@ -138,7 +138,7 @@ class _Waiting:
             self._entries.append(entry)
 
     def flush(self) -> int:
-        """Answer what has come. Return as how many sends that counts."""
+        """Return what has come. Return as how many sends that counts."""
         self.subscription.take_pending()  # the position of the page is after all that was published
         if not self._end("it was answered"):
             return 1

@@ -48,12 +48,12 @@ def chunk(data: bytes) -> bytes:
 
 @cache
 def chunked(encode: Encoder) -> Encoder:
-    """Answer what encodes an entry as a chunk of what `encode` makes of it."""
+    """Return what encodes an entry as a chunk of what `encode` makes of it."""
     return lambda entry: chunk(encode(entry))
 
 
 def _members(entry: Entry) -> dict[str, object]:
-    """Answer an event as JSON shows it.
+    """Return an event as JSON shows it.
 
     ``{"id","channel","offset","data" or "data_base64","event"?,"time"}``
     """

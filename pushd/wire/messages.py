@@ -56,7 +56,7 @@ MAX_REF_CHARACTERS = 255
 
 
 def check_since(since: str) -> str:
-    """Answer `since` if it may be a position; the log finds out whether it is one."""
+    """Return `since` if it may be a position; the log finds out whether it is one."""
     if not since:
         raise BadRequest("since is empty; wanted latest, earliest or the id of an event", "since")
     return since
@@ -167,7 +167,7 @@ def optional_text_field(message: dict[str, Any], name: str) -> str | None:
 
 
 def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
-    """Answer the data of an event, and whether it is text."""
+    """Return the data of an event, and whether it is text."""
     if ("data" in message) == ("data_base64" in message):
         raise BadRequest("wanted one of data (a string) and data_base64", "data")
     if "data" in message:

@@ -28,7 +28,7 @@ class Metrics(Endpoint):
         self._exposition = exposition
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer all of them."""
+        """Return all of them."""
         request.caller.grants.check_operator("see the metrics")
         return _answer(request, self._exposition())
 
@@ -45,5 +45,5 @@ class OpenMetrics(Answering):
         self._exposition = exposition
 
     def render_GET(self, request: Request) -> bytes:
-        """Answer all of them."""
+        """Return all of them."""
         return _answer(request, self._exposition())

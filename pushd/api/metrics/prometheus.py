@@ -51,7 +51,7 @@ class PrometheusExposition:
         self._registry.register(_Process(registry=None))
 
     def __call__(self) -> bytes:
-        """Answer the text, of the format 0.0.4, which is all that a scraper has to know."""
+        """Return the text, of the format 0.0.4, which is all that a scraper has to know."""
         text: bytes = generate_latest(self._registry)
         return text
 

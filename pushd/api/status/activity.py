@@ -83,7 +83,7 @@ class ChannelActivity:
             self._offsets = {name: offset for name, offset in self._offsets.items() if log.get(name) is not None}
 
     def _count(self) -> dict[str, int]:
-        """Answer how many events each channel got that got any.
+        """Return how many events each channel got that got any.
 
         A channel that is new began at the offset of those that were given up. That has grown if there were more of
         them since, so it is only known that the number is from 1 to that of all events.

@@ -23,13 +23,13 @@ class _Overview(Protocol):
     """What knows how the daemon is: `pushd.api.status.snapshot.StatusSnapshot`."""
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
-        """Answer what stays as it is for `caller`."""
+        """Return what stays as it is for `caller`."""
 
     def look(self) -> None:
         """Take note of what has happened."""
 
     def figures(self) -> Mapping[str, object]:
-        """Answer how everything is."""
+        """Return how everything is."""
 
     def forget(self) -> None:
         """Learn that nobody watches."""
@@ -48,7 +48,7 @@ class Watchers:
         return len(self._watching)
 
     def add(self, session: Session, send: Callable[[bytes], None], **about: object) -> bytes:
-        """Tell the one with `session` from now on, by `send`; answer what it is told first, and `about` with it."""
+        """Tell the one with `session` from now on, by `send`; return what it is told first, and `about` with it."""
         if not self._watching:
             self._overview.look()
         self._watching[session] = send

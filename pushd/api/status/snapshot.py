@@ -27,7 +27,7 @@ class StatusSnapshot:
         self._activity = ChannelActivity(bus)
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
-        """Answer what stays as it is for `caller`, who begins to watch."""
+        """Return what stays as it is for `caller`, who begins to watch."""
         return {
             "version": __version__,
             "began": self._began,
@@ -45,7 +45,7 @@ class StatusSnapshot:
         self._activity.look()
 
     def figures(self) -> Mapping[str, object]:
-        """Answer how everything is. What is counted is counted since the start: a watcher takes the difference."""
+        """Return how everything is. What is counted is counted since the start: a watcher takes the difference."""
         bus, figures, present = self._bus, self._bus.figures, self._census.take()
         return {
             "time": self._now(),
@@ -77,5 +77,5 @@ class StatusSnapshot:
 
 
 def _mean_of(histogram: Histogram) -> Mapping[str, float]:
-    """Answer what it takes to know the mean."""
+    """Return what it takes to know the mean."""
     return {"sum": histogram.sum, "count": sum(histogram.counts)}

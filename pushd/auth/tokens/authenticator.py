@@ -55,7 +55,7 @@ class Tokens:
         self._kept: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """Answer who shows `token`: later, if a key set must be fetched first.
+        """Return who shows `token`: later, if a key set must be fetched first.
 
         If it is no good, `Unauthorized` is raised, or what the Deferred fails with; if no keys can be had to tell,
         `Unavailable`. Neither quotes the token.
@@ -96,7 +96,7 @@ class Tokens:
         raise _refusal(found, sections)
 
     def _fitting(self, shown: CompactJws) -> Sequence[TokenIssuer]:
-        """Answer the sections that may take the token, one at least; raise `Unauthorized` if none may."""
+        """Return the sections that may take the token, one at least; raise `Unauthorized` if none may."""
         if not self._sections:
             raise wrong("no token is taken, because no [key:NAME] is configured; wanted a request without one")
         fitting = [section for section in self._sections if section.algorithm == shown.algorithm]
@@ -112,7 +112,7 @@ class Tokens:
         return _named(shown, issued)
 
     def _judge(self, shown: CompactJws, sections: Sequence[TokenIssuer]) -> VerifiedToken | Rejection:
-        """Answer what the token proves to one of `sections`, or the nearest miss."""
+        """Return what the token proves to one of `sections`, or the nearest miss."""
         now = self._now()
         misses = []
         for section in sections:
@@ -130,14 +130,14 @@ class Tokens:
 
 
 def _named(shown: CompactJws, sections: Sequence[TokenIssuer]) -> Sequence[TokenIssuer]:
-    """Answer those of `sections` that the header ``kid`` means, or all if it means none."""
+    """Return those of `sections` that the header ``kid`` means, or all if it means none."""
     if shown.kid is None:
         return sections
     return [section for section in sections if section.is_named(shown.kid)] or sections
 
 
 def _refusal(miss: Rejection, sections: Sequence[TokenIssuer]) -> Refused:
-    """Answer the error that says why there is no proof."""
+    """Return the error that says why there is no proof."""
     if miss.nearness <= Nearness.SIGNATURE:
         for section in sections:
             if section.trouble is not None:

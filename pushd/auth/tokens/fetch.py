@@ -33,7 +33,7 @@ class Fetch(Protocol):
     """What fetches a document."""
 
     def __call__(self, url: str) -> Deferred[bytes]:
-        """Answer the document at `url`; what goes wrong is `Unavailable`, which says why."""
+        """Return the document at `url`; what goes wrong is `Unavailable`, which says why."""
 
 
 class HttpsFetch:

@@ -101,15 +101,15 @@ class TokenIssuer:
             self.keys.keep_fresh()
 
     def is_named(self, kid: str) -> bool:
-        """Tell whether the header ``kid`` means this section."""
+        """Return whether the header ``kid`` means this section."""
         return kid == self.name or (self.keys is not None and self.keys.has_kid(kid))
 
     def is_worth_fetching(self, kid: str | None) -> bool:
-        """Tell whether its keys should be fetched for a token with this ``kid``."""
+        """Return whether its keys should be fetched for a token with this ``kid``."""
         return self.keys is not None and self.keys.is_worth_fetching(self._kid_within(kid))
 
     def judge(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
-        """Answer what the token proves, or why nothing."""
+        """Return what the token proves, or why nothing."""
         kid = self._kid_within(token.kid)
         verifiers = self._fixed if self.keys is None else self.keys.verifiers(kid)
         if not verifiers:
@@ -125,7 +125,7 @@ class TokenIssuer:
         return self._believe(token, now)
 
     def _believe(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
-        """Answer what a token proves that is signed by the right one."""
+        """Return what a token proves that is signed by the right one."""
         nearness = Nearness.AUDIENCE
         try:
             check_audience(token.claims, self._audience)
@@ -140,7 +140,7 @@ class TokenIssuer:
         return VerifiedToken(self, self.generation, times, identity)
 
     def _kid_within(self, kid: str | None) -> str | None:
-        """Answer which of its keys is meant, if the token says."""
+        """Return which of its keys is meant, if the token says."""
         return None if kid == self.name else kid
 
     def _no_key(self, kid: str | None) -> str:

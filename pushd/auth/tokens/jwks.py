@@ -33,7 +33,7 @@ class SetKey:
 
 
 def read_jwks(text: bytes, algorithm: str) -> tuple[SetKey, ...]:
-    """Answer the keys in `text` that tokens may be signed with by `algorithm`, the first 100 of them.
+    """Return the keys in `text` that tokens may be signed with by `algorithm`, the first 100 of them.
 
     Raises `Unavailable`, which says why, if `text` is no key set. Keys that are something else, or for something
     else, are left out (RFC 7517, section 5), and so are secrets and private keys, which are no secrets any more.
@@ -57,7 +57,7 @@ def read_jwks(text: bytes, algorithm: str) -> tuple[SetKey, ...]:
 
 
 def _read_member(member: Mapping[str, Any], algorithm: str) -> Verifier | None:
-    """Answer the key that is `member`, if it is one for `algorithm`."""
+    """Return the key that is `member`, if it is one for `algorithm`."""
     operations = member.get("key_ops", ["verify"])
     if (
         member.get("kty") != _KEY_TYPES[algorithm[:2]]

@@ -35,7 +35,7 @@ class Verifier:
     """The key, as PyJWT takes it."""
 
     def has_signed(self, signed: bytes, signature: bytes) -> bool:
-        """Tell whether `signature` is one of `signed` with this key."""
+        """Return whether `signature` is one of `signed` with this key."""
         return bool(_algorithm(self.algorithm).verify(signed, self.key, signature))
 
 
@@ -44,7 +44,7 @@ _algorithm = _jws.get_algorithm_by_name
 
 
 def verifier_of(algorithm: str, key: Any) -> Verifier:
-    """Answer what checks with a public key or a secret, which fits."""
+    """Return what checks with a public key or a secret, which fits."""
     return Verifier(algorithm, _algorithm(algorithm).prepare_key(key))
 
 

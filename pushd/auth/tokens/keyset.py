@@ -45,11 +45,11 @@ class KeySet:
         """How often the keys have changed."""
 
     def has_kid(self, kid: str) -> bool:
-        """Tell whether a key is called `kid`."""
+        """Return whether a key is called `kid`."""
         return any(key.kid == kid for key in self._keys or ())
 
     def verifiers(self, kid: str | None) -> list[Verifier]:
-        """Answer the keys that may be meant by `kid`: those without a name, too; all, if it is None."""
+        """Return the keys that may be meant by `kid`: those without a name, too; all, if it is None."""
         return [key.verifier for key in self._keys or () if kid is None or key.kid in (kid, None)]
 
     @property
@@ -69,7 +69,7 @@ class KeySet:
             self._begin()
 
     def is_worth_fetching(self, kid: str | None) -> bool:
-        """Tell whether to wait for `fetched`, because nothing here may be meant by `kid`."""
+        """Return whether to wait for `fetched`, because nothing here may be meant by `kid`."""
         if self.verifiers(kid):
             return False
         pause_s = RETRY_S if self._keys is None else PAUSE_S

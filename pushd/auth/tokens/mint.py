@@ -40,7 +40,7 @@ class TokenRequest:
 
 
 def choose_key(keys: Sequence[Key], name: str | None) -> Key:
-    """Answer the key called `name`, or the only one with a secret; raise `ConfigError` if there is none such."""
+    """Return the key called `name`, or the only one with a secret; raise `ConfigError` if there is none such."""
     if not keys:
         raise ConfigError(
             "there is no [key:NAME] whose secret could sign a token; put these lines into the file:\n\n"

@@ -81,7 +81,7 @@ Post = Callable[[str, str, bytes], Awaitable[Answer]]
 
 
 def read_answer(answer: Answer, known: Set[str]) -> dict[str, Any]:
-    """Answer what the application says, of which there may be the members `known`.
+    """Return what the application says, of which there may be the members `known`.
 
     Raises `Refused` if it does not allow what it was asked for, and `NoAnswer` if its answer is wrong.
     """
@@ -107,7 +107,7 @@ def read_answer(answer: Answer, known: Set[str]) -> dict[str, Any]:
 
 
 def _members_or_none(body: bytes) -> dict[str, Any]:
-    """Answer the members of a body that need not be JSON, because the status says it all."""
+    """Return the members of a body that need not be JSON, because the status says it all."""
     try:
         return parse_object(body)
     except BadRequest:
@@ -115,7 +115,7 @@ def _members_or_none(body: bytes) -> dict[str, Any]:
 
 
 def _reason(members: dict[str, Any]) -> str:
-    """Answer the reason of the application, on one line and without anything that does not print."""
+    """Return the reason of the application, on one line and without anything that does not print."""
     reason = members.get("reason")
     text = reason if isinstance(reason, str) else ""
     printing = "".join(character if character.isprintable() else " " for character in text)
@@ -131,7 +131,7 @@ def _check_kind(members: dict[str, Any], name: str, kind: type, wanted: str) -> 
 
 
 def changed_identity(identity: Identity, members: dict[str, Any], now: float) -> Identity:
-    """Answer `identity` with what the application sets; raise `NoAnswer` if that is wrong.
+    """Return `identity` with what the application sets; raise `NoAnswer` if that is wrong.
 
     `now` is the time in seconds since 1970.
     """
@@ -215,7 +215,7 @@ def _reach(texts: object, name: str) -> ChannelScope:
 
 
 def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -> Draft:
-    """Answer `draft` with what the application sets; raise `NoAnswer` if that is not what one may publish."""
+    """Return `draft` with what the application sets; raise `NoAnswer` if that is not what one may publish."""
     if not members.keys() & {"data", "data_base64", "event"}:
         return draft
     try:

@@ -118,7 +118,7 @@ class WebhookAuthorizer:
         await self._ask("before_subscribe", caller, subscribe_question(caller, channel, since), read, None)
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Ask whether `caller` may publish `draft`; answer what is published instead, or raise `Refused`."""
+        """Ask whether `caller` may publish `draft`; return what is published instead, or raise `Refused`."""
 
         def read(answer: Answer) -> Draft:
             return changed_draft(draft, read_answer(answer, PUBLISH), self._max_event_bytes)

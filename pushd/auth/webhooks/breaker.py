@@ -35,7 +35,7 @@ class Breaker:
         return 0.0 if self._opens_until_s is None else max(0.0, self._opens_until_s - self._seconds())
 
     def permit(self) -> int | None:
-        """Answer what a question is known by that may be asked now, or None."""
+        """Return what a question is known by that may be asked now, or None."""
         if self._opens_until_s is not None:
             if self._is_trying or self._seconds() < self._opens_until_s:
                 return None

@@ -104,7 +104,7 @@ class WebhookClient:
         )
 
     async def __call__(self, url: str, message_id: str, body: bytes) -> Answer:
-        """Post `body` to `url`; answer what comes back, or raise `NoAnswer`."""
+        """Post `body` to `url`; return what comes back, or raise `NoAnswer`."""
         exchange = Deferred.fromCoroutine(self._exchange(url, message_id, body))
         self._deadlines.add(exchange)
         try:
@@ -287,14 +287,14 @@ def _has_only_ended(error: Exception) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Answer what is at the bottom of an error."""
+    """Return what is at the bottom of an error."""
     while reasons := getattr(error, "reasons", None):
         error = reasons[0].value
     return error
 
 
 def _why(error: BaseException) -> str:
-    """Answer on one line what is wrong."""
+    """Return on one line what is wrong."""
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return f"TLS failed: {error.args[0][-1][-1]}"
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

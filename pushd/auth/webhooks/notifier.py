@@ -231,7 +231,7 @@ class WebhookNotifier:
         return _Batch(self._new_id(), body, count, dropped, self._seconds() + self._retry_for_s)
 
     async def _try(self, batch: _Batch) -> float:
-        """Tell a batch once; answer how long to rest before this one is told again, or the next one."""
+        """Tell a batch once; return how long to rest before this one is told again, or the next one."""
         retry_after_s, may_help = 0.0, True
         try:
             answer = await self._post(self._url, batch.id, batch.body)

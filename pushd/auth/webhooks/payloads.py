@@ -12,7 +12,7 @@ __all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe
 
 
 def shown(url: str) -> str:
-    """Answer a URL as it may be logged: its query may hold a secret."""
+    """Return a URL as it may be logged: its query may hold a secret."""
     return urlsplit(url)._replace(query="").geturl()
 
 

@@ -45,7 +45,7 @@ class Signer:
         return cls(text.rstrip(), source)
 
     def headers(self, message_id: str, now: float, body: bytes) -> dict[str, str]:
-        """Answer what goes with a request; `now` is in seconds since 1970, and `message_id` has no full stop."""
+        """Return what goes with a request; `now` is in seconds since 1970, and `message_id` has no full stop."""
         time = str(int(now))
         digest = hmac.digest(self._key, b".".join((message_id.encode(), time.encode(), body)), "sha256")
         return {

@@ -62,7 +62,7 @@ def malformed() -> BadRequest:
 
 
 def is_start(line: bytes) -> bool:
-    """Tell whether a head can begin with `line`."""
+    """Return whether a head can begin with `line`."""
     return _start(line) is not None
 
 
@@ -85,7 +85,7 @@ def parse_head(block: bytes) -> Head:
 
 
 def _origin_form(method: bytes, target: bytes, fields: Headers) -> bytes:
-    """Answer the path and the query of a target that does not begin with them (section 3.2)."""
+    """Return the path and the query of a target that does not begin with them (section 3.2)."""
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _authority(target)
@@ -115,7 +115,7 @@ def _fields(text: bytes) -> Headers:
 
 
 def _length(fields: Headers, is_old: bool) -> int | None:
-    """Answer how long the body is, if there can be no doubt about it (sections 6.1 to 6.3, and 11.2)."""
+    """Return how long the body is, if there can be no doubt about it (sections 6.1 to 6.3, and 11.2)."""
     lengths = fields.getRawHeaders(b"content-length", ())
     codings = fields.getRawHeaders(b"transfer-encoding", ())
     if not lengths and not codings:

@@ -50,11 +50,11 @@ class WritingChannel(HTTPChannel):
         return ClientAddress.of(self.getPeer())
 
     def getPeer(self) -> IAddress:
-        """Override: answer who asks."""
+        """Override: return who asks."""
         return self._addresses[0]
 
     def getHost(self) -> IAddress:
-        """Override: answer which address was asked."""
+        """Override: return which address was asked."""
         return self._addresses[1]
 
     @cached_property
@@ -84,7 +84,7 @@ class WritingChannel(HTTPChannel):
         self.write(b"".join(iovec))
 
     def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body, in chunks if it has them."""
+        """Return what takes the rest of a body, in chunks if it has them."""
         self._flush()
         return self._writer
 

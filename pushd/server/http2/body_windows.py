@@ -50,7 +50,7 @@ class BodyWindows:
             self._is_tight = True
 
     def is_held_up(self, stream_id: int) -> bool:
-        """Tell whether others have to be whole before this one may go on."""
+        """Return whether others have to be whole before this one may go on."""
         return self._is_tight and stream_id != next(iter(self._held), stream_id)
 
     def holds(self, stream_id: int, size: int) -> None:

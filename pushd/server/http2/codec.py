@@ -134,7 +134,7 @@ class Codec:
     # The states of streams
 
     def is_open(self, stream_id: int) -> bool:
-        """Tell whether a stream exists: not both sides have ended it, and none has reset it."""
+        """Return whether a stream exists: not both sides have ended it, and none has reset it."""
         return stream_id in self._streams
 
     @property
@@ -188,7 +188,7 @@ class Codec:
         return self._state.highest_outbound_stream_id // 2
 
     def takes_promises(self, parent_id: int) -> bool:
-        """Tell whether a promise can be made on a stream (section 8.4.1): it was not pushed, and is open here."""
+        """Return whether a promise can be made on a stream (section 8.4.1): it was not pushed, and is open here."""
         state, parent = self._state, self._streams.get(parent_id)
         return (
             parent is not None
@@ -277,7 +277,7 @@ class Codec:
         owner.outbound_flow_control_window = window
 
     def room(self, stream_id: int) -> int:
-        """Answer how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
+        """Return how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
         return min(self._streams[stream_id].outbound_flow_control_window, self._state.outbound_flow_control_window)
 
     def has_own_room(self, stream_id: int) -> bool:
@@ -285,7 +285,7 @@ class Codec:
         return self._streams[stream_id].outbound_flow_control_window > 0
 
     def fits(self, stream_id: int, size: int) -> bool:
-        """Tell whether `size` bytes can be sent on an open stream, as one frame."""
+        """Return whether `size` bytes can be sent on an open stream, as one frame."""
         state = self._state
         return (
             size <= state.max_outbound_frame_size
@@ -301,7 +301,7 @@ class Codec:
     # What goes out
 
     def take(self) -> bytes:
-        """Answer all that is to be sent, as one piece."""
+        """Return all that is to be sent, as one piece."""
         out = self._out
         if not out:
             return b""

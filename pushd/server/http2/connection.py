@@ -160,7 +160,7 @@ class HTTP2(TwoWay, Protocol):
         return self._incoming.head_at_hand
 
     def is_held_up(self, stream: Stream) -> bool:
-        """Tell whether a stream has to wait for others before it may send more of its body."""
+        """Return whether a stream has to wait for others before it may send more of its body."""
         return self._bodies.is_held_up(stream.stream_id)
 
     # Listener: what the client sent
@@ -296,7 +296,7 @@ class HTTP2(TwoWay, Protocol):
         self.promises.clear()
 
     def promise_room(self, parent: Stream) -> int:
-        """Answer how many promises can be made on a stream now: none if they could not be sent."""
+        """Return how many promises can be made on a stream now: none if they could not be sent."""
         can = self.blocked_since is None and not self._is_draining and parent.stream_id in self.streams
         return self.promises.room if can else 0
 

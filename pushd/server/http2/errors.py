@@ -29,7 +29,7 @@ class Code(IntEnum):
 
 
 def code_name(code: int) -> str:
-    """Answer the name of a code from the peer, who may have invented it."""
+    """Return the name of a code from the peer, who may have invented it."""
     try:
         return Code(code).name
     except ValueError:

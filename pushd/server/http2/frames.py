@@ -120,7 +120,7 @@ class Reader:
         return self._blocks if is_begun else None
 
     def read(self, data: bytes) -> Iterator[Frame]:
-        """Answer the frames that are complete with `data`, one by one; raise `ConnectionFault`."""
+        """Return the frames that are complete with `data`, one by one; raise `ConnectionFault`."""
         if self._preface:
             data = self._skip_preface(data)
         if self._pending:
@@ -178,7 +178,7 @@ class Reader:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
 
     def _header_block(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Frame | None:
-        """Answer the header block once it is whole (section 4.3)."""
+        """Return the header block once it is whole (section 4.3)."""
         if kind == HEADERS:
             if flags & PRIORITY_FLAG:
                 if len(payload) < 5:

@@ -67,7 +67,7 @@ class Head:
 
 
 def field_section_size(fields: Iterable[Field]) -> int:
-    """Answer the size that SETTINGS_MAX_HEADER_LIST_SIZE is about (section 6.5.2), in bytes."""
+    """Return the size that SETTINGS_MAX_HEADER_LIST_SIZE is about (section 6.5.2), in bytes."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 

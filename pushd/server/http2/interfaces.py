@@ -58,7 +58,7 @@ class StreamOwner(Protocol[StreamT]):
         """Log why something was refused: an `unread` request, or something else."""
 
     def promise_room(self, parent: StreamT) -> int:
-        """Answer how many promises can be made on a stream now."""
+        """Return how many promises can be made on a stream now."""
 
     def promise(self, parent: StreamT, block: bytes, told: Told) -> StreamT:
         """Promise the response to the request of `block`, for which there is room."""

@@ -117,7 +117,7 @@ class Promises:
             told(outcome)
 
     def is_new(self, path: bytes) -> bool:
-        """Tell whether it is asked for the first time, of this connection, if the asset at `path` is new."""
+        """Return whether it is asked for the first time, of this connection, if the asset at `path` is new."""
         if path in self._paths or len(self._paths) >= _MAX_REMEMBERED:
             return False
         self._paths.add(path)

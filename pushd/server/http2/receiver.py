@@ -218,7 +218,7 @@ class Incoming:
         self._listener.stream_failed(stream_id, code, None)
 
     def _is_free_reset(self, stream_id: int, code: int) -> bool:
-        """Tell whether it is about a push: a client may refuse each once, as for what it has in its cache."""
+        """Return whether it is about a push: a client may refuse each once, as for what it has in its cache."""
         if stream_id % 2 or code not in _REFUSALS or self._free_resets >= self._codec.promises_made:
             return False
         self._free_resets += 1

@@ -80,7 +80,7 @@ class Sender(Protocol):
     """What it has to send."""
 
     def send(self, most: int) -> tuple[int, Next]:
-        """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
+        """Send, of DATA `most` bytes at most; return how many were sent, and what is next."""
 
 
 SenderT = TypeVar("SenderT", bound=Sender)
@@ -113,7 +113,7 @@ class Scheduler(Generic[SenderT]):
 
     @property
     def has_ready(self) -> bool:
-        """Tell whether some stream can send."""
+        """Return whether some stream can send."""
         return any(self._levels)
 
     @property
@@ -168,7 +168,7 @@ class Scheduler(Generic[SenderT]):
             level.update(other)
 
     def stalled(self, since: float) -> Iterator[SenderT]:
-        """Answer the streams that wait since before `since`, those that have waited longest first."""
+        """Return the streams that wait since before `since`, those that have waited longest first."""
         for sender, began in sorted(self._waiting.items(), key=itemgetter(1)):
             if began > since:
                 break

@@ -181,7 +181,7 @@ class Stream(Promising, Holding):
         return self._carrier.certificate
 
     def body_writer(self) -> Writer:
-        """Answer what takes the rest of a body."""
+        """Return what takes the rest of a body."""
         return writer(self)
 
     def end(self) -> None:
@@ -229,15 +229,15 @@ class Stream(Promising, Holding):
         return ClientAddress.of(self._carrier.peer)
 
     def getPeer(self) -> IAddress:
-        """Answer who asks."""
+        """Return who asks."""
         return self._carrier.peer
 
     def getHost(self) -> IAddress:
-        """Answer which address was asked."""
+        """Return which address was asked."""
         return self._carrier.host
 
     def isSecure(self) -> bool:
-        """Tell whether the connection is encrypted."""
+        """Return whether the connection is encrypted."""
         return self._carrier.is_secure
 
     def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
@@ -315,7 +315,7 @@ class Stream(Promising, Holding):
     # What is sent
 
     def send(self, most: int) -> tuple[int, Next]:
-        """Send, of DATA `most` bytes at most; answer how many were sent, and what is next."""
+        """Send, of DATA `most` bytes at most; return how many were sent, and what is next."""
         codec, outgoing, stream_id = self._carrier.codec, self.outgoing, self.stream_id
         if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # mostly
             codec.send_data(stream_id, outgoing.take(size), is_ended=False)
@@ -349,7 +349,7 @@ class Stream(Promising, Holding):
 
     @property
     def _is_plain(self) -> bool:
-        """Tell whether there is nothing to be done but to send what waits."""
+        """Return whether there is nothing to be done but to send what waits."""
         return (
             self._block is None
             and self._pull is None

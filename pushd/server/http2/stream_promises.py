@@ -28,7 +28,7 @@ class Promising:
 
     @property
     def takes_promises(self) -> bool:
-        """Tell whether the client takes pushes, and this stream can promise them."""
+        """Return whether the client takes pushes, and this stream can promise them."""
         head, codec = self._head, self._carrier.codec
         return head is not None and head.authority is not None and codec.takes_promises(self.stream_id)
 

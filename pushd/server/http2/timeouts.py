@@ -39,7 +39,7 @@ class Watched(Protocol):
         """The number of the header block of which a part has come; None if there is none."""
 
     def is_held_up(self, stream: Stream) -> bool:
-        """Tell whether a stream has to wait for others before it may send more of its body."""
+        """Return whether a stream has to wait for others before it may send more of its body."""
 
     def refused(self, detail: str) -> None:
         """Log why something was refused."""
@@ -138,7 +138,7 @@ class ConnectionTimeouts:
             connection.drained()
 
     def _is_head_late(self, now: float) -> bool:
-        """Tell whether a header block is on its way for too long; without it, no other can be read."""
+        """Return whether a header block is on its way for too long; without it, no other can be read."""
         head = self._connection.head_at_hand
         if head is None or head != self._head:
             self._head, self._head_since = head, now

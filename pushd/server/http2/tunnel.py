@@ -53,7 +53,7 @@ class Tunnel(Stream):
             self.receive(b"", True)
 
     def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer ``200`` and `fields`; what follows is between `speaker` and the client."""
+        """Return ``200`` and `fields`; what follows is between `speaker` and the client."""
         self._request = self._head = None
         self._begin_answer(b"200", fields)
         self._carrier.wake(self)

@@ -50,7 +50,7 @@ class ClientAddress:
 
 
 def peer_name(address: IAddress) -> str:
-    """Answer ``127.0.0.1:40312``, ``[::1]:40312`` or, as one of its peers has no name, ``a Unix socket``."""
+    """Return ``127.0.0.1:40312``, ``[::1]:40312`` or, as one of its peers has no name, ``a Unix socket``."""
     if isinstance(address, IPv4Address | IPv6Address):
         return _named(address.host, address.port)
     if isinstance(address, UnknownAddress):
@@ -63,7 +63,7 @@ def _named(host: str, port: int) -> str:
 
 
 def address_of(peer: IAddress) -> str:
-    """Answer the IP address of a peer, or `UNIX`."""
+    """Return the IP address of a peer, or `UNIX`."""
     if isinstance(peer, IPv4Address):
         host: str = peer.host
         return host

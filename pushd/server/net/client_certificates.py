@@ -66,7 +66,7 @@ def ask(context: SSL.Context, authorities: Sequence[x509.Certificate], *, is_req
 
 
 def _check(connection: SSL.Connection, certificate: Any, error: int, depth: int, is_good: int) -> bool:
-    """Tell whether the handshake may go on, with what OpenSSL says of one certificate of the chain."""
+    """Return whether the handshake may go on, with what OpenSSL says of one certificate of the chain."""
     subject, why = "", ""
     try:
         subject = subject_text(certificate.to_cryptography().subject)
@@ -85,13 +85,13 @@ def _check(connection: SSL.Connection, certificate: Any, error: int, depth: int,
 
 
 def has_no_certificate(reason: Failure) -> bool:
-    """Tell whether a handshake has failed for want of a certificate of the client."""
+    """Return whether a handshake has failed for want of a certificate of the client."""
     error = reason.value
     return isinstance(error, SSL.Error) and "peer did not return a certificate" in str(error)
 
 
 def subject_text(name: x509.Name) -> str:
-    """Answer a subject as text, as ``CN=alice,O=Example`` (RFC 4514); raise `ValueError` if it cannot be a user.
+    """Return a subject as text, as ``CN=alice,O=Example`` (RFC 4514); raise `ValueError` if it cannot be a user.
 
     Different subjects have different texts. What does not print is escaped.
     """

@@ -94,7 +94,7 @@ class Connections:
             connection.finish()
 
     def ended(self) -> Deferred[None]:
-        """Answer when none is open."""
+        """Return when none is open."""
         deferred: Deferred[None] = Deferred(self._waiting.remove)
         if self._open:
             self._waiting.append(deferred)

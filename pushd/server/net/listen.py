@@ -98,7 +98,7 @@ class Port:
         return self._listener
 
     def renewed(self, listener: Listener) -> Callable[[], None]:
-        """Read the certificates of `listener`; answer what has it be this port's, as far as that is possible.
+        """Read the certificates of `listener`; return what has it be this port's, as far as that is possible.
 
         `StartFailed` is raised before that, if one is no good.
         """
@@ -198,18 +198,18 @@ def prepare(
 
 
 def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
-    """Answer what answers the paths of the listener's certificate and key, if they are configured."""
+    """Return what answers the paths of the listener's certificate and key, if they are configured."""
     certificate, key = listener.certificate, listener.key
     return None if certificate is None or key is None else lambda: (certificate, key)
 
 
 def wants_certificate(listener: Listener) -> bool:
-    """Tell whether clients without a certificate are refused there."""
+    """Return whether clients without a certificate are refused there."""
     return listener.client_ca is not None and listener.client_certificate == "required"
 
 
 def _clients(listener: Listener) -> tls.Authorities | None:
-    """Answer who may have issued the certificates of the listener's clients, if they are asked for any."""
+    """Return who may have issued the certificates of the listener's clients, if they are asked for any."""
     return None if listener.client_ca is None else tls.Authorities(listener.client_ca, wants_certificate(listener))
 
 

@@ -89,7 +89,7 @@ class SystemdEndpoint:
         return descriptor
 
     def _family(self, descriptor: int) -> int:
-        """Answer which kind of socket it is: one of TCP may be of IPv4 or IPv6 or both, whichever was said."""
+        """Return which kind of socket it is: one of TCP may be of IPv4 or IPv6 or both, whichever was said."""
         domain = parse_endpoint(self._description).argument("domain", 1)
         with socket(fileno=os.dup(descriptor)) as found:
             listens = found.type == SOCK_STREAM and found.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
@@ -100,13 +100,13 @@ class SystemdEndpoint:
 
 
 def unclaimed(passed: Sequence[str], descriptions: Sequence[str]) -> list[str]:
-    """Answer which of the sockets that systemd has passed none of the endpoints `descriptions` listens at."""
+    """Return which of the sockets that systemd has passed none of the endpoints `descriptions` listens at."""
     claimed = {_name(text, passed) for text in descriptions if parse_endpoint(text).type == "systemd"}
     return [name for name in passed if name not in claimed]
 
 
 def _name(description: str, passed: Sequence[str]) -> str:
-    """Answer the name of the socket that `description` means."""
+    """Return the name of the socket that `description` means."""
     endpoint = parse_endpoint(description)
     index = endpoint.argument("index", 2)
     if index:

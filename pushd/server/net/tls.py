@@ -137,7 +137,7 @@ class Credentials:
         self._options = load(*paths(), clients)
 
     def renewed(self, paths: Callable[[], tuple[str, str]], clients: Authorities | None) -> Callable[[], None]:
-        """Read these files; answer what has connections to come use them. `StartFailed` is raised before that."""
+        """Read these files; return what has connections to come use them. `StartFailed` is raised before that."""
         options = load(*paths(), clients)
 
         def commit() -> None:
@@ -174,12 +174,12 @@ def _read(path: str) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    """Answer the first line of what a library says."""
+    """Return the first line of what a library says."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def self_signed(directory: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> tuple[str, str]:
-    """Answer the paths of a self-signed certificate for this machine and its key, kept in `directory`.
+    """Return the paths of a self-signed certificate for this machine and its key, kept in `directory`.
 
     They are made if they are not there, do not belong together, or are about to expire. Raises `StartFailed` if
     what is there cannot be read, or what is made cannot be written.

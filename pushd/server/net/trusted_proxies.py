@@ -56,7 +56,7 @@ class TrustedProxies:
         self._cached_client = lru_cache(_CACHED)(self._client)
 
     def is_trusted(self, address: IAddress) -> bool:
-        """Tell whether what comes from `address` comes from a proxy that is believed."""
+        """Return whether what comes from `address` comes from a proxy that is believed."""
         if not self.is_any:
             return False
         if isinstance(address, IPv4Address | IPv6Address):
@@ -70,7 +70,7 @@ class TrustedProxies:
         return any(ip in network for network in self._networks)
 
     def client_address(self, peer: IAddress, headers: Headers) -> str:
-        """Answer the IP address of the client that sent a request over a connection from `peer`, or ``unix``.
+        """Return the IP address of the client that sent a request over a connection from `peer`, or ``unix``.
 
         If the peer is trusted, this is the last address in the header that is not one of a trusted proxy, or the
         first if they all are. Before one that is missing, ``unknown`` or hidden (RFC 7239, section 6) nobody

@@ -67,7 +67,7 @@ class Writer(Protocol):
 
 
 def writer(transport: Any) -> Writer:
-    """Answer what writes to `transport` in the cheapest way that there is."""
+    """Return what writes to `transport` in the cheapest way that there is."""
     if isinstance(transport, Connection):
         return _SocketWriter(transport)
     if isinstance(transport, _TLSTransport):
@@ -104,11 +104,11 @@ class ProxiedTransport:
         directlyProvides(self, declared)
 
     def getPeer(self) -> IAddress:
-        """Answer who speaks. See `ITransport`."""
+        """Return who speaks. See `ITransport`."""
         return self._peer
 
     def getHost(self) -> IAddress:
-        """Answer to whom. See `ITransport`."""
+        """Return to whom. See `ITransport`."""
         return self._host
 
     def __getattr__(self, name: str) -> Any:

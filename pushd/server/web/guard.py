@@ -62,7 +62,7 @@ class Trust(Protocol):
     """Whether there is any proxy that is believed."""
 
     def client_address(self, peer: IAddress, headers: Headers) -> str:
-        """Answer its IP address, or ``unix``."""
+        """Return its IP address, or ``unix``."""
 
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class RequestGuard:
         return identity.addCallback(identified)
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """Answer whom a token stands for, now or later; raise `Unauthorized` if it is not valid."""
+        """Return whom a token stands for, now or later; raise `Unauthorized` if it is not valid."""
         if self._tokens is None:
             raise Unauthorized("a token, but there is no [key:NAME] to check it with", is_token_wrong=True)
         return self._tokens.identify(token)
@@ -244,7 +244,7 @@ class RequestGuard:
         return None
 
     def _token_in_cookie(self, request: Request, name: bytes, origin: str | None, host: str | None) -> str | None:
-        """Answer a token that the browser sends by itself, if a page that may use it is behind the request."""
+        """Return a token that the browser sends by itself, if a page that may use it is behind the request."""
         values = _cookies(request, name)
         if not values:
             return None
@@ -339,7 +339,7 @@ def _taken(request: Request) -> bytes:
 
 
 def _is_own(request: Request, origin: str, host: str | None) -> bool:
-    """Tell whether a page of `origin` is of the server that was addressed as `host`.
+    """Return whether a page of `origin` is of the server that was addressed as `host`.
 
     Without TLS here, there may be some in front. With it, a page that came without may be anybody's.
     """
@@ -347,7 +347,7 @@ def _is_own(request: Request, origin: str, host: str | None) -> bool:
 
 
 def _cookies(request: Request, name: bytes) -> list[bytes]:
-    """Answer the values of a cookie (RFC 6265, section 5.4), of which there may be some for different paths."""
+    """Return the values of a cookie (RFC 6265, section 5.4), of which there may be some for different paths."""
     found = []
     for line in request.requestHeaders.getRawHeaders(b"cookie", []):
         for pair in line.split(b";"):
@@ -369,13 +369,13 @@ def _single_header(request: Request, name: bytes) -> str | None:
 
 
 def _without_port(host: str) -> str:
-    """Answer ``host`` of ``host:port``; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
+    """Return ``host`` of ``host:port``; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
 
 
 def _own_names(address: IAddress) -> frozenset[str]:
-    """Answer the names that a connection made to `address` may call the server by."""
+    """Return the names that a connection made to `address` may call the server by."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return frozenset({"localhost"})  # a Unix socket has no name; curl says localhost
     return _names_of_ip(address.host)

@@ -54,7 +54,7 @@ class _Preload:
 
 
 def _preloads(values: Sequence[str]) -> Iterator[_Preload]:
-    """Answer the links of ``Link`` headers (RFC 8288) that are preloads; what is no link ends the list."""
+    """Return the links of ``Link`` headers (RFC 8288) that are preloads; what is no link ends the list."""
     for value in values:
         position = 0
         while position < len(value) and (match := _LINK.match(value, position)):
@@ -114,7 +114,7 @@ class Assets:
 
 
 def _own_path(request: Request, target: str) -> bytes | None:
-    """Answer the path, with its query, of what a page refers to; None if another authority has it."""
+    """Return the path, with its query, of what a page refers to; None if another authority has it."""
     host = (request.getHeader(b"host") or b"").decode("ascii", "replace")
     try:
         parts = urlsplit(urljoin(f"https://{host}{request.uri.decode('ascii', 'replace')}", target))

@@ -73,7 +73,7 @@ def answer_later(request: Request, body: bytes) -> None:
 
 
 def answer_nothing(request: Request) -> int:
-    """Answer ``204``, which has no body and so no length of one (RFC 9110, section 8.6)."""
+    """Return ``204``, which has no body and so no length of one (RFC 9110, section 8.6)."""
     request.setResponseCode(204)
     request.finish()
     return NOT_DONE_YET
@@ -221,7 +221,7 @@ class Answering(Resource):
                 raise BadRequest(f"unknown query parameter {shown[:64]!r}; {wanted}", shown[:64])
 
     def methods(self, request: Request) -> tuple[str, ...]:
-        """Answer the methods that there are for such a request."""
+        """Return the methods that there are for such a request."""
         return self._methods
 
     def getChild(self, path: bytes, request: Request) -> IResource:
@@ -256,7 +256,7 @@ class Endpoint(Answering):
         return self.gate.readmit(request) if request.is_admitted else self.gate.admit(request)
 
     def render_OPTIONS(self, request: Request) -> int:
-        """Answer which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
+        """Return which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
         request.setHeader(b"allow", ", ".join(self.methods(request)).encode("ascii"))
         return answer_nothing(request)
 
@@ -267,7 +267,7 @@ class Branch(Endpoint):
     isLeaf = False
 
     def child(self, segment: bytes) -> IResource:
-        """Answer what is served below, at `segment`; may raise `Refused`."""
+        """Return what is served below, at `segment`; may raise `Refused`."""
         raise NotImplementedError
 
     def getChild(self, path: bytes, request: Request) -> IResource:
@@ -342,13 +342,13 @@ def whole_number(request: Request, name: str, default: int, most: int) -> int:
 
 
 def since_of(request: Request, default: str) -> str:
-    """Answer the position that a request names in ``since``."""
+    """Return the position that a request names in ``since``."""
     since = parameter(request, "since")
     return default if since is None else check_since(since)
 
 
 def subscribed_patterns(request: Request) -> list[Pattern]:
-    """Answer the channels and patterns of a subscription: every ``channel``, of which there must be one."""
+    """Return the channels and patterns of a subscription: every ``channel``, of which there must be one."""
     values: list[bytes] = request.args.get(b"channel", [])
     if not values:
         raise BadRequest("channel is missing; wanted ?channel=NAME, once or more", "channel")
@@ -357,17 +357,17 @@ def subscribed_patterns(request: Request) -> list[Pattern]:
 
 @lru_cache(1024)
 def path_of_channel(name: str) -> str:
-    """Answer where the channel `name` is served."""
+    """Return where the channel `name` is served."""
     return f"/channels/{quote(name, safe='')}"
 
 
 def path_of_event(name: str, event_id: str) -> str:
-    """Answer where an event is served."""
+    """Return where an event is served."""
     return f"{path_of_channel(name)}/events/{quote(event_id, safe='')}"
 
 
 def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
-    """Answer the header fields of the data of an event as a response.
+    """Return the header fields of the data of an event as a response.
 
     Text is plain text and everything else bytes, so that what somebody publishes never runs as a page of this
     origin.
@@ -388,5 +388,5 @@ def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
 def json_answer(
     request: Request, members: Mapping[str, object], status: int = 200, *, longest: bytes | str = b""
 ) -> bytes:
-    """Answer a JSON object; see `pushd.wire.json.json_bytes`."""
+    """Return a JSON object; see `pushd.wire.json.json_bytes`."""
     return answer(request, json_line(members, longest), status=status)

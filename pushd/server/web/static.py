@@ -108,7 +108,7 @@ def _is_token(part: bytes) -> bool:
 
 
 def _is_file_name(segment: bytes) -> bool:
-    """Tell whether a segment of a path, decoded, may be the name of a file that is served."""
+    """Return whether a segment of a path, decoded, may be the name of a file that is served."""
     if segment.startswith(b".") and segment != b".well-known":
         return False
     try:

@@ -97,7 +97,7 @@ def check(directory: Path) -> Checked | None:
 
 
 def _has_log(path: Path) -> bool:
-    """Tell whether there is a write-ahead log: the daemon runs, or was killed."""
+    """Return whether there is a write-ahead log: the daemon runs, or was killed."""
     return path.with_name(f"{path.name}-wal").exists()
 
 
@@ -218,7 +218,7 @@ class _Check:
         return self._connection.execute(find, (event_id, name, offset)).fetchone() is not None
 
     def _events(self, name: str, what: str, checksum: int, block: object) -> list[Event] | None:
-        """Answer the events of a block, None if they cannot be read."""
+        """Return the events of a block, None if they cannot be read."""
         if not isinstance(block, bytes):
             self._damage(f"{what} are damaged: they are not of the kind that was written")
             return None

@@ -46,7 +46,7 @@ class ClockJumps:
         self._zero = zero
 
     def time_of(self, event: Event) -> float:
-        """Answer when an event was published, by the clock as it goes now, in seconds since 1970."""
+        """Return when an event was published, by the clock as it goes now, in seconds since 1970."""
         time, sequence = event.time, event.sequence
         for latest, before, by in self._jumps:
             if sequence <= latest:

@@ -61,12 +61,12 @@ class ContinuityMarks:
 
 
 def new_epoch() -> str:
-    """Answer a new epoch."""
+    """Return a new epoch."""
     return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(10))
 
 
 def boot_id() -> str:
-    """Answer what stands for this boot of the machine; empty if the kernel does not say."""
+    """Return what stands for this boot of the machine; empty if the kernel does not say."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
@@ -74,7 +74,7 @@ def boot_id() -> str:
 
 
 def doubt(marks: ContinuityMarks, database: Path, directory: Path) -> str | None:
-    """Answer why something that was acknowledged may be missing in the store; None if nothing is."""
+    """Return why something that was acknowledged may be missing in the store; None if nothing is."""
     seal = read_seal(directory)
     if seal is None:
         return f"{directory / _FILE_NAME} is missing"
@@ -91,7 +91,7 @@ def doubt(marks: ContinuityMarks, database: Path, directory: Path) -> str | None
 
 
 def read_seal(directory: Path) -> int | None:
-    """Answer the seal beside the store, None if there is none."""
+    """Return the seal beside the store, None if there is none."""
     try:
         return int((directory / _FILE_NAME).read_text("ascii").removesuffix(_WITH_MARK))
     except (OSError, ValueError):
@@ -112,7 +112,7 @@ def remove_seal(directory: Path) -> None:
 
 
 def has_mark(directory: Path) -> bool:
-    """Tell whether the store was left by a pushd that writes a mark; before 0.2 there was none."""
+    """Return whether the store was left by a pushd that writes a mark; before 0.2 there was none."""
     try:
         return (directory / _FILE_NAME).read_text("ascii").endswith(_WITH_MARK)
     except (OSError, ValueError):
@@ -120,7 +120,7 @@ def has_mark(directory: Path) -> bool:
 
 
 def next_seal(stored: int, directory: Path) -> int:
-    """Answer the seal to go on with: a new one, unless the last one has not come into its file."""
+    """Return the seal to go on with: a new one, unless the last one has not come into its file."""
     seal = read_seal(directory)
     return stored if seal == stored - 1 else max(stored, seal or 0) + 1
 

@@ -40,7 +40,7 @@ def connect(path: Path, *, is_readable_only: bool = False, is_immutable: bool = 
 
 
 def found_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Answer the version of the store, 0 if it is still to be made; raise `StartFailed` if it is no such file."""
+    """Return the version of the store, 0 if it is still to be made; raise `StartFailed` if it is no such file."""
     try:
         return version_of(connection)
     except NotAStore:
@@ -74,7 +74,7 @@ def _one_line(error: sqlite3.Error) -> str:
 
 
 def is_full(path: Path) -> bool:
-    """Tell whether there is hardly any room left where the store is."""
+    """Return whether there is hardly any room left where the store is."""
     try:
         left = os.statvfs(path.parent)
     except OSError as error:

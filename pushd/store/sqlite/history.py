@@ -231,7 +231,7 @@ class SqliteHistory:
         self._recent.add(self, self.last, size + len(entries) * OBJECT_BYTES)
 
     def surplus(self, count: int) -> int:
-        """Answer how many of the next `count` entries are dropped at once, and not to be stored."""
+        """Return how many of the next `count` entries are dropped at once, and not to be stored."""
         settings = self.settings
         return max(0, count - settings.history_size) if settings.history_age_s > 0 else count
 
@@ -250,19 +250,19 @@ class SqliteHistory:
     # Reading
 
     def at(self, offset: int) -> Entry | None:
-        """Answer the entry at `offset`, if the channel has it; raise `Unavailable` if it cannot be read."""
+        """Return the entry at `offset`, if the channel has it; raise `Unavailable` if it cannot be read."""
         if not self.first <= offset <= self.last:
             return None
         return self._tail.at(offset) or self._past.at(self, offset)
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Answer up to `count` entries from the offset `first` on; raise `Unavailable` if they cannot be read."""
+        """Return up to `count` entries from the offset `first` on; raise `Unavailable` if they cannot be read."""
         if not self.first <= first <= self.last:
             return []
         return self._tail.run(first, count) or self._past.run(self, first, count)
 
     def after(self, sequence: int) -> Entry | None:
-        """Answer the first entry after `sequence`; raise `Unavailable` if it cannot be read."""
+        """Return the first entry after `sequence`; raise `Unavailable` if it cannot be read."""
         if not self or self.sequence <= sequence:
             return None
         oldest = self._tail.oldest
@@ -283,11 +283,11 @@ class SqliteHistory:
         return self.sequence if self.first == self.last else max(sequence, self._dropped) + 1
 
     def holds(self, offset: int) -> bool:
-        """Tell whether the channel has the entry at `offset`."""
+        """Return whether the channel has the entry at `offset`."""
         return self.first <= offset <= self.last
 
     def _readable(self, offset: int) -> Entry | None:
-        """Answer an entry, without reading others along with it; None if it cannot be read."""
+        """Return an entry, without reading others along with it; None if it cannot be read."""
         try:
             return self._tail.at(offset) or self._past.one(self, offset)[0]
         except Unavailable as error:
@@ -314,11 +314,11 @@ class SqliteHistory:
         return self.last >= self.first
 
     def _first_alive(self, seconds: float) -> int:
-        """Answer the offset of the first entry that has not expired, or the one after the last."""
+        """Return the offset of the first entry that has not expired, or the one after the last."""
         return self._first_not(lambda offset: self._has_expired(offset, seconds))
 
     def _first_within(self, max_bytes: int) -> int:
-        """Answer where to begin for all that follows to take `max_bytes` at most."""
+        """Return where to begin for all that follows to take `max_bytes` at most."""
         try:
             return self._first_not(lambda offset: self._is_beyond(offset, max_bytes))
         except Unavailable as error:
@@ -329,7 +329,7 @@ class SqliteHistory:
         return self.bytes_through - self._past.one(self, offset - 1)[1] > max_bytes
 
     def _first_not(self, is_over: Callable[[int], bool]) -> int:
-        """Answer the first offset of which `is_over` is not true, or the one after the last.
+        """Return the first offset of which `is_over` is not true, or the one after the last.
 
         It is true of the first entry. Few are looked at.
         """

@@ -381,7 +381,7 @@ class SqlitePublisher:
     # The end
 
     def written(self) -> Deferred[None]:
-        """Answer when everything that was published until now is acknowledged, or refused."""
+        """Return when everything that was published until now is acknowledged, or refused."""
         written: Deferred[None] = Deferred()
         self._wait(mark(lambda _: written.callback(None)))
         return written

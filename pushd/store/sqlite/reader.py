@@ -82,24 +82,24 @@ class BlockReader:
         self._calendar.look(sequence)
 
     def at(self, reader: Reader, offset: int) -> Entry:
-        """Answer the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
+        """Return the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
         chunk = self._chunk(reader, offset)
         return chunk.entries[offset - chunk.first]
 
     def run(self, reader: Reader, first: int, count: int) -> list[Entry]:
-        """Answer up to `count` entries from the offset `first` on, as many as were read together."""
+        """Return up to `count` entries from the offset `first` on, as many as were read together."""
         chunk = self._chunk(reader, first)
         return chunk.entries[first - chunk.first :][:count]
 
     def one(self, reader: Reader, offset: int) -> tuple[Entry, int]:
-        """Answer one entry, and how much all events of the channel took up to it, without reading much more."""
+        """Return one entry, and how much all events of the channel took up to it, without reading much more."""
         chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))
         if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
             chunk = self._front(reader, offset)
         return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
 
     def _front(self, reader: Reader, offset: int) -> _Chunk:
-        """Answer the block that has `offset`: what is dropped next is often in the same one."""
+        """Return the block that has `offset`: what is dropped next is often in the same one."""
         chunk = self._fronts.pop(reader.key, None)
         if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
             base = reader.key * OFFSETS
@@ -115,7 +115,7 @@ class BlockReader:
         return chunk
 
     def after(self, reader: Reader, sequence: int) -> int:
-        """Answer the offset of the first event after `sequence`, between the first and the last of `reader`.
+        """Return the offset of the first event after `sequence`, between the first and the last of `reader`.
 
         What the rows say of their blocks is only believed if the events agree: a position that leads to a wrong
         place would skip some.
@@ -151,7 +151,7 @@ class BlockReader:
         return low
 
     def _block_at(self, reader: Reader, offset: int) -> tuple[int, int, int, int]:
-        """Answer place, count, first and last sequence of the block that has `offset`."""
+        """Return place, count, first and last sequence of the block that has `offset`."""
         place = reader.key * OFFSETS + offset
         rows = self._rows(
             "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "

@@ -11,7 +11,7 @@ __all__ = ["of_kinds"]
 
 
 def of_kinds(rows: list[Any], *kinds: type | UnionType) -> list[Any]:
-    """Answer the rows of a statement; raise `Unavailable` if one has values of other kinds, or negative ones."""
+    """Return the rows of a statement; raise `Unavailable` if one has values of other kinds, or negative ones."""
     for row in rows:
         for value, kind in zip(row, kinds, strict=True):
             if not isinstance(value, kind) or (type(value) is int and value < 0):

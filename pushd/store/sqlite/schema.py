@@ -121,7 +121,7 @@ class Newer(Exception):
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Answer the version of a store, 0 if it is an empty file; raise `NotAStore` or `Newer`."""
+    """Return the version of a store, 0 if it is an empty file; raise `NotAStore` or `Newer`."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -32,7 +32,7 @@ class Waiting:
         """The first mark, and what was added after it."""
 
     def __bool__(self) -> bool:
-        """Tell whether there is any."""
+        """Return whether there is any."""
         return bool(self._by_owner or self._later)
 
     @property

@@ -28,7 +28,7 @@ class Worker:
     """One thread, which does one thing after the other."""
 
     def __init__(self, reactor: Any) -> None:
-        """Answer in the thread of `reactor`."""
+        """Return in the thread of `reactor`."""
         self._reactor = reactor
         self._pool = _Threads(0, 1, "pushd-store")
 
@@ -37,7 +37,7 @@ class Worker:
         self._pool.start()
 
     def __call__(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> Deferred[T]:
-        """Call `function` when it is its turn; answer what it answers."""
+        """Call `function` when it is its turn; return what it answers."""
         called: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **named)
         return called
 

@@ -71,7 +71,7 @@ class EventPush(SubscribeEndpoint):
 
 
 def _promising(request: Request) -> Stream:
-    """Answer the stream of a request, if promises can be made on it; raise `Refused` if not."""
+    """Return the stream of a request, if promises can be made on it; raise `Refused` if not."""
     stream: object = request.channel
     if not isinstance(stream, Stream):
         raise VersionNeeded(

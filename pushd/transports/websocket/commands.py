@@ -77,7 +77,7 @@ _PUBLISH_FIELDS = DRAFT_FIELDS | {"type", "ref"}
 
 
 def parse_ref(message: dict[str, Any]) -> Ref:
-    """Answer the ``ref`` of a command: text, a whole number, or None if there is none."""
+    """Return the ``ref`` of a command: text, a whole number, or None if there is none."""
     ref = message.get("ref")
     if ref is None or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARACTERS and ref.isprintable()):
         return ref

@@ -188,7 +188,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     # The client closes
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
-        """Override: answer it once everything that came before it is answered, or when that takes too long."""
+        """Override: return it once everything that came before it is answered, or when that takes too long."""
         if self.state != self.STATE_OPEN or not self.listener.is_answering:
             return super().onCloseFrame(code, reasonRaw)
         self.held_close = (code, reasonRaw)
@@ -197,7 +197,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         return True
 
     def answer_close(self) -> None:
-        """Answer the close frame that is held, if there is one."""
+        """Return the close frame that is held, if there is one."""
         held, self.held_close = self.held_close, None
         if held is not None:
             self._held_alarm.cancel()
@@ -317,7 +317,7 @@ def new_factory(
 
 
 def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]:
-    """Answer what Autobahn has set in a connection once its own opening handshake is done.
+    """Return what Autobahn has set in a connection once its own opening handshake is done.
 
     To have it done for each connection takes longer than everything else, and 3 KB. What would change in one
     connection and so in all is left out: Autobahn needs it for the handshake only, or the class has its own.

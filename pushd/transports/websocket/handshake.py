@@ -20,7 +20,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def accept_upgrade(request: Request) -> list[Field]:
-    """Answer the fields that accept a handshake over HTTP/1.1; raise `UpgradeNeeded` or `BadRequest` if not."""
+    """Return the fields that accept a handshake over HTTP/1.1; raise `UpgradeNeeded` or `BadRequest` if not."""
     if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
         request.setHeader(b"upgrade", b"websocket")
         raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
@@ -35,7 +35,7 @@ def accept_upgrade(request: Request) -> list[Field]:
 
 
 def accept_connect(request: Request) -> list[Field]:
-    """Answer the fields that accept a handshake over HTTP/2; raise `BadRequest` if it is wrong.
+    """Return the fields that accept a handshake over HTTP/2; raise `BadRequest` if it is wrong.
 
     HTTP/2 has no use for a key; one that comes is answered all the same, which undici 7 insists on.
     """

@@ -337,7 +337,7 @@ class JsonProtocol(_Dialogue):
 
 
 def _ref_of(message: dict[str, object]) -> Ref:
-    """Answer what the answer to a message that is refused is known by, if it has that."""
+    """Return what the answer to a message that is refused is known by, if it has that."""
     try:
         return parse_ref(message)
     except Refused:
