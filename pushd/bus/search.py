@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop
 from typing import Protocol, TypeVar
 
 from pushd.bus.channel import Channel
+from pushd.bus.earliest_entries import EarliestEntries
 from pushd.bus.event import Entry
-from pushd.bus.history import History
 from pushd.bus.linked_list import Bookmark
 from pushd.bus.name_index import NameIndex
 from pushd.bus.partitioned_dict import PartitionedDict
@@ -195,41 +195,6 @@ def _in_order(log: Log[S], sequence: int) -> Iterator[Channel[S] | None]:
     yield from rest
 
 
-class _Firsts:
-    """The channels whose first entries may be among the first of all."""
-
-    def __init__(self, count: int) -> None:
-        """Tell which may be among the first `count`."""
-        self._count = count
-        self._sequences: list[int] = []  # the lowest so far, negative: a heap with the highest first
-        self._seen: set[int] = set()
-
-    @property
-    def end(self) -> int | None:
-        """What comes after this sequence is not wanted, if that is known."""
-        return -self._sequences[0] if len(self._sequences) >= self._count else None
-
-    def wants(self, history: History, sequence: int) -> bool:
-        """Return whether the first entry after `sequence` may be among them."""
-        end = self.end
-        if end is not None and history.bound(sequence) > end:
-            return False
-        entry = history.after(sequence)
-        if entry is None:
-            return False
-        place = entry.event.sequence
-        if place in self._seen:
-            return True
-        if end is None:
-            heappush(self._sequences, -place)
-        elif place > end:
-            return False
-        else:
-            self._seen.discard(-heapreplace(self._sequences, -place))
-        self._seen.add(place)
-        return True
-
-
 def prepare(
     log: Log[S], patterns: Sequence[Pattern], since: str, sequence: int | None, count: int = 0
 ) -> Work[Prepared]:
@@ -245,6 +210,8 @@ def prepare(
     prepared.is_all, prepared.place = since == "earliest", sequence
     if sequence is None:
         prepared.start = StartPosition(prepared.start.position, prepared.is_all, prepared.start.sequence)
+    if not count:
+        yield from _catch_up(log, prepared, patterns)
     return prepared
 
 
@@ -256,7 +223,7 @@ def latest(log: Log[S]) -> Prepared:
 
 def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:
     end, after = log.sequence, -1 if sequence is None else sequence
-    replay, firsts, dropped = Replay(), _Firsts(count), list[int]()
+    replay, firsts, dropped = Replay(), EarliestEntries(count), list[int]()
     widest = 4 * count + 64
     try:
         for channel in _matching(log, patterns, after):
@@ -284,17 +251,42 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
     return Prepared(StartPosition(log.position_of(sequence), recovered, sequence), replay, end)
 
 
+def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> Work[None]:
+    """Add what was published meanwhile in steps, until little is left for `complete`, which has no steps.
+
+    After a few rounds the rest is left to `complete` anyway: events may be published as fast as they are added.
+    """
+    try:
+        for _ in range(_AGAIN):
+            if log.sequence - prepared.end <= _AT_ONCE:
+                return
+            end = log.sequence
+            for channel in _matching(log, patterns, prepared.end):
+                yield
+                if channel is not None:
+                    _add(log, prepared, channel)
+            prepared.end = end
+    except GeneratorExit:  # the client has gone
+        log.discard(prepared.replay)
+        raise
+
+
 def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> None:
     """Add to what was prepared what was published since; there must be no step in between."""
-    start, is_wanted = prepared.start, wanted(patterns)
-    recovered = start.recovered
+    is_wanted = wanted(patterns)
     for channel in log.recent(prepared.end):
         if is_wanted(channel.name):
-            log.trim(channel)
-            recovered = recovered and (prepared.is_all or channel.history.dropped <= start.sequence)
-            prepared.replay.add(channel.history, start.sequence)
+            _add(log, prepared, channel)
     prepared.end = log.sequence
-    prepared.start = StartPosition(start.position, recovered, start.sequence)
+
+
+def _add(log: Log[S], prepared: Prepared, channel: Channel[S]) -> None:
+    """Have the reader read what was published to `channel` since it was prepared."""
+    log.trim(channel)
+    start = prepared.start
+    if start.recovered and not prepared.is_all and channel.history.dropped > start.sequence:
+        prepared.start = StartPosition(start.position, False, start.sequence)
+    prepared.replay.add(channel.history, start.sequence)
 
 
 def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage]:

@@ -198,6 +198,36 @@ def steps_of(work: Work[Any]) -> tuple[int, Any]:
         steps += 1
 
 
+class CatchingUpTests(TestCase):
+    """What is published while a reader is prepared is added in steps, too."""
+
+    def test_little_is_left_to_be_added_at_once(self) -> None:
+        rig = Rig(max_channels=5000)
+        names = [f"a/{number}" for number in range(3000)]
+        for name in names:
+            rig.publish(name)
+        work = rig.log.preparing(patterns("**"), "earliest")
+        for _ in range(10):
+            next(work)
+        for name in names:
+            rig.publish(name)
+        steps, prepared = 0, None
+        try:
+            while True:
+                next(work)
+                steps += 1
+        except StopIteration as stop:
+            prepared = stop.value
+        assert prepared is not None
+        self.assertGreater(steps, 4000)
+        self.assertEqual(prepared.end, rig.log.sequence, "nothing is left to be added without steps")
+        self.assertEqual(prepared.replay.width, 3000)
+        count = 0
+        while prepared.replay.next() is not None:
+            count += 1
+        self.assertEqual(count, 6000)
+
+
 class CostTests(TestCase):
     """In steps, beside 20,000 channels of one event."""
 
