@@ -1,10 +1,11 @@
-"""Connected subscribers, one and all."""
+"""Sessions: the connected subscribers, and admission to them."""
 
 from pushd.sessions.admission import Admission, Asking, outlast
 from pushd.sessions.closed_connection import GONE
+from pushd.sessions.interfaces import ConnectedSubscriber, SessionLimits
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.presence import Presence, Telling
-from pushd.sessions.registry import ConnectedSubscriber, SessionLimits, SessionRegistry
+from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Connection, Session
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The door: which clients may subscribe, read and look, by rights, room, rates and the application's answer."""
+"""Admission: decide whether a client may subscribe or read (grants, limits, rate, webhook)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pushd.auth import CommandRates, take
 from pushd.bus import ClientInfo, Identity, Pattern, Work, key_of, limit_key, owner_of
 from pushd.errors import Forbidden, TooMany
 from pushd.server import Request
+from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
-from pushd.sessions.registry import ConnectedSubscriber, SessionRegistry
+from pushd.sessions.registry import SessionRegistry
 
 __all__ = ["Admission", "Asking", "Rates", "outlast"]
 
@@ -20,32 +21,32 @@ _ALL = Pattern.parse("**")
 
 
 class Asking(Protocol):
-    """What asks the application: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
+    """The authorization webhooks: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
     def asks_connect(self) -> bool:
-        """Whether it is asked about subscribers that come."""
+        """Return whether a webhook authorizes each connection."""
 
     @property
     def asks_subscribe(self) -> bool:
-        """Whether it is asked about each channel."""
+        """Return whether a webhook authorizes each subscription."""
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """Return who it is for the application; raise `Refused` if it may not come."""
+        """Return the identity that the application gives `caller`; raise `Refused` if it may not connect."""
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
-        """Raise `Refused` if it may not subscribe."""
+        """Raise `Refused` if `caller` may not subscribe to `channel`."""
 
 
 class Rates(Protocol):
-    """What knows how often something was done by whom: `pushd.auth.rate_limits.TokenBuckets`."""
+    """A rate limit by key: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
-        """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
+        """Count `count` uses and return 0; over the limit, return the seconds to wait before a retry."""
 
 
 class Admission:
-    """Where subscribers come in."""
+    """Decides which clients may subscribe and read."""
 
     def __init__(
         self,
@@ -55,13 +56,12 @@ class Admission:
         publishes: Rates | None = None,
         commands: CommandRates | None = None,
     ) -> None:
-        """Let them in to `sessions`, as often as `connects` says, and as the application answers.
+        """Admit clients to `sessions`, at the rate of `connects` and as `asking` authorizes.
 
-        Who is in subscribes to channels that say so themselves as often as `publishes` says, and sends commands as
-        often as `commands` says.
+        `publishes` limits the rate of subscriptions to channels that publish joins; `commands` that of commands.
         """
         self.sessions = sessions
-        """Those who are in."""
+        """The admitted subscribers."""
         self.configure(connects, asking, publishes, commands)
 
     def configure(
@@ -71,7 +71,7 @@ class Admission:
         publishes: Rates | None,
         commands: CommandRates | None = None,
     ) -> None:
-        """Go by these from now on."""
+        """Use these limits and webhooks from now on."""
         self._connects, self._publishes, self._commands = connects, publishes, commands
         self._asking = asking
 
@@ -87,10 +87,10 @@ class Admission:
         since: str,
         is_gone: Callable[[], bool] = lambda: False,
     ) -> Deferred[None] | None:
-        """Let `caller` in to begin with `patterns`, now or when that is answered; raise `Refused` if it may not.
+        """Admit `caller`, to start with `patterns`; raise `Refused` if it may not. None means admitted at once.
 
-        Everything that can be decided here is decided before the application is asked. Between two questions
-        `is_gone` tells whether the client has disconnected; then no more are asked.
+        All local checks run before the first webhook call. No webhook is called once `is_gone` returns true: the
+        client has disconnected.
         """
         patterns = list(dict.fromkeys(patterns))
         self.sessions.bus.check_count(len(patterns))
@@ -100,7 +100,7 @@ class Admission:
         self._check_rate(caller)
         asking = self._asking
         is_asked = asking is not None and (asking.asks_connect or asking.asks_subscribe)
-        if asking is None or not asking.asks_connect:  # which may grant more than the caller has
+        if asking is None or not asking.asks_connect:  # that webhook may add grants
             _check(caller, patterns)
         waiting = None
         if asking is not None and is_asked:
@@ -117,11 +117,11 @@ class Admission:
         is_gone: Callable[[], bool],
         others: Sequence[Pattern] = (),
     ) -> Deferred[None] | None:
-        """Find out what `caller` is going to read, after what it is `waiting` for, if that may take long."""
+        """Prepare the replay for `caller` after `waiting`, if reading it may take long."""
         if since == "latest" or all(pattern.is_name for pattern in patterns):
             return waiting
 
-        is_websocket = caller.transport == "websocket"  # which subscribes to one after the other
+        is_websocket = caller.transport == "websocket"  # subscribes to one pattern after the other
         together = [[pattern] for pattern in patterns] if is_websocket else [patterns]
 
         def prepare() -> Work[None]:
@@ -131,7 +131,7 @@ class Admission:
             try:
                 for each in together:
                     prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
-            except GeneratorExit:  # the client has gone
+            except GeneratorExit:  # the client has disconnected
                 for one in prepared.values():
                     log.discard(one.replay)
                 raise
@@ -145,7 +145,7 @@ class Admission:
         is_gone: Callable[[], bool] = lambda: False,
         owner: str | None = None,
     ) -> Deferred[None] | None:
-        """Do what `work` makes for `owner`, in several turns, after what is waited for; None if it is done."""
+        """Run `work` for `owner` after `waiting`, over several turns; return None if it is already done."""
         steps = self.sessions.steps
         if waiting is None:
             return unless_done(steps.run(work(), is_gone, owner))
@@ -168,7 +168,7 @@ class Admission:
             raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
 
     def _check_join(self, caller: ClientInfo, pattern: Pattern) -> None:
-        """Raise `TooMany` if `caller` subscribes too often to channels that say so: each is an event for all."""
+        """Raise `TooMany` if `caller` exceeds the rate for channels that publish joins: each join is an event."""
         if self._publishes is None or not pattern.is_name:
             return
         if self.sessions.bus.log.settings(pattern.text).presence == "events":
@@ -184,33 +184,33 @@ class Admission:
         since: str,
         is_gone: Callable[[], bool],
     ) -> None:
-        """Ask about a client that counts as connected meanwhile, so that no more are asked about than may be."""
+        """Call the webhooks for a client. It counts as connected meanwhile, so that the connection limit holds."""
         release = self.sessions.reserve(caller)
         try:
             caller.identity = await self.identity(caller, caller.identity)
             if is_gone():
                 return
             release()
-            release = self.sessions.reserve(caller)  # as the user that the application has made of it
+            release = self.sessions.reserve(caller)  # as the user that the webhook returned
             _check(caller, patterns)
             await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
         finally:
             release()
 
     def charge_command(self, caller: ClientInfo) -> None:
-        """Count a command of `caller`, who is in, or raise `TooMany`."""
+        """Count a command of `caller`, an admitted client; raise `TooMany` over the rate limit."""
         if self._commands is not None:
             self._commands.charge(caller)
 
     async def identity(self, caller: ClientInfo, identity: Identity) -> Identity:
-        """Return what the application makes of `identity`, which `caller` shows."""
+        """Return the identity that the webhook gives `caller` for `identity`; without a webhook, `identity`."""
         asking = self._asking
         if asking is None or not asking.asks_connect:
             return identity
         return await asking.before_connect(caller.appearing_as(identity))
 
     def subscribe(self, guest: ConnectedSubscriber, pattern: Pattern, since: str) -> Deferred[None] | None:
-        """Let `guest`, who is in, subscribe, now or when that is answered; raise `Refused` if it may not."""
+        """Allow `guest`, an admitted subscriber, to subscribe to `pattern`; raise `Refused` if it may not."""
         caller, asking = guest.caller, self._asking
         _check(caller, [pattern])
         self._check_join(caller, pattern)
@@ -228,7 +228,7 @@ class Admission:
         since: str,
         is_gone: Callable[[], bool] = lambda: False,
     ) -> Deferred[None] | None:
-        """Let `caller`, who does not come in, read, now or when that is answered; raise `Refused` if it may not."""
+        """Allow `caller` to read `patterns` without a session; raise `Refused` if it may not."""
         patterns = list(dict.fromkeys(patterns))
         _check(caller, patterns)
         self.sessions.bus.check_count(len(patterns))
@@ -238,23 +238,22 @@ class Admission:
         return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since, is_gone))
 
     def readable(self, caller: ClientInfo) -> Sequence[Pattern]:
-        """Return patterns of the channels that `caller` may read, as far as that is known without asking."""
+        """Return the patterns that `caller` may read; none if a webhook authorizes each subscription."""
         return () if self._asks_subscribe else caller.grants.subscribe.patterns
 
     def look(self, caller: ClientInfo, name: str) -> Deferred[None] | None:
-        """Let `caller` see what a channel is like and who is there, now or when that is answered.
+        """Allow `caller` to read the state and presence of a channel.
 
-        Operators may; others if they may subscribe to it. Raises `Refused`.
+        Operators may; other clients may if they may subscribe to the channel. Raise `Refused` otherwise.
         """
         if caller.grants.is_operator:
             return None
         return self.read(caller, [Pattern.parse(name)], "latest")
 
     def look_at_all(self, caller: ClientInfo) -> None:
-        """Raise `Refused` unless `caller` may see which channels there are.
+        """Raise `Refused` unless `caller` may list the channels.
 
-        An application that is asked about each channel is not asked about the thousands of a list: then only
-        operators see it.
+        If a webhook authorizes each subscription, only operators may: it is not called for the thousands of a list.
         """
         if caller.grants.is_operator:
             return
@@ -279,16 +278,16 @@ class Admission:
 
 
 def _check(caller: ClientInfo, patterns: Sequence[Pattern]) -> None:
-    """Raise `Refused` before anybody is let in who may not subscribe; the bus looks again."""
+    """Raise `Refused` if `caller` may not subscribe to one of `patterns`; the bus checks again."""
     for pattern in patterns:
         caller.grants.check_subscribe(pattern.text)
 
 
 def outlast(request: Request) -> None:
-    """Have `request` end when its client sends nothing more over its connection, which it may have done already.
+    """End `request` once its client closes its half of the connection, even if it already has.
 
-    That is for answers that go on, or wait, for as long as the client listens. To end its half is how it says that
-    it does not any more, and nothing else shows that at once.
+    Use it for responses that last as long as the client reads: a half-close is the only immediate sign that the
+    client has stopped reading.
     """
     request.is_lasting = True
     if request.connection.has_input_ended:

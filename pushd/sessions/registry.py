@@ -5,9 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
@@ -26,7 +24,6 @@ from pushd.bus import (
     Pattern,
     Slice,
     Slices,
-    Subscription,
     Work,
     limit_key,
     number_of,
@@ -37,11 +34,14 @@ from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.server import Timer, TimerWheel
 from pushd.sessions.close_log import CloseLog
 from pushd.sessions.fanout import FanoutGroup
+from pushd.sessions.interfaces import Attendance, ConnectedSubscriber, Flushed, Leaving, SessionLimits
 from pushd.sessions.long_work import LongWork
 
-__all__ = ["CHUNK_BYTES", "ConnectedSubscriber", "SessionLimits", "SessionRegistry"]
+__all__ = ["CHUNK_BYTES", "SessionRegistry"]
 
 _log = Logger()
+
+_NO_LIMITS = SessionLimits()
 
 
 CHUNK_BYTES = 64 * 1024
@@ -60,66 +60,6 @@ _RETRY_S = 10.0
 """After how long one may try again who has too many connections."""
 
 
-class ConnectedSubscriber(Protocol):
-    """A subscriber that is connected: a session, or a request that waits for an event."""
-
-    caller: ClientInfo
-    """Who it is."""
-
-    end_reason: CloseReason | None
-    """Why it was ended by the daemon, if it was."""
-
-    @property
-    def subscription(self) -> Subscription:
-        """What it is subscribed to."""
-
-    @property
-    def outbox_bytes(self) -> int:
-        """How much waits to be sent to it."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """How much was sent to it."""
-
-    def close(self, reason: CloseReason) -> None:
-        """Tell the client why and end."""
-
-
-class Leaving(ConnectedSubscriber, Protocol):
-    """A session that takes nothing more."""
-
-    def farewell(self, reason: CloseReason) -> None:
-        """Tell its client why, and end."""
-
-
-class Attendance(Protocol):
-    """What is told who comes and who goes."""
-
-    def connected(self, caller: ClientInfo) -> None:
-        """Learn that a subscriber was let in."""
-
-    def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Learn that it has gone, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """How many sessions there may be; 0 stands for any number."""
-
-    per_address: int = 0
-    """Of one address of IPv4 or /64 of IPv6; loopback and Unix sockets do not count."""
-
-    per_user: int = 0
-    """Of one user."""
-
-
-class Flushed(Protocol):
-    """What has something to send at the end of the reactor's turn."""
-
-    def flush(self) -> int:
-        """Send it. Return as how many sends that counts."""
-
-
 class SessionRegistry:
     """All sessions, and what they share."""
 
@@ -132,7 +72,7 @@ class SessionRegistry:
         max_outbox_bytes: int,
         now: Callable[[], float],
         prefix: str,
-        bounds: SessionLimits = SessionLimits(),
+        bounds: SessionLimits = _NO_LIMITS,
         attendance: Attendance | None = None,
     ) -> None:
         """Begin without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.

@@ -45,9 +45,8 @@ InThread = Callable[..., "Deferred[Any]"]
 """Calls a function in a thread, one at a time, and answers what it answers."""
 
 _EVENTS_PER_BATCH, _TURN_S = 250, 0.002
-"""How many events are put into one transaction, each counted in each of its channels, and about for how long.
-
-To write, keep, hand out and acknowledge them takes twice as long, in the same turn of the reactor."""
+"""How many events are put into one transaction, each counted in each of its channels, and for about how long.
+Writing, keeping, delivering and acknowledging them takes twice as long, in the same turn of the reactor."""
 
 _TURN_IN_THREAD_S = 0.004
 """For how long, if transactions are made in the thread: a disk that is waited for is to get more at a time."""
