@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet import epollreactor
@@ -311,7 +312,9 @@ class ReactorTests(SynchronousTestCase):
 
     def test_a_port_accepts_few_each_time_that_it_is_ready_and_never_more(self) -> None:
         opened: list[IListeningPort] = []
-        path = f"unix:{self.mktemp()}:lockfile=0"
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = f"unix:{directory.name}/socket:lockfile=0"
         for description in ("tcp:0:interface=127.0.0.1", path):
             accepted: list[Any] = []
             factory = Factory.forProtocol(partial(Counted, accepted))
