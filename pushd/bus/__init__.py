@@ -1,4 +1,4 @@
-"""The domain in plain Python: events, channels, patterns, the log, replay, grants, publishing and subscribing."""
+"""The domain in plain Python: events, channels, patterns, the log, replay, grants, publish and subscribe."""
 
 from pushd.bus.batch import Batch
 from pushd.bus.bus import Bus, ChannelState, published_before

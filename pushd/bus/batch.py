@@ -1,4 +1,4 @@
-"""The batch: events that have their places in the log, and come into it once they are stored."""
+"""The batch: events with reserved places in the log, appended once the store has committed them."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ S = TypeVar("S")
 
 
 class Batch(Generic[S]):
-    """Events numbered as they follow the latest one of the log, which nothing may come into meanwhile."""
+    """Events numbered from the end of the log, to which nothing else may be appended meanwhile."""
 
     def __init__(self, log: EventLog[S]) -> None:
-        """Begin without events."""
+        """Start without events."""
         self._log = log
         self._time = log.now()
         self._seconds = log.seconds()
         self.sequence = log.sequence
-        """The place of its latest event."""
+        """The sequence of the latest event in the batch."""
         self.entries = 0
-        """How many entries its events have."""
+        """The number of entries: one for each event and channel."""
         self.by_channel: dict[Channel[S], list[Entry]] = {}
-        """The entries of its events by channel, in order."""
+        """The entries by channel, in the order of their offsets."""
         self.given: dict[tuple[str, str], PublishedId] = {}
-        """Those whose publishers gave the ids, by their first channel and their id."""
+        """The events with an id from the publisher, by first channel and id."""
         self.given_ids: set[str] = set()
-        """These ids."""
+        """The ids in `given`."""
 
     def __len__(self) -> int:
-        """Count the events."""
+        """Return the number of events."""
         return self.sequence - self._log.sequence
 
     def add(self, draft: Draft) -> list[Entry] | PublishedId:
-        """Add an event and return its entries; or return the one that has the id already, in the log or here.
+        """Add an event and return its entries; or return the earlier event with that id, from log or batch.
 
-        Raises `Unprocessable` if that is another event, `Unavailable` if there are too many channels; then nothing
-        was changed.
+        Raises, without any change: `Unprocessable` if the earlier event is a different one; `Unavailable` if there
+        are too many channels.
         """
         if draft.id is not None:
             before = self._before(draft)
@@ -57,7 +57,7 @@ class Batch(Generic[S]):
             if others is None:
                 others = by_channel[channel] = []
                 channel.is_staged = True
-                log.release(channel)  # it is not idle any more
+                log.release(channel)  # a staged channel must not be given up
             entry = channel.entry(event, channel.offset + len(others) + 1, seconds)
             others.append(entry)
             entries.append(entry)
@@ -78,12 +78,12 @@ class Batch(Generic[S]):
         return before
 
     def commit(self) -> None:
-        """Put the events into the log."""
+        """Append the events to the log."""
         self._unstage()
         self._log.keep(self.by_channel, self._seconds)
 
     def abandon(self) -> None:
-        """Forget the events: they could not be stored."""
+        """Discard the events: the store could not commit them."""
         self._unstage()
         for channel in self.by_channel:
             self._log.release(channel)

@@ -1,12 +1,12 @@
-"""The bus: publish into the log, and hand every event to whoever is subscribed.
+"""The bus: publish events into the log and deliver each to the subscribers of its channels.
 
-It is plain synchronous Python. Clocks and epoch come with the log; a subscriber is anything with ``deliver``
-and ``close``. Its promises:
+The bus is plain synchronous Python. The log provides the clocks and the epoch; a subscriber is any object with
+``deliver`` and ``close``. Guarantees:
 
-- All subscribers of a channel get its events in the order of their offsets, each once, without a hole.
-- A subscription with a position gets what was published since, then what comes.
-- What cannot be had any more is said: ``recovered`` is false then. It is never skipped in silence.
-- A subscriber that raises is dropped; the others still get the event.
+- All subscribers of a channel receive its events in the order of their offsets, each once, without gaps.
+- A subscription with a position replays the events published since, then receives live events.
+- Lost events are always reported (``recovered`` is false), never silently skipped.
+- A subscriber that raises is dropped; the others still receive the event.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["Bus", "ChannelState", "Published", "SubscriptionObserver", "publishe
 
 @record()
 class Published:
-    """What a publisher is told."""
+    """The result of publishing an event."""
 
     id: str
     """The id of the event."""
@@ -56,55 +56,55 @@ class Published:
     """The canonical channel of the event."""
 
     offset: int
-    """Its offset in that channel."""
+    """The offset of the event in that channel."""
 
     subscribers: int
-    """How many subscribers it was handed to: none if it was there already."""
+    """The number of subscribers that the event was delivered to; 0 for a duplicate."""
 
     is_duplicate: bool = False
-    """True if it was there already."""
+    """True if the event had been published before."""
 
 
 def published_before(given: PublishedId) -> Published:
-    """Make what a publisher is told whose event is there already."""
+    """Return the result for an event that has been published before."""
     return Published(given.id, given.channel, given.offset, 0, is_duplicate=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """What there is to know of a channel."""
+    """A snapshot of one channel."""
 
     channel: str
-    """Its name."""
+    """The name of the channel."""
 
     subscribers: int
-    """How many subscribers get its events."""
+    """The number of subscribers that receive the events of the channel."""
 
     retained: int
-    """How many events it keeps."""
+    """The number of events in the history."""
 
     oldest: Entry | None
-    """The first of them."""
+    """The oldest event in the history."""
 
     latest: Entry | None
-    """The last of them."""
+    """The latest event in the history."""
 
     position: str
-    """The position after everything that was published until now."""
+    """The position after the latest event of the log."""
 
 
 class SubscriptionObserver(Protocol):
-    """What is told who subscribes. It may not change the bus before it has answered."""
+    """Observer of subscriptions. Its methods must not change the bus before they return."""
 
     def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
-        """Learn that `caller` has subscribed; of a channel by its name, as the one that makes them `count`."""
+        """Called when `caller` subscribes; `count` subscribers by name now exist, 0 for a pattern."""
 
     def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
-        """Learn that it does so no more, and that `count` are left."""
+        """Called when `caller` unsubscribes; `count` subscribers by name remain."""
 
 
 class Bus:
-    """The log and everyone who is subscribed to its channels."""
+    """The log and the subscribers of its channels."""
 
     def __init__(
         self,
@@ -119,13 +119,13 @@ class Bus:
         call_later: Later | None = None,
         turn: Turn | None = None,
     ) -> None:
-        """Begin without subscribers.
+        """Start without subscribers.
 
-        Each may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data wait
-        while it is being replayed to. `failed` is told of every subscriber that raised. What happens is counted in
-        `figures`. `names` bounds the names that exist only because somebody subscribed to them; each counts for the
-        `owner` of the first subscriber. With `call_later`, the reactor's, what is done for many subscribers is
-        done in slices, which share the time of `turn`.
+        Each subscriber may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data
+        held back during a replay. `failed` is called for every subscriber that raised; `figures` are the counters.
+        `names` limits the names that exist only because a client subscribed to them; each counts for the `owner`
+        of the first subscriber. With `call_later`, the reactor's, work for many subscribers is done in slices,
+        which share the time of `turn`.
         """
         self.log = log
         self.turn = Turn(log.seconds) if turn is None else turn
@@ -134,7 +134,7 @@ class Bus:
         self.max_held_bytes = max_held_bytes
         self._failed = failed
         self.figures = Counters() if figures is None else figures
-        """What has happened."""
+        """The counters since the start."""
         self._audiences: RecipientIndex[Subscription | Group, Subscription] = RecipientIndex(
             log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
         )
@@ -142,37 +142,37 @@ class Bus:
         log.discard = self.discard
         self._names = Shares("names of channels", "[limits] channels", sys.maxsize, 100) if names is None else names
         self._owner = owner
-        self._owners: PartitionedDict[str, str | None] = PartitionedDict()  # of those names, for whom each counts
+        self._owners: PartitionedDict[str, str | None] = PartitionedDict()  # by name: the owner it counts for
         self.call_later = call_later
-        """The reactor's ``callLater``, if what takes long is to be done in several of its turns."""
+        """The reactor's ``callLater``, if long work is split over several turns of the reactor."""
         self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
         self.do_later: DoLater = at_once
-        """What does a work in steps: set by the sessions."""
+        """Runs work in steps; set by the sessions."""
         self.delivery = Delivery(self._audiences.of_each, self._drop_all, self.turn, call_later)
-        """What hands out events."""
+        """Delivers the events."""
         self.subscribers = 0
-        """How many subscribers there are."""
+        """The number of subscribers."""
         self.subscriptions = 0
-        """How many channels and patterns they are subscribed to: those of all together."""
+        """The number of subscriptions to channels and patterns, summed over all subscribers."""
         self.failures = 0
-        """How many subscribers were dropped because they raised."""
+        """The number of subscribers dropped because they raised."""
         self.watch: SubscriptionObserver | None = None
-        """What is told who subscribes, if that is wanted."""
+        """The observer of subscriptions, if any."""
         self.missed = 0
-        """How many deliveries slow subscribers have missed of channels whose ``on_overflow`` is ``latest``."""
+        """The number of deliveries that slow subscribers missed on channels with ``on_overflow = latest``."""
 
     def limit(self, *, max_subscribed: int, max_held_bytes: int, max_names: int, share_percent: int) -> None:
-        """Have other limits from now on; see `__init__`."""
+        """Set the limits that apply from now on; see `__init__`."""
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
         self._names.limit(max_names, share_percent)
 
     def publish(self, draft: Draft, grants: Grants) -> Published:
-        """Put an event into the log and hand it to every subscriber of its channels.
+        """Append an event to the log and deliver it to every subscriber of its channels.
 
-        Publishing again what the first channel has already, by its id, returns the same and changes nothing. Raises
-        `Forbidden`, `Unprocessable` if the first channel has another event with the id, `Unavailable` if there are
-        too many channels; then nothing was changed.
+        Publishing is idempotent by event id: an event that the first channel already has is a duplicate, and
+        nothing changes. Raises, without any change: `Forbidden`; `Unprocessable` if the first channel has a
+        different event with the id; `Unavailable` if there are too many channels.
         """
         for name in draft.channels:
             grants.check_publish(name)
@@ -181,7 +181,7 @@ class Bus:
         return self.deliver(self.log.append(draft))
 
     def deliver(self, entries: list[Entry]) -> Published:
-        """Hand the event that has come into the log last to every subscriber of its channels."""
+        """Deliver the latest event of the log to every subscriber of its channels."""
         one = len(entries) == 1
         audiences = [self._audiences.of(entries[0].channel)] if one else self._audiences.of_each(entries)
         subscribers = 0
@@ -200,7 +200,7 @@ class Bus:
         return Published(first.event.id, first.channel, first.offset, subscribers)
 
     def sends_of(self, entries: list[Entry]) -> int:
-        """Count how often an event is handed out; not if it is handed out in slices, of which the rest waits."""
+        """Return how many sends an event needs at once: one per recipient; an upper bound if sent in slices."""
         sends = 0
         for entry in entries:
             sends += len(self._audiences.of(entry.channel).recipients)
@@ -209,7 +209,7 @@ class Bus:
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
         self.failures += 1
-        self.delivery.pending.of(subscription)  # it gets nothing more
+        self.delivery.pending.of(subscription)  # discard its pending events
         if isinstance(error, MemoryError):
             subscription.end_without_memory()
             return
@@ -217,7 +217,7 @@ class Bus:
         self.end(subscription, CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
 
     def discard(self, replay: Replay) -> None:
-        """Free a replay that nobody reads any more: a large one, some of it in each turn of the reactor."""
+        """Free a replay that no client reads any more; a large one over several turns of the reactor."""
         self._slices.do(replay.clearing())
 
     def _drop_all(self, recipient: Subscription | Group, error: Exception) -> None:
@@ -225,7 +225,7 @@ class Bus:
             self.drop(subscription, error)
 
     def end(self, subscription: Subscription, reason: CloseReason) -> None:
-        """End a subscription and tell its subscriber why, unless it has ended already."""
+        """End a subscription and close its subscriber with `reason`; no effect if it has ended already."""
         subscriber = subscription.subscriber
         if not subscription.close():
             return
@@ -235,11 +235,11 @@ class Bus:
             self._failed(subscriber, error)
 
     def delete(self, name: str, grants: Grants) -> None:
-        """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name."""
+        """Delete the history of a channel and end the subscriptions to it by name."""
         self.clear(name, self.deletable(name, grants))
 
     def deletable(self, name: str, grants: Grants) -> Channel[Subscription] | None:
-        """Return a channel that may be deleted, or None if it is only subscribed to.
+        """Return the channel to delete, or None if only subscriptions use its name.
 
         Raises `Forbidden` or `NotFound`.
         """
@@ -247,9 +247,9 @@ class Bus:
         return None if self._is_only_subscribed(check_name(name)) else self.log.existing(name)
 
     def clear(self, name: str, channel: Channel[Subscription] | None) -> None:
-        """Forget the history of a channel, and end the subscriptions of who subscribed to it by its name.
+        """Delete the history of a channel and end the subscriptions to it by name.
 
-        If these are many, some of them end in each turn of the reactor, and get what is published until then.
+        Many subscriptions end over several turns of the reactor, and receive new events until they end.
         """
         if channel is not None:
             self.log.clear(channel)
@@ -272,13 +272,13 @@ class Bus:
         return drain(self.reading(patterns, since, limit, grants))
 
     def reading(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> Work[HistoryPage]:
-        """Do the same in steps."""
+        """Do the work of `read` in steps."""
         for pattern in patterns:
             grants.check_subscribe(pattern.text)
         return (yield from self.log.reading(patterns, since, limit))
 
     def state(self, name: str, grants: Grants) -> ChannelState:
-        """Describe a channel, also to operators; one that nobody has used is empty."""
+        """Return the state of a channel, for subscribers and operators; an unused channel is empty."""
         if not grants.is_operator:
             grants.check_subscribe(name)
         return self._state(check_name(name))
@@ -293,11 +293,11 @@ class Bus:
         return ChannelState(name, subscribers, len(history), history.oldest, history.latest, position)
 
     def states(self, grants: Grants, *, prefix: str, after: str, limit: int) -> list[ChannelState]:
-        """Describe the first `limit` channels whose names begin with `prefix` and come after `after`."""
+        """Return the first `limit` channels by name, after `after`, whose names begin with `prefix`."""
         return drain(self.listing(grants, prefix=prefix, after=after, limit=limit))
 
     def listing(self, grants: Grants, *, prefix: str, after: str, limit: int) -> Work[list[ChannelState]]:
-        """Do the same in steps."""
+        """Do the work of `states` in steps."""
         if not grants.is_operator:
             grants.check_subscribe("**")
         names = self.log.index.some(prefix, after, limit)
@@ -309,23 +309,23 @@ class Bus:
         return states
 
     def names(self) -> Iterator[str]:
-        """Return the names of all channels, and then those that are only subscribed to, in no order."""
+        """Return the names of all channels, then those with subscribers only, in no order."""
         return chain(self.log.names(), filter(self._is_only_subscribed, self._audiences.names))
 
     def present(self, name: str, grants: Grants) -> list[ClientInfo]:
-        """Return the clients that get the events of a channel, ordered by connection id; see `presence`."""
+        """Return the clients subscribed to a channel, ordered by connection id; see `presence`."""
         return drain(self.presence(name, grants, 0, sys.maxsize))[2]
 
     def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[Present]:
-        """Find in steps the clients that get the events of a channel: see `pushd.bus.subscribers.present`.
+        """Return, in steps, the clients subscribed to a channel: see `pushd.bus.subscribers.present`.
 
-        Raises `Forbidden` if that is not shown to those who may only subscribe to it.
+        Raises `Forbidden` if `grants` may subscribe to the channel but not see its presence.
         """
         self.check_present(name, grants)
         return (yield from present(self._audiences.of(name).recipients, after, limit))
 
     def check_present(self, name: str, grants: Grants) -> None:
-        """Raise `Forbidden` or `Unauthorized` if the presence of a channel is not shown to `grants`."""
+        """Raise `Forbidden` or `Unauthorized` unless `grants` may see the presence of a channel."""
         check_name(name)
         if not grants.is_operator:
             grants.check_subscribe(name)
@@ -333,23 +333,23 @@ class Bus:
                 grants.check_operator(f"see who is on {name!r}, of which [channels] presence is operator")
 
     def has_audience(self, name: str) -> bool:
-        """Return whether anybody would get an event of the channel `name`."""
+        """Return whether the channel `name` has any subscriber, by name or by pattern."""
         return self.audience_size(name) > 0
 
     def audience_size(self, name: str) -> int:
-        """Count who would get an event of the channel `name`."""
+        """Return the number of subscribers of the channel `name`, by name or by pattern."""
         return self._audiences.of(name).count
 
     # Subscribing
 
     def check_count(self, count: int) -> None:
-        """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
+        """Raise `BadRequest` if `count` channels and patterns exceed the limit of one connection."""
         if count > self.max_subscribed:
             limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
             raise BadRequest(limit, "channel")
 
     def subscribe(self, subscriber: Subscriber, caller: ClientInfo) -> Subscription:
-        """Enter a subscriber; it gets nothing until channels are added to its subscription."""
+        """Register a subscriber; it receives nothing until channels are added to its subscription."""
         self.subscribers += 1
         return Subscription(self, subscriber, caller)
 
@@ -357,19 +357,19 @@ class Bus:
         return 2 * (len(self.log) + len(self._audiences.names))
 
     def check_names(self, texts: Iterable[str], caller: ClientInfo) -> None:
-        """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
+        """Raise `TooMany` or `Unavailable` if the new names among `texts` exceed the limit."""
         if count := sum(map(self._is_new, texts)):
             self._names.check(self._owner(caller), count)
 
     def _is_new(self, text: str) -> bool:
-        """Return whether a name would be there only because of the subscription that is to come."""
+        """Return whether a name is in use neither by a channel nor by a subscription."""
         return not self._audiences.has_name(text) and text not in self.log.by_name
 
     def _is_only_subscribed(self, name: str) -> bool:
         return self._audiences.has_name(name) and name not in self.log.by_name
 
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Begin to hand `subscription` what is published to `pattern`; see `check_names`."""
+        """Start delivering events of `pattern` to `subscription`; call `check_names` first."""
         name = pattern.text
         if (count := self._audiences.enter(pattern, subscription)) == 1:
             if name not in self.log.by_name:
@@ -381,7 +381,7 @@ class Bus:
             self.watch.entered(subscription.caller, pattern, count)
 
     def leave(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Undo `enter`."""
+        """Stop delivering events of `pattern` to `subscription`: undo `enter`."""
         name = pattern.text
         count = self._audiences.leave(pattern, subscription)
         if pattern.is_name and not count:
@@ -393,5 +393,5 @@ class Bus:
             self.watch.left(subscription.caller, pattern, count)
 
     def regroup(self, name: str) -> None:
-        """Take note that a subscriber of the channel `name` has joined a group or left one."""
+        """Called when a subscriber of the channel `name` joins or leaves a fan-out group."""
         self._audiences.forget(name)

@@ -14,21 +14,30 @@ S = TypeVar("S")
 
 
 class Settings(RetentionLimits, Protocol):
-    """What the bus wants to know of the configuration of a channel."""
+    """The configuration of a channel, as far as the bus needs it."""
 
     @property
     def on_overflow(self) -> str:
-        """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
+        """The policy for a slow subscriber: ``close`` it, or ``latest``: skip its older events."""
 
     @property
     def presence(self) -> str:
-        """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
+        """The audience of presence: ``operator``; ``subscribers``; or ``events``: subscribers, and as events."""
 
 
 class Channel(Link, Generic[S]):
-    """What the bus knows of one channel. `S` is what is subscribed to it.
+    """The state of one channel in the bus. `S` is the type of its subscriptions.
 
-    It has its place in the order of the channels that had an event.
+    The channel is a link in the list of channels that had an event, ordered by the latest event.
+
+    ==================  ==========================================================================
+    Flag                Set while
+    ==================  ==========================================================================
+    ``is_heard``        a client is subscribed to the channel by name
+    ``is_staged``       events for the channel are in a batch that is not committed
+    ``awaits_expiry``   the retention queue tracks when the oldest entry expires
+    ``awaits_room``     the retention queue tracks the channel for trimming by total size
+    ==================  ==========================================================================
     """
 
     __slots__ = (
@@ -49,34 +58,34 @@ class Channel(Link, Generic[S]):
         self.name = name
         self.settings = settings
         self.offset = offset
-        """The offset of the latest event it ever had."""
+        """The offset of the latest event that the channel ever had."""
         self.history = history
         self.size_bytes = 0
-        """How much of the size of all events is counted as this channel's: see `pushd.bus.retention`."""
+        """The share of this channel in the size of all events, in bytes: see `pushd.bus.retention`."""
         self.is_heard = False
-        """True while anybody is subscribed to it by its name."""
+        """True while a client is subscribed to the channel by name."""
         self.idle: Idle[S] | None = None
-        """Its place among those that have no events, if it is one of them."""
+        """The place of the channel among the idle channels, None if it is not idle."""
         self.is_staged = False
-        """True while events are on their way into it: see `pushd.bus.batch`."""
+        """True while a batch has uncommitted events for the channel: see `pushd.bus.batch`."""
         self.awaits_expiry = False
-        """True if the log is going to look when its oldest entry has become too old."""
+        """True if the retention queue tracks when the oldest entry expires."""
         self.awaits_room = False
-        """True if the log knows where it stands among those that are trimmed when the whole log is too large."""
+        """True if the retention queue tracks the channel for trimming when the log is too large."""
 
     @property
     def is_idle(self) -> bool:
-        """True if it has no event, nor one on its way."""
+        """True if the channel has no event, retained or staged."""
         return not self.history and not self.is_staged
 
     def entry(self, event: Event, offset: int, seconds: float) -> Entry:
-        """Make the entry of `event` at `offset`, which is not in the history yet."""
+        """Return the entry of `event` at `offset`, without adding it to the history."""
         settings = self.settings
         return Entry(event, self.name, offset, seconds + settings.history_age_s, settings.on_overflow == "latest")
 
 
 class Idle(Link, Generic[S]):
-    """The place of a channel among those without events."""
+    """The place of a channel among the channels without events."""
 
     __slots__ = ("channel", "is_heard")
 
@@ -84,4 +93,4 @@ class Idle(Link, Generic[S]):
         super().__init__()
         self.channel = channel
         self.is_heard = channel.is_heard
-        """What `Channel.is_heard` was when it got this place."""
+        """The value of `Channel.is_heard` when the channel became idle here."""

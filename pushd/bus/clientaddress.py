@@ -1,4 +1,4 @@
-"""Client addresses: parse them, and find what limits count them by."""
+"""Client addresses: parse them, and return the key that limits count them by."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ipaddress import ip_address, ip_network
 __all__ = ["MAX_CACHED", "UNIX", "limit_key", "parse_ip"]
 
 UNIX = "unix"
-"""The address of who comes by a Unix socket, of whom nobody says where it is."""
+"""The address of a client on a Unix socket without a known IP address."""
 
 
 MAX_CACHED = 4096
-"""How many addresses are remembered in their usual form."""
+"""The number of addresses whose `limit_key` is cached."""
 
 
 def parse_ip(text: str) -> IPv4 | IPv6:
-    """Read an IP address, or raise `ValueError`; one of IPv4 in the form of IPv6 is one of IPv4."""
+    """Parse an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises `ValueError`."""
     if "%" in text:
-        raise ValueError(text)  # a zone, which means nothing on another machine and may be any text
+        raise ValueError(text)  # a zone id has no meaning on another machine and may be any text
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6) else None
     return address if mapped is None else mapped
@@ -28,10 +28,10 @@ def parse_ip(text: str) -> IPv4 | IPv6:
 
 @lru_cache(MAX_CACHED)
 def limit_key(address: str) -> str | None:
-    """Return what the connections of `address`, which is one of IP or `UNIX`, are counted by.
+    """Return the key by which limits count the connections of `address`: an IP address or `UNIX`.
 
-    This is the address, or with IPv6 its /64 network, of which one client has all addresses. It is None for
-    loopback addresses and Unix sockets, which are not counted.
+    The key is the address, or for IPv6 its /64 network, because one client has all addresses of a /64. Loopback
+    addresses and Unix sockets are not counted: None.
     """
     if address == UNIX:
         return None

@@ -1,4 +1,4 @@
-"""The caller: who sends a request or keeps a connection, and where it comes from."""
+"""The caller: the identity and address of the client of a request or connection."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["DAEMON", "ClientAddress", "ClientInfo", "number_of", "owner_of", "sh
 
 
 def owner_of(caller: ClientInfo) -> str | None:
-    """Return who is charged for what `caller` does or occupies: its user, else its `limit_key`; None for nobody."""
+    """Return the owner that limits charge for `caller`: its user, else its `limit_key`; None if not counted."""
     return limit_key(caller.address) if caller.user is None else f"user {caller.user}"
 
 
 def number_of(connection_id: str) -> int:
-    """Return which connection it was, counted from 1; 0 if it is no id of any."""
+    """Return the number in a connection id, counted from 1; 0 if it is not a connection id."""
     number = connection_id.rpartition("-")[2]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
 def shown(caller: ClientInfo) -> dict[str, object]:
-    """Return what others are shown of a subscriber, as JSON."""
+    """Return the public description of a subscriber, for JSON."""
     members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
     if caller.identity.payload is not None:
         members["payload"] = caller.identity.payload
@@ -31,7 +31,7 @@ def shown(caller: ClientInfo) -> dict[str, object]:
 
 
 class ClientAddress(Protocol):
-    """Where somebody is."""
+    """The network address of a client."""
 
     @property
     def address(self) -> str:
@@ -39,37 +39,37 @@ class ClientAddress(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in the log, as ``192.0.2.1:40312``."""
+        """The name of the client in the log, such as ``192.0.2.1:40312``."""
 
 
 class ClientInfo:
-    """One client, as far as it is known. Its identity may change while it is connected, by a new token."""
+    """One client. A new token may change the identity of the client while it is connected."""
 
     __slots__ = ("_prefix", "identity", "number", "place", "prepared", "since", "since_s", "transport")
 
     def __init__(self, identity: Identity, place: ClientAddress) -> None:
         self.identity = identity
-        """Who it is, and what it may do."""
+        """The user and the grants of the client."""
         self.place = place
-        """Where it is, also behind a trusted proxy."""
+        """The address of the client, resolved behind a trusted proxy."""
         self._prefix = ""
         self.prepared: dict[Any, Any] | None = None
-        """What it is to read when it subscribes, found before: each a `pushd.bus.search.Prepared`, by its key."""
+        """The replays prepared before the client subscribes: each a `pushd.bus.search.Prepared`, by its key."""
         self.number = 0
-        """Which subscriber it is, counted from 1; 0 if it is none."""
+        """The number of the subscriber, counted from 1; 0 if the client is not a subscriber."""
         self.transport = "http"
-        """What it speaks: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
+        """The transport: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
         self.since = 0.0
-        """When it was let in, in seconds since 1970."""
+        """The time of admission, in seconds since 1970."""
         self.since_s = 0.0
-        """The same on a clock that never jumps."""
+        """The time of admission on the monotonic clock, in seconds."""
 
     def number_as(self, number: int, prefix: str) -> None:
-        """Have it be a subscriber, the one with a number; its id begins with `prefix`."""
+        """Make the client the subscriber `number`; its connection id begins with `prefix`."""
         self.number, self._prefix = number, prefix
 
     def appearing_as(self, identity: Identity) -> ClientInfo:
-        """Return what it would be with another identity."""
+        """Return a copy of the client with another identity."""
         caller = ClientInfo(identity, self.place)
         caller.number_as(self.number, self._prefix)
         caller.transport, caller.since = self.transport, self.since
@@ -77,27 +77,27 @@ class ClientInfo:
 
     @property
     def id(self) -> str | None:
-        """The id of its connection, if it is a subscriber."""
+        """The connection id, None if the client is not a subscriber."""
         return f"{self._prefix}-{self.number}" if self.number else None
 
     @property
     def address(self) -> str:
-        """Its IP address as text; ``unix`` for a Unix socket."""
+        """The IP address of the client as text; ``unix`` for a Unix socket."""
         return self.place.address
 
     @property
     def name(self) -> str:
-        """What it is called in the log."""
+        """The name of the client in the log."""
         return self.place.name
 
     @property
     def grants(self) -> Grants:
-        """What it may do."""
+        """The grants of the client."""
         return self.identity.grants
 
     @property
     def user(self) -> str | None:
-        """What its user is called, if somebody vouches for that."""
+        """The name of the user, None if not authenticated."""
         return self.identity.user
 
 

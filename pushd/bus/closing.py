@@ -1,4 +1,4 @@
-"""Why pushd ends a connection or a subscription, in a form that every transport can say."""
+"""The reasons why pushd ends a connection or a subscription, independent of the transport."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ __all__ = ["CloseCause", "CloseReason"]
 
 
 class CloseCause(Enum):
-    """The kinds of reasons."""
+    """The kinds of close reasons."""
 
     STOPPING = auto()
-    """The daemon stops."""
+    """The daemon shuts down."""
 
     TOO_SLOW = auto()
-    """The client takes events slower than they come."""
+    """The client receives events slower than they are published."""
 
     TOO_MANY = auto()
-    """The client wants something too often."""
+    """The client exceeded a rate limit or its share of a limit."""
 
     DELETED = auto()
     """The channel was deleted."""
 
     REFUSED = auto()
-    """The client asked for something that it cannot have."""
+    """A message was rejected, a permission ended, or an operator closed the connection."""
 
     SILENT = auto()
-    """The client gives no sign of life."""
+    """The client missed the ping timeout."""
 
     FAILED = auto()
-    """A fault of pushd itself."""
+    """An internal error in pushd."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """One reason."""
+    """The reason why one connection or subscription ends."""
 
     cause: CloseCause
-    """Its kind."""
+    """The kind of the reason."""
 
     text: str
     """One sentence that a person can act on; 120 bytes of it fit into a WebSocket close frame."""
 
     retry_s: float | None = None
-    """How long this client is asked to wait before it comes back, in seconds, if it is asked to."""
+    """The seconds that the client should wait before it reconnects, None if not specified."""

@@ -1,7 +1,7 @@
-"""The figures: what has happened since the start, counted in plain numbers.
+"""The counters since the start, in plain numbers.
 
-Whoever does something adds to them, and whoever wants to know reads them. What is done for every event adds to
-them once for each event, or once for each flush, whatever the number of subscribers.
+Each part of pushd adds to the counters, and the metrics read them. The hot path adds once per event or once per
+flush, independent of the number of subscribers.
 """
 
 from __future__ import annotations
@@ -21,101 +21,101 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 1
 
 
 class Histogram:
-    """How often a quantity was how large."""
+    """A histogram: the number of values in each bucket, and their sum."""
 
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Begin with nothing, to sort by `bounds`, which ascend."""
+        """Start empty, with the ascending upper `bounds` of the buckets."""
         self.bounds = tuple(bounds)
-        """The upper bounds of the classes, each of which is in its class; the last class has none."""
+        """The inclusive upper bounds of the buckets; the last bucket has none."""
         self.counts = [0] * (len(self.bounds) + 1)
-        """How often it was in each class."""
+        """The number of values in each bucket."""
         self.sum = 0.0
-        """The sum of all that was counted."""
+        """The sum of all values."""
 
     def add(self, value: float, times: int = 1) -> None:
-        """Count that it was `value`, so many `times`."""
+        """Count `value`, `times` times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the start."""
+    """The counters since the start."""
 
     published: int = 0
-    """How many events were published."""
+    """The number of events published."""
 
     delivered: int = 0
-    """To how many subscribers events were handed as they were published: all events together."""
+    """The number of live deliveries: each event counts once per subscriber."""
 
     replayed: int = 0
-    """To how many they were handed later, because they came back or began in the past."""
+    """The number of deliveries by replay: to subscribers that resume or start in the past."""
 
     too_slow: int = 0
-    """About how many events waited for subscribers that were closed as too slow, and were not sent to them."""
+    """The approximate number of events never sent because the subscriber was closed as too slow."""
 
     written_bytes: int = 0
-    """How many bytes were written for subscribers, before TLS."""
+    """The number of bytes written for subscribers, before TLS."""
 
     connected: Counter[str] = field(default_factory=Counter)
-    """How many subscribers were let in, by transport."""
+    """The number of subscribers admitted, by transport."""
 
     ended: Counter[tuple[str, CloseCause | None]] = field(default_factory=Counter)
-    """How many have gone, by transport and why they were ended; None: they were not."""
+    """The number of subscribers gone, by transport and cause; the cause is None if pushd did not end them."""
 
     accepted: int = 0
-    """How many connections were let in, of any kind."""
+    """The number of connections accepted, of any kind."""
 
     turned_away: Counter[str] = field(default_factory=Counter)
-    """How many were not, by the option in ``[limits]`` that has it so."""
+    """The number of connections rejected, by the option in ``[limits]`` that applies."""
 
     handshakes: Counter[str] = field(default_factory=Counter)
-    """How many TLS handshakes there were, by what came of them: ``completed``, ``failed`` or ``timed_out``."""
+    """The number of TLS handshakes, by outcome: ``completed``, ``failed`` or ``timed_out``."""
 
     answered: Counter[int] = field(default_factory=Counter)
-    """How many HTTP requests were answered, by status."""
+    """The number of HTTP responses, by status."""
 
     refused: Counter[type[Refused]] = field(default_factory=Counter)
-    """How many requests, lines of batches and messages were refused."""
+    """The number of rejected requests, batch lines and messages, by error class."""
 
     hooks: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """What came of hooks, by the option in ``[hooks]``.
+    """The number of webhook calls, by the option in ``[hooks]`` and the outcome.
 
-    Of questions ``allowed``, ``denied``, ``failed`` or ``unasked``, of what is told ``told``, ``dropped`` or
-    ``cancelled``.
+    Authorization webhooks: ``allowed``, ``denied``, ``failed`` or ``unasked``. Notifications: ``told``,
+    ``dropped`` or ``cancelled``.
     """
 
     latency: Histogram = field(default_factory=lambda: Histogram(_LATENCY_S))
-    """How long events took from when they came until they were written for the last subscriber, in seconds.
+    """The time from the arrival of an event until it is written for the last subscriber, in seconds.
 
-    All events of one turn count as long as the first of them.
+    All events of one turn of the reactor count with the time of the first.
     """
 
     commits: Histogram = field(default_factory=lambda: Histogram(_LATENCY_S))
-    """How long transactions of the store took, in seconds."""
+    """The duration of store transactions, in seconds."""
 
     failed_commits: int = 0
-    """How many the store could not make."""
+    """The number of failed store transactions."""
 
     lag: Histogram = field(default_factory=lambda: Histogram(_LAG_S))
-    """How late the reactor did what was to be done each second, in seconds."""
+    """The event-loop lag, measured once per second, in seconds."""
 
     unwritten: int = 0
-    """How many events were handed out and are to be written at the end of this turn."""
+    """The number of events delivered but not yet written; the end of this turn writes them."""
 
     came_s: float | None = None
-    """When the first of those came that are handed out now, by a clock that never jumps; None: now."""
+    """The monotonic arrival time of the first event being delivered, in seconds; None: now."""
 
     began_s: float = 0.0
-    """When the first of those came that are not written."""
+    """The monotonic arrival time of the first unwritten event, in seconds."""
 
     def written(self, now_s: float) -> None:
-        """Learn that everything that was handed out is written for those who take it, at `now_s`."""
+        """Called when all delivered events are written, at `now_s`, except for subscribers that do not read."""
         self.latency.add(now_s - self.began_s, self.unwritten)
         self.unwritten = 0
 
     def refuse(self, refused: Refused) -> None:
-        """Count a request, a line or a message that is refused."""
+        """Count a rejected request, batch line or message."""
         self.refused[type(refused)] += 1

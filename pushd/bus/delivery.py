@@ -1,8 +1,8 @@
-"""Delivery: every event to every subscriber in its audience, one event after the other.
+"""Delivery: deliver each event to all subscribers of its channels, one event after the other.
 
-Groups are handed an event at once. Of other subscribers, if they are many, some are handed it in each turn of the
-reactor. One that leaves, joins a group, asks for something or gets a later event meanwhile is handed it first: so
-each gets the events in their order, each once.
+Fan-out groups receive an event at once. Many single subscribers receive it in slices, over several turns of the
+reactor. A subscriber that leaves, joins a group, sends a request or receives a later event gets its pending events
+first, so that every subscriber receives the events in order, each once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,24 @@ from pushd.bus.turn import Turn
 __all__ = ["Delivery"]
 
 _MOST_PENDING = 8
-"""How many events may wait to be handed out in slices. Of more, the first is handed out at once: whoever publishes
-faster than that waits, and memory stays bounded."""
+"""The number of events that may be delivered in slices at the same time. One more delivers the oldest at once:
+back-pressure on the publishers, and bounded memory."""
 
 _Recipient = Subscription | Group
 _Audiences = list[Recipients[_Recipient]]
 
 
 class Delivery:
-    """Hands out the events of one bus."""
+    """Delivers the events of one bus.
+
+    ===================  ============================================================================
+    Flag                 Set while
+    ===================  ============================================================================
+    ``is_delivering``    an event is being delivered; an event published meanwhile is queued
+    ``_is_due``          the next slice is scheduled with ``call_later``
+    ``is_full``          publishers have to wait: a group is full, or too many events are pending
+    ===================  ============================================================================
+    """
 
     def __init__(
         self,
@@ -37,10 +46,10 @@ class Delivery:
         turn: Turn,
         call_later: Later | None,
     ) -> None:
-        """Begin with nothing to hand out.
+        """Start without events.
 
-        `audiences_of` returns who gets each entry of an event; `failed` is called in an ``except`` with a recipient
-        that raised. `turn` is the turn of the reactor, `call_later` the reactor's: without it, no slices.
+        `audiences_of` returns the recipients of each entry of an event; `failed` is called in an ``except`` with
+        a recipient that raised. `turn` is the turn of the reactor. Without `call_later`, there are no slices.
         """
         self._audiences_of = audiences_of
         self._failed = failed
@@ -49,23 +58,23 @@ class Delivery:
         self._undelivered: deque[list[Entry]] = deque()
         self._is_due = False
         self.pending = PendingDeliveries()
-        """The events that are being handed out in slices."""
+        """The events that are being delivered in slices."""
         self.crowded: set[Group] = set()
-        """The groups for which so much waits to be sent that publishers have to wait."""
+        """The fan-out groups with so many unsent bytes that publishers have to wait."""
         self.is_delivering = False
-        """True while events are handed out."""
+        """True while an event is being delivered."""
         self.at_hand: list[Entry] = []
-        """The entries of the event that is being handed out."""
+        """The entries of the event that is being delivered."""
         self.drained: Callable[[], None] = _nothing
-        """Called when no event is being handed out in slices any more."""
+        """Called when the last pending event has been delivered."""
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that publishers have to wait: the next event would not be handed out in slices."""
+        """True if publishers have to wait: back-pressure from a fan-out group or from pending events."""
         return bool(self.crowded) or len(self.pending) >= _MOST_PENDING
 
     def hand_out(self, entries: list[Entry], audiences: _Audiences) -> None:
-        """Hand out an event. A subscriber may publish: that event has its turn after the one at hand."""
+        """Deliver an event; an event published by a subscriber meanwhile is queued and delivered next."""
         if self.is_delivering:
             self._undelivered.append(entries)
             return
@@ -94,6 +103,7 @@ class Delivery:
             self._call_later(0, self._go_on)
 
     def _hand_out(self, entries: list[Entry], audiences: _Audiences) -> None:
+        """Deliver an event. The fast path delivers to all at once; the slow path is `_hand_out_in_slices`."""
         self.at_hand = entries
         if self._call_later is not None:
             count = 0
@@ -102,7 +112,7 @@ class Delivery:
             if count > MOST or self.pending.events:
                 self._hand_out_in_slices(entries, audiences, is_large=count > MOST)
                 return
-        for place, entry in enumerate(entries):  # costs less than `zip`
+        for place, entry in enumerate(entries):  # cheaper than `zip`
             for recipient in audiences[place].recipients:
                 try:
                     recipient.deliver(entry)
@@ -111,10 +121,10 @@ class Delivery:
             entry.forget_frames()
 
     def _hand_out_in_slices(self, entries: list[Entry], audiences: _Audiences, *, is_large: bool) -> None:
-        """Hand out an event that is for many, or that is published while another is being handed out.
+        """Deliver an event to many recipients, or while other events are pending.
 
-        Groups get it at once: who is in a group has got every event before it. So does a small audience, of which
-        each first gets what is pending for it.
+        Fan-out groups receive the event at once: a group has no pending events. So does a small audience, after
+        the pending events of each recipient.
         """
         unserved: dict[Subscription, Entry] = {}
         for entry, audience in zip(entries, audiences, strict=True):
@@ -137,7 +147,7 @@ class Delivery:
             self._failed(recipient, error)
 
     def _hand_next(self) -> bool:
-        """Make the next pending delivery. Return whether there was any."""
+        """Make the next pending delivery; return whether there was one."""
         step = self.pending.next()
         if step is None:
             return False
@@ -146,7 +156,7 @@ class Delivery:
         return True
 
     def _go_on(self) -> None:
-        """Hand out the next slice."""
+        """Deliver the next slice. Called by the reactor."""
         self._is_due = False
         self.is_delivering = True
         part = Slice(self._turn)
@@ -160,7 +170,7 @@ class Delivery:
             self.drained()
 
     def take_pending(self, subscription: Subscription) -> bool:
-        """Hand `subscription` now what is pending for it. Return whether there was anything."""
+        """Deliver the pending events of `subscription` now; return whether there were any."""
         steps = self.pending.of(subscription)
         before, at_hand = self.is_delivering, self.at_hand
         self.is_delivering = True
@@ -175,4 +185,4 @@ class Delivery:
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """Ignore the call."""

@@ -1,4 +1,4 @@
-"""The earliest entries of many channels, for a reader that wants only the first few."""
+"""The earliest entries of many channels, for a read of only the first few."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ __all__ = ["EarliestEntries"]
 
 
 class EarliestEntries:
-    """The channels whose first entries may be among the first of all."""
+    """A filter for the channels whose first entries may be among the first of all channels."""
 
     def __init__(self, count: int) -> None:
-        """Tell which may be among the first `count`."""
+        """Start without entries, to find the channels that may have one of the first `count`."""
         self._count = count
-        self._sequences: list[int] = []  # the lowest so far, negative: a heap with the highest first
+        self._sequences: list[int] = []  # the lowest so far, negated: `heapq` has only min-heaps
         self._seen: set[int] = set()
 
     @property
     def end(self) -> int | None:
-        """What comes after this sequence is not wanted, if that is known."""
+        """The sequence after which no entry is needed, None if not known yet."""
         return -self._sequences[0] if len(self._sequences) >= self._count else None
 
     def wants(self, history: History, sequence: int) -> bool:
-        """Return whether the first entry after `sequence` may be among them."""
+        """Return whether the first entry of `history` after `sequence` may be among the first of all."""
         end = self.end
         if end is not None and history.bound(sequence) > end:
             return False

@@ -1,4 +1,4 @@
-"""The event: what is published, and its place in a channel."""
+"""The event: a published message, and its entry in each channel."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MAX_ID_BYTES = 255
 """The longest event id or event type, in bytes of UTF-8."""
 
 FINGERPRINT_BYTES = 8
-"""How long the fingerprint of what was published is: enough for those that have one id in one channel."""
+"""The length of a fingerprint: it only has to tell apart events with the same id in one channel."""
 
 _CACHED_BYTES = 4096
-"""Frames of events with more data than this are kept only while they are handed out."""
+"""The largest event data, in bytes, whose frames stay cached after the delivery."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OWN_ID = re.compile(r"([0-9a-z]{10})-(0|[1-9][0-9]{0,18})", re.ASCII)
@@ -41,27 +41,27 @@ _OWN_TYPE = "pushd."
 
 
 def own_id(epoch: str, sequence: int) -> str:
-    """Make the id that the daemon gives to the event at `sequence` of the log."""
+    """Return the id that pushd assigns to the event at `sequence` of the log."""
     return f"{epoch}-{sequence}"
 
 
 def own_sequence(epoch: str, event_id: str) -> int | None:
-    """Return where in the log an id of this daemon stands; None if it is not one of this `epoch`."""
+    """Return the sequence in an id assigned by pushd; None unless the id is of this `epoch`."""
     match = _OWN_ID.fullmatch(event_id)
     return int(match[2]) if match is not None and match[1] == epoch else None
 
 
 def sequence_in(event_id: str) -> int | None:
-    """Return the sequence that an id of a daemon has in it, of whatever epoch; None if it is not such an id."""
+    """Return the sequence in an id assigned by any pushd, of any epoch; None for other ids."""
     match = _OWN_ID.fullmatch(event_id)
     return None if match is None else int(match[2])
 
 
 def check_id(event_id: str) -> str:
-    """Return `event_id` if a publisher may give it; raise `BadRequest` if not."""
+    """Return `event_id` if a publisher may use it; raise `BadRequest` if not."""
     _check_line(event_id, "id")
     if event_id != event_id.strip():
-        # Last-Event-ID would come back without it
+        # HTTP strips the white space from Last-Event-ID, so the id could not be resumed
         raise BadRequest(f"the id {event_id!r} begins or ends with white space", "id")
     if event_id in _RESERVED or _OWN_ID.fullmatch(event_id):
         raise BadRequest(f"the id {event_id!r} is of a form that the daemon keeps for itself", "id")
@@ -69,9 +69,9 @@ def check_id(event_id: str) -> str:
 
 
 def check_type(event_type: str) -> str:
-    """Return `event_type` if a publisher may give it; raise `BadRequest` if not.
+    """Return `event_type` if a publisher may use it; raise `BadRequest` if not.
 
-    Subscribers believe types that begin with ``pushd.``, in whatever case: only the daemon makes drafts of those.
+    Types that begin with ``pushd.``, in any case, are reserved: subscribers trust that pushd itself sent them.
     """
     _check_line(event_type, "event")
     if event_type.lower().startswith(_OWN_TYPE):
@@ -93,13 +93,13 @@ def _check_line(text: str, name: str) -> str:
 
 @record()
 class Draft:
-    """What a publisher asks for, checked."""
+    """A publish request, validated."""
 
     channels: tuple[str, ...]
     """One or more channel names, each once; the first is the canonical one."""
 
     data: bytes
-    """What is to be delivered."""
+    """The bytes to deliver."""
 
     is_text: bool
     """True if `data` is UTF-8 and meant as text."""
@@ -108,16 +108,16 @@ class Draft:
     """The type of the event, or None."""
 
     id: str | None = None
-    """The id that the publisher wants, or None for one of the daemon's."""
+    """The id from the publisher, or None to have pushd assign one."""
 
     sent: bytes | None = None
-    """The `fingerprint` of what the publisher sent, if somebody else has changed that."""
+    """The `fingerprint` of the original publish request, if a webhook has changed the draft."""
 
     def fingerprint(self) -> bytes:
-        """Return some bytes that tell what the publisher sent from anything else that could have the same id.
+        """Return a hash of the publish request, to tell a duplicate from a different event with the same id.
 
-        They stand for the data, whether it is text, the type, and the channels: the first one, and the set of the
-        others.
+        The hash covers the data, whether the data is text, the type, the first channel, and the set of the other
+        channels.
         """
         if self.sent is not None:
             return self.sent
@@ -138,9 +138,9 @@ class Draft:
         type: str | None = None,
         id: str | None = None,
     ) -> Draft:
-        """Check what came from outside and make a draft of it; raise `BadRequest` if something is wrong.
+        """Validate a publish request and return its draft; raise `BadRequest` if the request is invalid.
 
-        `is_text` None means that nobody said: data that is valid UTF-8 is text then; True, that the caller knows.
+        If `is_text` is None, data that is valid UTF-8 is text. True is not checked: the caller guarantees it.
         """
         if not channels:
             raise BadRequest("wanted one channel or more", "channel")
@@ -167,17 +167,17 @@ def _is_utf8(data: bytes) -> bool:
 
 @record()
 class Event:
-    """Something that was published.
+    """A published event.
 
-    It does not know its channels: each has an `Entry` of its own, so that an event in many channels costs no more
-    than as many events.
+    An event has no reference to its channels: each channel has its own `Entry`, so that an event in many channels
+    costs no more than as many events.
     """
 
     id: str
-    """Made by the daemon, and then unique in the log; or given by the publisher, for the first of its channels."""
+    """The event id: assigned by pushd, unique in the log; or by the publisher, for the first channel."""
 
     data: bytes
-    """What is delivered."""
+    """The bytes that subscribers receive."""
 
     is_text: bool
     """True if `data` is UTF-8 and meant as text."""
@@ -186,52 +186,52 @@ class Event:
     """The type of the event (``event`` of Server-Sent Events), or None."""
 
     time: float
-    """When it was published, in seconds since 1970."""
+    """The time of publishing, in seconds since 1970."""
 
     sequence: int
-    """Its place in the log of this daemon: 1, 2, 3, ..."""
+    """The place of the event in the log: 1, 2, 3, ..."""
 
     size: int
-    """About how many bytes it takes in the store, in each of its channels: see `pushd.bus.sizes`."""
+    """The approximate size of the event in the store, in bytes per channel: see `pushd.bus.sizes`."""
 
     counts_name: bool = False
-    """True if the name of the channel is to be added to that: where an id that a publisher gave is looked up."""
+    """True if `size` excludes the channel name, stored with an id from the publisher: add its length."""
 
 
 Encoder = Callable[["Entry"], bytes]
-"""Turns an entry into the bytes of one wire format."""
+"""Encodes an entry in one wire format."""
 
 
 @record(eq=False)
 class Entry:
-    """An event at its place in one channel."""
+    """The place of an event in one channel."""
 
     event: Event
     """The event."""
 
     channel: str
-    """The channel, one of the event's."""
+    """The name of the channel."""
 
     offset: int
-    """Its place in the channel: 1, 2, 3, ... without holes."""
+    """The offset in the channel: 1, 2, 3, ... without gaps."""
 
     expires_s: float
-    """When the channel forgets it, in seconds of the bus's monotonic clock."""
+    """The time at which the entry expires, in seconds of the monotonic clock of the bus."""
 
     may_be_missed: bool = False
-    """True if a subscriber that is too slow is to miss it rather than be closed."""
+    """True if a slow subscriber may miss the entry (``on_overflow = latest``) instead of being closed."""
 
     frames: dict[Encoder, bytes] = field(default_factory=dict)
-    """The entry in each wire format that somebody wanted so far, so that each is encoded once."""
+    """The cached encoding of the entry in each wire format, so that each format is encoded once."""
 
     def frame(self, encode: Encoder) -> bytes:
-        """Return the entry in the wire format of `encode`, made once: see `forget_frames`."""
+        """Return the entry in the wire format of `encode`, cached: see `forget_frames`."""
         frame = self.frames.get(encode)
         if frame is None:
             frame = self.frames[encode] = encode(self)
         return frame
 
     def forget_frames(self) -> None:
-        """Let go of the frames, if they are large; those of small events are kept for who comes back later."""
+        """Drop the cached frames of a large event; those of small events stay for later replays."""
         if len(self.event.data) > _CACHED_BYTES:
             self.frames.clear()

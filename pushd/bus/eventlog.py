@@ -1,7 +1,7 @@
-"""The log: every event that is still kept, by channel and in one order for all of them.
+"""The log: all retained events, by channel and in one order over all channels.
 
-Its places are numbered by one sequence; a position is a place in it, written as an id. What the log no longer
-has it can still tell about: each channel remembers the sequence of the latest event that it dropped.
+One sequence numbers the places in the log; a position is a place, written as an event id. The log detects gaps:
+each channel keeps the sequence of the latest event that it dropped.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What a log knows besides its channels."""
+    """The state of a log besides its channels."""
 
     epoch: str
-    """10 characters of ``0-9a-z``, new whenever continuity was lost."""
+    """10 characters of ``0-9a-z``; a new epoch starts whenever continuity is lost."""
 
     sequence: int = 0
-    """The place of the latest event that it ever had."""
+    """The sequence of the latest event that the log ever had."""
 
     given_up_sequence: int = 0
-    """The place of the latest event of all channels that were given up."""
+    """The sequence of the latest event of all channels that were given up."""
 
     given_up_offset: int = 0
     """The highest offset of all channels that were given up."""
 
     began: int = 0
-    """The place of the latest event before its epoch."""
+    """The sequence of the latest event before the epoch."""
 
 
 class EventLog(Generic[S]):
-    """Channels and their histories. `S` is what subscribes to a channel."""
+    """Channels and their histories. `S` is the type of the subscriptions of a channel."""
 
     def __init__(
         self,
@@ -67,34 +67,34 @@ class EventLog(Generic[S]):
         max_channels: int,
         max_bytes: int,
     ) -> None:
-        """Make a log without channels, whose histories are kept by `archive`.
+        """Make a log without channels; `archive` keeps the histories.
 
-        `settings` answers those of a channel by its name. `now` is the time in seconds since 1970; `seconds` is a
-        clock that never jumps. At most `max_channels` channels are kept, with events of about `max_bytes`.
+        `settings` returns the settings of a channel by name. `now` is the time in seconds since 1970; `seconds`
+        is the monotonic clock. The log keeps at most `max_channels` channels, and events of about `max_bytes`.
         """
         self._epoch, self._began = state.epoch, state.began
         self._archive = archive
         self.settings = settings
         self.now, self.seconds = now, seconds
-        """The time in seconds since 1970, and a clock that never jumps."""
+        """The clocks: the time in seconds since 1970, and the monotonic clock in seconds."""
         self._max_channels, self.sequence = max_channels, state.sequence
-        """The place of the latest event."""
+        """The sequence of the latest event."""
         self.by_name: PartitionedDict[str, Channel[S]] = PartitionedDict()
-        """The channels by their names."""
+        """The channels by name."""
         self.index = NameIndex()
-        """Their names, in order."""
-        self._by_sequence: LinkedList[Channel[S]] = LinkedList()  # those that had an event, the latest last
-        self._latest: Channel[S] | None = None  # which stands there last
-        self._idle: IdleChannels[S] = IdleChannels()  # those without events, which are given up first
+        """The names of the channels, sorted."""
+        self._by_sequence: LinkedList[Channel[S]] = LinkedList()  # channels that had an event, latest event last
+        self._latest: Channel[S] | None = None  # the last of `_by_sequence`, to skip moving it there again
+        self._idle: IdleChannels[S] = IdleChannels()  # channels without events, given up first
         self.is_heard: Callable[[str], bool] = lambda name: False
-        """Return whether anybody is subscribed to a channel by its name: set by the bus."""
+        """Return whether a client is subscribed to a channel by name; set by the bus."""
         self.discard: Callable[[Replay], None] = lambda replay: None
-        """Free a replay that nobody reads any more: set by the bus."""
+        """Free a replay that no client reads any more; set by the bus."""
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
         self._trimming = RetentionQueue[S](max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def configuring(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> Work[None]:
-        """Set other settings and limits, in steps; an event that is retained stays for as long as it was to."""
+        """Set new settings and limits, in steps; retained events keep their expiry time."""
         self.settings, self._max_channels, self._trimming.max_bytes = settings, max_channels, max_bytes
         for name in self.index.each():
             if (channel := self.by_name.get(name)) is not None:
@@ -104,28 +104,28 @@ class EventLog(Generic[S]):
             yield
 
     def __len__(self) -> int:
-        """Count the channels."""
+        """Return the number of channels."""
         return len(self.by_name)
 
     @property
     def position(self) -> str:
-        """The position after everything that was published until now."""
+        """The position after the latest event."""
         return own_id(self._epoch, self.sequence)
 
     @property
     def state(self) -> LogState:
-        """What it knows besides its channels."""
+        """The state of the log besides its channels."""
         return LogState(self._epoch, self.sequence, self.given_up_sequence, self._given_up_offset, self._began)
 
     @property
     def size_bytes(self) -> int:
-        """About how much its events take."""
+        """The approximate size of all events, in bytes."""
         return self._trimming.size_bytes
 
     # Writing
 
     def published_before(self, draft: Draft) -> PublishedId | None:
-        """Return the event of the draft's first channel that has its id; raise `Unprocessable` if it is another."""
+        """Return the event with the draft's id in its first channel; raise `Unprocessable` if the event differs."""
         for given in () if draft.id is None else self._given(draft.channels[0], draft.id):
             if given.is_first:
                 given.check(draft)
@@ -133,9 +133,9 @@ class EventLog(Generic[S]):
         return None
 
     def append(self, draft: Draft) -> list[Entry]:
-        """Make an event of `draft`; answer its entry in each of its channels.
+        """Append an event made from `draft`; return its entry in each of its channels.
 
-        Raises `Unavailable` if there are too many channels; then nothing was changed.
+        Raises `Unavailable`, without any change, if there are too many channels.
         """
         channels = self.open(draft.channels)
         event = self.event_of(draft, self.sequence + 1, self.now())
@@ -150,13 +150,13 @@ class EventLog(Generic[S]):
         return entries
 
     def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
-        """Make an event, published `now`, whose place in the log is going to be `sequence`."""
-        event_id = draft.id or f"{self._epoch}-{sequence}"  # see own_id
+        """Return an event published `now` for the place `sequence`, without appending it."""
+        event_id = draft.id or f"{self._epoch}-{sequence}"  # `own_id`, inlined to save a call per event
         size = event_size(draft.data, draft.type, draft.id)
         return Event(event_id, draft.data, draft.is_text, draft.type, now, sequence, size, draft.id is not None)
 
     def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
-        """Take the next events, which the archive knows: the entries of each channel, made at `seconds`."""
+        """Append events that the archive has stored: the entries of each channel, made at `seconds`."""
         for channel, entries in sorted(by_channel.items(), key=lambda item: item[1][-1].event.sequence):
             self._keep(channel, entries, seconds)
             self.sequence = entries[-1].event.sequence
@@ -183,7 +183,7 @@ class EventLog(Generic[S]):
     # Channels
 
     def get(self, name: str) -> Channel[S] | None:
-        """Return the channel `name`, if there is one."""
+        """Return the channel `name`, None if there is none."""
         return self.by_name.get(name)
 
     def names(self) -> Iterable[str]:
@@ -198,20 +198,20 @@ class EventLog(Generic[S]):
         return channel
 
     def history_with(self, entry: Entry) -> History | None:
-        """Return the history that retains `entry`, None if none does any more."""
+        """Return the history that retains `entry`, None if the entry was dropped."""
         if (channel := self.by_name.get(entry.channel)) is None:
             return None
         self.trim(channel)
         return channel.history if channel.history.holds(entry.offset) else None
 
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
-        """Return the channels that had events after `sequence`, the latest first; without it, all that had any."""
+        """Return the channels with events after `sequence`, latest first; by default all that ever had events."""
         return takewhile(lambda channel: channel.history.sequence > sequence, reversed(self._by_sequence))
 
     def open(self, names: Sequence[str]) -> list[Channel[S]]:
-        """Return the channels called `names`, making those that are not there yet.
+        """Return the channels called `names`, creating missing ones. Fast path: one existing channel.
 
-        Raises `Unavailable` if there are too many channels; then nothing was changed.
+        Raises `Unavailable`, without any change, if there are too many channels.
         """
         if len(names) == 1:
             name = names[0]
@@ -232,12 +232,12 @@ class EventLog(Generic[S]):
         return channel
 
     def begin(self, state: LogState) -> None:
-        """Go on from what an archive knows, before anything else happens."""
+        """Set the state restored from an archive. Must be called before any other method."""
         self._epoch, self._began, self.sequence = state.epoch, state.began, state.sequence
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
 
     def restore(self, name: str, history: Callable[[Settings], History], *, offset: int) -> Channel[S]:
-        """Enter a channel that the archive has. Those whose latest events are older come first."""
+        """Add a channel from the archive. Call in ascending order of the latest events of the channels."""
         settings = self.settings(name)
         channel = self.by_name[name] = Channel(name, settings, history(settings), offset=offset)
         self.index.add(name)
@@ -255,7 +255,7 @@ class EventLog(Generic[S]):
     def surplus(self, names: Collection[str]) -> list[Channel[S]]:
         """Return the channels that `open` gives up for `names`; raise `Unavailable` if too few are idle.
 
-        The cost grows with `names`, not with the channels that there are.
+        The cost grows with the number of `names`, not with the number of channels.
         """
         missing = sum(name not in self.by_name for name in set(names))
         if not missing or (count := len(self.by_name) + missing - self._max_channels) <= 0:
@@ -267,10 +267,10 @@ class EventLog(Generic[S]):
         return idle
 
     def _give_up(self, idle: list[Channel[S]]) -> None:
-        """Forget that some idle channels ever were.
+        """Remove idle channels and their offsets.
 
-        What can be known of them later is an upper bound: every channel made from now on starts after the
-        highest offset, and counts as having dropped the latest event, of all that were given up.
+        Only an upper bound stays: each channel created later starts after the highest offset of all channels given
+        up, and counts as having dropped their latest event.
         """
         for channel in idle:
             self.given_up_sequence = max(self.given_up_sequence, channel.history.sequence)
@@ -283,10 +283,10 @@ class EventLog(Generic[S]):
             self._latest = None
 
     def release(self, channel: Channel[S]) -> None:
-        """Record whether the channel may be given up; one that never had an event is, at once."""
+        """Record whether the channel may be given up; give it up at once if it never had an event."""
         if not channel.is_idle:
             self._idle.remove(channel)
-        elif channel.newer is not None:  # it had an event
+        elif channel.newer is not None:  # it had an event, so its offset must be kept
             self._idle.add(channel)
         elif self._is_here(channel):
             del self.by_name[channel.name]
@@ -294,7 +294,7 @@ class EventLog(Generic[S]):
             self._archive.give_up(channel.history)
 
     def hear(self, name: str, is_heard: bool) -> None:
-        """Record whether anybody is subscribed by name to a channel, which need not exist."""
+        """Record whether a client is subscribed by name to the channel `name`, which need not exist."""
         if (channel := self.by_name.get(name)) is not None:
             channel.is_heard = is_heard
             self.release(channel)
@@ -302,11 +302,11 @@ class EventLog(Generic[S]):
     # Retention
 
     def expire(self, is_over: Callable[[], bool] = lambda: False) -> bool:
-        """Drop some of what is too old or too much, until the time `is_over`; return whether that ended it."""
+        """Drop some events over the limits of age or size; stop and return True once the time `is_over`."""
         return self._trimming.expire(self.seconds(), is_over)
 
     def trim(self, channel: Channel[S]) -> bool:
-        """Drop what is over the channel's limits, or some of it; return whether anything was."""
+        """Drop events over the limits of the channel, or some of them; return whether any was dropped."""
         count = len(channel.history)
         channel.history.trim(self.seconds())
         self._trimming.count(channel)
@@ -319,7 +319,7 @@ class EventLog(Generic[S]):
         self.release(channel)
 
     def clear(self, channel: Channel[S]) -> None:
-        """Drop everything that the channel has."""
+        """Drop all events of the channel."""
         channel.history.clear()
         self._trimming.count(channel)
         self.release(channel)
@@ -329,7 +329,7 @@ class EventLog(Generic[S]):
     def event(self, name: str, event_id: str) -> Entry:
         """Return one event of a channel; raise `NotFound` if the channel does not have it."""
         channel = self.existing(name)
-        if (sequence := sequence_in(event_id)) is None:  # else it is of a form that no publisher can give
+        if (sequence := sequence_in(event_id)) is None:  # not assigned by pushd: look up an id from a publisher
             sequence = next((given.sequence for given in self._given(name, event_id)), None)
         entry = None if sequence is None else channel.history.after(sequence - 1)
         if entry is None or entry.event.id != event_id:
@@ -337,23 +337,23 @@ class EventLog(Generic[S]):
         return entry
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int) -> HistoryPage:
-        """Return the first events after the position `since`, in the order of the log, as `page` does."""
+        """Return the first events after the position `since`, in the order of the log, as a `page`."""
         return drain(self.reading(patterns, since, limit))
 
     def reading(self, patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage]:
-        """Do the same in steps."""
+        """Do the work of `read` in steps."""
         return finding.read(self, patterns, since, limit)
 
     def preparing(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Work[Prepared]:
-        """Find out in steps where a reader begins and what it reads: see `pushd.bus.search.prepare` and `where`."""
+        """Prepare, in steps, the start position and the replay: see `pushd.bus.search.prepare` and `where`."""
         return finding.prepare(self, patterns, since, self.where(since, *(among or (patterns,))))
 
     def bookmark(self) -> Bookmark[Channel[S]]:
-        """Return a bookmark among the channels that had events, behind the latest."""
+        """Return a bookmark behind the latest of the channels that had events."""
         return self._by_sequence.bookmark()
 
     def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
-        """Return heaps of the channels that have events, by a sequence that their oldest is not before."""
+        """Return heaps of the channels with events, by a lower bound of the sequence of the oldest event."""
         return self._trimming.oldest_first()
 
     def position_of(self, sequence: int) -> str:
@@ -361,29 +361,29 @@ class EventLog(Generic[S]):
         return own_id(self._epoch, sequence)
 
     def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> HistoryPage:
-        """Make a page of the first of `entries`, which are all the latest of the log.
+        """Return a page of the first of `entries`, which must reach to the end of the log.
 
-        It has up to `limit` of them, and one at least, but no more than about 1 MiB of data: it is made as a whole,
-        and waits as a whole for a client that does not read.
+        The page has at least one entry, at most `limit`, and at most about 1 MiB of data: the whole page is in
+        memory, also while a slow client does not read.
         """
         room = Room(limit)
         sequence = self.sequence if all(map(room.add, entries)) else room.entries[-1].event.sequence
         return HistoryPage(room.entries, self.position_of(sequence), recovered)
 
     def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
-        """Return the place in the log of a position; None for the earliest, and if the log cannot tell.
+        """Return the sequence of a position; None for the earliest, and for an unknown position.
 
-        An id that a publisher gave is looked up `among` the channels of patterns: of the first ones that know it.
+        An id from a publisher is looked up in each set of patterns `among`; the first match counts.
         """
         if since == "earliest":
             return None
         return next((place for each in among if (place := self.place_of(each, since)) is not None), None)
 
     def place_of(self, patterns: Sequence[Pattern], position: str) -> int | None:
-        """Return the place in the log of a position; None if the log cannot tell.
+        """Return the sequence of a position; None if the position is unknown.
 
-        An id that a publisher gave is known by the channels that `patterns` match, and by no others. If several
-        events have it, this is the place of the oldest one: nothing that came after any of them may be missed.
+        An id from a publisher is looked up in the channels that `patterns` match, and in no others. If several
+        events have the id, the oldest counts, so that the replay misses no event after any of them.
         """
         if sequence_in(position) is not None:
             sequence = own_sequence(self._epoch, position)
@@ -393,7 +393,7 @@ class EventLog(Generic[S]):
         return oldest_place(found, self._began, self.by_name)
 
     def _given(self, name: str, event_id: str) -> list[PublishedId]:
-        """Return the events with a given id that the channel `name` has, as `HistoryStorage.given` does."""
+        """Return the events of the channel `name` with an id from a publisher: see `HistoryStorage.given`."""
         if (channel := self.by_name.get(name)) is None:
             return []
         self.trim(channel)

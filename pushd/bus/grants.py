@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Grants: the permissions of a client to publish, subscribe and operate."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from pushd.errors import Forbidden, Refused, Unauthorized
 __all__ = ["EVERYTHING", "MAX_PATTERNS", "NOTHING", "ChannelScope", "Grants", "Identity", "regranted"]
 
 MAX_PATTERNS = 100
-"""How many patterns a token or a hook may grant for one right."""
+"""The maximum number of patterns in one grant of a token or webhook."""
 
 _FEW = 4
-"""How many patterns are tried one after the other: for more, a tree is worth its memory."""
+"""The largest number of patterns that are tried one by one; for more, a tree is worth its memory."""
 
 
 class ChannelScope:
-    """The channels that a right reaches: those of some patterns."""
+    """The channels that a grant covers, as a set of patterns."""
 
     __slots__ = ("_is_all", "_names", "_patterns", "_tree", "patterns", "texts")
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.patterns = patterns = tuple(patterns)
         self.texts = tuple(pattern.text for pattern in patterns)
-        """The patterns as they were written."""
+        """The patterns as text, in the original form."""
         self._is_all = "**" in self.texts
         self._names = frozenset(pattern.text for pattern in patterns if pattern.is_name)
         self._patterns = tuple(pattern for pattern in patterns if not pattern.is_name)
         self._tree: PatternTree[None] | None = None
 
     def __bool__(self) -> bool:
-        """Return whether there is any channel."""
+        """Return whether the scope has any pattern."""
         return bool(self.texts)
 
     def __eq__(self, other: object) -> bool:
-        """Compare what was written."""
+        """Compare the texts of the patterns."""
         return isinstance(other, ChannelScope) and self.texts == other.texts
 
     def __hash__(self) -> int:
-        """Go by what was written."""
+        """Return the hash of the texts of the patterns."""
         return hash(self.texts)
 
     def has(self, text: str) -> bool:
-        """Return whether the channel `text`, or every channel that the pattern `text` matches, is reached.
+        """Return whether the scope covers the channel `text`, or every channel that the pattern `text` matches.
 
-        A pattern must be covered by one of these; several that only cover it together do not count.
+        One pattern of the scope must cover the pattern `text` alone; a union of patterns does not count.
         """
         if self._is_all or text in self._names:
             return True
@@ -60,7 +60,7 @@ class ChannelScope:
         return any(True for _ in self._searched().match(text))
 
     def _searched(self) -> PatternTree[None]:
-        """Return the tree of the patterns, which is made when it is first asked for."""
+        """Return the tree of the patterns, created on first use."""
         tree = self._tree
         if tree is None:
             tree = self._tree = PatternTree()
@@ -75,22 +75,22 @@ _NONE = ChannelScope([])
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The rights of one client. The bus asks them for every operation."""
+    """The grants of one client. The bus checks them for every operation."""
 
     publish: ChannelScope
-    """To which channels the client may publish."""
+    """The channels to which the client may publish."""
 
     subscribe: ChannelScope
-    """To which channels it may subscribe, and whose history and state it may read."""
+    """The channels that the client may subscribe to, and whose history and state the client may read."""
 
     is_operator: bool = False
-    """Whether it may look after channels and connections."""
+    """True if the client is an operator: it may manage channels and connections."""
 
     origin: str = "[auth] anonymous"
-    """Where the rights come from, for the one who is refused."""
+    """The origin of the grants, for error messages."""
 
     wants_token: bool = False
-    """Whether a token might give more, and none was shown."""
+    """True if the client sent no token, and a token could grant more."""
 
     @classmethod
     def of(
@@ -102,7 +102,7 @@ class Grants:
         origin: str = "[auth] anonymous",
         wants_token: bool = False,
     ) -> Grants:
-        """Make those that ``[auth]`` writes as `words` for everything, and patterns."""
+        """Return grants for all channels from the `words` of ``[auth]``, else for patterns."""
         words = frozenset(words)
         return cls(
             _ALL if "publish" in words else ChannelScope(publish),
@@ -128,7 +128,7 @@ class Grants:
             raise self._refusal(f"no right to subscribe to {pattern!r}", "subscribe")
 
     def check_operator(self, what: str) -> None:
-        """Raise `Forbidden` or `Unauthorized` unless the client may look after things, here by `what`."""
+        """Raise `Forbidden` or `Unauthorized` unless the client is an operator; `what` is the operation."""
         if not self.is_operator:
             raise self._refusal(f"no right to {what}", "operator")
 
@@ -139,46 +139,46 @@ class Grants:
 
 
 EVERYTHING = Grants(_ALL, _ALL, True, "pushd itself")
-"""The rights of the daemon itself."""
+"""The grants of pushd itself."""
 
 NOTHING = Grants(_NONE, _NONE)
-"""No rights."""
+"""No grants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a client is, as far as somebody vouches for it."""
+    """The authenticated identity of a client."""
 
     grants: Grants
-    """What it may do."""
+    """The grants of the client."""
 
     user: str | None = None
-    """What the user is called, by the claim ``sub`` of a token, or a certificate, or the application."""
+    """The name of the user: from the claim ``sub`` of a token, a certificate, or the application."""
 
     payload: object = None
-    """What others are shown of it: a JSON value."""
+    """The public payload of the client, for presence: a JSON value."""
 
     expires_at: float | None = field(default=None)
-    """When all this ends, in seconds since 1970; None: never. Not later than `certified_until`."""
+    """The expiry time, in seconds since 1970; None: never. Not later than `certified_until`."""
 
     certified_until: float | None = None
-    """When the certificate of its connection expires, in seconds since 1970; None if it has none."""
+    """The expiry time of the client certificate, in seconds since 1970; None without a certificate."""
 
     def __post_init__(self) -> None:
-        """Have nothing outlive the certificate: neither a token, nor what the application grants."""
+        """Limit `expires_at` to the expiry of the certificate: neither tokens nor webhook grants outlive it."""
         if self.certified_until is not None and (self.expires_at is None or self.expires_at > self.certified_until):
             object.__setattr__(self, "expires_at", self.certified_until)
 
     @property
     def end(self) -> str:
-        """What to say when it has ended."""
+        """The message for the client when the identity has expired."""
         if self.expires_at is not None and self.expires_at == self.certified_until:
             return "the client certificate has expired; connect again with a new one"
         return "the token has expired; come back with a new one"
 
 
 def regranted(identity: Identity, before: Grants, after: Grants) -> Identity:
-    """Return `identity` with `after` in the place of `before`, or of what the application has left of that."""
+    """Return `identity` with the grants `after` instead of `before`; a restriction by a webhook stays."""
     grants = identity.grants
     if grants is before:
         return replace(identity, grants=after)

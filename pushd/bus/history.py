@@ -1,4 +1,4 @@
-"""The history of one channel: its latest entries, bounded by count, by size and by age."""
+"""The history of one channel: the latest entries, limited by count, size and age."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pushd.bus.sizes import GIVEN_OBJECT_BYTES, size_of
 __all__ = ["FEW", "Entries", "FreeLater", "History", "MemoryHistory", "RetentionLimits", "at_once", "freeing"]
 
 FEW = 250
-"""How many entries are dropped one by one, which takes about 0.1 ms; more are left to `freeing`."""
+"""The number of entries dropped one by one, in about 0.1 ms; larger numbers are left to `freeing`."""
 
 
 _FREED_IN_STEP = 50
 
 
 FreeLater = Callable[[Generator[None, None, None]], object]
-"""Does a work in steps, now or later: `at_once`, or `pushd.sessions.long_work.LongWork.run`."""
+"""Runs work in steps, now or later: `at_once`, or `pushd.sessions.long_work.LongWork.run`."""
 
 
 def at_once(work: Generator[None, None, None]) -> None:
-    """Do all steps of a work now."""
+    """Run all steps of `work` now."""
     for _ in work:
         pass
 
 
 def freeing(gone: list[Entry], forget: Callable[[Entry], None] | None = None) -> Generator[None, None, None]:
-    """Free entries that nobody has any more, the oldest first, in steps, and have `forget` told of each before."""
+    """Free the dropped entries `gone`, oldest first, in steps; call `forget` for each before it is freed."""
     gone.reverse()
     while gone:
         if forget is not None:
@@ -41,10 +41,10 @@ def freeing(gone: list[Entry], forget: Callable[[Entry], None] | None = None) ->
 
 
 class Entries:
-    """Entries of one channel, oldest first, their offsets without holes.
+    """Entries of one channel, oldest first, with offsets without gaps.
 
-    It is a list with a moving head, so that an entry is found by its offset at once, and by its place in the
-    log by bisection. There is nothing before the head once there is nothing behind it.
+    The entries are in a list with a moving head: a lookup by offset takes constant time, a lookup by sequence is a
+    bisection. Once no entry is left, the list is empty, also before the head.
     """
 
     __slots__ = ("_entries", "_head")
@@ -58,20 +58,20 @@ class Entries:
 
     @property
     def oldest(self) -> Entry | None:
-        """The first entry, if there is one."""
+        """The oldest entry, None if there is none."""
         return self._entries[self._head] if self._entries else None
 
     @property
     def latest(self) -> Entry | None:
-        """The last entry, if there is one."""
+        """The latest entry, None if there is none."""
         return self._entries[-1] if self._entries else None
 
     def extend(self, entries: list[Entry]) -> None:
-        """Add the next entries; their offsets must follow the latest one's."""
+        """Append entries; their offsets must follow the offset of the latest entry."""
         self._entries += entries
 
     def drop_until(self, offset: int) -> list[Entry]:
-        """Take away the entries before `offset`; return them if they are many, for `freeing`."""
+        """Remove the entries before `offset`; return the entries, for `freeing`, if more than `FEW`."""
         oldest = self.oldest
         if oldest is None or oldest.offset >= offset:
             return []
@@ -83,7 +83,7 @@ class Entries:
         return []
 
     def take(self, count: int) -> list[Entry]:
-        """Take away the first `count` entries, of which there must be as many, and return them."""
+        """Remove and return the first `count` entries, which must exist."""
         end = self._head + count
         if end < len(self._entries) or self._head:
             gone = self._entries[self._head : end]
@@ -94,12 +94,12 @@ class Entries:
         return gone
 
     def after(self, sequence: int) -> Entry | None:
-        """Return the first entry whose event came after `sequence` in the log."""
+        """Return the first entry after `sequence` in the log, None if there is none."""
         index = bisect_right(self._entries, sequence, lo=self._head, key=_sequence)
         return self._entries[index] if index < len(self._entries) else None
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Return up to `count` entries from the offset `first` on, none if that one is not here."""
+        """Return up to `count` entries from the offset `first`; none if the entry at `first` is missing."""
         oldest = self.oldest
         if oldest is None or first < oldest.offset:
             return []
@@ -107,7 +107,7 @@ class Entries:
         return self._entries[place : place + count]
 
     def at(self, offset: int) -> Entry | None:
-        """Return the entry at `offset`, if it is here."""
+        """Return the entry at `offset`, None if it is missing."""
         oldest = self.oldest
         if oldest is None or not oldest.offset <= offset < oldest.offset + len(self):
             return None
@@ -119,67 +119,67 @@ def _sequence(entry: Entry) -> int:
 
 
 class RetentionLimits(Protocol):
-    """How much a channel keeps."""
+    """The retention limits of a channel."""
 
     @property
     def history_size(self) -> int:
-        """How many events it keeps at most."""
+        """The maximum number of events."""
 
     @property
     def history_age_s(self) -> float:
-        """How long it keeps an event, in seconds."""
+        """The maximum age of an event, in seconds."""
 
     @property
     def history_bytes(self) -> int:
-        """How much its events may take, in bytes as `size_bytes` of a `History` counts them."""
+        """The maximum size of all events, in bytes as counted by `History.size_bytes`."""
 
 
 class History(Protocol):
-    """The entries that a channel still has, oldest first, their offsets without holes."""
+    """The retained entries of a channel, oldest first, with offsets without gaps."""
 
     settings: Any
-    """What is kept: a `RetentionLimits`, or more than that."""
+    """The limits: a `RetentionLimits`, or an object with more settings."""
 
     @property
     def dropped(self) -> int:
-        """The sequence of the latest event that the channel had and has no more."""
+        """The sequence of the latest event that was dropped."""
 
     @property
     def sequence(self) -> int:
-        """The sequence of the latest event that the channel had."""
+        """The sequence of the latest event, retained or dropped."""
 
     @property
     def base_bytes(self) -> int:
-        """About how much the channel takes besides its entries."""
+        """The approximate size of the channel besides its entries, in bytes."""
 
     @property
     def size_bytes(self) -> int:
-        """About how much the entries take."""
+        """The approximate size of the entries, in bytes."""
 
     @property
     def oldest(self) -> Entry | None:
-        """The first entry, if there is one."""
+        """The oldest entry, None if there is none."""
 
     @property
     def latest(self) -> Entry | None:
-        """The last entry, if there is one."""
+        """The latest entry, None if there is none."""
 
     @property
     def expires_s(self) -> float:
-        """When the oldest entry expires, which must exist, in seconds of the clock that never jumps."""
+        """The expiry time of the oldest entry, which must exist, in seconds of the monotonic clock."""
 
     @property
     def oldest_sequence(self) -> int:
         """The sequence of the oldest entry, which must exist."""
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of entries."""
 
     def extend(self, entries: list[Entry]) -> None:
-        """Add the next entries, one or more; their offsets must follow the latest one's."""
+        """Append one or more entries; their offsets must follow the offset of the latest entry."""
 
     def trim(self, seconds: float) -> bool:
-        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+        """Drop the oldest entries over the limits of count, size or age; return whether any entry is left."""
 
     def drop(self) -> object:
         """Drop the oldest entry, which must exist."""
@@ -188,30 +188,30 @@ class History(Protocol):
         """Drop all entries."""
 
     def after(self, sequence: int) -> Entry | None:
-        """Return the first entry whose event came after `sequence` in the log."""
+        """Return the first entry after `sequence` in the log, None if there is none."""
 
     def bound(self, sequence: int) -> int:
-        """Return a place in the log that the first entry after `sequence` is not before, reading nothing for it."""
+        """Return a lower bound of the sequence of the first entry after `sequence`, without reading the store."""
 
     def at(self, offset: int) -> Entry | None:
-        """Return the entry at `offset`, if the channel has it."""
+        """Return the entry at `offset`, None if the channel does not have it."""
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Return up to `count` entries from the offset `first` on, none if the channel does not have that one."""
+        """Return up to `count` entries from the offset `first`; none if the entry at `first` is missing."""
 
     def holds(self, offset: int) -> bool:
         """Return whether the channel has the entry at `offset`."""
 
 
 _MOST_DROPPED = 20_000
-"""How many entries are dropped at once because of their number or size: to add up these takes about 2 ms."""
+"""The maximum number of entries dropped at once by count or size: summing their sizes takes about 2 ms."""
 
 
 _NONE_GIVEN: Sequence[Container[str]] = (frozenset[str](),) * PARTS
 
 
 class MemoryHistory(Entries):
-    """A `History` that ends with the process."""
+    """A `History` in memory, lost when the process ends."""
 
     __slots__ = ("_event_bytes", "_forget", "_free", "_given", "base_bytes", "dropped", "settings", "size_bytes")
 
@@ -226,15 +226,15 @@ class MemoryHistory(Entries):
         base_bytes: int = 0,
         event_bytes: int = 0,
     ) -> None:
-        """Begin without entries; `forget` is told of each that is dropped and whose id is `given`.
+        """Start without entries; `forget` is called for each dropped entry whose id is in `given`.
 
-        These ids are in parts, as in a `PartitionedDict`. If many are dropped at once, `free` is given them all,
-        if there is one, and `forget` is told of none of these.
+        The ids in `given` are divided as in a `PartitionedDict`. If many entries are dropped at once, and `free` is
+        set, `free` is called with all of them, and `forget` is not called.
         Each entry takes `event_bytes` more than in the store, the channel itself `base_bytes`.
         """
         super().__init__()
         self.settings = settings
-        """What is kept."""
+        """The retention limits."""
         self._given = given
         self._forget = forget
         self._free = free
@@ -245,13 +245,13 @@ class MemoryHistory(Entries):
 
     @property
     def sequence(self) -> int:
-        """The sequence of the latest event that the channel had."""
+        """The sequence of the latest event, retained or dropped."""
         latest = self.latest
         return self.dropped if latest is None else latest.event.sequence
 
     @property
     def expires_s(self) -> float:
-        """When the oldest entry expires, which must exist."""
+        """The expiry time of the oldest entry, which must exist."""
         return self._entries[self._head].expires_s
 
     @property
@@ -260,16 +260,17 @@ class MemoryHistory(Entries):
         return self._entries[self._head].event.sequence
 
     def extend(self, entries: list[Entry]) -> None:
-        """Add the next entries; their offsets must follow the latest one's."""
+        """Append entries; their offsets must follow the offset of the latest entry."""
         self._entries += entries
         for entry in entries:
             event = entry.event
             self.size_bytes += self._event_bytes + (_given_size(entry) if event.counts_name else event.size)
 
     def trim(self, seconds: float) -> bool:
-        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left.
+        """Drop the oldest entries over the limits of count, size or age; return whether any entry is left.
 
-        Of those that are too many, or too much, and have not expired, there may be some left for the next time.
+        Unexpired entries over the limits of count or size may be left to the next call. The slow path, for many
+        entries, is `_drop_many`.
         """
         entries, retention = self._entries, self.settings
         size, max_bytes = retention.history_size, retention.history_bytes
@@ -284,7 +285,7 @@ class MemoryHistory(Entries):
         return count > 0
 
     def _drop_many(self, seconds: float, free: Callable[[list[Entry]], object]) -> None:
-        """Do the same with many, which are freed later."""
+        """Do the work of `trim` for many entries, which `free` frees later."""
         entries, retention = self._entries, self.settings
         count, left, size_bytes = 0, len(self), self.size_bytes
         size, max_bytes = retention.history_size, retention.history_bytes
@@ -338,7 +339,7 @@ class MemoryHistory(Entries):
         return self.at(offset) is not None
 
     def bound(self, sequence: int) -> int:
-        """Return the place of the first entry after `sequence`, or the one after the latest."""
+        """Return the sequence of the first entry after `sequence`, or one more than that of the latest event."""
         entry = self.after(sequence)
         return self.sequence + 1 if entry is None else entry.event.sequence
 
@@ -348,4 +349,4 @@ def _given_size(entry: Entry) -> int:
 
 
 _NOTHING = cast(Entry, None)
-"""What stands in the place of an entry that was dropped, until the list is shortened."""
+"""The placeholder of a dropped entry, until the list is shortened."""

@@ -1,4 +1,4 @@
-"""The channels without events: which of them are given up first."""
+"""The channels without events, in the order in which they are given up."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["IdleChannels"]
 S = TypeVar("S")
 
 _MOST_STEPS = 100
-"""How many channels that have expired in part, or other steps, there may be at most: they take up to 2 ms."""
+"""The maximum number of extra steps, such as partly expired channels; these take up to 2 ms."""
 
 
 class IdleChannels(Generic[S]):
-    """Channels without events, those idle for longest first, and behind them those with subscribers by name."""
+    """Channels without events, longest idle first; channels with subscribers by name come last."""
 
     __slots__ = ("_heard", "_unheard")
 
     def __init__(self) -> None:
         self._unheard: LinkedList[Idle[S]] = LinkedList()
-        self._heard: LinkedList[Idle[S]] = LinkedList()  # those with subscribers by name
+        self._heard: LinkedList[Idle[S]] = LinkedList()  # channels with subscribers by name
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of idle channels."""
         return len(self._unheard) + len(self._heard)
 
     def __iter__(self) -> Iterator[Channel[S]]:
-        """Return them in the order in which they are given up."""
+        """Return the idle channels in the order in which they are given up."""
         return (idle.channel for idle in chain(self._unheard, self._heard))
 
     def add(self, channel: Channel[S]) -> None:
-        """Put in a channel; one that is in already keeps its place, unless `is_heard` has changed."""
+        """Add a channel; an idle channel keeps its place unless `is_heard` has changed."""
         idle = channel.idle
         if idle is not None:
             if idle.is_heard == channel.is_heard:
@@ -45,7 +45,7 @@ class IdleChannels(Generic[S]):
         self._order(idle).put_last(idle)
 
     def remove(self, channel: Channel[S]) -> None:
-        """Take out a channel, if it is in."""
+        """Remove a channel; no effect if the channel is not in the list."""
         idle, channel.idle = channel.idle, None
         if idle is not None:
             self._order(idle).remove(idle)
@@ -54,10 +54,10 @@ class IdleChannels(Generic[S]):
         return self._heard if idle.is_heard else self._unheard
 
     def enough(self, count: int) -> Callable[[], bool]:
-        """Return what tells, asked after each step, whether there are `count`, or it takes too many steps."""
+        """Return a check to call after each step: True once `count` are idle, or after too many steps."""
         steps = islice(repeat(False), count + _MOST_STEPS)
         return lambda: len(self) >= count or next(steps, True)
 
     def first(self, count: int, names: Collection[str]) -> list[Channel[S]]:
-        """Return the first `count`, or fewer if there are not so many, but none of `names`."""
+        """Return up to `count` idle channels from the start, except the channels `names`."""
         return list(islice((channel for channel in self if channel.name not in names), count))

@@ -1,4 +1,4 @@
-"""A heap whose obsolete items are removed a few at a time."""
+"""A heap that removes obsolete items a few at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ K = TypeVar("K", int, float)
 T = TypeVar("T")
 
 _SIFTED = 4
-"""How many items are looked at for each that is added, while obsolete ones are removed."""
+"""The number of items checked per added item, while obsolete items are removed."""
 
 
 class LazyHeap(Generic[K, T]):
     """Items with keys, the lowest key first.
 
-    An item that is no longer wanted stays until it is first. When there are many of these, another heap is begun,
-    and the last items of the old one follow into it with each that is added, if they are wanted: without its last
-    item, a heap still is one. There are never more than twice as many items as may be wanted.
+    An obsolete item stays until it is first. When obsolete items are many, a new heap is started, and each added
+    item moves the last items of the old heap into the new one, except obsolete items: a heap without its last item
+    is still a heap. The number of items is never more than twice the number that may be wanted.
     """
 
     __slots__ = ("_count", "_heap", "_is_wanted", "_most", "_old")
 
     def __init__(self, is_wanted: Callable[[T], bool], most: Callable[[], int]) -> None:
-        """Begin without items; `most` returns how many may be wanted."""
+        """Start without items; `most` returns the maximum number of wanted items."""
         self._is_wanted = is_wanted
         self._most = most
         self._heap: list[tuple[K, int, T]] = []
@@ -35,11 +35,11 @@ class LazyHeap(Generic[K, T]):
         self._count = count()
 
     def __len__(self) -> int:
-        """Count the items."""
+        """Return the number of items."""
         return len(self._heap) + len(self._old)
 
     def heaps(self) -> list[list[tuple[K, int, T]]]:
-        """Return copies of the heaps that have all items between them, each with its key and a number."""
+        """Return copies of both heaps, which together have all items: tuples of key, number and item."""
         return [heap.copy() for heap in (self._heap, self._old)]
 
     def push(self, key: K, item: T) -> None:
@@ -64,7 +64,7 @@ class LazyHeap(Generic[K, T]):
 
     @property
     def first(self) -> tuple[K, T] | None:
-        """The item with the lowest key, and the key."""
+        """The lowest key and its item, None if the heap is empty."""
         heap = self._first()
         return (heap[0][0], heap[0][2]) if heap else None
 
@@ -73,6 +73,6 @@ class LazyHeap(Generic[K, T]):
         return heappop(self._first())[2]
 
     def put_off(self, key: K) -> None:
-        """Give the first item, which must exist, another key."""
+        """Set a new key for the first item, which must exist."""
         heap = self._first()
         heapreplace(heap, (key, heap[0][1], heap[0][2]))

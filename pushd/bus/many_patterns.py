@@ -1,9 +1,9 @@
-"""Many patterns, searched by name at once, in a time that has a bound whatever the patterns are.
+"""Search many patterns by name at once, in bounded time even for hostile patterns.
 
-A `PatternTree` walks all nodes that fit so far. Of patterns with several stars these can be all that there are, at
-every token of a name: 2,000 hostile patterns took 13 s for one event. Such patterns are kept in blocks
-instead, in which every place of every pattern is one bit of a long integer, and one token of a name takes all of
-them a step further by a few operations on these integers.
+A `PatternTree` walks all nodes that match so far. With several stars per pattern, these can be all nodes at every
+token of a name: 2,000 hostile patterns took 13 s for one event. Such patterns are kept in blocks instead, as a
+bit-parallel automaton: each place of each pattern is one bit of a long integer, and a few integer operations
+advance all patterns by one token.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pushd.bus.patterns import MAX_REPEATS, REPEATS, Pattern, PatternTree, steps
 __all__ = ["BLOCK_BITS", "ManyPatterns"]
 
 BLOCK_BITS = 16 * 1024
-"""How many places are in one block: large enough for few operations, small enough to be rebuilt within a turn."""
+"""How many places one block has: large enough for few operations, small enough to be rebuilt within a turn."""
 
 _SPARSE = 4
-"""A block of which less than a fourth is in use is dissolved."""
+"""A block is dissolved when less than a fourth of its places are in use."""
 
 T = TypeVar("T")
 _Path = tuple[str, ...]
@@ -27,27 +27,27 @@ _Steps = tuple[str, str, str]
 
 
 class _Block(Generic[T]):
-    """Some paths. The place before the token ``path[j]`` is the bit ``begin + j``; the last is that at its end."""
+    """Some paths. The bit ``begin + j`` is the place before the token ``path[j]``; the last bit is the end."""
 
     __slots__ = ("_begins", "_ends", "_loops", "_masks", "_repeats", "paths", "size", "used", "values")
 
     def __init__(self) -> None:
-        self._masks: dict[str, int] = {}  # where each token comes next
-        self._repeats = 0  # where a ** comes next
-        self._loops = 0  # where a ** was the last
+        self._masks: dict[str, int] = {}  # by token: the places before it
+        self._repeats = 0  # the places before a **
+        self._loops = 0  # the places after a **
         self._begins = 0
         self._ends = 0
         self.size = 0
-        """How many bits were given out."""
+        """The number of bits allocated."""
         self.used = 0
-        """How many of them are in use."""
+        """The number of bits in use."""
         self.paths: dict[int, _Path] = {}
-        """The paths, by where they end."""
+        """The paths, by the bit of their end."""
         self.values: dict[int, dict[T, int]] = {}
-        """What is filed under each, and how often."""
+        """The values of each path, by the bit of its end, with their counts."""
 
     def add(self, path: _Path, values: dict[T, int]) -> int:
-        """Add a path; return where it ends."""
+        """Add a path; return the bit of its end."""
         begin, end = self.size, self.size + len(path)
         for bit, token in enumerate(path, begin):
             self._masks[token] = self._masks.get(token, 0) | 1 << bit
@@ -62,7 +62,7 @@ class _Block(Generic[T]):
         return end
 
     def remove(self, end: int) -> None:
-        """Take the path away that ends there. Its bits are not given out again."""
+        """Remove the path that ends at the bit `end`. Its bits are not reused."""
         path = self.paths.pop(end)
         del self.values[end]
         self.used -= len(path) + 1
@@ -78,7 +78,7 @@ class _Block(Generic[T]):
         self._ends &= kept
 
     def match(self, steps: Iterable[_Steps]) -> Iterator[dict[T, int]]:
-        """Return what is filed under each path that stands for the name with these `steps`."""
+        """Return the values of each path that matches the name with these `steps`."""
         masks, loops = self._masks.get, self._loops
         places = self._begins
         for literal, star, repeat in steps:
@@ -93,7 +93,7 @@ class _Block(Generic[T]):
             found ^= lowest
 
     def _with_empty(self, places: int) -> int:
-        """Return `places` and those that a ``**`` leads to which stands for nothing."""
+        """Return `places` and the places reachable from them by ``**`` that match no segment."""
         repeats = self._repeats
         for _ in range(MAX_REPEATS):
             reached = places | ((places & repeats) << 1)
@@ -104,7 +104,7 @@ class _Block(Generic[T]):
 
 
 class ManyPatterns(Generic[T]):
-    """Patterns with what belongs to each: plain ones in a tree, others in blocks."""
+    """A map from patterns to values: plain patterns are in a tree, the others in blocks."""
 
     def __init__(self) -> None:
         self._tree: PatternTree[T] = PatternTree()
@@ -113,11 +113,11 @@ class ManyPatterns(Generic[T]):
         self._count = 0
 
     def __len__(self) -> int:
-        """Count what is filed."""
+        """Return the number of pairs of pattern and value."""
         return len(self._tree) + self._count
 
     def add(self, pattern: Pattern, value: T) -> None:
-        """File `value` (which must be hashable) under `pattern`."""
+        """Add `value`, which must be hashable, to `pattern`."""
         if pattern.is_plain:
             self._tree.add(pattern, value)
             return
@@ -130,7 +130,7 @@ class ManyPatterns(Generic[T]):
         self._count += 1
 
     def remove(self, pattern: Pattern, value: T) -> None:
-        """Take `value` away from `pattern`, where it must be filed."""
+        """Remove `value` from `pattern`, which must have it."""
         if pattern.is_plain:
             self._tree.remove(pattern, value)
             return
@@ -147,7 +147,7 @@ class ManyPatterns(Generic[T]):
         self._count -= 1
 
     def match(self, name: str) -> Iterator[T]:
-        """Return what is filed under the patterns that match `name`, each once."""
+        """Return the values of all patterns that match `name`, each once."""
         if not self._blocks:
             return self._tree.match(name)
         steps = [steps_of(token) for token in tokens_of(name)]
@@ -158,14 +158,14 @@ class ManyPatterns(Generic[T]):
         return iter(found)
 
     def _put(self, path: _Path, values: dict[T, int]) -> None:
-        """Add a path that is not there."""
+        """Add a new path."""
         if not self._blocks or self._blocks[-1].size + len(path) >= BLOCK_BITS:
             self._blocks.append(_Block())
         block = self._blocks[-1]
         self._places[path] = block, block.add(path, values)
 
     def _tidy(self, block: _Block[T]) -> None:
-        """Dissolve a block that is sparse, unless it is the last one and has room."""
+        """Dissolve `block` if it is empty, or if it is sparse and at least half full."""
         if block.used and (block.used * _SPARSE > block.size or block.size < BLOCK_BITS // 2):
             return
         self._blocks.remove(block)

@@ -1,7 +1,7 @@
-"""The headroom: whether more memory can be had, asked before something that does not survive without it.
+"""The memory headroom: check for free memory before code that crashes if an allocation fails.
 
-orjson and some other extensions write to address 0 if an allocation fails. Python itself raises `MemoryError`. So
-pushd looks every second, and before long work, whether memory can still be had, and does without orjson if not.
+orjson and some other extensions write to address 0 if an allocation fails; Python itself raises `MemoryError`. So
+pushd checks every second, and before long jobs, whether memory is available, and avoids orjson if it is not.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from collections.abc import Callable
 __all__ = ["ENOUGH_BYTES", "Headroom", "memory"]
 
 ENOUGH_BYTES = 32 * 1024 * 1024
-"""How much must be left for what is done without asking, within a second."""
+"""The free memory required for one second of work that does not check for memory."""
 
 
 class Headroom:
-    """Knows whether there is memory left."""
+    """Track whether memory is short."""
 
     __slots__ = ("ask", "changed", "is_short")
 
     def __init__(self) -> None:
-        """Begin with memory enough; whoever knows the system sets `ask` and `changed`."""
+        """Start with enough memory; the daemon sets `ask` and `changed` for its system."""
         self.ask: Callable[[int], bool] = _yes
-        """Returns whether so many bytes can be had now."""
+        """Return whether this number of bytes is available now."""
         self.changed: Callable[[bool], None] = _ignore
-        """Called with `is_short` when that has changed."""
+        """Called with `is_short` when it has changed."""
         self.is_short = False
-        """True if there is little memory left: only what survives a failed allocation may be used."""
+        """True if memory is short: use only code that survives a failed allocation."""
 
     def has(self, size: int) -> bool:
-        """Return whether `size` bytes can be had, and enough for all else."""
+        """Return whether `size` bytes are available in addition to `ENOUGH_BYTES`."""
         return not self.is_short and self.ask(size + ENOUGH_BYTES)
 
     def look(self) -> None:
-        """Find out whether memory is short. To be called every second."""
+        """Update `is_short`. Called every second."""
         self._set(not self.ask(ENOUGH_BYTES))
 
     def missed(self) -> None:
@@ -42,7 +42,7 @@ class Headroom:
         self._set(True)
 
     def was_missed(self) -> bool:
-        """Return whether the exception that is being handled is a failed allocation, and note it."""
+        """Return whether the exception being handled is a failed allocation; if so, record that memory is short."""
         if not isinstance(sys.exception(), MemoryError):
             return False
         self.missed()
@@ -59,8 +59,8 @@ def _yes(size: int) -> bool:
 
 
 def _ignore(is_short: bool) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 memory = Headroom()
-"""That of the process, which has one."""
+"""The headroom of the process."""

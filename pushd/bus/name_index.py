@@ -1,4 +1,4 @@
-"""Names in order, to find those with a prefix."""
+"""A sorted index of names, to find the names with a prefix."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 __all__ = ["NameIndex"]
 
 _BLOCK = 1000
-"""The most names that one block has."""
+"""The maximum number of names in one block."""
 
 _TAKEN = 200
-"""How many names are taken at once."""
+"""How many names `each` copies at once."""
 
 
 class NameIndex:
-    """A set of names in order.
+    """A sorted set of names.
 
-    They are in blocks, each sorted, so that adding and removing one takes 1 microsecond among a thousand names and
-    2 among a million.
+    The names are in sorted blocks, so adding or removing a name takes 1 microsecond among a thousand names and 2
+    among a million.
     """
 
     __slots__ = ("_blocks", "_lasts", "_size")
@@ -29,11 +29,11 @@ class NameIndex:
         self._size = 0
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of names."""
         return self._size
 
     def add(self, name: str) -> None:
-        """Add a name, which must not be there."""
+        """Add a new name."""
         self._size += 1
         if not self._blocks:
             self._blocks.append([name])
@@ -53,7 +53,7 @@ class NameIndex:
             self._lasts.insert(at + 1, rest[-1])
 
     def remove(self, name: str) -> None:
-        """Remove a name, which must be there."""
+        """Remove an existing name."""
         self._size -= 1
         at = bisect_left(self._lasts, name)
         block = self._blocks[at]
@@ -64,7 +64,7 @@ class NameIndex:
             del self._blocks[at], self._lasts[at]
 
     def some(self, prefix: str, after: str, count: int) -> list[str]:
-        """Return the first `count` names that begin with `prefix` and come after `after`, in order."""
+        """Return the first `count` names, in order, that begin with `prefix` and sort after `after`."""
         find, start = (bisect_right, after) if after >= prefix else (bisect_left, prefix)
         at = find(self._lasts, start)
         found: list[str] = []
@@ -73,18 +73,18 @@ class NameIndex:
             begin = 0 if found else find(block, start)
             found += block[begin : begin + count - len(found)]
             at += 1
-        while found and not found[-1].startswith(prefix):  # names with a prefix stand together
+        while found and not found[-1].startswith(prefix):  # names with a common prefix are adjacent
             found = [name for name in found if name.startswith(prefix)]
         return found
 
     def each(self, prefix: str = "") -> Iterator[str]:
-        """Return the names that begin with `prefix`, in order; others may come and go meanwhile."""
+        """Return the names that begin with `prefix`, in order. Names may be added and removed meanwhile."""
         after = ""
         while found := self.some(prefix, after, _TAKEN):
             yield from found
             after = found[-1]
 
     def count(self, prefix: str) -> int:
-        """Return about how many names begin with `prefix`: those of whole blocks are counted by blocks."""
+        """Return roughly how many names begin with `prefix`: all names of each block that has such names count."""
         first, last = bisect_left(self._lasts, prefix), bisect_right(self._lasts, f"{prefix}\U0010ffff")
         return sum(map(len, self._blocks[first : last + 1]))

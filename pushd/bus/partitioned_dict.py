@@ -1,4 +1,4 @@
-"""A table for as many entries as there are channels, which never has to be copied as a whole."""
+"""A dictionary for one entry per channel that never copies all entries at once when it grows."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 PARTS = 251
-"""Into how many dictionaries a table is divided: a prime, so that the keys of one part differ in their low bits."""
+"""The number of parts of a table: a prime, so that the hashes of the keys in one part differ in their low bits."""
 
 _MISSING: Any = object()
 
 
 class PartitionedDict(MutableMapping[K, V]):
-    """A mapping divided by the hash of the key into small dictionaries.
+    """A mapping split into small dictionaries by the hash of the key.
 
-    A dictionary that grows copies all its entries at once: 350,000 take 49 ms. Here only one part grows at a time.
-    Code that runs for each event reads ``table.parts[hash(key) % PARTS]`` itself, which saves a call.
+    A dictionary copies all its entries when it grows: 350,000 take 49 ms. Here only one part grows at a time. Code
+    that runs for each event reads ``table.parts[hash(key) % PARTS]`` directly: a fast path that saves a call.
     """
 
     __slots__ = ("_size", "parts")
 
     def __init__(self) -> None:
         self.parts: tuple[dict[K, V], ...] = tuple({} for _ in range(PARTS))
-        """The dictionaries. They are changed by the methods only, which count the entries."""
+        """The dictionaries. Only the methods may change them, because the methods count the entries."""
         self._size = 0
 
     def __len__(self) -> int:
-        """Count the entries."""
+        """Return the number of entries."""
         return self._size
 
     def __iter__(self) -> Iterator[K]:
-        """Return the keys, in no order; the table must not change meanwhile."""
+        """Return the keys in arbitrary order. The table must not change during the iteration."""
         return chain.from_iterable(self.parts)
 
     def __contains__(self, key: object) -> bool:
-        """Return whether there is an entry."""
+        """Return whether `key` has an entry."""
         return key in self.parts[hash(key) % PARTS]
 
     def __getitem__(self, key: K) -> V:
-        """Return the value; raise `KeyError` if there is none."""
+        """Return the value of `key`; raise `KeyError` if it has none."""
         return self.parts[hash(key) % PARTS][key]
 
     def __setitem__(self, key: K, value: V) -> None:
-        """Enter a value, or replace it."""
+        """Set the value of `key`."""
         part = self.parts[hash(key) % PARTS]
         self._size -= len(part)
         part[key] = value
         self._size += len(part)
 
     def __delitem__(self, key: K) -> None:
-        """Remove an entry; raise `KeyError` if there is none."""
+        """Remove the entry of `key`; raise `KeyError` if it has none."""
         del self.parts[hash(key) % PARTS][key]
         self._size -= 1
 
     def get(self, key: K, default: V | None = None) -> V | None:  # type: ignore[override]
-        """Return the value, or `default`."""
+        """Return the value of `key`, or `default`."""
         return self.parts[hash(key) % PARTS].get(key, default)
 
     def pop(self, key: K, default: Any = _MISSING) -> Any:
-        """Remove an entry and return its value, or `default`; without that, raise `KeyError` if there is none."""
+        """Remove the entry of `key` and return its value, or `default`; without a default, raise `KeyError`."""
         value = self.parts[hash(key) % PARTS].pop(key, _MISSING)
         if value is not _MISSING:
             self._size -= 1

@@ -1,11 +1,17 @@
-"""Channel names, and the patterns that stand for many of them.
+"""Channel names, and patterns that match many names.
 
-A name is split into segments at ``/``, ``.`` and ``:``. In a pattern, ``*`` stands for one segment and ``**``
-for any number of them, also none: ``news/*`` matches ``news/sport``; ``news/**`` matches ``news``,
-``news/sport`` and ``news/sport/chess``; ``**`` matches every name. A star counts only as a whole segment.
+The separators ``/``, ``.`` and ``:`` split a name into segments. A star is special only as a whole segment:
+
+============  ======================================  ======================================================
+pattern       matches                                 example
+============  ======================================  ======================================================
+``*``         exactly one segment                     ``news/*``: ``news/sport``
+``**``        any number of segments, including none  ``news/**``: ``news``, ``news/sport``, ``news/sport/chess``
+``**`` alone  every name
+============  ======================================  ======================================================
 
 Inside this module a name is a list of tokens, each a segment with the separator before it: ``news/a.b`` is
-``["news", "/a", ".b"]``. So ``a/b`` and ``a.b`` are different names to a pattern as well.
+``["news", "/a", ".b"]``. So ``a/b`` and ``a.b`` are different names for a pattern, too.
 """
 
 from __future__ import annotations
@@ -34,13 +40,13 @@ MAX_NAME_BYTES = 255
 """The longest name or pattern, in bytes of UTF-8."""
 
 MAX_REPEATS = 4
-"""How many ``**`` a pattern may have: what it costs to match and to compare grows with them."""
+"""How many ``**`` a pattern may have: each one makes matching and comparing more expensive."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TOKEN = re.compile(r"^[^/.:]*|[/.:][^/.:]*")
 _SEPARATORS = ("/", ".", ":")
 REPEATS = ("**", *(f"{separator}**" for separator in _SEPARATORS))
-"""The tokens of a pattern that stand for any number of segments."""
+"""The tokens of a pattern that match any number of segments."""
 
 _STARS = ("*", *(f"{separator}*" for separator in _SEPARATORS), *REPEATS)
 
@@ -49,7 +55,7 @@ T = TypeVar("T")
 
 @lru_cache(4096)
 def check_name(name: str) -> str:
-    """Return `name` if it is the name of one channel; raise `BadRequest` if it is not."""
+    """Return `name` if it names one channel; raise `BadRequest` if it is a pattern or invalid."""
     _check_text(name)
     if any(token in _STARS for token in tokens_of(name)):
         raise BadRequest(f"{name!r} is a pattern; the name of one channel was wanted", "channel")
@@ -75,39 +81,39 @@ def tokens_of(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a subscriber asks for: a channel by its name, or every channel that a pattern matches."""
+    """The target of a subscription or grant: one channel by name, or all channels that match a pattern."""
 
     text: str
-    """The pattern as it was written."""
+    """The pattern as written."""
 
     paths: tuple[tuple[str, ...], ...]
-    """The sequences of tokens that it stands for: one, and one more for each ``**`` it begins with."""
+    """The equivalent sequences of tokens: one, plus one for each leading ``**``."""
 
     is_name: bool
-    """True if there is no star in it: it matches the one channel of that name."""
+    """True if the pattern has no star, so it matches only the channel of that name."""
 
     @property
     def is_plain(self) -> bool:
-        """True if it has one star at most, and, if that is ``**``, nothing behind it."""
+        """True if the pattern has at most one star, and nothing after a ``**``."""
         path = self.paths[0]
         stars = [place for place, token in enumerate(path) if token in _STARS]
         return not stars or (len(stars) == 1 and (path[stars[0]] not in REPEATS or stars[0] == len(path) - 1))
 
     @property
     def prefix(self) -> str:
-        """What every name begins with that it matches: its tokens up to the first star."""
+        """The common prefix of all matching names: the tokens before the first star."""
         return "".join(takewhile(lambda token: token not in _STARS, self.paths[0]))
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """Read a pattern; raise `BadRequest` if it is neither a name nor a pattern.
+        """Parse a pattern; raise `BadRequest` if `text` is neither a name nor a pattern.
 
-        Those read last are remembered: where thousands subscribe to the same, they share it.
+        Recent patterns are cached: thousands of subscribers to the same pattern share one object.
         """
         return _parsed(text)
 
     def matches(self, name: str) -> bool:
-        """Return whether the channel `name` is meant, in time linear in its length."""
+        """Return whether the pattern matches the channel `name`, in time linear in the length of `name`."""
         if self.is_name:
             return name == self.text
         tokens = tuple(tokens_of(name))
@@ -115,12 +121,12 @@ class Pattern:
 
     @property
     def beginnings(self) -> tuple[list[str], list[str]]:
-        """Beginnings one of which every name has that is matched; and names that are matched without."""
+        """Prefixes, one of which every matching name has; and the matching names that have none of them."""
         prefixes, names = [], []
         for path in self.paths:
             known = list(takewhile(lambda token: token not in _STARS, path))
             prefix, star = "".join(known), path[len(known)] if len(known) < len(path) else ""
-            if star in REPEATS and len(path) == len(known) + 1 and prefix:  # a/** is a, and what begins with a/
+            if star in REPEATS and len(path) == len(known) + 1 and prefix:  # a/** matches a and a/...
                 names.append(prefix)
             if star not in REPEATS or len(path) == len(known) + 1:
                 prefix += _separator(star)
@@ -128,7 +134,7 @@ class Pattern:
         return prefixes, names
 
     def covers(self, other: Pattern) -> bool:
-        """Return whether every channel that `other` matches is matched by this pattern."""
+        """Return whether this pattern matches every channel that `other` matches."""
         return all(any(_covers(path, asked) for path in self.paths) for asked in other.paths)
 
 
@@ -143,17 +149,17 @@ def _parsed(text: str) -> Pattern:
         raise BadRequest(f"the pattern {text!r} has more than {MAX_REPEATS} times **", "channel")
     paths = [tuple(tokens)]
     while paths[-1][0] == "**" and len(paths[-1]) > 1:
-        # The ** may stand for nothing, and then the separator after it stands for nothing too.
+        # A leading ** may match no segment; then the separator after it is absent, too.
         paths.append((paths[-1][1][1:], *paths[-1][2:]))
     return Pattern(text, tuple(paths), not any(token in _STARS for token in tokens))
 
 
 def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
-    """Return whether every name that `asked` stands for is one of `path`.
+    """Return whether `path` matches every name that `asked` matches.
 
-    Each ``**`` of `asked` stands for nothing, or for a segment at least. It walks the tokens once, and keeps the
-    places in `path` that fit so far, for each choice that has led to other places: each place with whether the
-    ``**`` before it has begun, because then that goes on with any token.
+    Each ``**`` of `asked` matches no segment, or at least one. The search walks the tokens once and keeps one set
+    of places in `path` per distinct outcome of these choices. A place is stored with a flag: True if the ``**``
+    before it has started, because a started ``**`` continues with any token.
     """
     nothing = frozenset({(0, False)})
     ways = {nothing}
@@ -162,7 +168,7 @@ def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
         following = set(ways) if is_repeated else set()
         for places in ways:
             if places is nothing and _separator(token):
-                continue  # a token with a separator is not the first of any name
+                continue  # the first token of a name has no separator
             following.add(_next(path, places, token))
         if frozenset() in following:
             return False
@@ -171,7 +177,7 @@ def _covers(path: tuple[str, ...], asked: tuple[str, ...]) -> bool:
 
 
 def _next(path: tuple[str, ...], places: frozenset[tuple[int, bool]], token: str) -> frozenset[tuple[int, bool]]:
-    """Return the places in `path` behind `token` of a pattern, in which ``**`` is a segment at least."""
+    """Return the places in `path` after `token` of a pattern; a ``**`` as `token` is at least one segment."""
     following = {place for place in places if place[1]}
     seen = set()
     for place, _ in places:
@@ -180,19 +186,19 @@ def _next(path: tuple[str, ...], places: frozenset[tuple[int, bool]], token: str
             is_repeated = path[place] in REPEATS
             if _stands_for(path[place], token):
                 following.add((place + 1, is_repeated))
-            if not is_repeated:  # else it may stand for nothing
+            if not is_repeated:  # a ** may match no segment, so try the next place
                 break
             place += 1
     return frozenset(following)
 
 
 def _is_end(path: tuple[str, ...], place: int) -> bool:
-    """Return whether nothing has to come in `path` from `place` on."""
+    """Return whether the rest of `path` from `place` on may match no segment."""
     return all(token in REPEATS for token in path[place:])
 
 
 def _stands_for(token: str, other: str) -> bool:
-    """Return whether `token` of a pattern can stand for all that `other` does, be that of a name or a pattern."""
+    """Return whether `token` of a pattern matches all that `other`, a token of a name or pattern, matches."""
     if token == other:
         return True
     is_known = token in _STARS and (token in REPEATS or other not in REPEATS)
@@ -204,22 +210,21 @@ def _separator(token: str) -> str:
 
 
 class _Node(Generic[T]):
-    """A place in the tree: what is filed here, and the tokens that lead on."""
+    """A node of the tree: the values of the patterns that end here, and the next tokens."""
 
     __slots__ = ("children", "repeats", "values")
 
     def __init__(self, *, repeats: bool) -> None:
         self.repeats = repeats
-        self.values: dict[T, int] = {}  # how often each is filed: different patterns may have a path in common
+        self.values: dict[T, int] = {}  # with their counts: different patterns may share a path
         self.children: dict[str, _Node[T]] = {}
 
 
 class PatternTree(Generic[T]):
-    """Patterns with what belongs to each, searched by name all at once.
+    """A map from patterns to values, searched by name for all patterns at once.
 
-    A search walks the tokens of the name once and keeps the set of the nodes that fit so far, so that it
-    never goes back. Its cost grows with the patterns that fit the beginning of the name, not with all that
-    are filed.
+    A search walks the tokens of the name once, without backtracking: it keeps the set of nodes that match so far.
+    Its cost grows with the patterns that match the beginning of the name, not with all patterns in the tree.
     """
 
     def __init__(self) -> None:
@@ -227,11 +232,11 @@ class PatternTree(Generic[T]):
         self._size = 0
 
     def __len__(self) -> int:
-        """Count what is filed."""
+        """Return the number of pairs of pattern and value."""
         return self._size
 
     def add(self, pattern: Pattern, value: T) -> None:
-        """File `value` (which must be hashable) under `pattern`."""
+        """Add `value`, which must be hashable, to `pattern`."""
         for path in pattern.paths:
             node = self._root
             for token in path:
@@ -243,7 +248,7 @@ class PatternTree(Generic[T]):
         self._size += 1
 
     def remove(self, pattern: Pattern, value: T) -> None:
-        """Take `value` away from `pattern`, where it must be filed."""
+        """Remove `value` from `pattern`, which must have it."""
         for path in pattern.paths:
             trail = [self._root]
             for token in path:
@@ -259,7 +264,7 @@ class PatternTree(Generic[T]):
         self._size -= 1
 
     def match(self, name: str) -> Iterator[T]:
-        """Return what is filed under the patterns that match `name`, each once."""
+        """Return the values of all patterns that match `name`, each once."""
         nodes: dict[_Node[T], None] = {self._root: None}
         for token in tokens_of(name):
             steps = steps_of(token)
@@ -275,16 +280,16 @@ class PatternTree(Generic[T]):
 
 
 def steps_of(token: str) -> tuple[str, str, str]:
-    """Return the tokens of patterns that may stand for `token` of a name."""
+    """Return the tokens of patterns that match `token` of a name."""
     separator = _separator(token)
     return token, f"{separator}*", f"{separator}**"
 
 
 def _with_empty(nodes: Iterable[_Node[T]]) -> list[_Node[T]]:
-    """Return `nodes` and every ``**`` that follows them: those may stand for nothing."""
+    """Return `nodes` and every ``**`` that follows them, because a ``**`` may match no segment."""
     reached = list(nodes)
     seen = set(reached)
-    for node in reached:  # grows as it is walked
+    for node in reached:  # grows during the loop
         for token in REPEATS:
             child = node.children.get(token)
             if child is not None and child not in seen:

@@ -1,4 +1,4 @@
-"""Pending deliveries: events with so many subscribers of their own that they are handed out in slices."""
+"""Pending deliveries: events with too many recipients for one turn of the reactor, delivered in slices."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["PendingDeliveries"]
 
 
 class PendingDeliveries:
-    """Who is still to be handed which events. The events are in the order of the log."""
+    """A queue of events, in the order of the log, each with its remaining recipients."""
 
     __slots__ = ("events",)
 
     def __init__(self) -> None:
         self.events: deque[tuple[list[Entry], dict[Subscription, Entry]]] = deque()
-        """The events. Code that runs for each event looks here whether there are any, which saves two calls."""
+        """The events. Code that runs for each event checks this directly: a fast path that saves two calls."""
 
     def __len__(self) -> int:
-        """Count the events."""
+        """Return the number of events."""
         return len(self.events)
 
     def add(self, entries: list[Entry], unserved: dict[Subscription, Entry]) -> None:
-        """Add the event of `entries`, of which each subscription in `unserved` is to get one."""
+        """Add the event of `entries`; `unserved` has the entry for each subscription."""
         self.events.append((entries, unserved))
 
     def next(self) -> tuple[list[Entry], Subscription, Entry] | None:
-        """Take out the next delivery: all entries of the event, to whom, and which; None if there is none."""
+        """Remove and return the next delivery: all entries of the event, the subscription, its entry; or None."""
         self.tidy()
         if not self.events:
             return None
@@ -36,14 +36,14 @@ class PendingDeliveries:
         return (entries, *unserved.popitem())
 
     def tidy(self) -> None:
-        """Forget the events that everybody has. Their frames are not needed any more."""
+        """Remove the events without remaining recipients at the front, and free their encoded frames."""
         while self.events and not self.events[0][1]:
             entries, _ = self.events.popleft()
             for entry in entries:
                 entry.forget_frames()
 
     def of(self, subscription: Subscription) -> list[tuple[list[Entry], Entry]]:
-        """Take out what is to be delivered to `subscription`, in order."""
+        """Remove and return the pending deliveries of `subscription`, in order."""
         found = []
         for entries, unserved in self.events:
             entry = unserved.pop(subscription, None)

@@ -1,4 +1,4 @@
-"""What a reader of the log is told: where it begins, and a page of what there is."""
+"""The start position of a reader of the log, and a page of its events."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from pushd.bus.event import Entry
 __all__ = ["HistoryPage", "Room", "StartPosition"]
 
 _PAGE_BYTES = 1024 * 1024
-"""How much data a page has, unless its first event alone has more."""
+"""The maximum bytes of data in one page, unless its first event alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartPosition:
-    """Where a reader begins."""
+    """The start position of a reader."""
 
     position: str
-    """The position after which its events begin."""
+    """The position after which the events begin."""
 
     recovered: bool
-    """True if nothing is missing between the position it asked for and the first event."""
+    """True if no event is lost between the requested position and the first event."""
 
     sequence: int
-    """The place in the log after which it reads."""
+    """The place in the log after which the events begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A part of the log."""
+    """A page of the log."""
 
     entries: list[Entry]
     """The entries, oldest first."""
 
     position: str
-    """The position to go on from."""
+    """The position to continue from."""
 
     recovered: bool
-    """True if nothing is missing between the position asked for and the first entry."""
+    """True if no event is lost between the requested position and the first entry."""
 
 
 class Room:
-    """The entries of one page, as far as there is room: for `limit` of them, one at least."""
+    """The entries of one page: at most `limit`, at least one, and at most `_PAGE_BYTES` of data."""
 
     __slots__ = ("_bytes", "_limit", "entries")
 
@@ -49,10 +49,10 @@ class Room:
         self._limit = limit
         self._bytes = _PAGE_BYTES
         self.entries: list[Entry] = []
-        """Those that are in it."""
+        """The entries of the page."""
 
     def add(self, entry: Entry) -> bool:
-        """Add an entry; False if there is no room for it."""
+        """Add an entry. Return False if it does not fit."""
         self._bytes -= len(entry.event.data)
         if self.entries and (len(self.entries) == self._limit or self._bytes < 0):
             return False

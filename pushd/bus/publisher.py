@@ -1,4 +1,4 @@
-"""The publisher: the way into the bus, which may lead through a store and so take a while."""
+"""The publisher: publish events to the bus, directly or through a store that may take some time."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from pushd.errors import Refused
 __all__ = ["Deleted", "DirectPublisher", "Outcome", "Publisher", "SwappablePublisher"]
 
 Outcome = Published | Refused
-"""What becomes of an event that was to be published."""
+"""The result of publishing an event."""
 
 Deleted = Refused | None
-"""What becomes of a channel that was to be deleted: None if it was."""
+"""The result of deleting a channel: None on success."""
 
 
 _TURN_S, _EVENTS_PER_LOOK = 0.004, 8
-"""How long events are published in one turn of the reactor, and after how many the clock is read."""
+"""How long events are published in one turn of the reactor, and how many events are published per clock read."""
 
 
 class Publisher(Protocol):
-    """Publishes, and says so when nothing acknowledged can be lost any more."""
+    """Publish events, and call back once an acknowledged event cannot be lost."""
 
     def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
-        """Publish an event of `caller` and tell `done`, now or later. Nothing was done if that is a `Refused`."""
+        """Publish an event of `caller`; call `done` now or later. A `Refused` means that nothing was published."""
 
     def publish_all(
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
-        """Publish several events, in order, and tell `done` what became of each, now or later."""
+        """Publish several events in order; call `done` now or later with one outcome per event."""
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel and tell `done`, now or later."""
+        """Delete a channel; call `done` now or later."""
 
 
 class DirectPublisher:
-    """Publishes into a log that is only in memory: at once, unless subscribers have to get earlier events first."""
+    """Publish to a log in memory: at once, unless back-pressure from pending deliveries delays new events."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -49,7 +49,7 @@ class DirectPublisher:
         self._is_due = False
 
     def _wait(self, work: Callable[[], None]) -> None:
-        """Do `work` when there is room for more events, after what waits already."""
+        """Queue `work` behind waiting jobs until there is room for events; run it now without `call_later`."""
         if self._bus.call_later is None:
             work()
             return
@@ -62,7 +62,7 @@ class DirectPublisher:
             self._bus.call_later(0, self._go_on)
 
     def _go_on(self) -> None:
-        """Do some of what waits, if there is room."""
+        """Run some of the waiting jobs, as far as there is room and time in this turn."""
         turn, delivery = self._bus.turn, self._bus.delivery
         until_s = turn.until_s(_TURN_S)
         try:
@@ -78,7 +78,7 @@ class DirectPublisher:
     def publish(
         self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None], *, has_waited: bool = False
     ) -> None:
-        """Publish an event and tell `done`."""
+        """Publish an event and call `done`, behind waiting jobs unless the event `has_waited`."""
         delivery = self._bus.delivery
         if not has_waited and (self._waiting or delivery.crowded or (delivery.pending.events and delivery.is_full)):
             self._wait(partial(self.publish, draft, caller, done, has_waited=True))
@@ -92,7 +92,7 @@ class DirectPublisher:
     def publish_all(
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
-        """Publish several events and tell `done`: now, unless that takes too long."""
+        """Publish several events and call `done`: in this turn, unless that takes too long."""
         if self._waiting or self._bus.delivery.is_full:
             self._wait(partial(self._publish_some, drafts, caller, [], done))
         else:
@@ -122,14 +122,14 @@ class DirectPublisher:
         done(outcomes)
 
     def _publish_rest(self, rest: Callable[[], None]) -> None:
-        """Go on with several events, once there is room."""
+        """Continue with several events once there is room."""
         if self._bus.delivery.is_full and self._bus.call_later is not None:
             self._bus.call_later(0, partial(self._publish_rest, rest))
         else:
             rest()
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel, after what was published before, and tell `done`."""
+        """Delete a channel and call `done`, after waiting events are published."""
         if self._waiting:
             self._wait(partial(self._delete, name, caller, done))
         else:
@@ -145,7 +145,7 @@ class DirectPublisher:
 
 
 class SwappablePublisher:
-    """The publisher that clients have at the moment: whatever it is, to call it takes no step more."""
+    """The current publisher. Its methods are bound here, so a call costs no extra step."""
 
     __slots__ = ("delete", "publish", "publish_all")
 

@@ -1,4 +1,4 @@
-"""The audience: who gets what is published to a channel."""
+"""The recipients of a channel: find the subscribers that get its events."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Recipient", "RecipientIndex", "Recipients"]
 
 
 _FREED_AT_ONCE = 1000
-"""How many audiences are freed at once; that takes about 0.1 ms."""
+"""How many cached `Recipients` are freed at once; that takes about 0.1 ms."""
 
 
 class Recipient(Protocol):
-    """One that takes entries, for itself or for several that want the same."""
+    """A receiver of entries: one subscription, or a fan-out group in place of several."""
 
     @property
     def deliver(self) -> Callable[[Entry], None]:
-        """Take an entry."""
+        """Deliver an entry."""
 
 
 R = TypeVar("R", bound=Recipient)
@@ -33,40 +33,40 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Recipients(Generic[R]):
-    """Who gets an entry."""
+    """The recipients of an entry."""
 
     recipients: tuple[R, ...]
-    """Each gets it once."""
+    """The recipients; each gets the entry once."""
 
     count: int
-    """How many subscribers that are."""
+    """The number of subscribers behind the recipients."""
 
 
 class RecipientIndex(Generic[R, S]):
-    """Who is subscribed to what. The audience of a channel is made when it is first wanted.
+    """An index of subscribers by channel and pattern, with a cache of the `Recipients` per channel.
 
-    It is kept until a subscription changes. A change of a pattern drops all of them; if these are many, they are
-    freed a few at a time, because freeing 100,000 at once takes 10 ms.
+    `Recipients` are built on first use and cached until a subscription to the channel changes. A change of a
+    pattern drops the whole cache; a large one is freed in small parts: 100,000 entries at once take 10 ms.
     """
 
     def __init__(self, channels: Container[str], recipient: Callable[[S], R], max_kept: Callable[[], int]) -> None:
-        """Begin without subscribers.
+        """Start without subscribers.
 
-        `recipient` returns who takes entries for one subscriber. About `max_kept` audiences are kept, of names
-        that are those of `channels` or that somebody is subscribed to.
+        `recipient` returns the recipient for one subscriber: itself or its fan-out group. The cache has about
+        `max_kept` entries, only for names that are in `channels` or have subscribers.
         """
         self._channels = channels
         self._recipient = recipient
         self._max_kept = max_kept
         self._by_name: PartitionedDict[str, dict[S, None]] = PartitionedDict()
         self.index = NameIndex()
-        """The names that anybody is subscribed to, in order."""
+        """The names of channels that have subscribers by name, in order."""
         self._by_pattern: ManyPatterns[S] = ManyPatterns()
         self._kept: PartitionedDict[str, Recipients[R]] = PartitionedDict()
-        self._dropped: list[dict[str, Recipients[R]]] = []  # those to be freed
+        self._dropped: list[dict[str, Recipients[R]]] = []  # still to be freed
 
     def of(self, name: str) -> Recipients[R]:
-        """Return who gets the events of the channel `name`."""
+        """Return the recipients of the channel `name`."""
         part = self._kept.parts[hash(name) % PARTS]
         audience = part[name] if name in part else None  # noqa: SIM401  `get` would be a call
         if audience is None:
@@ -75,7 +75,7 @@ class RecipientIndex(Generic[R, S]):
                 members.update(dict.fromkeys(self._by_pattern.match(name)))
             audience = Recipients(tuple(dict.fromkeys(map(self._recipient, members))), len(members))
             if members or name in self._channels:
-                if len(self._kept) > self._max_kept():  # most are of channels that were given up
+                if len(self._kept) > self._max_kept():  # most belong to channels that were given up
                     self._drop_all()
                 self._kept[name] = audience
             if self._dropped:
@@ -92,7 +92,7 @@ class RecipientIndex(Generic[R, S]):
             self._free(_FREED_AT_ONCE)
 
     def _free(self, count: int) -> None:
-        """Free some of the audiences that were dropped."""
+        """Free up to `count` dropped cache entries."""
         while count > 0 and self._dropped:
             dropped = self._dropped[-1]
             for _ in range(min(count, len(dropped))):
@@ -102,7 +102,7 @@ class RecipientIndex(Generic[R, S]):
                 self._dropped.pop()
 
     def of_each(self, entries: list[Entry]) -> list[Recipients[R]]:
-        """Return who gets each entry of one event; nobody gets two of them."""
+        """Return the recipients of each entry of one event; no recipient gets two of the entries."""
         if len(entries) == 1:
             return [self.of(entries[0].channel)]
         seen: set[R] = set()
@@ -115,20 +115,20 @@ class RecipientIndex(Generic[R, S]):
         return audiences
 
     def by_name(self, name: str) -> Collection[S]:
-        """Return who is subscribed to the channel `name` by its name."""
+        """Return the subscribers of the channel `name` by name, without those by pattern."""
         return self._by_name.get(name) or ()
 
     def has_name(self, name: str) -> bool:
-        """Return whether anybody is subscribed to the channel `name` by its name."""
+        """Return whether the channel `name` has subscribers by name."""
         return name in self._by_name
 
     @property
     def names(self) -> Collection[str]:
-        """The names that anybody is subscribed to."""
+        """The names of channels that have subscribers by name."""
         return self._by_name
 
     def enter(self, pattern: Pattern, subscriber: S) -> int:
-        """Add a subscriber; return how many are subscribed to its channel by name, 0 for a pattern."""
+        """Add a subscriber; return the number of subscribers of the channel by name, 0 for a pattern."""
         if not pattern.is_name:
             self._by_pattern.add(pattern, subscriber)
             self._drop_all()
@@ -142,7 +142,7 @@ class RecipientIndex(Generic[R, S]):
         return len(subscribed)
 
     def leave(self, pattern: Pattern, subscriber: S) -> int:
-        """Undo `enter`; return how many are still subscribed to its channel by name, 0 for a pattern."""
+        """Undo `enter`; return the number of remaining subscribers of the channel by name, 0 for a pattern."""
         if not pattern.is_name:
             self._by_pattern.remove(pattern, subscriber)
             self._drop_all()
@@ -156,5 +156,5 @@ class RecipientIndex(Generic[R, S]):
         return len(subscribed)
 
     def forget(self, name: str) -> None:
-        """Make the audience of a channel anew when it is wanted."""
+        """Drop the cached recipients of a channel, to be rebuilt on next use."""
         self._kept.pop(name, None)

@@ -1,4 +1,4 @@
-"""The record: a dataclass that nobody changes, where there is one for every event."""
+"""The record: a cheap immutable dataclass for objects made for every event."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def record(*, eq: bool = True) -> Callable[[type[T]], type[T]]:
-    """Make a slotted dataclass whose instances mypy lets nobody change.
+    """Return a decorator for a slotted dataclass that is frozen for mypy only.
 
-    With ``frozen=True``, Python would see to that as well, and take longer to make one than everything else that is
-    done for an event.
+    With ``frozen=True``, Python would enforce it as well, but creating an instance would take longer than all
+    other work for an event.
     """
     return dataclass(slots=True, eq=eq, unsafe_hash=eq)

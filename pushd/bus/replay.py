@@ -1,4 +1,4 @@
-"""The replay: the past of several channels, read in the order of the log."""
+"""The replay: past events of several channels, read in the order of the log."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pushd.errors import PushdError, Unavailable
 __all__ = ["ENTRY_BYTES", "FindHistory", "Overtaken", "Replay", "cost_of"]
 
 _FREED, _FREED_COST = 50, 5
-"""How many cursors are freed at once when a replay ends before its end, and as how many sends that counts."""
+"""How many cursors are freed at once when a replay is abandoned, and how many sends that counts as."""
 
 _JOINED, _FILTERED = 16, 4
-"""How many cursors are joined in one step, and how many are compared with what is wanted: about 40 microseconds."""
+"""How many cursors are joined in one step, and how many are filtered in one step: about 40 microseconds."""
 
 _TRIED = 500
-"""How many held events at least are tried to be left to their histories at once."""
+"""The minimum number of held events that `hold_less` tries to leave to their histories at once."""
 
 _RUN = 64
-"""How many entries of one history are taken at once."""
+"""How many entries of one history are read at once."""
 
 
 class Overtaken(PushdError):
-    """A history dropped entries that must not be missed before the replay came to them."""
+    """A history dropped entries that must not be missed before the replay read them."""
 
 
 class _Ahead(NamedTuple):
-    """The place of an entry that is to be read from its history when the replay comes to it."""
+    """The place of an entry that is read from its history only when the replay reaches it."""
 
     channel: str
     offset: int
@@ -42,25 +42,33 @@ class _Ahead(NamedTuple):
 
 
 _Item = tuple[int, int, Entry | _Ahead, History]
-"""The place of a cursor: sequence, a number that tells items of one sequence apart, entry, history."""
+"""The place of a cursor: sequence, a number unique among items of one sequence, entry, history."""
 
 FindHistory = Callable[[Entry], "History | None"]
-"""Return the history that retains an entry, None if there is none."""
+"""Return the history that retains an entry, or None."""
 
 Work = Generator[None, None, None]
-"""What is done in steps: see `pushd.bus.search`."""
+"""A job done in steps: see `pushd.bus.search`."""
 
 
 class Replay(HeldBack):
-    """Entries of several histories, and entries held back meanwhile, merged by their sequence.
+    """Entries of several histories, and entries published meanwhile, merged by sequence.
 
-    It keeps one cursor for each history and reads on as it is asked, so that a long replay costs no memory.
-    An event that several of its sources have comes once. Entries that are published meanwhile are held; when these
-    are too many, `hold_less` and `read_later` leave those that a history retains to its cursor.
+    A replay keeps one cursor per history and reads on demand, so a long replay costs no memory. An event found in
+    several histories is returned once. Entries published meanwhile are held; when these are too many, `hold_less`
+    and `read_later` leave the entries that a history retains to its cursor.
 
-    There may be hundreds of thousands of cursors. What concerns all of them is only noted by `join` and
-    `leave_out`; then the replay is not tidy until `tidying` has done it in steps. Meanwhile nothing may be read
-    from it, but entries may be held or left to their histories.
+    There may be hundreds of thousands of cursors, so `join` and `leave_out` only record changes that affect all of
+    them, and `tidying` applies the changes in steps. Until then the replay is not tidy: nothing may be read from
+    it, but entries may be held or left to their histories.
+
+    ===================  ==============  =====================  ===================================
+    state                `is_tidy`       `is_filtering`         `next`, `run`
+    ===================  ==============  =====================  ===================================
+    tidy                 True            False                  allowed; raise `_fault` if it is set
+    only joins recorded  False           False                  not allowed
+    filter recorded      False           True                   not allowed
+    ===================  ==============  =====================  ===================================
     """
 
     __slots__ = (
@@ -78,23 +86,23 @@ class Replay(HeldBack):
     )
 
     def __init__(self) -> None:
-        """Begin with nothing to read."""
+        """Start with nothing to read."""
         super().__init__()
         self._heap: list[_Item] = []
         self._cursors: dict[History, _Item] = {}
         self._ends: dict[History, int] = {}  # the last offset that each cursor reads
         self._count = count()
         self._last = 0
-        self._fault: Unavailable | None = None  # why there is nothing more
+        self._fault: Unavailable | None = None  # the error that ended the replay
         self.is_tidy = True
-        """Whether it may be read."""
-        self._joins: deque[Replay] = deque()  # what is to be read besides
-        self._is_unfiltered = False  # something has to be left out, and that has not begun
-        self._rest: list[_Item] = []  # the cursors that are still to be looked at, the first one last
-        self._unchecked: list[int] = []  # and the held events
+        """Whether the replay may be read."""
+        self._joins: deque[Replay] = deque()  # other replays to merge
+        self._is_unfiltered = False  # filtering is required and has not started
+        self._rest: list[_Item] = []  # the cursors still to be filtered, the first one last
+        self._unchecked: list[int] = []  # the held events still to be filtered
 
     def add(self, history: History, sequence: int) -> None:
-        """Read what `history` has now after `sequence`; if it is read already, from the earlier of both places."""
+        """Read the entries of `history` after `sequence`; an existing cursor keeps the earlier of both places."""
         entry, latest = history.after(sequence), history.latest
         if entry is not None and latest is not None:
             self._begin(entry, history, latest.offset)
@@ -107,28 +115,28 @@ class Replay(HeldBack):
 
     @property
     def width(self) -> int:
-        """How many histories it reads."""
+        """The number of histories to read."""
         return len(self._cursors)
 
     @property
     def first(self) -> int | None:
-        """A sequence that the next entry is not before; None if there is no other entry."""
+        """A lower bound of the sequence of the next entry; None if there is no other entry."""
         held = next(iter(self._held), None)
         while self._heap:
             item = self._heap[0]
             if item[0] != self._last and self._is_current(item):
                 return item[0] if held is None else min(item[0], held)
             heappop(self._heap)
-            if self._is_current(item):  # the event that came last, in another of its channels
+            if self._is_current(item):  # the event returned last, in another of its channels
                 self._take(item)
         return held
 
-    # What concerns all cursors
+    # Changes to all cursors
 
     def clearing(self) -> Iterator[Callable[[], int]]:
-        """Return calls that free a few cursors each; each returns as how many sends it counts.
+        """Return calls that free a few cursors each. Each call returns how many sends it counts as.
 
-        Freeing 300,000 of them at once takes 60 ms. A few are left, to be freed with the replay.
+        Freeing 300,000 cursors at once takes 60 ms. The last few are freed with the replay.
         """
         while self._is_large:
             yield self._free_some
@@ -150,29 +158,29 @@ class Replay(HeldBack):
 
     @property
     def is_filtering(self) -> bool:
-        """Whether something is still to be left out."""
+        """Whether cursors or held events are still to be filtered."""
         return self._is_unfiltered or bool(self._rest or self._unchecked)
 
     def join(self, other: Replay) -> None:
-        """Read what `other` was to read, which has read nothing yet, once that has been made `tidying`."""
+        """Merge `other`, which must be unread. Takes effect during `tidying`."""
         self._joins.append(other)
         self.is_tidy = False
 
     def leave_out(self) -> None:
-        """Leave out the channels that are not wanted any more, once that has been made `tidying`."""
+        """Drop the channels that are no longer wanted. Takes effect during `tidying`."""
         self._is_unfiltered = True
         self.is_tidy = False
 
     def cutting(self, sequence: int) -> Work:
-        """Leave out, in steps, the histories whose next entry comes after `sequence`."""
+        """Drop, in steps, the histories whose next entry is after `sequence`."""
         self.leave_out()
         return self._tidying(lambda item: item[0] <= sequence, lambda name: True)
 
     def tidying(self, wanted: Callable[[str], bool]) -> Work:
-        """Do in steps what was noted: join others, and leave out the channels whose names are not `wanted`.
+        """Apply recorded changes in steps: merge other replays, and drop the channels that are not `wanted`.
 
-        Names may cease to be wanted between the steps, if `leave_out` is called then; no others may be wanted anew
-        before it is tidy. If several such works go on at once, they do it together.
+        Between steps, names may become unwanted if `leave_out` is called then; no name may become wanted before
+        the replay is tidy. Several such jobs may run at once and share the steps.
         """
         return self._tidying(lambda item: wanted(item[2].channel), wanted)
 
@@ -192,7 +200,7 @@ class Replay(HeldBack):
             yield
 
     def _join_some(self, other: Replay) -> None:
-        if not other._rest:  # the lowest first is about the best order to push them
+        if not other._rest:  # lowest first: pushing in ascending order is cheapest
             other._rest, other._heap = other._heap[::-1], []
         for _ in range(min(_JOINED, len(other._rest))):
             item = other._rest.pop()
@@ -204,10 +212,10 @@ class Replay(HeldBack):
         if not other._rest:
             self._joins.popleft()
             if not self._joins and len(self._heap) > 1000 and len(self._heap) > 4 * len(self._cursors):
-                self._is_unfiltered = True  # leave out the places that were moved from
+                self._is_unfiltered = True  # remove obsolete places from the heap
 
     def _begin_filtering(self) -> None:
-        """Move all cursors to what has to be looked at. Those that are placed meanwhile are wanted."""
+        """Queue all cursors for filtering. Cursors placed meanwhile are wanted."""
         self._is_unfiltered = False
         self._rest, self._heap = self._heap, []
         self._rest.reverse()
@@ -227,13 +235,13 @@ class Replay(HeldBack):
         for _ in range(min(_FILTERED, len(self._unchecked))):
             self._hold_only(self._unchecked.pop(), wanted)
 
-    # What is held
+    # Held events
 
     def read_later(self, entries: Sequence[Entry], find: FindHistory) -> bool:
-        """Leave an event that was published meanwhile to the histories that `find` knows of `entries`, all its own.
+        """Leave a newly published event, given by all its `entries`, to the histories that `find` returns for them.
 
-        Return False, with nothing changed, if one of them is in no history, or the first may be missed: of these,
-        the latest are wanted and not the oldest.
+        Return False and change nothing if an entry is in no history, or if the first one may be missed: of events
+        that may be missed, the latest are wanted and not the oldest.
         """
         if entries[0].may_be_missed:
             return False
@@ -249,9 +257,9 @@ class Replay(HeldBack):
         return True
 
     def hold_less(self, find: FindHistory, enough_bytes: int = 0) -> None:
-        """Leave held entries to their histories, as `read_later` does, as far as that is possible.
+        """Leave held events to their histories where `read_later` can.
 
-        Of many, only some are left, if no more than `enough_bytes` are held then: to leave 4,000 takes 20 ms.
+        After `_TRIED` events, stop once at most `enough_bytes` are held: to leave 4,000 events takes 20 ms.
         """
         for tried, sequence in enumerate(list(self._held)):
             if tried >= _TRIED and self.held_bytes <= enough_bytes:
@@ -267,11 +275,11 @@ class Replay(HeldBack):
         heappush(self._heap, item)
 
     def _end(self, history: History) -> None:
-        """Read no more of `history`."""
+        """Stop reading `history`."""
         del self._cursors[history], self._ends[history]
 
     def _read_on(self, entry: Entry, history: History) -> None:
-        """Move the cursor of `history` on from `entry`; raise `Overtaken` if what follows must not be missed."""
+        """Advance the cursor of `history` past `entry`; raise `Overtaken` if the next is lost but required."""
         following = history.at(entry.offset + 1)
         if following is None:
             if not entry.may_be_missed:
@@ -285,7 +293,7 @@ class Replay(HeldBack):
     def _read_ahead(self, ahead: _Ahead, sequence: int, history: History) -> Entry | None:
         """Return the entry at the place of a cursor, or the oldest one after it if it is gone and may be missed.
 
-        Return None if there is no such entry; raise `Overtaken` if it must not be missed.
+        Return None if there is no such entry; raise `Overtaken` if the entry is gone and must not be missed.
         """
         entry = history.at(ahead.offset)
         if entry is None and not ahead.may_be_missed:
@@ -293,11 +301,11 @@ class Replay(HeldBack):
         return entry or history.after(sequence)
 
     def _is_current(self, item: _Item) -> bool:
-        """Return whether a cursor has not been moved from its place."""
+        """Return whether `item` is still the place of its cursor."""
         return self._cursors.get(item[3]) is item
 
     def _go_on(self, entry: Entry, history: History) -> None:
-        """Move the cursor of `history` on from `entry`, which is delivered whatever is found behind it."""
+        """Advance the cursor of `history` past `entry`. An unreadable history is reported after that entry."""
         if entry.offset >= self._ends[history]:
             self._end(history)
             return
@@ -307,9 +315,10 @@ class Replay(HeldBack):
             self._fault = error
 
     def run(self, most_bytes: int) -> list[Entry]:
-        """Take the next entries of one history, if nothing else comes between them, of about `most_bytes`.
+        """Return the next entries of one history, about `most_bytes` of data, up to any entry from elsewhere.
 
-        None does not mean that there are none: `next` finds out. Most replays are of one channel, and go faster so.
+        The fast path of `next` for replays of one channel, which most are. An empty list does not mean the end:
+        continue with `next`.
         """
         if self._fault is not None:
             raise self._fault
@@ -317,7 +326,7 @@ class Replay(HeldBack):
         if not heap or not self._is_current(heap[0]) or heap[0][0] == self._last:
             return []
         _, _, entry, history = heap[0]
-        before = min((item[0] for item in heap[1:3]), default=sys.maxsize)  # what else comes next
+        before = min((item[0] for item in heap[1:3]), default=sys.maxsize)  # the next entry of another history
         if self._held:
             before = min(before, next(iter(self._held)))
         run = []
@@ -333,9 +342,10 @@ class Replay(HeldBack):
         return run
 
     def next(self) -> Entry | None:
-        """Return the next entry, or None after the last; raise `Overtaken` if it is no longer there.
+        """Return the next entry, or None after the last one.
 
-        Raises `Unavailable` if it cannot be read; everything before it has been answered then.
+        Raises `Overtaken` if the entry was dropped, and `Unavailable` if it cannot be read; all entries before it
+        have been returned by then.
         """
         if self._fault is not None:
             raise self._fault
@@ -354,7 +364,7 @@ class Replay(HeldBack):
         return None
 
     def _take(self, item: _Item) -> Entry | None:
-        """Return the entry of an item that was first in the heap; None if that has to be looked for again."""
+        """Return the entry of an item popped from the heap; None if the caller must try the next item."""
         sequence, _, entry, history = item
         if isinstance(entry, _Ahead):
             try:
@@ -365,7 +375,7 @@ class Replay(HeldBack):
             if found is None or found.offset > self._ends[history]:
                 self._end(history)
                 return None
-            if found.event.sequence > sequence:  # others may come before it
+            if found.event.sequence > sequence:  # entries of other histories may precede it
                 self._place(found.event.sequence, found, history)
                 return None
             entry = found

@@ -1,4 +1,4 @@
-"""Who is being replayed to: its replay is made tidy in steps, and read only when that is done."""
+"""The replay state of one subscriber: a replay is made tidy in steps and read only when tidy."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pushd.bus.search import Work, drain
 __all__ = ["DoLater", "Done", "Replaying", "at_once"]
 
 Done = Callable[[Exception | None], None]
-"""Learn that a work is done, or why it failed."""
+"""Called when a job is done, with the error if it failed."""
 
 DoLater = Callable[[Work[None], Callable[[], bool], ClientInfo, Done], None]
-"""Do a work in steps for a caller, unless it is gone by then, and tell the end of it."""
+"""Run a job in steps for a client, unless the client is gone by then; call `Done` at the end."""
 
 
 def at_once(work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
-    """Do all steps of a work now: a `DoLater`."""
+    """Run all steps of a job now: a `DoLater`."""
     drain(work)
     done(None)
 
 
 class _Bus(Protocol):
-    """What is known here of the bus."""
+    """The part of the bus that this module uses."""
 
     @property
     def do_later(self) -> DoLater:
-        """What does a work in steps."""
+        """Run a job in steps."""
 
 
 class Replaying:
-    """One subscriber, as far as it is replayed to."""
+    """The replay part of a subscription."""
 
     __slots__ = ("_replay", "then")
 
@@ -43,11 +43,11 @@ class Replaying:
     _replay: Replay | None
 
     then: dict[Callable[[], None], None] | None
-    """What is to be called once the replay is tidy; None if nothing is being done about it."""
+    """The callbacks to run once the replay is tidy; None while no job makes it tidy."""
 
     @property
     def is_replaying(self) -> bool:
-        """True until everything since the position has been delivered."""
+        """True until all events since the position have been delivered."""
         return self._replay is not None
 
     @property
@@ -56,9 +56,9 @@ class Replaying:
         return self._replay is not None and self._replay.is_tidy
 
     def when_tidy(self, go_on: Callable[[], None]) -> bool:
-        """Have `go_on` called once there is nothing in the way of the replay, or of subscribing to more.
+        """Call `go_on` once the replay is tidy, and so may be read or extended by another subscription.
 
-        Return False if that is so now.
+        Return False, without calling `go_on`, if it is tidy now.
         """
         if self.then is None:
             return False
@@ -66,7 +66,7 @@ class Replaying:
         return True
 
     def _tidy(self, bus: _Bus) -> None:
-        """Make the replay tidy, if it is not."""
+        """Start to make the replay tidy, unless it is tidy or a job does so already."""
         replay = self._replay
         if replay is not None and not replay.is_tidy and self.then is None:
             self.then = {}
@@ -77,15 +77,15 @@ class Replaying:
         then, self.then = self.then or {}, None
         if error is not None and self._replay is replay:
             self._fail(error)
-        self._tidy(bus)  # what was begun meanwhile
+        self._tidy(bus)  # changes recorded meanwhile
         for go_on in then:
             if not self.when_tidy(go_on):
                 go_on()
 
     def _matches(self, name: str) -> bool:
-        """Return whether the channel `name` is wanted."""
+        """Return whether the subscriber is subscribed to the channel `name`."""
         raise NotImplementedError
 
     def _fail(self, error: Exception) -> None:
-        """End: the replay cannot be made tidy."""
+        """End the subscription because of `error`: the replay cannot be made tidy."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Trimming: finding the channels whose oldest events have expired, or have to go because all are too much."""
+"""Retention: find the channels whose oldest events have expired or exceed the total size limit."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["RetentionQueue"]
 S = TypeVar("S")
 
 _CHANNELS_PER_CALL = 500
-"""How many channels are looked at each time for what has expired."""
+"""How many channels one call of `RetentionQueue.expire` checks."""
 
 _STEPS_PER_CALL = 1000
-"""How many steps are taken each time because all events together are too much; to drop one takes two at most."""
+"""How many steps one call of `RetentionQueue.make_room` takes; dropping one event takes at most two."""
 
 
 class RetentionQueue(Generic[S]):
-    """Knows of each channel when to look at it, so that nobody has to look at all of them.
+    """Queue channels by the time and the place of their oldest events, so that no call checks all channels.
 
-    It looks at a limited number of channels and events each time. What is left is dropped later, and who reads a
-    channel has it trimmed before.
+    Each call checks a limited number of channels and events and leaves the rest to later calls. Readers trim a
+    channel before they read it.
     """
 
     def __init__(
@@ -34,24 +34,24 @@ class RetentionQueue(Generic[S]):
         is_here: Callable[[Channel[S]], bool],
         channels: Callable[[], int],
     ) -> None:
-        """Begin without channels.
+        """Start without channels.
 
-        `trim` drops what is over a channel's limits, `drop` its oldest event; `is_here` tells whether a channel
-        was not given up, and `channels` how many there are. All events are to take about `max_bytes`.
+        `trim` drops the events that exceed a channel's limits, `drop` drops its oldest event. `is_here` returns
+        whether a channel exists, `channels` the number of channels. `max_bytes` limits the size of all events.
         """
         self.max_bytes = max_bytes
-        """How much they may take."""
+        """The size limit of all events, in bytes; it may be exceeded for a short time."""
         self._trim = trim
         self._drop = drop
         self._is_here = is_here
         self.size_bytes = 0
-        """About how much all events take."""
-        self._expiries: LazyHeap[float, Channel[S]] = LazyHeap(is_here, channels)  # each channel once at most
-        # by a sequence that the channel's oldest is not before
+        """The approximate size of all events, in bytes."""
+        self._expiries: LazyHeap[float, Channel[S]] = LazyHeap(is_here, channels)  # each channel at most once
+        # by a lower bound of the sequence of the channel's oldest event
         self._oldest: LazyHeap[int, Channel[S]] = LazyHeap(is_here, channels)
 
     def count(self, channel: Channel[S]) -> None:
-        """Record how much a channel takes now: its events, and itself while it has any."""
+        """Record the current size of a channel: its events, plus its own overhead while it has events."""
         history = channel.history
         size = history.size_bytes
         if size:
@@ -60,7 +60,7 @@ class RetentionQueue(Generic[S]):
         channel.size_bytes = size
 
     def watch(self, channel: Channel[S]) -> None:
-        """Look at a channel, which has events, when the time comes."""
+        """Queue a channel with events, to be checked when its oldest event expires or is the oldest of all."""
         if not channel.awaits_expiry:
             channel.awaits_expiry = True
             self._expiries.push(channel.history.expires_s, channel)
@@ -69,19 +69,19 @@ class RetentionQueue(Generic[S]):
             self._oldest.push(channel.history.bound(-1), channel)
 
     def watch_later(self, channel: Channel[S]) -> None:
-        """Look at a channel some time soon, without finding out now what its oldest event is."""
+        """Queue a channel to be checked soon, without reading its oldest event now."""
         channel.awaits_expiry = channel.awaits_room = True
         self._expiries.push(0.0, channel)
         self._oldest.push(channel.history.bound(-1), channel)
 
     def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
-        """Return heaps that have all channels with events, by a sequence that their oldest is not before."""
+        """Return heaps of all channels with events, by a lower bound of the sequence of their oldest event."""
         return self._oldest.heaps()
 
     def expire(self, seconds: float, is_over: Callable[[], bool]) -> bool:
-        """Trim some of the channels whose oldest events have expired, and make some room, until the time `is_over`.
+        """Trim some channels whose oldest events have expired by `seconds`, then make room, until `is_over`.
 
-        Return whether that ended it. At least one step is taken.
+        Return whether `is_over` ended the call. Takes at least one step.
         """
         expiries = self._expiries
         for _ in range(_CHANNELS_PER_CALL):
@@ -94,14 +94,15 @@ class RetentionQueue(Generic[S]):
                 self._trim(channel)
                 if channel.history:
                     self.watch(channel)
-            if is_over():  # a channel takes 20 microseconds, much more if many of its events have expired
+            if is_over():  # a channel takes 20 microseconds, or much more if many events have expired
                 return True
         return self.make_room(is_over=is_over)
 
     def make_room(self, added: int = 0, is_over: Callable[[], bool] = lambda: False) -> bool:
-        """Drop some of the oldest events of all, if there are too many bytes; more than were `added` just now.
+        """Drop some of the oldest events of all channels while the size exceeds `max_bytes`.
 
-        Return whether it ended because the time `is_over`.
+        The number of steps grows with the events `added` just now, so dropping keeps up with publishing. Return
+        whether the time `is_over` ended the call.
         """
         oldest = self._oldest
         for _ in range(_STEPS_PER_CALL + 2 * added):

@@ -1,7 +1,7 @@
-"""Finding what a reader of the log is to get: in steps, because it may take long.
+"""Search the log in steps: find the start position and the events of a reader.
 
-Everything here is a generator that yields after each step; meanwhile events may be published, and channels trimmed,
-deleted and given up. What is found is true when the last step is done.
+A search is a generator that yields after each step, because it may take long. Between steps, events may be
+published, and channels trimmed, deleted and given up. The result is valid when the last step is done.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Work = Generator[None, None, T]
-"""What is done in steps."""
+"""A job done in steps, with a result."""
 
 _AT_ONCE = 500
-"""How many of the channels that had events last are looked at before another order is thought of."""
+"""How many of the most recently active channels are searched before another order is considered."""
 
 _OLDEST = 2000
-"""How many channels are looked at, those with the oldest events first, to fill a page from the earliest on."""
+"""How many channels, those with the oldest events first, are searched to fill a page from ``earliest``."""
 
 _NAMES = 200
-"""How many channels are passed over in one step."""
+"""How many channels are skipped in one step."""
 
 _AGAIN = 3
-"""How often a page is begun anew because of what happened meanwhile, before it is made in one step."""
+"""How often a page is tried in steps while the log changes, before it is read in one step."""
 
 
 class Log(Protocol[S]):
-    """What is known of the log: see `pushd.bus.eventlog`."""
+    """The part of the log that a search uses: see `pushd.bus.eventlog`."""
 
     by_name: PartitionedDict[str, Channel[S]]
     index: NameIndex
@@ -54,51 +54,51 @@ class Log(Protocol[S]):
         """Return the position after the event at `sequence`."""
 
     def where(self, since: str, *among: Sequence[Pattern]) -> int | None:
-        """Return the place in the log of a position; None for the earliest, and if the log cannot tell."""
+        """Return the place in the log of a position; None for ``earliest`` and for positions unknown to the log."""
 
     def recent(self, sequence: int = -1) -> Iterator[Channel[S]]:
         """Return the channels that had events after `sequence`, the latest first."""
 
     def bookmark(self) -> Bookmark[Channel[S]]:
-        """Return a bookmark among the channels that had events, behind the latest."""
+        """Return a bookmark in the list of channels with events, after the latest one."""
 
     def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
-        """Return heaps of channels by a sequence that their oldest events are not before."""
+        """Return heaps of channels, by a lower bound of the sequence of their oldest events."""
 
     discard: Callable[[Replay], None]
-    """Free a replay that nobody reads any more."""
+    """Free a replay that is no longer read."""
 
     def trim(self, channel: Channel[S]) -> object:
-        """Drop what is over the channel's limits."""
+        """Drop the events that exceed the limits of the channel."""
 
 
 @dataclass(slots=True)
 class Prepared:
-    """What a reader is to get."""
+    """The start position and the replay of one reader."""
 
     start: StartPosition
-    """Where it begins."""
+    """The start position of the reader."""
 
     replay: Replay
-    """What it reads."""
+    """The events to read."""
 
     end: int
-    """The place of the latest event of the log when it was begun to find this."""
+    """The sequence of the latest event of the log when the search began."""
 
     place: int | None = None
-    """The place in the log of its position, if it has one."""
+    """The place of the requested position in the log, if the log knows it."""
 
     is_all: bool = False
-    """True if it is to get everything that is retained, and so misses nothing."""
+    """True for ``earliest``: the reader gets all retained events, and so misses none."""
 
 
 def key_of(patterns: Sequence[Pattern], since: str) -> tuple[object, ...]:
-    """Return what tells apart what is prepared."""
+    """Return the key of a `Prepared`: the position and the set of patterns."""
     return since, frozenset(pattern.text for pattern in patterns)
 
 
 def drain(work: Work[T]) -> T:
-    """Do all steps at once; return the result."""
+    """Run all steps at once and return the result."""
     while True:
         try:
             next(work)
@@ -108,7 +108,7 @@ def drain(work: Work[T]) -> T:
 
 
 def wanted(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
-    """Return what tells whether any of `patterns` matches a name."""
+    """Return a function that returns whether any of `patterns` matches a name."""
     if any(pattern.text == "**" for pattern in patterns):
         return lambda name: True
     tree: PatternTree[None] = PatternTree()
@@ -118,7 +118,7 @@ def wanted(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
 
 
 def _beginnings(patterns: Sequence[Pattern]) -> tuple[list[str], list[str]]:
-    """Return beginnings one of which every matching name has, none of them that of another; and names without."""
+    """Return disjoint prefixes, one of which every matching name has, and the matching names that have none."""
     found: list[str] = []
     for prefix in sorted(prefix for pattern in patterns for prefix in pattern.beginnings[0]):
         if not found or not prefix.startswith(found[-1]):
@@ -127,10 +127,10 @@ def _beginnings(patterns: Sequence[Pattern]) -> tuple[list[str], list[str]]:
 
 
 def _matching(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iterator[Channel[S] | None]:
-    """Return the channels that the patterns match and that had events after `sequence`, with None in between.
+    """Return the channels that match the patterns and had events after `sequence`, with None for other channels.
 
-    The cost grows with the smallest of: the channels that had events since, those whose names begin as the patterns
-    do, and all.
+    The cost grows with the smallest of these sets: channels with events since, channels with a prefix of the
+    patterns, all channels.
     """
     names = dict.fromkeys(pattern.text for pattern in patterns if pattern.is_name)
     for name in names:
@@ -154,7 +154,7 @@ def _matching(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iterat
 
 def _candidates(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iterator[Channel[S] | None]:
     first: list[Channel[S]] = []
-    for channel in log.recent(sequence):  # this goes on before anything changes
+    for channel in log.recent(sequence):  # without a yield, so the log cannot change
         first.append(channel)
         if len(first) > _AT_ONCE:
             break
@@ -173,10 +173,10 @@ def _candidates(log: Log[S], patterns: Sequence[Pattern], sequence: int) -> Iter
 
 
 def _in_order(log: Log[S], sequence: int) -> Iterator[Channel[S] | None]:
-    """Return the channels that had events after `sequence`, with None in between; some may come twice.
+    """Return the channels that had events after `sequence`, with None in between; some may be repeated.
 
-    One that gets an event meanwhile moves to the end. Those there are taken at once: while events are published as
-    fast as channels are looked at, the end would never be reached.
+    A channel that gets an event meanwhile moves to the end of the order. Those channels are collected in one step:
+    if events are published as fast as channels are searched, the end would never be reached.
     """
     end, mark, rest = log.sequence, log.bookmark(), list[Channel[S]]()
     try:
@@ -198,11 +198,10 @@ def _in_order(log: Log[S], sequence: int) -> Iterator[Channel[S] | None]:
 def prepare(
     log: Log[S], patterns: Sequence[Pattern], since: str, sequence: int | None, count: int = 0
 ) -> Work[Prepared]:
-    """Find out where a reader from `since` begins, whether something is missing for good, and what it reads.
+    """Find the start position of a reader from `since`, whether events are lost, and the events to read.
 
-    `since` is ``latest``, ``earliest`` or an id, and `sequence` its place in the log. A reader from an id that the
-    log does not know begins with the oldest event that there is. If `count` is given, no more than so many events
-    are going to be read.
+    `since` is ``latest``, ``earliest`` or an id, and `sequence` is its place in the log. An id that is unknown to
+    the log starts at the oldest retained event. `count`, unless 0, is the maximum number of events to be read.
     """
     if since == "latest":
         return latest(log)
@@ -216,7 +215,7 @@ def prepare(
 
 
 def latest(log: Log[S]) -> Prepared:
-    """Return what a reader is to get of what was published until now: nothing."""
+    """Return an empty replay that starts at the end of the log."""
     end = log.sequence
     return Prepared(StartPosition(log.position_of(end), True, end), Replay(), end)
 
@@ -237,10 +236,10 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
                 replay.add(history, after)
                 if count and replay.width > widest and firsts.end is not None:
                     yield from replay.cutting(firsts.end)
-                    widest = max(widest, 2 * replay.width)  # as many channels may have the same events
+                    widest = max(widest, 2 * replay.width)  # many channels may share the same events
             if len(dropped) > 1000:
                 dropped = [min(dropped), max(dropped)]
-    except GeneratorExit:  # the client has gone
+    except GeneratorExit:  # the client is gone
         log.discard(replay)
         raise
     if any(not pattern.is_name or pattern.text not in log.by_name for pattern in patterns):
@@ -252,9 +251,9 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
 
 
 def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> Work[None]:
-    """Add what was published meanwhile in steps, until little is left for `complete`, which has no steps.
+    """Add the events published meanwhile in steps, until few are left for `complete`, which has no steps.
 
-    After a few rounds the rest is left to `complete` anyway: events may be published as fast as they are added.
+    After `_AGAIN` rounds the rest is left to `complete` anyway: events may be published as fast as they are added.
     """
     try:
         for _ in range(_AGAIN):
@@ -266,13 +265,13 @@ def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> W
                 if channel is not None:
                     _add(log, prepared, channel)
             prepared.end = end
-    except GeneratorExit:  # the client has gone
+    except GeneratorExit:  # the client is gone
         log.discard(prepared.replay)
         raise
 
 
 def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> None:
-    """Add to what was prepared what was published since; there must be no step in between."""
+    """Add the events published since `prepared` was made. The caller must use the result in the same step."""
     is_wanted = wanted(patterns)
     for channel in log.recent(prepared.end):
         if is_wanted(channel.name):
@@ -281,7 +280,7 @@ def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> No
 
 
 def _add(log: Log[S], prepared: Prepared, channel: Channel[S]) -> None:
-    """Have the reader read what was published to `channel` since it was prepared."""
+    """Add the events published to `channel` since `prepared` was made."""
     log.trim(channel)
     start = prepared.start
     if start.recovered and not prepared.is_all and channel.history.dropped > start.sequence:
@@ -290,9 +289,9 @@ def _add(log: Log[S], prepared: Prepared, channel: Channel[S]) -> None:
 
 
 def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage]:
-    """Find the first events after the position `since`, in the order of the log: up to `limit`, or one page.
+    """Return the first events after the position `since`, in the order of the log: at most `limit`, or one page.
 
-    A page without events has the position of the whole log at its last step.
+    An empty page has the position of the end of the log at the last step.
     """
     is_all, recovered = since == "earliest", True
     for again in range(_AGAIN + 1):
@@ -303,13 +302,13 @@ def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Wo
         recovered = recovered and page.recovered
         if page.entries or end == log.sequence or since == "latest":
             break
-        since = page.position  # nothing until `end`, but something may have come since
+        since = page.position  # no events up to `end`, but some may have been published since
     assert page is not None
     return HistoryPage(page.entries, page.position, is_all or recovered)
 
 
 def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage | None]:
-    """Read one page; None if what it was to have was dropped meanwhile."""
+    """Return one page, or None if its first event was dropped meanwhile."""
     end = log.sequence
     if since == "earliest" and not all(pattern.is_name for pattern in patterns):
         page = yield from _read_oldest(log, patterns, limit)
@@ -340,9 +339,10 @@ def _page(log: Log[S], entries: list[Entry], end: int | None, recovered: bool) -
 
 
 def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[HistoryPage | None]:
-    """Read a page from the earliest event on, beginning with the channels that have the oldest events.
+    """Return a page from the earliest event on, starting with the channels that have the oldest events.
 
-    Return None if it is not filled soon: then it is better to look at all channels that match.
+    This is the fast path of `_read`: it saves searching all matching channels. Return None, for the slow path, if
+    `_OLDEST` channels do not fill the page.
     """
     end, is_wanted = log.sequence, wanted(patterns)
     heaps, replay, room, seen = log.oldest_first(), Replay(), Room(limit), 0

@@ -1,4 +1,4 @@
-"""Shares: bound what clients occupy of one resource, in total and per owner."""
+"""Shares: limit how much of one resource clients use, in total and per owner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pushd.errors import TooMany, Unavailable
 __all__ = ["Shares"]
 
 _RETRY_S = 10.0
-"""The ``Retry-After`` of a refusal, in seconds, unless the resource frees up faster."""
+"""The default ``Retry-After`` when a limit is reached, in seconds."""
 
 
 class Shares:
@@ -22,10 +22,10 @@ class Shares:
     __slots__ = ("_by_owner", "_option", "_retry_s", "_what", "most", "most_per_owner", "used")
 
     def __init__(self, what: str, option: str, most: int, share_percent: int, retry_s: float = _RETRY_S) -> None:
-        """Allow `most` units in total, and `share_percent` of them (one at least) for each owner.
+        """Allow `most` units in total, and `share_percent` of them (at least one) for each owner.
 
-        `what` names the resource and `option` the configuration option that bounds it, for error messages.
-        Clients that are refused are asked to wait `retry_s`.
+        `what` names the resource and `option` the configuration option that limits it, for error messages.
+        Rejected clients are asked to retry after `retry_s`.
         """
         self._what = what
         self._option = option
@@ -36,25 +36,25 @@ class Shares:
         self.limit(most, share_percent)
 
     def limit(self, most: int, share_percent: int) -> None:
-        """Set other bounds. Units in use stay in use."""
+        """Set new limits. Units in use stay in use."""
         self.most = most
-        """Units that may be in use."""
+        """The maximum number of units in use."""
         self.most_per_owner = max(1, most * share_percent // 100)
-        """Units that one owner may use."""
+        """The maximum number of units that one owner may use."""
 
     def used_by(self, owner: str | None) -> int:
         """Return the units that `owner` uses; 0 for None."""
         return 0 if owner is None else self._by_owner.get(owner, 0)
 
     def take(self, owner: str | None, units: int = 1) -> None:
-        """Occupy `units`; raise as `check` does, and then nothing is occupied."""
+        """Acquire `units`. Raises the errors of `check`, and then acquires none."""
         self.check(owner, units)
         self.used += units
         if owner is not None:
             self._by_owner[owner] += units
 
     def check(self, owner: str | None, units: int) -> None:
-        """Raise `TooMany` if `units` more exceed the owner's share, `Unavailable` if they exceed the total."""
+        """Raise `TooMany` if `units` more would exceed the owner's share, `Unavailable` if the total."""
         if not units:
             return
         if owner is not None and self.used_by(owner) + units > self.most_per_owner:
@@ -69,7 +69,7 @@ class Shares:
             )
 
     def give_back(self, owner: str | None, units: int = 1) -> None:
-        """Release `units` that `take` occupied for `owner`."""
+        """Release `units` that `take` acquired for `owner`."""
         self.used -= units
         if owner is not None:
             self._by_owner[owner] -= units

@@ -1,4 +1,4 @@
-"""Slices: work for thousands of clients, some of it in each turn of the reactor."""
+"""Slices: spread work for thousands of clients over several turns of the reactor."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ __all__ = [
 ]
 
 MOST = 250
-"""How many sends one slice makes. To plain sockets they take about 1.2 ms; over TLS, the clock ends it first."""
+"""How many sends one slice makes: about 1.2 ms for plain sockets. Over TLS, `MOST_S` ends the slice first."""
 
 MOST_S = 0.002
 """How long a slice may take, in seconds."""
 
 STEP = 25
-"""After how many sends the clock is read."""
+"""How many sends are made per clock read."""
 
 END_COST = 10
-"""As how many sends the end of a connection counts: a farewell, and what others are told of it."""
+"""How many sends the end of a connection counts as: the close message, and the notifications to others."""
 
 BYTES_PER_SEND = 16 * 1024
-"""How many more bytes of one send make it count as one more: the kernel needs as long to copy them."""
+"""How many bytes of one send count as another send: the kernel takes as long to copy them."""
 
 _BURST, _BURST_S = 8, 0.02
-"""How often something is done at once, in how many seconds."""
+"""How many actions a `Burst` allows, per this number of seconds."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
 
 
 class Slice:
-    """What may be done in one turn of the reactor."""
+    """The budget of one job in one turn of the reactor."""
 
     __slots__ = ("_looks_at", "_seconds", "_until_s", "left")
 
     def __init__(self, turn: Turn, within_s: float = MOST_S, most: int = MOST) -> None:
-        """Begin a slice in the current `turn`, of up to `most` sends and `within_s` seconds."""
+        """Start a slice in the current `turn`, of at most `most` sends and `within_s` seconds."""
         self._seconds = turn.seconds
         self._until_s = turn.until_s(within_s)
         self._looks_at = most - STEP
         self.left = most
-        """How many sends are left."""
+        """The number of sends left."""
 
     def spend(self, count: int = 1) -> bool:
-        """Count `count` sends, or work that takes as long. Return whether there may be more."""
+        """Count `count` sends, or work that takes as long. Return whether the budget allows more."""
         self.left -= count
         if self.left <= self._looks_at:
             self._looks_at = self.left - STEP
@@ -67,17 +67,17 @@ class Slice:
 
 
 class Burst:
-    """Lets something be done at once, but not more often than is good in one turn."""
+    """A rate limit for actions that are done at once: `_BURST` per `_BURST_S`."""
 
     __slots__ = ("_count", "_seconds", "_since_s")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """Begin; `seconds` is a clock that never jumps."""
+        """Start a burst; `seconds` is a monotonic clock."""
         self._seconds = seconds
         self._count, self._since_s = 0, 0.0
 
     def take(self) -> bool:
-        """Return whether it may be done once more."""
+        """Count one action. Return whether it may be done now."""
         now_s = self._seconds()
         if now_s - self._since_s > _BURST_S:
             self._count, self._since_s = 0, now_s
@@ -86,26 +86,27 @@ class Burst:
 
 
 class Slices:
-    """Makes many calls, in slices: one job after the other, and of each its calls in their order."""
+    """Make many calls in slices: one job after the other, the calls of each job in order."""
 
     def __init__(self, call_later: Later, turn: Turn) -> None:
-        """Use the reactor's `call_later`, and the clock of its `turn`."""
+        """Use the `call_later` of the reactor, and the clock of its `turn`."""
         self._call_later = call_later
         self._turn = turn
         self._jobs: deque[Iterator[Callable[[], int]]] = deque()
         self._is_due = False
 
     def do(self, calls: Iterable[Callable[[], int]]) -> None:
-        """Make all `calls`: one slice of them now, unless others wait, and the rest in later turns.
+        """Make all `calls`: one slice now, unless other jobs wait, and the rest in later turns.
 
-        Each returns as how many sends it counts. What a call raises ends the slice; the rest follows.
+        Each call returns how many sends it counts as. An exception ends the slice and is raised; the other
+        calls follow in later turns.
         """
         self._jobs.append(iter(calls))
         if not self._is_due:
             self._run()
 
     def _run(self) -> None:
-        self._is_due = True  # what the calls want done waits behind them
+        self._is_due = True  # jobs that the calls add must wait
         part = Slice(self._turn)
         try:
             while self._jobs:
@@ -123,7 +124,7 @@ class Slices:
 
 
 class AtOnce:
-    """What stands for `Slices` where there are no turns."""
+    """A `Slices` without a reactor: all calls are made at once."""
 
     def do(self, calls: Iterable[Callable[[], int]]) -> None:
         """Make all `calls` now."""
@@ -132,9 +133,10 @@ class AtOnce:
 
 
 def in_turns(work: Callable[[Callable[[], bool]], bool], call_later: Later, turn: Turn) -> Callable[[], None]:
-    """Return what does some of `work`, and goes on with it in the next turns unless it is done.
+    """Return a function that runs `work` for one slice, and again in later turns until `work` is done.
 
-    `work` gets what tells whether its time in this turn is over, and returns whether that ended it.
+    `work` receives a function that returns whether its time in this turn is over, and returns whether that
+    interrupted it. Calls of the returned function have no effect while `work` continues.
     """
     is_due = False
 
@@ -144,7 +146,7 @@ def in_turns(work: Callable[[Callable[[], bool]], bool], call_later: Later, turn
 
     def go_on() -> None:
         nonlocal is_due
-        is_due = False  # also if this raises
+        is_due = False  # even if `work` raises
         until_s = turn.until_s(MOST_S)
         is_due = work(lambda: turn.seconds() >= until_s)
         if is_due:

@@ -1,7 +1,7 @@
-"""The archive: what keeps histories and the ids that publishers gave, as far as the log knows it.
+"""The history storage: the interface through which the log keeps histories and publishers' ids.
 
-An id that a publisher gave belongs to the first channel of its event: only what is published to that channel can
-have it already. Every other channel of the event knows the id as well, for those who read there.
+A publisher's id belongs to the first channel of its event: a duplicate has the same id and the same first channel.
+The other channels of the event know the id as well, for clients that resume there.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pushd.errors import Unavailable, Unprocessable
 __all__ = ["HistoryStorage", "MemoryStorage", "PublishedId", "names_with", "oldest_place"]
 
 _MOST_NAMES = 500
-"""How many channels with one id the patterns of a reader may mean, or almost: to look at each takes about 15 us."""
+"""How many channels with one id may match the prefixes of a reader's patterns: each takes about 15 us."""
 
 _FEW = 16
-"""How many channels with one id are looked through for those that begin like a pattern."""
+"""Up to how many channels with one id are scanned for a prefix; beyond that, the names are kept in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedId:
-    """An event in one of its channels, whose id its publisher gave."""
+    """An event with a publisher's id, in one of its channels."""
 
     id: str
     """The id."""
@@ -41,19 +41,19 @@ class PublishedId:
     """The channel."""
 
     offset: int
-    """The event's place in the channel."""
+    """The offset of the event in the channel."""
 
     sequence: int
-    """Its place in the log."""
+    """The place of the event in the log."""
 
     is_first: bool = False
     """True if the publisher named this channel first."""
 
     fingerprint: bytes | None = None
-    """What `Draft.fingerprint` was, if this is the first channel; None if a store of version 1 has the event."""
+    """The `Draft.fingerprint` if this is the first channel; None for an event from a store of version 1."""
 
     def check(self, draft: Draft) -> None:
-        """Raise `Unprocessable` if `draft`, which has the same id, is another event."""
+        """Raise `Unprocessable` if `draft`, which has the same id, is a different event."""
         if self.fingerprint is not None and self.fingerprint != draft.fingerprint():
             raise Unprocessable(
                 f"id {self.id!r} was published before with other data; wanted a new id, or the same event", "id"
@@ -61,40 +61,40 @@ class PublishedId:
 
 
 class HistoryStorage(Protocol):
-    """Where histories and given ids are kept."""
+    """A storage for histories and publishers' ids."""
 
     later: FreeLater
-    """Frees what many dropped entries take; all at once, unless this is set."""
+    """Free the memory of many dropped entries; all at once unless set."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> History:
-        """Make the history of a new channel.
+        """Return the history of a new channel.
 
-        `offset` is the latest that an event of the channel can have had, `dropped` the sequence.
+        `offset` and `dropped`: the highest offset and sequence that an earlier event of the channel may have.
         """
 
     def give_up(self, history: History) -> None:
-        """Forget a history, which is empty: its channel is given up."""
+        """Forget an empty history: its channel is given up."""
 
     def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
-        """Learn of an event with a given id that comes into a log in memory; no history has its entries yet."""
+        """Called before an event with a publisher's id enters the histories of a log in memory."""
 
     def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
-        """Return the events of the channel `name` with a given id, from the offset `first` on.
+        """Return the events of the channel `name` with the publisher's id `event_id`, from the offset `first` on.
 
-        At most two: the one that was published to this channel first, and the oldest of all others.
+        At most two: the event that has this channel as its first, and the oldest of all others.
         """
 
     def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
-        """Return the channels that may have a given id and whose names begin with `prefix`.
+        """Return the channels that may have the publisher's id `event_id` and whose names begin with `prefix`.
 
-        None if they are more than `most`.
+        Return None if there are more than `most`.
         """
 
 
 def names_with(archive: HistoryStorage, event_id: str, patterns: Sequence[Pattern]) -> Iterable[str]:
-    """Return the channels that `patterns` match and that may have an id that a publisher gave.
+    """Return the channels that match `patterns` and may have the publisher's id `event_id`.
 
-    None at all if so many have it that looking at each would take long: then the id is no position.
+    Return no channel, so that the id is no valid position, if too many have the id to check each of them.
     """
     names = dict.fromkeys(pattern.text for pattern in patterns if pattern.is_name)
     left = _MOST_NAMES
@@ -111,9 +111,9 @@ def names_with(archive: HistoryStorage, event_id: str, patterns: Sequence[Patter
 
 
 def oldest_place(found: Sequence[PublishedId], began: int, channels: Mapping[str, Channel[Any]]) -> int | None:
-    """Return the place in the log of the oldest of the events `found`; None if there is none after `began`.
+    """Return the place in the log of the oldest of the events `found`, or None if that is not after `began`.
 
-    Raises `Unavailable` if the event itself says something else: a reader from a wrong place would miss others.
+    Raises `Unavailable` if the stored event has another id or place: a reader from a wrong place would miss events.
     """
     oldest = min(found, key=lambda given: given.sequence, default=None)
     if oldest is None or oldest.sequence <= began:
@@ -125,7 +125,7 @@ def oldest_place(found: Sequence[PublishedId], began: int, channels: Mapping[str
 
 
 class _Holders:
-    """The events that have one id, by channel."""
+    """The events with one id, by channel."""
 
     __slots__ = ("_in_order", "first", "others")
 
@@ -133,26 +133,26 @@ class _Holders:
         self.first: dict[str, PublishedId] = {}
         self.others: dict[str, deque[PublishedId]] = {}  # the oldest first
         self._in_order: list[str] = []
-        """The names in order, once there are many."""
+        """The names in order, once there are more than `_FEW`."""
 
     def __len__(self) -> int:
-        """Count the names, those twice that are in both."""
+        """Return the number of names; a name in both `first` and `others` counts twice."""
         return len(self.first) + len(self.others)
 
     def entered(self, name: str) -> None:
-        """Note that a channel that had none now has one."""
+        """Called when a channel gets its first event with the id."""
         if self._in_order:
             insort(self._in_order, name)
         elif len(self) > _FEW:
             self._in_order = sorted({*self.first, *self.others})
 
     def left(self, name: str) -> None:
-        """Note that a channel has none any more."""
+        """Called when a channel has lost its last event with the id."""
         if self._in_order:
             del self._in_order[bisect_left(self._in_order, name)]
 
     def named(self, prefix: str, most: int) -> list[str] | None:
-        """Return the names that begin with `prefix`; None if they are more than `most`."""
+        """Return the names that begin with `prefix`, or None if there are more than `most`."""
         names: Iterable[str] = self._in_order
         if not names:
             names = dict.fromkeys(chain(self.first, self.others))
@@ -165,15 +165,15 @@ class _Holders:
 
 
 class MemoryStorage:
-    """An `HistoryStorage` that ends with the process."""
+    """A `HistoryStorage` in memory; its contents end with the process."""
 
     def __init__(self) -> None:
         self._given: PartitionedDict[str, _Holders] = PartitionedDict()
         self.later: FreeLater = at_once
-        """Frees what many dropped entries take."""
+        """Free the memory of many dropped entries."""
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> MemoryHistory:
-        """Make the history of a new channel."""
+        """Return the history of a new channel."""
         base_bytes = channel_size(name) + CHANNEL_OBJECT_BYTES
         return MemoryHistory(
             settings,
@@ -192,7 +192,7 @@ class MemoryStorage:
         """Forget an empty history."""
 
     def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
-        """Learn of an event with a given id, before its entries are put into the histories."""
+        """Called before an event with a publisher's id enters the histories."""
         event = entries[0].event
         holders = self._given.get(event.id)
         if holders is None:
@@ -208,7 +208,7 @@ class MemoryStorage:
                 holders.entered(name)
 
     def _forget(self, entry: Entry) -> None:
-        """Forget that a channel has an event with a given id, and all that it had before."""
+        """Forget an event with a publisher's id in one channel, and all earlier events with that id there."""
         event_id, name = entry.event.id, entry.channel
         holders = self._given.get(event_id)
         if holders is None or (name not in holders.first and name not in holders.others):
@@ -226,15 +226,15 @@ class MemoryStorage:
                 del self._given[event_id]
 
     def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
-        """Return the events of the channel `name` with a given id."""
+        """Return the events of the channel `name` with the publisher's id `event_id`."""
         holders = self._given.get(event_id)
         if holders is None:
             return []
         own = [holders.first[name]] if name in holders.first else []
-        others = (one for one in holders.others.get(name, ()) if one.offset >= first)  # the rest is being forgotten
+        others = (one for one in holders.others.get(name, ()) if one.offset >= first)  # older: being dropped
         return [one for one in (*own, *islice(others, 1)) if one.offset >= first]
 
     def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
-        """Return the channels that have a given id."""
+        """Return the channels with the publisher's id `event_id` whose names begin with `prefix`."""
         holders = self._given.get(event_id)
         return [] if holders is None else holders.named(prefix, most)

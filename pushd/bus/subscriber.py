@@ -1,4 +1,4 @@
-"""The subscriber, as the bus knows it."""
+"""The interface of a subscriber to the bus."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ __all__ = ["NOBODY", "Subscriber", "take_nothing"]
 
 
 class Subscriber(Protocol):
-    """What the bus knows of who is subscribed."""
+    """A receiver of events, as the bus sees it."""
 
     def deliver(self, entry: Entry) -> None:
-        """Take the next event; what it raises ends the subscription.
+        """Called with the next event. An exception ends the subscription.
 
-        It may publish, and end its own subscription or others', but not subscribe.
+        The method may publish and may end any subscription, but must not subscribe.
         """
 
     def close(self, reason: CloseReason) -> None:
-        """Learn that the subscription has ended, and why."""
+        """Called when the subscription has ended, with the reason."""
 
 
 class _Nobody:
     """The subscriber of a subscription that has ended."""
 
     def deliver(self, entry: Entry) -> None:
-        """Take no event."""
+        """Discard the event."""
 
     def close(self, reason: CloseReason) -> None:
-        """Do nothing: it has ended."""
+        """Do nothing: the subscription has ended already."""
 
 
 NOBODY = _Nobody()
@@ -38,4 +38,4 @@ NOBODY = _Nobody()
 
 
 def take_nothing(entry: Entry) -> None:
-    """Take an event for a subscription that has ended."""
+    """Discard an event: the `deliver` of a subscription that has ended."""

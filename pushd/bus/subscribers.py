@@ -1,4 +1,4 @@
-"""Who gets the events of a channel, found in steps: there may be tens of thousands."""
+"""List the subscribers of a channel in steps: there may be tens of thousands."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pushd.bus.clientinfo import ClientInfo
 __all__ = ["Present", "present"]
 
 Present = tuple[int, int, list[ClientInfo]]
-"""How many clients and users there are, and some of the clients."""
+"""The number of clients, the number of users, and one page of clients."""
 
 _CALLERS = 200
-"""How many clients are looked at in one step."""
+"""How many clients are counted in one step."""
 
 
 class _Subscription(Protocol):
@@ -23,13 +23,13 @@ class _Subscription(Protocol):
 class _Recipient(Protocol):
     @property
     def subscriptions(self) -> Iterable[_Subscription]:
-        """Those for which it takes entries."""
+        """The subscriptions that the recipient receives entries for."""
 
 
 def present(recipients: Iterable[_Recipient], after: int, limit: int) -> Generator[None, None, Present]:
-    """Count the clients, and their users.
+    """Count the clients and their users, and return the counts with one page of clients.
 
-    Return these, and the first `limit` clients whose numbers come after `after`, in this order.
+    The page has the first `limit` clients whose numbers are greater than `after`, ordered by number.
     """
     count, users, page, some = 0, set[str](), list[ClientInfo](), list[ClientInfo]()
     for recipient in recipients:

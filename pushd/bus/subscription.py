@@ -1,4 +1,4 @@
-"""The subscription: everything that one subscriber is subscribed to, replayed first and then live."""
+"""The subscription: all channels and patterns of one subscriber, replayed first and then live."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ __all__ = ["Group", "Subscriber", "Subscription"]
 
 
 class Group(Protocol):
-    """Several subscribers of one channel that want the same, and are handed it as one."""
+    """A fan-out group: subscribers of one channel that receive identical events as one recipient."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
-        """Theirs."""
+        """The subscriptions of the group."""
 
     def deliver(self, entry: Entry) -> None:
-        """Take the next event for all of them."""
+        """Deliver the next event to all subscribers of the group."""
 
 
 class _Pending(Protocol):
-    """What `pushd.bus.pending_deliveries.PendingDeliveries` is for a subscription."""
+    """The part of `pushd.bus.pending_deliveries.PendingDeliveries` that a subscription uses."""
 
     @property
     def events(self) -> Sized:
-        """The events that are being handed out in slices."""
+        """The events being delivered in slices."""
 
 
 class _Delivery(Protocol):
-    """What a subscription knows of how events are handed out."""
+    """The part of `pushd.bus.delivery` that a subscription uses."""
 
     is_delivering: bool
     at_hand: list[Entry]
 
     @property
     def pending(self) -> _Pending:
-        """The events that are being handed out in slices."""
+        """The events being delivered in slices."""
 
     def take_pending(self, subscription: Subscription) -> bool:
-        """Hand `subscription` now what is pending for it. Return whether there was anything."""
+        """Deliver the pending events of `subscription` now. Return whether there were any."""
 
 
 class _Bus(Protocol):
-    """What a subscription knows of the bus."""
+    """The part of the bus that a subscription uses."""
 
     log: EventLog[Subscription]
     figures: Counters
@@ -67,39 +67,49 @@ class _Bus(Protocol):
 
     @property
     def delivery(self) -> _Delivery:
-        """What hands out events."""
+        """The delivery of events to subscribers."""
 
     def check_count(self, count: int) -> None:
-        """Raise `BadRequest` if nobody may subscribe to so many channels and patterns."""
+        """Raise `BadRequest` if `count` channels and patterns exceed the limit of one subscriber."""
 
     def check_names(self, texts: Iterable[str], caller: ClientInfo) -> None:
-        """Raise `TooMany` or `Unavailable` if there is no room for the names among `texts` that are new."""
+        """Raise `TooMany` or `Unavailable` if the new names among `texts` exceed a limit."""
 
     def enter(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Begin to hand `subscription` what is published to `pattern`."""
+        """Start to deliver events that match `pattern` to `subscription`."""
 
     def leave(self, pattern: Pattern, subscription: Subscription) -> None:
         """Undo `enter`."""
 
     def regroup(self, name: str) -> None:
-        """Take note that a subscriber of the channel `name` has joined a group or left one."""
+        """Called when a subscriber of the channel `name` has joined or left a fan-out group."""
 
     def drop(self, subscription: Subscription, error: Exception) -> None:
         """End the subscription of a subscriber that raised `error`."""
 
     def discard(self, replay: Replay) -> None:
-        """Free a replay that nobody reads any more."""
+        """Free a replay that is no longer read."""
 
     @property
     def do_later(self) -> DoLater:
-        """What does a work in steps."""
+        """Run a job in steps."""
 
     def end(self, subscription: Subscription, reason: CloseReason) -> None:
-        """End a subscription and tell its subscriber why."""
+        """End a subscription and notify its subscriber of the reason."""
 
 
 class Subscription(Replaying):
-    """Everything that one subscriber is subscribed to."""
+    """All channels and patterns of one subscriber.
+
+    ========  ======================  ====================================================================
+    state     `deliver` is            then
+    ========  ======================  ====================================================================
+    replay    `_hold`                 the transport reads past events with `advance`; new events are held
+    live      `Subscriber.deliver`    new events go to the subscriber at once
+    in group  `Subscriber.deliver`    live, but `group` receives new events in place of the subscription
+    closed    `take_nothing`          events are discarded
+    ========  ======================  ====================================================================
+    """
 
     __slots__ = (
         "_bus",
@@ -116,25 +126,25 @@ class Subscription(Replaying):
         self._bus = bus
         self._replay = self.then = None
         self.caller = caller
-        """Who is subscribed; its rights may change."""
+        """The client that is subscribed; its grants may change."""
         self._patterns: dict[str, Pattern] = {}
-        self._tree: PatternTree[None] | None = None  # these, once somebody wants to know what they match
+        self._tree: PatternTree[None] | None = None  # built from `_patterns` on first use
         self.only_channel: str | None = None
-        """The name of its channel, if it is subscribed to that and nothing else."""
+        """The name of the channel if it is the only subscription, else None."""
         self.group: Group | None = None
-        """What takes events in its place."""
+        """The fan-out group that receives events in place of this subscription."""
         self.subscriber = subscriber
-        """Who gets the events; after `close`, nobody."""
+        """The receiver of the events; `NOBODY` after `close`."""
         self.deliver: Callable[[Entry], None] = subscriber.deliver
-        """Take an event that was just published: to the subscriber at once, or to the end of its replay."""
+        """Deliver a newly published event: to the subscriber at once, or to the end of its replay."""
 
     def __len__(self) -> int:
-        """Count the channels and patterns."""
+        """Return the number of channels and patterns."""
         return len(self._patterns)
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
-        """The subscription itself, as a recipient that stands for one."""
+        """The subscription itself: a recipient of one subscription."""
         return (self,)
 
     def _find_only_channel(self) -> None:
@@ -144,33 +154,33 @@ class Subscription(Replaying):
         self.only_channel = first.text if first is not None and is_only else None
 
     def take_pending(self) -> bool:
-        """Take the events now that have been published and come in a later slice. Return whether there were any.
+        """Deliver the published events now that would come in a later slice. Return whether there were any.
 
-        To be called before the subscriber is told anything else.
+        Call this before sending the subscriber anything else, so that events stay in order.
         """
         return bool(self._bus.delivery.pending.events) and self._bus.delivery.take_pending(self)
 
     def join(self, group: Group) -> None:
-        """Have `group` take the events of `only_channel` from now on; there must be no replay or pending event."""
+        """Let `group` receive the events of `only_channel` from now on. Requires no replay and no pending event."""
         assert self.only_channel is not None
         assert self._replay is None
         self.group = group
         self._bus.regroup(self.only_channel)
 
     def part(self) -> None:
-        """Take the events again; to be called before anything else about the subscription changes."""
+        """Leave the fan-out group and receive events directly. Call this before any other change."""
         self.group = None
         if self.only_channel is not None:
             self._bus.regroup(self.only_channel)
 
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Raise what `add` would."""
+        """Raise the error that `add` would raise, without subscribing."""
         self._allowed(patterns)
         if since != "latest":
             self._bus.log.place_of(patterns, since)
 
     def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
-        """Return `patterns` by their texts; raise `Refused` if that is more than there may be."""
+        """Return `patterns` by text; raise `Refused` if a grant is missing or a limit is exceeded."""
         wanted = {pattern.text: pattern for pattern in patterns}
         for text in wanted:
             self.caller.grants.check_subscribe(text)
@@ -187,19 +197,19 @@ class Subscription(Replaying):
     ) -> StartPosition:
         """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
 
-        An id that a publisher gave may be that of an event of any channel that is subscribed to then, or that
-        `among` matches, or else `or_among`; the caller must be allowed to read all of these.
+        A publisher's id is searched in all channels subscribed to, including `patterns`, and in those that match
+        `among`; failing that, in those that match `or_among`. The caller must be allowed to read all of these.
 
-        What was published since then comes through `advance`, and what is published from now on comes after
-        it. Raises `Forbidden`, and `BadRequest`, `TooMany` or `Unavailable` if these are too many channels for the
-        connection, for its owner or in total, or what is kept cannot be read; then nothing was changed.
+        `advance` delivers the events since that position, followed by newly published events. Raises `Forbidden`
+        without a grant; `BadRequest`, `TooMany` or `Unavailable` if the connection, its owner or the total has
+        too many channels, or if the history cannot be read. An error leaves the subscription unchanged.
         """
         self.take_pending()
         assert self.deliver is not take_nothing, "closed"
         assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
         wanted = self._allowed(patterns)
-        if self._replay is not None and self._replay.is_filtering:  # which `when_tidy` tells
+        if self._replay is not None and self._replay.is_filtering:  # the caller did not use `when_tidy`
             drain(self._replay.tidying(self._matches))
         prepared = self._prepared(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
         start, replay = prepared.start, prepared.replay
@@ -218,7 +228,7 @@ class Subscription(Replaying):
         return start
 
     def _prepared(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Prepared:
-        """Return what was prepared for these at the door, completed, or prepare it now."""
+        """Return the replay that admission prepared for `patterns`, completed; otherwise prepare it now."""
         log, caller = self._bus.log, self.caller
         if since == "latest":
             return finding.latest(log)
@@ -229,7 +239,7 @@ class Subscription(Replaying):
         return before
 
     def remove(self, text: str) -> bool:
-        """Unsubscribe from the channel or pattern `text`; False if it was not subscribed to."""
+        """Unsubscribe from the channel or pattern `text`. Return False if there was no such subscription."""
         if not self._remove(text):
             return False
         self._tidy(self._bus)
@@ -250,9 +260,9 @@ class Subscription(Replaying):
         return True
 
     def revoke(self) -> list[str]:
-        """Unsubscribe from the channels and patterns that the rights of the caller do not reach any more.
+        """Unsubscribe from the channels and patterns that the grants of the caller no longer cover.
 
-        Answers their texts.
+        Returns their texts.
         """
         reach = self.caller.grants.subscribe
         lost = [text for text in self._patterns if not reach.has(text)]
@@ -266,7 +276,7 @@ class Subscription(Replaying):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The channels and patterns, as they were subscribed to."""
+        """The texts of the channels and patterns, in order of subscription."""
         return tuple(self._patterns)
 
     def _matches(self, name: str) -> bool:
@@ -279,9 +289,10 @@ class Subscription(Replaying):
         return next(self._tree.match(name), 0) is None
 
     def advance_run(self, most_bytes: int) -> list[Entry]:
-        """Take the next events of the replay, of about `most_bytes`, instead of having them delivered.
+        """Return the next events of the replay, about `most_bytes` of data, without delivering them.
 
-        None does not mean that there are none; `advance` tells.
+        The fast path of `advance`, for runs of events of one channel. An empty list does not mean the end:
+        continue with `advance`.
         """
         replay = self._replay
         if replay is None or not replay.is_tidy:
@@ -299,13 +310,13 @@ class Subscription(Replaying):
         return []
 
     def advance(self) -> bool:
-        """Deliver the next event of the replay; False if there is none: then the subscriber is live.
+        """Deliver the next event of the replay. Return False if there is none: the subscriber is live.
 
-        It does nothing, and returns False, while the replay is not to be read: see `is_readable`.
+        Does nothing and returns False while the replay is not readable: see `is_readable`.
 
-        Who subscribes calls this as fast as it can take events. If the histories drop events before the
-        replay comes to them, or too much is published meanwhile, the subscription ends as too slow, unless they
-        may be missed; and so it does, with the reason, if they cannot be read.
+        The transport calls this as fast as the client can receive events. The subscription ends as too slow if
+        the histories drop events before the replay reads them, or if too many events are published meanwhile,
+        unless those may be missed. A history that cannot be read ends it too, with the reason.
         """
         replay = self._replay
         if replay is None or not replay.is_tidy:
@@ -334,9 +345,9 @@ class Subscription(Replaying):
         return self._replay is not None
 
     def _hold(self, entry: Entry) -> None:
-        """Keep an event that was just published until the replay comes to it.
+        """Hold a newly published event until the replay reaches it.
 
-        It is held as far as there is room; beyond that, it is read later from the histories that retain it.
+        At most `max_held_bytes`, or one event, are held; other events are read later from their histories.
         """
         replay, bus = self._replay, self._bus
         assert replay is not None
@@ -359,7 +370,7 @@ class Subscription(Replaying):
         )
 
     def end_without_memory(self) -> None:
-        """End the subscription, for whose next event there is no memory: it may be resumed from the one before."""
+        """End the subscription for lack of memory for its next event; resume from the event before it."""
         memory.missed()
         self._end_unreadable(OutOfMemory())
 
@@ -367,7 +378,7 @@ class Subscription(Replaying):
         self._bus.end(self, CloseReason(CloseCause.FAILED, error.detail))
 
     def close(self) -> bool:
-        """End the subscription: nothing is delivered any more. False if it has ended already."""
+        """End the subscription: no more events are delivered. Return False if it has ended already."""
         self.take_pending()
         if self.deliver is take_nothing:
             return False
@@ -382,5 +393,5 @@ class Subscription(Replaying):
         return True
 
     def forget(self) -> None:
-        """Refer to the subscriber no more, which refers to this: a cycle."""
+        """Drop the reference to the subscriber, which refers back to this subscription: a cycle."""
         self.subscriber = NOBODY
