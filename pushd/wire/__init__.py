@@ -1,4 +1,4 @@
-"""Bytes on the wire: JSON, frames and messages."""
+"""Wire formats: JSON, frames and messages."""
 
 from pushd.wire.frames import (
     BINARY,

@@ -1,4 +1,4 @@
-"""The bytes of an event in each wire format, the same for every subscriber; each is made once."""
+"""Encode events in each wire format. The bytes are the same for every subscriber and are encoded once."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 def chunk(data: bytes) -> bytes:
-    """Make one chunk of an HTTP/1.1 body (RFC 9112, section 7.1). Nothing stays nothing: it would be the last."""
+    """Return one HTTP/1.1 chunk (RFC 9112, section 7.1), or no bytes for no data: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 @cache
 def chunked(encode: Encoder) -> Encoder:
-    """Return what encodes an entry as a chunk of what `encode` makes of it."""
+    """Return an encoder that wraps the output of `encode` in a chunk."""
     return lambda entry: chunk(encode(entry))
 
 
 def _members(entry: Entry) -> dict[str, object]:
-    """Return an event as JSON shows it.
+    """Return the members of the JSON object of an event.
 
     ``{"id","channel","offset","data" or "data_base64","event"?,"time"}``
     """
@@ -70,19 +70,19 @@ def _members(entry: Entry) -> dict[str, object]:
 
 
 def event_json(entry: Entry) -> bytes:
-    """Encode an event as it stands in the answers of the HTTP interface."""
+    """Encode an event as JSON for responses of the HTTP API."""
     return json_bytes(_members(entry), entry.event.data)
 
 
 def page_json(page: HistoryPage) -> bytes:
-    """Encode a part of the log: ``{"events":[...],"position":..,"recovered":..}``."""
+    """Encode a page of the log: ``{"events":[...],"position":..,"recovered":..}``."""
     events = b",".join(entry.frame(event_json) for entry in page.entries)
     rest = json_bytes({"position": page.position, "recovered": page.recovered})
     return b'{"events":[' + events + b"]," + rest[1:] + b"\n"
 
 
 def _message(entry: Entry) -> bytes:
-    """Encode an event as a message of its own, told from others by ``"type":"event"``."""
+    """Encode an event as a JSON message with ``"type":"event"``."""
     return b'{"type":"event",' + entry.frame(event_json)[1:]
 
 
@@ -92,13 +92,13 @@ def stream_line(entry: Entry) -> bytes:
 
 
 def stream_start(start: StartPosition, since: str) -> bytes:
-    """Make the lines of NDJSON that say where a stream begins, and whether something after `since` was lost."""
+    """Return the first lines of an NDJSON stream: ``open`` with the position, and ``gap`` if events are lost."""
     opening = json_line({"type": "open", "position": start.position, "recovered": start.recovered})
     return opening if start.recovered else opening + json_line({"type": "gap", "since": since})
 
 
 def stream_end(reason: CloseReason) -> bytes:
-    """Make the line of NDJSON that says why there are no more."""
+    """Return the last line of an NDJSON stream: ``closed`` with the reason."""
     line: dict[str, object] = {"type": "closed", "detail": reason.text}
     if reason.retry_s is not None:
         line["retry_after"] = round(reason.retry_s, 3)
@@ -106,7 +106,7 @@ def stream_end(reason: CloseReason) -> bytes:
 
 
 def websocket_frame(payload: bytes, opcode: int) -> bytes:
-    """Make one unmasked WebSocket frame (RFC 6455, section 5.2), the same for every client."""
+    """Return one unmasked WebSocket frame (RFC 6455, section 5.2), the same for every client."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", 0x80 | opcode, size) + payload
@@ -116,25 +116,25 @@ def websocket_frame(payload: bytes, opcode: int) -> bytes:
 
 
 def websocket_message(message: Mapping[str, object]) -> bytes:
-    """Make the text frame of a JSON message."""
+    """Return the text frame of a JSON message."""
     return websocket_frame(json_bytes(message), TEXT)
 
 
 def websocket_event(entry: Entry) -> bytes:
-    """Make the text frame of an event as JSON."""
+    """Return the text frame of an event as JSON."""
     return websocket_frame(_message(entry), TEXT)
 
 
 def websocket_data(entry: Entry) -> bytes:
-    """Make the frame of the bare data of an event."""
+    """Return the frame of the data of an event, without JSON: text, or binary if the data is not text."""
     return websocket_frame(entry.event.data, TEXT if entry.event.is_text else BINARY)
 
 
 def sse_block(data: str, *, type: str | None = None, id: str | None = None) -> bytes:
-    """Make one event of an event stream (WHATWG HTML, section 9.2.6).
+    """Return one event of an event stream (WHATWG HTML, section 9.2.6).
 
-    `id` and `type` have no line breaks. A line break in `data`, in any of its three forms, begins a new
-    ``data`` line, and the client joins the lines with LF.
+    `id` and `type` must not have line breaks. A line break in `data` (CRLF, CR or LF) starts a new ``data`` line,
+    and the client joins the lines with LF.
     """
     lines = [] if id is None else [f"id: {id}"]
     if type is not None:
@@ -144,14 +144,14 @@ def sse_block(data: str, *, type: str | None = None, id: str | None = None) -> b
 
 
 def sse_line(data: bytes, type: str, id: str) -> bytes:
-    """Make the same of data without line breaks, in fewer steps."""
+    """Return one event whose data has no line breaks: the fast path of `sse_block`, without splitting lines."""
     return f"id: {id}\nevent: {type}\ndata: ".encode() + data + b"\n\n"
 
 
 def sse_event(entry: Entry) -> bytes:
-    """Make the event-stream form of an event.
+    """Return an event in event-stream format.
 
-    An event stream carries text only: binary data comes as the JSON object ``{"data_base64": ...}``.
+    An event stream carries text only: binary data is sent as the JSON object ``{"data_base64": ...}``.
     """
     event = entry.event
     if event.is_text:

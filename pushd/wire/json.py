@@ -1,9 +1,9 @@
-"""JSON, read and written: the only module that knows how.
+"""Read and write JSON; no other module does.
 
-orjson does it, several times as fast as the standard library does. What it cannot do or does in another way goes to
-the standard library: lone surrogates, numbers that are no doubles, nesting, and to say what is wrong with a text.
-So does everything while memory is short, and what is long unless there is memory for it: orjson crashes if an
-allocation fails.
+orjson is the fast path, several times as fast as the standard library. The standard library is the slow path for:
+
+- lone surrogates, numbers that are not doubles, deep nesting, and error messages for invalid texts;
+- all texts while memory is short, and long texts without memory for them: orjson crashes if an allocation fails.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ __all__ = ["json_bytes", "json_line", "read_json", "read_strict_json"]
 
 
 _LONGEST_REPEATED = 64 * 1024
-"""The longest text that the standard library reads again, which takes it ten times as long."""
+"""The longest text that the standard library reads after orjson failed; it takes ten times as long."""
 
 _LONG = 64 * 1024
-"""From which length on orjson is used only if there is memory for it."""
+"""The length above which orjson is used only after a check for memory."""
 
 _PER_BYTE = 24
-"""How many bytes orjson may take for one: 12 of its index and 4 of a string, or 6 of JSON, copied as it grows."""
+"""The memory orjson may need per byte: 12 for its index and 4 for a string, or 6 for JSON, copied as it grows."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def read_json(text: bytes | str) -> Any:
-    """Read one JSON text; bytes have to be UTF-8 (RFC 8259, section 8.1).
+    """Parse one JSON text; bytes must be UTF-8 (RFC 8259, section 8.1).
 
-    Raises `ValueError`, which says what is wrong and where, or is a `UnicodeDecodeError`, or `RecursionError`. Of
-    members of an object with one name the last one counts. An integer of more than 64 bits may come as a float. A
-    long text that only the standard library can read is refused.
+    Raises `ValueError` with the error and its place (it may be a `UnicodeDecodeError`), or `RecursionError`. Of
+    duplicate members of an object, the last one counts. An integer of more than 64 bits may become a float. A long
+    text that only the standard library can read is rejected.
     """
     if memory.is_short or (len(text) > _LONG and not memory.has(_PER_BYTE * len(text))):
         return _read_safely(text)
@@ -59,10 +59,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_strict_json(text: bytes) -> Any:
-    """Read one JSON text as `read_json` does, but refuse what others may read as something else (RFC 7493).
+    """Parse one JSON text as `read_json` does, but reject texts that other parsers may read differently (RFC 7493).
 
-    That is two members of one object with one name, and numbers that are no doubles; integers have 100 digits at
-    most. Raises as `read_json` does.
+    These have duplicate members in an object, or numbers that are not doubles; integers have at most 100 digits.
+    Raises the same errors as `read_json`.
     """
     return _STRICT.decode(text.decode())
 
@@ -95,9 +95,9 @@ _STRICT = json.JSONDecoder(
 
 
 def json_bytes(message: Mapping[str, object], longest: bytes | str = b"") -> bytes:
-    """Encode a JSON object, without needless spaces; a lone surrogate, which UTF-8 cannot have, is escaped.
+    """Encode a JSON object without optional spaces; a lone surrogate, which is invalid in UTF-8, is escaped.
 
-    `longest` is the value in it that may be longer than some kilobytes, or as long as all of them, if there is one.
+    `longest` is the longest value, if one may exceed a few kilobytes, or has the length of all such values.
     Raises `ValueError` if a number is not finite.
     """
     if memory.is_short or (longest and len(longest) > _LONG and not memory.has(_PER_BYTE * len(longest))):
@@ -106,7 +106,7 @@ def json_bytes(message: Mapping[str, object], longest: bytes | str = b"") -> byt
         encoded = orjson.dumps(message)
     except TypeError:
         return _encode(message).encode(errors="backslashreplace")
-    if b"null" in encoded:  # which stands for NaN, too; the standard library raises there
+    if b"null" in encoded:  # orjson writes NaN as null; the standard library raises
         return _encode(message).encode(errors="backslashreplace")
     return encoded
 

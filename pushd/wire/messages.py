@@ -1,4 +1,4 @@
-"""What clients send as JSON, checked: events to publish, and the commands of a WebSocket."""
+"""Parse and check the JSON that clients send: events to publish, and WebSocket commands."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ __all__ = [
 ]
 
 Ref = str | int | None
-"""What a client put into ``ref`` to know the answer by."""
+"""The ``ref`` of a command, chosen by the client to match the reply."""
 
 
 _OTHER_BYTES = 40 * 1024
-"""How much a message has beside the data of an event and the names of channels."""
+"""The maximum bytes of a message besides the data of an event and the names of channels."""
 
 
 _NAME_BYTES = 6 * MAX_NAME_BYTES + 8
-"""How much the name of a channel takes with each byte escaped, and what is around it."""
+"""The maximum bytes of the name of a channel in JSON: each byte escaped, plus quotes and separators."""
 
 
 MAX_CHANNELS = 100
-"""How many channels an event may be published to, unless the configuration says otherwise."""
+"""The default for how many channels an event may be published to."""
 
 
 _JSON_BYTES = 2**20 - 8 * 1024
-"""How many bytes the data of an event may take in JSON, unless ``event_size`` is larger."""
+"""The maximum bytes of the data of an event in JSON, unless ``event_size`` is larger."""
 
 
 _SHORT_ESCAPES = b'"\\\b\t\n\f\r'
 
 
 _LONG_ESCAPES = bytes(code for code in range(32) if code not in _SHORT_ESCAPES)
-"""What takes two bytes in JSON, and six."""
+"""The characters that take six bytes in JSON; those in `_SHORT_ESCAPES` take two."""
 
 
 MAX_REF_CHARACTERS = 255
-"""The longest ``ref`` that is text."""
+"""The maximum length of a ``ref`` that is a string."""
 
 
 def check_since(since: str) -> str:
-    """Return `since` if it may be a position; the log finds out whether it is one."""
+    """Return `since` unless it is empty, else raise `BadRequest`. The log checks whether it is a position."""
     if not since:
         raise BadRequest("since is empty; wanted latest, earliest or the id of an event", "since")
     return since
 
 
 def longest_in_json(max_event_bytes: int) -> int:
-    """Return how many bytes the data of one event may take in JSON; `max_event_bytes` bounds the data itself.
+    """Return the maximum bytes of the data of one event in JSON; `max_event_bytes` limits the data itself.
 
     Up to the default of ``event_size``, a message fits into the 1 MiB that WebSocket clients such as Python's
     ``websockets`` accept by default, with 8 KiB for names. Larger events need clients that accept more anyway.
@@ -72,15 +72,15 @@ def longest_in_json(max_event_bytes: int) -> int:
 
 
 def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
-    """Raise `TooLarge` if the data of an event has more than `max_bytes`, or does not fit into a JSON message.
+    """Raise `TooLarge` if the data of an event exceeds `max_bytes`, or does not fit into a JSON message.
 
-    Text of few escapes and up to `max_bytes` always fits; quotes, backslashes and line breaks take two bytes each,
-    other control characters six, and four bytes of base64 stand for three of what is not text.
+    Text with few escapes always fits up to `max_bytes`. Quotes, backslashes and line breaks take two bytes each,
+    other control characters six; data that is not text takes four bytes of base64 per three bytes.
     """
     size = len(data)
     if size > max_bytes:
         raise TooLarge(f"the data has {size} bytes; [limits] event_size is {max_bytes}", "data")
-    if size * 6 <= _JSON_BYTES:  # it fits, whatever it is
+    if size * 6 <= _JSON_BYTES:  # fast path: fits even if each byte is escaped
         return
     most, in_json = longest_in_json(max_bytes), _size_in_json(data, is_text)
     if in_json > most:
@@ -91,7 +91,7 @@ def check_size(data: bytes, max_bytes: int, *, is_text: bool = True) -> None:
 
 
 def _size_in_json(data: bytes, is_text: bool) -> int:
-    """Return how many bytes the data takes in JSON: escaped text, or base64 if it is not UTF-8."""
+    """Return the bytes that the data takes in JSON: as escaped text, or as base64 if it is not UTF-8."""
     if is_text:
         try:
             data.decode()
@@ -104,9 +104,9 @@ def _size_in_json(data: bytes, is_text: bool) -> int:
 
 
 def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> int:
-    """Return the bytes of the longest JSON object with an event of up to `max_event_bytes` to `max_channels`.
+    """Return the maximum bytes of a JSON object with an event of up to `max_event_bytes` to `max_channels`.
 
-    JSON may take six bytes for one (a control character as ``\\u0001``), also in the names of channels.
+    JSON may take six bytes per byte (a control character as ``\\u0001``), in the names of channels as well.
     """
     return 6 * max_event_bytes + _OTHER_BYTES + _NAME_BYTES * max_channels
 
@@ -114,9 +114,10 @@ def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> i
 def parse_object(
     text: bytes | str, max_event_bytes: int | None = None, max_channels: int = MAX_CHANNELS
 ) -> dict[str, Any]:
-    """Read one JSON object; raise `BadRequest` if it is anything else.
+    """Parse one JSON object; raise `BadRequest` if `text` is anything else.
 
-    With `max_event_bytes`, also if it cannot be an event of so many bytes to `max_channels` and takes long to read.
+    With `max_event_bytes`, a text longer than `SHORT_BYTES` must have the shape of an event of up to that size
+    for at most `max_channels`; otherwise raises `BadRequest` or `TooLarge`.
     """
     is_long = max_event_bytes is not None and len(text) > SHORT_BYTES
     bounds = max_event_bytes or 0, _OTHER_BYTES + _NAME_BYTES * max_channels
@@ -187,7 +188,7 @@ def _channels(message: dict[str, Any], max_channels: int) -> tuple[str, ...]:
     if "channel" in message:
         return (text_field(message, "channel"),)
     names = message["channels"]
-    if isinstance(names, list) and len(names) > max_channels:  # before anybody looks at the names
+    if isinstance(names, list) and len(names) > max_channels:  # before the names are checked
         limit = f"[limits] channels_per_event is {max_channels}"
         raise BadRequest(f"the event is for {len(names)} channels; {limit}", "channels")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -201,11 +202,11 @@ DRAFT_FIELDS = frozenset({"channel", "channels", "data", "data_base64", "event",
 def parse_draft(
     message: dict[str, Any], max_channels: int = MAX_CHANNELS, fields: Set[str] = DRAFT_FIELDS
 ) -> Draft:
-    """Read ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``, with up to `max_channels`.
+    """Parse ``{"channel" or "channels", "data" or "data_base64", "event"?, "id"?}``, with up to `max_channels`.
 
-    Raises `BadRequest`, which names the field, if there is something else or too much.
+    Raises `BadRequest` with the name of the field that is unknown, missing, invalid or too long.
     """
-    if len(message) == 2:  # as almost all are
+    if len(message) == 2:  # fast path for almost all messages: ASCII text for one channel
         name, text = message.get("channel"), message.get("data")
         if isinstance(name, str) and isinstance(text, str) and text.isascii():
             return Draft((check_name(name),), text.encode(), True)
