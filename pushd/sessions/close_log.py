@@ -1,4 +1,4 @@
-"""The ends of subscribers in the log: a few at once, or some of them in each turn of the reactor."""
+"""Log lines for subscribers that have ended: a few at once, the rest over the next turns of the reactor."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _END = "{transport} of {peer} ended after {duration_s} s and {bytes} bytes: {rea
 _END_OF_USER = "{transport} of {peer} as {user} ended after {duration_s} s and {bytes} bytes: {reason}"
 
 _PER_TURN = 20
-"""How many ends are logged in one turn of the reactor."""
+"""Maximum number of ends logged in one turn of the reactor."""
 
 _AT_ONCE_S = 0.005
-"""In how long so many ends are logged at once; more of them wait for the next turns."""
+"""Period in seconds in which `_PER_TURN` ends are logged at once; further ends wait for the next turns."""
 
 
 class _Ended(Protocol):
@@ -31,20 +31,20 @@ class _Ended(Protocol):
 
     @property
     def sent_bytes(self) -> int:
-        """How much was sent to it."""
+        """Return the number of bytes sent to the subscriber."""
 
 
 class CloseLog:
-    """Logs why subscribers have ended. When thousands end together, others do not wait for all these lines."""
+    """Logs why subscribers have ended, in slices: other clients do not wait while thousands end together."""
 
     def __init__(self, wheel: TimerWheel, call_later: Later) -> None:
-        """Take the time from `wheel`; `call_later` is the reactor's."""
+        """Create the log; `wheel` provides the clock, `call_later` is the reactor's."""
         self._wheel = wheel
         self._call_later = call_later
         self._waiting: deque[Callable[[], None]] = deque()
         self._count, self._since_s = 0, 0.0
         self.is_stopping = False
-        """True once everything is logged at once, because the reactor is about to stop."""
+        """True during shutdown: every end is logged at once, because the reactor is about to stop."""
 
     def log(self, guest: _Ended, why: str) -> None:
         """Log that `guest` has ended."""

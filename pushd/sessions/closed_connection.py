@@ -15,14 +15,14 @@ class ClosedConnection:
 
     @property
     def writer(self) -> Writer:
-        """Nothing is written any more."""
+        """Raise `AssertionError`: a session that has ended writes nothing."""
         raise AssertionError("the session has ended")
 
     def close(self, reason: CloseReason) -> None:
-        """Do nothing: it has ended."""
+        """Do nothing: the connection has ended."""
 
     def abort(self) -> None:
-        """Do nothing: it has ended."""
+        """Do nothing: the connection has ended."""
 
 
 GONE = ClosedConnection()

@@ -1,14 +1,14 @@
-"""The crowd: subscribers of one channel that keep up, and get the same bytes.
+"""Fan-out group: subscribers of one channel that receive identical bytes and have no backlog.
 
-Most subscribers are alike: they follow one channel, take everything at once, and speak the same format. What is
-published is put together once for all of them, and at the end of the reactor's turn their sockets are written
-to, one after the other; nothing else is done for each. Who falls behind, or wants something else, goes its own
-way until it has caught up: see `pushd.sessions.session`.
+Most subscribers are alike: they follow one channel, have no backlog, and use the same format. The group joins the
+frames of a turn once for all members, and at the end of the reactor's turn writes them to each socket in turn;
+this fast path saves all other work per subscriber. The slow path is the outbox of `pushd.sessions.session`: a
+member with a backlog or another subscription uses it until it has caught up.
 
-The members of a large crowd are sent to in slices, with turns of the reactor in between. A member that leaves or
-sends something of its own between two slices gets what is being sent first. Events that are published meanwhile
-wait until all members have what is being sent, and then go out together. A large event counts as many sends: it is
-sent to few members in one turn, and is not copied for those that are slow.
+A large group is served in slices, with turns of the reactor in between. A member that leaves or sends a frame of
+its own between two slices gets the current piece first. Events published meanwhile wait until all members have the
+current piece, and then go out together. A large event costs as many sends: it is sent to few members in one turn,
+and is not copied for slow members.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from pushd.server import Send, TimerWheel
 __all__ = ["LONG_S", "SHORT_S", "FanoutGroup", "FanoutMember"]
 
 LONG_S, _LONG_SLICES = 0.008, 3
-"""A piece that can probably be sent in so many slices of so many seconds is sent in these, which are cheaper: for
-1,000 members it is one, or two over TLS. Short slices would make that 5 % dearer."""
+"""Length of a long slice in seconds, and the maximum number of them for one piece. Long slices are cheaper: 1,000
+members need one, or two over TLS; short slices would cost 5 % more."""
 
 _LONG_STEP = 100
-"""After how many sends of such a slice the clock is read; over TLS that is about 1.5 ms."""
+"""Sends between two readings of the clock in a long slice; about 1.5 ms over TLS."""
 
 _LATEST_S = 0.014
-"""When such a slice ends at the latest, if sending takes longer than before."""
+"""Maximum length of a long slice in seconds, if sending takes longer than estimated."""
 
 _MOST_WAITING = 16
-"""How many times as much as publishers wait for may wait for a crowd."""
+"""A group sends at once when its backlog exceeds this many times the size at which publishers wait."""
 
 SHORT_S = 0.001
-"""How long a slice takes otherwise, so that others hardly wait for a crowd of many thousands."""
+"""Length of a short slice in seconds; short, so that other clients hardly wait for a group of many thousands."""
 
 
 class FanoutMember(Protocol):
-    """One of the crowd, to whom nothing waits to be sent."""
+    """A member of the group: a subscriber without a backlog."""
 
     subscription: Subscription
 
     own_sent_bytes: int
-    """How much it was sent that is not counted by the crowd."""
+    """Bytes sent to the member that the group does not count."""
 
     def take(self, data: bytes) -> None:
-        """Send `data`, after what it has of its own in this turn."""
+        """Send `data`, after the member's own frames of this turn."""
 
     def fall_behind(self, data: bytes, sent: int) -> None:
-        """Leave the crowd, with what follows the first `sent` bytes of `data` still to be sent."""
+        """Called when only the first `sent` bytes of `data` were accepted: leave the group, queue the rest."""
 
     def fail(self) -> None:
-        """Leave the crowd: an exception was raised by what sends, and it can be logged now."""
+        """Called in the handler of an exception that sending raised: log it and leave the group."""
 
 
 _Sends = Iterator[tuple[FanoutMember, Send]]
 
 
 class FanoutGroup:
-    """A group of subscribers, for the bus one recipient: a `pushd.bus.subscription.Group`."""
+    """Subscribers that the bus treats as one recipient: a `pushd.bus.subscription.Group`."""
 
     __slots__ = (
         "__weakref__",
@@ -102,11 +102,11 @@ class FanoutGroup:
         max_bytes: int,
         max_waiting_bytes: int,
     ) -> None:
-        """Begin without members, who get what `encode` makes.
+        """Create a group without members; `encode` formats their events.
 
-        `flush_later` has `flush` called at the end of the turn. More than `max_bytes` does not wait for that, but
-        while a piece is being sent in slices, up to `max_waiting_bytes` wait for its end. While there is more, this
-        is in `crowded`, and publishers wait. `wheel` has the clock. What is sent is counted in `figures`.
+        `flush_later` calls `flush` at the end of the turn. A backlog over `max_bytes` is sent earlier, except that
+        up to `max_waiting_bytes` wait while a piece is sent in slices. Above that, the group is in `crowded`, and
+        publishers wait. `wheel` provides the clock; `figures` counts the bytes sent.
         """
         self._encode = encode
         self._figures = figures
@@ -117,35 +117,35 @@ class FanoutGroup:
         self._flush_later = flush_later
         self._is_due = False
         self._members: dict[FanoutMember, Send] = {}
-        self._gone: list[FanoutMember] | None = None  # who left while the others are being sent to
-        self._ahead: dict[FanoutMember, int] = {}  # who has so many of the frames already
+        self._gone: list[FanoutMember] | None = None  # members that left during `_send`
+        self._ahead: dict[FanoutMember, int] = {}  # number of frames a member already has
         self._frames: list[bytes] = []
         self._size = 0
-        self._unserved: dict[FanoutMember, Send] = {}  # who has not got the piece that is being sent in slices
-        self._send_s = inf  # how long one of the sends took that the last piece counted as, without interruptions
-        self._cost = 1  # as how many sends the piece counts, for each member
-        self._within_s, self._most = SHORT_S, MOST  # how much of the piece is sent in one turn
+        self._unserved: dict[FanoutMember, Send] = {}  # members without the current piece
+        self._send_s = inf  # shortest mean time of one send of the last piece, in seconds
+        self._cost = 1  # cost of the piece for each member, in sends
+        self._within_s, self._most = SHORT_S, MOST  # limits of one slice: seconds, sends
         self._piece = b""
-        self._piece_frames: list[bytes] = []  # what it consists of, if somebody is ahead
-        self._piece_ahead: dict[FanoutMember, int] = {}  # who has so many of these already
+        self._piece_frames: list[bytes] = []  # the frames of the piece, if a member is ahead
+        self._piece_ahead: dict[FanoutMember, int] = {}  # number of these a member already has
         self.wrote_s = wheel.turned_s
-        """When something was last sent."""
+        """Time of the last send, by the timer wheel."""
         self.sent_bytes = 0
-        """How much was sent to who was a member all the time."""
+        """Bytes sent to each member since the group was created."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
-        """Those of all members."""
+        """Return the subscriptions of all members."""
         return [member.subscription for member in self._members]
 
     def add(self, member: FanoutMember, send: Send) -> None:
-        """Let in a member. What waits for the end of the turn, or is being sent, is not for it."""
+        """Add a member. It does not get the frames that already wait or are being sent."""
         self._members[member] = send
         if self._frames:
             self._ahead[member] = len(self._frames)
 
     def remove(self, member: FanoutMember) -> bytes:
-        """Let a member go; return what it is still to get."""
+        """Remove a member; return the bytes that it has not received yet."""
         rest = b"".join(self._frames[self._ahead.pop(member, 0) :])
         if member in self._unserved:
             rest = self._take_out(member) + rest
@@ -156,7 +156,7 @@ class FanoutGroup:
         return rest
 
     def catch_up(self, member: FanoutMember) -> bytes:
-        """Return what a member is still to get, so that something of its own can follow in this turn."""
+        """Return the bytes that a member has not received yet, so that its own frame can follow this turn."""
         rest = b"".join(self._frames[self._ahead.get(member, 0) :])
         if member in self._unserved:
             rest = self._take_out(member) + rest
@@ -164,17 +164,17 @@ class FanoutGroup:
         return rest
 
     def _take_out(self, member: FanoutMember) -> bytes:
-        """Return what a member is to get of the piece being sent, which is not sent to it any more."""
+        """Exclude a member from the current piece; return the bytes of the piece that it has not received yet."""
         del self._unserved[member]
         ahead = self._piece_ahead.pop(member, None)
         if ahead is not None:
             return b"".join(self._piece_frames[ahead:])
-        member.own_sent_bytes -= len(self._piece)  # it sends that itself, and counts it
+        member.own_sent_bytes -= len(self._piece)  # the member sends and counts the piece itself
         self._figures.written_bytes -= len(self._piece)
         return self._piece
 
     def deliver(self, entry: Entry) -> None:
-        """Take an event from the bus, for all members."""
+        """Called by the bus with an event for all members."""
         frame = entry.frame(self._encode)
         if not self._is_due:
             self._is_due = True
@@ -185,10 +185,10 @@ class FanoutGroup:
             self._send_early()
 
     def _send_early(self) -> None:
-        """Send what is too much to wait for the end of the turn, or for that of the piece at hand.
+        """Send a backlog that is too large to wait for the end of the turn or of the current piece.
 
-        Of the piece at hand, as much is sent as the turn has time for. What comes nevertheless is bounded: by what
-        publishers have in one transaction, and, for events that nobody publishes, such as joins, by sending all.
+        The current piece is sent as far as the turn has time. Two limits bound the backlog all the same: the
+        transaction of a publisher, and, for events without a publisher such as joins, sending everything.
         """
         if self._unserved:
             if self._size <= self._max_waiting_bytes:
@@ -205,10 +205,7 @@ class FanoutGroup:
         self._send_waiting()
 
     def flush(self) -> int:
-        """Send every member what has come together, as one piece, or go on with that.
-
-        Return as how many sends that counts.
-        """
+        """Send the waiting frames to every member as one piece, or continue the current piece; return the cost."""
         self._is_due = False
         try:
             return self._send_some() if self._unserved else self._send_waiting()
@@ -220,7 +217,7 @@ class FanoutGroup:
                 self._flush_later(self)
 
     def _send_waiting(self) -> int:
-        """Send what has come together: to all members, or, if that counts as many sends, to the first of them."""
+        """Send the waiting frames to all members, or, if that costs too many sends, only to the first slice."""
         cost = len(self._members) * (1 + self._size // BYTES_PER_SEND)
         if cost > MOST:
             self._begin_piece()
@@ -248,7 +245,7 @@ class FanoutGroup:
             try:
                 sent = send(data)
             except OSError:
-                sent = 0  # the kernel takes nothing now, or never again
+                sent = 0  # the socket buffer is full, or the connection has ended
             except Exception:  # noqa: BLE001  one that fails must not stop the others
                 member.fail()
                 continue
@@ -262,7 +259,7 @@ class FanoutGroup:
     # In slices
 
     def _begin_piece(self) -> None:
-        """Make a piece of the frames that have come: about `max_bytes`, as members may take no more at once."""
+        """Join waiting frames into a piece of about `max_bytes`, as sockets may accept no more at once."""
         frames, size, count = self._frames, 0, 0
         while count < len(frames) and size < self._max_bytes:
             size += len(frames[count])
@@ -290,10 +287,7 @@ class FanoutGroup:
             member.own_sent_bytes -= size
 
     def _send_some(self) -> int:
-        """Send the piece to some of those who have not got it, or to all if that is quick.
-
-        Return as how many sends that counts.
-        """
+        """Send the piece to the next slice of members, or to all if that is quick; return the cost, in sends."""
         before, part = len(self._unserved), Slice(self._wheel.reactor_turn, self._within_s, self._most)
         ahead = self._piece_ahead
         while ahead and part.left > 0:
@@ -310,9 +304,12 @@ class FanoutGroup:
         return (before - len(self._unserved)) * self._cost
 
     def _send_on(self, part: Slice) -> None:
-        """Send the piece until time is over or many fall behind: the cheapest way. It copies who is left then."""
+        """Send the piece in a long slice, until time is over or many members fall behind.
+
+        This is the fast path: it copies the remaining members once, at the end. `_send_few` is the slow path.
+        """
         rest, left = iter(self._unserved.items()), len(self._unserved)
-        self._unserved = {}  # not to be changed: it may be `_members`
+        self._unserved = {}  # a new dict, as the old one may be `_members`
         behind = list[tuple[FanoutMember, int]]()
         step = -(-_LONG_STEP // self._cost)
         while left > 0 and part.left > 0 and len(behind) < STEP and not self._unserved:
@@ -323,7 +320,7 @@ class FanoutGroup:
         _let_behind(behind, self._piece)
 
     def _send_few(self, part: Slice) -> None:
-        """Send the piece in a short slice, of which there are many."""
+        """Send the piece in one of many short slices."""
         unserved, behind = self._unserved, list[tuple[FanoutMember, int]]()
         most = -(-STEP // self._cost)
         while unserved and part.left > 0:
@@ -335,9 +332,9 @@ class FanoutGroup:
     def _send_step(
         self, step: _Sends, count: int, rest: _Sends, behind: list[tuple[FanoutMember, int]], part: Slice
     ) -> None:
-        """Send the piece to each of the `count` in `step`; add to `behind` who does not take all of it.
+        """Send the piece to each of the `count` members in `step`; add to `behind` those that fall behind.
 
-        `rest` has everybody who comes after one that is being sent to.
+        `rest` yields the members after the current one.
         """
         data, seconds = self._piece, self._wheel.seconds
         size, began_s = len(data), seconds()
@@ -347,7 +344,7 @@ class FanoutGroup:
             except OSError:
                 sent = 0
             except Exception:  # noqa: BLE001
-                self._unserved.update(rest)  # its end may have something else sent, and this comes before
+                self._unserved.update(rest)  # `fail` may send them another frame, which must follow the piece
                 _let_behind(behind, data)
                 member.fail()
                 return
@@ -360,7 +357,7 @@ class FanoutGroup:
 
 
 def _let_behind(behind: list[tuple[FanoutMember, int]], data: bytes) -> None:
-    """Let those go who have not taken all of `data`, and forget them."""
+    """Remove the members that have not accepted all of `data`, and empty `behind`."""
     while behind:
         member, sent = behind.pop()
         member.fall_behind(data, sent)

@@ -1,4 +1,4 @@
-"""What sessions have in common, and whom the registry of sessions notifies."""
+"""The interfaces between sessions, their registry and its observers."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ __all__ = ["Attendance", "ConnectedSubscriber", "Flushed", "Leaving", "SessionLi
 
 
 class ConnectedSubscriber(Protocol):
-    """A subscriber that is connected: a session, or a request that waits for an event."""
+    """A connected subscriber: a session, or a long-poll request."""
 
     caller: ClientInfo
-    """Who it is."""
+    """The client and its grants."""
 
     end_reason: CloseReason | None
-    """Why it was ended by the daemon, if it was."""
+    """Why pushd ended the subscriber; None if the client did."""
 
     @property
     def subscription(self) -> Subscription:
-        """What it is subscribed to."""
+        """Return the subscription."""
 
     @property
     def outbox_bytes(self) -> int:
-        """How much waits to be sent to it."""
+        """Return the size of the outbox, in bytes."""
 
     @property
     def sent_bytes(self) -> int:
-        """How much was sent to it."""
+        """Return the number of bytes sent to the client."""
 
     def close(self, reason: CloseReason) -> None:
-        """Tell the client why and end."""
+        """Send `reason` to the client and end."""
 
 
 class Leaving(ConnectedSubscriber, Protocol):
-    """A session that takes nothing more."""
+    """A session that accepts no more frames."""
 
     def farewell(self, reason: CloseReason) -> None:
-        """Tell its client why, and end."""
+        """Send `reason` to the client, and close the connection."""
 
 
 class Attendance(Protocol):
-    """What is told who comes and who goes."""
+    """An observer of connecting and disconnecting subscribers."""
 
     def connected(self, caller: ClientInfo) -> None:
-        """Learn that a subscriber was let in."""
+        """Called when subscriber `caller` was admitted."""
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Learn that it has gone, and why."""
+        """Called when subscriber `caller` has disconnected, for `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How many sessions there may be; 0 stands for any number."""
+    """Connection limits; 0 means unlimited."""
 
     per_address: int = 0
-    """Of one address of IPv4 or /64 of IPv6; loopback and Unix sockets do not count."""
+    """Maximum per IPv4 address or IPv6 /64; loopback and Unix sockets do not count."""
 
     per_user: int = 0
-    """Of one user."""
+    """Maximum per user."""
 
 
 class Flushed(Protocol):
-    """What has something to send at the end of the reactor's turn."""
+    """An object with bytes to send at the end of the reactor's turn."""
 
     def flush(self) -> int:
-        """Send it. Return as how many sends that counts."""
+        """Send the bytes; return the cost, in sends."""

@@ -1,4 +1,4 @@
-"""Long work, done a few steps at a time: in between the reactor has its turn."""
+"""Long work, run a few steps per turn of the reactor."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["LongWork", "unless_done"]
 T = TypeVar("T")
 
 _STEPS = 8
-"""After how many steps of a work the time is looked at; a step takes up to 50 microseconds."""
+"""Steps between two readings of the clock; a step takes up to 50 microseconds."""
 
 _Task = tuple[Generator[None, None, Any], "Deferred[Any]", Callable[[], bool]]
 
 
 class LongWork:
-    """Does several works at once, each a generator that yields after each step, and all within one budget of time.
+    """Runs several works concurrently, within one time budget; a work is a generator that yields after each step.
 
-    A short work is done at once. The others take turns, first by their owners and then by those of one owner;
-    however many there are, together they take one budget of each turn of the reactor.
+    A short work is done at once (the fast path, without a turn of the reactor). The others take turns, by owner and
+    then within one owner. Together, any number of them uses one budget per turn of the reactor.
     """
 
     def __init__(
@@ -35,19 +35,17 @@ class LongWork:
         turn: Turn,
         budget_s: float = 0.004,
     ) -> None:
-        """Take up to `budget_s` of each `turn` of the reactor; `call_later` is the reactor's."""
+        """Use up to `budget_s` of each `turn` of the reactor; `call_later` is the reactor's."""
         self._call_later = call_later
         self._clock = turn
         self._seconds = turn.seconds
         self._budget_s = budget_s
         self._queues: OrderedDict[str | None, deque[_Task]] = OrderedDict()  # by owner; none is empty
-        self._credit_s = (
-            budget_s  # how much may be done at once; what was used comes back at half the speed of time
-        )
+        self._credit_s = budget_s  # time for works done at once; refilled at half the speed of time
         self._credited_s = 0.0
 
     def __len__(self) -> int:
-        """Count the works that are not done."""
+        """Return the number of unfinished works."""
         return sum(map(len, self._queues.values()))
 
     def run(
@@ -56,7 +54,7 @@ class LongWork:
         is_gone: Callable[[], bool] = lambda: False,
         owner: str | None = None,
     ) -> Deferred[T]:
-        """Do `work` for `owner`, now or later, and return its result. Nothing more is done of it once `is_gone`."""
+        """Run `work` for `owner` and return its result. Once `is_gone`, stop it; fail with `Unavailable`."""
         done: Deferred[T] = Deferred()
         task = (work, done, is_gone)
         if not self._queues:
@@ -73,7 +71,7 @@ class LongWork:
         return done
 
     def _turn(self) -> None:
-        """Go on with each work in turn, until the budget is used."""
+        """Continue each work in turn, until the budget is used."""
         now_s = self._seconds()
         end_s = self._clock.until_s(self._budget_s)
         for _ in range(len(self)):
@@ -91,7 +89,7 @@ class LongWork:
             self._call_later(0, self._turn)
 
     def _go_on(self, task: _Task, end_s: float) -> bool:
-        """Go on with one work until `end_s`; return whether it is done."""
+        """Continue one work until `end_s`; return whether it is done."""
         work, done, is_gone = task
         if is_gone():
             work.close()
@@ -111,7 +109,7 @@ class LongWork:
 
 
 def unless_done(done: Deferred[None]) -> Deferred[None] | None:
-    """Return None if what was to be done is done, raise why it failed, or return what is waited for."""
+    """Return None if `done` has succeeded, raise its exception if it has failed, else return a Deferred."""
     outcomes: list[object] = []
     done.addBoth(outcomes.append)
     if not outcomes:

@@ -1,4 +1,4 @@
-"""The outbox: what waits to be written to one client."""
+"""The outbox: the bounded send buffer of one connection."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Frames in the order in which they are to be written, bounded in bytes."""
+    """Frames in sending order, bounded in bytes."""
 
     __slots__ = ("_frames", "_may_be_missed", "max_bytes", "size")
 
     def __init__(self, max_bytes: int) -> None:
         self._frames: list[bytes] = []
-        self._may_be_missed: list[int] | None = None  # places in _frames
+        self._may_be_missed: list[int] | None = None  # indexes in _frames
         self.max_bytes = max_bytes
-        """How much may wait."""
+        """Maximum size, in bytes."""
         self.size = 0
-        """How much waits, in bytes."""
+        """Current size, in bytes."""
 
     def __len__(self) -> int:
-        """Count the frames."""
+        """Return the number of frames."""
         return len(self._frames)
 
     def has_room(self, size: int) -> bool:
-        """Return whether a frame of `size` bytes fits. An empty outbox takes one of any size."""
+        """Return whether a frame of `size` bytes fits. An empty outbox accepts a frame of any size."""
         return self.size + size <= self.max_bytes or not self._frames
 
     def put(self, frame: bytes) -> bool:
-        """Add `frame`; False if it does not fit."""
+        """Add `frame`; return False if it does not fit."""
         size = self.size + len(frame)
         if size > self.max_bytes and self._frames:
             return False
@@ -36,15 +36,15 @@ class Outbox:
         return True
 
     def mark(self) -> None:
-        """Mark the latest frame as one that `make_room` may throw away."""
+        """Mark the latest frame as one that `make_room` may drop."""
         if self._may_be_missed is None:
             self._may_be_missed = []
         self._may_be_missed.append(len(self._frames) - 1)
 
     def make_room(self, size: int) -> int:
-        """Throw away the older half of the marked frames, and again, until `size` bytes more fit.
+        """Drop the older half of the marked frames, repeatedly, until `size` more bytes fit.
 
-        Answers how many frames that were. If they do not fit even without any of them, they are all gone.
+        Return the number of dropped frames. If `size` bytes never fit, all marked frames are dropped.
         """
         dropped = 0
         while self._may_be_missed and self.size + size > self.max_bytes:
@@ -59,19 +59,19 @@ class Outbox:
         return dropped
 
     def put_anyway(self, frame: bytes) -> None:
-        """Add `frame`, which is going to be taken at once."""
+        """Add `frame` past the limit; the caller takes the outbox soon."""
         self._frames.append(frame)
         self.size += len(frame)
 
     def take(self) -> bytes:
-        """Return everything as one piece, and be empty."""
+        """Remove all frames and return them joined."""
         frames = self._frames
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         self.clear()
         return joined
 
     def clear(self) -> None:
-        """Throw everything away."""
+        """Drop all frames."""
         self._frames = []
         self._may_be_missed = None
         self.size = 0

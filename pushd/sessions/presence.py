@@ -1,4 +1,4 @@
-"""Attendance: who comes and goes, for the application and for the channels that say so themselves."""
+"""Presence: joins and leaves, as notifications to the application and as events on the channels."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ _log = Logger()
 
 
 _EVENTS_PER_TURN = 200
-"""How many joins and leaves are published before the reactor has its turn."""
+"""Maximum number of joins and leaves published in one turn of the reactor."""
 
 
 class Telling(Protocol):
-    """What tells the application: `pushd.auth.webhooks.notifier.WebhookNotifier`."""
+    """The notifications to the application: `pushd.auth.webhooks.notifier.WebhookNotifier`."""
 
     def connected(self, caller: ClientInfo) -> None:
-        """Tell that a subscriber was let in."""
+        """Send that subscriber `caller` was admitted."""
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Tell that it has gone."""
+        """Send that subscriber `caller` has disconnected."""
 
     def subscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Tell that it has subscribed to a channel or pattern."""
+        """Send that `caller` has subscribed to a channel or pattern."""
 
     def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Tell that it does so no more."""
+        """Send that `caller` has unsubscribed from a channel or pattern."""
 
     def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Tell that a channel has its first subscriber, which is `by`."""
+        """Send that a channel has its first subscriber, `by`."""
 
     def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Tell that it has lost its last, which was `by`."""
+        """Send that a channel has lost its last subscriber, `by`."""
 
     async def close(self, timeout_s: float) -> None:
-        """Tell what waits, within `timeout_s`."""
+        """Send the waiting notifications, within `timeout_s`."""
 
 
 class Presence:
-    """Tells the application, and publishes joins and leaves: a `SubscriptionObserver`, and what sessions tell."""
+    """Sends notifications and publishes joins and leaves: a `SubscriptionObserver` and an `Attendance`."""
 
     def __init__(
         self,
@@ -68,36 +68,36 @@ class Presence:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """Publish nothing any more: everybody leaves at once."""
+        """Stop publishing: on shutdown all subscribers leave at once."""
         self._is_stopping = True
         self._waiting.clear()
 
     def replace(self, telling: Telling | None) -> Telling | None:
-        """Have `telling` tell the application from now on; return what did before."""
+        """Send notifications through `telling` from now on; return the previous one."""
         before, self._telling = self._telling, telling
         return before
 
     async def close(self, timeout_s: float) -> None:
-        """Tell what waits, within `timeout_s`."""
+        """Send the waiting notifications, within `timeout_s`."""
         if self._telling is None:
             return
         turn: Deferred[None] = Deferred()
         self._call_later(0, lambda: turn.callback(None))
-        await turn  # in which the sessions of the last connections have ended, too
+        await turn  # until the sessions of the last connections have ended, too
         await self._telling.close(timeout_s)
 
     def connected(self, caller: ClientInfo) -> None:
-        """Learn that a subscriber was let in."""
+        """Called when subscriber `caller` was admitted."""
         if self._telling is not None:
             self._telling.connected(caller)
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Learn that it has gone, and why."""
+        """Called when subscriber `caller` has disconnected, for `reason`."""
         if self._telling is not None:
             self._telling.disconnected(caller, reason)
 
     def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
-        """Learn that a subscriber has come to a channel or pattern."""
+        """Called when `caller` subscribes to a channel or pattern, which then has `count` subscribers."""
         if self._telling is not None:
             self._telling.subscribed(caller, pattern.text)
             if count == 1:
@@ -105,7 +105,7 @@ class Presence:
         self._publish("pushd.join", caller, pattern)
 
     def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
-        """Learn that it has left."""
+        """Called when `caller` unsubscribes; `count` subscribers remain."""
         if self._telling is not None:
             self._telling.unsubscribed(caller, pattern.text)
             if pattern.is_name and not count:
@@ -113,11 +113,11 @@ class Presence:
         self._publish("pushd.leave", caller, pattern)
 
     def _publish(self, kind: str, caller: ClientInfo, pattern: Pattern) -> None:
-        """Publish later: the bus is at it, and whoever has come is to be told first that it has.
+        """Publish later: the bus is still at work, and the new subscriber must get its reply first.
 
-        Who goes before it was published that it came is not spoken of, nor who comes back before it was that it
-        went: so what waits is never more than there are subscriptions. Who polls comes and goes all the time, and
-        each of these events would answer the poll.
+        A join and a leave that both wait cancel each other, in either order, so no more events wait than there are
+        subscriptions. Long polls are left out: they join and leave all the time, and each event would answer the
+        poll.
         """
         if self._is_stopping or not pattern.is_name or caller.transport == "poll":
             return
@@ -142,7 +142,7 @@ class Presence:
             self._is_due = False
 
     def _published(self, outcomes: list[Outcome]) -> None:
-        """Go on, and say once that something is refused."""
+        """Publish the next events; log once that events are refused."""
         self._is_due = False
         self._publish_later()
         refused = next((outcome for outcome in outcomes if isinstance(outcome, Refused)), None)

@@ -1,4 +1,4 @@
-"""The sessions: everybody who is connected, what they share, and what is done for many of them in one turn."""
+"""The session registry: all connected subscribers, their shared state, and the work done for many in one turn."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ _NO_LIMITS = SessionLimits()
 
 
 CHUNK_BYTES = 64 * 1024
-"""How much is written at once."""
+"""Size of one write, in bytes."""
 
 
 _FAREWELLS_PER_TURN = 20
-"""How many clients that are too slow are told so in one turn of the reactor."""
+"""Maximum number of clients that are closed as too slow in one turn of the reactor."""
 
 
 _MAX_REGRANTS = 100
-"""How often the rights of everybody may change before who was asked about all the while keeps those that it had."""
+"""Number of changes of grants that are remembered, for clients that wait for a webhook meanwhile."""
 
 
 _RETRY_S = 10.0
-"""After how long one may try again who has too many connections."""
+"""When a client over a connection limit may retry, in seconds."""
 
 
 class SessionRegistry:
-    """All sessions, and what they share."""
+    """All sessions, and their shared state."""
 
     def __init__(
         self,
@@ -75,20 +75,20 @@ class SessionRegistry:
         bounds: SessionLimits = _NO_LIMITS,
         attendance: Attendance | None = None,
     ) -> None:
-        """Begin without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.
+        """Create a registry without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.
 
-        Their ids begin with `prefix`. `attendance` is told who comes and goes.
+        Connection ids begin with `prefix`. `attendance` is called when subscribers connect and disconnect.
         """
         self.bus = bus
         self.figures = bus.figures
-        """What has happened."""
+        """Counters for the metrics."""
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
         self._call_later = call_later
         self.resumes = Burst(wheel.seconds)
-        """How many replays are gone on with as soon as their connections can take more, and not in `_flush`."""
+        """Limits the replays that continue as soon as their connections can accept more, instead of in `_flush`."""
         self.steps = LongWork(call_later, wheel.reactor_turn)
-        """What does long work."""
+        """Runs long work."""
         bus.do_later = self._do_later
         self.now = now
         """The time, in seconds since 1970."""
@@ -111,49 +111,49 @@ class SessionRegistry:
         self._farewell: Callable[[], CloseReason] | None = None
 
     def limit(self, *, max_outbox_bytes: int, bounds: SessionLimits) -> None:
-        """Have other limits for those who come from now on."""
+        """Apply new limits to subscribers admitted from now on."""
         self.max_outbox_bytes = max_outbox_bytes
         self._bounds = bounds
         self._crowds.clear()
 
     def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
-        """Do a work in steps: a `pushd.bus.replaying.DoLater`."""
+        """Run a work in steps: a `pushd.bus.replaying.DoLater`."""
         self.steps.run(work, is_gone, owner_of(caller)).addCallbacks(done, lambda failure: done(failure.value))
 
     def __len__(self) -> int:
-        """Count those whose connections still live."""
+        """Return the number of connected subscribers."""
         return len(self._open)
 
     def __iter__(self) -> Iterator[ConnectedSubscriber]:
-        """Return them, in the order in which they were let in."""
+        """Iterate over the subscribers, in the order of admission."""
         return iter(list(self._open.values()))
 
     def after(self, connection_id: str | None) -> Iterator[ConnectedSubscriber]:
-        """Return those with a later id, also if the one with this has gone, in order; without it, all."""
+        """Return the subscribers with a later connection id, ordered by id; without `connection_id`, all."""
         number = 0 if connection_id is None else number_of(connection_id)
-        numbers = sorted(self._open)  # those that were asked about were let in later than others that came later
+        numbers = sorted(self._open)  # a webhook may admit clients out of order
         open_ = map(self._open.get, numbers[bisect_right(numbers, number) :])
-        return (guest for guest in open_ if guest is not None)  # some may go while others are looked at
+        return (guest for guest in open_ if guest is not None)  # subscribers may leave during iteration
 
     def get(self, connection_id: str) -> ConnectedSubscriber | None:
-        """Return the one with the id `connection_id`."""
+        """Return the subscriber with the id `connection_id`, or None."""
         guest = self._open.get(number_of(connection_id))
         return guest if guest is not None and guest.caller.id == connection_id else None
 
     def name(self, caller: ClientInfo) -> None:
-        """Give `caller` an id, unless it has one."""
+        """Assign a connection id to `caller`, unless it has one."""
         if not caller.number:
             self._count += 1
             caller.number_as(self._count, self._prefix)
 
     def let_in(self, guest: ConnectedSubscriber, patterns: Sequence[Pattern], since: str) -> None:
-        """Enter a subscriber that begins with `patterns` from `since`.
+        """Register a subscriber that starts with `patterns` from `since`.
 
-        Raises `Refused` if it may not come or may not have them; then nothing was done.
+        Raise `Refused`, without any change, if a limit is reached or it may not subscribe.
         """
         caller = guest.caller
         self.check_room(caller)
-        for regrant in self._regrants:  # of which it knows nothing, if it was asked about meanwhile
+        for regrant in self._regrants:  # changes made while a webhook was called
             caller.identity = regranted(caller.identity, *regrant)
         guest.subscription.check(patterns, since)
         self.name(caller)
@@ -166,7 +166,7 @@ class SessionRegistry:
             self._attendance.connected(caller)
 
     def remove(self, guest: ConnectedSubscriber, why: str = "the client has gone") -> None:
-        """Take out a subscriber that has ended, unless that was done; `why`, if that was not the daemon's doing."""
+        """Remove a subscriber that has ended; idempotent. `why` is the reason unless pushd ended it."""
         caller = guest.caller
         if self._open.get(caller.number) is not guest:
             return
@@ -177,18 +177,18 @@ class SessionRegistry:
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
         why = why if reason is None else reason.text
-        if caller.transport != "poll":  # that is a request, and answered
+        if caller.transport != "poll":  # a poll is logged as a request
             self._ends.log(guest, why)
         if self._attendance is not None:
             self._attendance.disconnected(caller, why)
 
     def regrant(self, before: Grants, after: Grants) -> None:
-        """Give those who had the rights `before` those `after`, and end those who are where they may not be."""
+        """Replace the grants `before` with `after`; end subscribers whose channels are no longer granted."""
         self._regrants.append((before, after))
         self._slices.do(partial(self._regrant, guest, before, after) for guest in self)
 
     def _regrant(self, guest: ConnectedSubscriber, before: Grants, after: Grants) -> int:
-        """Do so for one. Return as how many sends that counts."""
+        """Replace the grants of one subscriber; return the cost, in sends."""
         identity = regranted(guest.caller.identity, before, after)
         if identity is guest.caller.identity:
             return 1
@@ -201,11 +201,11 @@ class SessionRegistry:
         return END_COST
 
     def end_each(self, guests: Iterable[ConnectedSubscriber], reason: CloseReason) -> None:
-        """End several subscribers: if they are many, some of them in each turn of the reactor."""
+        """End several subscribers; if they are many, in slices over several turns of the reactor."""
         self._slices.do(partial(self._end, guest, reason) for guest in list(guests))
 
     def _end(self, guest: ConnectedSubscriber, reason: CloseReason) -> int:
-        """End one, unless it has ended. Return as how many sends that counts."""
+        """End one subscriber, unless it has ended; return the cost, in sends."""
         if self._open.get(guest.caller.number) is guest:
             try:
                 guest.close(reason)
@@ -214,7 +214,7 @@ class SessionRegistry:
         return END_COST
 
     def expire_later(self, guest: ConnectedSubscriber) -> None:
-        """End a subscriber when its rights end."""
+        """Schedule the end of a subscriber for when its grants expire."""
         if (alarm := self._expiries.pop(guest, None)) is not None:
             alarm.cancel()
         expires_at = guest.caller.identity.expires_at
@@ -224,7 +224,7 @@ class SessionRegistry:
             self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
 
     def crowd(self, channel: str, encode: Encoder) -> FanoutGroup:
-        """Return those who keep up with `channel` and get what `encode` makes."""
+        """Return the fan-out group of `channel` for the format `encode`."""
         crowd = self._crowds.get((channel, encode))
         if crowd is None:
             crowd = FanoutGroup(
@@ -240,14 +240,14 @@ class SessionRegistry:
         return crowd
 
     def flush_later(self, session: Flushed) -> None:
-        """Have `session` write what it has at the end of this turn of the reactor, or in one of the next."""
+        """Flush `session` at the end of this turn of the reactor, or in one of the next turns."""
         self._unflushed.append(session)
         if not self._is_flush_due:
             self._is_flush_due = True
             self._call_later(0, self._flush)
 
     def _flush(self) -> None:
-        """Flush a slice of those that wait for it, each once; those that come meanwhile are for the next turn."""
+        """Flush a slice of the waiting sessions, each once; sessions added meanwhile wait for the next turn."""
         unflushed, part = self._unflushed, Slice(self.wheel.reactor_turn)
         count, sends = len(unflushed), 0
         try:
@@ -261,18 +261,18 @@ class SessionRegistry:
             self._note_written()
         finally:
             self._is_flush_due = bool(unflushed)
-            if unflushed:  # also if one has raised: the others have their turn
+            if unflushed:  # even after an exception: the others must still be flushed
                 self._call_later(0, self._flush)
 
     def _note_written(self) -> None:
-        """Note how late events were written, once they are for everybody."""
+        """Record the delay of events, once they are written to all subscribers."""
         if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending.events:
             self.figures.written(self.bus.log.seconds())
 
     def dismiss(self, session: Leaving, reason: CloseReason) -> None:
-        """Tell the client of a session that takes nothing more why and end it, a few in each turn of the reactor.
+        """Send `reason` to the client of a session that accepts no more frames, and end it; a few per turn.
 
-        When thousands are too slow for one event, those that are not must not wait for all these farewells.
+        When thousands are too slow for one event, the other clients must not wait for all these close messages.
         """
         if not self._leaving:
             self._call_later(0, self._dismiss_some)
@@ -287,9 +287,9 @@ class SessionRegistry:
             self._call_later(0, self._dismiss_some)
 
     def reserve(self, caller: ClientInfo) -> Callable[[], None]:
-        """Count `caller` as connected while the application is asked about it; return what undoes that.
+        """Count `caller` as connected while a webhook is called; return a function that undoes it.
 
-        Raises what `check_room` does.
+        Raise as `check_room` does.
         """
         self.check_room(caller)
         key, user = limit_key(caller.address), caller.user
@@ -307,7 +307,7 @@ class SessionRegistry:
         _count_down(self._per_user, user)
 
     def check_room(self, caller: ClientInfo) -> None:
-        """Raise `Unavailable` if nobody is taken any more, `TooMany` if no more of this address or user."""
+        """Raise `Unavailable` during shutdown, `TooMany` if the address or user is at its connection limit."""
         if self._farewell is not None:
             reason = self._farewell()
             raise Unavailable(reason.text, retry_s=reason.retry_s)
@@ -320,22 +320,22 @@ class SessionRegistry:
             raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
     def refresh(self, caller: ClientInfo) -> None:
-        """Give `caller` the rights that reloads have left it; raise `Unauthorized` if they have ended.
+        """Apply the changes of grants since `caller` was identified; raise `Unauthorized` if they have expired.
 
-        To be called when something about it took longer, such as a question to the application.
+        Call it after a wait, such as for a webhook.
         """
         for regrant in self._regrants:
             caller.identity = regranted(caller.identity, *regrant)
         self.check_time(caller)
 
     def check_time(self, caller: ClientInfo) -> None:
-        """Raise `Unauthorized` if the rights of `caller` have ended, while somebody was asked about it."""
+        """Raise `Unauthorized` if the grants of `caller` have expired."""
         expires_at = caller.identity.expires_at
         if expires_at is not None and expires_at <= self.now():
             raise Unauthorized(caller.identity.end, is_token_wrong=True)
 
     def close(self, farewell: Callable[[], CloseReason]) -> None:
-        """Close them all, and take nobody any more. `farewell` answers the reason for each."""
+        """Close all subscribers and admit no more; `farewell` returns the reason for each."""
         self._farewell = farewell
         self._ends.is_stopping = True
         for guest in self:

@@ -1,9 +1,9 @@
 """The session: one connected subscriber, from the bus through its outbox to its connection.
 
-The way of an event ends here. `Session.deliver` puts the frame, which is the same bytes for everybody, into
-the outbox; at the end of the reactor's turn `SessionRegistry` has every session that got something write its outbox
-as one piece. A session whose connection takes nothing more (the transport says so, as to any producer) waits; if
-its outbox overflows, it is closed and told why.
+`Session.deliver` puts the frame, which is the same bytes for every subscriber, into the outbox. At the end of the
+reactor's turn, `SessionRegistry` flushes every session with new frames, each outbox in one write. A session whose
+transport applies back-pressure (as to any producer) waits; if its outbox overflows, the session is closed with a
+reason.
 """
 
 from __future__ import annotations
@@ -29,36 +29,41 @@ __all__ = ["Connection", "Session"]
 _log = Logger()
 
 _REPLAY_STEPS = 100
-"""How many events of a replay over many channels are sent to one client in one turn."""
+"""Maximum number of events that a replay over many channels sends to one client in one turn."""
 
 _REPLAY_S = 0.0015
-"""How long reading them may take, in seconds."""
+"""Maximum time to read the events of one turn's replay, in seconds."""
 
 _CLOSE_TIMEOUT_S = 10.0
-"""How long a client has to take what was written before its closing."""
+"""How long a closing connection may take to send its remaining bytes, in seconds."""
 
 
 class Connection(Protocol):
-    """What a session knows of its transport."""
+    """The connection of one session, as its transport provides it."""
 
     @property
     def client_name(self) -> str:
-        """What the client is called in the log."""
+        """Return the client's name in the log."""
 
     @property
     def writer(self) -> Writer:
-        """What sends to the client."""
+        """Return the writer that sends to the client."""
 
     def close(self, reason: CloseReason) -> None:
-        """Tell the client why, after all that was written, and end the connection."""
+        """Send `reason` after the bytes already written, and close the connection."""
 
     def abort(self) -> None:
-        """End the connection now, whatever is still to be sent."""
+        """Close the connection now; discard unsent bytes."""
 
 
 @implementer(IPushProducer)
 class Session:
-    """One connected subscriber: a `pushd.bus.bus.Subscriber`, and the producer of its connection."""
+    """One connected subscriber: a `pushd.bus.bus.Subscriber`, and the producer of its connection.
+
+    State: `is_paused` (back-pressure from the transport), `_is_unflushed` (a flush is due at the end of the turn),
+    `_is_flushing` (a replay fills the outbox, past its limit), `_is_parting` (closing; the abort timer runs),
+    `is_closed` (no more frames are accepted).
+    """
 
     __slots__ = (
         "_abort_alarm",
@@ -84,30 +89,30 @@ class Session:
     def __init__(
         self, sessions: SessionRegistry, connection: Connection, encode: Encoder, caller: ClientInfo
     ) -> None:
-        """Begin a session on `connection`, to which events go as `encode` makes them; nobody knows of it yet."""
+        """Create a session on `connection` that sends events as `encode` formats them; `enter` registers it."""
         self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)
         self.is_paused = False
-        """True while the connection has enough to send."""
+        """True while the transport applies back-pressure."""
         self._has_missed = self._is_unflushed = self._is_flushing = self._is_parting = False
         self._abort_alarm: Timer | None = None
         self.is_closed = False
-        """True once nothing more can be sent."""
+        """True once no more frames can be sent."""
         self.connection = connection
         self.caller = caller
-        """Who it is."""
+        """The client and its grants."""
         self.end_reason: CloseReason | None = None
-        """Why it was ended by the daemon, if it was."""
+        """Why pushd ended the session; None if the client did."""
         self._crowd: FanoutGroup | None = None
         self._wrote_s = sessions.wheel.turned_s
-        self._crowd_wrote_s = 0.0  # as it was when this session joined
+        self._crowd_wrote_s = 0.0  # the group's `wrote_s` when this session joined
         self.own_sent_bytes = 0
-        """How much was sent to the client, except what its crowd was sent."""
+        """Bytes sent to the client, except those sent through its fan-out group."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
         self._sessions.let_in(self, patterns, since)
 
     def subscribe(
@@ -126,61 +131,61 @@ class Session:
         return start
 
     def unsubscribe(self, text: str) -> bool:
-        """Unsubscribe from a channel or pattern; False if it was not subscribed to."""
+        """Unsubscribe from a channel or pattern; return False if there was no such subscription."""
         self._leave_crowd()
         was_there = self.subscription.remove(text)
         self._go_on()
         return was_there
 
     def revoke(self) -> list[str]:
-        """Unsubscribe from what the caller may not subscribe to any more; return what that is."""
+        """Unsubscribe from all channels and patterns that the caller may no longer subscribe to; return them."""
         self._leave_crowd()
         lost = self.subscription.revoke()
         self._go_on()
         return lost
 
     def _go_on(self) -> None:
-        """Send what there is, and go on with the replay as soon as it may be read."""
+        """Flush later, and resume the replay once it may be read."""
         self._flush_later()
         if self.subscription.then is not None:
             self.subscription.when_tidy(self._flush_later)
 
     def tidied(self) -> Deferred[None] | None:
-        """Return what to wait for before the client subscribes to more, None if it is nothing."""
+        """Return a Deferred to wait for before the client subscribes to more; None if there is no need to wait."""
         done: Deferred[None] = Deferred()
         return done if self.subscription.when_tidy(partial(done.callback, None)) else None
 
     @property
     def outbox_bytes(self) -> int:
-        """How much waits to be sent to the client, in bytes."""
+        """Return the size of the outbox, in bytes."""
         return self._outbox.size
 
     @property
     def sent_bytes(self) -> int:
-        """How much was sent to the client, in bytes."""
+        """Return the number of bytes sent to the client."""
         return self.own_sent_bytes + (0 if self._crowd is None else self._crowd.sent_bytes)
 
     def wrote(self, size: int) -> None:
-        """Count `size` bytes that its connection wrote by itself: how the stream begins and ends."""
+        """Count `size` bytes that the connection wrote itself: the start and the end of the stream."""
         self.own_sent_bytes += size
 
     @property
     def wrote_s(self) -> float:
-        """When something was last written to the client, by the wheel; now, while the client has enough to take."""
+        """Return the time of the last write to the client, by the timer wheel; now, while the session is paused."""
         if self.is_paused:
             return self._sessions.wheel.turned_s
         crowd, own_s = self._crowd, self._wrote_s
         return own_s if crowd is None or crowd.wrote_s <= self._crowd_wrote_s else max(own_s, crowd.wrote_s)
 
     def deliver(self, entry: Entry) -> None:
-        """Take an event from the bus."""
+        """Called by the bus with an event: put its frame into the outbox."""
         if entry.may_be_missed:
             self._send_or_miss(entry.frame(self._encode))
         else:
             self._send(entry.frame(self._encode))
 
     def send(self, frame: bytes) -> None:
-        """Write `frame`, which is no event, after everything that came before it."""
+        """Send `frame`, which is not an event, after all earlier frames and pending events."""
         if self._sessions.bus.delivery.pending.events:
             self.subscription.take_pending()
         self._send(frame)
@@ -194,7 +199,7 @@ class Session:
             self._outbox.put_anyway(frame)
         elif self._outbox.put(frame):
             self._flush_later()
-        elif not self.is_paused:  # much was published in this turn, but the connection takes it
+        elif not self.is_paused:  # one turn's events fill the outbox, but the connection accepts more
             self._write()
             self._outbox.put(frame)
         elif self._make_room(len(frame)):
@@ -203,7 +208,7 @@ class Session:
             self.close(CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id"))
 
     def _send_or_miss(self, frame: bytes) -> None:
-        """Write `frame`, if the outbox of a slow client is not full of what must not be missed."""
+        """Send `frame`, or drop it if the outbox of a slow client is full of frames that must not be missed."""
         if self.is_paused and not self._make_room(len(frame)):
             self._sessions.bus.missed += 1
         else:
@@ -211,7 +216,7 @@ class Session:
             self._outbox.mark()
 
     def _make_room(self, size: int) -> bool:
-        """Throw away what may be missed, as far as it takes for `size` bytes more; False if that is not enough."""
+        """Drop frames that may be missed until `size` more bytes fit; return False if that is not enough."""
         missed = self._outbox.make_room(size)
         if missed and not self._has_missed:
             self._has_missed = True
@@ -225,16 +230,13 @@ class Session:
             self._sessions.flush_later(self)
 
     def flush(self) -> int:
-        """Write the outbox, and as much of the replay as the connection takes and may be read in one turn.
-
-        Return as how many sends that counts.
-        """
+        """Write the outbox, and the replay up to the limits of connection and turn; return the cost, in sends."""
         self._is_unflushed = False
         try:
             return self._flush()
         except MemoryError:
             self._is_flushing = False
-            self._outbox.clear()  # the client resumes from what was written before
+            self._outbox.clear()  # the client resumes after the last event written
             self.subscription.end_without_memory()
         return 1
 
@@ -243,7 +245,7 @@ class Session:
         sent_before = self.own_sent_bytes
         until_s = self._sessions.wheel.seconds() + _REPLAY_S if most else 0.0
         while not self.is_paused and not self.is_closed:
-            self._is_flushing = True  # what the replay sends now goes into the next write
+            self._is_flushing = True  # the replay's frames join the next write
             while self._outbox.size < CHUNK_BYTES and left > 0 and self.subscription.is_readable:
                 left -= self._replay_some()
                 if not left % 4 and self._sessions.wheel.seconds() >= until_s:
@@ -260,7 +262,7 @@ class Session:
         return cost
 
     def _replay_some(self) -> int:
-        """Put the next events of the replay into the outbox; return as how many single ones they count."""
+        """Put the next run of replayed events into the outbox, or else one event; return the cost, in events."""
         run = self.subscription.advance_run(CHUNK_BYTES - self._outbox.size)
         if not run:
             self.subscription.advance()
@@ -281,10 +283,10 @@ class Session:
         if data:
             self._outbox.put_anyway(data)
 
-    # The crowd: see `pushd.sessions.fanout`
+    # The fan-out group: see `pushd.sessions.fanout`
 
     def _settle(self) -> None:
-        """Be one of the crowd while nothing waits to be sent, and only then."""
+        """Join the fan-out group if this session has no backlog; leave the group otherwise."""
         channel = self.subscription.only_channel
         assert channel is not None
         if self.is_paused or self.is_closed or not self.connection.writer.is_idle:
@@ -297,35 +299,35 @@ class Session:
             self.own_sent_bytes -= crowd.sent_bytes
 
     def _leave_crowd(self) -> None:
-        """Go its own way."""
+        """Leave the fan-out group, if in one; from now on, frames go through the outbox."""
         if (crowd := self._crowd) is None:
             return
         self._wrote_s, self._crowd = self.wrote_s, None
         self.own_sent_bytes += crowd.sent_bytes
         rest = crowd.remove(self)
-        if rest:  # while others are sent to in slices
+        if rest:  # the group sends in slices, and this session's turn had not come
             self._outbox.put_anyway(rest)
             self._flush_later()
         self.subscription.part()
 
     def take(self, data: bytes) -> None:
-        """Send what came to the crowd, after what this session has of its own in this turn."""
+        """Send the group's `data` after this session's own frames of this turn."""
         self._put_anyway(data)
         self.flush()
 
     def fall_behind(self, data: bytes, sent: int) -> None:
-        """Leave the crowd, with what follows the first `sent` bytes of `data` still to be sent."""
+        """Called when only the first `sent` bytes of `data` were accepted: leave the group, queue the rest."""
         if not self.is_closed:
             self._leave_crowd()
             self.connection.writer.write_later(data, sent)
 
     def fail(self) -> None:
-        """End: what sends to the client has raised an exception."""
+        """Called when writing to the client raised an exception: log it and close the session."""
         _log.failure("a fault in pushd while it wrote to {peer}", peer=self.connection.client_name)
         self.close(CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
 
     def close(self, reason: CloseReason) -> None:
-        """End the session: what the connection has taken is still sent, and `reason` after it."""
+        """End the session: send the outbox, then `reason`; a client that is too slow loses its outbox."""
         if reason.cause is not CloseCause.TOO_SLOW:
             self.subscription.take_pending()
         if self.is_closed:
@@ -343,17 +345,17 @@ class Session:
         self.farewell(reason)
 
     def farewell(self, reason: CloseReason) -> None:
-        """Send `reason` after what was written, and end."""
+        """Send `reason` after all written frames, and close the connection."""
         self.finish()
         self.connection.close(reason)
 
     def finish(self) -> None:
-        """Send nothing more. The connection is closing, and is aborted if that takes too long."""
+        """Stop sending: the connection is closing. Abort it after `_CLOSE_TIMEOUT_S`."""
         if self._is_parting:
             return
         self._is_parting = True
         self._leave_crowd()
-        if self._outbox.size and not self.is_closed:  # answers to what was received, among others
+        if self._outbox.size and not self.is_closed:  # for example, replies to received commands
             self._write()
         self.is_closed = True
         self.subscription.close()
@@ -361,7 +363,7 @@ class Session:
         self._abort_alarm = self._sessions.wheel.call_in(_CLOSE_TIMEOUT_S, self.connection.abort)
 
     def ended(self) -> None:
-        """Learn that the connection has ended, for whatever reason."""
+        """Called when the connection has ended, for any reason."""
         self._leave_crowd()
         self.is_closed = self._is_parting = True
         self.subscription.close()
@@ -370,19 +372,19 @@ class Session:
         if self._abort_alarm is not None:
             self._abort_alarm.cancel()
             self._abort_alarm = None
-        # without what would be cycles, all of it is freed now, and thousands of them cost the collector nothing
+        # break the reference cycles: everything is freed now, and thousands of sessions cost no garbage collection
         self.connection = GONE
         self.subscription.forget()
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """Wait: the connection has enough to send."""
+        """Called when the transport's buffer is full: stop writing and leave the fan-out group."""
         self.is_paused = True
         self._leave_crowd()
 
     def resumeProducing(self) -> None:
-        """Go on: the connection has sent what it had."""
+        """Called when the transport's buffer is empty: write again."""
         self._wrote_s = self._sessions.wheel.turned_s
         self.is_paused = False
         if self.subscription.is_replaying and not self._sessions.resumes.take():
@@ -391,6 +393,6 @@ class Session:
             self.flush()
 
     def stopProducing(self) -> None:
-        """Learn from the transport that it is gone; `ended` follows."""
+        """Called when the transport is gone; `ended` follows."""
         self.is_paused = True
         self._leave_crowd()
