@@ -1,4 +1,4 @@
-"""The transports: each carries events from the bus to one kind of client."""
+"""Transports: each sends the events of the bus to one kind of client."""
 
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream

@@ -1,4 +1,4 @@
-"""The endpoint that clients subscribe at."""
+"""The base of the endpoints that clients subscribe at."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["SubscribeEndpoint"]
 
 
 class SubscribeEndpoint(Endpoint):
-    """An endpoint that subscribers come to: its methods find what they want in ``request.wanted``."""
+    """An endpoint for subscribers; ``request.wanted`` holds the requested patterns and position."""
 
     transport: ClassVar[str]
-    """What it is called."""
+    """Name of the transport."""
 
     reads = frozenset({b"HEAD"})
 
     def __init__(self, gate: RequestGuard, door: Admission) -> None:
-        """Serve those whom `gate` and `door` let in."""
+        """Serve the clients that `gate` and `door` admit."""
         super().__init__(gate)
         self.door = door
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: read what is wanted and ask at the door."""
+        """Override: parse the query and check admission."""
         if request.method == b"OPTIONS":
             return None
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
             return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
-        if self.transport != "poll":  # which may have an answer at once
+        if self.transport != "poll":  # a poll may get its response at once
             outlast(request)
         return self.door.enter(request.caller, self.transport, patterns, since, lambda: request.is_gone)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Read the channels and patterns, and the position to begin at."""
+        """Return the channels and patterns, and the position to start at."""
         return subscribed_patterns(request), since_of(request, "latest")

@@ -1,4 +1,4 @@
-"""The endless HTTP response: a session whose connection is the body of an answer."""
+"""Streaming HTTP responses: a session whose connection is the body of a response."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
-    """How one kind of stream says what it has to say."""
+    """The format of one kind of stream."""
 
     content_type: bytes
-    """Its media type."""
+    """Media type of the body."""
 
     heartbeat: bytes
-    """What shows an idle client that the connection lives."""
+    """Bytes of a heartbeat."""
 
     closing: Callable[[CloseReason], bytes]
-    """Makes what is said before the end of the stream."""
+    """Formats the reason sent at the end of the stream."""
 
 
 class StreamSession(Protocol):
-    """What is known of a session: it is also the producer of the body."""
+    """The session of a stream; it is also the producer of the body."""
 
     @property
     def wrote_s(self) -> float:
-        """When something was last written to the body, by the wheel; now, while the client has enough to take."""
+        """Return the time of the last write to the body, by the timer wheel; now, while the session is paused."""
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
         """Subscribe to `patterns` from the position `since`."""
@@ -50,26 +50,26 @@ class StreamSession(Protocol):
 
     @property
     def sent_bytes(self) -> int:
-        """How much was sent of the body, with the frames of its chunks."""
+        """Return the number of body bytes sent, with chunk framing."""
 
     def wrote(self, size: int) -> None:
         """Count `size` bytes of the body that the request wrote."""
 
     def ended(self) -> None:
-        """Learn that the response has ended."""
+        """Called when the response has ended."""
 
 
 class ResponseStream:
-    """The body of one answer, to which events are written: a `pushd.sessions.session.Connection`.
+    """The body of one response, to which events are written: a `pushd.sessions.session.Connection`.
 
-    `twisted.web` writes the head and the first of the body; what follows goes past it, in the frames that are the
-    same for everybody.
+    `twisted.web` writes the head and the first bytes of the body. Events bypass it, in frames that are identical
+    for all clients.
     """
 
     __slots__ = ("_format", "_heartbeat", "_heartbeat_s", "_is_chunked", "_request", "_wheel", "session", "writer")
 
     writer: Writer
-    """Sends what is encoded for this body, once `begin` was called."""
+    """Sends frames encoded for this body, once `begin` was called."""
 
     def __init__(
         self,
@@ -79,17 +79,17 @@ class ResponseStream:
         heartbeat_s: float,
         make_session: Callable[[ResponseStream], StreamSession],
     ) -> None:
-        """Begin a session for `request`, which hears something every `heartbeat_s` seconds."""
+        """Create a session for `request`, with a heartbeat after `heartbeat_s` idle seconds."""
         self._request = request
         self._wheel = wheel
         self._format = stream_format
         self._heartbeat_s = heartbeat_s
         self._heartbeat: Timer | None = None
-        self._is_chunked = request.clientproto == b"HTTP/1.1"  # neither 1.0 nor 2 has chunks
+        self._is_chunked = request.clientproto == b"HTTP/1.1"  # HTTP/1.0 and HTTP/2 have no chunks
         self.session = make_session(self)
 
     def encoder(self, encode: Encoder) -> Encoder:
-        """Return what makes of an entry what goes into this body, if `encode` makes its content."""
+        """Return `encode`, with chunk framing if this body needs it."""
         return chunked(encode) if self._is_chunked else encode
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
@@ -102,12 +102,12 @@ class ResponseStream:
             raise
 
     def begin(self, first: bytes) -> None:
-        """Return the head of the response and `first`; from here on events follow."""
+        """Send the head of the response and `first`; events follow."""
         request = self._request
         request.setHeader(b"content-type", self._format.content_type)
-        request.setHeader(b"cache-control", b"no-store, no-transform")  # a proxy that compresses keeps events back
+        request.setHeader(b"cache-control", b"no-store, no-transform")  # a compressing proxy would delay events
         request.setHeader(b"x-accel-buffering", b"no")
-        if self._is_chunked:  # who does not know that `close` ends the connection sends its next request into it
+        if self._is_chunked:  # or else the client may send its next request on this connection
             request.setHeader(b"connection", b"close")
         request.notifyFinish().addBoth(self._finished)
         request.registerProducer(self.session, True)
@@ -132,34 +132,34 @@ class ResponseStream:
             self._set_heartbeat(self._heartbeat_s)
 
     def send(self, content: bytes) -> None:
-        """Write something to the body that is no event."""
+        """Write `content`, which is not an event, to the body."""
         self.session.send(self._framed(content))
 
     def _framed(self, content: bytes) -> bytes:
         return chunk(content) if self._is_chunked else content
 
     def _finished(self, result: Failure | None) -> None:
-        """Learn that the response has ended, by `close` or because the client went away."""
+        """Called when the response has ended, by `close` or because the client disconnected."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
-            self._heartbeat = None  # it refers to what it would call, which refers to it
+            self._heartbeat = None  # the timer and this object refer to each other: a cycle
         self.session.ended()
 
     # Connection
 
     @property
     def client_name(self) -> str:
-        """What the client is called in the log."""
+        """Return the client's name in the log."""
         return self._request.caller.name
 
     def close(self, reason: CloseReason) -> None:
-        """Say why, end the response, and with it the connection."""
+        """Send `reason`, then end the response and the connection."""
         request, connection = self._request, self._request.connection
         last = self._format.closing(reason)
         request.write(last)
         self.session.wrote(len(self._framed(last)) + (len(_LAST_CHUNK) if self._is_chunked else 0))
         request.unregisterProducer()
-        connection.finish()  # before the request is done: what was pipelined behind it is not begun any more
+        connection.finish()  # before the request is done, so that no pipelined request starts
         request.finish()
         connection.end()
 

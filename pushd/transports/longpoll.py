@@ -1,4 +1,4 @@
-"""Long polling: ``GET /poll?channel=...&since=...``, the events since, or the next one."""
+"""Long polling: ``GET /poll?channel=...&since=...``, the events after a position, or the next event."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pushd.wire import page_json
 __all__ = ["LongPoll"]
 
 _ANSWER_COST = 20
-"""How many sends an answer takes as long as."""
+"""Cost of a response, in sends."""
 
 
 class LongPoll(SubscribeEndpoint):
-    """One answer for each request: ``{"events":[...],"position":..,"recovered":..}``.
+    """One response per request: ``{"events":[...],"position":..,"recovered":..}``.
 
-    If there is nothing since the position, the answer waits for the next event; after a while it is ``204``.
-    Either way the header ``Event-Position`` is the position to ask for next.
+    If no event follows the position, the response waits for the next event; after the timeout, it is ``204``.
+    In both cases, the header ``Event-Position`` is the position for the next request.
     """
 
     transport = "poll"
@@ -39,18 +39,18 @@ class LongPoll(SubscribeEndpoint):
         *,
         timeout_s: float,
     ) -> None:
-        """Wait up to `timeout_s`."""
+        """Set the longest wait of a request to `timeout_s`."""
         super().__init__(gate, door)
         self._sessions = door.sessions
         self._timeout_s = timeout_s
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Override: the limit must be right, too."""
+        """Override: check the limit, too."""
         _limit(request)
         return super().wanted(request)
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: read what there is, too, which may take a while."""
+        """Override: read the history, too, which may take several turns of the reactor."""
         waiting = super().ask(request)
         if request.method == b"OPTIONS":
             return waiting
@@ -63,7 +63,7 @@ class LongPoll(SubscribeEndpoint):
         return self.door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Return what there is, or wait."""
+        """Return the events found, or wait for the next one."""
         patterns, limit = request.wanted[0], _limit(request)
         page: HistoryPage = request.found
         if page.entries or not page.recovered or request.method == b"HEAD":
@@ -112,9 +112,9 @@ class _Waiting:
         self._entries: list[Entry] = []
         self._is_waiting = False
         self.caller = request.caller
-        """Who it is."""
+        """The client and its grants."""
         self.end_reason: CloseReason | None = None
-        """Why it was ended by the daemon, if it was."""
+        """Why pushd ended the wait; None if the client did."""
         self.subscription = self._bus.subscribe(self, request.caller)
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
@@ -131,15 +131,15 @@ class _Waiting:
         outlast(self._request)
 
     def deliver(self, entry: Entry) -> None:
-        """Take an event, and the others of this turn of the reactor."""
+        """Called by the bus with an event; the response contains all events of this turn."""
         if not self._entries:
             self._sessions.flush_later(self)
         if len(self._entries) <= self._limit:
             self._entries.append(entry)
 
     def flush(self) -> int:
-        """Return what has come. Return as how many sends that counts."""
-        self.subscription.take_pending()  # the position of the page is after all that was published
+        """Send the response with the events received; return the cost, in sends."""
+        self.subscription.take_pending()  # the position of the page follows every published event
         if not self._end("it was answered"):
             return 1
         body = _answer(self._request, self._bus.log.page(self._entries, self._limit))
@@ -158,7 +158,7 @@ class _Waiting:
             request.finish()
 
     def close(self, reason: CloseReason) -> None:
-        """Learn that there will be no event."""
+        """Called when the subscription ends: send the events received, or the problem."""
         self.subscription.take_pending()
         self.end_reason = reason
         if self._entries:
@@ -167,18 +167,18 @@ class _Waiting:
             self._request.write(answer_problem(self._request, _refused(reason)))
             self._request.finish()
 
-    sent_bytes = 0  # its request counts them
+    sent_bytes = 0  # the request counts them
 
     @property
     def outbox_bytes(self) -> int:
-        """How much data waits to be sent, in bytes."""
+        """Return the size of the data that waits to be sent, in bytes."""
         return sum(len(entry.event.data) for entry in self._entries)
 
     def _gone(self, reason: Failure) -> None:
         self._end()
 
     def _end(self, why: str = "the client has gone") -> bool:
-        """Stop waiting; False if that was done before."""
+        """Stop waiting; return False if that was done before."""
         if not self._is_waiting:
             return False
         self._is_waiting = False

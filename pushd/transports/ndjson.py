@@ -1,4 +1,4 @@
-"""The NDJSON stream: ``GET /stream?channel=...``, one event a line for as long as the client stays."""
+"""NDJSON streams: ``GET /stream?channel=...``, one event per line until the client disconnects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class JsonStream(SubscribeEndpoint):
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(self, gate: RequestGuard, door: Admission, *, heartbeat_s: float) -> None:
-        """Send an idle client an empty line each `heartbeat_s`."""
+        """Send an idle client an empty line every `heartbeat_s` seconds."""
         super().__init__(gate, door)
         self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s

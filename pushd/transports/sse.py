@@ -24,26 +24,26 @@ def _closing(reason: CloseReason) -> bytes:
 
 
 FORMAT = StreamFormat(b"text/event-stream", b":\n", _closing)
-"""A heartbeat is a comment without an empty line after it, at which some parsers dispatch an event without data."""
+"""A heartbeat is a comment without an empty line: at one, some parsers dispatch an event without data."""
 
 _ALIASES = ("lastEventId", "lastEventID", "last-event-id", "Last-Event-ID")
 _ENCODED_ALIASES = tuple(name.encode("ascii") for name in _ALIASES)
-"""What clients that cannot send the header call it in the query."""
+"""Query parameters that clients use if they cannot send the header ``Last-Event-ID``."""
 
 
 class ServerSentEvents(SubscribeEndpoint):
     """An event stream of the channels in the query.
 
-    It begins with an event ``pushd.open``, whose id is the position: a client that loses the connection before its
-    first event comes back to where it was. Some clients keep an id only of an event that has data. If the position
-    that the client asked for was lost, it gets one ``pushd.gap`` after that and before the first event.
+    The stream starts with an event ``pushd.open``, whose id is the position: a client that loses the connection
+    before its first event resumes from there. It has data, as some clients keep the id only of an event with data.
+    If the requested position was lost, one ``pushd.gap`` follows, before the first event.
     """
 
     transport = "sse"
     parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 
     def __init__(self, gate: RequestGuard, door: Admission, *, retry_s: float, heartbeat_s: float) -> None:
-        """Tell clients to wait `retry_s` before they come back; idle ones hear a comment each `heartbeat_s`."""
+        """Set the reconnection delay of clients to `retry_s`, and send a heartbeat every `heartbeat_s` seconds."""
         super().__init__(gate, door)
         self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
@@ -67,7 +67,7 @@ class ServerSentEvents(SubscribeEndpoint):
         return NOT_DONE_YET
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
-        """Override: an ``EventSource`` is told in a stream when to come back; a status would be final for it."""
+        """Override: send an ``EventSource`` its retry delay in a stream; an error status would stop it for good."""
         comeback = request.comeback
         values = partial(_values, request)
         if not comeback.is_for(refused, request.method, request.path, values):
@@ -80,7 +80,7 @@ class ServerSentEvents(SubscribeEndpoint):
         return body
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Override: a client that comes back says where it was in a header, which wins over its first query."""
+        """Override: the ``Last-Event-ID`` of a client that reconnects takes precedence over its query."""
         return subscribed_patterns(request), _since(request)
 
     def _first(self, start: StartPosition, since: str, connection: str | None) -> bytes:
@@ -101,10 +101,10 @@ def _values(request: Request, name: bytes) -> list[bytes]:
 
 
 def _since(request: Request) -> str:
-    """Return where to begin: after ``Last-Event-ID``, else its alias in the query, else ``since``, else ``latest``.
+    """Return the start position: ``Last-Event-ID``, else its alias in the query, else ``since``, else ``latest``.
 
-    The alias goes before ``since``: a client appends it to the URL that it first connected with. A wrong query is
-    refused with the header, too.
+    The alias precedes ``since``, as a client appends it to the URL of its first connection. An invalid query is
+    rejected even with the header.
     """
     in_query = since_of(request, "latest")
     aliases: list[bytes] = [value for name in _ENCODED_ALIASES for value in request.args.get(name, [])]
@@ -118,4 +118,4 @@ def _since(request: Request) -> str:
     try:
         return str(header[-1].decode())
     except UnicodeDecodeError:
-        return str(header[-1].decode("latin-1"))  # as clients that are no browsers encode what is in a header
+        return str(header[-1].decode("latin-1"))  # the header encoding of clients that are not browsers

@@ -1,4 +1,4 @@
-"""Server push: ``GET /push?channel=...``, each event a response by itself (RFC 9113, section 8.4)."""
+"""Server push: ``GET /push?channel=...``, each event a pushed response (RFC 9113, section 8.4)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
 
 class EventPush(SubscribeEndpoint):
-    """A stream that stays open, and on which every event is promised as ``/channels/{channel}/events/{id}``.
+    """A stream that stays open, on which each event is promised as ``/channels/{channel}/events/{id}``.
 
-    Its body is NDJSON that says what is not an event: ``{"type":"open","position":..,"recovered":..}`` first, then
+    The NDJSON body holds all other messages: ``{"type":"open","position":..,"recovered":..}`` first, then
     ``{"type":"gap","since":..}`` if the position was lost, and ``{"type":"closed","detail":..}`` last. An empty
     line is a heartbeat.
     """
@@ -41,14 +41,14 @@ class EventPush(SubscribeEndpoint):
         heartbeat_s: float,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
-        """Send an idle client an empty line each `heartbeat_s`. `call_later` is the reactor's."""
+        """Send an idle client an empty line every `heartbeat_s` seconds. `call_later` is the reactor's."""
         super().__init__(gate, door)
         self._sessions = door.sessions
         self._heartbeat_s = heartbeat_s
         self._call_later = call_later
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Override: promises must be possible, too."""
+        """Override: check that the client accepts server push, too."""
         _promising(request)
         return super().wanted(request)
 
@@ -71,7 +71,7 @@ class EventPush(SubscribeEndpoint):
 
 
 def _promising(request: Request) -> Stream:
-    """Return the stream of a request, if promises can be made on it; raise `Refused` if not."""
+    """Return the stream of a request; raise `Refused` if it does not allow promises."""
     stream: object = request.channel
     if not isinstance(stream, Stream):
         raise VersionNeeded(

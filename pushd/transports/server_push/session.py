@@ -1,8 +1,7 @@
-"""The session whose events are promised: each is the response to a request that the server makes up itself.
+"""The session of server push: each event is the response to a promised request (RFC 9113, section 8.4).
 
-It keeps the rules of `Session`. Where that writes bytes, this one makes promises, as long as there
-is room for them: then events wait, bounded by the outbox. What the client refuses for now is promised again,
-before anything newer.
+It follows the rules of `Session`, with promises instead of bytes. Without room for promises, events wait, within
+the limit of the outbox. Events that the client refuses for now are promised again, before newer events.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from pushd.sessions import GONE, Connection, SessionRegistry
 __all__ = ["PushSession"]
 
 _IN_FLIGHT_BYTES = 64 * 1024
-"""How much of promised events may be unsent."""
+"""Maximum size of promised events that are unsent."""
 
 _PROMISE_COST = 10
-"""How many sends a promise takes as long as."""
+"""Cost of a promise, in sends."""
 
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 5.0
-"""How long after a refusal promises are made again: twice as long each time that nothing was taken."""
+"""Backoff in seconds between a refusal and the next promise: doubles each time the client accepts none."""
 
 _TOO_SLOW = CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id")
 _TOO_LATE = CloseReason(
@@ -40,17 +39,25 @@ _LOST = CloseReason(CloseCause.TOO_SLOW, "too slow: a pushed event could not be 
 
 class _Push(NamedTuple):
     number: int
-    """Where it stands in the order of the events."""
+    """Index in the order of the events."""
 
     entry: Entry
 
     cost: int
-    """How much of the bounds it takes, in bytes."""
+    """Share of the limits, in bytes."""
 
 
 @implementer(IPushProducer)
 class PushSession:
-    """One connected subscriber: a `pushd.bus.bus.Subscriber` that promises on one stream."""
+    """One connected subscriber: a `pushd.bus.bus.Subscriber` that makes promises on one stream.
+
+    =============  ==================================================================
+    _is_held       too much is in flight; a promise's outcome flushes
+    _is_paused     the client does not read the body; heartbeats are skipped
+    _is_unflushed  registered for a flush at the end of the turn
+    is_closed      no more promises are made
+    =============  ==================================================================
+    """
 
     __slots__ = (
         "_call_later",
@@ -89,7 +96,7 @@ class PushSession:
         caller: ClientInfo,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
-        """Begin a session that promises on `stream`, whose body is `connection`; `call_later` is the reactor's."""
+        """Create a session on `stream`, whose body is `connection`; `call_later` is the reactor's."""
         self._sessions = sessions
         self._stream = stream
         self._connection = connection
@@ -111,18 +118,18 @@ class PushSession:
         self._is_paused = False
         self._is_unflushed = False
         self.is_closed = False
-        """True once nothing more can be promised."""
+        """True once no more promises can be made."""
         self._wrote_s = sessions.wheel.turned_s
         self.caller = caller
-        """Who it is."""
+        """The client and its grants."""
         self.end_reason: CloseReason | None = None
-        """Why it was ended by the daemon, if it was."""
+        """Why pushd ended the session; None if the client did."""
         self.sent_bytes = 0
-        """How much was sent to it, in bytes: the data that was promised, and the body."""
+        """Bytes sent to the client: the promised data, and the body."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
     def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Come in, to begin with `patterns` from `since`; raise `Refused` if that cannot be."""
+        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
         self._sessions.let_in(self, patterns, since)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
@@ -132,12 +139,12 @@ class PushSession:
         return start
 
     def deliver(self, entry: Entry) -> None:
-        """Take an event from the bus."""
+        """Called by the bus with an event: queue it for a promise."""
         if self.is_closed:
             return
         push = _Push(self._count, entry, len(entry.event.data) + ENTRY_BYTES)
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
-            self.flush()  # if much was published in this turn, it may be that there is room
+            self.flush()  # after many events in this turn, there may be room for promises
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
             self._miss()
         if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
@@ -150,23 +157,23 @@ class PushSession:
 
     @property
     def outbox_bytes(self) -> int:
-        """How much waits to be promised or sent, in bytes, counted as its bounds are."""
+        """Return the size of events to be promised or sent, in bytes, counted as for the limits."""
         return self._waiting_bytes + self._in_flight_bytes
 
     def wrote(self, size: int) -> None:
-        """Count `size` bytes of the body that the request wrote: how it begins and ends."""
+        """Count `size` bytes of the body that the request wrote: its start and end."""
         self.sent_bytes += size
 
     @property
     def wrote_s(self) -> float:
-        """When something was last written to the body, by the wheel; now, while the client has enough to take.
+        """Return the time of the last write to the body, by the timer wheel; now, while the session is paused.
 
-        Promises do not count: a proxy may watch each stream of HTTP/2 by itself.
+        Promises do not count: a proxy may apply its idle timeout to each HTTP/2 stream.
         """
         return self._sessions.wheel.turned_s if self._is_paused else self._wrote_s
 
     def _miss(self) -> None:
-        """Throw away the older half of what waits and may be missed."""
+        """Drop the older half of the waiting events that may be missed."""
         older = {push.number for push in self._waiting if push.entry.may_be_missed}
         older = set(sorted(older)[: (len(older) + 1) // 2])
         self._waiting = deque(push for push in self._waiting if push.number not in older)
@@ -174,7 +181,7 @@ class PushSession:
         self._sessions.bus.missed += len(older)
 
     def send(self, line: bytes) -> None:
-        """Write `line` to the body of the stream, unless the client takes nothing: a heartbeat."""
+        """Write `line`, a heartbeat, to the body of the stream, unless the client does not read it."""
         if not self.is_closed and not self._is_paused:
             self._wrote_s = self._sessions.wheel.turned_s
             self.sent_bytes += len(line)
@@ -188,7 +195,7 @@ class PushSession:
             self._sessions.flush_later(self)
 
     def flush(self) -> int:
-        """Promise what waits, and what the replay brings, as far as there is room. Return as how many sends."""
+        """Promise waiting and replayed events, as far as there is room; return the cost, in sends."""
         self._is_unflushed = self._is_held = False
         sends = 1
         if self._failure is not None:
@@ -200,7 +207,7 @@ class PushSession:
                     break
                 self._promise(push)
                 sends += _PROMISE_COST
-        except MemoryError:  # nothing that comes after what is missing may be promised
+        except MemoryError:  # events after the missing one must not be promised
             self._waiting.clear()
             self._refused.clear()
             self._waiting_bytes = 0
@@ -215,7 +222,7 @@ class PushSession:
         if self.is_closed or self._retry_call is not None:
             return False
         if self._in_flight and self._in_flight_bytes >= _IN_FLIGHT_BYTES:
-            self._is_held = True  # until some of it is told to be sent
+            self._is_held = True  # until `_told` reports that some of it was sent
             return False
         if self._stream.promise_room > 0:
             return True
@@ -223,7 +230,7 @@ class PushSession:
         return False
 
     def _next(self) -> _Push | None:
-        """Take out what is promised next: the oldest, and None if there is nothing."""
+        """Remove and return the oldest event to promise; None if there is none."""
         if self._refused:
             return self._refused.pop(min(self._refused))
         while not self._waiting:
@@ -248,7 +255,7 @@ class PushSession:
         assert is_made
 
     def _told(self, number: int, outcome: Outcome) -> None:
-        """Learn what became of a promise."""
+        """Called with the outcome of a promise."""
         if self.is_closed:
             return
         push = self._in_flight.pop(number, None)
@@ -271,14 +278,14 @@ class PushSession:
             self._flush_later()
 
     def _remember(self, push: _Push) -> None:
-        """Keep what was sent for a while: the client may refuse it yet."""
+        """Keep a sent event, within the limit of the outbox: the client may still refuse it."""
         self._sent[push.number] = push
         self._sent_bytes += push.cost
         while self._sent_bytes > self._max_bytes and len(self._sent) > 1:
             self._sent_bytes -= self._sent.pop(next(iter(self._sent))).cost
 
     def _retry(self, push: _Push) -> None:
-        """Promise an event again in a while, and nothing before it."""
+        """Schedule another promise of an event; no other event is promised before it."""
         self._refused[push.number] = push
         if self._retry_call is None:
             self._retry_call = self._call_later(self._retry_s, self._retry_now)
@@ -293,7 +300,7 @@ class PushSession:
     # The end
 
     def close(self, reason: CloseReason) -> None:
-        """End the session: what there is room for is still promised, and `reason` said after it."""
+        """End the session: promise the events that have room, then send `reason`."""
         if reason.cause is not CloseCause.TOO_SLOW:
             self.subscription.take_pending()
         if self.is_closed:
@@ -318,22 +325,22 @@ class PushSession:
             pushes.clear()
 
     def ended(self) -> None:
-        """Learn that the stream has ended, for whatever reason."""
+        """Called when the stream has ended, for any reason."""
         self._stop()
         self._sessions.remove(self)
-        self._connection = GONE  # which refers to this session: a cycle
+        self._connection = GONE  # break the reference cycle
 
     # IPushProducer: of heartbeats only
 
     def pauseProducing(self) -> None:
-        """Wait: the client does not read the body."""
+        """Called when the client does not read the body: skip heartbeats."""
         self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Called when the client reads the body again."""
         self._wrote_s = self._sessions.wheel.turned_s
         self._is_paused = False
 
     def stopProducing(self) -> None:
-        """Learn that the stream is gone; `ended` follows."""
+        """Called when the stream is gone; `ended` follows."""
         self._is_paused = True

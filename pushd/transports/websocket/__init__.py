@@ -1,1 +1,1 @@
-"""Events over WebSocket."""
+"""Events over WebSocket (RFC 6455)."""

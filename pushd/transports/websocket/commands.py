@@ -1,4 +1,4 @@
-"""Commands that clients send over WebSocket."""
+"""Parse the commands of clients over WebSocket."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Subscribe:
     """The channel or pattern."""
 
     since: str
-    """The position to begin at."""
+    """The position to start at."""
 
     ref: Ref
-    """What the answer is known by."""
+    """Identifies the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Unsubscribe:
     """``{"type":"unsubscribe","channel":..,"ref"?:..}``"""
 
     channel: str
-    """The channel or pattern, as it was subscribed to."""
+    """The channel or pattern, as in the subscribe command."""
 
     ref: Ref
-    """What the answer is known by."""
+    """Identifies the reply."""
 
 
 @record()
@@ -56,7 +56,7 @@ class Publish:
     """The event."""
 
     ref: Ref
-    """What the answer is known by."""
+    """Identifies the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Renew:
     """The new token."""
 
     ref: Ref
-    """What the answer is known by."""
+    """Identifies the reply."""
 
 
 Command = Subscribe | Unsubscribe | Publish | Renew
@@ -77,7 +77,7 @@ _PUBLISH_FIELDS = DRAFT_FIELDS | {"type", "ref"}
 
 
 def parse_ref(message: dict[str, Any]) -> Ref:
-    """Return the ``ref`` of a command: text, a whole number, or None if there is none."""
+    """Return the ``ref`` of a command: a string, an integer, or None if it is missing."""
     ref = message.get("ref")
     if ref is None or (isinstance(ref, str) and len(ref) <= MAX_REF_CHARACTERS and ref.isprintable()):
         return ref
@@ -88,9 +88,9 @@ def parse_ref(message: dict[str, Any]) -> Ref:
 
 
 def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> Command:
-    """Read a command of the WebSocket protocol; raise `BadRequest`, which names the field.
+    """Parse a command of the WebSocket protocol; raise `BadRequest`, which names the invalid field.
 
-    Events may be published to `max_channels` channels.
+    An event may have up to `max_channels` channels.
     """
     ref = parse_ref(message)
     kind = text_field(message, "type")

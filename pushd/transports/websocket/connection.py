@@ -1,11 +1,11 @@
-"""The adapter to Autobahn, and the only module that knows it.
+"""The adapter to Autobahn.
 
-Autobahn does the parsing and validation of frames, fragmentation, pongs and the closing handshake (RFC 6455).
-The opening handshake is pushd's own: a connection is made in the state that Autobahn's would leave it in. What is
-sent does not pass through it: events are framed once for everybody, and the session writes them to the
-transport, whole frames at a time. Nor does it set timers: the wheel does.
+Autobahn parses and validates frames, and does fragmentation, pongs and the closing handshake (RFC 6455). The
+opening handshake is pushd's own: a connection starts in the state that Autobahn's handshake would leave. Sent
+events bypass Autobahn: each is framed once for all clients, and the session writes whole frames to the transport.
+Timers are those of the wheel.
 
-It uses some of Autobahn's private names: `tests/unit/transports/test_websocket_connection.py` pins each.
+Autobahn has no public names for this: `tests/unit/transports/test_websocket_connection.py` pins each private one.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _CLOSE_CODES = {
 """RFC 6455, section 7.4.1, and the registry of close codes."""
 
 _ANSWERS_S = 5.0
-"""How long a close frame waits for the answers to what came before it. Clients wait for about 10 s for its own."""
+"""How long the reply to a close frame waits for the replies to earlier messages. Clients wait about 10 s for it."""
 
 _MAX_FRAMES = 4096
-"""How many frames a message may come in."""
+"""Maximum number of frames in a message."""
 
 _MAX_REASON_BYTES = 123
 """A control frame has at most 125 bytes, and the code takes two (RFC 6455, section 5.5)."""
@@ -55,54 +55,54 @@ _HANDSHAKE = (
 )
 _UNCHANGING = (bool, int, str, bytes, type(None))
 _SHARED = frozenset({"factory", "trafficStats"})
-"""What all connections have in common, though it changes; pushd does not look at the second."""
+"""Mutable attributes that all connections share; pushd does not use the second."""
 
 
 class WebSocketListener(Protocol):
-    """What a WebSocket tells of what happens to it."""
+    """The receiver of the events of one WebSocket."""
 
     @property
     def owner(self) -> str | None:
-        """Who is charged for messages that are not complete: see `pushd.bus.clientinfo.owner_of`."""
+        """Return the owner charged for incomplete messages: see `pushd.bus.clientinfo.owner_of`."""
 
     def opened(self) -> None:
-        """The handshake is done; frames can be sent."""
+        """Called when the handshake is done; frames can be sent."""
 
     def received(self, payload: bytes, is_binary: bool) -> None:
-        """A message has come; text is valid UTF-8."""
+        """Called with a complete message; text is valid UTF-8."""
 
     @property
     def takes_more(self) -> bool:
-        """Whether the client takes what is sent."""
+        """Return whether the client reads (no back-pressure)."""
 
     @property
     def is_answering(self) -> bool:
-        """Whether something is still to be sent in answer to what was received; `answer_close` is called then."""
+        """Return whether replies to received messages are outstanding; `answer_close` is called after the last."""
 
     def send(self, frame: bytes) -> None:
-        """Send a frame, after what is being sent."""
+        """Send a frame after all earlier ones."""
 
     def wrote(self, size: int) -> None:
-        """`size` bytes were sent past `send`."""
+        """Called when `size` bytes were sent without `send`."""
 
     def closing(self, reason: CloseReason | None) -> None:
-        """No frame may be sent any more: a close frame was, for a `reason` unless the client began with that."""
+        """Called when a close frame was sent: send no more. `reason` is None if the client closed first."""
 
     def lost(self) -> None:
-        """The connection has ended."""
+        """Called when the connection has ended."""
 
 
 class _Gone:
-    """What listens to a connection that has ended: nobody."""
+    """The listener of a connection that has ended: it ignores everything."""
 
     owner = None
     takes_more = is_answering = False
 
     def opened(self) -> None:
-        """Do nothing, as everything else here."""
+        """Do nothing."""
 
     def received(self, payload: bytes, is_binary: bool) -> None:
-        """Take no message."""
+        """Ignore the message."""
 
     def send(self, frame: bytes) -> None:
         """Send nothing."""
@@ -121,9 +121,9 @@ _GONE = _Gone()
 
 
 class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ignore[misc]
-    """One WebSocket, from the end of the opening handshake on: a `pushd.sessions.session.Connection`.
+    """One WebSocket after its opening handshake: a `pushd.sessions.session.Connection`.
 
-    The attributes that Autobahn would give to each are attributes of its class; see `new_factory`.
+    Autobahn's attributes per connection are attributes of the class here, which saves time; see `new_factory`.
     """
 
     pushd_log = Logger()
@@ -138,29 +138,29 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     _held_alarm: Timer
 
     def __init__(self) -> None:
-        """Override: there is nothing to do for each."""
+        """Override: do nothing, as the class has the attributes."""
 
     place: ClientAddress
-    """Where the client is."""
+    """Address of the client."""
 
     @property
     def client_name(self) -> str:
-        """What the client is called in the log."""
+        """Return the client's name in the log."""
         return self.place.name
 
     @property
     def peer(self) -> str:  # type: ignore[override]
-        """Override: what Autobahn calls it in its log."""
+        """Override: return the client's name in Autobahn's log."""
         return self.client_name
 
     @property
     def is_closed(self) -> Deferred[object]:
-        """What Autobahn tells of the end; nobody waits for it."""
+        """Return the Deferred that Autobahn fires at the end; unused."""
         return Deferred()
 
     @cached_property
     def utf8validator(self) -> Utf8Validator:  # type: ignore[override]
-        """What Autobahn checks text with: not there before some has come."""
+        """Return Autobahn's validator of text; created with the first text message."""
         return Utf8Validator()
 
     # pushd.session.Connection
@@ -169,7 +169,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     """Sends whole frames."""
 
     def close(self, reason: CloseReason) -> None:
-        """Begin the closing handshake."""
+        """Start the closing handshake."""
         text = reason.text.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.sendCloseFrame(_CLOSE_CODES[reason.cause], text.encode())
         self.answer_close()
@@ -179,16 +179,16 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         self.transport.abortConnection()
 
     def ping(self) -> None:
-        """Ask for a sign of life."""
+        """Send a ping."""
         self.sendPing()
 
     def finish(self) -> None:
-        """Close once the session does."""
+        """Do nothing: the session closes the connection."""
 
     # The client closes
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
-        """Override: return it once everything that came before it is answered, or when that takes too long."""
+        """Override: reply once all earlier messages have their replies, or after `_ANSWERS_S`."""
         if self.state != self.STATE_OPEN or not self.listener.is_answering:
             return super().onCloseFrame(code, reasonRaw)
         self.held_close = (code, reasonRaw)
@@ -197,16 +197,16 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         return True
 
     def answer_close(self) -> None:
-        """Return the close frame that is held, if there is one."""
+        """Reply to the close frame that is held, if any."""
         held, self.held_close = self.held_close, None
         if held is not None:
             self._held_alarm.cancel()
             super().onCloseFrame(*held)
 
-    # What is raised here would go to Autobahn, or to a request that has been answered
+    # An exception in these would reach Autobahn, which swallows it, or a request that already has its response
 
     def connectionMade(self) -> None:
-        """Override: the handshake is done, and the connection is here."""
+        """Override: called when the handshake is done."""
         self.writer = writer(self.transport)
         try:
             self.listener.opened()
@@ -214,7 +214,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
             self._failed()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Override: a message has come; after a close frame it is too late for one."""
+        """Override: called with a complete message; ignore it after a close frame."""
         if self.state != self.STATE_OPEN:
             return
         try:
@@ -231,17 +231,17 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         self.abort()
 
     def onPing(self, payload: bytes) -> None:
-        """Override: answer, unless the client does not take what it gets (RFC 6455, section 5.5.3)."""
+        """Override: send a pong, unless the client does not read (RFC 6455, section 5.5.3)."""
         if self.listener.takes_more:
             super().onPing(payload)
 
     def onMessageBegin(self, isBinary: bool) -> None:
-        """Override: a message begins."""
+        """Override: called when a message starts."""
         self._frames = 0
         super().onMessageBegin(isBinary)
 
     def onMessageFrameBegin(self, length: int) -> None:
-        """Override: a frame of it begins. Its limit in bytes does not count frames that are empty."""
+        """Override: called when a frame of a message starts. Count it: the limit in bytes ignores empty frames."""
         self._frames += 1
         if self._frames == _MAX_FRAMES:
             self.sendCloseFrame(1009, b"a message in too many frames")
@@ -249,7 +249,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         super().onMessageFrameBegin(length)
 
     def onMessageEnd(self) -> None:
-        """Override: a message is whole, but for those that `_take_messages` takes."""
+        """Override: called when a message is complete, except those that the fast path `_take_messages` reads."""
         if self._watch is not None:
             self._watch.completed()
         super().onMessageEnd()
@@ -257,7 +257,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        """Override: either side closes, or Autobahn does because the client broke the protocol."""
+        """Override: called when either side closes, or when Autobahn does after a protocol error."""
         if self.state == self.STATE_OPEN:
             self._is_closing = True
             text = f"{code} {(reasonUtf8 or b'').decode(errors='replace')}"
@@ -265,7 +265,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Override: pings and pongs take the way of all frames; a close frame goes at once."""
+        """Override: send pings and pongs through the session as all frames; write a close frame at once."""
         if self.state == self.STATE_OPEN and not self._is_closing:
             self.listener.send(data)
         else:
@@ -273,13 +273,13 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
             self.listener.wrote(len(data))
 
     def _closeConnection(self, abort: bool = False) -> None:
-        """Override: after a complete closing handshake the connection ends properly too."""
+        """Override: do not abort after a complete closing handshake."""
         super()._closeConnection(abort and not self.wasClean)
 
     # Called by the transport
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: called when the connection has ended."""
         self.state = self.STATE_CLOSED
         self._late = None
         if self._held is not None:
@@ -296,10 +296,9 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
 def new_factory(
     patience: Timeouts, wheel: TimerWheel, bodies: IncompleteBodies, turns: Turns
 ) -> WebSocketServerFactory:
-    """Make the factory of all WebSockets, whose messages come in time, as `patience` has it, or end them.
+    """Make the factory of all WebSockets; `patience` limits the time of a message, or the connection ends.
 
-    What is held of messages that are not complete is counted in `bodies`; `turns` shares the time among those with
-    many messages.
+    `bodies` counts the bytes of incomplete messages; `turns` shares the time among clients with many messages.
     """
     factory = WebSocketServerFactory(server="pushd", reactor=object())
     factory.setProtocolOptions(
@@ -317,10 +316,11 @@ def new_factory(
 
 
 def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]:
-    """Return what Autobahn has set in a connection once its own opening handshake is done.
+    """Return the attributes that Autobahn's own opening handshake would set in a connection.
 
-    To have it done for each connection takes longer than everything else, and 3 KB. What would change in one
-    connection and so in all is left out: Autobahn needs it for the handshake only, or the class has its own.
+    Doing that handshake for each connection would take longer than all other work, and 3 KB. Mutable attributes,
+    which connections would share, are left out: Autobahn needs them for the handshake only, or the class has its
+    own.
     """
     model = WebSocketServerProtocol()
     model.factory = factory
@@ -335,7 +335,7 @@ def _state_after_handshake(factory: WebSocketServerFactory) -> dict[str, object]
 def new_connection(
     factory: WebSocketServerFactory, max_message_bytes: int, place: ClientAddress
 ) -> WebSocketConnection:
-    """Make a WebSocket that takes messages of up to `max_message_bytes`; it begins with `makeConnection`."""
+    """Make a WebSocket that accepts messages of up to `max_message_bytes`; `makeConnection` starts it."""
     connection = factory.protocol()
     assert isinstance(connection, WebSocketConnection)
     connection.place = place

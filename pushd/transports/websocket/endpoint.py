@@ -23,7 +23,7 @@ _PARAMETERS = frozenset({"channel", "since", "format"})
 
 
 class WebSocket(SubscribeEndpoint):
-    """The handshake. A request that is wrong is answered as over HTTP, before the connection changes."""
+    """The opening handshake. An invalid request gets an HTTP error, before the connection is upgraded."""
 
     transport = "websocket"
     parameters: ClassVar = {"GET": _PARAMETERS, "CONNECT": _PARAMETERS}
@@ -42,11 +42,11 @@ class WebSocket(SubscribeEndpoint):
         bodies: IncompleteBodies,
         turns: Turns,
     ) -> None:
-        """Have `publisher` take events of up to `max_event_bytes`, each for up to `max_channels`.
+        """Accept events of up to `max_event_bytes` for `publisher`, each to up to `max_channels`.
 
-        A client is pinged each `heartbeat_s`, and dropped if then nothing comes from it for `ping_timeout_s`. Its
-        messages are waited for with `patience`, and what has come of them is counted in `bodies`.
-        `turns` shares the time among clients that send many.
+        A client is pinged every `heartbeat_s`, and closed if it then sends nothing for `ping_timeout_s`. `patience`
+        limits the time of a message, and `bodies` counts the bytes of incomplete ones. `turns` shares the time
+        among clients with many messages.
         """
         super().__init__(gate, door)
         self._over_http1 = tuple(name for name in self._methods if name != "CONNECT")
@@ -57,32 +57,32 @@ class WebSocket(SubscribeEndpoint):
         )
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
-        """Override: close the connection after a handshake that is refused, as nothing else may follow one."""
+        """Override: close the connection after a rejected handshake, as nothing else may follow it."""
         if request.clientproto == b"HTTP/1.1":
             request.connection.finish()
         return super().refuse(request, refused)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Override: without channels in the query, they come in messages. The handshake must be right, too."""
+        """Override: channels are optional in the query, as commands can subscribe; check the handshake, too."""
         has_channels = _format(request) == "raw" or b"channel" in request.args
         wanted = subscribed_patterns(request) if has_channels else [], since_of(request, "latest")
         request.found = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
         return wanted
 
     def methods(self, request: Request) -> tuple[str, ...]:
-        """Override: CONNECT is one only where it can be for a WebSocket."""
+        """Override: allow CONNECT only on a stream that can become a WebSocket."""
         return self._methods if request.connection.is_tunnel else self._over_http1
 
     def render_GET(self, request: Request) -> int:
-        """Shake hands over HTTP/1.1 (RFC 6455, section 4.2)."""
+        """Accept a handshake over HTTP/1.1 (RFC 6455, section 4.2)."""
         return self._open(request)
 
     def render_CONNECT(self, request: Request) -> int:
-        """Shake hands over HTTP/2 (RFC 8441, section 5)."""
+        """Accept a handshake over HTTP/2 (RFC 8441, section 5)."""
         return self._open(request)
 
     def _open(self, request: Request) -> int:
-        """Subscribe to the channels in the query, accept the handshake, and hand the connection over."""
+        """Subscribe to the channels in the query, accept the handshake, and upgrade the connection."""
         is_raw = _format(request) == "raw"
         fields: list[Field] = request.found
         max_bytes = self._common.max_event_bytes if is_raw else self._max_message_bytes

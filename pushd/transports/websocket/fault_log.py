@@ -1,4 +1,4 @@
-"""What a library logs with that would log what clients do wrong."""
+"""A logger for libraries that drops messages about the errors of clients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["FaultLog"]
 class FaultLog:
     """Logs faults and nothing else.
 
-    Autobahn warns of each frame that breaks the protocol, and of each pong that nobody asked for: any client could
-    fill the log. Why pushd closed a connection is in the line about its end.
+    Autobahn warns of each protocol error and each unsolicited pong, so any client could fill the log. The reason
+    for closing a connection is in pushd's log line about its end.
     """
 
     def __init__(self, namespace: str) -> None:
-        """Log as `namespace`."""
+        """Create a log for `namespace`."""
         self._log = Logger(namespace=namespace)
 
     def ignore(self, text: str, **fields: object) -> None:

@@ -1,4 +1,4 @@
-"""The opening handshake of WebSocket: RFC 6455, section 4.2, and over HTTP/2 RFC 8441, section 5."""
+"""The opening handshake of WebSocket: RFC 6455, section 4.2; over HTTP/2, RFC 8441, section 5."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pushd.server import Request
 __all__ = ["Field", "accept_connect", "accept_upgrade"]
 
 Field = tuple[bytes, bytes]
-"""A name and a value."""
+"""Name and value of a header field."""
 
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""Shows that whoever answers knows WebSocket: RFC 6455, section 1.3."""
+"""Proves that the server supports WebSocket: RFC 6455, section 1.3."""
 
 
 def accept_upgrade(request: Request) -> list[Field]:
-    """Return the fields that accept a handshake over HTTP/1.1; raise `UpgradeNeeded` or `BadRequest` if not."""
+    """Return the response fields of a handshake over HTTP/1.1; raise `UpgradeNeeded` or `BadRequest` if invalid."""
     if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
         request.setHeader(b"upgrade", b"websocket")
         raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
@@ -35,9 +35,9 @@ def accept_upgrade(request: Request) -> list[Field]:
 
 
 def accept_connect(request: Request) -> list[Field]:
-    """Return the fields that accept a handshake over HTTP/2; raise `BadRequest` if it is wrong.
+    """Return the response fields of a handshake over HTTP/2; raise `BadRequest` if it is invalid.
 
-    HTTP/2 has no use for a key; one that comes is answered all the same, which undici 7 insists on.
+    HTTP/2 does not use a key; the response still accepts one, as undici 7 requires it.
     """
     _check_version(request, BadRequest)
     _check_asked(request)
@@ -62,7 +62,7 @@ def _check_version(request: Request, kind: type[Refused]) -> None:
 
 
 def _check_asked(request: Request) -> None:
-    """Raise `BadRequest` for a path or subprotocols that cannot be."""
+    """Raise `BadRequest` for an invalid path or duplicate subprotocols."""
     if b"#" in request.uri:
         raise BadRequest("the path of a WebSocket has no fragment (RFC 6455, section 3)")
     subprotocols = _tokens(request, b"sec-websocket-protocol")

@@ -1,4 +1,4 @@
-"""The time-out of the message that is coming over a WebSocket."""
+"""The timeout of an incomplete WebSocket message."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["MessageTimeout"]
 
 
 class MessageTimeout:
-    """Knows since when a message is coming, and how much has come. What comes whole does not concern it."""
+    """Tracks the start time and size of an incomplete message; messages received in one piece bypass it."""
 
     __slots__ = ("_alarm", "_began_at", "_patience", "_size", "_too_late", "_wheel")
 
     def __init__(self, patience: Timeouts, wheel: TimerWheel, too_late: Callable[[str], None]) -> None:
-        """Have `too_late` told, with the reason, of a message that takes longer than a body may."""
+        """Call `too_late` with the reason when a message takes longer than `patience` allows a body."""
         self._patience = patience
         self._wheel = wheel
         self._too_late: Callable[[str], None] | None = too_late
@@ -25,7 +25,7 @@ class MessageTimeout:
         self._size = 0
 
     def came(self, size: int) -> None:
-        """Learn that `size` bytes have come, and something is still missing."""
+        """Called when `size` bytes were received and the message is still incomplete."""
         if self._began_at is None:
             self._began_at = self._wheel.seconds()
             self._size = 0
@@ -34,11 +34,11 @@ class MessageTimeout:
         self._size += size
 
     def completed(self) -> None:
-        """Learn that nothing is missing any more."""
+        """Called when the message is complete."""
         self._began_at = None
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop the timeout."""
         self._too_late = None
         if self._alarm is not None:
             self._alarm.cancel()

@@ -1,4 +1,4 @@
-"""The pings of one WebSocket: the connection is never silent for long, and a client that is gone is found."""
+"""Pings of one WebSocket: they keep the connection from idle timeouts and detect dead clients."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ __all__ = ["Pinging", "Timing"]
 
 
 class Timing(Protocol):
-    """When clients are pinged."""
+    """The settings of pings."""
 
     @property
     def heartbeat_s(self) -> float:
-        """How far apart pings are."""
+        """Return the time between pings, in seconds."""
 
     @property
     def ping_timeout_s(self) -> float:
-        """How long a client may send nothing after one."""
+        """Return how long a client may send nothing after a ping, in seconds."""
 
     @property
     def wheel(self) -> TimerWheel:
-        """The clock."""
+        """Return the timer wheel."""
 
 
 class _Pinged(Protocol):
     """A connection whose client answers pings: `pushd.transports.websocket.connection.WebSocketConnection`."""
 
     has_heard: bool
-    """True if anything came from the client since somebody set it to false."""
+    """True if any bytes were received since it was last set to False."""
 
     def ping(self) -> None:
         """Send a ping."""
@@ -40,7 +40,7 @@ W = TypeVar("W", bound=_Pinged)
 
 
 class Pinging(Generic[T, W]):
-    """Pings a client at each heartbeat, whatever else is sent: it may be gone while events are sent to it."""
+    """Pings a client at each heartbeat, even while events are sent, as the client may be dead meanwhile."""
 
     __slots__ = ("_alarm", "_common", "_ping_by_s", "_unanswered_s", "websocket")
 
@@ -51,22 +51,22 @@ class Pinging(Generic[T, W]):
         self._alarm: Timer | None = None
         self._ping_by_s = 0.0
         self._unanswered_s: float | None = None
-        """When the first ping was sent since which nothing has come; None if something has."""
+        """Time of the first ping without an answer; None if bytes were received since."""
 
     def silent(self) -> None:
-        """Called when nothing has come within the time-out of a ping."""
+        """Called when the client sent nothing within the ping timeout."""
         raise NotImplementedError
 
     def ping_later(self) -> None:
-        """Begin: the first ping comes at the first heartbeat."""
+        """Start pinging: the first ping is sent after one heartbeat interval."""
         self._ping_by_s = self._common.wheel.seconds() + self._common.heartbeat_s
         self._look_later()
 
     def stop_pinging(self) -> None:
-        """End."""
+        """Stop pinging."""
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None  # it refers to what it would call, which refers to it
+            self._alarm = None  # the timer and this object refer to each other: a cycle
 
     def _look_later(self) -> None:
         next_s = self._ping_by_s
@@ -76,7 +76,7 @@ class Pinging(Generic[T, W]):
         self._alarm = wheel.call_within(next_s - wheel.seconds(), self._look)
 
     def _look(self) -> None:
-        """Ping, or find that the client is gone, if it is time."""
+        """Send a ping, or call `silent`, when due."""
         common, wheel = self._common, self._common.wheel
         if self.websocket.has_heard:
             self._unanswered_s = None

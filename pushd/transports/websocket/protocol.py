@@ -1,4 +1,4 @@
-"""What goes on over one WebSocket once hands were shaken: JSON messages both ways, or the bare data."""
+"""The protocols over one WebSocket after the handshake: JSON messages both ways, or raw data."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ __all__ = ["JsonProtocol", "RawProtocol", "WebSocketSettings"]
 _log = Logger()
 
 _MAX_WAITING = 100
-"""How many messages may wait for one that takes longer."""
+"""Maximum number of messages that wait for a longer command."""
 
 _SWITCHED = 101
-"""What the log has for the status of a handshake, over HTTP/2 too."""
+"""Status of a handshake in the request log, over HTTP/2 too."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketSettings:
-    """What all WebSockets have in common."""
+    """Settings of all WebSockets."""
 
     gate: RequestGuard
     door: Admission
     publisher: Publisher
     max_event_bytes: int
     max_channels: int
-    """To how many one event may be published."""
+    """Maximum number of channels of one event."""
     heartbeat_s: float
     ping_timeout_s: float
 
     @property
     def wheel(self) -> TimerWheel:
-        """The clock."""
+        """Return the timer wheel."""
         return self.door.sessions.wheel
 
 
 class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
-    """What goes on over one WebSocket: a `WebSocketListener`. What is said in it is up to the subclasses."""
+    """The base of both protocols: a `WebSocketListener`. Subclasses define the messages."""
 
     __slots__ = ("session", "visit")
 
@@ -72,28 +72,28 @@ class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
         super().__init__(websocket, common)
         self.session = Session(common.door.sessions, websocket, self.encode, caller)
         self.visit: Visit | None = None
-        """What logs the handshake when the connection has ended, if requests are logged."""
+        """Logs the handshake at the end of the connection; None if requests are not logged."""
 
     @property
     def owner(self) -> str | None:
-        """Who is charged for what the client occupies."""
+        """Return the owner charged for the client's resources."""
         return owner_of(self.session.caller)
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
-        """Subscribe to what the query of the handshake names."""
+        """Subscribe to the channels in the query of the handshake."""
         raise NotImplementedError
 
     def received(self, payload: bytes, is_binary: bool) -> None:
-        """Take a message."""
+        """Called with a complete message."""
         raise NotImplementedError
 
     def opened(self) -> None:
-        """Begin: what was delivered until now is written at the end of the turn."""
+        """Called when the handshake is done; events already delivered are written at the end of the turn."""
         self.websocket.transport.registerProducer(self.session, True)
 
     @property
     def takes_more(self) -> bool:
-        """Whether the client takes what is sent."""
+        """Return whether the client reads (no back-pressure)."""
         return not self.session.is_paused
 
     def send(self, frame: bytes) -> None:
@@ -101,22 +101,22 @@ class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
         self.session.send(frame)
 
     def wrote(self, size: int) -> None:
-        """Count what was sent past the session."""
+        """Count `size` bytes sent without the session."""
         self.session.wrote(size)
 
     def closing(self, reason: CloseReason | None) -> None:
-        """Send nothing more."""
+        """Called when a close frame was sent: stop sending."""
         if reason is not None:
             self._ends(reason)
         self.session.finish()
 
     def _ends(self, reason: CloseReason) -> None:
-        """Take note of a reason, unless there was one before."""
+        """Record `reason`, unless one is recorded already."""
         if self.session.end_reason is None:
             self.session.end_reason = reason
 
     def lost(self) -> None:
-        """End."""
+        """Called when the connection has ended."""
         self.stop_pinging()
         self.session.ended()
         if self.visit is not None:
@@ -124,47 +124,47 @@ class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
             self.visit.ended(_SWITCHED, self.session.sent_bytes, caller.name, caller.user)
 
     def silent(self) -> None:
-        """Override: drop the client."""
+        """Override: close the connection of a client that does not answer pings."""
         self._ends(CloseReason(CloseCause.SILENT, "no answer to a ping"))
         self.websocket.abort()
 
     @property
     def is_answering(self) -> bool:
-        """Whether something that came is not answered yet."""
+        """Return whether replies to received messages are outstanding."""
         return self.websocket.unanswered > 0
 
     def _answered(self) -> None:
-        """Called when something was answered that took longer."""
+        """Called after a delayed reply: reply to a held close frame once no reply is outstanding."""
         if self.websocket.held_close is not None and not self.is_answering:
             self.websocket.answer_close()
 
 
 _Waiting = Awaitable[Callable[[], None]]
-"""A command that takes longer, and then answers what does it."""
+"""A command that takes longer; its result is the function that completes it."""
 _Unfinished = tuple[_Waiting, Ref]
 
 
 class JsonProtocol(_Dialogue):
-    """JSON messages: subscribe, unsubscribe and publish, each answered with its ``ref``."""
+    """JSON messages: subscribe, unsubscribe, publish and renew, each with a reply that repeats its ``ref``."""
 
     __slots__ = ("_is_busy", "_later", "_later_bytes")
 
     encode = staticmethod(websocket_event)
 
     def __init__(self, websocket: WebSocketConnection, common: WebSocketSettings, caller: ClientInfo) -> None:
-        """Override: no command waits."""
+        """Override: start without waiting commands."""
         super().__init__(websocket, common, caller)
         self._is_busy = False
         self._later: deque[tuple[bytes, bool]] | None = None
         self._later_bytes = 0
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
-        """Subscribe to each, and say so as if it had been asked for in a message."""
+        """Subscribe to each pattern, and send the replies as for subscribe commands."""
         for pattern in patterns:
             self._subscribe(pattern, since, None, patterns)
 
     def _subscribe(self, pattern: Pattern, since: str, ref: Ref, among: Sequence[Pattern] = ()) -> None:
-        # Others of its channels may follow, each in a message of its own, and the id may be that of one of those
+        # The client may subscribe to further channels one by one, and `since` may be the id of an event in those
         readable = self._common.door.readable(self.session.caller)
         start = self.session.subscribe([pattern], since, among, readable)
         self._answer(
@@ -183,7 +183,7 @@ class JsonProtocol(_Dialogue):
         self.session.send(websocket_message(message))
 
     def received(self, payload: bytes, is_binary: bool) -> None:
-        """Take a command; what is wrong with it is answered, and the socket stays open."""
+        """Called with a command. An invalid command gets an error reply, and the connection stays open."""
         if self._is_busy:
             if not self._wait(payload, is_binary):
                 self._take(payload, is_binary, is_too_much=True)
@@ -192,9 +192,9 @@ class JsonProtocol(_Dialogue):
             Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self._failed)
 
     def _take(self, payload: bytes, is_binary: bool, *, is_too_much: bool = False) -> _Unfinished | None:
-        """Obey a command, or answer what is wrong with it; if it has to wait, answer it.
+        """Execute a command, or send an error reply; return a command that has to wait.
 
-        ``[limits] publish_rate`` counts events; everything else, and what is no event, is counted as a command.
+        ``[limits] publish_rate`` counts events; all other messages, even invalid events, count as commands.
         """
         message: dict[str, object] = {}
         is_charged = False
@@ -214,7 +214,7 @@ class JsonProtocol(_Dialogue):
         return None if waiting is None else (waiting, _ref_of(message))
 
     def _charged(self, refused: Refused) -> Refused:
-        """Count a message that was `refused` as a command; return what it is refused with."""
+        """Count a refused message as a command; return `refused`, or `TooMany` over the rate limit."""
         try:
             self._common.door.charge_command(self.session.caller)
         except TooMany as too_many:
@@ -223,13 +223,13 @@ class JsonProtocol(_Dialogue):
 
     @property
     def is_answering(self) -> bool:
-        """Override: or a command that takes longer is not done yet."""
+        """Override: return True also while a longer command runs."""
         return self._is_busy or super().is_answering
 
-    # A command that takes longer, and those that wait behind it
+    # Longer commands, and the messages that wait for them
 
     def _wait(self, payload: bytes, is_binary: bool) -> bool:
-        """Keep a message for later; False if there is no room for it."""
+        """Queue a message; return False if there is no room for it."""
         if self._later is None:
             self._later = deque()
         size = self._later_bytes + len(payload)
@@ -240,7 +240,7 @@ class JsonProtocol(_Dialogue):
         return True
 
     async def _finish(self, unfinished: _Unfinished | None) -> None:
-        """Do what a command wants when that is known, and then obey those that wait."""
+        """Complete a longer command once its result is known, then execute the queued messages."""
         while unfinished is not None:
             waiting, ref = unfinished
             try:
@@ -284,21 +284,21 @@ class JsonProtocol(_Dialogue):
             self._answered()
 
     def _obey(self, message: dict[str, object]) -> _Waiting | None:
-        """Do what a command wants; or answer what is to be waited for, and then called."""
+        """Execute a command; if it takes longer, return an awaitable of the function that completes it."""
         caller = self.session.caller
         identity = caller.identity
         if not identity.grants.publish.texts and message.get("type") == "publish":
-            identity.grants.check_publish_anywhere()  # before looking at an event, which takes longer
+            identity.grants.check_publish_anywhere()  # before parsing the event, which takes longer
         command = parse_command(message, self._common.max_channels)
         if identity.expires_at is not None and not isinstance(command, Renew):
-            self._common.door.sessions.check_time(caller)  # its alarm is late by a second or two
+            self._common.door.sessions.check_time(caller)  # the expiry timer is late by a second or two
         ref = command.ref
         if isinstance(command, Publish):
             draft = command.draft
             if len(draft.data) * 6 > self._common.max_event_bytes:
                 check_size(draft.data, self._common.max_event_bytes, is_text=draft.is_text)
             self._common.publisher.publish(draft, caller, partial(self._published, ref))
-            self.websocket.unanswered += 1  # is 0 again if it was answered at once
+            self.websocket.unanswered += 1  # 0 again if the reply was sent at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             subscribe = partial(self._subscribe, pattern, since, ref)
@@ -315,7 +315,7 @@ class JsonProtocol(_Dialogue):
         return None
 
     async def _renew(self, command: Renew) -> Callable[[], None]:
-        """Find out what a new token gives."""
+        """Identify the client by a new token; return the function that applies it."""
         identity = self._common.gate.identify(command.token)
         if not isinstance(identity, Identity):
             identity = await identity
@@ -337,7 +337,7 @@ class JsonProtocol(_Dialogue):
 
 
 def _ref_of(message: dict[str, object]) -> Ref:
-    """Return what the answer to a message that is refused is known by, if it has that."""
+    """Return the ``ref`` of a refused message; None if it is missing or invalid."""
     try:
         return parse_ref(message)
     except Refused:
@@ -345,19 +345,19 @@ def _ref_of(message: dict[str, object]) -> Ref:
 
 
 class RawProtocol(_Dialogue):
-    """The bare data both ways. There is no place for an error in it: one ends the connection, with its reason."""
+    """Raw data both ways. The format has no error messages: an error closes the connection, with its reason."""
 
     __slots__ = ("_lost_position", "_patterns")
 
     encode = staticmethod(websocket_data)
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
-        """Subscribe to them all; what comes from the client is for the channel, if it is only one."""
+        """Subscribe to all patterns; the client's messages are published to the channel, if there is only one."""
         self._patterns = patterns
         self._lost_position = not self.session.subscribe(patterns, since).recovered
 
     def opened(self) -> None:
-        """Begin, unless something is missing: that cannot be said later."""
+        """Override: close the connection if the position was lost, as the format cannot report a gap."""
         super().opened()
         if self._lost_position:
             self._refuse("since: something was lost after this position; begin with earliest or latest")

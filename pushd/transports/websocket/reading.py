@@ -1,4 +1,4 @@
-"""What a WebSocket reads: the half of the adapter to Autobahn that takes bytes (see
+"""Reading from a WebSocket: the half of the adapter to Autobahn that receives bytes (see
 `pushd.transports.websocket.connection`).
 """
 
@@ -19,23 +19,23 @@ from pushd.wire import BINARY
 __all__ = ["Reading"]
 
 _MESSAGES = 64
-"""How many plain messages are taken before others may have their turn."""
+"""Maximum number of plain messages read before other clients have their turn."""
 
 _MAX_UNANSWERED, _FEW_UNANSWERED = 2000, 1000
-"""After how many unanswered events nothing more is read, and when it is again: each takes memory until then."""
+"""Reading pauses at the first number of unanswered events, and resumes at the second: each uses memory."""
 
 _SHORT_BYTES = 4096
-"""What is no longer holds few messages, so that the time is looked at only behind these."""
+"""Input up to this size holds few messages: the clock is read only after them."""
 
 _PIECE_BYTES = 512
-"""How much Autobahn gets at once of what may be many frames."""
+"""Size of the pieces passed to Autobahn, as they may hold many frames."""
 
 
 class Reading:
-    """Takes bytes, a few milliseconds of them in each turn of the reactor, and counts what is not complete.
+    """Reads bytes, for a few milliseconds in each turn of the reactor, and counts incomplete messages.
 
-    It stands before Autobahn's protocol, of which it uses the names that are declared here:
-    `pushd.transports.websocket.connection` has it tested that they are there.
+    It precedes Autobahn's protocol in the class order. The names declared here are Autobahn's, some private, as
+    Autobahn does not publish its parser's state; the tests of `pushd.transports.websocket.connection` pin them.
     """
 
     # Autobahn's
@@ -59,7 +59,7 @@ class Reading:
     maxMessagePayloadSize: int
 
     close: Callable[[CloseReason], None]
-    """Begins the closing handshake."""
+    """Starts the closing handshake."""
 
     _patience: Timeouts
     _wheel: TimerWheel
@@ -72,17 +72,17 @@ class Reading:
     _is_stopped = False
 
     unanswered = 0
-    """How many events of the client are being published."""
+    """Number of the client's events whose publishing is unanswered."""
 
     held_close: tuple[int, bytes] | None = None
-    """The close frame that the client has sent, while something that came before it is not answered."""
+    """The client's close frame, while replies to earlier messages are outstanding."""
 
     has_heard = False
-    """True if anything came from the client since somebody set it to false."""
+    """True if any bytes were received since it was last set to False."""
 
     @property
     def held_bytes(self) -> int:
-        """How much is kept of what has come, of a message or a frame that is not complete."""
+        """Return the size of an incomplete message or frame, including its waiting bytes."""
         if self.failedByMe:
             return 0
         held: int = self.message_data_total_length if self.inside_message else len(self.data)
@@ -90,7 +90,7 @@ class Reading:
 
     @property
     def _kept_bytes(self) -> int:
-        """How much is kept, without what is still to come of a frame that has begun."""
+        """Return the bytes kept in memory, without the part of the current frame that is not received yet."""
         frame = self.current_frame
         if not self.inside_message or frame is None or frame.opcode > 7:
             return self.held_bytes
@@ -98,7 +98,7 @@ class Reading:
         return came
 
     def dataReceived(self, data: bytes) -> None:
-        """Override: bytes have come."""
+        """Override: called with received bytes."""
         self.has_heard = True
         if self._late is not None:
             self._late.received(data)
@@ -106,7 +106,7 @@ class Reading:
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        """Take what has come, as far as it goes in this turn of the reactor; the rest is late."""
+        """Process `data` until the time of this turn is used; the rest waits in a `Backlog`."""
         has_begun = len(data) > _SHORT_BYTES
         if has_begun:
             self._turns.begin()
@@ -116,9 +116,7 @@ class Reading:
                 data, is_stopped = self._take_messages(data)
             if data and not is_stopped:
                 size = self._piece_bytes
-                self._dataReceived(
-                    data[:size]
-                )  # what the method overridden does beside formats a message for nobody
+                self._dataReceived(data[:size])  # skips the overridden method, which formats an unused log message
                 if self.held_close is None:
                     self._watch_rest(min(size, len(data)))
                 data = data[size:]
@@ -142,7 +140,7 @@ class Reading:
                 self.transport.resumeProducing()
 
     def one_answered(self) -> None:
-        """Note that an event was answered; go on with what is late, if that has waited for answers."""
+        """Called when an event was answered: resume reading if it was paused for that."""
         self.unanswered -= 1
         if self._is_stopped and self.unanswered <= _FEW_UNANSWERED:
             self._is_stopped = False
@@ -150,18 +148,18 @@ class Reading:
 
     @property
     def _piece_bytes(self) -> int:
-        """How much Autobahn gets at once: a few frames, or the rest of a long one."""
+        """Return the size of the next piece for Autobahn: a few frames, or the rest of a long frame."""
         frame = self.current_frame
         rest: int = 0 if frame is None else frame.length - self.current_frame_masker.pointer()
         return max(_PIECE_BYTES, rest)
 
     @property
     def _is_between(self) -> bool:
-        """Whether nothing has come of what comes next."""
+        """Return whether the connection is between two messages, with no bytes of the next one."""
         return not self.data and self.current_frame is None and not self.inside_message
 
     def _watch_rest(self, size: int) -> None:
-        """Have the rest of a message come in time, and count what has come."""
+        """Start the timeout of an incomplete message, and count its bytes; release both for a complete one."""
         if self._is_between:
             if self._held is not None:
                 self._held.release()
@@ -174,7 +172,7 @@ class Reading:
             self._watch.came(size)
 
     def _hold(self) -> None:
-        """Count what is kept of a message, or close: then nothing more is read."""
+        """Count the bytes kept of a message; over the limit, close the connection and stop reading."""
         if self._held is None:
             self._held = self._bodies.new(self.listener.owner)
         try:
@@ -190,7 +188,10 @@ class Reading:
         self.close(CloseReason(CloseCause.REFUSED, text))
 
     def _take_messages(self, data: bytes) -> tuple[bytes, bool]:
-        """Take plain messages that `data` begins with; return the rest, and whether it may begin with more."""
+        """Read the plain messages at the start of `data`; return the rest, and whether it may start with more.
+
+        This is the fast path; Autobahn, the slow path, takes ten times as long (see `plain_message`).
+        """
         stop = count = 0
         while self.state == self.STATE_OPEN and (message := plain_message(data, stop, self.maxMessagePayloadSize)):
             opcode, payload, stop = message

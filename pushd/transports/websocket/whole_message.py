@@ -1,4 +1,4 @@
-"""The fast way for the messages of WebSockets that are whole: almost all that clients send."""
+"""The fast path for complete WebSocket messages in one frame: almost all messages of clients."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["plain_message"]
 
 
 def plain_message(data: bytes, start: int, max_bytes: int) -> tuple[int, bytes, int] | None:
-    """Read at `start` a message that is whole, in one masked frame, and valid (RFC 6455, section 5.2).
+    """Parse a complete, valid message in one masked frame at `start` (RFC 6455, section 5.2).
 
-    Answers its opcode, its payload and where it stops; None for everything else, which is Autobahn's to judge. That
-    takes ten times as long, and almost all that clients send is this.
+    Return its opcode, its payload and its end; None for everything else, which takes the slow path through
+    Autobahn. That takes ten times as long.
     """
     size = len(data) - start
     if size < 6 or (opcode := data[start] - 0x80) not in (TEXT, BINARY):
