@@ -1,4 +1,4 @@
-"""The lines of a batch, a few at a time."""
+"""The lines of a batch, split off a few at a time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ __all__ = ["BYTES_PER_TURN", "LINES_PER_TURN", "Lines"]
 _something = re.compile(rb"\S").search
 
 LINES_PER_TURN = 500
-"""How many events of a batch are published before the reactor has its turn."""
+"""Maximum number of events of a batch published in one turn of the reactor."""
 
 BYTES_PER_TURN = 256 * 1024
-"""How many bytes of a batch are; a subscriber's outbox must be able to hold them."""
+"""Maximum number of bytes of a batch published in one turn; a subscriber's outbox must be able to hold them."""
 
 _END_BYTES = 64 * 1024
-"""How much of the end of a body is searched for white space at once."""
+"""Size of the end of a body that is searched for trailing white space, in bytes."""
 
 
 class Lines:
-    """The lines of a body, without those that are empty: there may be millions, so they are found when needed."""
+    """The non-empty lines of a body; found when needed, as there may be millions."""
 
     __slots__ = ("_body", "_longest", "_put_back", "_start", "_stop")
 
     def __init__(self, body: bytes, longest: int) -> None:
-        """Take the lines of `body`. One of more than `longest` bytes is cut to a byte more than that."""
+        """Split `body` into lines. A line of more than `longest` bytes may be cut to `longest + 1` bytes."""
         end = body[-_END_BYTES:]
         self._body = body
         self._start = 0
@@ -34,19 +34,19 @@ class Lines:
 
     @property
     def are_left(self) -> bool:
-        """Whether there may be any that were not taken."""
+        """Return whether lines may remain."""
         return bool(self._put_back) or self._start < self._stop
 
     def drop(self) -> None:
-        """Forget those that were not taken."""
+        """Drop the remaining lines."""
         self._body, self._put_back, self._start, self._stop = b"", [], 0, 0
 
     def put_back(self, lines: list[bytes]) -> None:
-        """Have `lines`, which were taken last, taken again."""
+        """Put back `lines`, the last ones taken; the next `take` returns them."""
         self._put_back = lines
 
     def take(self) -> list[bytes]:
-        """Take as many as fit into one turn; none if that many bytes are white space."""
+        """Remove and return the lines of one turn; none if `BYTES_PER_TURN` bytes are white space."""
         if self._put_back:
             lines, self._put_back = self._put_back, []
             return lines

@@ -51,13 +51,13 @@ from pushd.wire import page_json
 __all__ = ["ChannelList", "History", "OneEvent", "PresenceEndpoint"]
 
 _STATE_BYTES = 1000
-"""About how long one of a list is, in bytes, if it is long."""
+"""Approximate size of a long item of a list, in bytes."""
 
 _READS = frozenset({b"GET", b"HEAD"})
 
 
 def _state(state: ChannelState) -> dict[str, object]:
-    """Return the state of a channel, as JSON shows it."""
+    """Return the state of a channel as a JSON object."""
     return {
         "channel": state.channel,
         "subscribers": state.subscribers,
@@ -73,7 +73,7 @@ def _place(entry: Entry | None) -> dict[str, object] | None:
 
 
 def _in_query(request: Request) -> str:
-    """Return the name of the channel that the query has, once."""
+    """Return the channel of the query; raise `BadRequest` if it is missing."""
     name = parameter(request, "channel")
     if name is None:
         raise BadRequest("channel is missing; wanted ?channel=NAME", "channel")
@@ -81,7 +81,7 @@ def _in_query(request: Request) -> str:
 
 
 class ChannelList(Branch):
-    """``/channels``: every channel, in pages, or with ``?channel=`` one; below it, each by its name."""
+    """``/channels``: all channels, in pages, or one with ``?channel=``; its children are channels by name."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {
         "GET": frozenset({"prefix", "after", "limit", "channel"}),
@@ -90,9 +90,9 @@ class ChannelList(Branch):
     reads = _READS
 
     def __init__(self, gate: RequestGuard, door: Admission, publisher: Publisher, *, max_event_bytes: int) -> None:
-        """Serve the channels, and have `publisher` take events of up to `max_event_bytes` for them.
+        """Serve the channels, and publish events of up to `max_event_bytes` with `publisher`.
 
-        Who may read what is kept is asked at the `door`, as who may subscribe is.
+        `door` authorizes reading the history as it authorizes subscribing.
         """
         super().__init__(gate)
         self._door = door
@@ -101,12 +101,12 @@ class ChannelList(Branch):
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
-        """Return one channel."""
+        """Return the resource of one channel."""
         name = check_name(decoded(segment, "channel"))
         return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the list shows every channel; of one, the application may refuse to show it."""
+        """Override: authorize the list or one channel (grants, webhook), and read the list."""
         if request.method not in _READS:
             return None
         if b"channel" in request.args:
@@ -138,7 +138,7 @@ class ChannelList(Branch):
         )
 
     def render_DELETE(self, request: Request) -> int:
-        """Forget the history of one channel and close its subscribers."""
+        """Delete the history of one channel and close its subscribers."""
         return _delete(request, self._publisher, _in_query(request))
 
 
@@ -168,7 +168,7 @@ class _Channel(Branch):
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
-        """Return the history, or who is there."""
+        """Return the resource of the history or of the presence."""
         if segment == b"events":
             return _History(self.gate, self._door, self._name)
         if segment == b"presence":
@@ -179,7 +179,7 @@ class _Channel(Branch):
         )
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the application may refuse to show it, too."""
+        """Override: authorize reading the channel (grants, webhook)."""
         return self._door.look(request.caller, self._name) if request.method in _READS else None
 
     def render_GET(self, request: Request) -> bytes:
@@ -187,7 +187,7 @@ class _Channel(Branch):
         return _show_state(request, self._bus, self._name)
 
     def body_limit(self, request: Request) -> int:
-        """Override: an event is as large as it may be."""
+        """Override: limit an event to its maximum size; check the grant to publish first."""
         if request.method != b"POST":
             return super().body_limit(request)
         request.caller.grants.check_publish(self._name)
@@ -195,11 +195,11 @@ class _Channel(Branch):
         return self._max_event_bytes
 
     def render_POST(self, request: Request) -> int:
-        """Publish."""
+        """Publish the body as one event."""
         return publish_one(request, self._publisher, (self._name,), self._max_event_bytes)
 
     def render_DELETE(self, request: Request) -> int:
-        """Forget the history and close the subscribers."""
+        """Delete the history of the channel and close its subscribers."""
         return _delete(request, self._publisher, self._name)
 
 
@@ -229,11 +229,11 @@ class _History(Branch):
         return self._name
 
     def child(self, segment: bytes) -> IResource:
-        """Return one event."""
+        """Return the resource of one event."""
         return _Event(self.gate, self._door, self._name, decoded(segment, "id"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the application may refuse who reads as it may who subscribes."""
+        """Override: authorize reading as subscribing (grants, webhook), and read the page."""
         if request.method not in _READS:
             return None
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
@@ -253,7 +253,7 @@ class _History(Branch):
 
 
 class History(_History):
-    """``/history``: the same, with the channel in the query."""
+    """``/history``: the history of a channel named in the query."""
 
     isLeaf = True
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "since", "limit"})}
@@ -263,12 +263,12 @@ class History(_History):
         super().__init__(gate, door, "")
 
     def named(self, request: Request) -> str:
-        """Override: it is in the query."""
+        """Override: return the channel of the query."""
         return _in_query(request)
 
 
 class _Presence(Endpoint):
-    """``/channels/{channel}/presence``: who gets its events."""
+    """``/channels/{channel}/presence``: the subscribers of the channel."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
     reads = _READS
@@ -284,7 +284,7 @@ class _Presence(Endpoint):
         return self._name
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the same, once it is known that the presence is shown at all."""
+        """Override: check that the channel shows its presence, authorize reading it, and read the page."""
         if request.method not in _READS:
             return None
         name = self.named(request)
@@ -300,7 +300,7 @@ class _Presence(Endpoint):
         return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
-        """Return ``{"channel","count","users","connections":[...],"next":..}``, in pages."""
+        """Return a page ``{"channel","count","users","connections":[...],"next":..}``, ordered by connection id."""
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         count, users, rest = request.found
         page, following = rest[:limit], rest[limit - 1].id if len(rest) > limit else None
@@ -312,7 +312,7 @@ class _Presence(Endpoint):
 
 
 class PresenceEndpoint(_Presence):
-    """``/presence``: the same, with the channel in the query."""
+    """``/presence``: the presence of a channel named in the query."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}
 
@@ -321,7 +321,7 @@ class PresenceEndpoint(_Presence):
         super().__init__(gate, door, "")
 
     def named(self, request: Request) -> str:
-        """Override: it is in the query."""
+        """Override: return the channel of the query."""
         return _in_query(request)
 
 
@@ -343,18 +343,18 @@ class _Event(Endpoint):
         self._id = event_id
 
     def named(self, request: Request) -> tuple[str, str]:
-        """Return the name of the channel, and the id of the event."""
+        """Return the name of the channel and the id of the event."""
         return self._name, self._id
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: the same."""
+        """Override: authorize reading as subscribing (grants, webhook)."""
         if request.method not in _READS:
             return None
         name, event_id = self.named(request)
         return self._door.read(request.caller, [Pattern.parse(name)], event_id)
 
     def render_GET(self, request: Request) -> bytes:
-        """Return the data."""
+        """Return the data of the event."""
         entry = self._bus.event(*self.named(request), request.caller.grants)
         for name, value in event_fields(entry.event):
             request.setHeader(name, value)
@@ -362,7 +362,7 @@ class _Event(Endpoint):
 
 
 class OneEvent(_Event):
-    """``/event``: the same, with the channel and the id in the query."""
+    """``/event``: an event whose channel and id are in the query."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "id"})}
 
@@ -371,7 +371,7 @@ class OneEvent(_Event):
         super().__init__(gate, door, "", "")
 
     def named(self, request: Request) -> tuple[str, str]:
-        """Override: they are in the query."""
+        """Override: return the channel and the event id of the query."""
         event_id = parameter(request, "id")
         if event_id is None:
             raise BadRequest("id is missing; wanted ?channel=NAME&id=ID", "id")

@@ -1,4 +1,4 @@
-"""Who is connected, for operators: ``/connections``, and one of them."""
+"""The connected subscribers, for operators: ``/connections`` and ``/connections/{id}``."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from pushd.sessions import ConnectedSubscriber, SessionRegistry, unless_done
 __all__ = ["ConnectionList"]
 
 _STATE_BYTES = 1000
-"""About how long one of a list is, in bytes, if it is long."""
+"""Approximate size of a long item of a list, in bytes."""
 
 _FILTERS = ("user", "channel", "transport", "address")
 _CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
 def _state(guest: ConnectedSubscriber) -> dict[str, object]:
-    """Return what there is to know of a subscriber, as JSON shows it."""
+    """Return the state of a subscriber as a JSON object."""
     caller = guest.caller
     return {
         **shown(caller),
@@ -49,7 +49,7 @@ def _state(guest: ConnectedSubscriber) -> dict[str, object]:
 
 
 class ConnectionList(Branch):
-    """``/connections``: all subscribers that are connected, in pages; below it, each by its id."""
+    """``/connections``: all connected subscribers, in pages; its children are connections by id."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {
         "GET": frozenset({*_FILTERS, "after", "limit"}),
@@ -61,11 +61,11 @@ class ConnectionList(Branch):
         self._sessions = sessions
 
     def child(self, segment: bytes) -> IResource:
-        """Return one connection."""
+        """Return the resource of one connection."""
         return _Connection(self.gate, self._sessions, decoded(segment, "connection"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: find them, which takes long if there are many."""
+        """Override: find the connections in steps, as thousands take long."""
         if request.method == b"DELETE":
             request.caller.grants.check_operator("close connections")
             if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
@@ -92,7 +92,7 @@ class ConnectionList(Branch):
         )
 
     def render_DELETE(self, request: Request) -> bytes:
-        """Close all that a filter finds; answer ``{"closed":..}``, how many that were."""
+        """Close all connections that match the filter; return their number as ``{"closed":..}``."""
         found: list[ConnectedSubscriber] = request.found
         self._sessions.end_each(found, _CLOSED)
         return json_answer(request, {"closed": len(found)})
@@ -101,7 +101,7 @@ class ConnectionList(Branch):
 def _find(
     request: Request, fits: Callable[[ConnectedSubscriber], bool], guests: Iterator[ConnectedSubscriber], most: int
 ) -> Work[None]:
-    """Find up to `most` subscribers that fit, as ``request.found``; some may have gone since."""
+    """Put up to `most` matching subscribers into ``request.found``; some may disconnect meanwhile."""
     found: list[ConnectedSubscriber] = []
     request.found = found
     for guest in guests:
@@ -113,13 +113,13 @@ def _find(
 
 
 class _Filter:
-    """Which subscribers the query of a request asks for."""
+    """The filter in the query of a request."""
 
     def __init__(self, request: Request) -> None:
         self._user, self._channel, self._transport, self._address = (parameter(request, name) for name in _FILTERS)
 
     def fits(self, guest: ConnectedSubscriber) -> bool:
-        """Return whether a subscriber is one of them."""
+        """Return whether a subscriber matches the filter."""
         caller, channel = guest.caller, self._channel
         return (
             (self._user is None or self._user == caller.user)
@@ -150,13 +150,13 @@ class _Connection(Endpoint):
         return guest
 
     def render_GET(self, request: Request) -> bytes:
-        """Return what there is to know of it."""
+        """Return the state of the connection."""
         request.caller.grants.check_operator("see a connection")
         request.setHeader(b"cache-control", b"no-store")
         return json_answer(request, _state(self._guest()))
 
     def render_DELETE(self, request: Request) -> int:
-        """Close it."""
+        """Close the connection."""
         request.caller.grants.check_operator("close a connection")
         self._guest().close(_CLOSED)
         return answer_nothing(request)

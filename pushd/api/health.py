@@ -1,4 +1,4 @@
-"""Whether the daemon lives, ``GET /healthz``, and whether it can do what it is there for, ``GET /readyz``."""
+"""Health checks: liveness at ``GET /healthz``, readiness at ``GET /readyz``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["Health", "Readiness", "Ready"]
 
 
 class Readiness:
-    """It is ready from the end of its start to the beginning of its stop, while its store takes events."""
+    """The readiness of the daemon: ready between its start and its shutdown, while the store accepts events."""
 
     def __init__(self, store_failure: Callable[[], Refused | None]) -> None:
-        """Be about to start; `store_failure` answers why nothing can be published, if that is so."""
+        """Start as not ready; `store_failure` returns why nothing can be published, or None."""
         self._store_failure = store_failure
         self._phase: Unavailable | None = Unavailable("the server is starting")
 
     def started(self) -> None:
-        """Learn that everything works."""
+        """Called when the start is complete."""
         self._phase = None
 
     def stopping(self) -> None:
-        """Learn that the end has begun."""
+        """Called when the shutdown starts."""
         self._phase = Unavailable("the server is going away")
 
     @property
     def why_not(self) -> Unavailable | None:
-        """Return why it is not ready; None if it is."""
+        """Return why the daemon is not ready; None if it is."""
         if self._phase is not None:
             return self._phase
         failure = self._store_failure()
@@ -38,25 +38,25 @@ class Readiness:
 
 
 class _Probed(Answering):
-    """What load balancers ask: without any right, but by a name of this server unless there is no gate."""
+    """An endpoint for load balancers: no grant is needed; with a gate, the request must name this server."""
 
     isLeaf = True
 
     def __init__(self, gate: RequestGuard | None) -> None:
-        """Serve those whom `gate` lets in; None: everybody, as a listener for operations does."""
+        """Serve the clients that `gate` admits; None serves everybody, as an admin listener does."""
         super().__init__()
         self._gate = gate
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Override: ask the gate."""
+        """Override: check the request with the gate, if there is one."""
         return None if self._gate is None else self._gate.admit(request)
 
 
 class Health(_Probed):
-    """Answers ``200`` as long as the reactor turns, with a few counts for operators or, without a gate, all."""
+    """``200`` while the reactor runs; with counts for operators, or for everybody without a gate."""
 
     def __init__(self, gate: RequestGuard | None, counts: Callable[[], dict[str, int]]) -> None:
-        """Show what `counts` answers."""
+        """Show the result of `counts`."""
         super().__init__(gate)
         self._counts = counts
 
@@ -67,9 +67,9 @@ class Health(_Probed):
 
 
 class Ready(_Probed):
-    """Answers ``200`` while everything works, and else ``503`` with the reason.
+    """``200`` while the daemon is ready, otherwise ``503`` with the reason.
 
-    Who asks does so all the time, so that the reason is neither logged nor counted.
+    Probes repeat all the time, so the reason is neither logged nor counted.
     """
 
     def __init__(self, gate: RequestGuard | None, readiness: Readiness) -> None:

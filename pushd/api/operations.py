@@ -1,4 +1,4 @@
-"""The insight: what the daemon shows of itself, and at which paths."""
+"""The endpoints for operators and probes, by path."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["OperatorEndpoints"]
 
 @dataclass(frozen=True, slots=True)
 class OperatorEndpoints:
-    """What can be seen from outside."""
+    """The sources of the operator endpoints, and the resources made of them."""
 
     counts: Callable[[], dict[str, int]]
-    """Answers a few counts."""
+    """Returns the counts for ``/healthz``."""
 
     readiness: Readiness
-    """Whether the daemon is ready."""
+    """The readiness of the daemon."""
 
     exposition: Callable[[], bytes]
-    """Answers the metrics."""
+    """Returns the text of the metrics."""
 
     watchers: Watchers
-    """Who is told each second how the daemon is."""
+    """The clients of the status stream."""
 
     def for_everybody(self, gate: RequestGuard | None) -> dict[bytes, IResource]:
-        """Make what is served without rights anywhere, by `gate`; None: where there are no rights at all."""
+        """Return the resources that need no grants, behind `gate`; None on an admin listener."""
         return {b"healthz": Health(gate, self.counts), b"readyz": Ready(gate, self.readiness)}
 
     def for_operators(
         self, gate: RequestGuard, door: Admission, limits: Limits, *, publishes: bool
     ) -> dict[bytes, IResource]:
-        """Make what is served to operators, by `gate` and `door`; `publishes`: they can publish, too."""
+        """Return the resources for operators, behind `gate` and `door`; `publishes`: publishing is served, too."""
         events = StatusEvents(
             gate,
             door,
@@ -54,11 +54,11 @@ class OperatorEndpoints:
         return {b"connections": ConnectionList(gate, door.sessions), b"status": status_page(events)}
 
     def behind(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
-        """Make what is served beside everything else, to those who may see it."""
+        """Return all these resources for a public listener; the metrics require an operator."""
         operators = self.for_operators(gate, door, limits, publishes=True)
         return {**self.for_everybody(gate), **operators, b"metrics": Metrics(gate, self.exposition)}
 
     def of_operations(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
-        """Make what is served where there is nothing else: without rights, but for what is for operators."""
+        """Return the resources of an admin listener; probes and metrics need no grants."""
         operators = self.for_operators(gate, door, limits, publishes=False)
         return {**self.for_everybody(None), **operators, b"metrics": OpenMetrics(self.exposition)}

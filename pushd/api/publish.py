@@ -1,4 +1,4 @@
-"""Publishing over HTTP: ``POST /channels/{channel}`` and, many at once, ``POST /publish``."""
+"""Publishing over HTTP: ``POST /publish``, a batch of events or, with ``?channel=``, one event."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ __all__ = ["PublishMany"]
 _log = Logger()
 
 _TURN_S = 0.003
-"""How long lines are read in one turn of the reactor; to publish and answer them takes as long again."""
+"""Time to parse lines in one turn of the reactor, in seconds; publishing and replying take as long again."""
 
 _BYTES_PER_LOOK, _BYTES_PER_LINE = 4096, 512
-"""After how many bytes the clock is read, and how many a line counts more than it has: so after 8 short lines."""
+"""Bytes between two readings of the clock, and the bytes added per line: so it is read after 8 short lines."""
 
 _LARGE_BYTES = 512 * 1024
-"""The lines of a larger body are read in a later turn than that which received its end: to join it takes long."""
+"""The lines of a larger body are parsed in a later turn than the end of the body: joining it takes long."""
 
 _CHANNELS_PER_TURN = 200
-"""How many channels the events of one turn have together: publishing takes time for each of them."""
+"""Maximum number of channels of all events of one turn: publishing takes time for each channel."""
 
 _MAX_REFUSED = 100
-"""After how many refused lines in a row the rest of a batch is not read."""
+"""Number of consecutive refused lines after which the rest of a batch is not read."""
 
 _WRONG = frozenset({400, 401, 403, 413, 422})
-"""The statuses of lines that are refused because of what the client sends, and not because of a limit."""
+"""Statuses of lines refused because of an error of the client, not because of a limit."""
 
 
 class PublishMany(Endpoint):
-    """NDJSON in, NDJSON out: an answer for each line, in order, either what was published or an error.
+    """NDJSON in, NDJSON out: a reply for each line, in order, with the published event or an error.
 
-    A line that is wrong changes nothing and does not stop the others; many in a row do. Empty lines are skipped. A
-    long batch takes many turns of the reactor, so that others go on and subscribers can take what was published.
+    An invalid line changes nothing and does not stop the batch; `_MAX_REFUSED` in a row do. Empty lines are
+    skipped. A long batch takes many turns of the reactor, so that other clients are served and subscribers keep up.
 
-    With ``?channel=``, once or more, the body is the data of one event, as at ``/channels/{channel}``.
+    With ``?channel=``, once or repeatedly, the body is the data of one event, as at ``/channels/{channel}``.
     """
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"POST": frozenset({"channel", "event", "id"})}
@@ -67,7 +67,7 @@ class PublishMany(Endpoint):
     ) -> None:
         """Publish with `publisher`, each event of up to `max_event_bytes` to up to `max_channels`.
 
-        All batches together share the time of `turns`; `seconds` is a clock that never jumps.
+        All batches share the time of `turns`; `seconds` is a monotonic clock.
         """
         super().__init__(gate)
         self._publisher = publisher
@@ -77,7 +77,7 @@ class PublishMany(Endpoint):
         self._seconds = seconds
 
     def body_limit(self, request: Request) -> int:
-        """Override: a batch is as large as any body may be."""
+        """Override: limit one event to its maximum size, and a batch only as any body."""
         if request.method != b"POST":
             return super().body_limit(request)
         channels = named_channels(request, self._max_channels)
@@ -90,7 +90,7 @@ class PublishMany(Endpoint):
         return maxsize
 
     def render_POST(self, request: Request) -> int:
-        """Publish every line; a short batch at once."""
+        """Publish every line; a short batch within this turn."""
         channels = named_channels(request, self._max_channels)
         if channels:
             return publish_one(request, self._publisher, channels, self._max_event_bytes)
@@ -111,7 +111,7 @@ def _no_lines() -> BadRequest:
 
 
 class _Reading:
-    """Publishes the lines of one request, in each turn of the reactor some of them."""
+    """Publishes the lines of one request, some of them in each turn of the reactor."""
 
     def __init__(
         self,
@@ -131,12 +131,12 @@ class _Reading:
         self._longest = longest_message(max_event_bytes, max_channels)
         self._seconds = seconds
         self._row = 0
-        """How many lines in a row were wrong, up to the last one that was taken."""
+        """Number of consecutive refused lines, up to the last line read."""
         self.lines = lines
-        """Those that are left."""
+        """The remaining lines."""
 
     def publish(self, refused: Refused | None, done: Callable[[bytes], None]) -> None:
-        """Publish as many lines as fit into one turn, or refuse them as `refused` says; tell `done` the answers."""
+        """Publish the lines of one turn, or refuse them all with `refused`; call `done` with the replies."""
         caller, lines = self._request.caller, self.lines
         taken = lines.take()
         try:
@@ -166,7 +166,7 @@ class _Reading:
                 draft = parse_draft(
                     parse_object(line, max_bytes if size > SHORT_BYTES else None, max_channels), max_channels
                 )
-                if size * 3 > max_bytes:  # the data is not longer than the line
+                if size * 3 > max_bytes:  # fast path: the data of a short line needs no check
                     check_size(draft.data, max_bytes, is_text=draft.is_text)
             except Refused as wrong:
                 answers[place] = wrong.outcome()
@@ -174,7 +174,7 @@ class _Reading:
             else:
                 drafts.append(draft)
                 places.append(place)
-                if draft.channels[1:]:  # most have one, and there are few lines
+                if draft.channels[1:]:  # events of one channel are limited by the lines per turn
                     channels += len(draft.channels)
                 row = 0
 
@@ -186,7 +186,7 @@ class _Reading:
         self._publisher.publish_all(drafts, caller, published)
 
     def _answered(self, outcomes: Sequence[Outcome | None], done: Callable[[bytes], None]) -> None:
-        """Tell `done` the answers, and stop if too many in a row were errors of the client."""
+        """Call `done` with the replies; drop the rest of the batch after `_MAX_REFUSED` client errors in a row."""
         answers = [json_line(shown(one)) for one in outcomes if one is not None]
         refused = [one for one in outcomes if isinstance(one, Refused)]
         if not refused:
@@ -205,7 +205,7 @@ class _Reading:
 
 
 def _log_refused(refused: Sequence[Refused], count: int, caller: ClientInfo, figures: Counters) -> None:
-    """Log that some of `count` lines were refused, and why the first of them was. Count them."""
+    """Count the refused lines, and log their number among `count` and the reason of the first."""
     for outcome in refused:
         figures.refuse(outcome)
     _log.info(
@@ -220,10 +220,10 @@ def _log_refused(refused: Sequence[Refused], count: int, caller: ClientInfo, fig
 
 @implementer(IPushProducer)
 class _Batch:
-    """A request whose lines are published a few at a time, as long as its client takes the answers.
+    """A request whose lines are published a few per turn, while its client reads the replies.
 
-    The rights of the client are found out again in each turn: its token may have expired meanwhile, or the
-    configuration may have changed.
+    The grants of the client are checked again in each turn: its token may have expired, or the configuration may
+    have changed.
     """
 
     def __init__(
@@ -233,26 +233,26 @@ class _Batch:
         readmit: Callable[[], Deferred[None] | None],
         turns: Turns,
     ) -> None:
-        """Have `reading` publish the lines; `readmit` finds out again what the client may do."""
+        """Publish the lines of `reading`; `readmit` checks the client's grants again."""
         self._request = request
         self._reading = reading
         self._readmit = readmit
         self._turns = turns
         self._has_begun = False
-        """Whether the answer has, which others wait for before it is taken."""
+        """True once the response has started."""
         self._is_paused = False
         self._is_waiting = True
 
     def begin(self, *, is_large: bool) -> None:
-        """Publish the first lines, now if there is time; of a large batch, later."""
+        """Publish the first lines, now if this turn has time; those of a large batch, in a later turn."""
         self._turns.begin()
-        if is_large:  # what is called later by a read is called in the same turn
+        if is_large:  # a call scheduled during a read runs in the same turn
             self._turns.later(lambda: self._turns.later(self._turn))
         elif not self._turns.may_go_on():
             self._turns.later(self._turn)
         else:
             self._reading.publish(None, self._answered)
-            self._turns.may_go_on()  # what comes next in this turn has what is left of it
+            self._turns.may_go_on()  # the next work of this turn gets the rest of its time
 
     def _turn(self) -> None:
         self._is_waiting = False
@@ -271,7 +271,7 @@ class _Batch:
             waiting.addErrback(self._failed)
 
     def _publish(self, refused: Refused | None) -> None:
-        """Publish the next lines; without the memory for that, answer 503."""
+        """Publish the next lines; if memory is exhausted, respond 503."""
         try:
             self._reading.publish(refused, self._answered)
         except MemoryError:
@@ -287,7 +287,7 @@ class _Batch:
         if request.is_gone:
             return
         if are_left and not (answers or self._has_begun):
-            self._wait()  # only white space has come so far
+            self._wait()  # only white space so far
         elif are_left:
             self._write(answers)
             self._wait()
@@ -302,7 +302,7 @@ class _Batch:
             answer_later(request, answer_problem(request, _no_lines()))
 
     def _write(self, answers: bytes) -> None:
-        """Write `answers`, after which there will be others."""
+        """Write `answers`, but not the last ones."""
         request = self._request
         if not self._has_begun:
             self._has_begun = True
@@ -318,25 +318,25 @@ class _Batch:
             self._turns.later(self._turn)
 
     def pauseProducing(self) -> None:
-        """Wait: the client does not take the answers."""
+        """Called when the client does not read the replies: pause."""
         self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Called when the client reads the replies again: resume."""
         self._is_paused = False
         self._wait()
 
     def stopProducing(self) -> None:
-        """Stop: the client has gone. What was published stays so."""
+        """Called when the client has disconnected: stop. Published events stay published."""
         self._is_paused = True
 
     def gone(self, reason: Failure) -> None:
-        """Learn that the client has gone."""
+        """Called when the client has disconnected."""
         self.stopProducing()
 
 
 def _refusal_of(failure: Failure) -> Refused:
-    """Return why a client is not let in any more; raise anything else."""
+    """Return the reason why a client is no longer admitted; raise any other exception."""
     failure.trap(Refused)
     refused = failure.value
     assert isinstance(refused, Refused)

@@ -1,4 +1,4 @@
-"""Publishing one event over HTTP: the body of a request, to channels that are named beside it."""
+"""Publishing one event over HTTP: the body of a request, to the channels in its path or query."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["named_channels", "publish_one", "shown"]
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
-    """Return what a publisher is told, as JSON shows it."""
+    """Return the outcome of publishing as a JSON object."""
     if isinstance(outcome, Refused):
         return {"error": outcome.problem()}
     members: dict[str, object] = {
@@ -32,7 +32,7 @@ def shown(outcome: Outcome) -> dict[str, object]:
 def publish_one(request: Request, publisher: Publisher, channels: tuple[str, ...], max_bytes: int) -> int:
     """Publish the body of `request`, whatever its content type, to `channels`.
 
-    Optional ``event`` and ``id`` come as query parameters or as headers ``Event-Type`` and ``Event-ID``.
+    The optional ``event`` and ``id`` are query parameters or the headers ``Event-Type`` and ``Event-ID``.
     """
     data = request.body()
     check_size(data, max_bytes)
@@ -66,7 +66,7 @@ def _option(request: Request, name: str, header: bytes) -> str | None:
 
 
 def named_channels(request: Request, max_channels: int) -> tuple[str, ...]:
-    """Return the channels that the query names, of one event; none of a batch."""
+    """Return the channels of the query, for one event; none for a batch."""
     values: list[bytes] = request.args.get(b"channel", [])
     if len(values) > max_channels:
         limit = f"[limits] channels_per_event is {max_channels}"

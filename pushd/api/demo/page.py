@@ -1,4 +1,4 @@
-"""The demo: a page to try pushd with, and a clock that shows at once that it moves."""
+"""The demo: a page to try pushd, and a channel that publishes the time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASSETS = {
         link_to("/feeds.js", "rel=modulepreload"),
     )
 }
-"""What goes with the page."""
+"""Links to the assets of the page, sent with it."""
 
 
 FIELDS = (
@@ -38,20 +38,20 @@ FIELDS = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
-"""The header fields of its answers: what is not its own does not run in it, and nobody puts it into a frame."""
+"""Header fields of its responses: they allow no foreign scripts and no framing."""
 
 
 class Clock:
     """Publishes the time."""
 
     def __init__(self, bus: Bus, publisher: Publisher, now: Callable[[], float]) -> None:
-        """Publish what `now` answers, in seconds since 1970, if anybody on `bus` wants it."""
+        """Publish the time of `now`, in seconds since 1970, if `bus` has subscribers to it."""
         self._bus = bus
         self._publisher = publisher
         self._now = now
 
     def tick(self) -> None:
-        """Publish the time in ISO 8601, if anybody is subscribed. To be called every second."""
+        """Called every second: publish the time in ISO 8601, if the channel has subscribers."""
         if self._bus.has_audience(CLOCK):
             time = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds")
             self._publisher.publish(Draft((CLOCK,), time.encode(), True), DAEMON, lambda outcome: None)

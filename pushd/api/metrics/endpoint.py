@@ -1,4 +1,4 @@
-"""The metrics: ``GET /metrics``, as Prometheus reads them."""
+"""Metrics: ``GET /metrics``, in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _answer(request: Request, text: bytes) -> bytes:
 
 
 class Metrics(Endpoint):
-    """For operators."""
+    """The metrics for operators, at public listeners."""
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     def __init__(self, gate: RequestGuard, exposition: Callable[[], bytes]) -> None:
-        """Show what `exposition` answers to operators whom `gate` lets in."""
+        """Show the result of `exposition` to operators that `gate` admits."""
         super().__init__(gate)
         self._exposition = exposition
 
@@ -34,13 +34,13 @@ class Metrics(Endpoint):
 
 
 class OpenMetrics(Answering):
-    """For everybody, at listeners that serve operations: only those can reach them who may see it."""
+    """The metrics without grants, at admin listeners: only authorized clients can reach these."""
 
     isLeaf = True
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
     def __init__(self, exposition: Callable[[], bytes]) -> None:
-        """Show what `exposition` answers."""
+        """Show the result of `exposition`."""
         super().__init__()
         self._exposition = exposition
 

@@ -1,4 +1,4 @@
-"""The census: what there is at the moment, counted when somebody asks."""
+"""Gauges: current values, counted on request."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ __all__ = ["GaugeSnapshot", "Gauges"]
 
 @dataclass(frozen=True, slots=True)
 class GaugeSnapshot:
-    """What there was when it was counted."""
+    """The values at one time."""
 
     connections: int
-    """How many connections were open, of any kind."""
+    """Number of open connections of any kind."""
 
     subscribers: Counter[str]
-    """How many subscribers were connected, by transport."""
+    """Number of connected subscribers, by transport."""
 
     subscriptions: int
-    """How many channels and patterns they were subscribed to: those of all together."""
+    """Number of subscribed channels and patterns, summed over all subscribers."""
 
     channels: int
-    """How many channels were kept."""
+    """Number of channels with state."""
 
     outbox_bytes: int
-    """How much waited for all of them together."""
+    """Size of all outboxes, in bytes."""
 
     events_bytes: int
-    """About how much the events took that were kept."""
+    """Approximate size of all retained events, in bytes."""
 
     database_bytes: int
-    """How large the file of the store was; 0 without one."""
+    """Size of the file of the store; 0 without one."""
 
     journal_bytes: int
-    """How large the file was that what is written goes to first; 0 without one."""
+    """Size of the write-ahead journal of the store; 0 without one."""
 
 
 class Gauges:
-    """Counts, which takes the longer the more subscribers there are: nothing is counted for it in between."""
+    """Counts on request, in time proportional to the subscribers; between requests, it costs nothing."""
 
     def __init__(self, sessions: SessionRegistry, connections: Callable[[], int], store: Path | None) -> None:
-        """Count `sessions` and what they are subscribed to.
+        """Count `sessions` and their subscriptions.
 
-        `connections` answers how many connections there are; `store` is the path of the file of the store.
+        `connections` returns the number of open connections; `store` is the path of the file of the store.
         """
         self._sessions = sessions
         self._connections = connections
         self._store = store
 
     def take(self) -> GaugeSnapshot:
-        """Count."""
+        """Count everything and return the values."""
         bus: Bus = self._sessions.bus
         subscribers, outbox_bytes = Counter[str](), 0
         for guest in self._sessions:

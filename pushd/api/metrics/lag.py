@@ -1,4 +1,4 @@
-"""The lag: how late the reactor does what is due, which is how long everybody waits for it."""
+"""Event-loop lag: how late the reactor runs a call that is due."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["ReactorLag"]
 
 
 class ReactorLag:
-    """Measures it by a call that is to come each second, as `twisted.internet.task.LoopingCall` makes it.
+    """Measures the event-loop lag by a call due every second, made by `twisted.internet.task.LoopingCall`.
 
-    That keeps to the seconds since its start, and leaves out those that it misses.
+    `LoopingCall` keeps to whole seconds since its start, and skips missed ones.
     """
 
     def __init__(self, histogram: Histogram, seconds: Callable[[], float]) -> None:
-        """Note in `histogram` how late each call is; `seconds` is the clock of the reactor."""
+        """Record in `histogram` how late each call is, in seconds; `seconds` is the clock of the reactor."""
         self._histogram = histogram
         self._seconds = seconds
         self._due_s: float | None = None
 
     def tick(self) -> None:
-        """Be called."""
+        """Called every second: record the lag."""
         now_s = self._seconds()
-        if self._due_s is None or now_s < self._due_s:  # what it was counted from was late itself
+        if self._due_s is None or now_s < self._due_s:  # the first call was itself late
             self._due_s = now_s
         late_s = now_s - self._due_s
         self._histogram.add(late_s)

@@ -1,8 +1,8 @@
-"""The exposition: the figures as Prometheus reads them, and the only module that knows its library.
+"""The metrics in the Prometheus text format, by `prometheus_client`.
 
-Nothing is counted in the objects of that library, which take a lock for each number: they are made of the plain
-figures when somebody asks, in a registry of our own. It uses one private name, which
-`tests/unit/api/test_prometheus.py` pins.
+pushd counts in plain integers, as the objects of the library take a lock for each number. They are made of these
+counters on request, in a registry of pushd's own. `_boot_time` is a private name, overridden because the library
+reads ``/proc/stat``; `tests/unit/api/test_prometheus.py` pins it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pushd.errors import Refused
 __all__ = ["TRANSPORTS", "PrometheusExposition"]
 
 TRANSPORTS = ("websocket", "sse", "stream", "poll", "push")
-"""How subscribers are connected."""
+"""Transports of subscribers."""
 
 _HOOKS = (
     *product(("before_connect", "before_subscribe", "before_publish"), ("allowed", "denied", "failed", "unasked")),
@@ -42,24 +42,24 @@ _ENDS = (None, *CloseCause)
 
 
 class PrometheusExposition:
-    """Makes the text of all metrics."""
+    """Formats all metrics."""
 
     def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
-        """Show the figures of `bus`, what the `census` finds, and whether the daemon is ready."""
+        """Show the counters of `bus`, the gauges of `census`, and whether the daemon is ready."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Figures(bus, census, is_ready))
         self._registry.register(_Process(registry=None))
 
     def __call__(self) -> bytes:
-        """Return the text, of the format 0.0.4, which is all that a scraper has to know."""
+        """Return the text, in the format 0.0.4, which every scraper supports."""
         text: bytes = generate_latest(self._registry)
         return text
 
 
 class _Process(ProcessCollector):
-    """The figures of the process, also where there is no ``/proc/stat``, as in the unit for systemd.
+    """The metrics of the process, even without ``/proc/stat``, as in the systemd unit.
 
-    It is read for the time at which the machine was started.
+    The library reads that file for the boot time of the machine.
     """
 
     def _boot_time(self) -> float:
@@ -67,7 +67,7 @@ class _Process(ProcessCollector):
 
 
 class _Figures(Collector):
-    """What pushd has counted."""
+    """The metrics of pushd."""
 
     def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
         self._figures = bus.figures
@@ -76,7 +76,7 @@ class _Figures(Collector):
         self._is_ready = is_ready
 
     def collect(self) -> Iterator[Metric]:
-        """Make the metrics of the figures."""
+        """Make the metrics from the counters and gauges."""
         build = {"version": __version__, "python": ".".join(map(str, sys.version_info[:3])), "twisted": _TWISTED}
         yield _gauge("build_info", "Which pushd this is; always 1.", build, {tuple(build.values()): 1})
         yield GaugeMetricFamily("pushd_ready", "Whether /readyz says that it is ready.", int(self._is_ready()))
@@ -197,7 +197,7 @@ _TWISTED = version("twisted")
 
 
 def _kinds(kind: type[Refused]) -> Iterator[type[Refused]]:
-    """Return the kinds of errors below `kind`, at any depth."""
+    """Return all direct and indirect subclasses of `kind`."""
     for one in kind.__subclasses__():
         yield one
         yield from _kinds(one)
@@ -223,7 +223,7 @@ def _with_values(family: Any, values: Mapping[tuple[str, ...], int]) -> Metric:
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    """Make the metric, whose classes have in them also what is in those below."""
+    """Make the metric, with cumulative buckets."""
     buckets, count = [], 0
     for bound, more in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
         count += more

@@ -1,4 +1,4 @@
-"""Activity: which channels have had the most events lately."""
+"""Activity: the busiest channels of the last seconds."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from pushd.bus import EventLog, Subscription, record
 __all__ = ["WINDOW", "BusyChannel", "ChannelActivity"]
 
 WINDOW = 10
-"""Over how many looks, which are a second apart, the rate of a channel is taken."""
+"""Number of samples, one per second, over which the rate of a channel is computed."""
 
 
 class _Bus(Protocol):
-    """What is known of the `pushd.bus.bus.Bus`."""
+    """The part of `pushd.bus.bus.Bus` used here."""
 
     log: EventLog[Subscription]
 
     def names(self) -> Iterator[str]:
-        """Return the names of all channels, and then those that are only subscribed to."""
+        """Return the names of all channels with state, then those of channels with subscribers only."""
 
     def audience_size(self, name: str) -> int:
-        """Count who would get an event of the channel `name`."""
+        """Return the number of subscribers that would get an event of the channel `name`."""
 
 
 @record()
 class BusyChannel:
-    """One channel, and how much goes on there."""
+    """The activity of one channel."""
 
     channel: str
-    """Its name."""
+    """Name of the channel."""
 
     rate: float
-    """How many events were published to it per second."""
+    """Events published per second."""
 
     subscribers: int
-    """How many subscribers get its events."""
+    """Number of subscribers."""
 
     retained: int
-    """How many events it keeps."""
+    """Number of retained events."""
 
     size_bytes: int
-    """About how much they take."""
+    """Approximate size of the retained events, in bytes."""
 
 
 class ChannelActivity:
-    """Looks at the channels of a bus again and again.
+    """Samples the channels of a bus.
 
-    A look costs as much as there are channels that had events since the one before, and the first as much as there
-    are channels. In between nothing is done, nor when an event is published.
+    A sample takes time proportional to the channels with new events; the first one, to all channels. Between
+    samples, and when an event is published, it costs nothing.
     """
 
     def __init__(self, bus: _Bus) -> None:
-        """Begin without having looked."""
+        """Start without samples."""
         self._bus = bus
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: there is going to be no look for a while."""
+        """Discard all samples, when sampling stops for a while."""
         self._offsets: dict[str, int] = {}
         self._sequence = 0
         self._looks: deque[tuple[float, dict[str, int]]] = deque()
         self._counts: Counter[str] = Counter()
 
     def look(self) -> None:
-        """Take note of what was published since the last look."""
+        """Take a sample: record the events published since the last one."""
         log = self._bus.log
         if not self._looks:
             self._offsets = {channel.name: channel.offset for channel in log.recent()}
@@ -79,14 +79,14 @@ class ChannelActivity:
         if len(self._looks) > WINDOW + 1:
             self._looks.popleft()
             self._leave_out(self._looks[0][1])
-        if len(self._offsets) > 2 * len(log) + 100:  # most are of channels that were given up
+        if len(self._offsets) > 2 * len(log) + 100:  # most channels in it are discarded
             self._offsets = {name: offset for name, offset in self._offsets.items() if log.get(name) is not None}
 
     def _count(self) -> dict[str, int]:
-        """Return how many events each channel got that got any.
+        """Return the number of new events, for each channel with any.
 
-        A channel that is new began at the offset of those that were given up. That has grown if there were more of
-        them since, so it is only known that the number is from 1 to that of all events.
+        A new channel starts at the offset of the discarded channels. That offset may have grown since, so the
+        number is only known to be between 1 and that of all new events.
         """
         log, counts = self._bus.log, {}
         first, most = log.state.given_up_offset, log.sequence - self._sequence
@@ -103,7 +103,7 @@ class ChannelActivity:
                 del self._counts[name]
 
     def busiest(self, limit: int) -> list[BusyChannel]:
-        """Describe `limit` channels: the busiest, then those that had an event last, then any."""
+        """Return up to `limit` channels: the busiest, then those with the latest events, then any."""
         lasted_s = self._looks[-1][0] - self._looks[0][0] if self._looks else 0.0
         return [self._describe(name, lasted_s) for name in islice(self._in_order(limit), limit)]
 
@@ -120,6 +120,6 @@ class ChannelActivity:
     def _describe(self, name: str, lasted_s: float) -> BusyChannel:
         channel = self._bus.log.get(name)
         rate, subscribers = self._counts[name] / lasted_s if lasted_s else 0.0, self._bus.audience_size(name)
-        if channel is None:  # it is only subscribed to
+        if channel is None:  # a channel with subscribers only
             return BusyChannel(name, rate, subscribers, 0, 0)
         return BusyChannel(name, rate, subscribers, len(channel.history), channel.size_bytes)

@@ -1,4 +1,4 @@
-"""How the daemon is, each second, for operators: ``GET /status/events``."""
+"""The status stream: figures every second, for operators, at ``GET /status/events``."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _REVOKED = CloseReason(CloseCause.REFUSED, "no right to see the status any more"
 
 
 class _Overview(Protocol):
-    """What knows how the daemon is: `pushd.api.status.snapshot.StatusSnapshot`."""
+    """The source of the figures: `pushd.api.status.snapshot.StatusSnapshot`."""
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
-        """Return what stays as it is for `caller`."""
+        """Return the figures that are constant for `caller`."""
 
     def look(self) -> None:
-        """Take note of what has happened."""
+        """Take a sample of the activity."""
 
     def figures(self) -> Mapping[str, object]:
-        """Return how everything is."""
+        """Return the current figures."""
 
     def forget(self) -> None:
-        """Learn that nobody watches."""
+        """Called when the last client has disconnected."""
 
 
 class Watchers:
-    """Those who are told each second how the daemon is. For nobody, nothing is done."""
+    """The clients of the status stream. Without clients, it costs nothing."""
 
     def __init__(self, overview: _Overview) -> None:
-        """Tell what `overview` knows."""
+        """Send the figures of `overview`."""
         self._overview = overview
         self._watching: dict[Session, Callable[[bytes], None]] = {}
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of clients."""
         return len(self._watching)
 
     def add(self, session: Session, send: Callable[[bytes], None], **about: object) -> bytes:
-        """Tell the one with `session` from now on, by `send`; return what it is told first, and `about` with it."""
+        """Add the client with `session`, served by `send`; return its first message, which includes `about`."""
         if not self._watching:
             self._overview.look()
         self._watching[session] = send
@@ -56,9 +56,9 @@ class Watchers:
         return sse_block(json_bytes(members).decode(), type="pushd.about") + self._block()
 
     def tick(self) -> None:
-        """Tell everybody. To be called every second.
+        """Called every second: send the figures to every client.
 
-        Who does not keep up is told less often; whose rights were taken away is closed.
+        Skip clients with a backlog; close those that have lost their operator grant.
         """
         self._watching = {session: send for session, send in self._watching.items() if not session.is_closed}
         if not self._watching:
@@ -77,10 +77,10 @@ class Watchers:
 
 
 class StatusEvents(SubscribeEndpoint):
-    """An event stream of figures, which come from no channel.
+    """An event stream of figures, which belong to no channel.
 
-    Who watches is let in as a subscriber is, of no channel: it is counted, listed, closed when its token expires or
-    the daemon stops.
+    A client is a subscriber to no channel: it is counted and listed, and closed when its token expires or the
+    daemon stops.
     """
 
     transport = "sse"
@@ -96,7 +96,7 @@ class StatusEvents(SubscribeEndpoint):
         heartbeat_s: float,
         publishes: bool = True,
     ) -> None:
-        """Add those who come to `watchers`, and tell them whether this is where one `publishes`, too."""
+        """Add clients to `watchers`; `publishes` tells them whether this listener accepts events, too."""
         super().__init__(gate, door)
         self._watchers = watchers
         self._heartbeat_s = heartbeat_s
@@ -104,13 +104,13 @@ class StatusEvents(SubscribeEndpoint):
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
-        """Override: no channels, but the right to see this."""
+        """Override: require an operator; there are no channels."""
         request.caller.grants.check_operator(_WHAT)
         return [], "latest"
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Begin to watch."""
-        request.caller.grants.check_operator(_WHAT)  # again: the application may have made somebody else of it
+        """Start the stream."""
+        request.caller.grants.check_operator(_WHAT)  # again: the webhook may have changed the identity
         if request.method == b"HEAD":
             request.setHeader(b"content-type", FORMAT.content_type)
             return b""
@@ -127,5 +127,5 @@ class StatusEvents(SubscribeEndpoint):
 
 
 def _nothing(entry: object) -> bytes:
-    """Encode an event, of which none come."""
+    """Return no bytes: a session without channels gets no events."""
     return b""

@@ -1,4 +1,4 @@
-"""The status page: how the daemon is, for operators to see and to do something about."""
+"""The status page: figures and actions for operators."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SHARED = ("base.css", "favicon.svg")
 
 
 def status_page(events: IResource) -> IResource:
-    """Make what is served at ``/status``: the page, what belongs to it and, below ``events``, the figures.
+    """Make the resource ``/status``: the page, its assets and, at ``events``, the stream of figures.
 
-    The page itself says nothing of this daemon and is there for everybody: it asks for a token if one is needed.
+    The page itself reveals nothing of this daemon and needs no token: it asks for a token if one is required.
     """
     page: Resource = _file(FILES / "index.html")
     for path in (*(FILES / name for name in _OWN), *(demo.PAGES / name for name in _SHARED)):

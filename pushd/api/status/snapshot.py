@@ -1,4 +1,4 @@
-"""The overview: how the daemon is, in figures, for operators who watch."""
+"""The snapshot of the daemon's figures for the status stream."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pushd.bus import Bus, ClientInfo, Histogram
 __all__ = ["MAX_CHANNELS", "StatusSnapshot"]
 
 MAX_CHANNELS = 50
-"""How many channels are shown."""
+"""Maximum number of channels shown."""
 
 
 class StatusSnapshot:
-    """Looks at everything once a second, while somebody watches."""
+    """Samples the daemon once a second, while the status stream has clients."""
 
     def __init__(self, bus: Bus, census: Gauges, now: Callable[[], float]) -> None:
-        """Look at `bus` and what `census` counts; `now` is the time in seconds since 1970."""
+        """Sample `bus` and the gauges of `census`; `now` returns the time in seconds since 1970."""
         self._bus = bus
         self._census = census
         self._now = now
@@ -27,7 +27,7 @@ class StatusSnapshot:
         self._activity = ChannelActivity(bus)
 
     def about(self, caller: ClientInfo) -> Mapping[str, object]:
-        """Return what stays as it is for `caller`, who begins to watch."""
+        """Return the figures that are constant for `caller`, a new client."""
         return {
             "version": __version__,
             "began": self._began,
@@ -37,15 +37,15 @@ class StatusSnapshot:
         }
 
     def forget(self) -> None:
-        """Learn that nobody watches."""
+        """Called when the last client has disconnected."""
         self._activity.forget()
 
     def look(self) -> None:
-        """Take note of what has happened since the last look."""
+        """Take a sample of the activity."""
         self._activity.look()
 
     def figures(self) -> Mapping[str, object]:
-        """Return how everything is. What is counted is counted since the start: a watcher takes the difference."""
+        """Return the current figures. Counters run since the start; the client computes the differences."""
         bus, figures, present = self._bus, self._bus.figures, self._census.take()
         return {
             "time": self._now(),
@@ -77,5 +77,5 @@ class StatusSnapshot:
 
 
 def _mean_of(histogram: Histogram) -> Mapping[str, float]:
-    """Return what it takes to know the mean."""
+    """Return the sum and the count, of which the client computes the mean."""
     return {"sum": histogram.sum, "count": sum(histogram.counts)}
