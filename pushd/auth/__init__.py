@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Authentication and authorization: tokens, webhooks and rate limits."""
 
 from pushd.auth.approval import ApprovedPublisher, AskingToPublish, Waiting
 from pushd.auth.command_rates import CommandRates

@@ -1,4 +1,4 @@
-"""The publisher that asks first: the application may refuse each event of a client, or change it."""
+"""The publisher behind the ``before_publish`` webhook: the application may reject or change each event."""
 
 from __future__ import annotations
 
@@ -16,71 +16,71 @@ __all__ = ["ApprovedPublisher", "AskingToPublish", "Waiting"]
 _log = Logger()
 
 _AT_ONCE = 10
-"""About how many events of one client the application is asked at once."""
+"""Maximum number of webhooks pending at once for one client."""
 
 _MAX_WAITING = 1000
-"""How many events of one client may wait for those before them, an event to several channels counting for each."""
+"""Maximum number of waiting events of one client; an event counts once for each of its channels."""
 
 _MAX_WAITING_BYTES = 4 * 1024 * 1024
-"""How much their data may be."""
+"""Maximum size of the data of these events, in bytes."""
 
 _MOST_UNITS = 64 * 1024
-"""How much may wait of all clients: units of an event and of each KiB of its data."""
+"""Maximum of all clients together, in units: one for each event and for each KiB of its data."""
 
 _RETRY_S = 1.0
-"""The ``Retry-After`` of an event that is one too many, in seconds: answers take less."""
+"""The ``Retry-After`` of an event over the limit, in seconds: responses take less."""
 
 
 class AskingToPublish(Protocol):
-    """What asks the application: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
+    """The authorization webhook: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
     def asks_publish(self) -> bool:
-        """Whether it is asked about each event."""
+        """Whether the application is asked before each event is published."""
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Return what is published; raise `Refused` if nothing is."""
+        """Return the event to publish; raise `Refused` if it is denied."""
 
 
 class Waiting:
-    """What waits for the application, of all clients and of each owner, and how much is asked about at once."""
+    """Limits of the events that wait for the application, and of the pending webhooks of each owner."""
 
     def __init__(self, share_percent: int, most_questions: int) -> None:
-        """Let each owner occupy `share_percent`; see `limit`."""
+        """Set the share of each owner, in percent; see `limit`."""
         what = "room for events that wait for the application"
         self.units = Shares(what, "[hooks] before_publish", _MOST_UNITS, share_percent, _RETRY_S)
-        """The room that is in use."""
+        """The units in use."""
         self._owners: dict[str, tuple[DeferredSemaphore, int]] = {}
         self.limit(share_percent, most_questions)
 
     def limit(self, share_percent: int, most_questions: int) -> None:
-        """Let each owner occupy `share_percent`, and be asked about half of its share of `most_questions` at once.
+        """Set the share of each owner, in percent: of the units, and of half of `most_questions` pending webhooks.
 
-        The other half is left for its subscribers. More events wait for their turn, and are not refused.
+        The other half is left for the owner's subscribers. Further events wait for their turn; none is rejected.
         """
         self.units.limit(_MOST_UNITS, share_percent)
         self._at_once = max(1, most_questions * share_percent // 200)
 
     def __len__(self) -> int:
-        """Count the owners of which something waits."""
+        """Return the number of owners with waiting events."""
         return len(self._owners)
 
     def size_of(self, drafts: Sequence[Draft]) -> int:
-        """Return how many units `drafts` take. One request always fits if nothing else of its owner waits."""
+        """Return the size of `drafts` in units. One request always fits if its owner has no waiting events."""
         size = sum(1 + len(draft.data) // 1024 for draft in drafts)
         return min(max(1, size), self.units.most_per_owner)
 
     def enter(self, owner: str | None, units: int) -> DeferredSemaphore:
-        """Occupy `units`, or raise `Refused`; return what lets the questions of `owner` be asked."""
+        """Take `units`, or raise `Refused`; return the semaphore of the pending webhooks of `owner`."""
         self.units.take(owner, units)
         if owner is None:
-            return DeferredSemaphore(_AT_ONCE)  # nobody is charged: each client has its own bound only
+            return DeferredSemaphore(_AT_ONCE)  # without an owner, only the limit of each client applies
         asking, count = self._owners.get(owner) or (DeferredSemaphore(self._at_once), 0)
         self._owners[owner] = asking, count + 1
         return asking
 
     def leave(self, owner: str | None, units: int) -> None:
-        """Undo `enter`."""
+        """Release the units taken by `enter`."""
         self.units.give_back(owner, units)
         if owner is not None:
             asking, count = self._owners.pop(owner)
@@ -89,23 +89,23 @@ class Waiting:
 
 
 class _Queue:
-    """What one client wants to publish: its events are asked about together, and published in order."""
+    """The waiting events of one client: authorized concurrently, published in order."""
 
     __slots__ = ("asking", "count", "size", "turn")
 
     def __init__(self) -> None:
         self.asking = DeferredSemaphore(_AT_ONCE)
-        """What lets so many questions be asked."""
+        """Limits the concurrent webhooks of the client."""
         self.turn = DeferredLock()
-        """Who may publish next."""
+        """Keeps the order of requests."""
         self.count = 0
-        """How many events wait, and how many requests that have none."""
+        """Number of waiting events; a request without events counts as one."""
         self.size = 0
-        """How many bytes their data are."""
+        """Size of the data of the waiting events, in bytes."""
 
 
 class ApprovedPublisher:
-    """A `pushd.bus.publisher.Publisher` that passes on what the application allows, in the order of each client."""
+    """A `pushd.bus.publisher.Publisher` that publishes allowed events, in the order of each client."""
 
     def __init__(
         self,
@@ -114,9 +114,9 @@ class ApprovedPublisher:
         waiting: Waiting,
         refresh: Callable[[ClientInfo], None],
     ) -> None:
-        """Ask by `asking` and publish by `publisher`; what waits meanwhile is in `waiting`, also after a reload.
+        """Ask with `asking`, and publish with `publisher`; `waiting` counts waiting events, across reloads.
 
-        `refresh` gives a caller the rights that it has left, and raises `Refused` if they have ended.
+        `refresh` updates the grants of a caller, and raises `Refused` if they have expired.
         """
         self._refresh = refresh
         self._publisher = publisher
@@ -125,13 +125,13 @@ class ApprovedPublisher:
         self._queues: dict[ClientInfo, _Queue] = {}
 
     def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
-        """Publish an event and tell `done`, when the application has answered."""
+        """Publish an event once the application allows it; call `done` with the outcome."""
         self.publish_all([draft], caller, lambda outcomes: done(outcomes[0]))
 
     def publish_all(
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
-        """Publish events and tell `done`, when the application has answered."""
+        """Publish events once the application has decided on all; call `done` with the outcomes, in order."""
         queue = self._queues.get(caller) or _Queue()
         count = max(1, sum(len(draft.channels) for draft in drafts))
         size = sum(len(draft.data) for draft in drafts)
@@ -168,7 +168,7 @@ class ApprovedPublisher:
         caller: ClientInfo,
         done: Callable[[list[Outcome]], None],
     ) -> None:
-        turn = queue.turn.acquire()  # after those who came before
+        turn = queue.turn.acquire()  # after the earlier requests of the client
         asked = [Deferred.fromCoroutine(self._ask(queue, turns, draft, caller)) for draft in drafts]
         answers = await gatherResults(asked)
         await turn
@@ -207,12 +207,12 @@ class ApprovedPublisher:
             return Unavailable("a fault in pushd; see its log")
 
     def _begin_to_ask(self, caller: ClientInfo, draft: Draft) -> Deferred[Draft]:
-        """Ask, unless the rights have ended while it waited for its turn."""
+        """Ask, after checking that the grants have not expired while the event waited for its turn."""
         self._refresh(caller)
         for name in draft.channels:
             caller.grants.check_publish(name)
         return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel and tell `done`."""
+        """Delete a channel; call `done` with the outcome."""
         self._publisher.delete(name, caller, done)

@@ -1,4 +1,4 @@
-"""The rate of commands: how often WebSocket clients may subscribe, unsubscribe and renew their tokens."""
+"""The rate limit of WebSocket commands: subscribe, unsubscribe and renewing a token."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pushd.errors import TooMany
 __all__ = ["CommandRates"]
 
 _RATE_OF_OWNER = 10
-"""How much more often one user or address may send commands than one connection."""
+"""The rate of one user or address, as a multiple of the rate of one connection."""
 
 _BURST_OF_OWNER = 100
-"""How many more it may send at once."""
+"""The burst of one user or address, as a multiple of the burst of one connection."""
 
 
 class CommandRates:
-    """Counts commands, of each connection and of each user or address."""
+    """Rate limits of commands, for each connection and for each user or address."""
 
     def __init__(self, rate: float, burst: int, seconds: Callable[[], float]) -> None:
-        """Let each connection send `rate` commands per second, and up to `burst` at once.
+        """Allow each connection `rate` commands per second, and up to `burst` at once.
 
-        `seconds` is a clock that never jumps.
+        `seconds` is a monotonic clock.
         """
         self._of_connections = TokenBuckets(rate, burst, seconds)
         self._of_owners = TokenBuckets(rate * _RATE_OF_OWNER, burst * _BURST_OF_OWNER, seconds)
 
     def charge(self, caller: ClientInfo) -> None:
-        """Count a command of `caller`, or raise `TooMany`. Operators are exempt."""
+        """Count a command of `caller`, or raise `TooMany` if it exceeds the rate limit. Operators are exempt."""
         if caller.grants.is_operator:
             return
         wait_s = self._of_connections.take(caller.id or caller.name)

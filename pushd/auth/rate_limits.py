@@ -1,4 +1,4 @@
-"""The publisher that is asked too often: it lets each user or address publish so many events in a second.
+"""The publish rate limit of each user or address, as token buckets.
 
 An event counts once for each of its channels.
 """
@@ -15,22 +15,22 @@ from pushd.errors import TooMany
 __all__ = ["RateLimitedPublisher", "TokenBuckets", "take"]
 
 _SLACK_S = 1e-6
-"""By how much somebody may come too early: numbers are rounded. It is owed, and so never adds up."""
+"""Tolerance for rounding, in seconds. The difference is owed, so it never adds up."""
 
 
 class TokenBuckets:
-    """A bucket for each key: as many tokens as may be taken at once, and then as many as come in by the second.
+    """A token bucket for each key, with a burst size and a refill rate per second.
 
-    Of each bucket there is only the time at which it is full again. One that is full is like one that was never
-    used, and is forgotten.
+    For each bucket, only the time when it is full again is stored. A full bucket equals an unused one, and is
+    removed.
     """
 
     __slots__ = ("_burst_s", "_full_at", "_max_keys", "_rate", "_seconds")
 
     def __init__(self, rate: float, burst: int, seconds: Callable[[], float], max_keys: int = 100_000) -> None:
-        """Let `rate` tokens come in each second, of which up to `burst` stay.
+        """Refill each bucket by `rate` tokens per second, up to `burst`. Both are positive.
 
-        `rate` is more than 0. Of more than `max_keys` that are not full, those used longest ago count as full.
+        Beyond `max_keys` buckets, the least recently used is removed, and so counts as full.
         """
         assert rate > 0 and burst > 0
         self._rate = rate
@@ -38,16 +38,16 @@ class TokenBuckets:
         self._seconds = seconds
         self._max_keys = max_keys
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        """By when it was used, the longest ago first."""
+        """When each bucket is full again; the least recently used bucket is first."""
 
     def __len__(self) -> int:
-        """Count the buckets that are remembered."""
+        """Return the number of stored buckets."""
         return len(self._full_at)
 
     def take(self, key: str, count: int = 1) -> float:
-        """Take `count` tokens: answer 0.0, or in how many seconds they will be there, and take none.
+        """Take `count` tokens and return 0.0; if there are too few, take none and return the wait in seconds.
 
-        More than a full bucket has can be taken from one that is full; the rest is owed.
+        A full bucket allows more tokens than it holds; the rest is owed.
         """
         now, full_at = self._seconds(), self._full_at
         before = full_at.get(key, now)
@@ -65,7 +65,7 @@ class TokenBuckets:
         return 0.0
 
     def owe(self, key: str, count: int) -> None:
-        """Take `count` tokens whether they are there or not; what is missing is owed."""
+        """Take `count` tokens unconditionally; missing tokens are owed."""
         now, full_at = self._seconds(), self._full_at
         if key in full_at:
             full_at.move_to_end(key)
@@ -74,7 +74,7 @@ class TokenBuckets:
         full_at[key] = max(now, full_at.get(key, now)) + count / self._rate
 
     def _make_room(self, now: float) -> None:
-        """Forget what is full, two for each that is new, and more than that if there are too many."""
+        """Remove up to two full buckets for each new one, and the least recently used one at `max_keys`."""
         full_at = self._full_at
         for _ in range(2):
             if full_at and next(iter(full_at.values())) <= now:
@@ -84,16 +84,16 @@ class TokenBuckets:
 
 
 class Rates(Protocol):
-    """What knows how often something was done by whom: `pushd.auth.rate_limits.TokenBuckets`."""
+    """Rate limits by key: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
-        """Take note that it is done, and answer 0; or answer after how many seconds it could be."""
+        """Take `count` tokens and return 0; or take none and return the wait in seconds."""
 
 
 def take(rates: Rates, caller: ClientInfo, count: int = 1, *, is_join: bool = False) -> TooMany | None:
-    """Take note that `caller` publishes an event to `count` channels or, counted by itself, has a join published.
+    """Count an event of `caller` to `count` channels or, counted separately, a join.
 
-    Or return why it may not now. Operators are not limited.
+    Return None, or the error if that exceeds the rate limit. Operators are exempt.
     """
     key = owner_of(caller)
     if key is None or caller.grants.is_operator:
@@ -104,14 +104,14 @@ def take(rates: Rates, caller: ClientInfo, count: int = 1, *, is_join: bool = Fa
 
 
 class RateLimitedPublisher:
-    """A `pushd.bus.publisher.Publisher` that passes on what is not too much. Operators are not limited."""
+    """A `pushd.bus.publisher.Publisher` that rejects events over the rate limit. Operators are exempt."""
 
     def __init__(self, publisher: Publisher, rates: Rates) -> None:
         self._publisher = publisher
         self._rates = rates
 
     def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
-        """Publish an event and tell `done`, unless it is one too many."""
+        """Publish an event unless it exceeds the rate limit; call `done` with the outcome."""
         too_many = take(self._rates, caller, len(draft.channels))
         if too_many is None:
             self._publisher.publish(draft, caller, done)
@@ -121,7 +121,7 @@ class RateLimitedPublisher:
     def publish_all(
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
-        """Publish events until there is one too many, and tell `done` of all."""
+        """Publish events up to the first one over the rate limit; call `done` with all outcomes, in order."""
         refused: list[Outcome] = []
         count = 0
         for draft in drafts:
@@ -134,5 +134,5 @@ class RateLimitedPublisher:
         self._publisher.publish_all(drafts[:count], caller, lambda outcomes: done(outcomes + refused))
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel and tell `done`."""
+        """Delete a channel; call `done` with the outcome."""
         self._publisher.delete(name, caller, done)

@@ -1,4 +1,4 @@
-"""Who shows a token: the checks of all the sections ``[key:NAME]``."""
+"""Authentication by token, with all sections ``[key:NAME]``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pushd.errors import Refused, Unauthorized
 __all__ = ["MAX_KEPT", "Tokens"]
 
 MAX_KEPT = 4096
-"""How many tokens are remembered whose signature was right."""
+"""Maximum number of cached verified tokens."""
 
 
 class Tokens:
-    """Checks tokens."""
+    """Verifies tokens, and caches verified ones by their SHA-256 digest."""
 
     def __init__(
         self,
@@ -35,11 +35,10 @@ class Tokens:
         max_kept: int = MAX_KEPT,
         before: Tokens | None = None,
     ) -> None:
-        """Read the files of `keys`; raise `StartFailed` if one is no good.
+        """Read the files of `keys`; raise `StartFailed` if one is invalid.
 
-        `now` is the time of day in seconds since 1970, `seconds` a monotonic clock, `leeway_s` by how much the
-        time of day of who makes tokens may differ, and `fetch` fetches key sets. Those that `before` has
-        fetched are taken over.
+        `now` returns the time in seconds since 1970, `seconds` is a monotonic clock, `leeway_s` the accepted clock
+        difference to the issuer, and `fetch` fetches key sets. Key sets already fetched by `before` are reused.
         """
         kept: Iterable[TokenIssuer] = (
             () if before is None else (section for section in before._sections if section.keys is not None)
@@ -55,14 +54,15 @@ class Tokens:
         self._kept: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """Return who shows `token`: later, if a key set must be fetched first.
+        """Return the identity that `token` proves, or a Deferred of it if a key set must be fetched first.
 
-        If it is no good, `Unauthorized` is raised, or what the Deferred fails with; if no keys can be had to tell,
-        `Unavailable`. Neither quotes the token.
+        Raises, or fails with, `Unauthorized` if the token is invalid, `Unavailable` if the keys cannot be fetched.
+        Neither message quotes the token.
         """
         check_size(token)
         digest = sha256(token.encode()).digest()
         proof = self._kept.get(digest)
+        # fast path: a cached token skips parsing and signature check, the slow path below
         if proof is not None and proof.generation == proof.section.generation:
             proof.section.keep_fresh()
             try:
@@ -87,7 +87,7 @@ class Tokens:
     async def _fetch(
         self, digest: bytes, shown: CompactJws, sections: Sequence[TokenIssuer], lacking: Sequence[TokenIssuer]
     ) -> Identity:
-        """Judge again with the keys that were lacking."""
+        """Fetch the key sets of `lacking`, and verify the token again."""
         for fetched in [section.keys.fetched() for section in lacking if section.keys is not None]:
             await fetched
         found = self._judge(shown, _named(shown, sections))
@@ -96,7 +96,7 @@ class Tokens:
         raise _refusal(found, sections)
 
     def _fitting(self, shown: CompactJws) -> Sequence[TokenIssuer]:
-        """Return the sections that may take the token, one at least; raise `Unauthorized` if none may."""
+        """Return the sections that match ``alg`` and ``iss``, at least one; raise `Unauthorized` if none does."""
         if not self._sections:
             raise wrong("no token is taken, because no [key:NAME] is configured; wanted a request without one")
         fitting = [section for section in self._sections if section.algorithm == shown.algorithm]
@@ -112,7 +112,7 @@ class Tokens:
         return _named(shown, issued)
 
     def _judge(self, shown: CompactJws, sections: Sequence[TokenIssuer]) -> VerifiedToken | Rejection:
-        """Return what the token proves to one of `sections`, or the nearest miss."""
+        """Return the token as verified by the first of `sections` that accepts it, or the nearest rejection."""
         now = self._now()
         misses = []
         for section in sections:
@@ -130,14 +130,14 @@ class Tokens:
 
 
 def _named(shown: CompactJws, sections: Sequence[TokenIssuer]) -> Sequence[TokenIssuer]:
-    """Return those of `sections` that the header ``kid`` means, or all if it means none."""
+    """Return the `sections` named by the header ``kid``, or all if it names none."""
     if shown.kid is None:
         return sections
     return [section for section in sections if section.is_named(shown.kid)] or sections
 
 
 def _refusal(miss: Rejection, sections: Sequence[TokenIssuer]) -> Refused:
-    """Return the error that says why there is no proof."""
+    """Return the error for a rejected token; missing keys have precedence."""
     if miss.nearness <= Nearness.SIGNATURE:
         for section in sections:
             if section.trouble is not None:

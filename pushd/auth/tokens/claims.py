@@ -1,4 +1,4 @@
-"""What a token claims, once it is known who signed it."""
+"""Validation of the claims of a token, after its signature was verified."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pushd.wire import json_bytes
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]
 
 MAX_USER_BYTES = 255
-"""How long the name of a user may be."""
+"""Maximum length of a user name, in bytes of UTF-8."""
 
 MAX_PAYLOAD_BYTES = 4096
-"""How long the payload may be, in JSON."""
+"""Maximum size of the payload in JSON, in bytes."""
 
 _MAX_DEPTH = 32
-"""How deeply the payload may be nested."""
+"""Maximum nesting depth of the payload."""
 
 _MAX_TIME_S = 2.0**53
 _MEMBERS = ("publish", "subscribe", "operator", "payload")
@@ -31,19 +31,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When a token counts, in seconds since 1970."""
+    """The validity period of a token, in seconds since 1970."""
 
     expires_at: float | None
-    """Until when: the claim ``exp``."""
+    """Expiry: the claim ``exp``."""
 
     not_before: float | None
-    """From when on: ``nbf``."""
+    """Start: the claim ``nbf``."""
 
     made_at: float | None
-    """When it was made: ``iat``."""
+    """Issue time: the claim ``iat``."""
 
     def check(self, now: float, leeway_s: float) -> None:
-        """Raise `Unauthorized` unless the token counts `now`, by clocks that differ by `leeway_s` at most."""
+        """Raise `Unauthorized` unless the token is valid at `now`, with a clock difference up to `leeway_s`."""
         if self.expires_at is not None and now >= self.expires_at + leeway_s:
             raise wrong(f"the token expired {now - self.expires_at:.0f} s ago (exp); wanted a new one")
         if self.not_before is not None and now < self.not_before - leeway_s:
@@ -56,7 +56,7 @@ class Times:
 
 
 def read_times(claims: Mapping[str, Any]) -> Times:
-    """Read ``exp``, ``nbf`` and ``iat``, none of which has to be there."""
+    """Return the claims ``exp``, ``nbf`` and ``iat``, all of them optional."""
     return Times(*(_read_time(claims, name) for name in ("exp", "nbf", "iat")))
 
 
@@ -72,7 +72,7 @@ def _read_time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def check_audience(claims: Mapping[str, Any], wanted: str | None) -> None:
-    """Raise `Unauthorized` unless ``aud`` is `wanted`, or has it; if that is None, unless there is none."""
+    """Raise `Unauthorized` unless ``aud`` equals or contains `wanted`; if that is None, unless it is absent."""
     audience = claims.get("aud", [])
     audiences = [audience] if isinstance(audience, str) else audience
     if not isinstance(audiences, list) or not all(isinstance(one, str) for one in audiences):
@@ -85,7 +85,7 @@ def check_audience(claims: Mapping[str, Any], wanted: str | None) -> None:
 
 
 def read_identity(claims: Mapping[str, Any], times: Times, *, leeway_s: float, origin: str) -> Identity:
-    """Read who it is and what it may do; `origin` is for who is refused something."""
+    """Return the user, grants and payload; `origin` names the source of the grants in error messages."""
     said = claims.get("pushd", {})
     if not isinstance(said, dict):
         raise wrong(f"pushd is {kind_of(said)}; wanted an object with any of {', '.join(_MEMBERS)}")
@@ -144,7 +144,7 @@ def _reader(right: str) -> Callable[[object], Pattern]:
 
 
 def _check_payload(payload: object) -> None:
-    """Raise `Unauthorized` unless `payload` can be shown to others."""
+    """Raise `Unauthorized` if `payload` is too large or nested too deeply to be sent to others."""
     level, depth = [payload], 0
     while level := [inner for value in level for inner in _inner(value)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""Fetching a key set: one GET over verified TLS, within bounds."""
+"""Fetching of key sets: one GET over verified TLS, within limits of time and size."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from pushd.errors import Unavailable
 __all__ = ["MAX_ANSWER_BYTES", "TIMEOUT_S", "Fetch", "HttpsFetch"]
 
 MAX_ANSWER_BYTES = 2**20
-"""How large an answer may be."""
+"""Maximum size of a response, in bytes."""
 
 TIMEOUT_S = 10.0
-"""How long all of it may take, in seconds."""
+"""Timeout of the whole request, in seconds."""
 
 
 class Fetch(Protocol):
-    """What fetches a document."""
+    """A function that fetches a document."""
 
     def __call__(self, url: str) -> Deferred[bytes]:
-        """Return the document at `url`; what goes wrong is `Unavailable`, which says why."""
+        """Return the document at `url`; fail with `Unavailable`, with the reason, on an error."""
 
 
 class HttpsFetch:
-    """Fetches documents over verified TLS, or, where a URL says so, without TLS. It follows no redirects."""
+    """Fetches documents over verified TLS, or without TLS from an ``http`` URL. Redirects are not followed."""
 
     def __init__(
         self, reactor: Any, policy: IPolicyForHTTPS | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> None:
-        """Fetch by `reactor`; `policy` says whom to trust, by default the authorities that the system trusts."""
+        """Fetch with `reactor`; `policy` verifies certificates, by default with the system's trust store."""
         self._reactor = reactor
         self._timeout_s = timeout_s
         self._policy = policy or BrowserLikePolicyForHTTPS()
@@ -84,7 +84,7 @@ class HttpsFetch:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where one agent connects to; it remembers the connection, so that it can be ended whatever its state is."""
+    """Makes the endpoint of one agent, and stores its connection, so that `abort` can end it in any state."""
 
     def __init__(self, reactor: Any, policy: IPolicyForHTTPS) -> None:
         self._reactor = reactor
@@ -103,14 +103,14 @@ class _Endpoints:
         return protocol
 
     def abort(self) -> None:
-        """End the connection, if there is one, without waiting for its peer."""
+        """Abort the connection, if there is one, without waiting for its peer."""
         if self._transport is not None:
             self._transport.abortConnection()
 
 
 @implementer(IStreamClientEndpoint)
 class _Noted:
-    """An endpoint that tells what became of it."""
+    """An endpoint that passes the connected protocol to a callback."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, note: Callable[[Any], Any]) -> None:
         self._endpoint = endpoint
@@ -118,7 +118,7 @@ class _Noted:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """See `IStreamClientEndpoint`."""
-        cast(Factory, protocolFactory).noisy = False  # it would log each time that it begins and ends
+        cast(Factory, protocolFactory).noisy = False  # else it logs each start and stop
         connected: Deferred[Any] = self._endpoint.connect(protocolFactory)
         return connected.addCallback(self._note)
 
@@ -128,11 +128,11 @@ def _say_timeout(result: object, timeout_s: float) -> Failure:
 
 
 def _unavailable(failure: Failure) -> Unavailable:
-    """Say in one line why a request failed."""
+    """Return the error for a failed request, with the reason on one line."""
     error = failure.value
     if isinstance(error, Unavailable):
         return error
-    reasons = getattr(error, "reasons", None)  # twisted.web.client.ResponseFailed and its like
+    reasons = getattr(error, "reasons", None)  # twisted.web.client.ResponseFailed and similar
     if reasons:
         return _unavailable(reasons[0])
     if isinstance(error, SSL.Error) and error.args:

@@ -1,4 +1,4 @@
-"""The sections ``[key:NAME]``: how near a token comes to what each of them takes."""
+"""Verification of tokens by one section ``[key:NAME]``."""
 
 from __future__ import annotations
 
@@ -18,68 +18,68 @@ from pushd.errors import Unauthorized, Unavailable
 __all__ = ["MAX_UNNAMED", "Nearness", "Rejection", "TokenIssuer", "VerifiedToken"]
 
 MAX_UNNAMED = 10
-"""How many keys of a set are tried for a token that does not say which."""
+"""Maximum number of keys in a set that are tried for a token without ``kid``."""
 
 
 class Nearness(IntEnum):
-    """How far a token came."""
+    """The first check that a token fails; the section with the highest value provides the error message."""
 
     KEY = 0
-    """There is no key for it."""
+    """No key matches the token."""
     SIGNATURE = 1
-    """It is signed by somebody else."""
+    """The signature is wrong."""
     AUDIENCE = 2
-    """It is signed by the right one, for somebody else."""
+    """The signature is right; the audience is wrong."""
     TIME = 3
-    """It is for this server, but not now."""
+    """The audience is right; the token has expired or is not yet valid."""
     CLAIMS = 4
-    """What it claims cannot be understood."""
+    """The token is valid now; its claims are malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a section does not take a token."""
+    """The reason why a section rejects a token."""
 
     nearness: Nearness
-    """How far it came."""
+    """The check that failed."""
 
     detail: str
-    """What was wrong and what was wanted."""
+    """What is wrong and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a token proves."""
+    """A verified token."""
 
     section: TokenIssuer
-    """By whom."""
+    """The section that verified the token."""
 
     generation: int
-    """Which keys that section had."""
+    """The `TokenIssuer.generation` of the section at that time."""
 
     times: Times
-    """When it counts."""
+    """The validity period."""
 
     identity: Identity
-    """Who shows it."""
+    """The identity of the client with this token."""
 
 
 class TokenIssuer:
-    """One section."""
+    """The key or key set of one section."""
 
     def __init__(self, key: Key, *, leeway_s: float, fetch: Fetch, seconds: Callable[[], float]) -> None:
-        """Read the key, if it is in a file; raise `StartFailed` if that is no good."""
+        """Read the key, unless it is fetched; raise `StartFailed` if it is invalid."""
         self.key = key
-        """What the configuration says of it."""
+        """The configuration of the section."""
         self.name = key.name
         self.algorithm = key.algorithm
         self.issuer = key.issuer
         self._audience = key.audience
         self.leeway_s = leeway_s
-        """By how much clocks may differ, in seconds."""
+        """Accepted clock difference, in seconds."""
         self._fixed: list[Verifier] = []
         self.keys: KeySet | None = None
-        """What is fetched, if its keys are."""
+        """The fetched key set, if ``jwks_url`` is set."""
         if key.jwks_url is None:
             self._fixed.append(read_key(key))
         else:
@@ -87,29 +87,29 @@ class TokenIssuer:
 
     @property
     def generation(self) -> int:
-        """How often its keys have changed."""
+        """Number of changes of the keys; a cached verification is valid for one generation only."""
         return 0 if self.keys is None else self.keys.generation
 
     @property
     def trouble(self) -> Unavailable | None:
-        """Why there are no keys at all, if there are none."""
+        """The error while there are no keys at all; else None."""
         return None if self.keys is None else self.keys.trouble
 
     def keep_fresh(self) -> None:
-        """Fetch its keys in the background if they are old."""
+        """Fetch the key set in the background if it is old."""
         if self.keys is not None:
             self.keys.keep_fresh()
 
     def is_named(self, kid: str) -> bool:
-        """Return whether the header ``kid`` means this section."""
+        """Return whether the header ``kid`` names this section or one of its keys."""
         return kid == self.name or (self.keys is not None and self.keys.has_kid(kid))
 
     def is_worth_fetching(self, kid: str | None) -> bool:
-        """Return whether its keys should be fetched for a token with this ``kid``."""
+        """Return whether to fetch the key set for a token with this ``kid``."""
         return self.keys is not None and self.keys.is_worth_fetching(self._kid_within(kid))
 
     def judge(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
-        """Return what the token proves, or why nothing."""
+        """Verify `token` at the time `now`; return the result, or the reason of the rejection."""
         kid = self._kid_within(token.kid)
         verifiers = self._fixed if self.keys is None else self.keys.verifiers(kid)
         if not verifiers:
@@ -125,7 +125,7 @@ class TokenIssuer:
         return self._believe(token, now)
 
     def _believe(self, token: CompactJws, now: float) -> VerifiedToken | Rejection:
-        """Return what a token proves that is signed by the right one."""
+        """Check the claims of a token whose signature is right."""
         nearness = Nearness.AUDIENCE
         try:
             check_audience(token.claims, self._audience)
@@ -140,7 +140,7 @@ class TokenIssuer:
         return VerifiedToken(self, self.generation, times, identity)
 
     def _kid_within(self, kid: str | None) -> str | None:
-        """Return which of its keys is meant, if the token says."""
+        """Return the ``kid`` of a key within the section; None if the token names no key or just the section."""
         return None if kid == self.name else kid
 
     def _no_key(self, kid: str | None) -> str:
@@ -149,5 +149,5 @@ class TokenIssuer:
         return f"kid is {quote(kid)}; wanted that of a key of {self}"
 
     def __str__(self) -> str:
-        """Say which it is."""
+        """Return the name of the section for messages."""
         return f"key {self.name}"

@@ -1,4 +1,4 @@
-"""JSON Web Key Sets (RFC 7517): the keys of one that are for an algorithm."""
+"""Parsing of JSON Web Key Sets (RFC 7517)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pushd.wire import read_json
 __all__ = ["MAX_KEYS", "SetKey", "read_jwks"]
 
 MAX_KEYS = 100
-"""How many keys of a set are used."""
+"""Maximum number of keys used of one set."""
 
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 
@@ -26,17 +26,17 @@ class SetKey:
     """A key of a set."""
 
     kid: str | None
-    """What it is called in the headers of tokens."""
+    """The id of the key in the headers of tokens; None: it has none."""
 
     verifier: Verifier
-    """What it checks with."""
+    """Verifies signatures with the key."""
 
 
 def read_jwks(text: bytes, algorithm: str) -> tuple[SetKey, ...]:
-    """Return the keys in `text` that tokens may be signed with by `algorithm`, the first 100 of them.
+    """Return the public keys in `text` that verify signatures of `algorithm`, the first 100 of them.
 
-    Raises `Unavailable`, which says why, if `text` is no key set. Keys that are something else, or for something
-    else, are left out (RFC 7517, section 5), and so are secrets and private keys, which are no secrets any more.
+    Raises `Unavailable`, with the reason, if `text` is not a key set. Keys of another type or for another use are
+    ignored (RFC 7517, section 5), and so are secrets and private keys: in a key set, they are not secret any more.
     """
     try:
         document = read_json(text)
@@ -57,7 +57,7 @@ def read_jwks(text: bytes, algorithm: str) -> tuple[SetKey, ...]:
 
 
 def _read_member(member: Mapping[str, Any], algorithm: str) -> Verifier | None:
-    """Return the key that is `member`, if it is one for `algorithm`."""
+    """Return the key in `member`, or None if it is not for `algorithm`."""
     operations = member.get("key_ops", ["verify"])
     if (
         member.get("kty") != _KEY_TYPES[algorithm[:2]]

@@ -1,4 +1,4 @@
-"""The form of a token: three parts in base64url (RFC 7515, section 7.1), read but not yet believed."""
+"""Parsing of tokens in the JWS compact serialization (RFC 7515, section 7.1), before verification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pushd.wire import read_strict_json
 __all__ = ["MAX_TOKEN_BYTES", "CompactJws", "check_size", "kind_of", "quote", "read_compact", "wrong"]
 
 MAX_TOKEN_BYTES = 8192
-"""How long a token may be."""
+"""Maximum length of a token, in bytes."""
 
 _FORM = "wanted three parts in base64url, separated by dots (RFC 7519)"
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
@@ -32,40 +32,40 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class CompactJws:
-    """A token as it was shown."""
+    """A parsed token, not yet verified."""
 
     algorithm: str
-    """What it says that it is signed with: ``alg``."""
+    """The header ``alg``."""
 
     kid: str | None
-    """What it says of the key that it is signed with."""
+    """The header ``kid``, if present."""
 
     claims: Mapping[str, Any]
-    """What it claims."""
+    """The claims."""
 
     signed: bytes = field(repr=False)
-    """What the signature is of."""
+    """The signed bytes: header and payload, encoded."""
 
     signature: bytes = field(repr=False)
 
 
 def wrong(detail: str) -> Unauthorized:
-    """Make the error that says `detail` of a token that was shown."""
+    """Return the error for an invalid token, with `detail`."""
     return Unauthorized(detail, is_token_wrong=True)
 
 
 def quote(text: str) -> str:
-    """Quote something from a token, which may be long and have any characters."""
+    """Return `text` from a token, quoted and shortened: it may be long and have any characters."""
     return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}...")
 
 
 def kind_of(value: object) -> str:
-    """Say what a JSON value is."""
+    """Return the name of the type of a JSON value, for messages."""
     return _KINDS[type(value)]
 
 
 def check_size(token: str) -> None:
-    """Raise `Unauthorized` if `token` is too long for anything to be done with it, or not in ASCII."""
+    """Raise `Unauthorized` if `token` is longer than `MAX_TOKEN_BYTES` or not ASCII."""
     if len(token) > MAX_TOKEN_BYTES:
         raise wrong(f"the token has {len(token)} bytes; wanted {MAX_TOKEN_BYTES} at most")
     if not token.isascii():
@@ -73,10 +73,10 @@ def check_size(token: str) -> None:
 
 
 def read_compact(token: str) -> CompactJws:
-    """Read a token of which `check_size` takes the size; raise `Unauthorized` if it has not the form of one.
+    """Parse a token that passed `check_size`; raise `Unauthorized` if it is malformed.
 
-    Nothing of it is believed, and nothing in its header looked at but ``alg``, ``kid`` and ``crit``: a key that
-    comes with a token proves nothing.
+    Nothing is verified. Of the header, only ``alg``, ``kid`` and ``crit`` are used: a key sent in a token proves
+    nothing.
     """
     if not token:
         raise wrong(f"the token is empty; {_FORM}")
@@ -118,7 +118,7 @@ def _read_object(part: str, name: str) -> dict[str, Any]:
 
 
 def _decode(part: str, name: str) -> bytes:
-    """Decode base64url without padding, in the one way that there is to write it (RFC 4648, section 3.5)."""
+    """Decode base64url without padding; accept the canonical encoding only (RFC 4648, section 3.5)."""
     if _BASE64URL.fullmatch(part) and len(part) % 4 != 1:
         data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
         if urlsafe_b64encode(data).rstrip(b"=") == part.encode():

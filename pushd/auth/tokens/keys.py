@@ -1,4 +1,4 @@
-"""Keys that signatures are checked with: secrets, and public keys in PEM."""
+"""Keys that verify signatures: secrets, and public keys in PEM."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _CURVES = {
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """A key, and the only algorithm that it is for."""
+    """A key and the only algorithm that it may be used with."""
 
     algorithm: str
-    """Its name."""
+    """Name of the algorithm, as in ``alg``."""
 
     key: Any = field(repr=False)
-    """The key, as PyJWT takes it."""
+    """The key, as prepared by PyJWT."""
 
     def has_signed(self, signed: bytes, signature: bytes) -> bool:
-        """Return whether `signature` is one of `signed` with this key."""
+        """Return whether `signature` is a signature of `signed` with this key."""
         return bool(_algorithm(self.algorithm).verify(signed, self.key, signature))
 
 
@@ -44,17 +44,17 @@ _algorithm = _jws.get_algorithm_by_name
 
 
 def verifier_of(algorithm: str, key: Any) -> Verifier:
-    """Return what checks with a public key or a secret, which fits."""
+    """Return a verifier for a public key or secret that is valid for `algorithm`."""
     return Verifier(algorithm, _algorithm(algorithm).prepare_key(key))
 
 
 def read_key(key: Key) -> Verifier:
-    """Read the secret or the public key of a section; raise `StartFailed`, with one line, if it is no good."""
+    """Return the secret or public key of a section; raise `StartFailed`, with one line, if it is invalid."""
     return verifier_of(key.algorithm, read_secret(key) if key.algorithm.startswith("HS") else _read_public_key(key))
 
 
 def read_secret(key: Key) -> bytes:
-    """Read the secret of a section; raise `StartFailed` if it is no good. It is not shown."""
+    """Return the secret of a section; raise `StartFailed`, which does not quote it, if it is invalid."""
     if key.secret_file is not None:
         place = f"[key:{key.name}] secret_file = {key.secret_file}"
         secret = _read(key.secret_file, place).rstrip()
@@ -98,7 +98,7 @@ def _read_public_key(key: Key) -> Any:
 
 
 def misfit(algorithm: str, key: object) -> str | None:
-    """Say what `key` is, and what was wanted, unless it is a public key for `algorithm`."""
+    """Return None if `key` is a public key for `algorithm`; else a text with its type and the expected one."""
     if algorithm in _CURVES:
         curve, name = _CURVES[algorithm]
         fits = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve

@@ -1,4 +1,4 @@
-"""A key set of an issuer, as it was fetched last, and fetched again when that is worth while."""
+"""The key set of an issuer: fetched on demand, cached and refreshed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pushd.errors import Unavailable
 __all__ = ["FRESH_S", "PAUSE_S", "RETRY_S", "KeySet"]
 
 FRESH_S = 3600.0
-"""After how long the set is fetched again, in seconds."""
+"""Time after which the key set is fetched again, in seconds."""
 
 PAUSE_S = 30.0
-"""How long it is not fetched again, whatever tokens come, in seconds."""
+"""Minimum time between two fetches, in seconds, so that tokens with unknown keys cause no flood."""
 
 RETRY_S = 5.0
-"""The same while there is no set at all."""
+"""Minimum time between two fetches while there is no key set, in seconds."""
 
 
 class KeySet:
-    """The keys of a section with ``jwks_url``."""
+    """The key set of a section with ``jwks_url``."""
 
     _log = Logger()
 
     def __init__(self, name: str, url: str, algorithm: str, *, fetch: Fetch, seconds: Callable[[], float]) -> None:
-        """Fetch nothing yet; `name` is that of the section, `seconds` a monotonic clock."""
+        """Fetch nothing yet. `name` is the name of the section, `seconds` a monotonic clock."""
         self._name = name
         self._url = url
         self._algorithm = algorithm
@@ -39,22 +39,22 @@ class KeySet:
         self._seconds = seconds
         self._keys: tuple[SetKey, ...] | None = None
         self._fetched_at = self._tried_at = float("-inf")
-        self._waiting: list[Deferred[None]] | None = None  # None: nothing is being fetched
+        self._waiting: list[Deferred[None]] | None = None  # None: no fetch is pending
         self._trouble: Unavailable | None = None
         self.generation = 0
-        """How often the keys have changed."""
+        """Number of changes of the keys."""
 
     def has_kid(self, kid: str) -> bool:
-        """Return whether a key is called `kid`."""
+        """Return whether a key has the id `kid`."""
         return any(key.kid == kid for key in self._keys or ())
 
     def verifiers(self, kid: str | None) -> list[Verifier]:
-        """Return the keys that may be meant by `kid`: those without a name, too; all, if it is None."""
+        """Return the keys with the id `kid` or without an id; all keys if `kid` is None."""
         return [key.verifier for key in self._keys or () if kid is None or key.kid in (kid, None)]
 
     @property
     def trouble(self) -> Unavailable | None:
-        """Why there are no keys at all, if there are none."""
+        """The error while there are no keys at all; else None."""
         if self._keys is not None:
             return None
         why = "they were not fetched yet" if self._trouble is None else self._trouble.detail
@@ -62,21 +62,21 @@ class KeySet:
         return Unavailable(f"the keys of key {self._name} cannot be had: {why}", retry_s=left_s)
 
     def keep_fresh(self) -> None:
-        """Fetch the set in the background if it is old; what is there goes on serving."""
+        """Fetch the key set in the background if it is old; the cached keys remain in use."""
         now = self._seconds()
         is_old = self._keys is not None and now - self._fetched_at >= FRESH_S
         if is_old and self._waiting is None and now - self._tried_at >= PAUSE_S:
             self._begin()
 
     def is_worth_fetching(self, kid: str | None) -> bool:
-        """Return whether to wait for `fetched`, because nothing here may be meant by `kid`."""
+        """Return whether to wait for `fetched`: no cached key matches `kid`, and a fetch is pending or allowed."""
         if self.verifiers(kid):
             return False
         pause_s = RETRY_S if self._keys is None else PAUSE_S
         return self._waiting is not None or self._seconds() - self._tried_at >= pause_s
 
     def fetched(self) -> Deferred[None]:
-        """Fetch the set, unless that is being done; answer when it is over, however it ended."""
+        """Fetch the key set, or join a pending fetch. The Deferred fires when it ends, also after an error."""
         waiting: Deferred[None] = Deferred()
         if self._waiting is None:
             self._begin(waiting)

@@ -1,4 +1,4 @@
-"""Making tokens to try things with, signed with a secret of the configuration."""
+"""Test tokens, signed with a secret of the configuration."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ __all__ = ["TokenRequest", "choose_key", "mint"]
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a token is to claim."""
+    """The claims of a token to make."""
 
     user: str | None = None
-    """Who shows it."""
+    """The user of the token; None: no user."""
 
     publish: tuple[Pattern, ...] = ()
-    """To which channels the user may publish."""
+    """Channels and patterns that the user may publish to."""
 
     subscribe: tuple[Pattern, ...] = ()
-    """To which channels the user may subscribe."""
+    """Channels and patterns that the user may subscribe to."""
 
     is_operator: bool = False
-    """Whether the user may look after channels and connections."""
+    """Whether the user is an operator."""
 
     lasts_s: float = 3600.0
-    """For how long, in seconds."""
+    """Lifetime, in seconds."""
 
 
 def choose_key(keys: Sequence[Key], name: str | None) -> Key:
-    """Return the key called `name`, or the only one with a secret; raise `ConfigError` if there is none such."""
+    """Return the key `name`, or the only one with a secret; raise `ConfigError` if there is no such key."""
     if not keys:
         raise ConfigError(
             "there is no [key:NAME] whose secret could sign a token; put these lines into the file:\n\n"
@@ -64,7 +64,7 @@ def choose_key(keys: Sequence[Key], name: str | None) -> Key:
 
 
 def mint(key: Key, wish: TokenRequest, now: float) -> str:
-    """Make a token; raise `StartFailed` if the secret cannot be had, `ConfigError` if no token can claim that."""
+    """Return a token; raise `StartFailed` if the secret is unusable, `ConfigError` if the claims are invalid."""
     rights: dict[str, object] = {
         "publish": [pattern.text for pattern in wish.publish],
         "subscribe": [pattern.text for pattern in wish.subscribe],

@@ -1,4 +1,4 @@
-"""What the application answers, checked."""
+"""Parsing and validation of the application's responses to webhooks."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = [
 ]
 
 MAX_REASON_CHARACTERS = 200
-"""How much of a reason is passed on."""
+"""Maximum length of a reason passed on to the client, in characters."""
 
 MAX_USER_BYTES = 255
-"""The longest name of a user, in bytes of UTF-8."""
+"""Maximum length of a user name, in bytes of UTF-8."""
 
 MAX_PAYLOAD_BYTES = 4096
-"""How long a payload may be, in JSON: as long as one of a token."""
+"""Maximum size of a payload in JSON, in bytes; the same as for a token."""
 
 MAX_DEPTH = 32
-"""How deep arrays and objects of a payload may be nested."""
+"""Maximum nesting depth of arrays and objects in a payload."""
 
 MAX_EXPIRES_IN_S = 10.0**9
-"""The longest time that rights may be given for, in seconds."""
+"""Maximum lifetime of grants, in seconds."""
 
 SUBSCRIBE = frozenset({"allow", "reason"})
-"""What an answer to ``before_subscribe`` may have."""
+"""Members allowed in a response to ``before_subscribe``."""
 
 CONNECT = SUBSCRIBE | {"user", "payload", "publish", "subscribe", "operator", "expires_in"}
-"""What an answer to ``before_connect`` may have."""
+"""Members allowed in a response to ``before_connect``."""
 
 PUBLISH = SUBSCRIBE | {"data", "data_base64", "event"}
-"""What an answer to ``before_publish`` may have."""
+"""Members allowed in a response to ``before_publish``."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ORIGIN = "[hooks] before_connect"
@@ -59,31 +59,31 @@ _REFUSALS: dict[int, Callable[[str, float | None], Refused]] = {
 
 
 class NoAnswer(PushdError):
-    """The application gave no answer, or a wrong one. The text is for the log."""
+    """The application gave no response, or an invalid one. The text is for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the application sent back, unchecked."""
+    """A response of the application, not yet validated."""
 
     status: int
-    """Its HTTP status."""
+    """HTTP status."""
 
     body: bytes = b""
-    """Its body, of a bounded size."""
+    """Body, of a bounded size."""
 
     retry_after_s: float | None = None
-    """How long it asks to wait, in seconds, if it does."""
+    """``Retry-After``, in seconds; None: not sent."""
 
 
 Post = Callable[[str, str, bytes], Awaitable[Answer]]
-"""Posts a body to a URL under an id, in this order: URL, id, body. Raises `NoAnswer` if that fails."""
+"""Posts a body; the arguments are URL, message id and body. Raises `NoAnswer` if that fails."""
 
 
 def read_answer(answer: Answer, known: Set[str]) -> dict[str, Any]:
-    """Return what the application says, of which there may be the members `known`.
+    """Return the members of a response, all of which must be among `known`.
 
-    Raises `Refused` if it does not allow what it was asked for, and `NoAnswer` if its answer is wrong.
+    Raises `Refused` if the application denies the request, and `NoAnswer` if the response is invalid.
     """
     refusal = _REFUSALS.get(answer.status)
     if refusal is not None:
@@ -107,7 +107,7 @@ def read_answer(answer: Answer, known: Set[str]) -> dict[str, Any]:
 
 
 def _members_or_none(body: bytes) -> dict[str, Any]:
-    """Return the members of a body that need not be JSON, because the status says it all."""
+    """Return the members of a body; {} if it is not JSON, because the status is sufficient."""
     try:
         return parse_object(body)
     except BadRequest:
@@ -115,7 +115,7 @@ def _members_or_none(body: bytes) -> dict[str, Any]:
 
 
 def _reason(members: dict[str, Any]) -> str:
-    """Return the reason of the application, on one line and without anything that does not print."""
+    """Return the reason given by the application, on one line, with nonprintable characters replaced."""
     reason = members.get("reason")
     text = reason if isinstance(reason, str) else ""
     printing = "".join(character if character.isprintable() else " " for character in text)
@@ -131,7 +131,7 @@ def _check_kind(members: dict[str, Any], name: str, kind: type, wanted: str) -> 
 
 
 def changed_identity(identity: Identity, members: dict[str, Any], now: float) -> Identity:
-    """Return `identity` with what the application sets; raise `NoAnswer` if that is wrong.
+    """Return `identity` with the changes of the application; raise `NoAnswer` if they are invalid.
 
     `now` is the time in seconds since 1970.
     """
@@ -215,7 +215,7 @@ def _reach(texts: object, name: str) -> ChannelScope:
 
 
 def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -> Draft:
-    """Return `draft` with what the application sets; raise `NoAnswer` if that is not what one may publish."""
+    """Return `draft` with the changes of the application; raise `NoAnswer` if they make it invalid."""
     if not members.keys() & {"data", "data_base64", "event"}:
         return draft
     try:
@@ -232,5 +232,5 @@ def changed_draft(draft: Draft, members: dict[str, Any], max_event_bytes: int) -
             check_type(kind)
     except (BadRequest, TooLarge) as error:
         raise NoAnswer(f"the event of the answer: {error.detail}") from None
-    sent = None if draft.id is None else draft.fingerprint()  # a retry is known by what its publisher sent
+    sent = None if draft.id is None else draft.fingerprint()  # a retry is recognized by its original content
     return Draft(draft.channels, data, is_text, kind, draft.id, sent)

@@ -1,4 +1,4 @@
-"""Asking the application whether a client may do something."""
+"""Authorization webhooks: ask the application whether a client may connect, subscribe or publish."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pushd.errors import Refused, Unavailable
 __all__ = ["WebhookAuthorizer", "new_questions"]
 
 _RETRY_S = 1.0
-"""The ``Retry-After`` of a client whose question is one too many, in seconds: answers take less."""
+"""The ``Retry-After`` of a client over the limit of pending webhooks, in seconds: responses take less."""
 
 T = TypeVar("T")
 
@@ -36,12 +36,12 @@ _log = Logger()
 
 
 def new_questions(most: int, share_percent: int) -> Shares:
-    """Return what counts the questions that wait for their answers, and bounds them."""
+    """Return the limit of pending authorization webhooks, in total and for each owner."""
     return Shares("questions to the application", "[hooks] questions", most, share_percent, _RETRY_S)
 
 
 class WebhookAuthorizer:
-    """Asks the application, and decides for it while it does not answer."""
+    """Posts authorization webhooks, and applies ``[hooks] when_down`` while the application does not respond."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class WebhookAuthorizer:
         questions: Shares,
         outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
-        """Ask at the URLs of `hooks`, by `post`, which sees to it that an answer does not take too long.
+        """Post to the URLs of `hooks` with `post`, which applies the timeout.
 
-        `seconds` is a clock that only goes forward, `now` answers the time in seconds since 1970, and `new_id` an
-        id for each question, without a full stop. As many wait for answers as `questions` allows, in total and
-        for each owner. What comes of them is counted in `outcomes` too, by option.
+        `seconds` is a monotonic clock, `now` returns the time in seconds since 1970, and `new_id` an id for each
+        webhook, without a full stop. `questions` limits the pending webhooks, in total and for each owner. Outcomes
+        are also counted in `outcomes`, by option.
         """
         self._hooks = hooks
         self._post = post
@@ -75,33 +75,33 @@ class WebhookAuthorizer:
         self._is_crowded = False
         self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
         self.asked = 0
-        """How many questions were asked: what came of them is allowed, denied or failed."""
+        """Number of webhooks posted; each ends as allowed, denied or failed, unless it is cancelled."""
         self.allowed = 0
-        """How many of them the application allowed."""
+        """Number of webhooks that the application allowed."""
         self.denied = 0
-        """How many of them it did not allow."""
+        """Number of webhooks that the application denied."""
         self.failed = 0
-        """How many of them had no answer, or a wrong one."""
+        """Number of webhooks without a response, or with an invalid one."""
         self.unasked = 0
-        """How many questions were not asked, because the application failed before, or too many waited."""
+        """Number of webhooks not posted, because the circuit breaker was open or too many were pending."""
 
     @property
     def asks_connect(self) -> bool:
-        """Whether the application is asked before a subscriber is connected."""
+        """Whether the application is asked before a subscriber connects."""
         return self._hooks.before_connect is not None
 
     @property
     def asks_subscribe(self) -> bool:
-        """Whether it is asked before one is subscribed to a channel."""
+        """Whether the application is asked before a client subscribes to a channel."""
         return self._hooks.before_subscribe is not None
 
     @property
     def asks_publish(self) -> bool:
-        """Whether it is asked before an event is published."""
+        """Whether the application is asked before an event is published."""
         return self._hooks.before_publish is not None
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """Ask whether `caller` may connect; answer who it is from now on, or raise `Refused`."""
+        """Ask whether `caller` may connect; return its identity from now on, or raise `Refused`."""
         identity = caller.identity
 
         def read(answer: Answer) -> Identity:
@@ -118,7 +118,7 @@ class WebhookAuthorizer:
         await self._ask("before_subscribe", caller, subscribe_question(caller, channel, since), read, None)
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Ask whether `caller` may publish `draft`; return what is published instead, or raise `Refused`."""
+        """Ask whether `caller` may publish `draft`; return the event to publish, or raise `Refused`."""
 
         def read(answer: Answer) -> Draft:
             return changed_draft(draft, read_answer(answer, PUBLISH), self._max_event_bytes)
@@ -128,9 +128,9 @@ class WebhookAuthorizer:
     async def _ask(
         self, hook: str, caller: ClientInfo, question: bytes, read: Callable[[Answer], T], unchanged: T
     ) -> T:
-        """Ask one question about `caller`, for the option `hook`.
+        """Post one webhook about `caller` to the URL of the option `hook`.
 
-        Answer what `read` makes of the answer, or `unchanged` if that is how it is to be.
+        Return the response as parsed by `read`, or `unchanged` if the webhook is not set or is allowed unasked.
         """
         url: str | None = getattr(self._hooks, hook)
         if url is None:
@@ -140,7 +140,7 @@ class WebhookAuthorizer:
             self._take(owner)
         except Refused:
             self._left_unasked(hook)
-            if not breaker.is_open:  # or whoever asks for much would be allowed all of it
+            if not breaker.is_open:  # else when_down = allow would let a flood bypass the webhook
                 raise
             return self._without(breaker, unchanged)
         try:
@@ -159,7 +159,7 @@ class WebhookAuthorizer:
     async def _answer(
         self, hook: str, permit: int, question: bytes, read: Callable[[Answer], T], unchanged: T
     ) -> T:
-        """Ask a question for which there are room and a `permit`."""
+        """Post a webhook within the limit, with a `permit` of the circuit breaker."""
         url: str = getattr(self._hooks, hook)
         breaker = self._breakers[url]
         self.asked += 1
@@ -178,14 +178,14 @@ class WebhookAuthorizer:
                 self._log_open(url)
             return self._without(breaker, unchanged)
         finally:
-            breaker.abandoned(permit)  # changes nothing unless it was
+            breaker.abandoned(permit)  # no effect unless the request was cancelled
         self.allowed += 1
         self._outcomes[hook, "allowed"] += 1
         self._answered(breaker, permit, url)
         return outcome
 
     def _take(self, owner: str | None) -> None:
-        """Take room for one more question, or raise `Refused`; log once when there is none for anybody."""
+        """Count one more pending webhook, or raise `Refused`; log once when the total limit is reached."""
         questions = self._questions
         if questions.used < questions.most // 2:
             self._is_crowded = False
@@ -198,7 +198,7 @@ class WebhookAuthorizer:
             raise
 
     def _without(self, breaker: Breaker, unchanged: T) -> T:
-        """Decide for the application."""
+        """Return `unchanged` with ``when_down = allow``, else raise `Unavailable`."""
         if self._hooks.when_down == "allow":
             return unchanged
         retry_s = max(1.0, breaker.rest_s or self._hooks.breaker_pause_s)

@@ -1,4 +1,4 @@
-"""The circuit breaker: whether an application that failed is asked again yet."""
+"""The circuit breaker: stops webhooks to an application that keeps failing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ __all__ = ["Breaker"]
 
 
 class Breaker:
-    """Closed, questions are let through. Open, none is, for a while; then one is, and decides how it goes on.
+    """A circuit breaker for one URL. Each request needs a permit, and reports its outcome with it.
 
-    Every question needs a permit, and says afterwards what came of it. What comes of questions from before the
-    breaker opened does not count any more.
+    ==========  ======================================  =======================================
+    State       Requests                                Next state
+    ==========  ======================================  =======================================
+    closed      allowed                                 open after `failures` in a row
+    open        denied for `pause_s`                    half-open
+    half-open   one is allowed, as a test               closed if it succeeds, open if it fails
+    ==========  ======================================  =======================================
+
+    Outcomes of requests that started before the breaker opened are ignored.
     """
 
     def __init__(self, failures: int, pause_s: float, seconds: Callable[[], float]) -> None:
-        """Open after so many `failures` in a row, for `pause_s`; `seconds` is a clock that only goes forward."""
+        """Open after `failures` in a row, for `pause_s`; `seconds` is a monotonic clock."""
         self._limit = failures
         self._pause_s = pause_s
         self._seconds = seconds
@@ -26,16 +33,16 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether questions are held back, but for the one that tries."""
+        """Whether the breaker is open or half-open."""
         return self._opens_until_s is not None
 
     @property
     def rest_s(self) -> float:
-        """How long no question is let through, in seconds."""
+        """Remaining time until a request is allowed, in seconds."""
         return 0.0 if self._opens_until_s is None else max(0.0, self._opens_until_s - self._seconds())
 
     def permit(self) -> int | None:
-        """Return what a question is known by that may be asked now, or None."""
+        """Return a permit for one request, or None if none is allowed now."""
         if self._opens_until_s is not None:
             if self._is_trying or self._seconds() < self._opens_until_s:
                 return None
@@ -43,7 +50,7 @@ class Breaker:
         return self._permit
 
     def succeeded(self, permit: int) -> bool:
-        """There is an answer to the question with `permit`; tell whether the breaker closes by that."""
+        """Called when the request with `permit` succeeded. Return whether that closes the breaker."""
         if permit != self._permit:
             return False
         self._failures = 0
@@ -54,7 +61,7 @@ class Breaker:
         return True
 
     def failed(self, permit: int) -> bool:
-        """There is none; tell whether the breaker opens by that. It does not if it only stays open."""
+        """Called when the request with `permit` failed. Return whether that opens a closed breaker."""
         if permit != self._permit:
             return False
         was_open = self.is_open
@@ -67,6 +74,6 @@ class Breaker:
         return self.is_open and not was_open
 
     def abandoned(self, permit: int) -> None:
-        """Nobody waits for the answer any more, so that it says nothing."""
+        """Called when the request with `permit` was cancelled; it has no outcome."""
         if permit == self._permit:
             self._is_trying = False

@@ -1,6 +1,7 @@
-"""Posting to the application, over HTTP.
+"""The HTTP client that posts webhooks to the application.
 
-One private name of Twisted is used here: the connection that an answer comes by, which is to be aborted.
+It uses one private name of Twisted, ``transport._producer``: no public name gives access to the connection of a
+response, to abort it.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ from pushd.auth.webhooks.signing import Signer
 __all__ = ["MAX_ANSWER_BYTES", "WebhookClient"]
 
 MAX_ANSWER_BYTES = 2**16
-"""How large the body of an answer may be."""
+"""Maximum size of a response body, in bytes."""
 
 MAX_IDLE_CONNECTIONS = 100
-"""How many connections to one host are kept for later."""
+"""Maximum number of idle connections kept for each host."""
 
 MAX_IDLE_S = 4
-"""For how long: servers close theirs after 5 seconds (Node) or later."""
+"""Idle timeout of these connections, in seconds: servers close theirs after 5 seconds (Node) or later."""
 
 _FAULTS = (
     CancelledError,
@@ -69,11 +70,11 @@ _FAULTS = (
     ResponseFailed,
     SSL.Error,
 )
-"""What a request may fail by; not all of them have a root in common."""
+"""Exceptions of a failed request; they have no common base class."""
 
 
 class WebhookClient:
-    """Posts signed requests and takes their answers, within bounds of time and size. It is a `Post`."""
+    """Posts signed requests and reads the responses, within limits of time and size. It is a `Post`."""
 
     def __init__(
         self,
@@ -84,9 +85,9 @@ class WebhookClient:
         now: Callable[[], float],
         policy: IPolicyForHTTPS | None = None,
     ) -> None:
-        """Sign by `signer`, at the time `now`, in seconds since 1970, and wait `timeout_s` for an answer.
+        """Sign with `signer`; `now` returns the time in seconds since 1970. A response may take `timeout_s`.
 
-        `policy` says which certificates are good; None: those that the system trusts.
+        `policy` verifies certificates; None: the system's trust store.
         """
         self._reactor = reactor
         self._signer = signer
@@ -104,7 +105,7 @@ class WebhookClient:
         )
 
     async def __call__(self, url: str, message_id: str, body: bytes) -> Answer:
-        """Post `body` to `url`; return what comes back, or raise `NoAnswer`."""
+        """Post `body` to `url`; return the response, or raise `NoAnswer`."""
         exchange = Deferred.fromCoroutine(self._exchange(url, message_id, body))
         self._deadlines.add(exchange)
         try:
@@ -120,18 +121,17 @@ class WebhookClient:
             self._deadlines.done(exchange)
 
     def sign_by(self, signer: Signer) -> None:
-        """Sign what is posted from now on by `signer`."""
+        """Sign further requests with `signer`."""
         self._signer = signer
 
     async def close(self) -> None:
-        """Close the connections that are kept for later."""
+        """Close the idle connections."""
         await self._pool.closeCachedConnections()
 
     async def _exchange(self, url: str, message_id: str, body: bytes) -> Answer:
-        """Send a request, a second time if its connection ended before there was any answer.
+        """Send a request; retry once, on a new connection, if its connection closed before any response.
 
-        The server may have closed a connection that was kept just when the request was sent; the second time it is
-        a new one.
+        The server may close an idle connection just when a request is sent on it.
         """
         try:
             response = await self._send(self._kept, url, message_id, body)
@@ -152,7 +152,7 @@ class WebhookClient:
         )
 
     def _retry_after_s(self, headers: Headers) -> float | None:
-        """Read ``Retry-After`` (RFC 9110, section 10.2.3): seconds or a date; None if it is neither."""
+        """Return ``Retry-After`` (RFC 9110, section 10.2.3), seconds or a date, in seconds; None if invalid."""
         text = (headers.getRawHeaders("retry-after") or [""])[0].strip()
         if text.isascii() and text.isdigit() and len(text) < 10:
             return float(text)
@@ -164,7 +164,7 @@ class WebhookClient:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where connections are made to."""
+    """Makes the endpoint for each URL, with its TLS policy and connect timeout."""
 
     def __init__(self, reactor: Any, policy: IPolicyForHTTPS, timeout_s: float) -> None:
         self._reactor = reactor
@@ -181,7 +181,7 @@ class _Endpoints:
 
 @implementer(IStreamClientEndpoint)
 class _Quiet:
-    """An endpoint without a line in the log for each connection."""
+    """An endpoint whose factory does not log each connection."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -195,7 +195,7 @@ class _Quiet:
 
 @implementer(IBodyProducer)
 class _Body:
-    """The body of a request, sent at once; what treq takes for it would ask the global reactor when to go on."""
+    """A request body written at once; treq's own body producer would use the global reactor."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -218,7 +218,7 @@ class _Body:
 
 @implementer(IAgent)
 class _Plain:
-    """Lets nothing through that is compressed, of which a little may be very much."""
+    """Rejects compressed responses: a small one may decompress to a very large one."""
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent
@@ -242,7 +242,7 @@ class _Plain:
 
 
 class _Reader(Protocol):
-    """Reads the body of an answer."""
+    """Reads a response body up to a maximum size."""
 
     def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self.done: Deferred[bytes] = Deferred(lambda done: self._abort())
@@ -250,12 +250,12 @@ class _Reader(Protocol):
         self._parts: list[bytes] = []
 
     def connectionMade(self) -> None:
-        """Override: the body begins."""
+        """Override: the body starts; abort it if none is accepted."""
         if not self._left:
             self._abort()
 
     def dataReceived(self, data: bytes) -> None:
-        """Override: here is some of it."""
+        """Override: collect `data`, or fail if the body is too large."""
         self._left -= len(data)
         if self._left >= 0:
             self._parts.append(data)
@@ -264,18 +264,18 @@ class _Reader(Protocol):
             self._abort()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """Override: it has ended, or the connection has."""
+        """Override: the body or its connection has ended."""
         if self.done.called:
             return
         if reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and self._parts):
             self.done.callback(b"".join(self._parts))
-        elif reason.check(PotentialDataLoss):  # nothing is an answer, but it may also be none
+        elif reason.check(PotentialDataLoss):  # an empty body and a lost connection look the same
             self.done.errback(NoAnswer("the answer has neither a body nor a length"))
         else:
             self.done.errback(reason)
 
     def _abort(self) -> None:
-        """End the connection at once: `loseConnection` would wait, over TLS, for one who may never have enough."""
+        """Abort the connection: over TLS, `loseConnection` waits for a peer that may never finish."""
         connection = self.transport._producer  # type: ignore[union-attr]
         if connection is not None:
             connection.abortConnection()
@@ -287,14 +287,14 @@ def _has_only_ended(error: Exception) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what is at the bottom of an error."""
+    """Return the root cause of an error."""
     while reasons := getattr(error, "reasons", None):
         error = reasons[0].value
     return error
 
 
 def _why(error: BaseException) -> str:
-    """Return on one line what is wrong."""
+    """Return the reason of `error` on one line."""
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return f"TLS failed: {error.args[0][-1][-1]}"
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,7 +1,7 @@
-"""Deadlines: what has not come in time is given up, a little in each turn of the reactor.
+"""Timeouts of webhooks: expired requests are cancelled in small steps, a few in each turn of the reactor.
 
-An application that stops answering leaves a thousand questions whose time ends in the same moment. Giving up one of
-them takes a tenth of a millisecond and more, and has a client answered.
+When an application stops responding, a thousand requests expire at the same moment. Cancelling one takes a tenth of
+a millisecond or more, because its client gets a response.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """Cancels what takes longer than a time that is the same for all, in the order in which it began."""
+    """Cancels Deferreds after a common timeout, in the order in which they were added."""
 
     def __init__(self, reactor: Any, after_s: float) -> None:
-        """Cancel after `after_s` seconds of `reactor`."""
+        """Set the timeout to `after_s` seconds on the clock of `reactor`."""
         self._call_later: Callable[..., Any] = reactor.callLater
         self._seconds: Callable[[], float] = reactor.seconds
         self._turn = Turn(self._seconds)
         self._after_s = after_s
-        self._waiting: dict[Deferred[Any], float] = {}  # until when, the first of them first
+        self._waiting: dict[Deferred[Any], float] = {}  # deadlines, the earliest first
         self._alarm: Any = None
 
     def add(self, waiting: Deferred[Any]) -> None:
-        """Give `waiting` its time, unless it is `done` before."""
+        """Cancel `waiting` after the timeout, unless `done` is called before."""
         self._waiting[waiting] = self._seconds() + self._after_s
         if self._alarm is None:
             self._alarm = self._call_later(self._after_s, self._look)
 
     def done(self, waiting: Deferred[Any]) -> bool:
-        """Learn that `waiting` has come to an end. Return whether it was in time."""
+        """Called when `waiting` has ended. Return whether it ended in time."""
         is_in_time = self._waiting.pop(waiting, None) is not None
         if not self._waiting and self._alarm is not None:
             self._alarm.cancel()

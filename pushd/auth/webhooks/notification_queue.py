@@ -1,4 +1,4 @@
-"""The notices that wait for the application: in order, bounded, and fair to every client."""
+"""The queue of notifications: ordered, bounded, and fair among clients."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ class _Notice:
 
 
 class NotificationQueue:
-    """A queue of notices.
+    """A queue of notifications.
 
-    An owner (`pushd.bus.clientinfo.owner_of`) has its share of the queue; beyond that its oldest notices are
-    dropped. If the queue is full, the owner with the most notices loses its oldest. Notices without an owner count
-    as those of one, which has no share of its own.
+    Each owner (`pushd.bus.clientinfo.owner_of`) has a share of the queue; beyond it, the oldest of this owner are
+    dropped. If the queue is full, the oldest of the owner with the most is dropped. Notifications without an owner
+    count as those of one owner, which has no limit of its own.
     """
 
     def __init__(self, most: int, share_percent: int) -> None:
-        """Let `most` notices wait, and `share_percent` of them for each owner."""
+        """Set the capacity to `most` notifications, and the share of each owner to `share_percent`."""
         self._shares = Shares("waiting notifications", "[hooks] queue", most, share_percent)
         self._waiting: OrderedDict[int, _Notice] = OrderedDict()
         self._of_owner: dict[str | None, OrderedDict[int, None]] = {}
         self._by_count: dict[int, OrderedDict[str | None, None]] = {}
-        """The owners, by how many notices of theirs wait."""
+        """The owners, by their number of waiting notifications."""
         self._most_of_one = 0
-        """At least as many as wait of any owner."""
+        """Upper bound of the number of waiting notifications of any owner."""
         self._last_of_pair: dict[Hashable, int] = {}
         self._made = 0
 
     def limit(self, most: int, share_percent: int) -> None:
-        """Set other bounds, for notices to come."""
+        """Set other limits; they apply to later notifications."""
         self._shares.limit(most, share_percent)
 
     def __len__(self) -> int:
-        """Count the notices."""
+        """Return the number of waiting notifications."""
         return len(self._waiting)
 
     def add(self, body: bytes, owner: str | None = None, pair: Hashable = None) -> int:
-        """Append a notice; return how many were dropped for it.
+        """Append a notification; return the number dropped to make room.
 
-        `pair` is what it has in common with its opposite, if it has one.
+        `pair` is the key that it shares with its opposite, if it has one.
         """
         dropped = 0
         while not self._has_room(owner):
@@ -65,7 +65,7 @@ class NotificationQueue:
         return dropped
 
     def _has_room(self, owner: str | None) -> bool:
-        """Take room for a notice; False if one had to be dropped first, and so has to be looked again."""
+        """Take room for a notification; return False if one was dropped instead, so that the caller retries."""
         try:
             self._shares.take(owner)
         except TooMany:
@@ -77,14 +77,14 @@ class NotificationQueue:
         return False
 
     def _heaviest(self) -> str | None:
-        """Return the owner with the most notices; of several, the one that has had so many for longest."""
+        """Return the owner with the most notifications; on a tie, the one with this number for longest."""
         while not self._by_count.get(self._most_of_one):
             self._by_count.pop(self._most_of_one, None)
             self._most_of_one -= 1
         return next(iter(self._by_count[self._most_of_one]))
 
     def cancel(self, pair: Hashable) -> bool:
-        """Remove the opposite of a notice that is not to be added then; False if none waits."""
+        """Remove the waiting opposite of an event; return False if none waits, so that the event is added."""
         number = self._last_of_pair.get(pair)
         if number is None:
             return False
@@ -93,15 +93,15 @@ class NotificationQueue:
 
     @property
     def next_size(self) -> int:
-        """The size of the next notice, in bytes."""
+        """Size of the next notification, in bytes."""
         return len(next(iter(self._waiting.values())).body)
 
     def take(self) -> bytes:
-        """Remove the next notice, and return it."""
+        """Remove and return the next notification."""
         return self._remove(next(iter(self._waiting)))
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all notifications."""
         while self._waiting:
             self.take()
 
@@ -119,7 +119,7 @@ class NotificationQueue:
         return notice.body
 
     def _moved(self, owner: str | None, before: int, after: int) -> None:
-        """Note that `after` notices of `owner` wait, and not `before`."""
+        """Update the index: the notifications of `owner` went from `before` to `after`."""
         if before:
             owners = self._by_count[before]
             del owners[owner]

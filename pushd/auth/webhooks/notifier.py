@@ -1,4 +1,4 @@
-"""Telling the application what has happened, in order."""
+"""Notifications: webhooks that inform the application of events, in order and with retries."""
 
 from __future__ import annotations
 
@@ -20,41 +20,53 @@ from pushd.config import Hooks
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "WebhookNotifier"]
 
 MAX_BATCH = 100
-"""How many events go into one request, at most."""
+"""Maximum number of events in one request."""
 
 MAX_BATCH_BYTES = 2**16
-"""How many bytes of JSON they are, at most, unless a single event has more."""
+"""Maximum size of these events in JSON, in bytes, unless a single event is larger."""
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _MAYBE_LATER = frozenset({408, 409, 425, 429})
-"""Of the statuses that blame the request, those that may be others the next time."""
+"""The statuses of class 4xx that are retried."""
 
 _log = Logger()
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What is told in one request, the same at every try."""
+    """One request, identical at every retry."""
 
     id: str
-    """What the application knows it by."""
+    """The message id, by which the application recognizes a retry."""
 
     body: bytes
-    """The request."""
+    """The body of the request."""
 
     count: int
-    """How many events are in it."""
+    """Number of events in the batch."""
 
     dropped: int
-    """How many it says were dropped before them."""
+    """Number of earlier dropped events that the batch reports."""
 
     deadline_s: float
-    """When it is given up."""
+    """When to give up, on the clock `seconds`."""
 
 
 class WebhookNotifier:
-    """Tells the application, one request at a time, again if it fails, as long as it is worth it."""
+    """Posts notifications, one request at a time; failed requests are retried with backoff and jitter.
+
+    ==========  ===========================  ====================================================
+    State       Attributes set               Next state
+    ==========  ===========================  ====================================================
+    idle        none                         scheduled, by an event
+    scheduled   ``_start``                   delivering, by the delayed call
+    delivering  ``_running``                 idle if the queue is empty, pausing after a failure
+    pausing     ``_running``, ``_resting``   delivering, after the pause
+    closing     ``_ended`` as well           closed if the queue is empty or the timeout expires
+    closed      ``_is_closed``               none; further events are dropped
+    ==========  ===========================  ====================================================
+    """
 
     def __init__(
         self,
@@ -69,12 +81,11 @@ class WebhookNotifier:
         share_percent: int = 100,
         outcomes: Counter[tuple[str, str]] | None = None,
     ) -> None:
-        """Tell at ``[hooks] after``, if there is one, by `post`, which sees to it that nothing takes too long.
+        """Post to ``[hooks] after``, if it is set, with `post`, which applies the timeout.
 
-        `call_later` and `seconds` are the reactor's, `now` answers the time in seconds since 1970, and `random` a
-        number from 0 to 1. `token` is what the ids begin with: no other daemon has it, nor this one after a
-        restart, and there is no full stop in it. Each owner has `share_percent` of the queue. What comes of events
-        is counted in `outcomes` too, by option.
+        `call_later` and `seconds` are the reactor's, `now` returns the time in seconds since 1970, and `random` a
+        number from 0 to 1. `token` is the prefix of the ids: unique for each start of each daemon, and without a
+        full stop. Each owner has `share_percent` of the queue. Outcomes are also counted in `outcomes`, by option.
         """
         self._url = hooks.after or ""
         self._events = hooks.after_events if hooks.after is not None else frozenset[str]()
@@ -87,64 +98,64 @@ class WebhookNotifier:
         self._made = 0
         self._queue = NotificationQueue(hooks.queue, share_percent)
         self._batch: _Batch | None = None
-        self._unsaid = 0  # how many were dropped since the application was told how many
-        self._pauses = 0  # how many there were in a row
-        self._start: Any = None  # the call that is to start `_running`
+        self._unsaid = 0  # dropped events not yet reported to the application
+        self._pauses = 0  # consecutive pauses, for the backoff
+        self._start: Any = None  # the delayed call that starts `_running`
         self._running: Deferred[None] | None = None
         self._resting: Deferred[None] | None = None
         self._ended: Deferred[None] | None = None
         self._is_closed = False
         self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
         self.told = 0
-        """How many events the application was told."""
+        """Number of events delivered to the application."""
         self.dropped = 0
-        """How many it will not be told."""
+        """Number of events dropped."""
         self.cancelled = 0
-        """How many it need not be told, because the opposite has happened since."""
+        """Number of events cancelled by their opposite before they were sent."""
 
     def limit(self, share_percent: int) -> None:
-        """Let `share_percent` of the events wait of each owner, from now on."""
+        """Set the share of the queue of each owner, in percent."""
         self._queue.limit(self._max_waiting, share_percent)
 
     @property
     def waiting(self) -> int:
-        """How many events it is still to be told."""
+        """Number of events not yet delivered."""
         return len(self._queue) + (0 if self._batch is None else self._batch.count)
 
-    # What happens
+    # Events
 
     def connected(self, caller: ClientInfo) -> None:
-        """Tell that `caller` was let in."""
+        """Called when `caller` connects."""
         self._tell("connect", caller, caller)
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Tell that `caller` is gone, and why."""
+        """Called when `caller` disconnects, with the reason."""
         self._tell("disconnect", caller, caller, reason=reason)
 
     def subscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Tell that `caller` is subscribed to a channel or pattern."""
+        """Called when `caller` subscribes to a channel or pattern."""
         self._tell("subscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
     def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Tell that it is no more."""
+        """Called when `caller` unsubscribes from a channel or pattern."""
         self._tell("unsubscribe", caller, caller, ("subscribed", caller.number, channel), channel=channel)
 
     def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Tell that a channel has its first subscriber, which is `by`."""
+        """Called when a channel gets its first subscriber, `by`."""
         self._tell("occupied", by, None, ("occupied", channel), channel=channel)
 
     def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Tell that the last one is gone, which was `by`."""
+        """Called when the last subscriber of a channel, `by`, leaves."""
         self._tell("vacated", by, None, ("occupied", channel), channel=channel)
 
     def _tell(
         self, event: str, by: ClientInfo | None, about: ClientInfo | None, pair: Hashable = None, **more: str
     ) -> None:
-        """Have something told that was done `by` a client; it is `about` one, or not.
+        """Queue an event caused `by` a client; `about` is the client that the event describes, if any.
 
-        An event and its opposite, which have the same `pair`, cancel each other if neither would be in the next
-        request: they change nothing of what the application knows. So a client that goes to and fro while the
-        application is slow does not fill the queue.
+        An event and its opposite have the same `pair`, and cancel each other if neither would be in the next
+        request: the state known to the application stays the same. So a client that repeatedly subscribes and
+        unsubscribes while the application is slow does not fill the queue.
         """
         if event not in self._events:
             return
@@ -183,7 +194,7 @@ class WebhookNotifier:
     def _shown(self) -> str:
         return shown(self._url)
 
-    # Telling
+    # Delivery
 
     def _run_soon(self, pause_s: float) -> None:
         if self._running is None and self._start is None:
@@ -206,7 +217,7 @@ class WebhookNotifier:
             self._run_soon(_LONGEST_PAUSE_S)
 
     async def _tell_all(self) -> None:
-        """Tell until there is nothing left."""
+        """Deliver batches until the queue is empty."""
         while self.waiting:
             if self._batch is None:
                 self._batch = self._next_batch()
@@ -215,7 +226,7 @@ class WebhookNotifier:
                 await self._rest(pause_s)
 
     def _next_batch(self) -> _Batch:
-        """Take what comes next, with the number of those that were dropped before."""
+        """Take the next events from the queue, after a notice with the number dropped before them."""
         dropped, self._unsaid = self._unsaid, 0
         parts, size = list[bytes](), 0
         if dropped:
@@ -231,7 +242,7 @@ class WebhookNotifier:
         return _Batch(self._new_id(), body, count, dropped, self._seconds() + self._retry_for_s)
 
     async def _try(self, batch: _Batch) -> float:
-        """Tell a batch once; return how long to rest before this one is told again, or the next one."""
+        """Post a batch once; return the pause before its retry or before the next batch, in seconds."""
         retry_after_s, may_help = 0.0, True
         try:
             answer = await self._post(self._url, batch.id, batch.body)
@@ -263,7 +274,7 @@ class WebhookNotifier:
         self._pauses = 0
 
     def _give_up(self, batch: _Batch, why: str) -> None:
-        """Drop a batch; what it says was dropped before is still to be said."""
+        """Drop a batch; the dropped events that it reported are reported by the next one."""
         self._batch = None
         _log.warn("dropped {count} events for the hook {url}: {why}", count=batch.count, url=self._shown, why=why)
         self._count_dropped(batch.count)
@@ -280,10 +291,10 @@ class WebhookNotifier:
         finally:
             self._resting = None
 
-    # The end
+    # Shutdown
 
     async def close(self, timeout_s: float) -> None:
-        """Tell what is still to be told, within `timeout_s`; say in the log how much was not."""
+        """Deliver the queue within `timeout_s`; log the number of events not delivered."""
         if self._start is not None:
             self._start.cancel()
             self._run()

@@ -1,4 +1,4 @@
-"""What the application is asked and told, in JSON."""
+"""The JSON bodies of webhooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["connect_question", "notice", "publish_question", "shown", "subscribe
 
 
 def shown(url: str) -> str:
-    """Return a URL as it may be logged: its query may hold a secret."""
+    """Return a URL for the log, without its query, which may hold a secret."""
     return urlsplit(url)._replace(query="").geturl()
 
 
@@ -30,17 +30,17 @@ def _question(hook: str, caller: ClientInfo) -> dict[str, object]:
 
 
 def connect_question(caller: ClientInfo) -> bytes:
-    """Ask whether `caller` may connect."""
+    """Return the body of ``before_connect`` for `caller`."""
     return json_bytes(_question("before_connect", caller))
 
 
 def subscribe_question(caller: ClientInfo, channel: str, since: str) -> bytes:
-    """Ask whether `caller` may subscribe to a channel or pattern, from the position `since`."""
+    """Return the body of ``before_subscribe`` for a channel or pattern, from the position `since`."""
     return json_bytes({**_question("before_subscribe", caller), "channel": channel, "since": since})
 
 
 def publish_question(caller: ClientInfo, draft: Draft) -> bytes:
-    """Ask whether `caller` may publish an event."""
+    """Return the body of ``before_publish`` for an event."""
     if draft.is_text:
         data = {"data": draft.data.decode()}
     else:
@@ -50,7 +50,7 @@ def publish_question(caller: ClientInfo, draft: Draft) -> bytes:
 
 
 def notice(event: str, notice_id: str, time: float, caller: ClientInfo | None, **more: object) -> bytes:
-    """Tell what has happened, by `caller` if it was a client, at `time` in seconds since 1970."""
+    """Return one notification, caused by `caller` if it is a client, at `time` in seconds since 1970."""
     message: dict[str, object] = {"event": event, "id": notice_id, "time": time}
     if caller is not None:
         message |= _who(caller)

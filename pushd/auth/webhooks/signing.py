@@ -1,4 +1,4 @@
-"""Signatures, by which the application knows that it is pushd who asks: those of Standard Webhooks, version v1."""
+"""Webhook signatures (Standard Webhooks, v1), by which the application authenticates pushd."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MAX_FILE_BYTES = 4096
 
 
 class Signer:
-    """Signs requests with a secret, which it never shows."""
+    """Signs requests with a secret; the secret is never logged."""
 
     __slots__ = ("_key",)
 
     def __init__(self, secret: str, source: str = "[hooks] secret") -> None:
-        """Take ``whsec_...``; raise `StartFailed`, which names its `source`, if it is of another form."""
+        """Parse ``whsec_...``; raise `StartFailed`, which names the `source`, if the secret is malformed."""
         try:
             key = b64decode(secret.removeprefix(_PREFIX), validate=True)
         except (binascii.Error, ValueError):
@@ -33,7 +33,7 @@ class Signer:
 
     @classmethod
     def of(cls, hooks: Hooks) -> Signer:
-        """Take the secret that is configured, from its file if it is in one."""
+        """Return a signer with the configured secret, read from ``secret_file`` if that is set."""
         if hooks.secret_file is None:
             return cls(hooks.secret or "")
         source = f"[hooks] secret_file = {hooks.secret_file}"
@@ -45,7 +45,7 @@ class Signer:
         return cls(text.rstrip(), source)
 
     def headers(self, message_id: str, now: float, body: bytes) -> dict[str, str]:
-        """Return what goes with a request; `now` is in seconds since 1970, and `message_id` has no full stop."""
+        """Return the headers of a request; `now` is in seconds since 1970, and `message_id` has no full stop."""
         time = str(int(now))
         digest = hmac.digest(self._key, b".".join((message_id.encode(), time.encode(), body)), "sha256")
         return {
