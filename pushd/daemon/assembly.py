@@ -1,4 +1,4 @@
-"""The parts of the daemon, put together from the configuration."""
+"""Composition root: builds the components of the daemon from the configuration."""
 
 from __future__ import annotations
 
@@ -69,57 +69,57 @@ __all__ = ["Components", "StoreParts", "assemble", "configure"]
 _log = Logger()
 
 _MAX_OPERATIONS = 32
-"""How many connections there may be for operations; they do not count among the others."""
+"""Connection limit of the admin listeners, separate from that of the clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreParts:
-    """A store and what works for it."""
+    """A store, its worker and its publisher."""
 
     store: Store
-    """Where events are kept."""
+    """The store of events."""
 
     worker: Worker
-    """What works for the store in a thread."""
+    """The thread that runs the blocking calls of the store."""
 
     journal: SqlitePublisher
-    """What publishes into it."""
+    """The publisher that writes to the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What the daemon consists of, without ports and timers."""
+    """The components of the daemon, without ports and timers."""
 
     bus: Bus
-    """Where everything is published."""
+    """The event bus."""
 
     sessions: SessionRegistry
-    """Who is connected."""
+    """The sessions of the connected subscribers."""
 
     site: PushdSite
-    """What is served."""
+    """The site of the client listeners."""
 
     every_second: tuple[Callable[[], None], ...]
-    """What is to be called each second."""
+    """Functions to call every second."""
 
     attendance: Presence
-    """What tells who comes and goes."""
+    """Presence, which publishes joins and leaves."""
 
     entrance: Ingress
-    """Where clients come in."""
+    """The checks that every client passes."""
 
     insight: OperatorEndpoints
-    """What is shown of all this."""
+    """Health, metrics and status endpoints."""
 
     operations: PushdSite
-    """What is served at listeners that serve nothing but operations."""
+    """The site of the admin listeners."""
 
     storage: StoreParts | None = None
-    """Where events are kept, if not only in memory."""
+    """The store and its parts; None: events are kept in memory only."""
 
     @property
     def publisher(self) -> Publisher:
-        """What publishes into the bus, past nobody."""
+        """The publisher of the daemon itself, without rate limit and webhook."""
         return DirectPublisher(self.bus) if self.storage is None else self.storage.journal
 
 
@@ -134,10 +134,10 @@ def assemble(
     figures: Counters | None = None,
     turn: Turn | None = None,
 ) -> Components:
-    """Put the parts together, which share the time of the reactor's `turn`.
+    """Build and connect the components, which share the time budget of the reactor's `turn`.
 
-    `seconds` is a clock that never jumps; `now` is the time in seconds since 1970. Events are kept in the `store`,
-    for which its worker works; without one, in memory. What happens is counted in `figures`.
+    `seconds` is a monotonic clock; `now` returns the time in seconds since 1970. Events are kept in the `store`, or
+    in memory without one. Counters are in `figures`.
     """
     limits = config.limits
     log = _log_of(config, archive := _archive_of(store), seconds, now)
@@ -209,7 +209,7 @@ def _bus(
 def _operations(
     config: Config, reactor: IReactorTime, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
 ) -> PushdSite:
-    """Make what is served at listeners for operations; what happens there does not count."""
+    """Return the site of the admin listeners; it does not update the counters."""
     wheel = entrance.door.sessions.wheel
     return PushdSite(
         _operations_tree(config, entrance, insight, outside),
@@ -224,17 +224,16 @@ def _operations(
 def _operations_tree(
     config: Config, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
 ) -> IResource:
-    """Make what is there, where nobody has rights who shows nothing: ``[auth]`` is not about such listeners."""
+    """Return the pages of admin listeners, where anonymous clients have no grants, whatever ``[auth]`` sets."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
     gate = RequestGuard(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
     return tree(insight.of_operations(gate, entrance.door, config.limits), None)
 
 
 def configure(parts: Components, config: Config, outside: Integrations, reactor: IReactorTime) -> None:
-    """Have the parts of a running daemon go by another configuration, as far as that is possible.
+    """Apply another configuration to a running daemon, except for options that need a restart.
 
-    Connections that live keep the limits that they began with, but not rights that nobody has any more who shows
-    nothing: these are closed.
+    Open connections keep the limits that they started with. Those whose anonymous grants were withdrawn are closed.
     """
     limits, bus, entrance = config.limits, parts.bus, parts.entrance
     max_bytes = config.store_size_bytes
@@ -265,7 +264,7 @@ def _archive_of(store: tuple[Store, Worker] | None) -> HistoryStorage:
 
 
 def _in_steps(sessions: SessionRegistry, what: str, work: Generator[None, None, None]) -> None:
-    """Do some work in steps, for which nobody waits."""
+    """Run `work` in steps in the background, and log a failure."""
     done = sessions.steps.run(work)
     done.addErrback(lambda failure: _log.failure("a fault in pushd while {what}", failure, what=what))
 
@@ -300,7 +299,7 @@ def _has_demo(site: Site) -> bool:
 
 
 def _files(site: Site) -> tuple[Path | None, Sequence[tuple[bytes, bytes]]]:
-    """Return where the files are that are served, if there are any, and what goes with them."""
+    """Return the directory of static files, or None, and their additional header fields."""
     if site.root is not None:
         return Path(site.root), ()
     return (demo.PAGES, demo.FIELDS) if site.demo else (None, ())
@@ -354,13 +353,13 @@ def _serving(config: Config, entrance: Ingress) -> Serving:
 
 
 def _plainly(config: Config) -> Serving:
-    """Return how operations are served."""
+    """Return the settings of the admin listeners."""
     limits = config.limits
     return Serving(max_body_bytes=0, patience=limits.patience, logs_requests=config.log.requests)
 
 
 def _endpoints(config: Config, entrance: Ingress, reactor: IReactorTime) -> dict[bytes, IResource]:
-    """Make what is served beside files."""
+    """Return the endpoints by their first path segment."""
     gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
     limits = config.limits
     turns = Turns(reactor.callLater, door.sessions.wheel.reactor_turn)

@@ -1,4 +1,4 @@
-"""How the files that may be open (``ulimit -n``) are divided among what clients occupy."""
+"""Division of the file limit (``ulimit -n``) among connections, webhooks and files of the site."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ from pushd.config import Config
 __all__ = ["Plan", "plan"]
 
 _SPARE_FILES = 128
-"""How many files are left for everything else.
+"""Number of files reserved for everything else.
 
-64 connections that are told why they are not served, 32 of listeners for operations, 12 of the process (standard
-streams, epoll, log, pid file), 5 of the store, 10 look-ups of names, and 5 others: listeners, key sets that are
-fetched, and the connection for notifications.
+64 connections being rejected, 32 of admin listeners, 12 of the process (standard streams, epoll, log, pid file), 5
+of the store, 10 name look-ups, and 5 others: listeners, fetched key sets, and the connection for notifications.
 """
 
 _OTHERS = 5
-"""How many listeners and key sets are in `_SPARE_FILES`; for each more there is one file more."""
+"""Number of listeners and key sets included in `_SPARE_FILES`; each further one adds a file."""
 
 _MAX_IDLE = 100
-"""How many idle connections to each host of the application are kept (`pushd.auth.webhooks.client`)."""
+"""Maximum number of idle connections to each host of the application (`pushd.auth.webhooks.client`)."""
 
 _MAX_SITE_FILES = 4096
-"""How many large files of the site are sent at once, if there are descriptors for any number."""
+"""Maximum number of large files of the site sent at once, however many files may be open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many there may be of everything that takes a descriptor for a client."""
+    """Limits for everything that uses a file descriptor for a client."""
 
     files: int | None
-    """How many files may be open; None: any number."""
+    """File limit of the process; None: unlimited."""
 
     connections: int
-    """Connections of clients; 0: any number."""
+    """Connections of clients; 0: unlimited."""
 
     questions: int
-    """Questions to the application that wait for an answer, each with a connection of its own."""
+    """Pending authorization webhooks, each with its own connection."""
 
     site_files: int
-    """Large files of the site that are being sent."""
+    """Large files of the site sent at once."""
 
     complaint: str | None = None
-    """What does not fit, and what to do about it."""
+    """Options that exceed the file limit, with the remedy; None: everything fits."""
 
     @property
     def summary(self) -> str:
-        """How many connections there may be, and how many files, of which each of them is one."""
+        """The connection limit and the file limit, in one line."""
         most = f"at most {self.connections}" if self.connections else "any number of"
         files = "any number of" if self.files is None else self.files
         return f"{most} connections at once: {files} files may be open"
 
 
 def plan(config: Config) -> Plan:
-    """Divide the files that may be open.
+    """Return the division of the file limit of the process.
 
-    Of those that are not spare, questions to the application get up to a quarter, large files of the site an
-    eighth, and connections the others, or as many as ``[limits] connections`` says.
+    Of the files not reserved, authorization webhooks get up to a quarter, large files of the site an eighth, and
+    connections the rest, or the number in ``[limits] connections``.
     """
     files, _ = getrlimit(RLIMIT_NOFILE)
     hooks, connections = config.hooks, config.limits.connections
@@ -72,7 +71,7 @@ def plan(config: Config) -> Plan:
     hosts = {urlsplit(url).netloc for url in (*asked, hooks.after) if url is not None}
     questions, idle = hooks.questions, 0
     if asked:
-        # an idle connection is used before another is made, so those to one host are questions that wait no more
+        # idle connections are reused first, so those to one host are within the number of webhooks
         idle = min(_MAX_IDLE, free // 16) * (len(hosts) - 1)
         left = free - for_site - idle - connections if connections else 0
         questions = max(1, min(questions, max(left, free // 4)))

@@ -1,21 +1,20 @@
-"""The garbage collector, kept from pausing a process that has hundreds of thousands of objects.
+"""Scheduling of the garbage collector, to avoid long pauses with hundreds of thousands of objects.
 
 CPython's collector examines all objects of a generation at once. By default a full collection beside 100,000
 channels takes 215 ms, and collections of the young generation, one for each 700 objects, make a connection 30 %
-dearer. pushd needs no collector: neither channels, events and histories nor connections, requests and sessions are
-in reference cycles once they have ended, so that all of them are freed as soon as nobody refers to them.
-`tests/e2e/test_garbage.py` checks that for every kind of connection. When 50,000 connections, a
-tenth of them over TLS, came and went beside 100,000 channels, the resident memory of 222 MiB grew by less than
-0.1 MiB, and the longest turn took 7 ms.
+more expensive. pushd needs no collector: channels, events, histories, connections, requests and sessions are not in
+reference cycles once they have ended, so each is freed with its last reference. `tests/e2e/test_garbage.py` checks
+that for every kind of connection. When 50,000 connections, a tenth of them over TLS, opened and closed beside
+100,000 channels, the resident memory of 222 MiB grew by less than 0.1 MiB, and the longest turn took 7 ms.
 
-CPython decides by the number of objects made, less those freed, and so cannot bound how long a collection takes: a
-server that frees an old event for each new one has no collection at all while its young generation grows, and then
-one of 200 ms. So where the reactor says when a turn begins, the collector runs only there, by the clock:
-what was made within a few milliseconds is examined at once, and takes few milliseconds at most.
+CPython schedules collections by the number of objects made minus those freed, and so cannot bound their duration: a
+server that frees an old event for each new one has no collection while its young generation grows, and then one of
+200 ms. So if the reactor reports the beginning of each turn, the collector runs only there, by the clock: objects
+made within a few milliseconds are examined together, in a few milliseconds at most.
 
-What has survived a long collection is frozen: no collection examines it again. Objects in a cycle that were frozen
-alive would stay in memory for ever. Examining them again takes 0.2 s, which a client that connects and disconnects
-in a loop could cause; so that is never done.
+Objects that survive a long collection are frozen: no collection examines them again. Objects that are frozen alive
+and later form a cycle stay in memory for ever. Examining them again would take 0.2 s, which a client could cause by
+connecting and disconnecting in a loop, so pushd never does.
 """
 
 from __future__ import annotations
@@ -30,22 +29,32 @@ THRESHOLDS = (5_000, 3, 1)
 and a full one for each 40,000 (6 ms), which examines what is not frozen. For reactors that do not call `look`."""
 
 _LONG_S = 0.004
-"""With them, a full collection that takes longer freezes what has survived it."""
+"""Duration of a full collection, with these thresholds, beyond which the survivors are frozen, in seconds."""
 
 PAUSE_S = 0.005
-"""How long there is no collection after one, in seconds."""
+"""Minimum time between two collections, in seconds."""
 
 FULL_S = 0.001
-"""When examining everything that is not frozen would take longer, all of it is examined, before there is more.
+"""Estimated duration that triggers a full collection, before more objects make it longer, in seconds.
 
-What has not been used for a while is not in the processor's cache, and takes up to ten times as long."""
+Objects not used for a while are not in the processor's cache, and take up to ten times as long."""
 
 FREEZE_S = 0.0005
-"""If a full collection takes longer, what has survived it is frozen: later ones do not examine it."""
+"""Duration of a full collection beyond which the survivors are frozen, in seconds."""
 
 
 class Collector:
-    """Collects at the beginning of turns, and freezes objects that have survived a long full collection."""
+    """Collects at the beginning of turns, and freezes objects that survive a long full collection.
+
+    ================  =========================================  ====================================
+    State             Flags                                      Collections
+    ================  =========================================  ====================================
+    stopped           none                                       CPython's defaults
+    started           ``_is_running``                            CPython, by `THRESHOLDS`
+    `look` is called  ``_is_running``, ``_is_told``              only in `look`, by the clock
+    gc was disabled   ``_is_running``, not ``_was_enabled``      none
+    ================  =========================================  ====================================
+    """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """Measure with `seconds`, the CPU time of the thread."""
@@ -54,11 +63,11 @@ class Collector:
         self._began_s = 0.0
         self._thresholds = gc.get_threshold()
         self._due_s = float("-inf")
-        self._unfrozen_s = 0.0  # at most so long takes examining what is not frozen, and not new
-        self._young_s = 0.0  # how long examining what was new took last
+        self._unfrozen_s = 0.0  # upper bound for examining objects neither frozen nor new
+        self._young_s = 0.0  # duration of the latest young collection
 
     def start(self) -> None:
-        """Begin, when everything is there that stays as long as the process."""
+        """Start, and freeze all objects; called once all objects exist that live as long as the process."""
         self._thresholds = gc.get_threshold()
         self._was_enabled = gc.isenabled()
         gc.set_threshold(*THRESHOLDS)
@@ -68,7 +77,7 @@ class Collector:
         self._is_running = True
 
     def stop(self) -> None:
-        """Leave the collector as it was."""
+        """Restore the previous state of the collector."""
         if self._is_running:
             self._is_running = False
             if self._is_told:
@@ -79,7 +88,7 @@ class Collector:
             gc.set_threshold(*self._thresholds)
 
     def look(self, now_s: float) -> None:
-        """Collect if it is time to. To be called at the beginning of each turn of the reactor, at `now_s`."""
+        """Called at the beginning of each turn of the reactor, at `now_s`: collect if a collection is due."""
         if now_s < self._due_s or not (self._is_running and self._was_enabled):
             return
         if not self._is_told:
@@ -90,10 +99,10 @@ class Collector:
         self._collect()
 
     def _collect(self) -> None:
-        """Examine what is new; or all that is not frozen, if the next time that would take too long.
+        """Collect the young generation; or all objects not frozen, before that would take too long.
 
-        A full collection examines what earlier ones have examined, and what is new. So the time that those took is
-        the most that it takes, on any machine.
+        A full collection examines the objects of the earlier collections, and the new ones. So the sum of the
+        earlier durations bounds its duration, on any machine.
         """
         is_full = self._unfrozen_s + self._young_s > FULL_S
         began_s = self._seconds()
@@ -110,7 +119,7 @@ class Collector:
             self._unfrozen_s = 0.0
 
     def _watch(self, phase: str, info: dict[str, int]) -> None:
-        """Called before and after each collection."""
+        """Called before and after each collection: freeze the survivors of a long full one."""
         if info["generation"] < 2:
             return
         if phase == "start":

@@ -1,4 +1,4 @@
-"""The entrance: what every client comes past, made and configured in one place."""
+"""The checks that every client passes, built and reconfigured in one place."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ __all__ = ["Ingress", "new_entrance"]
 
 @dataclass(frozen=True, slots=True)
 class Ingress:
-    """What clients come past. It goes by the configuration that holds at the moment."""
+    """The checks that clients pass, according to the current configuration."""
 
     trust: TrustedProxies
-    """Which proxies are believed."""
+    """Trusted proxies."""
 
     turnstile: ConnectionLimiter
-    """How many connections there may be."""
+    """Connection limits."""
 
     gate: RequestGuard
-    """Who sends a request."""
+    """Authentication of requests, and their rate limit."""
 
     door: Admission
-    """Which subscribers are let in."""
+    """Admission of subscribers."""
 
     publisher: SwappablePublisher
-    """What clients publish with."""
+    """The publisher for clients, with rate limit and webhook."""
 
     waiting: Waiting
-    """The events of clients that wait for the application."""
+    """Events that wait for the application."""
 
     bodies: IncompleteBodies
-    """What is held of requests and messages that are not complete."""
+    """Incomplete requests and messages held in memory."""
 
     def configure(self, config: Config, publisher: Publisher, outside: Integrations) -> None:
-        """Apply another configuration; clients publish with `publisher` behind what guards it."""
+        """Apply another configuration; clients publish with `publisher`, behind rate limit and webhook."""
         limits, seconds = config.limits, self.door.sessions.wheel.seconds
         self.trust.configure(config.proxies)
         self.turnstile.limit(plan(config).connections, limits.connections_per_address)
@@ -56,7 +56,7 @@ class Ingress:
 
 
 def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher, outside: Integrations) -> Ingress:
-    """Make what clients come past to `sessions` and `publisher`."""
+    """Return the checks in front of `sessions` and `publisher`."""
     limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
     most, most_per_address = plan(config).connections, limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
@@ -83,7 +83,7 @@ def _guarded(
     waiting: Waiting,
     sessions: SessionRegistry,
 ) -> Publisher:
-    """Return what clients publish with: what is too much is refused first, then the application is asked."""
+    """Return the publisher for clients: the rate limit applies first, then the webhook."""
     if asking is not None and asking.asks_publish:
         publisher = ApprovedPublisher(publisher, asking, waiting, sessions.refresh)
     return publisher if rates is None else RateLimitedPublisher(publisher, rates)

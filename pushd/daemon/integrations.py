@@ -1,4 +1,4 @@
-"""What the daemon has to do with others: who made the tokens, and the application."""
+"""External services of the daemon: token issuers, and the application with its webhooks."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ __all__ = ["ALONE", "Commit", "IntegrationLoader", "Integrations", "alone"]
 
 
 class AskingOfAll(Asking, AskingToPublish, Protocol):
-    """What asks the application about everything that it wants to be asked about."""
+    """All authorization webhooks: connect, subscribe and publish."""
 
 
 @dataclass(frozen=True, slots=True)
 class Integrations:
-    """What there is of it."""
+    """The configured external services; None: not configured."""
 
     tokens: Tokens | None = None
-    """What knows whom a token stands for, if there is a key."""
+    """Verifies tokens, if there is a key."""
 
     asking: AskingOfAll | None = None
-    """What asks the application, if it wants to be asked."""
+    """Authorization webhooks, if the application uses webhooks."""
 
     telling: Telling | None = None
-    """What tells the application, if it wants to be told."""
+    """Notifications, if ``[hooks] after`` is set."""
 
 
 ALONE = Integrations()
-"""There is nobody."""
+"""No external services."""
 
 
 Commit = Callable[[], None]
-"""Has what was read hold from now on."""
+"""Applies a configuration that was read and checked."""
 
 
 def alone(config: Config) -> tuple[Integrations, Commit]:
-    """Answer that there is nobody, whatever the configuration says."""
+    """Return no external services, whatever the configuration."""
     return ALONE, lambda: None
 
 
 class IntegrationLoader:
-    """Makes what there is of it, as the configuration says, and again when that has changed."""
+    """Makes the external services of a configuration, at the start and at each reload."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class IntegrationLoader:
         now: Callable[[], float],
         figures: Counters | None = None,
     ) -> None:
-        """Reach out by `reactor`; `seconds` is a clock that never jumps, `now` the time in seconds since 1970.
+        """Connect with `reactor`; `seconds` is a monotonic clock, `now` returns the time in seconds since 1970.
 
-        What comes of it is counted in `figures`.
+        Outcomes of webhooks are counted in `figures`.
         """
         self._reactor = reactor
         self._outcomes = (Counters() if figures is None else figures).hooks
@@ -77,12 +77,12 @@ class IntegrationLoader:
         self._tokens: KeyedTokens | None = None
         self._post: WebhookClient | None = None
         self._questions = new_questions(1, 100)
-        """Those to every application that was configured: what was asked before a reload still counts."""
+        """Pending webhooks to every application configured so far: those posted before a reload still count."""
 
     def __call__(self, config: Config) -> tuple[Integrations, Commit]:
-        """Make what `config` says, and what has it hold; raise `StartFailed` if a key or a secret is no good.
+        """Return the services of `config` and a call that applies them; raise `StartFailed` on an invalid key.
 
-        Keys that are fetched are kept, and so are those who ask and tell, unless something about them is different.
+        Fetched keys are kept, and so are the webhooks, unless their options changed.
         """
         tokens = None
         if config.keys:

@@ -1,7 +1,7 @@
-"""The watch over memory: asks the kernel whether there is more, and logs when there is not.
+"""The memory watch: checks whether the kernel grants more memory, and logs when it does not.
 
-It knows the limits of the process (``ulimit -v``, ``prlimit --as``) and of a machine that does not overcommit. It
-cannot know that of a control group: there the kernel ends a process without asking it.
+It detects the limits of the process (``ulimit -v``, ``prlimit --as``) and of a machine without overcommit. It
+cannot detect the limit of a control group: there, the kernel kills the process without a failed allocation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _log = Logger()
 
 
 def can_have(size: int) -> bool:
-    """Return whether the kernel gives the process `size` bytes more.
+    """Return whether the kernel grants the process `size` more bytes.
 
-    They are given back untouched. malloc is not asked: it would keep them, and change its thresholds.
+    They are released untouched. malloc is not used: it would keep the memory, and change its thresholds.
     """
     try:
         mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS).close()
@@ -32,7 +32,7 @@ def can_have(size: int) -> bool:
 
 
 def watch(memory: Headroom, reactor: Any) -> LoopingCall:
-    """Let `memory` know; return what has it look again, once it is started."""
+    """Connect `memory` to the kernel and the log; return the loop, not yet started, that repeats the check."""
     memory.ask, memory.changed = can_have, _changed
     memory.look()
     looks = LoopingCall(memory.look)

@@ -1,4 +1,4 @@
-"""The pid file, held under a lock for as long as the daemon lives."""
+"""The pid file, locked as long as the daemon runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pushd.errors import StartFailed
 __all__ = ["PidFile"]
 
 _LONGEST = 32
-"""How many bytes of a file that might be a pid file are read."""
+"""Maximum size of a pid file, in bytes."""
 
 _OTHERS = "to run several, give each its own: twistd --pidfile=FILE, or --pidfile= for none"
 
@@ -20,15 +20,15 @@ _OTHERS = "to run several, give each its own: twistd --pidfile=FILE, or --pidfil
 class PidFile:
     """A file with the number of this process.
 
-    Whether its daemon lives is decided by the lock on the file (flock(2)), which ends with the process, and not by
-    the number in it: in a container, the daemon that was killed and the next one are both process 1. The number
-    ends with a newline, as twistd's own does not, so a file that ends with one and is not locked is stale.
+    Its lock (flock(2)), which ends with the process, determines whether the daemon runs. The number does not: in a
+    container, a killed daemon and the next one are both process 1. The number ends with a newline, unlike in a file
+    of twistd itself, so a file that ends with a newline and is not locked is stale.
     """
 
     def __init__(self, path: str, proc: str = "/proc") -> None:
-        """Take the file at `path`, create it if it is missing; raise `StartFailed` if a living daemon has it.
+        """Lock the file at `path`, or create it; raise `StartFailed` if a running daemon holds it.
 
-        `proc` is where the processes of the system are listed.
+        `proc` is the mount point of the proc file system.
         """
         self._path = os.path.abspath(path)
         self._proc = Path(proc)
@@ -48,7 +48,7 @@ class PidFile:
             raise
 
     def _locked(self) -> int:
-        """Open and lock the file that the path names; return its descriptor."""
+        """Open and lock the file at the path; return its descriptor."""
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             file = os.open(self._path, flags, 0o644)
@@ -64,7 +64,7 @@ class PidFile:
                 raise
             if self._is_at_path(file):
                 return file
-            os.close(file)  # the daemon that had it has removed it meanwhile
+            os.close(file)  # the daemon that held the file removed it meanwhile
 
     def _is_at_path(self, file: int) -> bool:
         try:
@@ -73,7 +73,7 @@ class PidFile:
             return False
 
     def _check(self) -> None:
-        """Raise `StartFailed` if the file is not a pid file, or another living twistd has written it."""
+        """Raise `StartFailed` if the file is not a pid file, or belongs to another running twistd."""
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode):
             raise StartFailed(f"pid file {self._path}: not a regular file")
@@ -89,7 +89,7 @@ class PidFile:
             raise StartFailed(f"another twistd, process {int(text)}, has the pid file {self._path}; {_OTHERS}")
 
     def _is_twistd(self, pid: int) -> bool:
-        """Return whether process `pid` may be the twistd that wrote the file; if in doubt, it may."""
+        """Return whether process `pid` may be the twistd that wrote the file; if in doubt, return True."""
         if pid == os.getpid():
             return False
         try:
@@ -101,18 +101,18 @@ class PidFile:
         return b"twist" in command
 
     def write(self) -> None:
-        """Write the number of this process, once it is the one that stays."""
+        """Write the number of this process; called after twistd has forked into the background."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def remove(self) -> None:
-        """Remove the file and release the lock; repeatedly, if need be. A file that is another's by now stays."""
+        """Remove the file and release the lock. It is idempotent, and keeps a file of another daemon."""
         if not self._is_held:
             return
         self._is_held = False
         try:
             if self._is_at_path(self._file):
                 os.unlink(self._path)
-        except OSError:  # after a chroot, or without the right to: an empty file counts as stale
+        except OSError:  # after a chroot, or without permission; an empty file counts as stale
             os.ftruncate(self._file, 0)
         os.close(self._file)

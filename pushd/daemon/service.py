@@ -1,4 +1,4 @@
-"""The daemon: started and stopped in order."""
+"""The daemon as a Twisted service: ordered start, reload and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -35,26 +35,36 @@ T = TypeVar("T")
 _log = Logger()
 
 _CLOSE_PORT_S = 1.0
-"""How long it may take to stop listening at one place."""
+"""Timeout for closing one listener, in seconds."""
 
 _ACKNOWLEDGE_S = 1.0
-"""How long what was published before the stop is waited for before everybody is told."""
+"""Timeout for writing events published before the stop, in seconds; clients are closed afterwards."""
 
 _TELL_S = 2.0
-"""How long it may take to tell the application that everybody has gone."""
+"""Timeout for the last notifications to the application, in seconds."""
 
 _CLOSE_STORE_S = 10.0
-"""How long it may take to write what is still to be written and close the store."""
+"""Timeout for writing all pending events and closing the store, in seconds."""
 
 _MOST_LISTED = 20
-"""How many options are named in a line of the log after a reload."""
+"""Maximum number of options named in one log line after a reload."""
 
 _SPARE_S = 5.0
-"""How much longer than all of that systemd is asked to wait for the end."""
+"""Margin added to the sum of these timeouts in the stop timeout requested from systemd, in seconds."""
 
 
 class Daemon(Service):
-    """The daemon's life: open the ports, turn the timers, and at the end let everybody go in order."""
+    """The daemon's life cycle: opens the ports, runs the timers, reloads, and drains connections at the stop.
+
+    ========  ============================================  =========================================
+    State     Attributes                                    Next state
+    ========  ============================================  =========================================
+    prepared  none                                          running, by ``startService``
+    running   ``running``, ``_is_store_open`` with a store  stopping, by ``stopService``
+    stopping  not ``running``; ``_awaited`` in the drain    closed, once drained or after the timeout
+    hurried   ``_is_hurried`` as well                       closed, after aborting the connections
+    ========  ============================================  =========================================
+    """
 
     def __init__(
         self,
@@ -70,13 +80,13 @@ class Daemon(Service):
         reach: Callable[[Config], tuple[Integrations, Commit]] = alone,
         systemd: Systemd | None = None,
     ) -> None:
-        """Prepare the ports of `config`, which is everything that can be checked before they are opened.
+        """Prepare the ports of `config`, and check everything that can be checked before they are opened.
 
-        `fail` is called if they cannot be, and ends the process. `filename` is where `config` was read from.
-        `random` answers numbers from 0 to 1. To reload, `reread` answers the configuration as it is then, and
-        `reach` makes what reaches beyond the daemon; without them, only what the present one names is read again.
-        `systemd` is told how it goes.
-        Raises `StartFailed` if a certificate cannot be served with, or an endpoint or the site does not exist.
+        `fail` is called if a port cannot be opened, and ends the process. `filename` is the file that `config` was
+        read from. `random` returns numbers from 0 to 1. To reload, `reread` returns the current configuration and
+        `reach` makes the integrations; without them, only the files named in `config` are read again. State changes
+        are reported to `systemd`.
+        Raises `StartFailed` if a certificate is unusable, or an endpoint or the site does not exist.
         """
         _check_site(config)
         self._config = self._started_with = config
@@ -89,12 +99,12 @@ class Daemon(Service):
         self._fail = fail
         self._random = random
         self.log_from: Callable[[str], None] = lambda level: None
-        """Has the log begin at a level."""
+        """Set the level of the log."""
         self.twistd, self.suggests = "twistd", True
-        """The command that starts pushd, and whether the log suggests commands to try."""
+        """The command that starts pushd, and whether to log commands to try."""
         self._systemd = Systemd({}) if systemd is None else systemd
         self._bulletin = SystemdStatus(self._systemd, reactor, self._figures)
-        self._not_reloaded = ""  # why the present configuration is not the one in the file
+        self._not_reloaded = ""  # why the running configuration differs from the file
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
@@ -124,7 +134,7 @@ class Daemon(Service):
         return loop
 
     def privilegedStartService(self) -> None:
-        """Override: open the ports, all or none."""
+        """Override: open all ports or none."""
         super().privilegedStartService()
         try:
             for port in self._ports:
@@ -138,7 +148,7 @@ class Daemon(Service):
         self._fail(error)
 
     def startService(self) -> None:
-        """Override: the reactor is about to run."""
+        """Override: open the store and start the timers; called before the reactor runs."""
         super().startService()
         storage = self._parts.storage
         if storage is not None:
@@ -153,7 +163,7 @@ class Daemon(Service):
             leave(self._state_directory)
         for loop in self._loops:
             self._start(loop)
-        self._reactor.callLater(0, self._ready)  # when the reactor runs, and signals do what they should
+        self._reactor.callLater(0, self._ready)  # once the reactor runs and the signal handlers are installed
 
     def _ready(self) -> None:
         if self.running:
@@ -163,7 +173,7 @@ class Daemon(Service):
             self._bulletin.start()
 
     def _figures(self) -> str:
-        """Return how it is, in one line."""
+        """Return the state of the daemon in one line, for systemd."""
         parts = self._parts
         connections = f"connections: {len(parts.site.connections)}"
         if not self.running:
@@ -180,7 +190,7 @@ class Daemon(Service):
         self._start(loop)
 
     def _greet(self) -> None:
-        """Say what listens where, and what to try."""
+        """Log the listeners and commands to try."""
         self._say_room()
         for line in greeting(self._config, self._ports, self._filename, twistd=self.twistd, suggests=self.suggests):
             _log.info("{line}", line=line)
@@ -192,14 +202,14 @@ class Daemon(Service):
             )
 
     def _say_room(self) -> None:
-        """Log how many connections there may be, and what does not fit in the files that may be open."""
+        """Log the maximum number of connections, and warn if the file limit is too low for the configuration."""
         room = plan(self._config)
         _log.info("{line}", line=room.summary)
         if room.complaint is not None:
             _log.warn("{line}", line=room.complaint)
 
     def reload(self) -> None:
-        """Read the configuration and everything that it names again, and go by that; or say why not."""
+        """Read the configuration and every file that it names again, and apply them; on an error, log the error."""
         if not self.running:
             return
         self._systemd.reloading()
@@ -233,7 +243,7 @@ class Daemon(Service):
         self.log_from(config.log.level)
 
     def _tell_what_changed(self, changed: list[str], fixed: list[str]) -> None:
-        """Log which options were `changed` by a reload, and which of all that are `fixed` wait for a restart."""
+        """Log the options `changed` by a reload; `fixed` are those that need a restart."""
         applied = [option for option in changed if option not in fixed]
         text = f"reloaded the configuration{': applied ' if applied else ''}{_listed(applied)}"
         if fixed:
@@ -243,7 +253,7 @@ class Daemon(Service):
             _log.info("{line}", line=text)
 
     def _read_again(self) -> tuple[Config, Integrations, list[Commit]]:
-        """Read everything; answer it, and what has it hold. Raises `ConfigError` or `StartFailed`."""
+        """Read all again, and return it with the calls that apply it; raise `ConfigError` or `StartFailed`."""
         config = self._reread()
         _check_site(config)
         outside, commit = self._reach(config)
@@ -260,7 +270,7 @@ class Daemon(Service):
         _log.failure("a fault in pushd after it reloaded its configuration", failure)
 
     def stopService(self) -> Deferred[None]:
-        """Override: return when everybody is gone and the store is closed, or when neither can be waited for."""
+        """Override: shut down gracefully; fires when connections and store are closed, or their timeouts expire."""
         super().stopService()
         self._parts.insight.readiness.stopping()
         return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
@@ -269,13 +279,13 @@ class Daemon(Service):
         _log.failure("a fault in pushd while it stopped", failure)
 
     def hurry(self) -> None:
-        """Abort the connections that are waited for, if it stops."""
+        """Stop draining and abort the connections; called on a second SIGTERM or SIGINT."""
         self._is_hurried = True
         if self._awaited is not None:
             self._awaited.cancel()
 
     async def _stop(self) -> None:
-        """Stop in order: take nobody new, tell everybody, let them take what was written, then close."""
+        """Shut down in order: close listeners, write pending events, close sessions, drain, close the store."""
         timeout_s = self._config.stop_timeout_s
         deadline_s = self._reactor.seconds() + timeout_s
         closing_s = len(self._ports) * _CLOSE_PORT_S
@@ -291,7 +301,7 @@ class Daemon(Service):
         connections.finish()
         await self._drain(deadline_s)
         await self._parts.attendance.close(0 if self._is_hurried else _TELL_S)
-        await self._close_ports("operations")  # which has shown how it goes
+        await self._close_ports("operations")  # open until here, to show the progress of the drain
         for connection in self._parts.operations.connections:
             connection.abort()
         for loop in self._loops:
@@ -302,7 +312,7 @@ class Daemon(Service):
         self._systemd.close()
 
     async def _close_ports(self, serves: str) -> None:
-        """Stop listening where that is served."""
+        """Close the listeners with this value of ``serves``."""
         for port in self._ports:
             if port.listener.serves != serves:
                 continue
@@ -310,7 +320,7 @@ class Daemon(Service):
                 _log.error("could not stop listening at {url}", url=port.url)
 
     async def _drain(self, deadline_s: float) -> None:
-        """Wait until the connections have ended; end those that do not until `deadline_s`."""
+        """Wait until the connections have ended; abort those still open at `deadline_s`."""
         connections, storage = self._parts.site.connections, self._parts.storage
         self._awaited = connections.ended()
         if self._is_hurried:
@@ -325,12 +335,12 @@ class Daemon(Service):
             connection.abort()
 
     def _refuse_more(self, storage: StoreParts) -> None:
-        """Publish nothing that comes now, such as what the application was still asked about."""
+        """Reject further events, such as those whose authorization webhook is still pending."""
         reason = self._farewell()
         storage.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
 
     async def _within(self, timeout_s: float, waiting: Deferred[T]) -> bool:
-        """Wait for something, but not for longer than `timeout_s`; tell whether it is done."""
+        """Wait for `waiting`, for `timeout_s` at most; return whether it finished in time."""
         try:
             await waiting.addTimeout(timeout_s, self._reactor)
         except (NotInTime, CancelledError):
@@ -338,13 +348,13 @@ class Daemon(Service):
         return True
 
     def _farewell(self) -> CloseReason:
-        """Return what one client is told: each is asked to come back at another time."""
+        """Return the close reason for one client, with jitter in its retry time."""
         limits = self._config.limits
         retry_s = limits.retry_s + self._random() * limits.reconnect_spread_s
         return CloseReason(CloseCause.STOPPING, "the server is going away", retry_s)
 
     async def _close_store(self) -> None:
-        """Write what is still to be written and close the store, unless its disk does not answer."""
+        """Write pending events and close the store; abandon it if the disk does not respond in time."""
         storage = self._parts.storage
         if storage is None or not self._is_store_open:
             return
@@ -366,12 +376,12 @@ class Daemon(Service):
 
 
 def _listed(options: list[str]) -> str:
-    """Return the names in one line of a bounded length."""
+    """Return the names of `options` on one line, at most `_MOST_LISTED` of them."""
     more = f" and {len(options) - _MOST_LISTED} more" if len(options) > _MOST_LISTED else ""
     return ", ".join(options[:_MOST_LISTED]) + more
 
 
 def _check_site(config: Config) -> None:
-    """Raise `StartFailed` if there is no such directory."""
+    """Raise `StartFailed` if ``[site] root`` is not a directory."""
     if config.site.root is not None and not Path(config.site.root).is_dir():
         raise StartFailed(f"[site] root = {config.site.root}: not a directory")

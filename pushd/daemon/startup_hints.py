@@ -1,4 +1,4 @@
-"""The greeting: where the daemon listens, and commands to try it with that work as it is configured."""
+"""The startup lines of the log: the listeners, and commands to try that work with the configuration."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BEARER = '-H "Authorization: Bearer $TOKEN" '
 def greeting(
     config: Config, ports: Sequence[Port], filename: str | None, *, twistd: str = "twistd", suggests: bool = True
 ) -> list[str]:
-    """Return the lines of the log that say it, once the `ports` of the listeners of `config` are open.
+    """Return the startup lines for the open `ports`, in the order of the listeners of `config`.
 
-    `filename` is the file that `config` was read from, if it was from any, and `twistd` the command that starts
-    pushd. Unless it `suggests` commands, it only says where pushd listens.
+    `filename` is the file that `config` was read from, or None, and `twistd` the command that starts pushd. Without
+    `suggests`, the lines only name the listeners.
     """
     places = list(zip(config.listeners, ports, strict=True))
     operations = [port.url for listener, port in places if listener.serves == "operations"]
@@ -46,7 +46,7 @@ def _suggestions(
     missing, commands = list[str](), list[str]()
 
     def suggest(right: str, is_granted: bool, options: str, path: str) -> None:
-        """Suggest a command; for one that takes a right which not everybody has, with a token."""
+        """Suggest a command, with a token if anonymous clients lack the grant."""
         if not is_granted:
             missing.append(right)
         if is_granted or config.keys:
@@ -70,13 +70,13 @@ def _suggestions(
 
 
 def _easiest(places: Sequence[tuple[Listener, Port]]) -> tuple[Listener, Port]:
-    """Return the first listener that anybody can use, or else the first one."""
+    """Return the first listener without PROXY protocol and required certificate, else the first one."""
     easy = (place for place in places if not place[0].proxy_protocol and not wants_certificate(place[0]))
     return next(easy, places[0])
 
 
 def _grants(config: Config, listener: Listener) -> Grants:
-    """Return what somebody may do there who shows no token."""
+    """Return the grants of a client without a token at this listener."""
     auth = config.auth
     if wants_certificate(listener):
         return Grants.of(auth.certified, auth.certified_publish, auth.certified_subscribe)
@@ -84,7 +84,7 @@ def _grants(config: Config, listener: Listener) -> Grants:
 
 
 def _token_commands(keys: Sequence[Key], rights: Sequence[str], filename: str, twistd: str) -> list[str]:
-    """Return the command that makes a token with the `rights`, if pushd has a secret for that."""
+    """Return the command that makes a token with the `rights`; none if pushd has no secret to sign with."""
     shared = [key for key in keys if key.algorithm.startswith("HS")]
     if not shared:
         return []
