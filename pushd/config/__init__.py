@@ -1,7 +1,7 @@
-"""The configuration: one table of options, and what is made of it.
+"""The configuration: one table of options, and everything derived from it.
 
-``options`` is the table. ``reading`` makes frozen dataclasses of an ini file by it, and an ini file of them;
-``reference`` makes the sample file and the reference page."""
+``options`` is the table. ``loader`` converts an ini file to frozen dataclasses and back; ``reference`` generates
+the sample file and the reference page."""
 
 from pushd.config.addresses import parse_endpoint
 from pushd.config.loader import changed_options, default, parse_bytes, print_config, state_directory

@@ -1,4 +1,4 @@
-"""Endpoints, hosts and web origins as people write them."""
+"""Parsers for endpoints, hosts, URLs and web origins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 _INDEX = re.compile(r"[0-9]{1,4}")
 _INTERFACE_PLACE = {"tcp": 2, "tcp6": 3}
-"""Where the interface stands among the arguments of an endpoint that do not name it."""
+"""Position of the interface among the positional arguments of an endpoint, by type."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -37,13 +37,13 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A Twisted endpoint string, taken apart."""
+    """A parsed Twisted endpoint string."""
 
     args: tuple[str, ...]
-    """The arguments that stand by place; the first is the type of the endpoint."""
+    """The positional arguments; the first is the type of the endpoint."""
 
     named: dict[str, str]
-    """The arguments that are written ``name=value``."""
+    """The arguments written as ``name=value``."""
 
     @property
     def type(self) -> str:
@@ -51,13 +51,13 @@ class Endpoint:
         return self.args[0]
 
     def argument(self, name: str, place: int) -> str:
-        """Return the argument called `name`, else the one at `place`, else nothing."""
+        """Return the argument `name`, else the positional argument `place`, else an empty string."""
         by_place = self.args[place] if place < len(self.args) else ""
         return self.named.get(name, by_place)
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can connect to it. What is not known to be local is not."""
+        """Whether only this machine can connect to the endpoint; False if unknown."""
         if self.type == "unix" or (self.type == "systemd" and self.argument("domain", 1) == "UNIX"):
             return True
         place = _INTERFACE_PLACE.get(self.type)
@@ -75,10 +75,10 @@ def _is_loopback(interface: str) -> bool:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Take apart the description of a server endpoint, or raise `ValueError`.
+    """Parse a server endpoint string; raise `ValueError` if it is invalid.
 
-    It is read as `twisted.internet.endpoints.serverFromString` reads it. The arguments of the types ``tcp``,
-    ``tcp6``, ``unix`` and ``systemd`` are checked; those of other types are known to Twisted's plugins only.
+    The syntax is that of `twisted.internet.endpoints.serverFromString`. The arguments of the types ``tcp``,
+    ``tcp6``, ``unix`` and ``systemd`` are checked; only Twisted's plugins know those of other types.
     """
     args: list[str] = []
     named: dict[str, str] = {}
@@ -100,7 +100,7 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def _check_inherited(endpoint: Endpoint) -> None:
-    """Raise `ValueError` unless `endpoint` says which socket of systemd it is, and of which kind."""
+    """Raise `ValueError` unless `endpoint` has a domain, and either the index or the name of a systemd socket."""
     index, name = endpoint.argument("index", 2), endpoint.argument("name", 3)
     if endpoint.argument("domain", 1) not in ("INET", "INET6", "UNIX") or bool(index) == bool(name):
         raise ValueError("systemd:domain=INET:name=NAME")
@@ -109,7 +109,7 @@ def _check_inherited(endpoint: Endpoint) -> None:
 
 
 def _split_endpoint(text: str) -> list[list[str]]:
-    """Split at colons, each part at its first ``=``; what follows a backslash means nothing."""
+    """Split at colons, and each part at its first ``=``; a backslash escapes the next character."""
     parts = [[""]]
     characters = iter(text)
     for character in characters:
@@ -128,29 +128,29 @@ def _split_endpoint(text: str) -> list[list[str]]:
 
 
 def parse_path(text: str) -> str:
-    """Check the path of a page, as it stands in a URL; raise `ValueError` with it if it is none."""
+    """Return `text` if it is the path of a page, as in a URL; else raise `ValueError` with it."""
     if not _PATH.fullmatch(text):
         raise ValueError(text)
     return text
 
 
 def parse_resource(text: str) -> str:
-    """Check the path of something that a page needs, which may have a query; raise `ValueError` with it."""
+    """Return `text` if it is the path of a resource, with an optional query; else raise `ValueError` with it."""
     if not _RESOURCE.fullmatch(text):
         raise ValueError(text)
     return text
 
 
 def parse_network(text: str) -> str:
-    """Read the address of a machine or a network, or ``unix``; raise `ValueError` if it is neither."""
+    """Return the normalized address of a machine or network, or ``unix``; else raise `ValueError`."""
     return text if text == "unix" else str(ip_network(text)).removesuffix("/32").removesuffix("/128")
 
 
 def parse_url(text: str, schemes: Collection[str]) -> str:
-    """Check a URL that requests are made to; raise `ValueError` with it if it is none.
+    """Return `text` if it is a URL with one of `schemes`; else raise `ValueError` with it.
 
-    `schemes` are those that it may have; ``http to this machine`` is http to the loopback interface. It has neither
-    a user nor a password, which would end up in the log, nor a fragment.
+    The scheme ``http to this machine`` means http to the loopback interface. User and password are rejected,
+    because they would be logged, and so is a fragment.
     """
     parts = urlsplit(text)
     host = parts.hostname or ""
@@ -164,7 +164,7 @@ def parse_url(text: str, schemes: Collection[str]) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Read ``host`` or ``host:port`` and answer it in lower case, or raise `ValueError`."""
+    """Return ``host`` or ``host:port`` in lower case; raise `ValueError` if it is invalid."""
     match = _AUTHORITY.fullmatch(text.lower())
     if match is None or not text.isascii():
         raise ValueError(text)
@@ -179,9 +179,9 @@ def parse_host(text: str) -> str:
 
 
 def parse_host_pattern(text: str) -> str:
-    """Read a host as `parse_host` does, or ``*.`` and a name: whatever is below the name; or raise `ValueError`.
+    """Return a host as `parse_host` does, or ``*.`` and a name, for all its subdomains; else raise `ValueError`.
 
-    The name has two labels at least: ``*.com`` would be everybody's.
+    The name must have at least two labels, to reject ``*.com``.
     """
     if not text.startswith("*."):
         return parse_host(text)
@@ -193,10 +193,10 @@ def parse_host_pattern(text: str) -> str:
 
 
 def parse_origin(text: str) -> str:
-    """Read a web origin, or ``*``, and answer it as browsers write it (RFC 6454, section 6.2).
+    """Return a web origin, or ``*``, in the form sent by browsers (RFC 6454, section 6.2).
 
-    Its host may be a pattern, see `parse_host_pattern`, and its port ``*``. Raise `ValueError` if it is something
-    else, such as a whole URL.
+    Its host may be a pattern, see `parse_host_pattern`, and its port ``*``. Raise `ValueError` if it is invalid,
+    such as a whole URL.
     """
     if text == "*":
         return text
@@ -213,7 +213,7 @@ def parse_origin(text: str) -> str:
 
 
 def _check_port(text: str, *, least: int) -> int:
-    """Return the number of a port."""
+    """Return the port number in `text`; raise `ValueError` if it is out of range."""
     if not _PORT.fullmatch(text) or not least <= int(text) <= 65535:
         raise ValueError(text)
     return int(text)

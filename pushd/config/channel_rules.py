@@ -1,4 +1,4 @@
-"""What is kept of each channel: what applies to all of them, and what is different for some."""
+"""Settings of channels: defaults, and overrides by pattern."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 
 @dataclass(frozen=True, slots=True)
 class ChannelSettings:
-    """What is kept of one channel."""
+    """The settings of one channel."""
 
     history_size: int
-    """How many events, at most."""
+    """Maximum number of events in the history."""
 
     history_bytes: int
-    """How much they take, at most, as `pushd.bus.history.size_of` counts."""
+    """Maximum size of the history in bytes, as counted by `pushd.bus.history.size_of`."""
 
     history_age_s: float
-    """How long an event is kept, in seconds."""
+    """Maximum age of an event in the history, in seconds."""
 
     on_overflow: str
-    """What becomes of a subscriber that is too slow: ``close``, or ``latest``: it misses older events."""
+    """Action on outbox overflow: ``close``, or ``latest``: the subscriber loses older events."""
 
     presence: str = "operator"
-    """Who is told who is there: ``operator``, ``subscribers``, or ``events``: these, and by events too."""
+    """Access to presence: ``operator``, ``subscribers``, or ``events``: subscribers, with join and leave events."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOverride:
-    """What is different for the channels that a pattern matches; None: nothing is."""
+    """Settings for the channels that match a pattern; None: not overridden."""
 
     pattern: Pattern
-    """Which channels."""
+    """The pattern of the channels."""
 
     history_size: int | None = None
-    """How many events are kept."""
+    """See `ChannelSettings.history_size`."""
 
     history_bytes: int | None = None
-    """How much they take."""
+    """See `ChannelSettings.history_bytes`."""
 
     history_age_s: float | None = None
-    """How long an event is kept, in seconds."""
+    """See `ChannelSettings.history_age_s`, in seconds."""
 
     on_overflow: str | None = None
-    """What becomes of a subscriber that is too slow."""
+    """See `ChannelSettings.on_overflow`."""
 
     presence: str | None = None
-    """Who is told who is there."""
+    """See `ChannelSettings.presence`."""
 
     def apply(self, settings: ChannelSettings) -> ChannelSettings:
-        """Return what `settings` are with this override."""
+        """Return `settings` with this override applied."""
         return ChannelSettings(
             settings.history_size if self.history_size is None else self.history_size,
             settings.history_bytes if self.history_bytes is None else self.history_bytes,
@@ -64,16 +64,16 @@ class ChannelOverride:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRules:
-    """What is kept of every channel."""
+    """The settings of all channels."""
 
     usual: ChannelSettings
-    """What applies to a channel unless an override says something else."""
+    """The defaults."""
 
     overrides: tuple[ChannelOverride, ...] = ()
-    """Which channels are different, in the order of the file: later ones win."""
+    """The overrides, in the order of the file; later ones have precedence."""
 
     def settings(self, name: str) -> ChannelSettings:
-        """Return what applies to the channel `name`."""
+        """Return the settings of the channel `name`."""
         settings = self.usual
         for override in self.overrides:
             if override.pattern.matches(name):

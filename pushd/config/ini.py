@@ -1,4 +1,4 @@
-"""The ini file as text: sections of options, read strictly."""
+"""A strict parser for ini files: sections with options as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
 def decode_ini(data: bytes) -> str:
-    """Return the text of a file in UTF-8, or raise `ConfigError`."""
+    """Return the text of a file; raise `ConfigError` unless it is UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -30,17 +30,17 @@ def decode_ini(data: bytes) -> str:
 
 
 def read_ini(text: str) -> dict[str, dict[str, str]]:
-    """Return the sections of a file in their order, each with its options as they are written.
+    """Return the sections of a file with their options as text, in the order of the file.
 
-    Comments have lines of their own. Nothing is interpolated, inherited or repeated. The lines of a value
-    that goes on, indented, are joined by newlines. Raise `ConfigError`, without the name of the file.
+    Comments need lines of their own. There is no interpolation and no inheritance, and duplicates are errors.
+    Indented continuation lines are joined by newlines. Raise `ConfigError`, without the file name, on an error.
     """
     text = text.replace("\r\n", "\n")
     _check_characters(text)
     parser = RawConfigParser(
         delimiters=("=",),
         comment_prefixes=("#", ";"),
-        default_section="",  # No header can be empty: so [DEFAULT] is a section like others.
+        default_section="",  # No header can be empty, so [DEFAULT] is an ordinary section.
         empty_lines_in_values=False,
         interpolation=None,
     )

@@ -1,4 +1,4 @@
-"""The configuration: from the text of an ini file to frozen dataclasses and back."""
+"""Conversion of the configuration from an ini file to frozen dataclasses and back."""
 
 from __future__ import annotations
 
@@ -43,10 +43,9 @@ _Sections = Mapping[str, Mapping[str, str]]
 
 
 def parse(text: str, filename: str) -> Config:
-    """Read the text of a file; `filename` is for the messages.
+    """Parse the text of a file; `filename` is used in messages.
 
-    Whatever is wrong raises `ConfigError`: one line with the file, the section, the option, the value and
-    what was wanted.
+    Any error raises `ConfigError`: one line with the file, section, option, value and the expected form.
     """
     try:
         return _config(read_ini(text))
@@ -55,7 +54,7 @@ def parse(text: str, filename: str) -> Config:
 
 
 def parse_bytes(data: bytes, filename: str) -> Config:
-    """Read the content of a file as `parse` does; it must be UTF-8."""
+    """Parse the content of a file as `parse` does; it must be UTF-8."""
     try:
         text = decode_ini(data)
     except ConfigError as error:
@@ -69,10 +68,10 @@ def default() -> Config:
 
 
 def state_directory(config: Config, environ: Mapping[str, str]) -> str:
-    """Return the path of the state directory, or raise `ConfigError` if nothing says it.
+    """Return the path of the state directory; raise `ConfigError` if no option or environment variable sets it.
 
-    ``STATE_DIRECTORY`` may be a list separated by colons (systemd.exec(5)); the first one counts. A relative
-    ``XDG_STATE_HOME`` does not (XDG Base Directory Specification, "Basics").
+    ``STATE_DIRECTORY`` may be a list separated by colons (systemd.exec(5)); the first item is used. A relative
+    ``XDG_STATE_HOME`` is ignored (XDG Base Directory Specification, "Basics").
     """
     if config.state_directory is not None:
         return config.state_directory
@@ -91,17 +90,17 @@ def state_directory(config: Config, environ: Mapping[str, str]) -> str:
 
 
 def print_config(config: Config) -> str:
-    """Return a file that says every option, and that `parse` reads as an equal configuration but for secrets.
+    """Return a file with every option, which `parse` reads as an equal configuration except for secrets.
 
-    Those are not shown.
+    Secrets are replaced by a comment.
     """
     return "\n".join(_print_section(*section) for section in _sections_of(config))
 
 
 def changed_options(before: Config, after: Config) -> list[str]:
-    """Return what has another value in `after`, as ``[section] option``, or ``[section]`` if only one has it.
+    """Return the changed options as ``[section] option``, or ``[section]`` if it was added or removed.
 
-    What an option names, such as the content of a file, is not compared.
+    Only the options are compared, not the files that they name.
     """
     old = {header: values for header, _, values in _sections_of(before)}
     new = {header: (section, values) for header, section, values in _sections_of(after)}
@@ -116,7 +115,7 @@ def changed_options(before: Config, after: Config) -> list[str]:
 
 
 def _sections_of(config: Config) -> list[tuple[str, Section, object]]:
-    """Return every section of a complete file: its header, its options, and the object with their values."""
+    """Return every section of a complete file: header, table entry, and the object with its values."""
     return [
         ("pushd", _SINGLE["pushd"], config),
         *((f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
@@ -184,7 +183,7 @@ def _check_names(header: str, said: Mapping[str, str]) -> None:
 
 
 def _table(header: str) -> Section | None:
-    """Return what the table says of a section."""
+    """Return the entry of a section in the option table, or None."""
     name, colon, _ = header.partition(":")
     return (_FAMILIES if colon else _SINGLE).get(name)
 
@@ -203,7 +202,7 @@ def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
 
 
 def _read(header: str, sections: _Sections) -> dict[str, Any]:
-    """Return the fields of the dataclass that holds a section, defaults for what is not said."""
+    """Return the fields of the dataclass of a section, with defaults for missing options."""
     section = _table(header)
     assert section is not None
     said = sections.get(header, {})
@@ -223,7 +222,7 @@ def _read(header: str, sections: _Sections) -> dict[str, Any]:
 
 
 def _listeners(sections: _Sections) -> Iterator[Listener]:
-    """Return the listeners of the file, or the built-in ones if it has none."""
+    """Return the listeners of the file, or the default listeners if it has none."""
     family = list(_family("listen", sections))
     if not family:
         sections = {f"listen:{name}": said for name, said in LISTENERS.items()}
@@ -239,7 +238,7 @@ def _listeners(sections: _Sections) -> Iterator[Listener]:
 
 
 def _check_listener(header: str, listener: Listener) -> None:
-    """Raise `ConfigError` unless the options of a listener fit together."""
+    """Raise `ConfigError` if the options of a listener conflict."""
     if parse_endpoint(listener.endpoint).type == "ssl":
         place = _place(header, "endpoint", listener.endpoint)
         raise ConfigError(f"{place}: wanted a tcp: endpoint with tls = yes, certificate and key instead of ssl:")
@@ -255,7 +254,7 @@ def _check_listener(header: str, listener: Listener) -> None:
 
 
 def _check_introduced(listeners: Iterable[Listener], proxies: Proxies) -> None:
-    """Raise `ConfigError` if a listener takes connections of trusted proxies only, and there are none."""
+    """Raise `ConfigError` if a listener requires the PROXY protocol, and no proxy is trusted."""
     for listener in listeners:
         if listener.proxy_protocol and not proxies.trusted:
             place = _place(f"listen:{listener.name}", "proxy_protocol", "yes")
@@ -263,7 +262,7 @@ def _check_introduced(listeners: Iterable[Listener], proxies: Proxies) -> None:
 
 
 def _check_local(listeners: Iterable[Listener], proxies: Proxies) -> None:
-    """Raise `ConfigError` if the default of ``anonymous`` would let more in than this machine."""
+    """Raise `ConfigError` if the default of ``anonymous`` would apply to clients on other machines."""
     for listener in listeners:
         if listener.serves != "operations" and not parse_endpoint(listener.endpoint).is_local:
             place = _place(f"listen:{listener.name}", "endpoint", listener.endpoint)
@@ -320,7 +319,7 @@ def _keys(sections: _Sections) -> Iterator[Key]:
 
 
 def _check_key(header: str, key: Key) -> None:
-    """Raise `ConfigError` unless the options of a key fit together."""
+    """Raise `ConfigError` if the options of a key conflict."""
     is_shared = key.algorithm.startswith("HS")
     known = ("secret", "secret_file") if is_shared else ("public_key_file", "jwks_url")
     said = [

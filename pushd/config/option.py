@@ -1,4 +1,4 @@
-"""The shape of the table of options: one line of the file, and one section."""
+"""The types of the option table: one option and one section."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["Option", "Section"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One line of the file."""
+    """One option of a section."""
 
     name: str
-    """What stands before the ``=``."""
+    """The name, before the ``=``."""
 
     kind: OptionType
-    """What may stand after it."""
+    """The type of the value, after the ``=``."""
 
     default: str | None
-    """The value that applies if the file does not say one, as it is written there; None: there is none."""
+    """The default, in the syntax of the file; None: no default."""
 
     doc: str
-    """What it means, in plain sentences."""
+    """The description of the option, as text."""
 
     @property
     def field(self) -> str:
@@ -34,24 +34,24 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section of the file, or a family of sections that are called ``[name:PARAMETER]``."""
+    """One section of the file, or a family of sections ``[name:PARAMETER]``."""
 
     name: str
-    """What stands in the brackets, up to the colon."""
+    """The name, in the brackets, up to the colon."""
 
     doc: str
-    """What it is for, in plain sentences."""
+    """The description of the section, as text."""
 
     options: tuple[Option, ...]
-    """What may stand in it, in the order of the reference."""
+    """The options, in the order of the reference page."""
 
     parameter: str | None = None
-    """What comes after the colon, for the reader; None: there is no colon."""
+    """The placeholder for the part after the colon; None: no colon."""
 
     examples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Of a family: what the sample file shows, by parameter, and the values of options."""
+    """The examples of a family in the sample file: values of options, by parameter."""
 
     @property
     def header(self) -> str:
-        """What stands in the brackets, for the reader."""
+        """The text in the brackets, with the placeholder."""
         return self.name if self.parameter is None else f"{self.name}:{self.parameter}"

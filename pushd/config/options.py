@@ -1,4 +1,4 @@
-"""The table of all options: the source of the parser, the sample file and the reference page."""
+"""The option table: the source of the parser, the sample file and the reference page."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ LISTENERS: Mapping[str, Mapping[str, str]] = {
     "http": {"endpoint": "tcp:8080:interface=127.0.0.1"},
     "https": {"endpoint": "tcp:8443:interface=127.0.0.1", "tls": "yes"},
 }
-"""The listeners of a file that has none: their options by their names."""
+"""The default listeners, used if the file has none: options by name."""
 
 _LISTEN = Section(
     "listen",
@@ -301,4 +301,4 @@ SECTIONS = (
     HOOKS,
     _LOG,
 )
-"""The whole table, in the order of the reference."""
+"""The whole option table, in the order of the reference page."""

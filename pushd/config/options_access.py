@@ -1,4 +1,4 @@
-"""The options that say who may do what, and how much."""
+"""The options of limits, authentication, proxies and webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample file and the reference page of the configuration, made from the table of options.
+"""Generator of the sample file and the reference page from the option table.
 
 ::
 
@@ -22,7 +22,7 @@ COMMANDS = {
     "etc/pushd.ini": "python -m pushd.config.reference ini > etc/pushd.ini",
     "docs/configuration.rst": "python -m pushd.config.reference rst > docs/configuration.rst",
 }
-"""How the files are made that are checked in."""
+"""The commands that generate the checked-in files."""
 
 _WIDTH = 100
 
@@ -111,7 +111,7 @@ def _definition(option: Option) -> str:
 
 
 def _escape(text: str) -> str:
-    """Take the meaning that reStructuredText gives to it from plain text."""
+    """Return plain text with the markup characters of reStructuredText escaped."""
     return re.sub(r"([\\*`|_])", r"\\\1", text)
 
 

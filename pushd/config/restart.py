@@ -1,4 +1,4 @@
-"""What is different between two configurations and cannot change while the daemon runs."""
+"""Options that need a restart of the daemon to change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIXED_OF_LISTENERS = ("endpoint", "tls", "proxy_protocol", "serves")
 
 
 def fixed_differences(before: Config, after: Config) -> Iterator[str]:
-    """Return each as it stands in the file, such as ``[pushd] store``."""
+    """Return the changed options that need a restart, as in the file, such as ``[pushd] store``."""
     for name in _FIXED:
         if getattr(before, name) != getattr(after, name):
             yield f"[pushd] {name.removesuffix('_bytes')}"

@@ -1,4 +1,4 @@
-"""What the operator decides, as frozen dataclasses."""
+"""The configuration as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -25,231 +25,231 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A place to listen at."""
+    """One listener."""
 
     name: str
-    """What stands for it in the log."""
+    """Name in the log."""
 
     endpoint: str
-    """Where, as a Twisted server endpoint string."""
+    """The Twisted server endpoint string."""
 
     tls: bool = False
-    """Whether to speak TLS."""
+    """Whether TLS is used."""
 
     certificate: str | None = None
-    """The path of the PEM file with the certificate chain; None with `tls`: the self-signed one."""
+    """Path of the PEM file with the certificate chain; None with `tls`: the self-signed certificate."""
 
     key: str | None = None
-    """The path of the PEM file with the private key; None exactly if `certificate` is."""
+    """Path of the PEM file with the private key; None exactly if `certificate` is None."""
 
     serves: str = "everything"
-    """What is served: ``everything`` or ``operations``."""
+    """``everything``, or ``operations`` for an admin listener."""
 
     client_ca: str | None = None
-    """The path of the PEM file with the authorities of clients' certificates; None: they are not asked for one."""
+    """Path of the PEM file with the CAs of client certificates; None: clients need no certificate."""
 
     client_certificate: str = "required"
     """With `client_ca`: ``required`` or ``optional``."""
 
     proxy_protocol: bool = False
-    """Whether connections of trusted proxies begin with a header of the PROXY protocol, and there are no others."""
+    """Whether only connections from trusted proxies, with a PROXY protocol header, are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is served besides channels."""
+    """The static files and their HTTP features."""
 
     root: str | None
-    """The path of the directory of static files, if there is one."""
+    """Path of the directory of static files; None: no static files."""
 
     demo: bool
-    """Whether to serve the demo page and the channel ``clock`` if there is no `root`."""
+    """Whether the demo page and the channel ``clock`` are served if `root` is None."""
 
     early_hints: bool
-    """Whether clients of HTTP/1.1 get 103 Early Hints too."""
+    """Whether HTTP/1.1 clients also get 103 Early Hints."""
 
     strict_transport_s: float
-    """For how long browsers are to come back with TLS only; 0: they are not told so."""
+    """Max-age of ``Strict-Transport-Security``, in seconds; 0: not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Http2:
-    """What is different over HTTP/2."""
+    """Options of HTTP/2."""
 
     websocket: bool
-    """Whether a WebSocket can be one stream of a connection."""
+    """Whether WebSocket over an HTTP/2 stream is supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushList:
-    """What goes with a page."""
+    """The resources pushed or hinted with a page."""
 
     path: str
-    """Of the page."""
+    """Path of the page."""
 
     resources: tuple[str, ...]
-    """The paths of what goes with it."""
+    """Paths of the resources."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is taken from clients, and how long they are waited for."""
+    """Limits and timeouts of clients."""
 
     event_size_bytes: int
-    """The largest data of one event, in bytes."""
+    """Maximum size of the data of one event, in bytes."""
 
     batch_size_bytes: int
-    """The largest body of ``POST /publish``, in bytes; not less than `event_size_bytes`."""
+    """Maximum size of a request body, in bytes; at least `event_size_bytes`."""
 
     bodies_bytes: int
-    """How many bytes of unfinished requests and messages are held."""
+    """Maximum size of all incomplete requests and messages in memory, in bytes."""
 
     outbox_bytes: int
-    """How many bytes may wait for one subscriber before it is closed as too slow."""
+    """Maximum size of the outbox of one subscriber, in bytes; see `ChannelSettings.on_overflow`."""
 
     connections: int
-    """How many connections there may be; 0: as many as files may be open, less some."""
+    """Connection limit; 0: derived from the file limit (`pushd.daemon.file_limits`)."""
 
     connections_per_address: int
-    """How many of them one address may have; 0: any number."""
+    """Connection limit of one address; 0: unlimited."""
 
     connections_per_user: int
-    """How many subscribers one user may have connected; 0: any number."""
+    """Limit of connected subscribers of one user; 0: unlimited."""
 
     share_percent: int
-    """How much of each shared resource one user or address may occupy, in percent."""
+    """Maximum share of each shared resource for one user or address, in percent."""
 
     connect_rate: float
-    """How many subscribers may connect from one address, per second; 0: any number."""
+    """Rate limit of connecting subscribers of one address, per second; 0: unlimited."""
 
     connect_burst: int
-    """How many of them may come at once."""
+    """Burst of this rate limit."""
 
     read_rate: float
-    """How many requests that read one user or address may send, per second; 0: any number."""
+    """Rate limit of read requests of one user or address, per second; 0: unlimited."""
 
     read_burst: int
-    """How many of them may come at once."""
+    """Burst of this rate limit."""
 
     publish_rate: float
-    """How many events one user or address may publish, per second; 0: any number."""
+    """Rate limit of events published by one user or address, per second; 0: unlimited."""
 
     publish_burst: int
-    """How many of them may come at once."""
+    """Burst of this rate limit."""
 
     command_rate: float
-    """How many commands one WebSocket may send, per second; 0: any number."""
+    """Rate limit of commands on one WebSocket, per second; 0: unlimited."""
 
     command_burst: int
-    """How many of them may come at once."""
+    """Burst of this rate limit."""
 
     channels_per_event: int
-    """How many channels one event may be published to."""
+    """Maximum number of channels of one event."""
 
     channels: int
-    """How many channels are kept in memory."""
+    """Maximum number of channels in memory."""
 
     subscriptions: int
-    """How many channels or patterns one connection may subscribe to."""
+    """Maximum number of channels and patterns that one connection subscribes to."""
 
     heartbeat_s: float
-    """How often an idle connection hears from the daemon, in seconds."""
+    """Heartbeat interval of an idle connection, in seconds."""
 
     ping_timeout_s: float
-    """How long a WebSocket client may send nothing after a ping, in seconds."""
+    """Ping timeout of a WebSocket client, in seconds."""
 
     poll_timeout_s: float
-    """How long ``/poll`` waits for an event, in seconds."""
+    """Timeout of ``/poll`` without an event, in seconds."""
 
     retry_s: float
-    """How long SSE clients are told to wait before they reconnect, in seconds."""
+    """Reconnection time sent to SSE clients, in seconds."""
 
     reconnect_spread_s: float
-    """Over how long they are told to spread that when the daemon stops, in seconds."""
+    """Jitter added to the reconnection time when the daemon stops, in seconds."""
 
     request_timeout_s: float
-    """How long an HTTP connection may go without a complete request, in seconds."""
+    """Idle timeout of an HTTP connection without a complete request, in seconds."""
 
     head_timeout_s: float
-    """How long the head of a request may take, and a TLS handshake, in seconds."""
+    """Timeout of the head of a request and of a TLS handshake, in seconds."""
 
     body_rate_bytes: int
-    """How much of a body must come, in bytes per second, on average after `request_timeout_s`."""
+    """Minimum average transfer rate of a body after `request_timeout_s`, in bytes per second."""
 
     answers_bytes: int
-    """How many bytes of answers may wait for clients that do not read them."""
+    """Maximum size of all responses that clients have not yet read, in bytes."""
 
     answer_rate_bytes: int
-    """How much of an answer must be taken, in bytes per second, on average after `request_timeout_s`."""
+    """Minimum average rate at which a response is read after `request_timeout_s`, in bytes per second."""
 
     @property
     def patience(self) -> Timeouts:
-        """How long clients are waited for."""
+        """The timeouts and minimum transfer rates of clients."""
         return Timeouts(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may do what."""
+    """Authentication and default grants."""
 
     anonymous: frozenset[str]
-    """What anybody may do: any of ``operator``, ``publish`` and ``subscribe``."""
+    """Grants of anonymous clients: any of ``operator``, ``publish`` and ``subscribe``."""
 
     anonymous_publish: tuple[Pattern, ...]
-    """To which channels anybody may publish, if not to all."""
+    """Channels that anonymous clients may publish to, unless `anonymous` allows all."""
 
     anonymous_subscribe: tuple[Pattern, ...]
-    """To which channels anybody may subscribe, if not to all."""
+    """Channels that anonymous clients may subscribe to, unless `anonymous` allows all."""
 
     certified: frozenset[str]
-    """What clients with a certificate may do."""
+    """Grants of clients with a certificate."""
 
     certified_publish: tuple[Pattern, ...]
-    """To which channels they may publish, if not to all."""
+    """Channels that clients with a certificate may publish to, unless `certified` allows all."""
 
     certified_subscribe: tuple[Pattern, ...]
-    """To which channels they may subscribe, if not to all."""
+    """Channels that clients with a certificate may subscribe to, unless `certified` allows all."""
 
     cookie: str | None
-    """The name of the cookie that may hold a token."""
+    """Name of the cookie that may hold a token; None: no cookie."""
 
     leeway_s: float
-    """By how much the clock of who makes tokens may differ, in seconds."""
+    """Accepted clock difference to the issuers of tokens, in seconds."""
 
     hosts: tuple[str, ...]
-    """Further names of the daemon: ``host`` or ``host:port``, in lower case."""
+    """Additional names of the daemon: ``host`` or ``host:port``, in lower case."""
 
     origins: tuple[str, ...]
-    """Web origins whose pages may use the daemon, as browsers write them; ``*``: any."""
+    """Web origins with access to the daemon, in the form sent by browsers; ``*``: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What tokens are checked with, by just one of the secrets, files and URLs."""
+    """A key or key set to verify tokens; exactly one secret, file or URL is set."""
 
     name: str
-    """What stands for it in the log."""
+    """Name in the log."""
 
     algorithm: str
-    """The only one that tokens may be signed with, as ``HS256``."""
+    """The only accepted algorithm of signatures, such as ``HS256``."""
 
     secret: str | None = field(default=None, repr=False)
-    """The secret itself, of HS256, HS384 or HS512."""
+    """The secret, for HS256, HS384 or HS512."""
 
     secret_file: str | None = None
-    """The path of the file that holds it."""
+    """Path of the file with the secret."""
 
     public_key_file: str | None = None
-    """The path of the PEM file with the public key."""
+    """Path of the PEM file with the public key."""
 
     jwks_url: str | None = None
-    """Where public keys are fetched from."""
+    """URL of the key set."""
 
     issuer: str | None = None
-    """What the claim ``iss`` must be; None: anything."""
+    """Required value of the claim ``iss``; None: any."""
 
     audience: str | None = None
-    """What the claim ``aud`` must be or have; None: there must be none."""
+    """Required value or member of the claim ``aud``; None: the claim must be absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,104 +257,104 @@ class Proxies:
     """The reverse proxies in front of the daemon."""
 
     trusted: tuple[str, ...]
-    """Their addresses and networks; ``unix``: every Unix socket."""
+    """Addresses and networks of the proxies; ``unix``: every Unix socket."""
 
     header: str
-    """Where they say where the client is: ``x-forwarded-for``, ``forwarded`` or ``none``."""
+    """Header with the address of the client: ``x-forwarded-for``, ``forwarded`` or ``none``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the application is asked and told."""
+    """Webhooks of the application."""
 
     before_connect: str | None
-    """The URL that is asked before a subscriber is connected, if one is; so are the others."""
+    """URL of the authorization webhook for connecting; None: no webhook. The same for the next two."""
 
     before_subscribe: str | None
     before_publish: str | None
     after: str | None
-    """The URL that is told afterwards."""
+    """URL of notifications; None: no notifications."""
 
     after_events: frozenset[str]
-    """Of what: any of ``connect``, ``disconnect``, ``subscribe``, ``unsubscribe``, ``occupied``, ``vacated``."""
+    """Any of ``connect``, ``disconnect``, ``subscribe``, ``unsubscribe``, ``occupied``, ``vacated``."""
 
     secret: str | None = field(repr=False)
-    """What requests are signed with, as ``whsec_...``; None exactly if `secret_file` is there or no URL is."""
+    """The secret that signs requests, ``whsec_...``; None exactly if `secret_file` or no URL is set."""
 
     secret_file: str | None
-    """The path of the file that holds it."""
+    """Path of the file with the secret."""
 
     timeout_s: float
-    """How long an answer may take, in seconds."""
+    """Timeout of a webhook, in seconds."""
 
     questions: int
-    """How many questions may wait for their answers."""
+    """Maximum number of pending authorization webhooks."""
 
     when_down: str
-    """What counts as the answer of an application that does not answer: ``deny`` or ``allow``."""
+    """Decision while the application does not respond: ``deny`` or ``allow``."""
 
     retry_for_s: float
-    """For how long it is tried to tell something, in seconds."""
+    """Time limit of retries of a notification, in seconds."""
 
     queue: int
-    """How much may wait to be told."""
+    """Maximum number of waiting notifications."""
 
     breaker_failures: int
-    """After how many failures in a row the application is not asked for a while."""
+    """Number of failures in a row that opens the circuit breaker."""
 
     breaker_pause_s: float
-    """For how long, in seconds."""
+    """Time that the circuit breaker stays open, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What is logged."""
+    """Options of the log."""
 
     level: str
-    """The least important level: ``debug``, ``info``, ``warn``, ``error`` or ``critical``."""
+    """The lowest level logged: ``debug``, ``info``, ``warn``, ``error`` or ``critical``."""
 
     format: str
-    """How: ``auto``, ``text`` or ``json``."""
+    """Line format: ``auto``, ``text`` or ``json``."""
 
     requests: bool
-    """Whether every HTTP request is."""
+    """Whether every HTTP request is logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that the operator decides."""
+    """The whole configuration."""
 
     state_directory: str | None
-    """Where what outlives the daemon is kept; None: see `pushd.config.loader.state_directory`."""
+    """Path of the state directory; None: see `pushd.config.loader.state_directory`."""
 
     store: str
-    """Where events are kept: ``sqlite`` or ``memory``."""
+    """Store of events: ``sqlite`` or ``memory``."""
 
     durability: str
-    """What an acknowledged event has survived: the end of the ``process``, or loss of ``power``."""
+    """Failure that an acknowledged event survives: the end of the ``process``, or loss of ``power``."""
 
     store_size_bytes: int
-    """About how much the events of all channels take, at most."""
+    """Approximate maximum size of the events of all channels, in bytes."""
 
     store_memory_bytes: int
-    """About how much of that is kept in memory as well."""
+    """Approximate size of the latest events also kept in memory, in bytes."""
 
     stop_timeout_s: float
-    """How long connections get to drain when the daemon stops, in seconds."""
+    """Time for connections to drain when the daemon stops, in seconds."""
 
     listeners: tuple[Listener, ...]
-    """Where to listen: one place at least, in the order of the file."""
+    """The listeners, at least one, in the order of the file."""
 
     site: Site
     http2: Http2
     pushes: tuple[PushList, ...]
-    """What goes with pages, in the order of the file."""
+    """The resources of pages, in the order of the file."""
 
     channels: ChannelRules
     limits: Limits
     auth: Auth
     keys: tuple[Key, ...]
-    """What tokens are checked with, in the order of the file."""
+    """The keys of tokens, in the order of the file."""
 
     proxies: Proxies
     hooks: Hooks

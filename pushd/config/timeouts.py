@@ -1,4 +1,4 @@
-"""How long clients are waited for."""
+"""Timeouts and minimum transfer rates of clients."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ __all__ = ["Timeouts"]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The time that clients have for what they send: the same over every version of HTTP."""
+    """Timeouts and minimum transfer rates of requests and responses, the same for every version of HTTP."""
 
     head_timeout_s: float
-    """How long the head of a request may take from its first byte, and a TLS handshake in all, in seconds."""
+    """Timeout of the head of a request, from its first byte, and of a TLS handshake, in seconds."""
 
     request_timeout_s: float
-    """How long a connection may have no request, and what a body has beside `body_rate_bytes`, in seconds."""
+    """Idle timeout of a connection without a request, and grace period of a body or response, in seconds."""
 
     body_rate_bytes: int
-    """How much of a body must come, in bytes per second."""
+    """Minimum transfer rate of a request body, in bytes per second."""
 
     answer_rate_bytes: int = 1024
-    """How much of an answer that waits must be taken, in bytes per second, after `request_timeout_s`."""
+    """Minimum rate at which a response must be read, in bytes per second, after `request_timeout_s`."""
 
     def answer_s(self, size: int) -> float:
-        """Return how long an answer may wait of which `size` bytes were taken meanwhile."""
+        """Return the timeout of a pending response, in seconds, after the client has read `size` bytes of it."""
         return self.request_timeout_s + size / self.answer_rate_bytes
 
     def body_s(self, size: int) -> float:
-        """Return how long a body, or a message, may take of which `size` bytes have come."""
+        """Return the timeout of a body or message, in seconds, after `size` bytes of it were received."""
         return self.request_timeout_s + size / self.body_rate_bytes

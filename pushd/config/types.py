@@ -1,4 +1,4 @@
-"""The kinds of values that an option can have."""
+"""The types of option values."""
 
 from __future__ import annotations
 
@@ -43,67 +43,67 @@ __all__ = [
 T = TypeVar("T")
 
 _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-"""A token of RFC 9110, as RFC 6265, section 4.1.1, wants."""
+"""A token of RFC 9110, as required by RFC 6265, section 4.1.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionType:
-    """How the values of an option are written."""
+    """The syntax of the values of an option."""
 
     form: str
-    """What is wanted, for the reader: ``a size such as ...``."""
+    """The expected form, for messages and docs: ``a size such as ...``."""
 
     parse: Callable[[str], Any]
-    """Read a value; raise `ValueError` with the text that does not fit, which may be a part of it."""
+    """Parses a value; raises `ValueError` with the invalid text, which may be a part of the value."""
 
     show: Callable[[Any], str]
-    """Write a value so that `parse` answers an equal one."""
+    """Formats a value so that `parse` returns an equal one."""
 
     suffix: str = ""
-    """How the name of the field in `pushd.config.settings` goes on after the name of the option: with the unit."""
+    """The unit appended to the name of the option, for the field in `pushd.config.settings`."""
 
     is_secret: bool = False
     """Whether values are never shown."""
 
 
 def size(least_bytes: int = 0, most_bytes: int = 2**36) -> OptionType:
-    """Return the kind for a number of bytes within bounds."""
+    """Return the type for a number of bytes within bounds."""
     form = f"a size such as 64KiB, 1MiB or 1000, from {show_size(least_bytes)} to {show_size(most_bytes)}"
     return OptionType(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
 
 
 def duration(least_s: float = 0, most_s: float = 7 * 86400) -> OptionType:
-    """Return the kind for a time span within bounds."""
+    """Return the type for a duration within bounds."""
     span = f"from {show_duration(least_s)} to {show_duration(most_s)}"
     form = f"a duration such as 500ms, 10s, 5m, 1h or 7d, {span}"
     return OptionType(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
 
 
 def count(least: int = 0, most: int = 10**9) -> OptionType:
-    """Return the kind for a number of things within bounds."""
+    """Return the type for a whole number within bounds."""
     return OptionType(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
 
 
 def choice(*words: str) -> OptionType:
-    """Return the kind for one of `words`."""
+    """Return the type for one of `words`."""
     return OptionType(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
 
 
 def url(*schemes: str) -> OptionType:
-    """Return the kind for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
+    """Return the type for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
     form = f"a URL such as https://app.example.com/hook, with {' or '.join(schemes)}"
     return OptionType(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
 
 
 def words(*words: str) -> OptionType:
-    """Return the kind for any of `words`, in no order."""
+    """Return the type for a set of `words`."""
     parse = _each(lambda text: _one_of(text, words))
     form = f"any of {', '.join(words)}, separated by commas, or nothing"
     return OptionType(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
 
 
 def listing(form: str, parse: Callable[[str], str]) -> OptionType:
-    """Return the kind for a list whose items `parse` reads; repetitions are dropped."""
+    """Return the type for a list with items parsed by `parse`; duplicates are dropped."""
     return OptionType(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
 
 
@@ -147,7 +147,7 @@ def _parse_flag(text: str) -> bool:
 
 
 def _parse_line(text: str) -> str:
-    """Refuse the continuation lines of an ini file: they are rather a slip of indentation."""
+    """Reject continuation lines of an ini file: they are probably an indentation error."""
     if "\n" in text:
         raise ValueError(text)
     return text
@@ -163,7 +163,7 @@ def _parse_secret(text: str) -> str | None:
     try:
         return _parse_text(text)
     except ValueError:
-        raise ValueError("what is there") from None  # the message shows it
+        raise ValueError("what is there") from None  # the message quotes the argument, and must not quote a secret
 
 
 def _parse_name(text: str) -> str | None:
@@ -194,7 +194,7 @@ def _parse_endpoint(text: str) -> str:
 
 
 FLAG = OptionType("yes or no", _parse_flag, lambda value: "yes" if value else "no")
-"""Something that is so or not."""
+"""Yes or no."""
 
 PATH = OptionType("a path", lambda text: _parse_line(text) or None, lambda value: value or "")
 """The path of a file, or None."""
@@ -205,22 +205,22 @@ ENDPOINT = OptionType(
     _parse_endpoint,
     str,
 )
-"""Where to listen."""
+"""A server endpoint."""
 
 TEXT = OptionType("text on one line", _parse_text, lambda value: value or "")
 """Any text, or None."""
 
 SECRET = OptionType("text on one line", _parse_secret, lambda value: value or "", is_secret=True)
-"""Text that is never shown, or None."""
+"""Text that is never logged or printed, or None."""
 
 NAME = OptionType("a name as cookies have", _parse_name, lambda value: value or "")
 """The name of a cookie, or None."""
 
 RATE = OptionType("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)
-"""How many in a second."""
+"""A rate per second."""
 
 PERCENT = OptionType("a percentage from 1% to 100%", _parse_percent, lambda value: f"{value}%", "_percent")
-"""A part of something, in whole percent."""
+"""A share, in whole percent."""
 
 PATTERNS = OptionType(
     "channels and patterns such as news or public/**, separated by commas, or nothing",

@@ -1,4 +1,4 @@
-"""Sizes, durations and counts as people write them."""
+"""Parsers and formatters for sizes, durations, counts and rates."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ _MILLISECONDS = {
 
 
 def parse_size(text: str) -> int:
-    """Read a size such as ``64KiB`` or ``1000``; answer bytes, or raise `ValueError`."""
+    """Return a size such as ``64KiB`` or ``1000`` in bytes; raise `ValueError` if it is invalid."""
     return _parse(text, _BYTES)
 
 
 def show_size(size_bytes: int) -> str:
-    """Write a size in the unit that makes it shortest and keeps it exact."""
+    """Return a size as text, exact, in the unit that makes it shortest."""
     return _show(size_bytes, _BYTES)
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration such as ``500ms`` or ``1h``; answer seconds, or raise `ValueError`.
+    """Return a duration such as ``500ms`` or ``1h`` in seconds; raise `ValueError` if it is invalid.
 
-    A unit must be given, except for ``0``.
+    A unit is required, except for ``0``.
     """
     return 0.0 if text == "0" else _parse(text, _MILLISECONDS) / 1000
 
 
 def show_duration(duration_s: float) -> str:
-    """Write a duration, to the millisecond, in the unit that makes it shortest and keeps it exact."""
+    """Return a duration as text, rounded to the millisecond, in the unit that makes it shortest."""
     return _show(round(duration_s * 1000), _MILLISECONDS)
 
 
 def parse_count(text: str) -> int:
-    """Read a plain whole number, or raise `ValueError`."""
+    """Return a whole number; raise `ValueError` if it is invalid."""
     return _parse(text, {"": 1})
 
 
 def parse_rate(text: str) -> float:
-    """Read how many there are in a second, such as ``10`` or ``0.5``, or raise `ValueError`."""
+    """Return a rate per second such as ``10`` or ``0.5``; raise `ValueError` if it is invalid."""
     if not _RATE.fullmatch(text) or float(text) > 10**9:
         raise ValueError(text)
     return float(text)
 
 
 def show_rate(rate: float) -> str:
-    """Write how many there are in a second, to a thousandth."""
+    """Return a rate per second as text, rounded to a thousandth."""
     return f"{rate:.3f}".rstrip("0").rstrip(".")
 
 
@@ -74,7 +74,7 @@ def _parse(text: str, units: dict[str, int]) -> int:
 
 
 def _show(number: int, units: dict[str, int]) -> str:
-    """Write a number with a unit; among equally short ways, take the largest unit."""
+    """Return `number` with the unit that makes it shortest; on a tie, with the largest one."""
     if number == 0:
         return "0"
     exact = (f"{number // unit}{name}" for name, unit in units.items() if number % unit == 0)
