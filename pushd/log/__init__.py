@@ -1,4 +1,4 @@
-"""The log: where it goes, what its lines look like, and what keeps clients from filling it."""
+"""The log: its destinations, its line formats, and its rate limit."""
 
 from pushd.log.observers import Observer, observer, observer_for
 

@@ -1,4 +1,4 @@
-"""What keeps clients from filling the log: a line a second of each client and cause, and the number of the rest."""
+"""The rate limit of the log: one line per second, client and cause, with the number of lines suppressed."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from pushd.bus import limit_key, parse_ip
 __all__ = ["FloodLimit"]
 
 _MAX_KEYS = 1000
-"""How many clients and causes are told apart within a second; all others together count as one client."""
+"""Maximum number of clients and causes distinguished in one second; all others count as one client."""
 
 _EXEMPT = frozenset({"pushd.requests"})
-"""The operator asked for a line of each request ([log] requests)."""
+"""Namespaces that are never suppressed: [log] requests asks for a line of each request."""
 
 _OF_OPERATORS = frozenset({"pushd.daemon.service", "pushd.tap"})
-"""What logs only at the start, at a reload and at the stop, and then possibly much."""
+"""Namespaces that log only at the start, a reload and the stop, then possibly many lines; not suppressed."""
 
 _BURST_OF_NOBODY = 5
-"""How many lines of one cause are written in a second if they name no client: one may cause them all the same."""
+"""Maximum number of lines per second and cause that name no client; a client may still cause them."""
 
 _BURSTS = {"pushd.sessions": 20}
-"""How many lines of one client are written in a second, if more than one.
+"""Maximum number of lines per second and client by namespace, if more than one.
 
-The ends of subscribers that an application closes together are worth a line each.
+When an application closes several subscribers together, each close is logged.
 """
 
 _SECOND_S = 0.95
-"""What counts as a second: timers are late by some milliseconds, now more and now less."""
+"""Length of a second for this limit: timers are some milliseconds late, by a varying amount."""
 
 _OTHERS = "others"
 _NOBODY = "nobody"
 
 _LONGEST = 500
-"""How many characters of a value are written: clients choose paths, methods and messages, which may be large."""
+"""Maximum length of a value, in characters: clients choose paths, methods and messages, which may be long."""
 
 _MAX_REASONS = 8
-"""How many reasons of one client and kind of line are told apart within a second; all others count as one."""
+"""Maximum number of reasons distinguished per second, client and kind of line; all others count as one."""
 
 _REASON = re.compile(r"[A-Za-z ,-]{0,48}")
-"""What is taken of a detail: the words before what the client sent, which is quoted, or a number."""
+"""The part of a detail that is its reason: the words before a number or a quoted value from the client."""
 
 _NOT_ACCEPTED = ("EMFILE ", "Re-reserving EMFILE ", "Could not accept ")
-"""How Twisted's lines begin about connections for which there is no file descriptor."""
+"""Prefixes of Twisted's lines about connections that it cannot accept without a file descriptor."""
 
 _Key = tuple[str, str, str, str]
 """The namespace, the kind of line, the client and the reason."""
@@ -57,24 +57,24 @@ _Key = tuple[str, str, str, str]
 
 @dataclass(slots=True)
 class _Seen:
-    """What was logged of one client and cause in this second."""
+    """The lines of one client and cause in the current second."""
 
     since_s: float
     written: int = 0
     left_out: int = 0
     latest: LogEvent | None = None
-    """The latest event that was left out."""
+    """The latest suppressed event."""
 
 
 class _Reasons:
-    """Which reasons there were in this second: what a client sends does not make ever more of them."""
+    """The reasons of the current second, in bounded number: clients cannot make the set grow."""
 
     def __init__(self) -> None:
         self._since_s = 0.0
         self._known: dict[tuple[str, str, str], set[str]] = {}
 
     def bounded(self, key: _Key, now_s: float) -> _Key:
-        """Return `key`, without its reason if there were too many."""
+        """Return `key`, without its reason if there are too many."""
         if now_s - self._since_s >= _SECOND_S:
             self._since_s = now_s
             self._known.clear()
@@ -90,12 +90,11 @@ class _Reasons:
 
 @implementer(ILogObserver)
 class FloodLimit:
-    """Passes on the events of the log, except those that a client causes again and again.
+    """Passes on log events, except those that a client causes repeatedly.
 
-    The cause of an event is its text before the values are put into it, its ``status``, and the first words of its
-    ``detail``; the client is the address (of IPv6: the network) in its field ``peer``. A fault, which has a
-    traceback, counts as one cause whoever the client is; so do all lines of Twisted about connections that it could
-    not accept.
+    The cause of an event is its format, its ``status``, and the first words of its ``detail``. The client is the
+    address (of IPv6: the network) in its field ``peer``. A fault, which has a traceback, counts as one cause for
+    all clients; so do all lines of Twisted about connections that it could not accept.
     """
 
     def __init__(
@@ -104,9 +103,9 @@ class FloodLimit:
         seconds: Callable[[], float] = monotonic,
         call_later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        """Pass events on to `write`; `call_later` makes a call in a second, in the thread of the reactor.
+        """Pass events to `write`; `call_later` schedules a call in one second, in the thread of the reactor.
 
-        Without `call_later`, the number of those that were left out comes with the next event.
+        Without `call_later`, the number of suppressed events is reported with the next event.
         """
         self._write = write
         self._seconds = seconds
@@ -116,7 +115,7 @@ class FloodLimit:
         self._is_called = False
 
     def __call__(self, event: LogEvent) -> None:
-        """Take an event: write it, or count it."""
+        """Write an event, or count it as suppressed."""
         event = _cut(event)
         key = _key(event)
         if key is None:
@@ -149,7 +148,7 @@ class FloodLimit:
             self.call_later(self._tell)
 
     def _tell(self) -> None:
-        """Write the latest that was left out of each client and cause, as the line of this second."""
+        """Write the latest suppressed event of each client and cause, as its line of this second."""
         self._is_called = False
         now_s = self._seconds()
         for key, seen in list(self._seen.items()):
@@ -162,14 +161,14 @@ class FloodLimit:
             self._tell_later()
 
     def _forget(self, now_s: float) -> None:
-        """Forget those of which there was nothing for a second."""
+        """Remove clients and causes without an event for a second."""
         old = [key for key, seen in self._seen.items() if not seen.left_out and now_s - seen.since_s >= _SECOND_S]
         for key in old:
             del self._seen[key]
 
 
 def _key(event: LogEvent) -> _Key | None:
-    """Return what an event is counted by; None if it is written in any case."""
+    """Return the key that an event is counted by; None if it is never suppressed."""
     namespace = str(event.get("log_namespace", ""))
     if namespace in _EXEMPT:
         return None
@@ -187,14 +186,14 @@ def _key(event: LogEvent) -> _Key | None:
 
 
 def _burst(key: _Key) -> int:
-    """Return how many lines are written in a second of what is counted by `key`."""
-    if not key[2]:  # a fault, or of Twisted
+    """Return the maximum number of lines per second for `key`."""
+    if not key[2]:  # a fault, or a line of Twisted
         return 1
     return _BURST_OF_NOBODY if key[2] == _NOBODY else _BURSTS.get(key[0], 1)
 
 
 def _cut(event: LogEvent) -> LogEvent:
-    """Return an event whose values are not longer than is read: a client must not fill the log with few lines."""
+    """Return an event with long values shortened: a client must not fill the log with a few lines."""
     long = {
         name: f"{value[:_LONGEST]}... ({len(value)} characters)"
         for name, value in event.items()
@@ -205,7 +204,7 @@ def _cut(event: LogEvent) -> LogEvent:
 
 @lru_cache(4096)
 def _client(peer: str) -> str:
-    """Return which client a peer is, as it is called in the log: without its port, one of IPv6 by its network."""
+    """Return the client of a peer in the form used by the log: without port, an IPv6 address as its network."""
     name = peer.partition(" by way of ")[0]
     if name.startswith("["):
         name = name[1:].partition("]")[0]

@@ -1,7 +1,7 @@
-"""How an event of the log is written: as text, for the journal, or as JSON.
+"""Line formats of log events: text, journal and JSON.
 
-One event is one line, whatever comes from outside: what does not print is escaped. Only the traceback of a fault
-has lines of its own, each of which begins with a tab, or in the journal with a priority and a tab.
+One event is one line, whatever clients send: nonprintable characters are escaped. Only the traceback of a fault has
+further lines, each starting with a tab, or in the journal with a priority and a tab.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pushd.wire import json_bytes
 __all__ = ["Form", "coloured", "for_journal", "json_text", "plain"]
 
 Form = Callable[[LogEvent], str]
-"""Makes what is written of an event, with its line ends; nothing if there is nothing to say."""
+"""Formats an event, with line endings; returns an empty string if it has no text."""
 
 _PRIORITIES = {LogLevel.debug: 7, LogLevel.info: 6, LogLevel.warn: 4, LogLevel.error: 3, LogLevel.critical: 2}
-"""Those of sd-daemon(3)."""
+"""The priorities of sd-daemon(3)."""
 
 _COLOURS = {LogLevel.debug: "2", LogLevel.warn: "33", LogLevel.error: "31", LogLevel.critical: "1;31"}
-"""The parameters of ECMA-48, section 8.3.117, for those that do not look as everything does."""
+"""SGR parameters (ECMA-48, section 8.3.117) of the levels that are highlighted."""
 
 _MAX_TRACEBACK_LINES = 200
-"""How many lines of a traceback are written: one of a recursion has thousands."""
+"""Maximum number of lines of a traceback: that of a recursion has thousands."""
 
 _LONGEST_TRACEBACK_LINE = 500
-"""How many characters of such a line are written: an exception may have in its text what a client has sent."""
+"""Maximum length of such a line, in characters: the text of an exception may quote a client."""
 
 
 def plain(event: LogEvent) -> str:
-    """Make a line of text, with the time, the part of the daemon and the level."""
+    """Return a line of text with time, logger and level."""
     return _text(event, "{head} {message}")
 
 
 def coloured(event: LogEvent) -> str:
-    """Make the same for a terminal: the head is dim, and a message that matters has a colour."""
+    """Return the line of `plain` for a terminal: the head is dim, and warnings and errors have a colour."""
     colour = _COLOURS.get(event.get("log_level"))
     return _text(event, "\x1b[2m{head}\x1b[0m " + (f"\x1b[{colour}m{{message}}\x1b[0m" if colour else "{message}"))
 
@@ -57,7 +57,7 @@ def _text(event: LogEvent, form: str) -> str:
 
 
 def for_journal(event: LogEvent) -> str:
-    """Make lines with priorities (sd-daemon(3)), without what journald adds: the time and the daemon's name."""
+    """Return lines with priorities (sd-daemon(3)), without the time and daemon name, which journald adds."""
     message, rest = _parts(event)
     if not message and not rest:
         return ""
@@ -67,7 +67,7 @@ def for_journal(event: LogEvent) -> str:
 
 
 def json_text(event: LogEvent) -> str:
-    """Make a JSON object on one line; of pushd's own events it has all fields that are plain values."""
+    """Return a JSON object on one line; for pushd's own events, it has all fields with plain values."""
     message, rest = _parts(event)
     if not message and not rest:
         return ""
@@ -85,7 +85,7 @@ def json_text(event: LogEvent) -> str:
 
 
 def _in_json(character: str) -> str:
-    """Escape what JSON has as it is, and what ends a line for some (U+2028), or does not print."""
+    """Return `character`, escaped if it is nonprintable or ends a line for some readers (U+2028)."""
     if character.isprintable():
         return character
     units = character.encode("utf-16-be", "surrogatepass")
@@ -95,7 +95,7 @@ def _in_json(character: str) -> str:
 def _fields(event: LogEvent) -> dict[str, object]:
     omitted = {"time", "format", "system", "isError"}
     if event.get("log_format") == "{line}":
-        omitted.add("line")  # it is the message
+        omitted.add("line")  # equals the message
     return {
         name: value
         for name, value in event.items()
@@ -116,7 +116,7 @@ def _logger(event: LogEvent) -> str:
 
 
 def _parts(event: LogEvent) -> tuple[str, list[str]]:
-    """Return the message and, if there is a fault, the lines of its traceback; each is one line."""
+    """Return the message, as one line, and the lines of the traceback of a fault."""
     failure = event.get("log_failure")
     rest = _traceback(failure).splitlines() if isinstance(failure, Failure) else []
     if len(rest) > _MAX_TRACEBACK_LINES:

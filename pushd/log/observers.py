@@ -1,4 +1,4 @@
-"""The log: where it goes, and from which level on."""
+"""Log observers: the destination of the log, its format and its level."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ _STARTING = re.compile(r"\S+( \(TLS\))? starting on \S+").fullmatch
 
 class _Output(Protocol):
     def write(self, text: str) -> object:
-        """Take text."""
+        """Write `text`, possibly to a buffer."""
 
     def flush(self) -> object:
-        """Write it."""
+        """Write the buffer."""
 
 
 @implementer(ILogObserver)
 class Observer:
-    """Writes the events of a level and above."""
+    """Writes events of a level and above."""
 
     def __init__(self, output: _Output, form: Form, level: str, *, is_for_people: bool = False) -> None:
-        """Write to `output` what `form` makes of the events of `level` and above.
+        """Write events of `level` and above to `output`, formatted by `form`.
 
-        It `is_for_people` if somebody is likely to read the lines as they come.
+        `is_for_people`: whether somebody is likely to read the log as it is written.
         """
         self.is_for_people = is_for_people
         self.reopen: Callable[[], object] = lambda: None
-        """Goes on at the path of the file, if there is one and it was moved away."""
+        """Reopens the log file, if there is one and it was rotated."""
         self._output = output
         self._form = form
         self._level = LogLevel.levelWithName(level)
         self.floodgate = FloodLimit(self._write)
-        """What it leaves out of what clients cause."""
+        """The rate limit of the log."""
 
     def begin_at(self, level: str) -> None:
-        """Write the events of `level` and above from now on."""
+        """Set the level: write further events of `level` and above."""
         self._level = LogLevel.levelWithName(level)
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event. See `ILogObserver`."""
+        """Write an event unless it is below the level or over the rate limit. See `ILogObserver`."""
         level = event.get("log_level")
         if level is not None and level >= self._level and not _is_said_twice(event):
             self.floodgate(event)
@@ -83,13 +83,13 @@ class Observer:
 
 
 def _is_said_twice(event: LogEvent) -> bool:
-    """Return whether it is Twisted's notice of a port that pushd itself says it listens at."""
+    """Return whether it is Twisted's line about a new port, which pushd logs itself."""
     return event.get("log_namespace") == "log_legacy" and _STARTING(event.get("log_text") or "") is not None
 
 
 @implementer(ILogFilterPredicate)
 class _Once:
-    """Leaves out what is said twice."""
+    """Filters out lines that pushd logs itself."""
 
     def __call__(self, event: LogEvent) -> Any:
         """Return whether the event is logged. See `ILogFilterPredicate`."""
@@ -97,13 +97,13 @@ class _Once:
 
 
 class LogFile:
-    """A file that lines are appended to, and that other programs may rotate.
+    """A log file that other programs may rotate.
 
-    It is opened for appending, so that after it was truncated (``copytruncate`` of logrotate) it has no hole.
+    It is opened for appending, so that it has no hole after truncation (``copytruncate`` of logrotate).
     """
 
     def __init__(self, path: str) -> None:
-        """Open the file at `path`, or create it."""
+        """Open or create the file at `path`."""
         self._path = os.path.abspath(path)
         self._file = self._opened()
 
@@ -122,7 +122,7 @@ class LogFile:
         self._file.close()
 
     def reopen(self) -> bool:
-        """Go on at the path if the file was moved away or removed; return whether it was."""
+        """Reopen the path if the file was moved or removed; return whether it was."""
         try:
             if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
                 return False
@@ -138,7 +138,7 @@ class LogFile:
         return True
 
     def rotate(self) -> None:
-        """Called at SIGUSR1: reopen the path; a file that is still there is renamed to ``.1`` first."""
+        """Called at SIGUSR1: reopen the path. If the file is still there, it is renamed to ``.1`` first."""
         if self.reopen():
             return
         endings = (path.removeprefix(f"{self._path}.") for path in iglob(f"{escape(self._path)}.*"))
@@ -153,10 +153,9 @@ class LogFile:
 
 
 def observer() -> ILogObserver:
-    """Return an observer that writes to standard output, or error if only that is the journal.
+    """Return an observer that writes to standard output, or to standard error if only that is the journal.
 
-    For ``twistd --logger=pushd.log.observer``; with ``twistd pushd``, the level and the format are those of the
-    configuration.
+    For ``twistd --logger=pushd.log.observer``; ``twistd pushd`` uses the level and format of the configuration.
     """
     return _standard("auto", "info", os.environ)
 
@@ -164,7 +163,7 @@ def observer() -> ILogObserver:
 def observer_for(
     twistd_options: Mapping[str, Any], log: Log, call_from_thread: Callable[[Callable[[], object]], object]
 ) -> ILogObserver:
-    """Return an observer that writes where twistd's own options say: to a file, syslog or standard output.
+    """Return an observer for the destination set by twistd's options: a file, syslog or standard output.
 
     `call_from_thread` is the reactor's: the file is rotated at SIGUSR1, as twistd does.
     """
@@ -184,7 +183,7 @@ def observer_for(
 
 
 def _syslog(prefix: str, level: str) -> ILogObserver:
-    from twisted.python.syslog import SyslogObserver  # not on every system
+    from twisted.python.syslog import SyslogObserver  # the module does not exist on every system
 
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     legacy: Any = SyslogObserver(prefix).emit
@@ -193,7 +192,7 @@ def _syslog(prefix: str, level: str) -> ILogObserver:
 
 
 def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:
-    """Return what writes to standard output, or to standard error if only that is the journal."""
+    """Return an observer for standard output, or for standard error if only that is the journal."""
     output = sys.stdout
     if form == "json":
         return Observer(output, json_text, level)
@@ -206,17 +205,17 @@ def _standard(form: str, level: str, environ: Mapping[str, str]) -> Observer:
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether what is written there goes to journald as it is: see JOURNAL_STREAM in systemd.exec(5)."""
+    """Return whether `stream` goes directly to journald: see JOURNAL_STREAM in systemd.exec(5)."""
     said = environ.get("JOURNAL_STREAM")
     if not said:
         return False
     try:
         status = os.fstat(stream.fileno())
-    except (OSError, ValueError, AttributeError):  # it is closed, or no file
+    except (OSError, ValueError, AttributeError):  # the stream is closed, or is not a file
         return False
     return said == f"{status.st_dev}:{status.st_ino}"
 
 
 def _takes_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether colours are seen there, and wanted: see https://no-color.org."""
+    """Return whether `stream` shows colours and they are not disabled: see https://no-color.org."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
