@@ -1,28 +1,28 @@
-"""Every error that pushd raises on purpose.
+"""The exceptions that pushd raises.
 
 ::
 
     PushdError
-    ├── ConfigError             the ini file is wrong; names the place and what was wanted
-    ├── Refused                 a client asked for something that it cannot have
+    ├── ConfigError             the ini file is wrong; names the option and what is expected
+    ├── Refused                 a request of a client is rejected
     │   ├── BadRequest    400   the request itself is wrong; names the field
-    │   ├── Unauthorized  401   not granted to who has no valid token
+    │   ├── Unauthorized  401   not granted without a valid token
     │   ├── Forbidden     403   not granted
     │   ├── NotFound      404   no such channel, event or page
-    │   ├── WrongMethod   405   the resource does not know the method
+    │   ├── WrongMethod   405   the method is not allowed for the resource
     │   ├── TimedOut      408   the request was not complete in time
-    │   ├── Conflict      409   the request contradicts what the client has set
+    │   ├── Conflict      409   the request conflicts with the state of the client
     │   ├── TooLarge      413   over a limit in bytes
     │   ├── Unprocessable 422   the id belongs to an event with other content
-    │   ├── UpgradeNeeded 426   a WebSocket handshake was wanted
+    │   ├── UpgradeNeeded 426   a WebSocket handshake is required
     │   ├── TooMany       429   over a limit of one address or user
     │   ├── HeadTooLarge  431   the header fields are over a limit in bytes
-    │   ├── Unknown       501   a protocol that is not spoken
-    │   ├── Unavailable   503   over a limit of the daemon as a whole, the store does not work, or it stops
+    │   ├── Unknown       501   an unsupported protocol
+    │   ├── Unavailable   503   a limit of the whole daemon, a failing store, or a shutdown
     │   │   └── OutOfMemory
-    │   ├── VersionNeeded 505   another version of HTTP was wanted
+    │   ├── VersionNeeded 505   another version of HTTP is required
     │   └── NoRoom        507   the disk is full
-    └── StartFailed             a listener, a certificate or the store could not be had
+    └── StartFailed             a listener, a certificate or the store is unusable
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ __all__ = [
 
 
 def one_line(text: str) -> str:
-    """Escape what does not print, such as newlines and what commands a terminal."""
+    """Return `text` with nonprintable characters escaped, such as newlines and terminal control codes."""
     if text.isprintable():
         return text
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
 
 
 NO_MEMORY = "there is not enough memory for this now; try again later"
-"""What a client is told."""
+"""The detail that a client gets with `OutOfMemory`."""
 
 
 _MAX_DETAIL = 600
-"""How long a detail may be, in characters."""
+"""Maximum length of a detail, in characters."""
 
 
 class PushdError(Exception):
-    """The root of the tree."""
+    """Base class of all exceptions of pushd."""
 
 
 class ConfigError(PushdError):
@@ -85,11 +85,11 @@ class StartFailed(PushdError):
 
 
 class Refused(PushdError):
-    """A client's request that is answered with an error.
+    """A request of a client that is rejected with an error response.
 
-    Its text is the ``detail`` of the answer: what was wrong and what was wanted. ``field`` names the part of
-    the request that was wrong, if one was. ``retry_s`` is how long the client is asked to wait before it tries
-    again, in seconds, if it is asked to: by default what its class says.
+    Its text is the ``detail`` of the response: what was wrong and what is expected. ``field`` names the invalid
+    part of the request, if there is one. ``retry_s`` is the time before the client may retry, in seconds, or
+    None: by default ``default_retry_s`` of the class.
     """
 
     status = 400
@@ -97,7 +97,7 @@ class Refused(PushdError):
     default_retry_s: ClassVar[float | None] = None
 
     def __init__(self, detail: str, field: str | None = None, retry_s: float | None = None) -> None:
-        """Say `detail`, shortened if it quotes too much of what came from outside."""
+        """Set `detail`, shortened to `_MAX_DETAIL` characters because it may quote the client."""
         if len(detail) > _MAX_DETAIL:
             detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 :]}"
         super().__init__(detail)
@@ -106,10 +106,9 @@ class Refused(PushdError):
         self.retry_s = self.default_retry_s if retry_s is None else retry_s
 
     def outcome(self) -> Self:
-        """Return it to be kept among the outcomes of others.
+        """Return the exception without its traceback and context, to be stored in a list of outcomes.
 
-        It forgets where it was raised, and from what: the frames there refer to the list that it is kept in, and
-        only the garbage collector would free such a cycle.
+        The frames of the traceback refer to that list: only the garbage collector would free such a cycle.
         """
         self.__traceback__ = self.__context__ = None
         return self
@@ -129,33 +128,33 @@ class BadRequest(Refused):
 
 
 class Unauthorized(Refused):
-    """The client has no right to this, and shows no token, or none that is valid (RFC 6750, section 3.1)."""
+    """The permission is missing, and so is a valid token (RFC 6750, section 3.1)."""
 
     status = 401
     title = "Unauthorized"
 
     def __init__(self, detail: str, field: str | None = None, *, is_token_wrong: bool = False) -> None:
-        """Say `detail`; with `is_token_wrong`, of a token that was shown."""
+        """Set `detail`; `is_token_wrong` means that the request has an invalid token, rather than none."""
         super().__init__(detail, field)
         self.is_token_wrong = is_token_wrong
 
 
 class Forbidden(Refused):
-    """The client has no right to this."""
+    """The client does not have the permission."""
 
     status = 403
     title = "Forbidden"
 
 
 class NotFound(Refused):
-    """There is no such thing."""
+    """The channel, event or page does not exist."""
 
     status = 404
     title = "Not Found"
 
 
 class WrongMethod(Refused):
-    """The resource does not know the method; ``allowed`` names those that it knows."""
+    """The method is not allowed for the resource; ``allowed`` names the methods that are."""
 
     status = 405
     title = "Method Not Allowed"
@@ -173,56 +172,56 @@ class TimedOut(Refused):
 
 
 class Conflict(Refused):
-    """The request contradicts what is there."""
+    """The request conflicts with the current state."""
 
     status = 409
     title = "Conflict"
 
 
 class TooLarge(Refused):
-    """Something is over its limit in bytes."""
+    """The content exceeds a limit in bytes."""
 
     status = 413
     title = "Content Too Large"
 
 
 class Unprocessable(Refused):
-    """The request is well-formed and contradicts what was published before (RFC 9110, section 15.5.21)."""
+    """The request is well-formed but conflicts with an earlier event (RFC 9110, section 15.5.21)."""
 
     status = 422
     title = "Unprocessable Content"
 
 
 class HeadTooLarge(Refused):
-    """The header fields of a request are over their limit in bytes."""
+    """The header fields of a request exceed their limit in bytes."""
 
     status = 431
     title = "Request Header Fields Too Large"
 
 
 class UpgradeNeeded(Refused):
-    """A plain request where a WebSocket handshake was wanted."""
+    """The resource requires a WebSocket handshake."""
 
     status = 426
     title = "Upgrade Required"
 
 
 class TooMany(Refused):
-    """One address or user has too many of something, or wants it too often (RFC 6585, section 4)."""
+    """One address or user exceeds its share or its rate limit (RFC 6585, section 4)."""
 
     status = 429
     title = "Too Many Requests"
 
 
 class Unknown(Refused):
-    """A protocol that is not spoken."""
+    """The protocol is not supported."""
 
     status = 501
     title = "Not Implemented"
 
 
 class Unavailable(Refused):
-    """A limit of the daemon as a whole is reached, or it cannot do this now; it always says when to try again."""
+    """The daemon has reached a limit or cannot serve the request now; ``retry_s`` is always set."""
 
     status = 503
     title = "Service Unavailable"
@@ -230,7 +229,7 @@ class Unavailable(Refused):
 
 
 class OutOfMemory(Unavailable):
-    """There is no memory for what was asked for."""
+    """There is not enough memory for the request."""
 
     default_retry_s = 10.0
 
@@ -239,7 +238,7 @@ class OutOfMemory(Unavailable):
 
 
 class VersionNeeded(Refused):
-    """A request over a version of HTTP that cannot do what it asks for."""
+    """The request needs another version of HTTP."""
 
     status = 505
     title = "HTTP Version Not Supported"
