@@ -1,4 +1,4 @@
-"""From a socket to a request."""
+"""The HTTP server: everything from the socket to the request."""
 
 from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream

@@ -1,4 +1,4 @@
-"""The requests: what each is called, and a line of the log for each if that is wanted."""
+"""The access log: request ids, and one log line per request if enabled."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _log = Logger(namespace="pushd.requests")
 _unread_log = Logger()
 
 _ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
-"""What a proxy may call a request; it goes into lines of the log and into headers."""
+"""The request ids accepted from a proxy; restricted because they are copied to the log and to headers."""
 
 _LINE = "{status} {method} {path} from {peer}, {bytes} bytes in {duration_ms} ms, {request_id}"
 _LINE_OF_USER = "{status} {method} {path} from {peer} as {user}, {bytes} bytes in {duration_ms} ms, {request_id}"
 
 
 def new_request_id() -> str:
-    """Make an id that no other request has."""
+    """Return a unique request id."""
     return token_hex(8)
 
 
 class Asking(Protocol):
-    """What is known here of a request."""
+    """The attributes of a request that the log needs."""
 
     method: bytes
     path: bytes
@@ -40,34 +40,34 @@ class Asking(Protocol):
 
     @property
     def request_id(self) -> str:
-        """What it is called."""
+        """The request id."""
 
     def getClientAddress(self) -> IAddress:
-        """Return who has sent it: the client or a proxy."""
+        """Return the address of the direct sender: the client or a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadRequest:
-    """A request that was refused before it was read to its end."""
+    """A request that was refused before it was complete."""
 
     method: bytes
-    """Such as ``GET``; empty if it is not known."""
+    """Such as ``GET``; empty if unknown."""
 
     target: bytes
-    """The path and the query, as they came; empty if they are not known."""
+    """The path and the query, as received; empty if unknown."""
 
     refused: Refused
-    """Why."""
+    """The reason."""
 
     size: int
-    """How long the body of the answer is, in bytes."""
+    """The size of the response body, in bytes."""
 
     request_id: str
-    """What it is called in the answer."""
+    """The request id in the response."""
 
 
 class RequestRecord:
-    """One request that is to be logged when it has ended."""
+    """One request, logged when it ends."""
 
     __slots__ = ("_began_s", "_method", "_path", "_request_id", "_seconds", "detail")
 
@@ -77,37 +77,37 @@ class RequestRecord:
         self._method, self._path = request.method, request.path
         self._request_id = request.request_id
         self.detail: str | None = None
-        """Why it was refused, if it was."""
+        """The reason of a refusal, if any."""
 
     def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
-        """Log that it was answered with `status` and `size` bytes to `peer`. Its query may hold secrets."""
+        """Log the response: `status` and `size` bytes to `peer`. The query is omitted; it may contain secrets."""
         duration_s = self._seconds() - self._began_s
         _tell(status, self._method, self._path, peer, size, duration_s, self._request_id, user, self.detail)
 
 
 class RequestLog:
-    """Calls requests by names, and logs them if that is wanted."""
+    """Assigns request ids, and logs requests if enabled."""
 
     def __init__(self, is_wanted: bool, is_proxy: Callable[[IAddress], bool], seconds: Callable[[], float]) -> None:
-        """Log them if it `is_wanted`, and believe how a peer calls a request that `is_proxy`."""
+        """Log requests if it `is_wanted`; accept request ids from an address that `is_proxy`."""
         self.is_wanted = is_wanted
-        """Whether each is logged."""
+        """Whether every request is logged."""
         self._is_proxy = is_proxy
         self._seconds = seconds
 
     def id_of(self, request: Asking) -> str:
-        """Return what a trusted proxy calls a request in ``X-Request-ID``, or else a new id."""
+        """Return the ``X-Request-ID`` that a trusted proxy sent, or a new id."""
         values = request.requestHeaders.getRawHeaders(b"x-request-id", [])
         if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(request.getClientAddress()):
             return str(values[0].decode("ascii"))
         return new_request_id()
 
     def begin(self, request: Asking) -> RequestRecord:
-        """Return what logs `request` when it has ended."""
+        """Return the record that logs `request` when it ends."""
         return RequestRecord(request, self._seconds)
 
     def refused(self, unread: UnreadRequest, peer: str) -> None:
-        """Log that a request of `peer` was refused before it was read to its end."""
+        """Log a request of `peer` that was refused before it was complete."""
         refused, request_id = unread.refused, unread.request_id
         if self.is_wanted and unread.target:
             path, _, _ = unread.target.partition(b"?")

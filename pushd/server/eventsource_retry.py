@@ -1,7 +1,7 @@
-"""Refusals that an ``EventSource`` survives: a stream that says when to come back, and ends.
+"""Retryable rejections for ``EventSource``: a stream that sets ``retry`` and ends.
 
-Browsers take any status but 200 as final: after a 503 an ``EventSource`` never connects again (WHATWG HTML,
-section 9.2.2). After a stream that ends it does, once its ``retry`` is over.
+Browsers treat every status except 200 as final: after a 503, an ``EventSource`` never reconnects (WHATWG HTML,
+section 9.2.2). After the end of a stream it reconnects, once its ``retry`` time is over.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ Field = tuple[bytes, bytes]
 """The name of a header field, in lower case, and its value."""
 
 _TEMPORARY = (Unavailable, TooMany, TimedOut, NoRoom)
-"""What may be otherwise the next time."""
+"""The temporary refusals: a retry may succeed."""
 
 _PATH = b"/sse"
 _LONGEST_S = 60.0
-"""Up to which a client is told to wait twice as long each time."""
+"""The maximum of the exponential backoff, in seconds."""
 
 _MOST_ADDRESSES = 4096
-"""How many addresses are remembered; of more, those that were refused longest ago are forgotten."""
+"""How many addresses are remembered; above that, the least recently refused is forgotten."""
 
 _is_zero = re.compile(rb";[ \t]*q=0(?:\.0{0,3})?[ \t]*(?:;|$)", re.IGNORECASE).search
 
 
 class EventSourceRetry:
-    """Knows who has to be told to come back in a stream, and when."""
+    """Selects the rejected clients that get a stream, and computes their backoff with jitter."""
 
     def __init__(self, seconds: Callable[[], float], random: Callable[[], float] = random) -> None:
-        """Remember who was refused when; `seconds` is a clock that never jumps."""
+        """Use `seconds`, a monotonic clock, and `random`, which returns a number from 0 to 1."""
         self._seconds = seconds
         self._random = random
         self._refused: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
-        """By address: how long it is told to wait, from when on twice as long, and when it is forgotten."""
+        """By address: its wait, the time from which that wait doubles, and the time when the entry expires."""
         self.configure(2.0, 5.0)
 
     def configure(
         self, retry_s: float, spread_s: float, cors: Callable[[str], Sequence[Field]] = lambda origin: ()
     ) -> None:
-        """Have clients wait for `retry_s` and a random part of `spread_s` at least.
+        """Make clients wait at least `retry_s` plus a jitter of up to `spread_s` seconds.
 
-        `cors` returns the fields by which a page of an origin may read an answer.
+        `cors` returns the CORS headers for an origin.
         """
         self._retry_s, self._spread_s, self.cors = retry_s, spread_s, cors
 
     def __len__(self) -> int:
-        """Count the addresses that are remembered."""
+        """Return the number of remembered addresses."""
         return len(self._refused)
 
     def is_for(
         self, refused: Refused, method: bytes, target: bytes, values: Callable[[bytes], Sequence[bytes]]
     ) -> bool:
-        """Return whether a request that is `refused` for now is that of a native ``EventSource``.
+        """Return whether a temporarily `refused` request was sent by a native ``EventSource``.
 
-        That accepts nothing but event streams, and the Fetch standard adds ``Cache-Control: no-cache`` for it,
-        which ``fetch()`` does not send. Other clients want the true status. `values` returns those of a header.
+        An ``EventSource`` accepts event streams only, and the Fetch standard adds ``Cache-Control: no-cache`` for
+        it, which ``fetch()`` does not send. Other clients get the true status. `values` returns a header's values.
         """
         if not isinstance(refused, _TEMPORARY) or method != b"GET" or target.partition(b"?")[0] != _PATH:
             return False
@@ -87,9 +87,9 @@ class EventSourceRetry:
         return fields, body
 
     def _wait_s(self, address: str, least_s: float) -> float:
-        """Return how long a client at `address` has to wait, twice as long for each time that it has come back.
+        """Return the wait of a client at `address`, in seconds; it doubles with each rejected reconnect.
 
-        Many clients may have one address: what is refused before the first of them can be back counts as once.
+        Many clients may share an address: rejections before the first of them can reconnect count as one.
         """
         now_s, key = self._seconds(), limit_key(address) or address
         wait_s, doubled_s, forgotten_s = self._refused.pop(key, (0.0, 0.0, 0.0))
@@ -107,13 +107,13 @@ class EventSourceRetry:
         return wait_s
 
     def succeeded(self, address: str) -> None:
-        """Forget that clients at `address` were refused: one was not."""
+        """Called when a client at `address` is accepted; resets the backoff of that address."""
         if self._refused:
             self._refused.pop(limit_key(address) or address, None)
 
 
 def _accepts_streams_only(accept: Sequence[bytes]) -> bool:
-    """Return whether ``Accept`` has event streams, and neither ``*/*`` nor problem documents."""
+    """Return whether ``Accept`` lists event streams, and neither ``*/*`` nor problem documents."""
     ranges = {}
     for part in b",".join(accept).split(b","):
         ranges[part.partition(b";")[0].strip().lower()] = not _is_zero(part)

@@ -1,4 +1,4 @@
-"""The bodies of requests, and the messages of WebSockets, of which a part has come: how much of them is held."""
+"""The memory limit of incomplete request bodies and WebSocket messages."""
 
 from __future__ import annotations
 
@@ -8,44 +8,43 @@ from pushd.errors import Refused
 __all__ = ["IncompleteBodies", "IncompleteBody"]
 
 _SHORT_BYTES = 64 * 1024
-"""How much of one body may be in the reserve."""
+"""How many bytes of one body may be in the reserve."""
 
 _RESERVE_PART = 8
-"""The reserve is a part of all: one of so many."""
+"""The reserve is one part in so many of the total limit."""
 
 
 class IncompleteBodies:
-    """Counts the bytes of bodies that are held, in total and per owner, over every version of HTTP.
+    """Counts the bytes of incomplete bodies, in total and per owner, for all versions of HTTP.
 
-    When others hold as much as there may be, the beginning of a body is held in a reserve, so that short requests
-    still pass.
+    Once the limit is reached, the start of a body is counted in a reserve, so that short requests still succeed.
     """
 
     __slots__ = ("_main", "_reserve")
 
     def __init__(self, most_bytes: int, share_percent: int) -> None:
-        """Hold up to `most_bytes`, and `share_percent` of them for each owner; the reserve is beside that."""
+        """Allow `most_bytes` in total, and `share_percent` of them per owner; the reserve is additional."""
         what, option = "bytes of unfinished bodies", "[limits] bodies"
         self._main = Shares(what, option, most_bytes, share_percent)
         self._reserve = Shares(what, option, most_bytes // _RESERVE_PART, share_percent)
 
     def limit(self, most_bytes: int, share_percent: int) -> None:
-        """Set other bounds."""
+        """Set new limits."""
         self._main.limit(most_bytes, share_percent)
         self._reserve.limit(most_bytes // _RESERVE_PART, share_percent)
 
     @property
     def used(self) -> int:
-        """How many bytes are held."""
+        """How many bytes are counted now."""
         return self._main.used + self._reserve.used
 
     def new(self, owner: str | None) -> IncompleteBody:
-        """Return what counts one body of `owner`."""
+        """Return the counter of one body of `owner`."""
         return IncompleteBody(self._main, self._reserve, owner)
 
 
 class IncompleteBody:
-    """What is held of one body."""
+    """The counted bytes of one body."""
 
     __slots__ = ("_main", "_owner", "_reserve", "_reserved", "_size")
 
@@ -54,7 +53,7 @@ class IncompleteBody:
         self._size = self._reserved = 0
 
     def add(self, size: int) -> None:
-        """Hold `size` bytes more; raise `TooMany` or `Unavailable` if they are too many, and hold none of them."""
+        """Count `size` more bytes; raise `TooMany` or `Unavailable`, and count none of them, above the limit."""
         try:
             self._main.take(self._owner, size)
         except Refused:
@@ -66,7 +65,7 @@ class IncompleteBody:
             self._size += size
 
     def resize(self, size: int) -> None:
-        """Hold `size` bytes in all; raises as `add` does."""
+        """Set the count to `size` bytes; raises as `add` does."""
         more = size - self._size - self._reserved
         if more > 0:
             self.add(more)
@@ -75,7 +74,7 @@ class IncompleteBody:
             self.add(size)
 
     def release(self) -> None:
-        """Hold nothing any more. May be called again."""
+        """Set the count to 0. Idempotent."""
         if self._size:
             self._main.give_back(self._owner, self._size)
         if self._reserved:

@@ -1,4 +1,4 @@
-"""What a request knows of its connection, its site and its resource."""
+"""The interfaces between a request and its connection, its site and its resource."""
 
 from __future__ import annotations
 
@@ -21,80 +21,78 @@ __all__ = ["AtSite", "Connection", "Expecting", "Streamed", "Visit"]
 
 
 class Connection(Protocol):
-    """What carries requests, in any version of HTTP."""
+    """A connection that carries requests, in any version of HTTP."""
 
     @property
     def least_held_bytes(self) -> int:
-        """Larger answers count while they wait for the client."""
+        """The size above which a response is counted until the client has read it."""
 
     def hold(self, caller: ClientInfo | None, size: int) -> None:
-        """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
+        """Count a response of `size` bytes to `caller`; raise `TooMany` or `Unavailable` above the limit."""
 
     def refuse(self, refused: Refused) -> None:
-        """Answer the request at hand, of which not all has come, and throw the rest away."""
+        """Send `refused` as the response to the current, incomplete request, and discard the rest of it."""
 
     def body_writer(self) -> Writer:
-        """Return what takes the rest of a body, framed for this connection, once `Request.write` was called."""
+        """Return the writer for the rest of a body, after `Request.write`; the caller adds HTTP/1.1 chunks."""
 
     @property
     def place(self) -> ClientAddress:
-        """Where the other end is: the client, or a proxy."""
+        """The address of the direct sender: the client or a proxy."""
 
     @property
     def is_tunnel(self) -> bool:
-        """Whether the request at hand is CONNECT with the protocol ``websocket`` (RFC 8441)."""
+        """Whether the current request is CONNECT with the protocol ``websocket`` (RFC 8441)."""
 
     @property
     def has_input_ended(self) -> bool:
-        """Whether the client sends nothing more over the connection."""
+        """Whether the client has closed its half of the connection."""
 
     @property
     def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown, if it has."""
+        """The client certificate, if any."""
 
     def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer the request at hand with `fields` and no end, and have `speaker` speak from then on."""
+        """Send a response with `fields` to the current request, and hand the connection to `speaker`."""
 
     def finish(self) -> None:
-        """Close the connection once the request at hand has been answered."""
+        """Close the connection once the current request has its response."""
 
     def end(self) -> None:
-        """Close, once everything is written."""
+        """Close once all output is sent."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Abort the connection; unsent output is lost."""
 
 
 class Visit(Protocol):
-    """What logs a request when it has ended: `pushd.server.access_log.RequestRecord`."""
+    """Logs a request when it ends: `pushd.server.access_log.RequestRecord`."""
 
     detail: str | None
 
     def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
-        """Log that the request was answered."""
+        """Log the response."""
 
 
 class Log(Protocol):
     is_wanted: bool
 
     def id_of(self, request: Any) -> str:
-        """Return what a request is called."""
+        """Return the id of a request."""
 
     def begin(self, request: Any) -> Visit:
-        """Return what logs a request when it has ended."""
+        """Return the record that logs a request when it ends."""
 
 
 class Serving(Protocol):
     @property
     def max_body_bytes(self) -> int:
-        """The largest body of any request."""
+        """The largest body of any request, in bytes."""
 
 
 class Expecting(Protocol):
     def expect(self, request: Any) -> Deferred[None] | None:
-        """Decide from the head whether the body of a request is read, now or later: see
-        `pushd.server.web.resource`.
-        """
+        """Decide from the head, now or later, whether to read the body: see `pushd.server.web.resource`."""
 
 
 class AtSite(Protocol):
@@ -105,18 +103,18 @@ class AtSite(Protocol):
     serving: Serving
 
     def getResourceFor(self, request: Any) -> IResource:
-        """Find the resource at the path of a request."""
+        """Return the resource at the path of a request."""
 
     def body_begins(self, request: Any, body: bytes) -> bytes:
-        """Return what is to be sent in place of `body`, the first of an answer, or all of it."""
+        """Called with the first bytes of a response; return the bytes to send instead."""
 
     def head_begins(self, request: Any) -> None:
-        """Learn that the head of an answer is about to be written."""
+        """Called before the head of a response is written."""
 
 
 class Streamed(Protocol):
-    """What sends the rest of an answer past its request."""
+    """Sends the rest of a response without its request."""
 
     @property
     def sent_bytes(self) -> int:
-        """How much that was until now."""
+        """How many bytes were sent so far."""

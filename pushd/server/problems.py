@@ -1,4 +1,4 @@
-"""The answer to a request that does not come as far as a resource."""
+"""The response to a request that is refused before it reaches a resource."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _SHARED = (
     b"access-control-expose-headers",
     b"access-control-allow-credentials",
 )
-"""What lets a page read the answer (CORS)."""
+"""The CORS headers, by which a page can read the response."""
 
 
 @lru_cache(1)
 def http_date(time_s: int) -> bytes:
-    """Return a time, in seconds since 1970, as the ``Date`` that every answer has (RFC 9110, section 6.6.1)."""
+    """Return `time_s`, in seconds since 1970, as the value of ``Date`` (RFC 9110, section 6.6.1)."""
     date: bytes = datetimeToString(time_s)
     return date
 
 
 def challenge(refused: Unauthorized) -> bytes:
-    """Return what says how to be let in (RFC 6750, section 3)."""
+    """Return the value of ``WWW-Authenticate`` (RFC 6750, section 3)."""
     if not refused.is_token_wrong:
         return b'Bearer realm="pushd"'
     why = re.sub(r"[^ !#-[\]-~]", "'", refused.detail)
@@ -45,7 +45,7 @@ def challenge(refused: Unauthorized) -> bytes:
 
 
 class Head(Protocol):
-    """What is known of a request."""
+    """The head of a request."""
 
     @property
     def method(self) -> bytes:
@@ -61,10 +61,10 @@ class Head(Protocol):
 
 @record()
 class Refusal:
-    """An answer, and what the log needs to know of it."""
+    """A response to a refused request, with its log entry."""
 
     status: int
-    """The status that is sent, which is 200 if the refusal is said in a stream."""
+    """The status sent; 200 if the refusal is sent inside a stream."""
 
     reason: str
     """Its reason phrase."""
@@ -88,9 +88,9 @@ def refusal(
     *,
     is_head: bool = False,
 ) -> Refusal:
-    """Make the answer to the request with `head`, if that is known, from `address`.
+    """Return the response to a refused request from `address`; `head` is None if unknown.
 
-    `answered` are the fields that the answer would have, of which those of CORS are taken.
+    `answered` are the headers set so far; the CORS headers among them are kept.
     """
     request_id = new_request_id()
     method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.target)

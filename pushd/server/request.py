@@ -1,4 +1,4 @@
-"""The request: twisted.web's, with pushd's headers and its way to report a fault."""
+"""The request: twisted.web's, with pushd's headers, body limits and error responses."""
 
 from __future__ import annotations
 
@@ -33,46 +33,50 @@ _FAULT: dict[str, object] = {
     "status": 500,
     "detail": "a fault in pushd; see its log",
 }
-"""What the client learns of a fault."""
+"""The problem document sent for an internal error."""
 
 _CLIENT_GONE = 499
-"""What stands in the log for the status of a request whose client has gone before there was one, as with nginx."""
+"""The status logged for a request whose client disconnected before the response began, as in nginx."""
 
 _NO_ARGUMENTS: dict[bytes, list[bytes]] = {}
 _NO_SEGMENTS: list[bytes] = []
 LITTLE_BYTES = 16 * 1024
-"""The longest body of a request that is not asked for one."""
+"""The longest body accepted by a resource that does not use one."""
 
 
 class Request(server.Request):
-    """One request, over whatever version of HTTP."""
+    """One request, over any version of HTTP.
+
+    While `_is_undecided`, admission by the head is pending, and `_is_complete` is set if the body ends meanwhile.
+    `is_admitted` follows a positive decision; once `_is_refused`, the rest of the request is ignored.
+    """
 
     log = Logger()
 
     caller: ClientInfo
-    """Who sends it, once the gate has let it in."""
+    """The client, set once the request guard has admitted the request."""
 
     wanted: tuple[list[Pattern], str]
     found: Any
-    """What a subscriber wants: channels and patterns, and the position to begin at."""
+    """A subscription: its channels and patterns, and the position to resume from."""
 
     visit: Visit | None = None
-    """What logs it when it has ended, if requests are logged."""
+    """Logs the request when it ends; None if requests are not logged."""
 
     true_status: int | None = None
-    """The status of a refusal that is said in a stream, for figures and the log; None: the one that is sent."""
+    """The status of a refusal sent inside a stream, for metrics and the log; None: the status sent."""
 
     streamed: Streamed | None = None
-    """What sends the rest of its answer, if something does."""
+    """The producer that sends the rest of the response, if any."""
 
     is_admitted = False
-    """Whether it was let in by its head. Whether it still may be is found out again when its body is there."""
+    """Whether the request was admitted by its head; it is checked again when its body is complete."""
 
     body_size = 0
-    """How many bytes of its body have come."""
+    """How many bytes of the body have been received."""
 
     body_field: str | None = None
-    """Which field of an event its body is, if it is one."""
+    """The field of an event that the body contains, if it is one field."""
 
     _request_id: str | None = None
     _resource: IResource | None = None
@@ -80,14 +84,14 @@ class Request(server.Request):
     _held: IncompleteBody | None = None
     _is_undecided = _is_complete = is_lasting = False  # for the last, see `pushd.sessions.admission.outlast`
 
-    # What comes
+    # Receiving
 
     def gotLength(self, length: int | None) -> None:
-        """Override: a body begins, which is `length` bytes long if that is known."""
+        """Override: called when the body begins; `length` is None if unknown."""
         self.content = BytesIO()
 
     def take_body(self, data: bytes) -> None:
-        """Take a short body, which has come with the head."""
+        """Set a short body that was received together with the head."""
         self.content = BytesIO(data)
         self.body_size = len(data)
 
@@ -99,10 +103,10 @@ class Request(server.Request):
         length: int | None,
         decided: Callable[[Refused | None], None],
     ) -> None:
-        """Decide from the head whether the body is read, whose `length` may not be known.
+        """Decide from the head whether to read the body; `length` is None if unknown.
 
-        Call `decided` with None, or with why it is not, now or later. What comes of the body is counted
-        from then on.
+        Call `decided` once, now or later: with None to read the body, or with the refusal. Received body bytes
+        are counted from this call on.
         """
         self._read_head(command, path, version)
         self._most_bytes = self._at_site.serving.max_body_bytes
@@ -114,7 +118,7 @@ class Request(server.Request):
         except Refused as refused:
             decided(refused)
             return
-        except Exception:  # noqa: BLE001  what a resource should not have raised
+        except Exception:  # noqa: BLE001  a bug in a resource
             self._is_refused = True
             self.processingFailed(Failure())
             return
@@ -126,7 +130,7 @@ class Request(server.Request):
         waiting.addBoth(self._decided, decided)
 
     def _decided(self, result: object, decided: Callable[[Refused | None], None]) -> None:
-        """Go on with what waited for the decision: the body, or the whole request, if it is complete by now."""
+        """Continue after the decision: with the body, or with the whole request if it is complete by now."""
         self._is_undecided = False
         if self._is_complete and not self.is_gone:
             self._go_on()
@@ -153,7 +157,7 @@ class Request(server.Request):
         return cast(Expecting, resource).expect(self)
 
     def expects(self, most_bytes: int) -> None:
-        """Read a body of up to `most_bytes`: the client is let in by the head."""
+        """Admit the request by its head, with a body of up to `most_bytes`."""
         self.is_admitted = True
         self._most_bytes = min(self._most_bytes, most_bytes)
 
@@ -162,13 +166,13 @@ class Request(server.Request):
             raise TooLarge(f"the body is larger than {self._most_bytes} bytes, see [limits]", self.body_field)
 
     def _hold(self) -> None:
-        """Count what comes of the body."""
+        """Start counting the bytes of the incomplete body, towards the limits of its sender."""
         caller: ClientInfo | None = getattr(self, "caller", None)
         owner = limit_key(self.connection.place.address) if caller is None else owner_of(caller)
         self._held = self._at_site.bodies.new(owner)
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Override: a part of the body has come."""
+        """Override: called when a part of the body is received."""
         if self._is_refused:
             return
         self.body_size += len(data)
@@ -186,7 +190,7 @@ class Request(server.Request):
             self.connection.refuse(OutOfMemory())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Override: the request is complete."""
+        """Override: called when the request is complete."""
         assert self.content is not None
         if self._is_refused:
             return
@@ -199,7 +203,7 @@ class Request(server.Request):
             self._go_on()
 
     def _go_on(self) -> None:
-        if self._held is not None and not self.is_admitted:  # yet, so that is begun again
+        if self._held is not None and not self.is_admitted:  # not yet admitted: admission runs again
             self.responseHeaders = Headers()
         self.process()
 
@@ -219,24 +223,24 @@ class Request(server.Request):
         return self._at_site.getResourceFor(self)
 
     def process(self) -> None:
-        """Override: have what is at the path answer."""
+        """Override: set the common headers, start the log entry, and render the resource at the path."""
         channel: Any = self.channel
         self.site = channel.site
         self.set_common_headers()
         if channel.site.request_log.is_wanted:
             self.visit = channel.site.request_log.begin(self)
             self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
-        if self.path == b"*":  # with OPTIONS, which no resource has to do with: RFC 9110, section 9.3.7
+        if self.path == b"*":  # OPTIONS for the whole server: RFC 9110, section 9.3.7
             self.setHeader(b"content-length", b"0")
             self.finish()
             return
         try:
             self.render(self._resource or self._find_resource())
-        except Exception:  # noqa: BLE001  as twisted.web does; what a resource should not have raised
+        except Exception:  # noqa: BLE001  as twisted.web does; a bug in a resource
             self.processingFailed(Failure())
 
     def drop_body(self) -> None:
-        """Keep nothing of the body, and count it no more."""
+        """Discard the body and stop counting its bytes."""
         if self._held is not None:
             self._held.release()
         content: BytesIO | None = getattr(self, "content", None)
@@ -245,18 +249,18 @@ class Request(server.Request):
 
     @property
     def connection(self) -> Connection:
-        """What the request came over. `twisted.web` calls it the channel, which is another thing here."""
+        """The connection of the request, which `twisted.web` calls the channel."""
         connection: Any = self.channel
         return connection  # type: ignore[no-any-return]
 
     @property
     def figures(self) -> Counters:
-        """What has happened at the site that the request is for."""
+        """The counters of the site."""
         return cast(AtSite, self.site).figures
 
     @property
     def comeback(self) -> EventSourceRetry:
-        """Who is told by the site to come back in a stream."""
+        """The site's `EventSourceRetry`, which rejects EventSource clients with a stream."""
         return cast(AtSite, self.site).comeback
 
     @property
@@ -267,30 +271,30 @@ class Request(server.Request):
 
     @property
     def request_id(self) -> str:
-        """What it is called in the log, made when it is first asked for."""
+        """The id of the request in the log, created on first use."""
         if self._request_id is None:
             self._request_id = cast(AtSite, self.site).request_log.id_of(self)
         return self._request_id
 
     @property
     def user_name(self) -> str | None:
-        """What its user is called, if somebody vouches for that."""
+        """The authenticated user, if any."""
         caller: ClientInfo | None = getattr(self, "caller", None)
         return None if caller is None else caller.user
 
     @property
     def sender_name(self) -> str:
-        """What who sends it is called in the log."""
+        """The client's name in the log."""
         caller: ClientInfo | None = getattr(self, "caller", None)
         return self.connection.place.name if caller is None else caller.name
 
     @property
     def is_gone(self) -> bool:
-        """True if the client has gone before the answer was complete."""
+        """True if the client disconnected before the response was complete."""
         return self.channel is None
 
     def body(self, *, is_kept: bool = False) -> bytes:
-        """Return the whole body, once. If it `is_kept`, it is counted until the request ends."""
+        """Return the whole body; call once. With `is_kept`, its bytes are counted until the request ends."""
         assert self.content is not None
         body: bytes = self.content.read()
         if self._held is not None and not is_kept:
@@ -298,30 +302,30 @@ class Request(server.Request):
         return body
 
     def end_visit(self, status: int) -> None:
-        """Log that it has ended with `status`, unless that was done, or is not wanted."""
+        """Log the end of the request with `status`, once, if requests are logged."""
         visit, self.visit = self.visit, None
         if visit is not None:
             size = self.sentLength if self.streamed is None else self.streamed.sent_bytes
             visit.ended(status, size, self.sender_name, self.user_name)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Override: the client has gone before the answer was complete."""
+        """Override: called when the client disconnects before the response is complete."""
         self.end_visit((self.true_status or self.code) if self.startedWriting else _CLIENT_GONE)
         self.drop_body()
         super().connectionLost(reason)
-        self.producer = self._resource = None  # which may refer to this request: cycles
+        self.producer = self._resource = None  # both may refer to this request: break the cycles
 
     def finish(self) -> None:
-        """Override: the answer is complete."""
+        """Override: complete the response."""
         if self._held is not None:
             self._held.release()
             self._resource = None  # see `connectionLost`
         super().finish()
 
     def forget_head(self) -> None:
-        """Keep nothing of what a subscriber asked for, nor of the head of the response, which has been written.
+        """Free the head, body and arguments of a request, and the headers of the response, which have been sent.
 
-        For a response that has no end: this is a fourth of what such a connection takes of memory.
+        For streams that stay open: this saves a quarter of the memory of such a connection.
         """
         assert self.startedWriting
         self.drop_body()
@@ -330,21 +334,21 @@ class Request(server.Request):
         self.prepath = self.postpath = _NO_SEGMENTS
         del self.wanted
 
-    # What is answered
+    # Responding
 
     def set_common_headers(self) -> None:
-        """Set what every answer has."""
+        """Set the headers that every response has."""
         self.setHeader(b"server", b"pushd")
         self.setHeader(b"date", http_date(int(time())))
         self.setHeader(b"x-content-type-options", b"nosniff")
 
     def __repr__(self) -> str:
-        """Override: leave out the query, which may hold secrets."""
+        """Override: omit the query, which may contain secrets."""
         method, path = (text.decode("ascii", "backslashreplace") for text in (self.method, self.path))
         return f"<{method} {path}>"
 
     def render(self, resource: IResource) -> None:
-        """Override: have `resource` answer; HEAD without the body."""
+        """Override: render `resource` and send the response, without the body for HEAD."""
         body = resource.render(self)
         if body is NOT_DONE_YET:
             return
@@ -355,17 +359,17 @@ class Request(server.Request):
         self.finish()
 
     def write(self, data: bytes) -> None:
-        """Override: the first time, the head goes before `data`."""
+        """Override: write `data`, after the head on the first call."""
         if not self.startedWriting:
             connection: Any = self.channel
             site: Any = self.site
             if connection is not None and len(data) > connection.least_held_bytes:
                 data = site.body_begins(self, data)
             site.head_begins(self)
-        AnyRequest.write(self, data)  # not that of twisted.web.server, which makes up a content type
+        AnyRequest.write(self, data)  # not twisted.web.server's, which adds a default content type
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Override: a resource raised what it should not have. Log it; the client learns only that."""
+        """Override: called when a resource fails unexpectedly. Log the failure and send a 500 without details."""
         status, problem = 500, _FAULT
         if reason.check(MemoryError):
             memory.missed()

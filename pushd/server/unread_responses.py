@@ -1,4 +1,4 @@
-"""Answers that wait for clients to read them: how many bytes all of them, and those of one owner, may hold."""
+"""The memory limit of unread responses, in total and per owner."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ _MOST = 256 * 1024 * 1024
 _MOST_FILES = 4096
 
 OVERHEAD_BYTES = 8 * 1024
-"""About how much memory an HTTP/2 stream takes while its answer waits, beside the body."""
+"""About how much memory an HTTP/2 stream needs besides the body while its response is unread."""
 
 
 class UnreadResponses:
-    """Bytes of answers that clients have not taken, over all connections of the daemon.
+    """Counts the bytes of responses that clients have not read, for all connections of the daemon.
 
-    A subscriber's stream does not count: its outbox bounds it.
+    Subscriber streams are not counted, because their outbox bounds them.
     """
 
     __slots__ = ("files", "shares")
 
     def __init__(self, most: int = _MOST, share_percent: int = 100, files: int = _MOST_FILES) -> None:
-        """Hold `most` bytes and `files` open files, and `share_percent` of them for each owner."""
+        """Allow `most` bytes and `files` open files in total, and `share_percent` of them per owner."""
         self.shares = Shares("bytes of answers that clients have not read", "[limits] answers", most, share_percent)
-        """What is held, by owner."""
+        """The unread bytes, by owner."""
         self.files = Shares("large files that are being sent", "ulimit -n", files, share_percent)
-        """Files of the site that are open, by owner."""
+        """The open static files, by owner."""
 
     def limit(self, most: int, share_percent: int, files: int = _MOST_FILES) -> None:
-        """Set other bounds."""
+        """Set new limits."""
         self.shares.limit(most, share_percent)
         self.files.limit(files, share_percent)
 
 
 class Held:
-    """The bytes that one answer holds."""
+    """The counted bytes of one response."""
 
     __slots__ = ("_owner", "_shares", "size")
 
     def __init__(self, answers: UnreadResponses) -> None:
-        """Hold nothing of `answers` yet."""
+        """Start with a count of 0 in `answers`."""
         self._shares = answers.shares
         self._owner: str | None = None
         self.size = 0
-        """How many bytes are held."""
+        """How many bytes are counted."""
 
     def take(self, owner: str | None, size: int) -> None:
-        """Hold `size` bytes for `owner`; raise `TooMany` or `Unavailable` if that is too much.
+        """Count `size` more bytes for `owner`; raise `TooMany` or `Unavailable` above the limit.
 
-        An owner that holds nothing may hold one answer of any size.
+        An owner with a count of 0 may have one response of any size.
         """
         shares = self._shares
         if not (shares.used if owner is None else shares.used_by(owner)):
@@ -61,7 +61,7 @@ class Held:
         self.size += size
 
     def can_take(self, owner: str | None, size: int) -> bool:
-        """Hold `size` bytes for `owner`. Return False, and hold nothing more, if that is too much."""
+        """Count `size` more bytes for `owner`. Return False, and count none of them, above the limit."""
         try:
             self.take(owner, size)
         except Refused:
@@ -69,11 +69,11 @@ class Held:
         return True
 
     def shrink(self, size: int) -> None:
-        """Hold no more than `size` bytes."""
+        """Reduce the count to at most `size` bytes."""
         if size < self.size:
             self._shares.give_back(self._owner, self.size - size)
             self.size = size
 
 
 NOTHING = Held(UnreadResponses())
-"""What an answer holds that holds nothing."""
+"""The counter of responses that are not counted; always 0."""

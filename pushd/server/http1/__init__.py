@@ -1,1 +1,1 @@
-"""HTTP/1.1."""
+"""HTTP/1.1: parser, write path and timeouts."""

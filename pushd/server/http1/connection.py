@@ -1,6 +1,6 @@
-"""The HTTP/1.1 connection: twisted.web's, with a reading and a writing of its own and a way out to WebSocket.
+"""The HTTP/1.1 connection: twisted.web's channel with its own parser and write path, and the upgrade to WebSocket.
 
-It uses some of the private names of twisted.web: `tests/unit/server/test_http1.py` pins each.
+It uses private names of twisted.web, which has no public seam there; `tests/unit/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations
@@ -29,99 +29,99 @@ from pushd.server.problems import refusal
 __all__ = ["HTTP1"]
 
 _LINGER_S = 5.0
-"""How long a client whose request was refused may go on sending before the connection is closed."""
+"""How long a client may keep sending after its request was refused, before the connection is closed."""
 
 _LINGER_BYTES = 8 * 1024 * 1024
-"""How much of what it still sends is read and thrown away."""
+"""How many bytes that client may send in that time; they are discarded."""
 
 _SKIPPED_BYTES = 64 * 1024
-"""How long the body of a request that was refused may be for the connection to go on behind it."""
+"""The longest body of a refused request that is skipped, so that the connection stays open for the next request."""
 
 _UNREAD_BYTES = 16 * 1024
-"""How much may have come of requests that have to wait for the answer before theirs."""
+"""How many bytes of pipelined requests are buffered while an earlier response is pending."""
 
 _CHUNKS_BYTES = 4 * 1024
-"""How much of a chunked body is read before others may have their turn: at worst 700 chunks, which take 2 ms."""
+"""How many bytes of a chunked body are parsed before other connections get a turn: at most 700 chunks, 2 ms."""
 
 
 class HTTP1(WritingChannel):
     """One HTTP/1.1 connection.
 
-    Requests are answered one after the other. What is written while they are read is sent when there is nothing
-    more to read: the answer to a request, or to all that came together, goes out as one piece.
+    Requests are served in order. Output written while the input buffer is parsed is sent in one piece once that
+    buffer is empty: the responses to pipelined requests take one write.
     """
 
     abortTimeout = 5
 
     site: Any
-    """The `twisted.web.server.Site` that answers."""
+    """The `twisted.web.server.Site` that serves the requests."""
 
     is_tunnel = False
 
     hand_to: Callable[[WireProtocol, bytes], None]
-    """Has something else speak on this connection from now on, and take first what was not read."""
+    """Hands the connection to another protocol, with the unread bytes as its first input."""
 
     timeOut = None
-    """Twisted's time-out is used at the end of a connection only."""
+    """Twisted's timeout is used only while the connection closes."""
 
     turned_away: Refused | None = None
-    """The answer to the first request, if nothing is to be served."""
+    """The response to the first request if the connection was rejected; None if it was accepted."""
 
     least_held_bytes = sys.maxsize
-    """The smallest answer that counts while it waits; see `pushd.server.http1.responses`."""
+    """The smallest response that is counted while it is unread; see `pushd.server.http1.responses`."""
 
     def __init__(self, max_body_bytes: int, patience: Timeouts, wheel: TimerWheel) -> None:
-        """Make a connection that takes bodies of up to `max_body_bytes`, and waits on `wheel` with `patience`."""
+        """Accept bodies of up to `max_body_bytes`; apply the timeouts of `patience`, with timers on `wheel`."""
         super().__init__()
         self._max_body_bytes = max_body_bytes
         self._watch = ConnectionTimeouts(self, patience, wheel)
         self._upgraded: WireProtocol | None = None
         self._discarded: int | None = None
-        """How much was thrown away since a request was refused; None if none was."""
+        """How many bytes were discarded since a request was refused; None if none was refused."""
         self._unread = b""
         self._head: Head | None = None
-        """That of the request whose body is coming."""
+        """The head of the request whose body is being received."""
         self._chunks: _ChunkedTransferDecoder | None = None
         self._missing_bytes = 0
         self._is_skipping = False
-        """Whether the body that is coming is thrown away, because its request was answered."""
+        """Whether the current body is discarded, because its request already has a response."""
         self._is_deferred = self._has_several = self._is_lost = self._is_last = False
-        """The last of these is true if the next request is the last one."""
+        """`_is_deferred`: parsing continues in a later turn. `_has_several`: pipelined requests share this turn.
+        `_is_last`: the next request is the last one."""
 
     def connectionMade(self) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is established."""
         super().connectionMade()
         self._watch.sees(NOTHING)
 
-    # Requests that are refused before they are read
+    # Requests refused before they are complete
 
     @property
     def body_bytes(self) -> int:
-        """How much has come of the body that is coming."""
+        """How many bytes of the current body have been received."""
         request: Any = self.requests[-1] if self.requests else None
         return 0 if request is None else int(request.body_size)
 
     def refuse(self, refused: Refused) -> None:
-        """Answer that the rest of the body that is coming is not read."""
+        """Send `refused` as the response; the rest of the current body is discarded."""
         self._refuse(refused)
 
     def too_slow(self, refused: TimedOut) -> None:
-        """Answer that the request did not come in time, unless it was answered already."""
+        """Called when a request timed out: send `refused`, or close if the request already has a response."""
         if self._is_skipping:
             self.timeoutConnection()
         else:
             self._refuse(refused)
 
     def idle(self) -> None:
-        """Close: no request came for too long."""
+        """Called when the idle timeout expires: close the connection."""
         self.timeoutConnection()
 
     def _refuse(self, refused: Refused, *, skips: bool = False) -> None:
-        """Answer a request that has not been read to its end, and throw away what still comes.
+        """Send `refused` as the response to an incomplete request, and discard the rest of its input.
 
-        If the connection were closed while the client is still sending, it would be reset, and the client
-        might never see the answer (RFC 9112, section 9.6). If `skips`, no more comes than the rest of a short body,
-        and the connection goes on behind that.
+        Closing while the client is sending would reset the connection, and the client might never see the response
+        (RFC 9112, section 9.6). With `skips`, the connection stays open after the rest of a short body.
         """
         if self._discarded is not None or self.transport is None:
             return
@@ -156,21 +156,21 @@ class HTTP1(WritingChannel):
             self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Override: no request came for too long, or the client does not take what was written, or both."""
+        """Override: called when a timeout expires. Close, or abort if the client does not read its output."""
         if self._abortingCall is None:
             self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
 
     def end(self) -> None:
-        """Close the connection once everything is written, or at last when the client does not take it."""
+        """Close the connection once its output is sent; abort it if the client does not read that output."""
         self.setTimeout(_LINGER_S)
         self.loseConnection()
 
     def finish(self) -> None:
-        """Close the connection once the request at hand has been answered, or the one that is on its way.
+        """Drain the connection: close it after the response to the current request, or to one in flight.
 
-        A client that knows nothing of the end may be sending it, and could not tell whether it was served if the
-        connection just ended (RFC 9112, section 9.6).
+        If the connection just closed, the client could not know whether a request in flight was processed
+        (RFC 9112, section 9.6).
         """
         self._is_last = True
         if self.requests:
@@ -179,15 +179,15 @@ class HTTP1(WritingChannel):
             self.setTimeout(LAST_WORD_S)
 
     def abort(self) -> None:
-        """Close the connection now."""
+        """Abort the connection; unsent output is lost."""
         transport = ITCPTransport(self.transport, None)
         if transport is not None:
             transport.abortConnection()
 
     def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer the request at hand with ``101`` and `fields`, and hand the connection to `speaker`.
+        """Send ``101`` with `fields` as the response to the current request, and hand the connection to `speaker`.
 
-        To be called from the ``render`` of the request, or later; nothing is kept of it (RFC 9110, section 7.8).
+        Called from the request's ``render`` or later; the request is dropped (RFC 9110, section 7.8).
         """
         assert self.transport is not None
         self._watch.end()
@@ -198,14 +198,14 @@ class HTTP1(WritingChannel):
         self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
         self._flush()
         self._upgraded = speaker
-        self._networkProducer.resumeProducing()  # the answer may have taken a while
+        self._networkProducer.resumeProducing()  # paused if the request waited for its response
         unread, self._unread = self._unread, b""
         self.hand_to(speaker, unread)
 
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        """Override: bytes have come."""
+        """Override: called when bytes are received."""
         if self._discarded is not None:
             self._discard(data)
             return
@@ -219,7 +219,7 @@ class HTTP1(WritingChannel):
         return self._handlingRequest or self._waitingForTransport
 
     def _read(self) -> None:
-        """Take what has come, as far as it can be answered now and in this turn."""
+        """Parse the input buffer, until a response is pending or the turn is over."""
         if self._is_reading or self._is_deferred:
             return
         self._is_reading = True
@@ -243,10 +243,10 @@ class HTTP1(WritingChannel):
         return turns
 
     def _defer(self) -> None:
-        """Go on in a later turn: others have to have theirs."""
+        """Continue in a later turn of the reactor, so that other connections are not starved."""
         self._is_deferred = True
-        if self._head is None:  # else a body is coming, which has its time as a whole
-            self._watch.pause()  # it is not the client that takes long
+        if self._head is None:  # else a body is being received, whose timeout covers the whole body
+            self._watch.pause()  # the delay is not the client's
         self._turns.later(self._go_on)
 
     def _go_on(self) -> None:
@@ -261,13 +261,13 @@ class HTTP1(WritingChannel):
 
     @property
     def _awaited(self) -> object:
-        """What the client has to send next, for the watch. What it sent too early does not count."""
+        """The input that the timeouts wait for; pipelined input does not count."""
         if self._head is not None:
             return self._head
         return HEAD if self._unread and not self._waitingForTransport else NOTHING
 
     def _read_some(self) -> bool:
-        """Read a head or some of a body; False if no more can be read of what has come."""
+        """Parse a head or part of a body; return False if the buffered input allows no more."""
         if self._head is None:
             return bool(self.persistent) and self._read_head()
         if self._chunks is not None:
@@ -290,7 +290,7 @@ class HTTP1(WritingChannel):
 
     def _read_head(self) -> bool:
         unread = self._unread
-        start = 2 if unread.startswith(b"\r\n") else 0  # an empty line too much: RFC 9112, section 2.2
+        start = 2 if unread.startswith(b"\r\n") else 0  # an empty line before the request: RFC 9112, section 2.2
         end = unread.find(b"\r\n\r\n", start)
         if end < 0:
             line, line_end, _ = unread[start : MAX_HEAD_BYTES + 1].partition(b"\r\n")
@@ -309,7 +309,7 @@ class HTTP1(WritingChannel):
         return self._discarded is None
 
     def _begin(self, head: Head) -> None:
-        """Begin a request, whose body is about to come if it has one."""
+        """Start the request with `head`, and run it at once if its body is already buffered."""
         request: Any = self.requestFactory(self)
         request.requestHeaders = head.fields
         self.requests.append(request)
@@ -339,7 +339,7 @@ class HTTP1(WritingChannel):
         request.expect(head.method, head.target, head.version, length, partial(self._expected, head))
 
     def _expected(self, head: Head, refused: Refused | None) -> None:
-        """Read the body of the request with `head`, unless it is `refused`, or was answered meanwhile."""
+        """Called when the head is accepted or `refused`; ignored if the request has a response by now."""
         if self._head is not head or self._is_skipping or self._discarded is not None:
             return
         if refused is not None:
@@ -357,7 +357,7 @@ class HTTP1(WritingChannel):
         self._run()
 
     def _run(self) -> None:
-        """Have the request answered: it is complete, unless it was refused meanwhile."""
+        """Process the current request, which is complete, unless it was refused meanwhile."""
         head, self._head, self._chunks = self._head, None, None
         is_skipped, self._is_skipping = self._is_skipping, False
         if self._discarded is not None or head is None or is_skipped:
@@ -368,13 +368,13 @@ class HTTP1(WritingChannel):
         self._handlingRequest = True
         self.requests[-1].requestReceived(head.method, head.target, head.version)
         if self._handlingRequest and self._upgraded is None:
-            self._watch.pause()  # the answer may take as long as it likes
+            self._watch.pause()  # no timeout while the response is pending
 
     def requestDone(self, request: object) -> None:
-        """Override: a response is complete."""
+        """Override: called when a response is complete."""
         del self.requests[0]
         self._handlingRequest = False
-        if self._head is not None:  # while its body comes: something has failed
+        if self._head is not None:  # while its body is still being received: a resource has failed
             self._discarded = 0
             self._watch.pause()
             self._flush()
@@ -388,12 +388,12 @@ class HTTP1(WritingChannel):
             self._read()
 
     def resumeProducing(self) -> None:
-        """Override: the client takes more again."""
+        """Override: called when the client reads again."""
         super().resumeProducing()
         self._read()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: called when the connection is lost."""
         self._is_lost = True
         self._watch.end()
         self._drop_bodies()

@@ -1,4 +1,4 @@
-"""The head of an HTTP/1.1 request: what it has to be (RFC 9112, sections 2 to 6)."""
+"""The parser for the head of an HTTP/1.1 request (RFC 9112, sections 2 to 6)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pushd.errors import BadRequest
 __all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "Head", "check_trailers", "is_start", "malformed", "parse_head"]
 
 MAX_HEAD_BYTES = 16 * 1024
-"""The longest head."""
+"""The longest head, in bytes."""
 
 MAX_FIELDS = 500
-"""How many header fields there may be."""
+"""The maximum number of header fields."""
 
 _MAX_LENGTH_DIGITS = 18
 _NO_TRAILERS = ("content-length", "transfer-encoding", "host", "connection", "authorization", "cookie", "origin")
@@ -28,13 +28,13 @@ _stray = re.compile(rb"[\r\n\0]").search
 
 @record()
 class Head:
-    """What is asked for, and how its body comes."""
+    """The head of a request, with the framing of its body."""
 
     method: bytes
     """Such as ``GET``."""
 
     target: bytes
-    """The path and the query, as they came."""
+    """The path and the query, as received."""
 
     version: bytes
     """``HTTP/1.0`` or ``HTTP/1.1``."""
@@ -43,13 +43,13 @@ class Head:
     """The header fields."""
 
     length: int | None
-    """How many bytes the body has; None if it comes in chunks."""
+    """The length of the body in bytes; None if it is chunked."""
 
     closes: bool
-    """True if the connection ends with the answer."""
+    """True if the connection closes after the response."""
 
     expects_continue: bool
-    """True if the client may wait to be asked for the body (RFC 9110, section 10.1.1)."""
+    """True if the client may wait for ``100`` before it sends the body (RFC 9110, section 10.1.1)."""
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a header field."""
@@ -57,17 +57,17 @@ class Head:
 
 
 def malformed() -> BadRequest:
-    """Make what says that something is no head, or too long."""
+    """Return the error for a malformed or too long head."""
     return BadRequest("not a valid HTTP/1.1 request, or its head is larger than 16 KiB")
 
 
 def is_start(line: bytes) -> bool:
-    """Return whether a head can begin with `line`."""
+    """Return whether `line` is a valid request line."""
     return _start(line) is not None
 
 
 def parse_head(block: bytes) -> Head:
-    """Read a head, without the empty line at its end; raise `BadRequest` if it is none or means two things."""
+    """Parse a head without its final empty line; raise `BadRequest` if it is malformed or ambiguous."""
     line, _, rest = block.partition(b"\r\n")
     start = _start(line)
     if start is None:
@@ -85,7 +85,7 @@ def parse_head(block: bytes) -> Head:
 
 
 def _origin_form(method: bytes, target: bytes, fields: Headers) -> bytes:
-    """Return the path and the query of a target that does not begin with them (section 3.2)."""
+    """Return the path and the query of a target in absolute or asterisk form (section 3.2)."""
     if target == b"*" and method == b"OPTIONS":
         return target
     absolute = _authority(target)
@@ -98,7 +98,7 @@ def _origin_form(method: bytes, target: bytes, fields: Headers) -> bytes:
 
 
 def _fields(text: bytes) -> Headers:
-    """Read header fields (section 5). A line that is folded is refused, as section 5.2 allows."""
+    """Parse header fields (section 5). Folded lines are rejected, as section 5.2 allows."""
     lines = text.split(b"\r\n") if text else []
     if len(lines) > MAX_FIELDS or _stray(b"".join(lines)):
         raise malformed()
@@ -115,7 +115,7 @@ def _fields(text: bytes) -> Headers:
 
 
 def _length(fields: Headers, is_old: bool) -> int | None:
-    """Return how long the body is, if there can be no doubt about it (sections 6.1 to 6.3, and 11.2)."""
+    """Return the length of the body; raise `BadRequest` if it is ambiguous (sections 6.1 to 6.3, and 11.2)."""
     lengths = fields.getRawHeaders(b"content-length", ())
     codings = fields.getRawHeaders(b"transfer-encoding", ())
     if not lengths and not codings:
@@ -132,9 +132,9 @@ def _length(fields: Headers, is_old: bool) -> int | None:
 
 
 def check_trailers(lines: Iterable[bytes | bytearray]) -> None:
-    """Raise `BadRequest` if the lines behind the last chunk are no trailers, or such as would change the request.
+    """Raise `BadRequest` if the trailers after the last chunk are malformed, or not allowed as trailers.
 
-    Nothing is done with those that may be (RFC 9110, section 6.5.1). There may be `MAX_FIELDS` of them.
+    At most `MAX_FIELDS` are accepted; allowed trailers are ignored (RFC 9110, section 6.5.1).
     """
     fields = _fields(b"\r\n".join(lines))
     if any(fields.hasHeader(name) for name in _NO_TRAILERS):

@@ -1,6 +1,6 @@
-"""What an HTTP/1.1 connection writes, and who is at its ends.
+"""The write path of an HTTP/1.1 connection, and the addresses of its ends.
 
-It uses some of the private names of twisted.web: `tests/unit/server/test_http1.py` pins each.
+It uses private names of twisted.web, which has no public seam there; `tests/unit/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from pushd.server.net.writer import Writer, writer
 __all__ = ["WritingChannel"]
 
 _JOINED_BYTES = 64 * 1024
-"""How much of what is to be sent is joined."""
+"""How many bytes of output are joined at most."""
 
 
 class WritingChannel(HTTPChannel):
-    """The half of the connection that writes: `pushd.server.http1.connection.HTTP1` is the other.
+    """The writing half of a connection; `pushd.server.http1.connection.HTTP1` is the reading half.
 
-    What is written while requests are read is joined: the answer to a request, or to all that came together, goes
-    out as one piece.
+    Output written while requests are parsed is joined: the responses to pipelined requests take one write.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class WritingChannel(HTTPChannel):
         self._is_reading = False
 
     def connectionMade(self) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is established."""
         self._writer = writer(self.transport)
         super().connectionMade()
 
@@ -46,26 +45,26 @@ class WritingChannel(HTTPChannel):
 
     @cached_property
     def place(self) -> ClientAddress:
-        """Where the client is."""
+        """The address of the direct sender: the client or a proxy."""
         return ClientAddress.of(self.getPeer())
 
     def getPeer(self) -> IAddress:
-        """Override: return who asks."""
+        """Override: return the client's address, cached."""
         return self._addresses[0]
 
     def getHost(self) -> IAddress:
-        """Override: return which address was asked."""
+        """Override: return the address that the client connected to, cached."""
         return self._addresses[1]
 
     @cached_property
     def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown, if it has."""
+        """The client certificate, if any."""
         return certificate_of(self.transport)
 
     # Writing
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Override: a response begins. What comes next sends it: some of the body, `body_writer` or the end."""
+        """Override: buffer the head of a response. The next write, `body_writer` or the end sends it."""
         if not self.persistent:
             headers.setRawHeaders(b"connection", [b"close"])
         lines = [b"%b %b %b" % (version, code, reason)]
@@ -73,23 +72,23 @@ class WritingChannel(HTTPChannel):
         self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def write(self, data: bytes) -> None:
-        """Override: more of a response is there."""
+        """Override: write part of a response, joined with other output while requests are parsed."""
         self._unsent.append(data)
         self._unsent_bytes += len(data)
         if not self._is_reading or self._unsent_bytes > _JOINED_BYTES:
             self._flush()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Override: the same in pieces."""
+        """Override: write several pieces of a response."""
         self.write(b"".join(iovec))
 
     def body_writer(self) -> Writer:
-        """Return what takes the rest of a body, in chunks if it has them."""
+        """Flush the output, and return the writer for the rest of a body; the caller adds chunks."""
         self._flush()
         return self._writer
 
     def loseConnection(self) -> None:
-        """Override: close once everything is written, and read nothing more."""
+        """Override: close once the output is sent, and read no more requests."""
         self.persistent = False
         self._flush()
         super().loseConnection()

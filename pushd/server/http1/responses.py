@@ -1,4 +1,4 @@
-"""The answers of one HTTP/1.1 connection: what they hold while the client does not read, and how long they may."""
+"""HTTP/1.1 responses to slow clients: the memory they hold, and the time they have."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["HTTP1Answers"]
 
 
 class HTTP1Answers(HTTP1):
-    """One HTTP/1.1 connection whose answers count, and are to be read in time.
+    """One HTTP/1.1 connection that limits unread responses in size and time.
 
-    It is told that the client reads too slowly by its transport, which pauses it while more than 64 KiB wait. An
-    answer of less than that does not count: there is one at a time.
+    The transport signals back-pressure: it pauses the connection while more than 64 KiB are buffered. Smaller
+    responses are not counted, because a connection has only one at a time.
     """
 
     least_held_bytes = 64 * 1024
-    """The smallest answer that counts."""
+    """The smallest response that is counted."""
 
     _log = Logger()
 
@@ -40,7 +40,7 @@ class HTTP1Answers(HTTP1):
         answers: UnreadResponses,
         sparing: RateLimitedLog,
     ) -> None:
-        """Override: answers count in `answers`."""
+        """Override: count unread responses in `answers`; log slow clients to `sparing`."""
         super().__init__(max_body_bytes, patience, wheel)
         self._patience, self._wheel, self._sparing = patience, wheel, sparing
         self._held = Held(answers)
@@ -49,25 +49,25 @@ class HTTP1Answers(HTTP1):
         self._paused_at_s, self._waiting_bytes = 0.0, 0
 
     def hold(self, caller: ClientInfo | None, size: int) -> None:
-        """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
+        """Count a response of `size` bytes to `caller`; raise `TooMany` or `Unavailable` above the limit."""
         owner = self.site.owner_of_peer(self.getPeer()) if caller is None else owner_of(caller)
         self._held.take(owner, size)
         self._flush = self._flush_held  # type: ignore[method-assign]
 
     def _flush_held(self) -> None:
-        """Send the answer that is held. Mostly it is taken at once; if not, `resumeProducing` tells when it is."""
+        """Send the counted response and release it if the kernel accepts it; else `resumeProducing` does."""
         super()._flush()
         del self._flush
         if not self._waitingForTransport:
             self._held.shrink(0)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Override: a producer that goes by itself is a subscriber's session, which its outbox bounds."""
+        """Override: exempt push producers; those are subscriber sessions, which their outbox bounds."""
         self._is_live = streaming
         super().registerProducer(producer, streaming)
 
     def pauseProducing(self) -> None:
-        """Override: the client does not take what was written."""
+        """Override: called when the client reads too slowly. Start the response timeout."""
         super().pauseProducing()
         self._look_later()
 
@@ -94,19 +94,19 @@ class HTTP1Answers(HTTP1):
         self.abort()
 
     def idle(self) -> None:
-        """Override: whoever still reads the answer is not idle, although no request comes."""
+        """Override: keep the connection while the client is still reading a response."""
         if self._slow is not None:
             self._watch.sees(NOTHING)
         else:
             super().idle()
 
-    # A client that sends nothing more
+    # Half-closed connections
 
     def input_ended(self) -> bool:
-        """Learn that the client sends nothing more; return whether it is to get an answer, or more of one.
+        """Called when the client closes its half of the connection; return whether a response is still due.
 
-        Requests that have come as a whole are answered; then the connection closes. Whoever ends its half within a
-        request has gone, and so has a subscriber, for that is how it says so (RFC 9112, section 9.6).
+        Complete requests are served, then the connection closes. A client that closes its half within a request
+        has disconnected, and so has a subscriber (RFC 9112, section 9.6).
         """
         self.has_input_ended = True
         if self._has_to_wait or self._is_deferred:
@@ -116,7 +116,7 @@ class HTTP1Answers(HTTP1):
         return True
 
     def _read_last(self) -> None:
-        """Take what has come, and close when all is answered. Of what is not whole, nothing more comes."""
+        """Parse the buffered input, and close after the last complete request; the client sends no more."""
         super()._read()
         if not (self._is_reading or self._has_to_wait or self._is_deferred or self._is_lost):
             self._end_input()
@@ -124,17 +124,17 @@ class HTTP1Answers(HTTP1):
     def _end_input(self) -> None:
         self._watch.pause()
         self._drop_bodies()
-        self._head = None  # whoever is asked about it need not answer
+        self._head = None  # a pending decision about it has no effect now
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Override: close once everything is written, which has to be read in time."""
+        """Override: close once the output is sent, within the response timeout."""
         super().loseConnection()
         if waiting_bytes(self.transport):
             self._look_later()
 
     def forceAbortClient(self) -> None:
-        """Override: close what did not close in order. Twisted would log a line for each such connection."""
+        """Override: abort a connection that did not close in time, without Twisted's log line for each."""
         self._abortingCall = None
         self.abort()
 
@@ -144,22 +144,22 @@ class HTTP1Answers(HTTP1):
             self._slow = None
 
     def resumeProducing(self) -> None:
-        """Override: everything was taken."""
+        """Override: called when the client has read everything."""
         self._stop_looking()
         self._held.shrink(0)
         super().resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended.
+        """Override: called when the connection is lost.
 
-        A file that is being sent is stopped here: after `loseConnection` the transport knows nothing of it, and it
-        would be asked for more, and fail, for ever.
+        Stops the file that is being sent: after `loseConnection` the transport no longer knows that producer, and
+        it would be resumed and fail forever.
         """
         self._stop_looking()
         self._held.shrink(0)
         if self._requestProducer is not None and not self._is_live:
             self._requestProducer.stopProducing()
         super().connectionLost(reason)
-        self._chunks = self._requestProducer = None  # which refer to this connection: cycles
-        for name in "_flush", "_read":  # see `hold` and `input_ended`; those are some, too
+        self._chunks = self._requestProducer = None  # both refer to this connection: break the cycles
+        for name in "_flush", "_read":  # set by `hold` and `input_ended`: cycles, too
             vars(self).pop(name, None)

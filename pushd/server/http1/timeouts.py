@@ -1,4 +1,4 @@
-"""The time-outs of one HTTP/1.1 connection, on one alarm."""
+"""The timeouts of one HTTP/1.1 connection, on one timer."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from pushd.server.net.timers import Timer, TimerWheel
 __all__ = ["HEAD", "NOTHING", "ConnectionTimeouts", "Watched"]
 
 NOTHING = object()
-"""No request is on its way."""
+"""No request has started: the idle timeout applies."""
 
 HEAD = object()
-"""Some of the head of a request has come."""
+"""Part of the head of a request has been received."""
 
 
 class Watched(Protocol):
-    """What a watch knows of its connection."""
+    """The connection whose timeouts are watched."""
 
     @property
     def body_bytes(self) -> int:
-        """How much has come of the body that is waited for."""
+        """How many bytes of the current body have been received."""
 
     def idle(self) -> None:
-        """Learn that no request came for too long."""
+        """Called when the idle timeout expires."""
 
     def too_slow(self, refused: TimedOut) -> None:
-        """Learn that a request was not completed in time."""
+        """Called when a request was not completed in time."""
 
 
 class ConnectionTimeouts:
-    """Knows what the connection waits for, and since when.
+    """Watches the awaited input of a connection: idle, head or body.
 
-    The alarm is not touched when a request is done: when it rings, it finds out how long there is still to wait.
+    A completed request does not reset the timer, which would cost a cancel and a new timer per request: when the
+    timer fires, `_look` computes the remaining time and sets it again.
     """
 
     __slots__ = ("_alarm", "_connection", "_patience", "_since", "_wheel", "what")
 
     def __init__(self, connection: Watched, patience: Timeouts, wheel: TimerWheel) -> None:
-        """Watch `connection` from the first `sees` on."""
+        """Watch `connection`, starting with the first `sees`."""
         self._connection: Watched | None = connection
         self._patience = patience
         self._wheel = wheel
         self._since = 0.0
         self._alarm: Timer | None = None
         self.what: object = None
-        """What is waited for: `NOTHING`, `HEAD`, or anything else, which stands for a body; None: no matter."""
+        """The awaited input: `NOTHING`, `HEAD`, or any other object for a body; None: no timeout."""
 
     def sees(self, what: object) -> None:
-        """Learn what the connection waits for now that everything was read."""
+        """Called when all input is parsed; `what` is the input that the connection waits for."""
         if what is self.what and what is not NOTHING:
             return
         self.what = what
@@ -61,14 +62,14 @@ class ConnectionTimeouts:
             self._set_alarm(self._patience.request_timeout_s)
 
     def pause(self) -> None:
-        """Watch nothing, until the next `sees`."""
+        """Stop watching until the next `sees`."""
         self.what = None
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
     def end(self) -> None:
-        """Watch nothing any more, and know nothing of the connection."""
+        """Stop watching for good, and drop the reference to the connection."""
         self.pause()
         self._connection = None
 

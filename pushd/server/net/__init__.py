@@ -1,1 +1,1 @@
-"""Listeners, TLS, addresses and what limits connections."""
+"""Listeners, TLS, client addresses and connection limits."""

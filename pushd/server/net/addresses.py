@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: its name in the log, its address, and what it is counted by."""
+"""Client addresses and their names in the log."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ __all__ = ["ClientAddress", "UnknownAddress", "address_of", "peer_name"]
 @implementer(IAddress)
 @dataclass(frozen=True, slots=True)
 class UnknownAddress:
-    """Where a client is of whom its proxy says that it does not know."""
+    """The address of a client that is unknown to its proxy."""
 
     proxy: IAddress
-    """Where the proxy is."""
+    """The address of the proxy."""
 
 
 @record()
 class ClientAddress:
-    """Where a client is."""
+    """The address of a client."""
 
     address: str
-    """Its IP address, or `UNIX`."""
+    """The IP address, or `UNIX`."""
 
     rest: int | str
-    """Its port; or what it is called in the log, if that is something else than both."""
+    """The port; or the name in the log, if that is not ``address:port``."""
 
     @classmethod
     def of(cls, peer: IAddress, address: str | None = None) -> ClientAddress:
-        """Make the place of `peer`, or, by way of it, of a client at `address`."""
+        """Return the address of `peer`, or of a client at `address` behind it."""
         direct = address_of(peer)
         if address is not None and address != direct:
             return cls(address, f"{address} by way of {peer_name(peer)}")
@@ -45,12 +45,12 @@ class ClientAddress:
 
     @property
     def name(self) -> str:
-        """What it is called in the log. It is made when it is wanted, as thousands of connections are idle."""
+        """The name in the log. Built on use, to save memory for thousands of idle connections."""
         return self.rest if isinstance(self.rest, str) else _named(self.address, self.rest)
 
 
 def peer_name(address: IAddress) -> str:
-    """Return ``127.0.0.1:40312``, ``[::1]:40312`` or, as one of its peers has no name, ``a Unix socket``."""
+    """Return ``127.0.0.1:40312`` or ``[::1]:40312``, or ``a Unix socket``, whose clients have no name."""
     if isinstance(address, IPv4Address | IPv6Address):
         return _named(address.host, address.port)
     if isinstance(address, UnknownAddress):
@@ -63,7 +63,7 @@ def _named(host: str, port: int) -> str:
 
 
 def address_of(peer: IAddress) -> str:
-    """Return the IP address of a peer, or `UNIX`."""
+    """Return the IP address of `peer`, or `UNIX`."""
     if isinstance(peer, IPv4Address):
         host: str = peer.host
         return host

@@ -1,4 +1,4 @@
-"""Clients' certificates: which are accepted, whose they are, and until when."""
+"""Client certificates: verification, subject and expiry."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ _REASONS = {
     for name, value in vars(SSL.X509VerificationCodes).items()
     if name.startswith("ERR_")
 }
-"""What OpenSSL finds wrong with certificates, by its numbers (X509_verify_cert_error_string(3))."""
+"""OpenSSL's verification errors by number (X509_verify_cert_error_string(3))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Who may have issued the certificates of clients."""
+    """The authorities that may issue client certificates."""
 
     path: str
-    """The PEM file with their own certificates."""
+    """The PEM file with the authorities' certificates."""
 
     is_required: bool
-    """Whether a client without a certificate is refused."""
+    """Whether a client without a certificate is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a connection knows of the certificate of its client, which was verified in the handshake."""
+    """The client certificate of a connection, verified in the handshake."""
 
     subject: str
     """The subject, as ``CN=alice,O=Example``."""
 
     expires_at: float
-    """When it, or a certificate between it and a trusted one, expires, in seconds since 1970."""
+    """When the first certificate of its chain expires, in seconds since 1970."""
 
 
 def ask(context: SSL.Context, authorities: Sequence[x509.Certificate], *, is_required: bool) -> None:
-    """Have clients asked for a certificate of one of `authorities`, which need not be roots.
+    """Request client certificates issued by `authorities`, which need not be roots; no others are trusted.
 
-    No others are trusted. OpenSSL sees to it that it is valid now, and for clients if it says what it is for
-    (RFC 5280, section 4.2.1.12). To be called before the context is used.
+    OpenSSL checks the validity period and, if the certificate has one, the extended key usage for clients
+    (RFC 5280, section 4.2.1.12). Call before the context is used.
     """
     store = context.get_cert_store()
     assert store is not None
@@ -66,7 +66,7 @@ def ask(context: SSL.Context, authorities: Sequence[x509.Certificate], *, is_req
 
 
 def _check(connection: SSL.Connection, certificate: Any, error: int, depth: int, is_good: int) -> bool:
-    """Return whether the handshake may go on, with what OpenSSL says of one certificate of the chain."""
+    """Return whether the handshake may continue after OpenSSL's check of one certificate of the chain."""
     subject, why = "", ""
     try:
         subject = subject_text(certificate.to_cryptography().subject)
@@ -85,15 +85,15 @@ def _check(connection: SSL.Connection, certificate: Any, error: int, depth: int,
 
 
 def has_no_certificate(reason: Failure) -> bool:
-    """Return whether a handshake has failed for want of a certificate of the client."""
+    """Return whether a handshake failed because the client sent no certificate."""
     error = reason.value
     return isinstance(error, SSL.Error) and "peer did not return a certificate" in str(error)
 
 
 def subject_text(name: x509.Name) -> str:
-    """Return a subject as text, as ``CN=alice,O=Example`` (RFC 4514); raise `ValueError` if it cannot be a user.
+    """Return a subject as text, as ``CN=alice,O=Example`` (RFC 4514); raise `ValueError` if empty or too long.
 
-    Different subjects have different texts. What does not print is escaped.
+    Different subjects have different texts. Unprintable characters are escaped.
     """
     text = "".join(it if it.isprintable() else _escape(it) for it in name.rfc4514_string())
     if not text:
@@ -108,10 +108,10 @@ def _escape(character: str) -> str:
 
 
 def certificate_of(transport: ITransport | None) -> Certificate | None:
-    """Return the certificate with which a client shook hands; None if it had none.
+    """Return the client certificate of the TLS handshake; None if the client sent none.
 
-    It was verified in this handshake: sessions are not resumed. All of its chain was, so the certificate is good
-    until the first of them expires (RFC 5280, section 6.1.3).
+    The certificate was verified in this handshake, because sessions are not resumed. The whole chain was verified,
+    so the certificate is valid until the first one of the chain expires (RFC 5280, section 6.1.3).
     """
     tls: Any = ISSLTransport(transport, None)
     certificate = None if tls is None else tls.getPeerCertificate()

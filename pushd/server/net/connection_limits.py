@@ -1,4 +1,4 @@
-"""The turnstile: how many connections there may be, in all and of one address."""
+"""Connection limits: in total and per address."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["ConnectionLimiter", "ConnectionSlot", "RateLimitedLog"]
 
 
 class RateLimitedLog:
-    """Logs the first of what happens often, and then every second how many there were."""
+    """Logs at most one line per second and kind, with the number suppressed."""
 
     def __init__(self, log: Logger, wheel: TimerWheel) -> None:
-        """Write to `log`."""
+        """Log to `log`; count seconds on `wheel`."""
         self._log = log
         self._wheel = wheel
         self._left_out: dict[str, int] = {}
 
     def info(self, kind: str, text: str, **fields: object) -> None:
-        """Log `text` with its `fields`, unless something of that `kind` was logged in this second."""
+        """Log `text` with `fields`, unless a line of this `kind` was logged within the last second."""
         if kind in self._left_out:
             self._left_out[kind] += 1
             return
@@ -46,32 +46,32 @@ class RateLimitedLog:
 
 
 _MAX_TURNED_AWAY = 64
-"""How many connections there may be that are told why they are not served; others are closed without a word."""
+"""How many rejected connections may be open to get an error response; more are closed without one."""
 
 
 _RETRY_S = 10.0
-"""How long who is turned away is asked to wait before it comes back."""
+"""The ``Retry-After`` of rejected connections, in seconds."""
 
 
 class ConnectionSlot:
-    """One connection, as the turnstile knows it. It is given back when the connection has ended."""
+    """One counted connection. The slot is given back when the connection ends."""
 
     __slots__ = ("_give_back", "refused")
 
     def __init__(self, refused: Refused | None, give_back: Callable[[], None]) -> None:
         self.refused = refused
-        """The answer to its first request, if it is turned away; None if it is served."""
+        """The response to the first request of a rejected connection; None if it was accepted."""
         self._give_back: Callable[[], None] | None = give_back
 
     def give_back(self) -> None:
-        """Learn that the connection has ended. May be called again."""
+        """Called when the connection has ended. Idempotent."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
 
 
 class ConnectionLimiter:
-    """Counts the connections that there are, and turns away those that are too many."""
+    """Counts open connections, and rejects those above the connection limits."""
 
     log = Logger()
 
@@ -83,14 +83,13 @@ class ConnectionLimiter:
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
         figures: Counters | None = None,
     ) -> None:
-        """Let in `most` connections, and `most_per_address` of one address, as `pushd.bus.clientaddress.limit_key`
-        counts.
+        """Accept `most` connections, and `most_per_address` of one `pushd.bus.clientaddress.limit_key`.
 
-        0 stands for any number. Behind a peer that `is_proxy` there are many clients, and it is not counted by its
-        address. What happens is counted in `figures`.
+        0 means unlimited. An address that `is_proxy` has no limit of its own, because many clients share it.
+        `figures` counts accepted and rejected connections.
         """
         self.figures = Counters() if figures is None else figures
-        """What has happened."""
+        """The counters."""
         self.limit(most, most_per_address)
         self._is_proxy = is_proxy
         self._count = 0
@@ -99,16 +98,16 @@ class ConnectionLimiter:
         self._sparing = RateLimitedLog(self.log, wheel)
 
     def limit(self, most: int, most_per_address: int) -> None:
-        """Let in so many from now on; who is in stays."""
+        """Set the limits for new connections; open connections stay open."""
         self._most = most
         self._most_per_address = most_per_address
 
     def __len__(self) -> int:
-        """Count the connections that were let in."""
+        """Return the number of accepted connections that are open."""
         return self._count
 
     def enter(self, peer: IAddress) -> ConnectionSlot | None:
-        """Let in a connection, or turn it away; None: it is to be closed at once."""
+        """Accept or reject a connection and return its slot; None means to close it at once."""
         if 0 < self._most <= self._count:
             detail = f"{self._most} connections are open: [limits] connections"
             return self._turn_away(peer, "connections", Unavailable(detail, retry_s=_RETRY_S))
@@ -128,7 +127,7 @@ class ConnectionLimiter:
         return ConnectionSlot(None, partial(self._leave, key))
 
     def handshake_failed(self, peer: IAddress, timeout_s: float) -> None:
-        """Log that a TLS handshake was not done in time."""
+        """Called when a TLS handshake times out. Count and log the timeout."""
         text = "closed a connection of {peer}: its TLS handshake took more than {timeout_s:g} s"
         self.figures.handshakes["timed_out"] += 1
         self._sparing.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""The connections that are open, of any version of HTTP."""
+"""The open connections, of any version of HTTP."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from twisted.python.failure import Failure
 __all__ = ["LAST_WORD_S", "Closable", "Connections", "TwoWay", "UpgradedProtocol", "WireProtocol"]
 
 LAST_WORD_S = 1.0
-"""How long a client that knows nothing of the end gets to say what it wants, in seconds."""
+"""How long a drained connection without a request waits for one that may be in flight, in seconds."""
 
 
 class Closable(Protocol):
     """One connection."""
 
     def finish(self) -> None:
-        """Close, once the requests at hand have been answered."""
+        """Close once the current requests have their responses."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Abort the connection; unsent output is lost."""
 
 
 class WireProtocol(Closable, Protocol):
-    """What speaks on a connection: a `twisted.internet.interfaces.IProtocol`."""
+    """The protocol of a connection: a `twisted.internet.interfaces.IProtocol`."""
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin."""
+        """Called when the connection is established."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come."""
+        """Called when bytes are received."""
 
     def input_ended(self) -> bool:
-        """Learn that the client sends nothing more; return whether the connection goes on: see `AlpnSwitch`."""
+        """Called when the client closes its half; return whether to keep the connection: see `AlpnSwitch`."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """Learn that the connection has ended."""
+        """Called when the connection is lost."""
 
 
 class TwoWay:
-    """A speaker that needs both ways of its connection: without the client's pings, windows or commands it is over.
+    """A protocol that ends with the client's half, because it needs the client's pings, windows or commands.
 
-    An HTTP/2 client ends its half of a stream, and not that of the connection (RFC 9113, section 5.1).
+    An HTTP/2 client closes its half of a stream, not of the connection (RFC 9113, section 5.1).
     """
 
     def input_ended(self) -> bool:
-        """Learn that the client sends nothing more, and so has gone."""
+        """Called when the client closes its half; return False, because the client has disconnected."""
         return False
 
 
 class UpgradedProtocol(WireProtocol, Protocol):
-    """What speaks after HTTP has."""
+    """The protocol of a connection after its upgrade from HTTP."""
 
     @property
     def held_bytes(self) -> int:
-        """How much it keeps of what has come, because the rest is missing."""
+        """How many bytes of an incomplete message are buffered."""
 
 
 class Connections:
-    """The connections that are open, and whether they all have ended."""
+    """The set of open connections, which can be drained."""
 
     def __init__(self) -> None:
         self.is_finishing = False
-        """Whether those that begin to speak are to finish, too."""
+        """Whether connections are drained; new ones are finished at once."""
         self._open: set[Closable] = set()
         self._waiting: list[Deferred[None]] = []
 
@@ -76,11 +76,11 @@ class Connections:
         return iter(list(self._open))
 
     def add(self, connection: Closable) -> None:
-        """Enter a connection that begins."""
+        """Add a new connection."""
         self._open.add(connection)
 
     def discard(self, connection: Closable) -> None:
-        """Take out a connection that has ended."""
+        """Remove a connection that has ended."""
         self._open.discard(connection)
         if not self._open:
             waiting, self._waiting = self._waiting, []
@@ -88,13 +88,13 @@ class Connections:
                 deferred.callback(None)
 
     def finish(self) -> None:
-        """Have all of them finish, and who has not begun to speak yet as soon as it does."""
+        """Start the graceful shutdown: finish all connections, and new ones as soon as they are established."""
         self.is_finishing = True
         for connection in self:
             connection.finish()
 
     def ended(self) -> Deferred[None]:
-        """Return when none is open."""
+        """Return a Deferred that fires when no connection is open."""
         deferred: Deferred[None] = Deferred(self._waiting.remove)
         if self._open:
             self._waiting.append(deferred)

@@ -1,4 +1,4 @@
-"""Listening: from what the configuration says to an open port."""
+"""Listeners: open a port for each configured listener."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = ["Port", "prepare", "wants_certificate"]
 _log = Logger()
 
 _BACKLOG = 4096
-"""How many connections may wait to be accepted; the kernel has a limit of its own, somaxconn."""
+"""How many connections may wait to be accepted; the kernel's own limit is somaxconn."""
 
 _UNSENT_BYTES = 128 * 1024
-"""How much of what was written for a connection may wait in the kernel without being on its way.
+"""How many bytes written to a connection may be unsent in the kernel.
 
-The kernel would take megabytes for a client that does not read; no outbox bounds those, and nothing in them can
-be dropped.
+By default the kernel accepts megabytes for a client that does not read; no outbox bounds those bytes, and none
+can be dropped.
 """
 
 
 class Port:
-    """A place to listen at, as configured: everything about it is checked but whether it is free."""
+    """A configured listener. Everything is checked except whether its address is free."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Port:
         self._silence_s = silence_s
 
     def open(self) -> None:
-        """Begin to listen; raise `StartFailed` if that is not possible."""
+        """Start listening; raise `StartFailed` if the listener cannot be opened."""
         failures: list[Failure] = []
         maybeDeferred(self._endpoint.listen, self._factory).addCallbacks(self._opened, failures.append)
         if failures:
@@ -88,19 +88,19 @@ class Port:
 
     def _set_options(self, port: IListeningPort) -> None:
         if isinstance(port, tcp.Port) and port.addressFamily in (socket.AF_INET, socket.AF_INET6):
-            # Linux hands these on to every connection that is accepted (tcp(7))
+            # accepted connections inherit both on Linux (tcp(7))
             port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._silence_s * 1000))
             port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     @property
     def listener(self) -> Listener:
-        """What is configured."""
+        """The configuration of this listener."""
         return self._listener
 
     def renewed(self, listener: Listener) -> Callable[[], None]:
-        """Read the certificates of `listener`; return what has it be this port's, as far as that is possible.
+        """Read the certificates of `listener`; return a function that applies it to this port.
 
-        `StartFailed` is raised before that, if one is no good.
+        Raises `StartFailed`, with nothing applied, if a certificate is invalid.
         """
         renew: Callable[[], None] = _nothing
         if self._credentials is not None:
@@ -116,13 +116,13 @@ class Port:
         return commit
 
     def set_silence(self, silence_s: float) -> None:
-        """Have a client be gone whose machine takes nothing for `silence_s`; for connections to come."""
+        """Set the TCP user timeout to `silence_s` seconds, for new connections."""
         self._silence_s = silence_s
         if self._port is not None:
             self._set_options(self._port)
 
     async def close(self) -> None:
-        """Stop listening; what is connected stays so."""
+        """Stop listening; open connections stay open."""
         if self._port is not None:
             port, self._port = self._port, None
             if keep_file(port, self._made):
@@ -135,7 +135,7 @@ class Port:
             try:
                 if isinstance(stopping, Deferred):
                     await stopping
-            except OSError as error:  # somebody has removed the file of a Unix socket
+            except OSError as error:  # the file of a Unix socket was removed
                 _log.warn(
                     "[listen:{name}] {endpoint}: cannot be closed in order: {reason}",
                     name=self._listener.name,
@@ -145,13 +145,13 @@ class Port:
 
     @property
     def url(self) -> str:
-        """Where it can be reached, once it is open."""
+        """The URL of the port once it is open; before, the configured endpoint."""
         if self._port is None:
             return self._listener.endpoint
         return _url(self._port.getHost(), "https" if self._listener.tls else "http")
 
     def curl(self, options: str, path: str) -> str:
-        """Make a command for somebody to try it with, once it is open."""
+        """Return an example curl command for the open port."""
         start, url = "curl", self.url
         if self._listener.tls:
             start += " -k"
@@ -173,12 +173,12 @@ def prepare(
     behind_proxy: Callable[[IProtocolFactory], IProtocolFactory],
     sockets: Sequence[str] = (),
 ) -> Port:
-    """Make the port of `listener`, which serves `factory`; raise `StartFailed` if it cannot be one.
+    """Return the port of `listener`, which serves `factory`; raise `StartFailed` if its configuration is invalid.
 
-    `self_signed` answers the paths of the certificate and key that serve where none are configured. A client whose
-    machine takes nothing of what is sent to it for `silence_s` is gone, even if it never said so. `behind_proxy`
-    makes what takes connections that begin with a header of the PROXY protocol, if the listener has such. `sockets`
-    are the names of those that systemd has passed; whether that of the listener is there shows when it is opened.
+    `self_signed` returns the paths of the certificate and key to use if none are configured. `silence_s` is the TCP
+    user timeout: a connection is closed if the client acknowledges no data for that time. `behind_proxy` wraps the
+    factory of a listener with the PROXY protocol. `sockets` are the names of the sockets passed by systemd; whether
+    the listener's is among them is checked when the port is opened.
     """
     try:
         endpoint = _endpoint(listener.endpoint, reactor, sockets)
@@ -193,23 +193,23 @@ def prepare(
             raise StartFailed(f"[listen:{listener.name}] {error}") from None
         factory = TLSFactory(credentials, False, factory)
     if listener.proxy_protocol:
-        factory = behind_proxy(factory)  # its header comes before the TLS handshake
+        factory = behind_proxy(factory)  # the PROXY header precedes the TLS handshake
     return Port(listener, endpoint, factory, silence_s, self_signed, credentials)
 
 
 def _configured(listener: Listener) -> Callable[[], tuple[str, str]] | None:
-    """Return what answers the paths of the listener's certificate and key, if they are configured."""
+    """Return a function for the paths of the listener's certificate and key; None if they are not configured."""
     certificate, key = listener.certificate, listener.key
     return None if certificate is None or key is None else lambda: (certificate, key)
 
 
 def wants_certificate(listener: Listener) -> bool:
-    """Return whether clients without a certificate are refused there."""
+    """Return whether `listener` rejects clients without a certificate."""
     return listener.client_ca is not None and listener.client_certificate == "required"
 
 
 def _clients(listener: Listener) -> tls.Authorities | None:
-    """Return who may have issued the certificates of the listener's clients, if they are asked for any."""
+    """Return the authorities for client certificates; None if the listener requests none."""
     return None if listener.client_ca is None else tls.Authorities(listener.client_ca, wants_certificate(listener))
 
 
@@ -224,7 +224,7 @@ def _endpoint(description: str, reactor: object, sockets: Sequence[str]) -> IStr
 
 
 def _without_lock_file(description: str) -> str:
-    """Have Twisted make no lock file beside a Unix socket: the process whose number it has may be any by now."""
+    """Disable Twisted's lock file for a Unix socket, because the process id in a stale one may have been reused."""
     endpoint = parse_endpoint(description)
     if endpoint.type != "unix" or endpoint.argument("lockfile", 4) not in ("", "0", "1"):
         return description
@@ -238,9 +238,9 @@ def _escaped(text: str) -> str:
 
 
 def _with_backlog(description: str) -> str:
-    """Let more connections wait to be accepted than Twisted does by itself, unless `description` says how many.
+    """Set a larger backlog than Twisted's default, unless `description` sets one.
 
-    It lets 50: when a thousand clients come back at once, the others would have to try again after a second.
+    The default is 50: when a thousand clients reconnect at once, the others would retry after a second.
     """
     endpoint = parse_endpoint(description)
     place = {"tcp": 3, "tcp6": 2, "unix": 3}.get(endpoint.type)
@@ -250,9 +250,9 @@ def _with_backlog(description: str) -> str:
 
 
 def _with_mode(description: str) -> str:
-    """Let only the user and the group of the daemon connect to a Unix socket, unless `description` has a mode.
+    """Restrict a Unix socket to the daemon's user and group, unless `description` sets a mode.
 
-    Twisted lets everybody on the machine, and who comes by a Unix socket may count as a trusted proxy.
+    Twisted's default allows every local user, and a client of a Unix socket may count as a trusted proxy.
     """
     endpoint = parse_endpoint(description)
     if endpoint.type != "unix" or endpoint.argument("mode", 2):
@@ -273,4 +273,4 @@ def _url(address: IAddress, scheme: str) -> str:
 
 
 def _nothing() -> None:
-    """Do nothing: there are no certificates."""
+    """Do nothing: the listener has no certificates."""

@@ -1,9 +1,9 @@
-"""Polling: ready sockets are served for some milliseconds, then the reactor runs its timers.
+"""Polling: serve ready sockets for a few milliseconds, then let the reactor run its timers.
 
-Private names of Twisted are used here. Its epoll reactor asks for as many events as there are sockets and serves
-all of them in one turn; its ports accept a hundred connections in one turn, and 20 more each time that there were
-still more. When thousands of clients send something in the same millisecond, such a turn takes hundreds of
-milliseconds, in which nobody else is served.
+This module uses private names of Twisted, which has no option for such a limit. Its epoll reactor polls as many
+events as there are sockets and serves all of them in one turn; its ports accept 100 connections in one turn, and
+20 more each time that more are waiting. When thousands of clients send in the same millisecond, such a turn takes
+hundreds of milliseconds, during which nothing else runs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pushd.bus import Turn
 __all__ = ["ACCEPTS", "BUDGET_S", "TAKEN", "Poller", "accept_few", "serve_few"]
 
 BUDGET_S = 0.005
-"""How long a turn serves sockets, in seconds; the event that is being served then is the last of the turn."""
+"""How long one turn serves sockets, in seconds; the event in progress at that time is the last of the turn."""
 
 TAKEN = 64
-"""How many events are taken from the kernel at once."""
+"""How many events one poll returns at most."""
 
 ACCEPTS = 16
-"""How many connections a port accepts for one event; the others are the next event of the port."""
+"""How many connections a port accepts per event; the others cause the port's next event."""
 
 Event = tuple[int, int]
-"""A file descriptor, and what it is ready for."""
+"""A file descriptor and its event mask."""
 
 
 def _nothing(now_s: float) -> None:
@@ -37,28 +37,27 @@ def _nothing(now_s: float) -> None:
 
 
 class Poller:
-    """An epoll object whose events are served within the budget of a turn; it begins the turns.
+    """An epoll object that serves events within the time budget of a turn; it begins the turns.
 
-    Some events are taken at once, because to ask for each costs a system call. Those that are left when a turn ends
-    are served first in the next one, before the kernel is asked again. It puts a descriptor that it has reported
-    behind all others that are ready (level-triggered, as Twisted uses it), so each is served in its turn.
+    Events are polled in batches, because each poll costs a system call. Events left at the end of a turn are
+    served first in the next turn, before the next poll. The kernel queues a reported descriptor behind all other
+    ready ones (level-triggered, as Twisted uses it), so that every descriptor gets its turn.
 
-    What is registered for a descriptor may change after its event was taken: the descriptor could be another
-    connection's by then, or of one that is not to be read now. Such an event is dropped, and what still holds is
-    reported again.
+    The registration of a descriptor may change after its event was polled: the descriptor may belong to another
+    connection by then, or to a paused one. Such an event is dropped; the kernel reports it again if it still holds.
     """
 
     def __init__(self, epoll: Any, turn: Turn, begins: Callable[[float], None] = _nothing) -> None:
-        """Ask `epoll`. At the beginning of each turn, begin `turn` and call `begins` with the time."""
+        """Poll `epoll`. At the start of each turn, begin `turn` and call `begins` with the time."""
         self._epoll = epoll
         self._turn = turn
         self._begins = begins
-        self._taken: list[Event] = []  # the next one to serve is the last
-        self._are_all = True  # whether no others were ready when these were taken
-        self._changed: set[int] = set()  # descriptors whose events among these are dropped
+        self._taken: list[Event] = []  # served from the end
+        self._are_all = True  # whether the last poll returned all ready events
+        self._changed: set[int] = set()  # descriptors whose events in this batch are dropped
 
     def __getattr__(self, name: str) -> Any:
-        """Return what is neither about waiting nor about descriptors, such as `close`."""
+        """Return any other attribute of the epoll object, such as `close`."""
         return getattr(self._epoll, name)
 
     def register(self, file: int, events: int) -> None:
@@ -67,17 +66,17 @@ class Poller:
         self._epoll.register(file, events)
 
     def modify(self, file: int, events: int) -> None:
-        """Register it for other events."""
+        """Change the events of a descriptor."""
         self._changed.add(file)
         self._epoll.modify(file, events)
 
     def unregister(self, file: int) -> None:
-        """Report nothing of it any more."""
+        """Unregister a descriptor."""
         self._changed.add(file)
         self._epoll.unregister(file)
 
     def poll(self, timeout: float = -1, maxevents: int = -1) -> Iterable[Event]:
-        """Wait as `epoll.poll` does, unless there are events left; return those of this turn as they are served."""
+        """Wait as `epoll.poll` does, unless events are left; yield the events of this turn."""
         if not self._taken:
             self._take(timeout)
         now_s = self._turn.seconds()
@@ -86,14 +85,14 @@ class Poller:
         return self._serve() if self._taken else ()
 
     def _take(self, timeout: float) -> None:
-        """Take the next events."""
+        """Poll the next batch of events."""
         self._taken = taken = self._epoll.poll(timeout, TAKEN)
         self._are_all = len(taken) < TAKEN
         taken.reverse()
         self._changed.clear()
 
     def _serve(self) -> Iterator[Event]:
-        """Return each event when the one before was served, until there are no more or the time is used."""
+        """Yield events, each after the previous one was served, until none is left or the budget is spent."""
         seconds, changed = self._turn.seconds, self._changed
         until_s = self._turn.until_s(BUDGET_S)
         while taken := self._taken:
@@ -109,7 +108,7 @@ class Poller:
 
 
 def serve_few(reactor: object, turn: Turn, begins: Callable[[float], None] = _nothing) -> None:
-    """Bound what `reactor` serves in one turn, if it is one that uses epoll; others stay as they are.
+    """Limit the time `reactor` serves sockets in one turn, if it uses epoll; other reactors are unchanged.
 
     Each turn begins `turn`, and calls `begins` with the time.
     """
@@ -120,13 +119,13 @@ def serve_few(reactor: object, turn: Turn, begins: Callable[[float], None] = _no
 
 
 def accept_few(port: IListeningPort) -> None:
-    """Bound what `port` accepts in one turn, if it is one of Twisted's."""
+    """Limit the connections that `port` accepts in one turn, if it is one of Twisted's ports."""
     if not isinstance(port, tcp.Port):
         return
     read = port.doRead
 
     def read_few() -> None:
-        port.numberAccepts = ACCEPTS  # it changes with each read
+        port.numberAccepts = ACCEPTS  # Twisted changes it with each read
         read()
 
     port.doRead = read_few  # type: ignore[method-assign]

@@ -1,8 +1,7 @@
-"""The PROXY protocol: a connection begins with a header in which a proxy says between whom it is.
+"""The PROXY protocol: a header, sent first by a proxy, with the addresses of the proxied connection.
 
-What is read here is haproxy's ``proxy-protocol.txt``, version 1 and 2, and nothing else is understood. Once the
-header has come, the connection belongs to whatever speaks on it, with the addresses of the header: TLS, if there is
-any, and HTTP.
+This module implements versions 1 and 2 of haproxy's ``proxy-protocol.txt``. After the header, the connection is
+handed to TLS, if any, and HTTP, with the addresses from the header.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = ["Header", "ProxyProtocolFactory", "ProxyProtocolSettings", "parse_hea
 
 _MAX_V1_BYTES = 107
 _MAX_V2_BYTES = 16 * 1024
-"""How long a header of version 2 may be: what a proxy says of a client's certificate takes some."""
+"""The longest header of version 2, which may include details of a client certificate."""
 
 _START_V1 = b"PROXY "
 _START_V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -52,22 +51,22 @@ _ADDRESSES = {_TCP4: Struct("!4s4sHH"), _TCP6: Struct("!16s16sHH"), _UNIX: Struc
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a proxy says of a connection."""
+    """A parsed header of the PROXY protocol."""
 
     size: int
-    """How many bytes it takes."""
+    """The size of the header in bytes."""
 
     addresses: tuple[IAddress, IAddress] | None
-    """Where the client is, and what it connected to; None: that is not said."""
+    """The client's address and the address it connected to; None if the header has none."""
 
     is_local: bool = False
-    """Whether the proxy speaks for itself, as when it checks how the daemon is."""
+    """Whether the proxy itself is the client, as in a health check."""
 
 
 def parse_header(data: bytes) -> Header | None:
-    """Read the header that `data` begins with, or answer None if more of it has to come.
+    """Parse the header at the start of `data`; return None if it is incomplete.
 
-    Raises `ValueError`, which says what is wrong, as soon as it cannot become one.
+    Raises `ValueError` with the reason as soon as `data` cannot become a valid header.
     """
     if data.startswith(_START_V2):
         return _parse_v2(data)
@@ -79,7 +78,7 @@ def parse_header(data: bytes) -> Header | None:
 
 
 def _parse_v1(data: bytes) -> Header | None:
-    """Read a line of text (section 2.1)."""
+    """Parse the text form (section 2.1)."""
     line, end, _ = data[:_MAX_V1_BYTES].partition(b"\r\n")
     if not end:
         if len(data) >= _MAX_V1_BYTES:
@@ -120,7 +119,7 @@ def _port(text: str) -> int:
 
 
 def _parse_v2(data: bytes) -> Header | None:
-    """Read the binary form (section 2.2). What comes after the addresses, the TLVs, is not looked at."""
+    """Parse the binary form (section 2.2). The TLVs after the addresses are ignored."""
     if len(data) < _FIXED_V2_BYTES:
         return None
     command, family, length = _FIXED_V2.unpack_from(data)
@@ -157,48 +156,48 @@ def _unix(path: bytes) -> UNIXAddress:
 
 @dataclass(frozen=True, slots=True)
 class ProxyProtocolSettings:
-    """What all connections that begin with a header have in common."""
+    """The settings shared by all connections with a PROXY header."""
 
     trust: TrustedProxies
-    """Who may say something in it."""
+    """The proxies that may connect."""
 
     connections: Connections
-    """Where they are entered until something else speaks."""
+    """The set that contains a connection until its header is complete."""
 
     wheel: TimerWheel
-    """For the time-out."""
+    """The timer wheel for the timeout."""
 
     timeout_s: float
-    """How long the header may take."""
+    """The time limit for the header, in seconds."""
 
     def __call__(self, factory: IProtocolFactory) -> ProxyProtocolFactory:
-        """Have `factory` serve what comes after the header."""
+        """Return a factory that parses the header and serves the connection with `factory`."""
         return ProxyProtocolFactory(self, factory)
 
 
 class ProxyProtocolFactory(Factory[Protocol]):
-    """Takes connections of trusted proxies, and of nobody else."""
+    """Accepts connections from trusted proxies only."""
 
     noisy = False
     log = Logger()
 
     def __init__(self, reception: ProxyProtocolSettings, inner: IProtocolFactory) -> None:
-        """Have `inner` make what speaks after the header."""
+        """Build the protocol after the header with `inner`."""
         self._reception = reception
         self._inner = inner
 
     def doStart(self) -> None:
-        """Override: a port opens."""
+        """Override: called when a port is opened."""
         super().doStart()
         self._inner.doStart()
 
     def doStop(self) -> None:
-        """Override: it closes."""
+        """Override: called when a port is closed."""
         self._inner.doStop()
         super().doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        """Override: somebody has connected; None if it is nobody who is trusted, which closes the connection."""
+        """Override: return the protocol of a new connection; None, which closes it, if `addr` is not trusted."""
         if addr is None or not self._reception.trust.is_trusted(addr):
             self.log.info(
                 "refused a connection from {peer}: only those in [proxies] trusted may speak the PROXY protocol",
@@ -210,7 +209,7 @@ class ProxyProtocolFactory(Factory[Protocol]):
 
 @implementer(IHalfCloseableProtocol)
 class _Introduced(Protocol):
-    """Reads the header and passes on what follows."""
+    """Parses the header and forwards all later input."""
 
     log = Logger()
 
@@ -223,13 +222,13 @@ class _Introduced(Protocol):
         self._is_refused = False
 
     def connectionMade(self) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is established."""
         reception = self._reception
         reception.connections.add(self)
         self._alarm = reception.wheel.call_in(reception.timeout_s, self._late)
 
     def dataReceived(self, data: bytes) -> None:
-        """Override: some of the header has come, or of what follows."""
+        """Override: called when bytes of the header, or after it, are received."""
         if self._speaker is not None:
             self._speaker.dataReceived(data)
             return
@@ -246,7 +245,7 @@ class _Introduced(Protocol):
             self._begin(header, rest)
 
     def _begin(self, header: Header, rest: bytes) -> None:
-        """Have something speak for the client, which has sent `rest` already."""
+        """Start the inner protocol with the addresses of `header`, and pass it `rest`."""
         assert self.transport is not None
         peer, host = self.transport.getPeer(), self.transport.getHost()
         if header.addresses is not None:
@@ -282,7 +281,7 @@ class _Introduced(Protocol):
             self._alarm = None
 
     def readConnectionLost(self) -> None:
-        """Override: the client sends nothing more, or its proxy."""
+        """Override: called when the client or its proxy closes its half of the connection."""
         speaker = IHalfCloseableProtocol(self._speaker, None)
         if speaker is None:
             end_now(self.transport)
@@ -290,10 +289,10 @@ class _Introduced(Protocol):
             speaker.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Override: nothing more can be written; never called, as both ways are closed at once."""
+        """Override: required by the interface; never called, as both directions are closed at once."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: called when the connection is lost."""
         self._stop_waiting()
         self._reception.connections.discard(self)
         speaker, self._speaker = self._speaker, None
@@ -301,12 +300,12 @@ class _Introduced(Protocol):
             speaker.connectionLost(reason)
 
     def finish(self) -> None:
-        """Close, unless the header comes soon."""
+        """Close the connection unless its header is complete within `LAST_WORD_S`."""
         self._stop_waiting()
         self._alarm = self._reception.wheel.call_in(LAST_WORD_S, self.abort)
 
     def abort(self) -> None:
-        """Close now."""
+        """Abort the connection; unsent output is lost."""
         transport = ITCPTransport(self.transport, None)
         if transport is not None:
             transport.abortConnection()

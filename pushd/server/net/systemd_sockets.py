@@ -1,4 +1,7 @@
-"""Listening sockets that systemd has opened, and that outlive the daemon. Relies on private names of Twisted."""
+"""Socket activation: listening sockets opened by systemd, which outlive the daemon.
+
+Uses private names of Twisted, whose own port would change or close such a socket.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ _DOMAINS = {"INET": (AF_INET, AF_INET6), "INET6": (AF_INET, AF_INET6), "UNIX": (
 
 
 class UnixPort(unix.Port):
-    """A Unix socket of somebody else.
+    """A port on a Unix socket that belongs to systemd.
 
-    Twisted's own port would change the mode of its file and the length of its queue when it begins to listen, and
-    when it ends shut the socket down for everybody and remove the file.
+    Twisted's own port would change the file's mode and the backlog when it starts, and when it stops shut down the
+    socket for every process and remove the file.
     """
 
     _shouldShutdown = False
 
     def startListening(self) -> None:
-        """Override: the socket listens already."""
+        """Override: start accepting; the socket is listening already."""
         tcp._reservedFD.reserve()
         given, self._preexistingSocket = self._preexistingSocket, None
         assert self.factory is not None and given is not None
@@ -43,22 +46,22 @@ class UnixPort(unix.Port):
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Override: the file stays."""
+        """Override: close the port and keep the file."""
         tcp.Port.connectionLost(self, reason)
 
 
 @implementer(IStreamServerEndpoint)
 class SystemdEndpoint:
-    """The endpoint of a socket that systemd passes, under a name (``FileDescriptorName=``) or a number."""
+    """The endpoint of a socket passed by systemd, by name (``FileDescriptorName=``) or by index."""
 
     def __init__(self, reactor: Any, description: str, passed: Sequence[str]) -> None:
-        """Listen as `description` says: ``systemd:domain=INET:name=http``; `passed` are the names of all."""
+        """Use `description`, such as ``systemd:domain=INET:name=http``; `passed` are the names of all sockets."""
         self._reactor = reactor
         self._description = description
         self._passed = passed
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Begin to listen, or fail with a `LookupError` whose text says why there is no such socket."""
+        """Start listening; the Deferred fails with a `LookupError` and the reason if no such socket was passed."""
         return execute(self._listen, factory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
@@ -71,7 +74,7 @@ class SystemdEndpoint:
             port.startListening()
         else:
             port = self._reactor.adoptStreamPort(descriptor, family, factory)
-        os.close(descriptor)  # the port has a copy
+        os.close(descriptor)  # the port has a duplicate
         return port
 
     def _descriptor(self) -> int:
@@ -82,14 +85,14 @@ class SystemdEndpoint:
                 "unit with one ListenStream= and a FileDescriptorName= of its own"
             )
         try:
-            descriptor: int = serverFromString(self._reactor, self._description).fileno  # Twisted knows them
+            descriptor: int = serverFromString(self._reactor, self._description).fileno  # found by Twisted
         except LookupError:
             others = f"it has passed {', '.join(self._passed)}" if self._passed else "it has passed none"
             raise LookupError(f"systemd has passed no such socket; {others}") from None
         return descriptor
 
     def _family(self, descriptor: int) -> int:
-        """Return which kind of socket it is: one of TCP may be of IPv4 or IPv6 or both, whichever was said."""
+        """Return the address family of a socket; INET and INET6 both allow IPv4 and IPv6, as configured."""
         domain = parse_endpoint(self._description).argument("domain", 1)
         with socket(fileno=os.dup(descriptor)) as found:
             listens = found.type == SOCK_STREAM and found.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
@@ -100,13 +103,13 @@ class SystemdEndpoint:
 
 
 def unclaimed(passed: Sequence[str], descriptions: Sequence[str]) -> list[str]:
-    """Return which of the sockets that systemd has passed none of the endpoints `descriptions` listens at."""
+    """Return the names of the passed sockets that no endpoint of `descriptions` uses."""
     claimed = {_name(text, passed) for text in descriptions if parse_endpoint(text).type == "systemd"}
     return [name for name in passed if name not in claimed]
 
 
 def _name(description: str, passed: Sequence[str]) -> str:
-    """Return the name of the socket that `description` means."""
+    """Return the name of the socket in `description`; empty if its index is out of range."""
     endpoint = parse_endpoint(description)
     index = endpoint.argument("index", 2)
     if index:

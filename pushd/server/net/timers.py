@@ -1,4 +1,4 @@
-"""The wheel: coarse timers for many connections, on one real one."""
+"""The timer wheel: coarse timers for many connections, on one timer of the reactor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pushd.bus import Later, Slice, Turn
 __all__ = ["TURN_S", "Timer", "TimerWheel"]
 
 TURN_S = 1.0
-"""How far apart the turns of a wheel are."""
+"""The interval between turns of the wheel, in seconds."""
 
 _LATE_S = 0.05
-"""How late a turn may be without moving what was to be called at it."""
+"""How late a turn may be without moving its calls to another turn, in seconds."""
 
 _RING_COST = 5
-"""As how many sends an alarm counts: most are heartbeats and pings."""
+"""The cost of a timer call, in sends: most calls are heartbeats and pings."""
 
 
 class Timer:
-    """One call that is to be made."""
+    """One scheduled call."""
 
     __slots__ = ("_call", "_slot")
 
@@ -29,12 +29,12 @@ class Timer:
         slot[self] = None
 
     def cancel(self) -> None:
-        """Do not make the call. May be called again, and after the call was made."""
+        """Cancel the call. Idempotent, also after the call was made."""
         self._slot.pop(self, None)
-        self._call = _nothing  # whose object may refer to this alarm: a cycle
+        self._call = _nothing  # it may refer to this timer: break the cycle
 
     def ring(self) -> None:
-        """Make the call, now."""
+        """Make the call now."""
         call = self._call
         self.cancel()
         call()
@@ -45,61 +45,60 @@ def _nothing() -> None:
 
 
 class TimerWheel:
-    """Timers in slots of one second. Turned every second, an alarm rings up to two seconds late, never early.
+    """Timers in slots of one second. The wheel turns every second; a call is up to two seconds late, never early.
 
-    A timer for each idle connection would cost the reactor's heap an entry each; here setting one and
-    cancelling one are a dictionary operation.
+    A reactor timer per idle connection would cost a heap entry each; setting or cancelling one here is one
+    dictionary operation.
 
-    Thousands of clients that came in one second have their heartbeats, and the ends of their tokens, in one second
-    too: of many alarms, some ring in each turn of the reactor.
+    The heartbeats and token expiries of thousands of clients that connected in the same second are due in the same
+    second, too: their calls are spread over several turns of the reactor.
     """
 
     def __init__(
         self, seconds: Callable[[], float], call_later: Later | None = None, turn: Turn | None = None
     ) -> None:
-        """Take the time from `seconds`, a clock that never jumps; without `call_later`, ring all at once."""
+        """Use the monotonic clock `seconds`; without `call_later`, make all due calls in one turn."""
         self.seconds = seconds
-        """The clock."""
+        """The monotonic clock."""
         self.reactor_turn = Turn(seconds) if turn is None else turn
-        """The turn of the reactor, whose time is shared."""
+        """The time budget of the reactor's current turn."""
         self._call_later = call_later
         self._is_due = False
         self.turned_s = seconds()
-        """When it was turned last: the time, cheap and up to a second old."""
+        """The time of the last turn: a cheap clock, up to a second behind."""
         self._slots: dict[int, dict[Timer, None]] = {}
         self._turned_to = int(self.turned_s)
 
     def __len__(self) -> int:
-        """Count the alarms that are set."""
+        """Return the number of scheduled calls."""
         return sum(map(len, self._slots.values()))
 
     def call_in(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """Make `call` after `delay_s` seconds."""
+        """Schedule `call` after `delay_s` seconds: late, never early."""
         due = max(int(self.seconds() + delay_s), self._turned_to) + 1
         return Timer(self._slots.setdefault(due, {}), call)
 
     def call_within(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """Make `call` at the last turn that comes within `delay_s` seconds, or at the next one: early, never late.
+        """Schedule `call` at the last turn within `delay_s` seconds, at least one turn ahead: early, never late.
 
-        Turns are a second apart. A turn may be some milliseconds late, which must not move the call to the turn
-        before or after.
+        Turns are a second apart. A turn that is a few milliseconds late must not move the call to an adjacent turn.
         """
         turns = max(1, int(self.seconds() + delay_s - self.turned_s + _LATE_S))
         due = max(int(self.turned_s + turns - _LATE_S), int(self.turned_s) + 1, self._turned_to + 1)
         return Timer(self._slots.setdefault(due, {}), call)
 
     def turns_again_by(self, time_s: float) -> bool:
-        """Return whether there is another turn after the current one, at `time_s` or before."""
+        """Return whether another turn follows the current one, at `time_s` or before."""
         return time_s - self.turned_s > TURN_S - _LATE_S
 
     def has_reached(self, time_s: float) -> bool:
-        """Return whether it was `time_s` at the current turn."""
+        """Return whether the current turn is at `time_s` or later."""
         return time_s - self.turned_s < _LATE_S
 
     def turn(self) -> None:
-        """Ring what is due, or begin to. To be called every second.
+        """Make the due calls, or start to. Called every second.
 
-        If a call raises, the rest of them are made at the next turn.
+        If a call raises, the remaining calls are made at the next turn.
         """
         self.turned_s = self.seconds()
         self._ring()

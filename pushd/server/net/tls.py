@@ -1,4 +1,4 @@
-"""Certificates: those of the operator, and a self-signed one to begin with."""
+"""Server certificates: configured ones, and a self-signed default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GROUPS = b"X25519:P-256:P-384"
 
 
 _HYBRID = b"X25519MLKEM768:"
-"""Safe from who keeps what was sent until there is a quantum computer. OpenSSL has it from 3.5 on."""
+"""The post-quantum hybrid group: it protects recorded traffic from future quantum computers. Since OpenSSL 3.5."""
 
 
 _openssl: Any = SSL
@@ -39,16 +39,16 @@ _lib = _openssl._lib
 
 
 def restrict_groups(context: SSL.Context) -> None:
-    """Take the groups that browsers have and Mozilla recommends, the best first.
+    """Restrict key exchange to the groups of browsers that Mozilla recommends, in order of preference.
 
-    OpenSSL by itself also takes finite fields (ffdhe3072), X448 and P-521. One of these costs up to eight times as
-    much of the processor, and a client that asks for it need not compute anything itself. Before version 47 of
-    cryptography there is no way to say so, and that is how it stays.
+    By default OpenSSL also accepts finite fields (ffdhe3072), X448 and P-521. Such a group costs up to eight times
+    as much CPU, and a client that requests it need not compute anything itself. Without the function of OpenSSL,
+    which cryptography provides since version 47, the default stays.
     """
     choose = getattr(_lib, "SSL_CTX_set1_curves_list", None)
     if choose is None:
         return
-    native = getattr(context, "_context")  # noqa: B009  private, and no part of the types of pyOpenSSL
+    native = getattr(context, "_context")  # noqa: B009  private: pyOpenSSL has no public method or type for it
     if choose(native, _HYBRID + _GROUPS) != 1:
         _lib.ERR_clear_error()
         choose(native, _GROUPS)
@@ -70,17 +70,17 @@ _CIPHERS = AcceptableCiphers.fromOpenSSLCipherString(
         for key in ("ECDSA", "RSA")
     )
 )
-"""Those of TLS 1.2 with forward secrecy and authenticated encryption, the best first; TLS 1.3 has no others.
+"""The TLS 1.2 ciphers with forward secrecy and authenticated encryption, in order of preference.
 
-They are what Mozilla's "intermediate" takes. Twisted's own have CBC and, for certificates with RSA keys, a key
-exchange without forward secrecy.
+TLS 1.3 has no others. These are the ciphers of Mozilla's "intermediate" configuration. Twisted's defaults include
+CBC and, for certificates with RSA keys, key exchange without forward secrecy.
 """
 
 
 def load(certificate: str, key: str, clients: Authorities | None = None) -> CertificateOptions:
-    """Read a certificate chain and its key, both PEM; raise `StartFailed` if that cannot be served with.
+    """Read a certificate chain and its key, both PEM; raise `StartFailed` if they cannot be used.
 
-    With `clients`, these are asked for certificates too.
+    With `clients`, client certificates are requested.
     """
     chain = x509_chain(certificate)
     private_key = _private_key(key)
@@ -108,7 +108,7 @@ def _options(chain: list[x509.Certificate], private_key: Any) -> CertificateOpti
 
 
 def _ask(context: SSL.Context, clients: Authorities) -> None:
-    """Have clients asked for certificates; raise `StartFailed` if nobody's could be taken."""
+    """Request client certificates; raise `StartFailed` if the file of authorities is invalid."""
     authorities = x509_chain(clients.path)
     for number, certificate in enumerate(authorities, 1):
         try:
@@ -127,17 +127,17 @@ def _ask(context: SSL.Context, clients: Authorities) -> None:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Credentials:
-    """A certificate and its key, which can be replaced while connections live: those keep what they began with."""
+    """A certificate and its key, replaceable at run time: open connections keep their certificate."""
 
     def __init__(self, paths: Callable[[], tuple[str, str]], clients: Authorities | None = None) -> None:
-        """Serve with the certificate and key at `paths`; raise `StartFailed` if that is not possible.
+        """Load the certificate and key at `paths`; raise `StartFailed` if they cannot be used.
 
-        With `clients`, these are asked for certificates too.
+        With `clients`, client certificates are requested.
         """
         self._options = load(*paths(), clients)
 
     def renewed(self, paths: Callable[[], tuple[str, str]], clients: Authorities | None) -> Callable[[], None]:
-        """Read these files; return what has connections to come use them. `StartFailed` is raised before that."""
+        """Load new files and return a function that applies them to new connections; may raise `StartFailed`."""
         options = load(*paths(), clients)
 
         def commit() -> None:
@@ -146,12 +146,12 @@ class Credentials:
         return commit
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Begin the TLS of one connection."""
+        """Return the TLS state of a new connection. See `IOpenSSLServerConnectionCreator`."""
         return self._options.serverConnectionForTLS(protocol)
 
 
 def x509_chain(path: str) -> list[x509.Certificate]:
-    """Read the certificates of a PEM file, of which there must be one."""
+    """Read the certificates of a PEM file, at least one; raise `StartFailed` if it is invalid."""
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except (ValueError, x509.InvalidVersion) as error:
@@ -159,7 +159,7 @@ def x509_chain(path: str) -> list[x509.Certificate]:
 
 
 def _private_key(path: str) -> Any:
-    """Read a private key, of any of the kinds that there are."""
+    """Read a private key of any type, without a passphrase; raise `StartFailed` if it is invalid."""
     try:
         return serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -174,15 +174,15 @@ def _read(path: str) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    """Return the first line of what a library says."""
+    """Return the first line of a library's error message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def self_signed(directory: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> tuple[str, str]:
-    """Return the paths of a self-signed certificate for this machine and its key, kept in `directory`.
+    """Return the paths of a self-signed certificate for this machine and its key, stored in `directory`.
 
-    They are made if they are not there, do not belong together, or are about to expire. Raises `StartFailed` if
-    what is there cannot be read, or what is made cannot be written.
+    Both are created if missing, mismatched or about to expire. Raises `StartFailed` if existing files cannot be
+    read, or new files cannot be written.
     """
     folder = Path(directory)
     certificate, key = folder / "self-signed.crt", folder / "self-signed.key"
@@ -197,7 +197,7 @@ def self_signed(directory: str, now: Callable[[], datetime] = lambda: datetime.n
 
 
 def check_directory(directory: str) -> None:
-    """Raise `StartFailed` if `directory` neither is one that can be written to nor can be made."""
+    """Raise `StartFailed` if `directory` is not writable and cannot be created."""
     path = Path(directory)
     while not _exists(path):
         path = path.parent
@@ -224,7 +224,7 @@ def _is_good(certificate: Path, key: Path, now: datetime) -> bool:
 
 
 def _write(files: Mapping[Path, tuple[bytes, int]]) -> None:
-    """Write files, each with its mode: first all of them beside their places, then all into them."""
+    """Write files with their modes: first all to temporary names, then rename all."""
     try:
         for path, (data, mode) in files.items():
             beside = _beside(path)

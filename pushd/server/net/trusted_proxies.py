@@ -1,4 +1,4 @@
-"""Where clients are that come through proxies: what those say, as far as it is believed."""
+"""Trusted proxies: find the client's address in ``Forwarded`` or ``X-Forwarded-For``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pushd.server.net.addresses import address_of
 __all__ = ["TrustedProxies"]
 
 _CACHED = 4096
-"""For how many values of the header the result is remembered."""
+"""How many header values the cache holds."""
 
 _CACHED_BYTES = 256
-"""The longest value that is."""
+"""The longest header value that is cached."""
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
@@ -39,24 +39,24 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 class TrustedProxies:
-    """The proxies that are believed."""
+    """The trusted proxies."""
 
     def __init__(self, proxies: Proxies) -> None:
-        """Believe `proxies`."""
+        """Trust `proxies`."""
         self.configure(proxies)
 
     def configure(self, proxies: Proxies) -> None:
-        """Believe `proxies` from now on, and no others."""
+        """Replace the trusted proxies, for later requests."""
         self._has_unix = UNIX in proxies.trusted
         self._networks = tuple(_network(text) for text in proxies.trusted if text != UNIX)
         self.is_any = bool(proxies.trusted)
-        """Whether there is any."""
+        """Whether any proxy is trusted."""
         self._header = None if proxies.header == "none" or not self.is_any else proxies.header.encode("ascii")
         self._is_in = lru_cache(_CACHED)(self._search)
         self._cached_client = lru_cache(_CACHED)(self._client)
 
     def is_trusted(self, address: IAddress) -> bool:
-        """Return whether what comes from `address` comes from a proxy that is believed."""
+        """Return whether `address` is that of a trusted proxy."""
         if not self.is_any:
             return False
         if isinstance(address, IPv4Address | IPv6Address):
@@ -72,9 +72,9 @@ class TrustedProxies:
     def client_address(self, peer: IAddress, headers: Headers) -> str:
         """Return the IP address of the client that sent a request over a connection from `peer`, or ``unix``.
 
-        If the peer is trusted, this is the last address in the header that is not one of a trusted proxy, or the
-        first if they all are. Before one that is missing, ``unknown`` or hidden (RFC 7239, section 6) nobody
-        trusted says anything. Raise `BadRequest` if the header is malformed.
+        If the peer is trusted, this is the last address in the header that is not a trusted proxy's, or the first
+        if all are. Entries before one that is missing, ``unknown`` or obfuscated (RFC 7239, section 6) are not
+        trusted. Raises `BadRequest` if the header is malformed.
         """
         if self._header is None or not self.is_trusted(peer):
             return address_of(peer)
@@ -97,7 +97,7 @@ class TrustedProxies:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
-    """Read a network; one of IPv4 in the form of IPv6 is one of IPv4."""
+    """Parse a network; an IPv4-mapped IPv6 network becomes an IPv4 network."""
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         return IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
@@ -105,7 +105,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _x_forwarded_for(value: str) -> Iterator[IPv4 | IPv6 | None]:
-    """Read addresses between commas, the last one first; None: a client that somebody does not know."""
+    """Parse a comma-separated list of addresses and yield them, last first; None for an unknown client."""
     for entry in reversed(value.split(",")):
         text = entry.strip("\t ")
         if not text:
@@ -119,7 +119,7 @@ def _x_forwarded_for(value: str) -> Iterator[IPv4 | IPv6 | None]:
 
 
 def _node(text: str) -> IPv4 | IPv6 | None:
-    """Read a node as RFC 7239, section 6, has it, or raise `ValueError`; None: a client that somebody hides."""
+    """Parse a node (RFC 7239, section 6); raise `ValueError` if malformed. None is an unknown or hidden client."""
     match = _NODE.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -135,10 +135,10 @@ def _node(text: str) -> IPv4 | IPv6 | None:
 
 
 def _forwarded(value: str) -> Iterator[IPv4 | IPv6 | None]:
-    """Read what RFC 7239, section 4, has, the last element first; None: one that does not say for whom.
+    """Parse ``Forwarded`` (RFC 7239, section 4) and yield its addresses, last first; None without ``for``.
 
-    All of one line must be well-formed. A quotation mark of the client in front of what the proxy says makes it
-    malformed, as it leaves one over, and cannot hide it.
+    The whole line must be well-formed. A client cannot hide the proxy's element behind an open quotation mark,
+    because the unbalanced quote makes the line malformed.
     """
     try:
         elements = list(_elements(value))
@@ -152,7 +152,7 @@ def _forwarded(value: str) -> Iterator[IPv4 | IPv6 | None]:
 
 
 def _elements(value: str) -> Iterator[dict[str, str]]:
-    """Read the elements, each by the names of its parameters in lower case; raise `ValueError` if it has others."""
+    """Yield the parameters of each element by lower-case name; raise `ValueError` if malformed or repeated."""
     element: dict[str, str] = {}
     end = 0
     while True:

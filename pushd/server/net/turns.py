@@ -1,4 +1,4 @@
-"""Turns: what many connections want done at once is done a few milliseconds at a time."""
+"""Turns: serve the pipelined requests of many connections for a few milliseconds at a time."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pushd.bus import Turn
 __all__ = ["Later", "Turns"]
 
 _BUDGET_S = 0.005
-"""How long requests are served before the reactor has its turn."""
+"""How long requests are served before control returns to the reactor, in seconds."""
 
 _PAUSE_S = 0.001
-"""When nobody has begun or gone on for so long, the reactor has had its turn."""
+"""A pause of this length between two requests means that the reactor had its turn, in seconds."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
 
 
 class Turns:
-    """Shares the time of one turn of the reactor among all connections with more than one request to serve.
+    """Shares one turn of the reactor among all connections with several buffered requests.
 
-    A connection that has read more than one request calls `begin`, and `may_go_on` before each further one. If it
-    may not, it waits with `later`, which is fair: each goes to the end of the queue. With one request in each read,
-    which is the ordinary case, nothing of this is called.
+    A connection with more than one buffered request calls `begin`, and `may_go_on` before each further request. If
+    that returns False, the connection queues with `later`, first in, first out. The fast path, and the usual case,
+    is one request per read: nothing here is called.
     """
 
     __slots__ = ("_call_later", "_clock", "_is_due", "_is_turn", "_last_s", "_seconds", "_until_s", "_waiting")
 
     def __init__(self, call_later: Later, turn: Turn) -> None:
-        """Use the reactor's `call_later`, and the clock of its `turn`."""
+        """Schedule with the reactor's `call_later`; measure time with its `turn`."""
         self._call_later = call_later
         self._clock = turn
         self._seconds = turn.seconds
@@ -39,24 +39,24 @@ class Turns:
         self._is_due = self._is_turn = False
 
     def begin(self) -> None:
-        """Note that a connection begins to serve several requests."""
+        """Called when a connection starts to serve several requests."""
         now = self._seconds()
         if now - self._last_s > _PAUSE_S and not self._is_turn:
             self._until_s = self._clock.until_s(_BUDGET_S)
         self._last_s = now
 
     def may_go_on(self) -> bool:
-        """Return whether one more request may be served in this turn; to be asked right after one was."""
+        """Return whether one more request may be served in this turn; call right after serving one."""
         self._last_s = now = self._seconds()
         return now < self._until_s
 
     @property
     def until_s(self) -> float:
-        """Until when in this turn there is time, by the clock that never jumps."""
+        """The end of the time budget of this turn, by the monotonic clock."""
         return self._until_s
 
     def later(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` in a later turn, after those that wait already."""
+        """Call `go_on` in a later turn, after the calls queued before."""
         self._waiting.append(go_on)
         self._come()
 

@@ -1,4 +1,4 @@
-"""Unix sockets: replace the one that a killed daemon left, and leave that of a living one alone."""
+"""Unix sockets: replace the stale socket of a killed daemon, but never that of a running one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from zope.interface import implementer
 __all__ = ["UnixEndpoint", "keep_file"]
 
 _PATIENCE_S = 2.0
-"""How long a directory is waited for that another program has locked."""
+"""How long to wait for a directory locked by another program, in seconds."""
 
 
 @implementer(IStreamServerEndpoint)
 class UnixEndpoint:
     """The endpoint of a socket in the file system.
 
-    There is no lock file beside it: the directory is locked while it is decided whether somebody listens, and until
-    this daemon does. So of several that start at once, one gets the socket.
+    Instead of a lock file, the directory is locked from the check for a running daemon until this daemon listens.
+    Of several daemons that start at once, exactly one gets the socket.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint, path: str) -> None:
-        """Listen with `endpoint`, at `path`, which must not be one with a lock file."""
+        """Listen with `endpoint` at `path`; `endpoint` must not use a lock file."""
         self._endpoint = endpoint
         self._path = os.path.abspath(path)
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Begin to listen, at once; raise `OSError` if somebody does already."""
+        """Start listening at once; raise `OSError` if another program listens already."""
         with _locked(os.path.dirname(self._path)):
             _remove_stale(self._path)
             listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
@@ -45,7 +45,7 @@ class UnixEndpoint:
 
 @contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """Have the directory locked among pushd's own as long as the context lasts."""
+    """Hold an advisory lock on the directory, among pushd daemons, for the duration of the context."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = monotonic() + _PATIENCE_S
     try:
@@ -63,7 +63,7 @@ def _locked(directory: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens at; raise `OSError` if that is not what is at `path`."""
+    """Remove the stale socket at `path`, if any; raise `OSError` if `path` is in use or is not a socket."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _remove_stale(path: str) -> None:
     if found.st_uid != os.geteuid():
         raise OSError(EADDRINUSE, f"{path} belongs to another user, number {found.st_uid}; remove it")
     with closing(socket(AF_UNIX, SOCK_STREAM)) as probe:
-        probe.setblocking(False)  # the queue of somebody who listens may be full, which is an error then
+        probe.setblocking(False)  # with a full backlog, a non-blocking connect fails instead of waiting
         if probe.connect_ex(path) == ECONNREFUSED:
             os.unlink(path)
             return
@@ -81,10 +81,10 @@ def _remove_stale(path: str) -> None:
 
 
 def keep_file(port: IListeningPort, found: os.stat_result | None) -> bool:
-    """Have `port` leave the file at its path when it closes, if that is not `found`, which it made; return whether.
+    """Make `port` keep the file at its path on close if it is not `found`, its own file; return whether it is kept.
 
-    Twisted removes whatever is there then, such as the socket of the next daemon. Relies on a private name of
-    Twisted's, and on its taking a path that begins with NUL for one outside of the file system.
+    Twisted removes any file at that path, such as the socket of the next daemon. Uses a private name, as Twisted
+    has no option for it: a path that starts with NUL is abstract, outside of the file system.
     """
     if not isinstance(port, unix.Port) or found is None:
         return False

@@ -1,17 +1,18 @@
-"""The write path: bytes to the socket at once, unless some wait before them.
+"""The write path: send bytes to the socket at once, unless earlier bytes are still buffered.
 
-A transport's ``write`` puts the bytes aside, has the reactor watch the socket, and sends them when told that it
-can be written to: four times what the sending costs. Here the bytes are sent at once. What the kernel does not
-take is left to the transport, and so is everything that comes after it until it is gone.
+The slow path is a transport's ``write``: it buffers the bytes, registers the socket with the reactor, and sends
+them on the next writable event, at four times the cost of the send. The fast path here sends at once. Bytes that
+the kernel does not accept go to the transport's buffer, and so do all later bytes until that buffer is empty.
 
-What holds, whatever else is written to the same transport:
+Guarantees, regardless of other writes to the same transport:
 
-- The peer gets the same bytes in the same order as from ``transport.write``.
-- The transport pauses and resumes its producer as ever: it knows of everything that waits.
-- A fault of the socket is left for the transport to find, which ends the connection in a turn of its own. Nothing
-  is called back from within a write.
+- The client receives the same bytes in the same order as with ``transport.write``.
+- The transport pauses and resumes its producer as usual, because all buffered bytes are in its buffer.
+- Socket errors are left to the transport, which closes the connection in a later turn of the reactor. No callback
+  runs within a write.
 
-This is the only module that relies on private names of Twisted's transports and of pyOpenSSL.
+This is the only module that uses private names of Twisted's transports and of pyOpenSSL; the public API has no
+way past the buffer.
 """
 
 from __future__ import annotations
@@ -34,40 +35,40 @@ from zope.interface.declarations import Provides
 __all__ = ["ProxiedTransport", "Send", "TLSFactory", "Writer", "end_now", "waiting_bytes", "writer"]
 
 Send = Callable[[bytes], int]
-"""Takes bytes for a peer, and answers how many of them it took."""
+"""Sends bytes to a client; returns how many were accepted."""
 
 _RECORD_BYTES = 16 * 1024
 _RECORD_OVERHEAD_BYTES = 256
-"""How much longer a TLS record is than what is in it, at most (RFC 8446, section 5.2)."""
+"""The maximum overhead of a TLS record (RFC 8446, section 5.2)."""
 
 
 _openssl: Any = SSL
 _lib, _ffi = _openssl._lib, _openssl._ffi
 _RECORDS_BYTES = 32 * 1024
 _records = _ffi.new("char[]", _RECORDS_BYTES)
-"""Where OpenSSL puts what it has encrypted, on its way to a socket."""
+"""The buffer for encrypted records between OpenSSL and the socket."""
 
 
 class Writer(Protocol):
-    """The way to one peer."""
+    """Writes to one client."""
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing waits before what comes next, or `send` sees to it."""
+        """True if no earlier bytes are buffered, or if `send` keeps the order itself."""
 
     def write(self, data: bytes) -> None:
-        """Send the next bytes, as soon as they can be."""
+        """Send `data` after all earlier bytes, at once if possible."""
 
     @property
     def send(self) -> Send:
-        """The shortest way, for who knows that nothing waits."""
+        """The fast path of `write`, allowed only while `is_idle`: it skips that check."""
 
     def write_later(self, data: bytes, sent: int) -> None:
-        """Send what `send` did not take of `data`, all but the first `sent` bytes, when the peer takes more."""
+        """Buffer the rest of `data`, after the first `sent` bytes, which `send` accepted."""
 
 
 def writer(transport: Any) -> Writer:
-    """Return what writes to `transport` in the cheapest way that there is."""
+    """Return the fastest writer for `transport`."""
     if isinstance(transport, Connection):
         return _SocketWriter(transport)
     if isinstance(transport, _TLSTransport):
@@ -78,7 +79,7 @@ def writer(transport: Any) -> Writer:
 
 
 def waiting_bytes(transport: Any) -> int:
-    """Return how many bytes wait in `transport`, as far as it is one that is known here."""
+    """Return how many bytes are buffered in `transport`; 0 for unknown types of transport."""
     if isinstance(transport, Connection):
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     if isinstance(transport, _TLSTransport):
@@ -87,47 +88,47 @@ def waiting_bytes(transport: Any) -> int:
 
 
 def end_now(transport: Any) -> None:
-    """End a connection whose client has closed it: what the kernel has taken is sent, what waits here is not."""
+    """End a connection that the client has closed. Bytes in the kernel are still sent, buffered bytes are lost."""
     transport.connectionLost(Failure(ConnectionDone()))
 
 
 class ProxiedTransport:
-    """A transport that is between other addresses than its own: those of who speaks through a proxy."""
+    """A transport that reports the addresses of a proxied connection instead of its own."""
 
     def __init__(self, transport: Any, peer: IAddress, host: IAddress) -> None:
-        """Be `transport`, from `peer` to `host`."""
+        """Wrap `transport`; report `peer` and `host` as its addresses."""
         self.transport = transport
-        """What everything else is left to."""
+        """The wrapped transport."""
         self._peer, self._host = peer, host
         declared = providedBy(transport)
         _declarations(ProxiedTransport, declared)
         directlyProvides(self, declared)
 
     def getPeer(self) -> IAddress:
-        """Return who speaks. See `ITransport`."""
+        """Return the client's address. See `ITransport`."""
         return self._peer
 
     def getHost(self) -> IAddress:
-        """Return to whom. See `ITransport`."""
+        """Return the address that the client connected to. See `ITransport`."""
         return self._host
 
     def __getattr__(self, name: str) -> Any:
-        """Leave everything else to the transport."""
+        """Return any other attribute from the wrapped transport."""
         return getattr(self.transport, name)
 
 
 @cache
 def _declarations(kind: Any, declared: Any) -> list[Any]:
-    """Keep, and return, the declarations of what `kind` provides on a transport that provides `declared`.
+    """Return the interface declarations of `kind` on a transport that provides `declared`, and cache them.
 
-    Zope keeps them as long as somebody refers to them. Each is in a cycle, so that a connection by itself would
-    leave nine as garbage. There are as many as kinds of transports.
+    Zope keeps declarations only while they are referenced, and each is in a reference cycle: without the cache,
+    every connection would leave nine as garbage. The cache has one entry per type of transport.
     """
     return [Provides(kind, declared), *(Provides(kind, interface) for interface in declared)]
 
 
 class _SocketWriter:
-    """Writes to a socket that is not encrypted."""
+    """Writes to a socket without TLS."""
 
     __slots__ = ("_transport", "send")
 
@@ -153,7 +154,7 @@ class _SocketWriter:
         try:
             sent = self.send(data)
         except OSError:
-            sent = 0  # it takes nothing now, or never again: the transport finds out
+            sent = 0  # not writable now, or broken: the transport finds out
         if sent < len(data):
             self.write_later(data, sent)
 
@@ -162,14 +163,14 @@ class _SocketWriter:
         if len(data) - sent < transport.SEND_LIMIT or transport._writeDisconnected or not self.is_idle:
             transport.write(data[sent:])
             return
-        # what `transport.write` does, without a copy of a large event for each of hundreds of slow clients
+        # the slow path, `transport.write`, would copy a large event for each of hundreds of slow clients
         transport.dataBuffer, transport.offset = data, sent
         transport._maybePauseProducer()
         transport.startWriting()
 
 
 class _TransportWriter:
-    """Leaves it to `write` what goes first; it takes everything."""
+    """Writes through a transport whose `write` keeps the order and accepts all bytes."""
 
     __slots__ = ("send", "write")
 
@@ -189,14 +190,14 @@ def _whole(write: Callable[[bytes], None], data: bytes) -> int:
 
 
 class _InputEnded(Exception):
-    """The client has ended its half of TLS, and the connection goes on."""
+    """The client closed its half of TLS; the connection stays open for the response."""
 
 
 @implementer(IHalfCloseableProtocol)
 class _TLSTransport(BufferingTLSTransport):
-    """TLS whose records go to the socket at once.
+    """TLS that sends its records to the socket at once.
 
-    What `write` takes is still joined until the next turn of the reactor, for it comes in small pieces.
+    Data passed to `write` comes in small pieces and is still joined until the next turn of the reactor.
     """
 
     _aggregator: Any
@@ -204,29 +205,29 @@ class _TLSTransport(BufferingTLSTransport):
     _has_input_ended = False
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is established."""
         self._writer = writer(transport)
         _declarations(_TLSTransport, providedBy(transport))
         super().makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended. Break the cycle with the producer, which knows its transport."""
+        """Override: called when the connection is lost. Break the reference cycle of producer and transport."""
         try:
             super().connectionLost(reason)
         finally:
             self._producer = None
 
     def _flushReceiveBIO(self) -> None:
-        """Override: hand on what has come, and stop where the client has ended its half."""
+        """Override: deliver received data, and stop where the client closed its half."""
         try:
             super()._flushReceiveBIO()
         except _InputEnded:
             self._flushSendBIO()
 
     def _shutdownTLS(self) -> None:
-        """Override: end TLS, or only one half of it, if the client did and an answer is due.
+        """Override: close TLS, or only the receiving half if the client closed it and a response is pending.
 
-        That is so since TLS 1.3 (RFC 8446, section 6.1); before, the other half must be closed at once.
+        Half-close requires TLS 1.3 (RFC 8446, section 6.1); earlier versions close both halves at once.
         """
         if not self.disconnecting and self._tlsConnection.get_protocol_version() >= SSL.TLS1_3_VERSION:
             input_ended: Callable[[], bool] | None = getattr(self.wrappedProtocol, "input_ended", None)
@@ -236,15 +237,15 @@ class _TLSTransport(BufferingTLSTransport):
         super()._shutdownTLS()
 
     def readConnectionLost(self) -> None:
-        """Override: the client sends nothing more; it has gone, unless it has said so within TLS."""
+        """Override: called when the client closes its half of TCP. End the connection unless TLS is half-closed."""
         if not self._has_input_ended:
             end_now(self.transport)
 
     def writeConnectionLost(self) -> None:
-        """Override: nothing more can be written; never called, as both ways are closed at once."""
+        """Override: required by the interface; never called, as both directions are closed at once."""
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        """Override: TLS has ended. Drop the traceback of `reason`: a frame in it refers to `reason`, a cycle."""
+        """Override: called when TLS is closed. Drop the traceback of `reason`, whose frames refer to `reason`."""
         if reason is not None:
             reason.tb = None
             if isinstance(reason.value, BaseException):
@@ -252,12 +253,12 @@ class _TLSTransport(BufferingTLSTransport):
         super()._tlsShutdownFinished(reason)
 
     def write_through(self, data: bytes) -> None:
-        """Encrypt `data` and send it, after what `write` has taken."""
+        """Encrypt `data` and send it, after the data passed to `write`."""
         self._aggregator.flush()
         TLSMemoryBIOProtocol.write(self, data)
 
     def send(self, data: bytes) -> int:
-        """Encrypt `data` as one record and send it. It takes everything."""
+        """Encrypt `data` as one record and send it; all bytes are accepted. The slow path is `write_through`."""
         size = len(data)
         if (
             size > _RECORD_BYTES
@@ -269,9 +270,9 @@ class _TLSTransport(BufferingTLSTransport):
             self.write_through(data)
             return size
         connection = self._tlsConnection
-        # pyOpenSSL's own send and bio_read do the same, and take three times as long
+        # private names: pyOpenSSL's own send and bio_read do the same and take three times as long
         if _lib.SSL_write(connection._ssl, data, size) != size:
-            self.write_through(data)  # OpenSSL wants the same again, and Twisted knows what to do if it will not
+            self.write_through(data)  # OpenSSL requires a retry with the same data, and Twisted handles errors
             return size
         length = _lib.BIO_read(connection._from_ssl, _records, _RECORDS_BYTES)
         self._writer.write(_ffi.buffer(_records, length)[:])
@@ -280,7 +281,7 @@ class _TLSTransport(BufferingTLSTransport):
         return size
 
     def _write(self, bytes: bytes) -> None:
-        """Override: encrypt in as many records as it takes, and send them as one piece."""
+        """Override: encrypt into as many records as needed, and send them with one write."""
         if self._lostTLSConnection:
             return
         size, sent, view = len(bytes), 0, memoryview(bytes)
@@ -294,7 +295,7 @@ class _TLSTransport(BufferingTLSTransport):
         self._flushSendBIO(size + (size // _RECORD_BYTES + 1) * _RECORD_OVERHEAD_BYTES)
 
     def _flushSendBIO(self, most: int = 32 * 1024) -> None:
-        """Override: send the records that are ready, of which there should be less than `most` bytes."""
+        """Override: send the encrypted records, with one write if they have less than `most` bytes."""
         size = most
         while size == most:
             try:

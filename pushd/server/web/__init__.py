@@ -1,1 +1,1 @@
-"""Resources: guards, sites and static files."""
+"""Web resources: the site, the request guard and static files."""

@@ -1,10 +1,10 @@
-"""The gate: which requests are served at all, and who sends them.
+"""The request guard: check ``Host`` and ``Origin``, and authenticate the client.
 
-A web page anywhere can make its visitor's browser send requests to addresses that only the visitor can reach,
-with the visitor's cookies. So two things are checked first: ``Host`` (a page may have had its own name resolve to
-this machine, which is called DNS rebinding) and ``Origin`` (a page may call this one by its right name). Browsers
-set both and pages cannot change them; other clients send their own. Then a token, a client certificate, or neither
-says who it is.
+Any web page can make its visitor's browser send requests to addresses that only the visitor can reach, with the
+visitor's cookies. Two headers are therefore checked first: ``Host`` against DNS rebinding (a page's own name that
+resolves to this machine) and ``Origin`` against cross-site requests. Browsers set both and pages cannot change
+them; other clients set any value. A token or a client certificate then identifies the client; without
+either, the client is anonymous.
 """
 
 from __future__ import annotations
@@ -43,56 +43,56 @@ _EXPOSED = (
 )
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, section 5.6.2
 _MAX_ASKED_BYTES = 1024
-"""How much of what a preflight asks for is looked at."""
+"""How many bytes of ``Access-Control-Request-Headers`` are evaluated in a preflight."""
 
 _TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
 
 
 class Tokens(Protocol):
-    """What knows whom a token stands for: `pushd.auth.tokens.authenticator.Tokens`."""
+    """Verifies tokens: `pushd.auth.tokens.authenticator.Tokens`."""
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """Answer it, now or later; raise `Unauthorized` if the token is not valid."""
+        """Return the identity of a token, now or later; raise `Unauthorized` if the token is invalid."""
 
 
 class Trust(Protocol):
-    """What knows where a client is: `pushd.server.net.trusted_proxies.TrustedProxies`."""
+    """Finds client addresses behind proxies: `pushd.server.net.trusted_proxies.TrustedProxies`."""
 
     is_any: bool
-    """Whether there is any proxy that is believed."""
+    """Whether any proxy is trusted."""
 
     def client_address(self, peer: IAddress, headers: Headers) -> str:
-        """Return its IP address, or ``unix``."""
+        """Return the client's IP address, or ``unix``."""
 
 
 T = TypeVar("T")
 
 _FREE_STEPS = 4000
-"""How many channels or events a request may look at."""
+"""How many channels or events one request may examine without extra cost."""
 
 _STEPS_PER_READ = 25
-"""How many more count as another request. To look at one takes about 10 microseconds."""
+"""How many further ones count as one more request. One takes about 10 microseconds."""
 
 
 class Rates(Protocol):
-    """How often clients do something: `pushd.auth.rate_limits.TokenBuckets`."""
+    """Rate limits by key: `pushd.auth.rate_limits.TokenBuckets`."""
 
     def take(self, key: str, count: int = 1) -> float:
-        """Count it and return 0; or return after how many seconds it would be allowed."""
+        """Count `count` actions and return 0, or return in how many seconds they would be allowed."""
 
     def owe(self, key: str, count: int) -> None:
-        """Count it, whether it would be allowed or not."""
+        """Count `count` actions, even above the limit."""
 
 
 class RequestGuard:
-    """Lets requests in."""
+    """Admits requests: checks ``Host`` and ``Origin``, identifies the client, and applies the read rate limit."""
 
     _reads: Rates | None = None
 
     def __init__(
         self, auth: Auth, trust: Trust, tokens: Tokens | None = None, now: Callable[[], float] = time
     ) -> None:
-        """Let in as `auth` says; `tokens` knows whom each stands for: without it, none is looked at.
+        """Apply `auth`; verify tokens with `tokens`, or ignore tokens if that is None.
 
         `now` returns the time in seconds since 1970.
         """
@@ -101,7 +101,7 @@ class RequestGuard:
         self.configure(auth, tokens)
 
     def configure(self, auth: Auth, tokens: Tokens | None) -> None:
-        """Let in as these say from now on."""
+        """Replace the configuration, for later requests."""
         self._hosts = Wildcards(auth.hosts)
         self._origins = Wildcards(auth.origins)
         self._takes_any_origin = "*" in auth.origins
@@ -112,16 +112,16 @@ class RequestGuard:
                 auth.anonymous, auth.anonymous_publish, auth.anonymous_subscribe, wants_token=tokens is not None
             )
         )
-        """What anybody is who shows nothing."""
+        """The identity of clients without a token or certificate."""
         self.certified = Grants.of(
             auth.certified, auth.certified_publish, auth.certified_subscribe, origin="[auth] certified"
         )
-        """What clients with a certificate may do."""
+        """The grants of clients with a certificate."""
 
     def readmit(self, request: Request) -> Deferred[None] | None:
-        """Find out again what the ``caller`` of a request may do that takes long: see `admit`.
+        """Identify the ``caller`` of a request again, after its body was received: see `admit`.
 
-        Its token may have expired, and the configuration may have changed.
+        The token may have expired since, and the configuration may have changed.
         """
         if request.method == b"OPTIONS":
             return None
@@ -131,10 +131,9 @@ class RequestGuard:
         )
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Find out who sends a request, as its ``caller``; raise `Refused` if it is not served.
+        """Check a request and set its ``caller``, now or when the Deferred fires; raise `Refused` if denied.
 
-        That is done at once or, if it takes longer, when the answer is. Sets the headers by which a browser lets a
-        page of an allowed origin read the answer (CORS).
+        Sets the CORS headers, by which a browser lets a page of an allowed origin read the response.
         """
         host = self._check_host(request)
         origin = _single_header(request, b"origin")
@@ -146,11 +145,11 @@ class RequestGuard:
             self.anonymous, self._place(request) if self._trust.is_any else connection.place
         )
         if request.method == b"OPTIONS":
-            return None  # a browser asks before it shows a token
+            return None  # a preflight has no token
         return self._identify(request, origin, host)
 
     def _identify(self, request: Request, origin: str | None, host: str | None) -> Deferred[None] | None:
-        """Have the ``caller`` of a request be who it shows that it is, now or later."""
+        """Set the identity of a request's ``caller`` from its token or certificate, now or later."""
         connection = request.connection
         token = None if self._tokens is None else self._token(request, origin, host)
         certificate = connection.certificate
@@ -168,11 +167,11 @@ class RequestGuard:
         return None
 
     def limit_reads(self, reads: Rates | None) -> None:
-        """Limit requests that read by `reads` from now on; None: any number."""
+        """Set the rate limit of read requests; None removes it."""
         self._reads = reads
 
     def charge_read(self, caller: ClientInfo) -> None:
-        """Count a request of `caller` that reads, or raise `TooMany`. Operators are exempt."""
+        """Count a read request of `caller`, or raise `TooMany`. Operators are exempt."""
         owner = owner_of(caller)
         if self._reads is None or owner is None or caller.grants.is_operator:
             return
@@ -181,7 +180,7 @@ class RequestGuard:
             raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s)
 
     def reading(self, caller: ClientInfo, work: Work[T]) -> Work[T]:
-        """Do `work` for `caller`, in steps, and count it as further requests that read if it takes very many."""
+        """Do `work` for `caller` in steps; count steps beyond 4000 as further read requests."""
         owner = owner_of(caller)
         if self._reads is None or owner is None or caller.grants.is_operator:
             return (yield from work)
@@ -204,7 +203,7 @@ class RequestGuard:
         return ClientAddress.of(peer, self._trust.client_address(peer, request.requestHeaders))
 
     def _show(self, caller: ClientInfo, token: str, certificate: Certificate | None) -> Deferred[None] | None:
-        """Have `caller` be whom the token stands for, now or when that is answered."""
+        """Set the identity of `caller` to that of the token, now or when the Deferred fires."""
         identity = self.identify(token)
 
         def identified(identity: Identity) -> None:
@@ -217,12 +216,12 @@ class RequestGuard:
         return identity.addCallback(identified)
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """Return whom a token stands for, now or later; raise `Unauthorized` if it is not valid."""
+        """Return the identity of a token, now or later; raise `Unauthorized` if the token is invalid."""
         if self._tokens is None:
             raise Unauthorized("a token, but there is no [key:NAME] to check it with", is_token_wrong=True)
         return self._tokens.identify(token)
 
-    # Where a token may be
+    # Tokens: header, query or cookie
 
     def _token(self, request: Request, origin: str | None, host: str | None) -> str | None:
         headers = request.requestHeaders
@@ -244,7 +243,7 @@ class RequestGuard:
         return None
 
     def _token_in_cookie(self, request: Request, name: bytes, origin: str | None, host: str | None) -> str | None:
-        """Return a token that the browser sends by itself, if a page that may use it is behind the request."""
+        """Return the token in the cookie `name`; raise `Forbidden` if the requesting page may not use it."""
         values = _cookies(request, name)
         if not values:
             return None
@@ -257,9 +256,9 @@ class RequestGuard:
         return values[0].decode("utf-8", "replace")
 
     def _check_page(self, request: Request, origin: str | None, host: str | None, what: str) -> None:
-        """Raise `Forbidden` if a browser has shown `what` by itself, for a page that may not use it.
+        """Raise `Forbidden` if the browser added `what` by itself for a page that may not use it.
 
-        Wildcards do not count: a name that nobody looks after any more may be in the hands of somebody else.
+        Wildcards do not count here: an abandoned subdomain may have been taken over.
         """
         name = "" if host is None else _without_port(host)
         if host is not None and not {host, name} & (self._hosts.exact | _own_names(request.getHost())):
@@ -283,11 +282,11 @@ class RequestGuard:
         host = _single_header(request, b"host")
         if host is None:
             if request.clientproto == b"HTTP/1.0":
-                return None  # no browser speaks it
+                return None  # no browser uses HTTP/1.0
             raise BadRequest("the Host header is missing (RFC 9112, section 3.2)", "Host")
         host = host.lower()
         name = _without_port(host)
-        exact = self._hosts.exact  # almost always enough; asking for wildcards takes a call each
+        exact = self._hosts.exact  # fast path; the wildcards below cost a call each
         if host in exact or name in exact or name in _own_names(request.getHost()):
             return host
         if host not in self._hosts and name not in self._hosts:
@@ -297,7 +296,7 @@ class RequestGuard:
         return host
 
     def cors_fields(self, origin: str) -> list[tuple[bytes, bytes]]:
-        """Return the header fields by which a page of `origin` may read an answer; none if it may not."""
+        """Return the CORS headers for a page of `origin`; an empty list if `origin` is not allowed."""
         if origin not in self._origins and not (self._takes_any_origin and _ORIGIN.fullmatch(origin)):
             return []
         fields = [
@@ -326,10 +325,10 @@ class RequestGuard:
 
 
 def _taken(request: Request) -> bytes:
-    """Return the names of the headers that a page of an allowed origin may send: pushd's, and those it asks for.
+    """Return the headers that a page of an allowed origin may send: pushd's and the requested ones.
 
-    Tools add their own to every request, such as traceparent or sentry-trace. To refuse them would protect nobody:
-    the origin is allowed.
+    Tracing tools add headers of their own to every request, such as traceparent or sentry-trace. Rejecting them
+    would protect nothing, because the origin is allowed.
     """
     lines = request.requestHeaders.getRawHeaders(b"access-control-request-headers", [])
     asked = b",".join(lines)[:_MAX_ASKED_BYTES].lower().split(b",")
@@ -339,15 +338,16 @@ def _taken(request: Request) -> bytes:
 
 
 def _is_own(request: Request, origin: str, host: str | None) -> bool:
-    """Return whether a page of `origin` is of the server that was addressed as `host`.
+    """Return whether `origin` is this server, addressed as `host`.
 
-    Without TLS here, there may be some in front. With it, a page that came without may be anybody's.
+    Over plain HTTP, both schemes match, because a proxy may terminate TLS. Over TLS, a page loaded without it may
+    be forged, so that only ``https`` matches.
     """
     return origin == f"https://{host}" or (origin == f"http://{host}" and not request.isSecure())
 
 
 def _cookies(request: Request, name: bytes) -> list[bytes]:
-    """Return the values of a cookie (RFC 6265, section 5.4), of which there may be some for different paths."""
+    """Return all values of a cookie, which may be set for several paths (RFC 6265, section 5.4)."""
     found = []
     for line in request.requestHeaders.getRawHeaders(b"cookie", []):
         for pair in line.split(b";"):
@@ -369,13 +369,13 @@ def _single_header(request: Request, name: bytes) -> str | None:
 
 
 def _without_port(host: str) -> str:
-    """Return ``host`` of ``host:port``; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
+    """Return ``host`` of ``host:port``; an IPv6 address is in brackets (RFC 3986, section 3.2.2)."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
 
 
 def _own_names(address: IAddress) -> frozenset[str]:
-    """Return the names that a connection made to `address` may call the server by."""
+    """Return the host names that are valid for a connection to `address`."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return frozenset({"localhost"})  # a Unix socket has no name; curl says localhost
     return _names_of_ip(address.host)

@@ -1,8 +1,8 @@
-"""The names of header fields that Twisted remembers: bounded, so that no client decides for how long.
+"""A size limit for Twisted's cache of header names.
 
-``twisted.web.http_headers`` keeps how it writes each of the first 10,000 names that the process has met, however
-long they are, for good. A client that sends so many fills 160 MiB, and from then on every look into the fields of a
-request costs ten calls more. This is the only module that knows that cache.
+``twisted.web.http_headers`` caches the canonical form of the first 10,000 names of the process, of any length,
+forever. A client that sends as many fills 160 MiB, and then every header lookup costs ten more calls. There is no
+public setting; this is the only module that uses the private cache.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from twisted.web import http_headers
 __all__ = ["bound_header_names"]
 
 _MOST, _LONGEST = 1000, 64
-"""How many names are kept, and how long each may be. Browsers and proxies send a few dozen."""
+"""How many names are cached, and the longest. Browsers and proxies send a few dozen."""
 
 
 class _Names(dict[bytes | str, bytes]):
-    """Names with their spelling. When there are too many, all are forgotten: those in use are soon back."""
+    """A cache of canonical names. When it is full, all are dropped: names in use are soon cached again."""
 
     def __setitem__(self, name: bytes | str, spelling: bytes) -> None:
-        """Keep a name, unless it is long."""
+        """Cache a name unless it is too long."""
         if len(name) > _LONGEST:
             return
         if len(self) >= _MOST:
@@ -28,7 +28,7 @@ class _Names(dict[bytes | str, bytes]):
 
 
 def bound_header_names() -> None:
-    """Have Twisted remember few names. May be called again."""
+    """Replace Twisted's cache by one with a limit. Idempotent."""
     encoder = http_headers._nameEncoder
     if not isinstance(encoder._canonicalHeaderCache, _Names):
         encoder._canonicalHeaderCache = _Names()

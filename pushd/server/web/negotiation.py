@@ -1,4 +1,4 @@
-"""Who speaks on a connection: chosen when its TLS handshake says which protocol (RFC 7301)."""
+"""Protocol selection by ALPN, after the TLS handshake (RFC 7301)."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ __all__ = ["AlpnChoice", "AlpnSwitch"]
 
 @dataclass(frozen=True, slots=True)
 class AlpnChoice:
-    """What all connections of a site have in common before one of these speaks."""
+    """The settings shared by all connections of a site before their protocol is selected."""
 
     http1: Callable[[Callable[[WireProtocol, bytes], None], Refused | None], WireProtocol]
-    """Makes what speaks HTTP/1.1, and can hand the connection over to something else."""
+    """Builds the HTTP/1.1 protocol, from a function that hands the connection over and a refusal, if rejected."""
 
     http2: Callable[[Refused | None], WireProtocol]
-    """Makes what speaks HTTP/2; it is given, as the other, what it answers if nothing is to be served."""
+    """Builds the HTTP/2 protocol, from the refusal to send if the connection is rejected."""
 
     turnstile: ConnectionLimiter
-    """Counts the connections."""
+    """Applies the connection limits."""
 
     connections: Connections
-    """Where those who speak are entered."""
+    """The set of open connections."""
 
     wheel: TimerWheel
-    """For time-outs."""
+    """The timer wheel for timeouts."""
 
     now: Callable[[], float]
     """Returns the time in seconds since 1970."""
 
     timeout_s: float
-    """How long a TLS handshake may take, and everything of a connection that is turned away."""
+    """The time limit for a TLS handshake, and for a whole rejected connection, in seconds."""
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class AlpnSwitch(Protocol):
-    """Hands the connection to HTTP/2 if that was agreed on, and else, or without TLS, to HTTP/1.1."""
+    """Hands the connection to HTTP/2 if ALPN selected it, otherwise to HTTP/1.1."""
 
     log = Logger()
 
     def __init__(self, choice: AlpnChoice) -> None:
-        """Wait for the TLS handshake, if there is one."""
+        """Use the settings of `choice`."""
         self._choice = choice
         self._speaker: WireProtocol | None = None
         self._alarm: Timer | None = None
@@ -69,7 +69,7 @@ class AlpnSwitch(Protocol):
         self._is_shaking_hands = False
 
     def connectionMade(self) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is established. Apply the limits; wait for TLS, if any."""
         assert self.transport is not None
         choice = self._choice
         ticket = self._ticket = choice.turnstile.enter(self.transport.getPeer())
@@ -100,7 +100,7 @@ class AlpnSwitch(Protocol):
         self.abort()
 
     def handshakeCompleted(self) -> None:
-        """Override: TLS is agreed on."""
+        """Override: called when the TLS handshake is complete. Start the selected protocol."""
         choice, ticket = self._choice, self._ticket
         if ticket is None:
             return
@@ -115,15 +115,15 @@ class AlpnSwitch(Protocol):
         self._begin(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
 
     def _expired(self) -> None:
-        """Called when the client's certificate expires: the client has to show another in a new handshake.
+        """Called when the client certificate expires: drain the connection, so that the client reconnects.
 
-        Requests are refused from then on, and streams and WebSockets end by themselves (`Identity.expires_at`).
+        New requests are refused; streams and WebSockets close on their own (`Identity.expires_at`).
         """
         if self._speaker is not None:
             self._speaker.finish()
 
     def hand_to(self, speaker: WireProtocol, unread: bytes = b"") -> None:
-        """Have `speaker` speak from now on, instead of who did until now, and take what that has not read."""
+        """Replace the protocol of the connection by `speaker`, and pass it the `unread` bytes."""
         assert self.transport is not None
         before = self._speaker or self
         self._speaker = speaker
@@ -135,7 +135,7 @@ class AlpnSwitch(Protocol):
             return
         try:
             speaker.dataReceived(unread)
-        except Exception:  # noqa: BLE001  whoever had it before has nothing to do with it
+        except Exception:  # noqa: BLE001  not a fault of the previous protocol, which is on the call stack
             self.log.failure(
                 "a fault in pushd, in a connection with {peer}", peer=peer_name(self.transport.getPeer())
             )
@@ -147,22 +147,22 @@ class AlpnSwitch(Protocol):
             self._alarm = None
 
     def input_ended(self) -> bool:
-        """Learn that the client sends nothing more; return whether the connection goes on, until it is closed here.
+        """Called when the client closes its half; return whether to keep the connection until it is closed here.
 
-        It goes on for as long as an answer is due. Without one it is over, as if the client had closed both ways.
+        It is kept while a response is pending; otherwise it ends, as if the client had closed both halves.
         """
         return self._speaker is not None and self._speaker.input_ended()
 
     def readConnectionLost(self) -> None:
-        """Override: the client sends nothing more (without TLS, which calls `input_ended` itself)."""
+        """Override: called when the client closes its half without TLS; with TLS, `input_ended` is called."""
         if not self.input_ended():
             end_now(self.transport)
 
     def writeConnectionLost(self) -> None:
-        """Override: nothing more can be written; never called, as both ways are closed at once."""
+        """Override: required by the interface; never called, as both directions are closed at once."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: called when the connection is lost."""
         self._stop_waiting()
         if self._is_shaking_hands:
             self._choice.turnstile.figures.handshakes["failed"] += 1
@@ -180,12 +180,12 @@ class AlpnSwitch(Protocol):
             )
 
     def finish(self) -> None:
-        """Close, unless the handshake ends soon: the client could not tell this from a daemon that is not there."""
+        """Close unless the handshake completes within `LAST_WORD_S`; an abort now would look like a dead server."""
         self._stop_waiting()
         self._alarm = self._choice.wheel.call_in(LAST_WORD_S, self.abort)
 
     def abort(self) -> None:
-        """Close now."""
+        """Abort the connection; unsent output is lost."""
         transport = ITCPTransport(self.transport, None)
         if transport is not None:
             transport.abortConnection()

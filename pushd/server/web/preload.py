@@ -1,4 +1,4 @@
-"""What goes with a page: pushed to clients that take pushes, and hinted at to the others (RFC 8297)."""
+"""Preload: push a page's assets to clients that accept pushes; send early hints to the others (RFC 8297)."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ _PATH = re.compile(r"/[\x21-\x7e]*", re.ASCII)
 
 
 def link_to(path: str, relation: str | None = None) -> str:
-    """Make the value of the ``Link`` header for an asset; what it is, if `relation` does not say, its name does."""
+    """Return a ``Link`` header value for an asset; without `relation`, its type is taken from the file name."""
     name, _, ending = urlsplit(path).path.rpartition(".")
     return f"<{path}>; {relation or (_KINDS.get(ending.lower(), _OTHER) if name else _OTHER)}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Preload:
-    """One link to something that the page is going to need."""
+    """One link to an asset of a page."""
 
     text: str
-    """As in the header."""
+    """The link as in the header."""
 
     target: str
-    """What it refers to."""
+    """The target of the link."""
 
     may_push: bool
-    """False if it says ``nopush``."""
+    """False if the link has ``nopush``."""
 
 
 def _preloads(values: Sequence[str]) -> Iterator[_Preload]:
-    """Return the links of ``Link`` headers (RFC 8288) that are preloads; what is no link ends the list."""
+    """Yield the preload links of ``Link`` headers (RFC 8288); a malformed link ends its header."""
     for value in values:
         position = 0
         while position < len(value) and (match := _LINK.match(value, position)):
@@ -65,22 +65,22 @@ def _preloads(values: Sequence[str]) -> Iterator[_Preload]:
 
 
 class Assets:
-    """Says, before the head of a page is written, what goes with it.
+    """Announces the assets of a page before the head of its response is written.
 
-    That is what is listed for its path, and what its own ``Link`` headers say.
+    The assets are those listed for the path of the page, and those in its own ``Link`` headers.
     """
 
     def __init__(self, links: Mapping[str, Sequence[str]], *, hints_over_http1: bool) -> None:
-        """Take values of ``Link`` headers by the paths of pages.
+        """Use `links`, ``Link`` header values by page path.
 
-        ``103 Early Hints`` goes to clients of HTTP/2, and `hints_over_http1`: also to those of HTTP/1.1, some
-        of which do not know what it is.
+        ``103 Early Hints`` is sent over HTTP/2, and with `hints_over_http1` also over HTTP/1.1, where some clients
+        do not understand it.
         """
         self._links = {path.encode("ascii"): tuple(values) for path, values in links.items()}
         self._hints_over_http1 = hints_over_http1
 
     def begin(self, request: Request) -> None:
-        """Learn that the head of a response is about to be written: promise, or hint."""
+        """Called before the head of a response is written: push its assets or send early hints."""
         listed = self._links.get(request.path, ())
         own: Sequence[bytes] = request.responseHeaders.getRawHeaders(b"link", [])
         if not (listed or own) or request.method != b"GET" or request.code != 200:
@@ -114,7 +114,7 @@ class Assets:
 
 
 def _own_path(request: Request, target: str) -> bytes | None:
-    """Return the path, with its query, of what a page refers to; None if another authority has it."""
+    """Return the path and query of a link target; None if the target has another authority."""
     host = (request.getHeader(b"host") or b"").decode("ascii", "replace")
     try:
         parts = urlsplit(urljoin(f"https://{host}{request.uri.decode('ascii', 'replace')}", target))
@@ -127,4 +127,4 @@ def _own_path(request: Request, target: str) -> bytes | None:
 
 
 def _ignore(outcome: Outcome) -> None:
-    """Take what became of an asset: a client that has it already does not want it."""
+    """Ignore the outcome of a push: a client may reject an asset that it has cached."""

@@ -1,4 +1,4 @@
-"""What every HTTP resource of pushd has in common: reading requests, and answering with JSON or a problem."""
+"""The base classes of pushd's HTTP resources, and functions that parse requests and build responses."""
 
 from __future__ import annotations
 
@@ -49,44 +49,44 @@ __all__ = [
 _log = Logger()
 
 DEFAULT_LIMIT = 100
-"""How many events or channels an answer has if the request does not say."""
+"""How many events or channels a response contains if the request sets no limit."""
 
 MAX_LIMIT = 1000
-"""How many it has at most."""
+"""The highest limit a request may set."""
 
 
 def answer(request: Request, body: bytes, content_type: str = "application/json", status: int = 200) -> bytes:
-    """Set what describes `body` and answer it, for a ``render`` method to return."""
+    """Set the status and the headers of `body`, and return it; for use in ``render`` methods."""
     request.setResponseCode(status)
     request.setHeader(b"content-type", content_type.encode("ascii"))
     if request.method != b"POST" and not request.responseHeaders.hasHeader(b"cache-control"):
-        request.setHeader(b"cache-control", b"no-store")  # answers to POST are not kept anyway
+        request.setHeader(b"cache-control", b"no-store")  # responses to POST are not cached anyway
     request.setHeader(b"content-length", b"%d" % len(body))
     return body
 
 
 def answer_later(request: Request, body: bytes) -> None:
-    """Send the body of an answer whose ``render`` method has returned, unless the client has gone."""
+    """Send the body of a response after its ``render`` method has returned, unless the client disconnected."""
     if not request.is_gone:
         request.write(body)
         request.finish()
 
 
 def answer_nothing(request: Request) -> int:
-    """Return ``204``, which has no body and so no length of one (RFC 9110, section 8.6)."""
+    """Send ``204``, which has neither a body nor a length (RFC 9110, section 8.6)."""
     request.setResponseCode(204)
     request.finish()
     return NOT_DONE_YET
 
 
 def answer_problem(request: Request, refused: Refused) -> bytes:
-    """Answer with a problem document (RFC 9457), and log why: with the request, if requests are logged."""
+    """Return a problem document (RFC 9457) and log the refusal: in the access log entry, if there is one."""
     note_refusal(request, refused)
     return unlogged_problem(request, refused)
 
 
 def note_refusal(request: Request, refused: Refused) -> None:
-    """Count a refusal, and log why: with the request, if requests are logged."""
+    """Count and log a refusal: in the access log entry, if requests are logged."""
     if request.visit is not None:
         request.visit.detail = refused.detail
     else:
@@ -103,7 +103,7 @@ def note_refusal(request: Request, refused: Refused) -> None:
 
 
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
-    """Answer with a problem document of which the log has nothing to say."""
+    """Return a problem document without logging or counting it."""
     request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
     if isinstance(refused, Unauthorized):
         request.setHeader(b"www-authenticate", challenge(refused))
@@ -118,24 +118,25 @@ def unlogged_problem(request: Request, refused: Refused) -> bytes:
 
 
 class Answering(Resource):
-    """A resource with a ``render_METHOD`` for each of its methods, all of whose errors are problem documents.
+    """A resource with a ``render_METHOD`` for each method, and problem documents for errors.
 
-    A method may raise `Refused`, which becomes the answer.
+    A method may raise `Refused`, which becomes the response. The steps before it, in order: `admit`, `check`,
+    `charge`, `ask`.
     """
 
     parameters: ClassVar[Mapping[str, frozenset[str]] | None] = None
-    """The names that the query of each method may have; None if it may have any."""
+    """The query parameters that each method accepts; None accepts any."""
 
     _methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
-        """Override: find the methods once, and not for each request."""
+        """Override: collect the methods once per class instead of once per request."""
         super().__init_subclass__()
         names = {name.removeprefix("render_") for name in dir(cls) if name.startswith("render_")}
         cls._methods = tuple(sorted(names if "GET" in names else names - {"HEAD"}))
 
     def render(self, request: Request) -> bytes | int:
-        """Override: let the request in, which may take a while, and call the method."""
+        """Override: admit the request, at once or later, and call its method."""
         is_admitted = False
         try:
             waiting = self.admit(request)
@@ -154,7 +155,7 @@ class Answering(Resource):
         return NOT_DONE_YET
 
     async def _render_later(self, request: Request, waiting: Deferred[None], *, is_admitted: bool) -> None:
-        """Go on with a request that has to wait: for the gate or, if it `is_admitted`, for whom else is asked."""
+        """Continue a request once `waiting` fires: the guard's decision or, if it `is_admitted`, that of `ask`."""
         try:
             await waiting
             if not is_admitted and not request.is_gone:
@@ -174,7 +175,7 @@ class Answering(Resource):
             answer_later(request, result)
 
     def expect(self, request: Request) -> Deferred[None] | None:
-        """Decide from the head of a request whether its body is read, now or later: raise `Refused` if not."""
+        """Decide from the head of a request, now or later, whether to read its body; raise `Refused` if not."""
         waiting = self.admit(request)
         if waiting is None:
             self._expect(request)
@@ -186,46 +187,46 @@ class Answering(Resource):
         request.expects(self.body_limit(request))
 
     def body_limit(self, request: Request) -> int:
-        """Return how many bytes the body of a request may have that is let in, or raise `Refused`."""
+        """Return the most bytes that the body of an admitted request may have, or raise `Refused`."""
         return LITTLE_BYTES
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
-        """Return the answer to a request that is refused."""
+        """Return the response to a refused request."""
         return answer_problem(request, refused)
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Let the request in, now or when that is answered, or raise `Refused`."""
+        """Admit the request, now or when the Deferred fires, or raise `Refused`."""
         return None
 
     def charge(self, request: Request) -> None:
-        """Count the request towards a rate limit, or raise `TooMany`."""
+        """Count the request towards its rate limit, or raise `TooMany`."""
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Ask whoever else must agree to a request that is right, or raise `Refused`."""
+        """Authorize a valid request elsewhere, such as by webhook, now or later; raise `Refused` if denied."""
         return None
 
     def check(self, request: Request) -> None:
-        """Raise `Refused` unless there is such a thing, and the query fits."""
+        """Check the path, the method and the query parameters; raise `Refused` if one is invalid."""
         if self.isLeaf and request.postpath:
             raise nothing_at(request)
         method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
         if method not in known:
             raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
-        if self.parameters is None or method == "OPTIONS":  # that is about another request with this query
+        if self.parameters is None or method == "OPTIONS":  # OPTIONS has the query of the request it precedes
             return
         allowed = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
         for name in request.args:
             shown = name.decode("utf-8", "backslashreplace")
-            if shown not in allowed and shown != "access_token":  # the gate has looked at that
+            if shown not in allowed and shown != "access_token":  # checked by the guard
                 wanted = f"known are {', '.join(sorted(allowed))}" if allowed else "none are known here"
                 raise BadRequest(f"unknown query parameter {shown[:64]!r}; {wanted}", shown[:64])
 
     def methods(self, request: Request) -> tuple[str, ...]:
-        """Return the methods that there are for such a request."""
+        """Return the methods allowed for the request."""
         return self._methods
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Override: there is nothing below, unless a subclass says so."""
+        """Override: return 404 for every path below, unless a subclass has children."""
         return Missing()
 
 
@@ -234,7 +235,7 @@ def _fail(request: Request, failure: Failure) -> None:
 
 
 class Endpoint(Answering):
-    """One resource behind the gate: its methods find who asks in ``request.caller``."""
+    """One resource behind the request guard, which sets ``request.caller``."""
 
     isLeaf = True
 
@@ -242,36 +243,36 @@ class Endpoint(Answering):
     """The methods that ``[limits] read_rate`` counts."""
 
     def __init__(self, gate: RequestGuard) -> None:
-        """Serve what `gate` lets in."""
+        """Serve the requests that `gate` admits."""
         super().__init__()
         self.gate = gate
 
     def charge(self, request: Request) -> None:
-        """Override: count it if it reads."""
+        """Override: count the methods in `reads`."""
         if request.method in self.reads:
             self.gate.charge_read(request.caller)
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Override: ask the gate; again, if the body has come after that."""
+        """Override: admit the request with the guard, and check it again once the body is complete."""
         return self.gate.readmit(request) if request.is_admitted else self.gate.admit(request)
 
     def render_OPTIONS(self, request: Request) -> int:
-        """Return which methods there are (RFC 9110, section 9.3.7); the gate has answered what CORS wants."""
+        """Send the allowed methods (RFC 9110, section 9.3.7); the guard has set the CORS headers."""
         request.setHeader(b"allow", ", ".join(self.methods(request)).encode("ascii"))
         return answer_nothing(request)
 
 
 class Branch(Endpoint):
-    """An endpoint with others below it."""
+    """An endpoint with child resources."""
 
     isLeaf = False
 
     def child(self, segment: bytes) -> IResource:
-        """Return what is served below, at `segment`; may raise `Refused`."""
+        """Return the child resource at `segment`, or raise `Refused`."""
         raise NotImplementedError
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Override: go one segment down."""
+        """Override: return the child at `path`, or a `Problem` if `child` refuses it."""
         try:
             return self.child(path)
         except Refused as refused:
@@ -279,33 +280,33 @@ class Branch(Endpoint):
 
 
 class Problem(Endpoint):
-    """A resource that answers every request that the gate lets in with one problem."""
+    """A resource that responds to every admitted request with the same problem."""
 
     def __init__(self, gate: RequestGuard, refused: Refused) -> None:
         super().__init__(gate)
         self._refused = refused
 
     def check(self, request: Request) -> None:
-        """Override: refuse, but only who was let in: a page of an allowed origin can read the answer then."""
+        """Override: refuse after admission, so that pages of an allowed origin can read the response."""
         raise self._refused
 
 
 class Missing(Resource):
-    """What stands where there is nothing."""
+    """The resource at unknown paths."""
 
     isLeaf = True
 
     def expect(self, request: Request) -> Deferred[None] | None:
-        """Refuse a request by its head."""
+        """Refuse the request by its head."""
         raise nothing_at(request)
 
     def render(self, request: Request) -> bytes:
-        """Override: answer that there is nothing."""
+        """Override: return 404."""
         return answer_problem(request, nothing_at(request))
 
 
 def nothing_at(request: Request) -> NotFound:
-    """Make what says that there is nothing at the path of `request`."""
+    """Return the error for an unknown path, with a hint about ``/`` in channel names."""
     path = request.path.decode("ascii", "backslashreplace")
     hint = (
         "; write / in a name as %2F, or put it into the query: /history?channel=NAME"
@@ -316,7 +317,7 @@ def nothing_at(request: Request) -> NotFound:
 
 
 def decoded(value: bytes, name: str) -> str:
-    """Read UTF-8 from a request; raise `BadRequest`, which says that it was `name`, if it is not."""
+    """Decode `value` as UTF-8; raise `BadRequest`, which names the field `name`, if it is invalid."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -324,7 +325,7 @@ def decoded(value: bytes, name: str) -> str:
 
 
 def parameter(request: Request, name: str) -> str | None:
-    """Answer a query parameter that may be there once."""
+    """Return a query parameter, None if missing; raise `BadRequest` if it is repeated."""
     values: list[bytes] = request.args.get(name.encode("ascii"), [])
     if len(values) > 1:
         raise BadRequest(f"{name} is there {len(values)} times; wanted once", name)
@@ -332,7 +333,7 @@ def parameter(request: Request, name: str) -> str | None:
 
 
 def whole_number(request: Request, name: str, default: int, most: int) -> int:
-    """Answer a query parameter that is a number from 1 to `most`."""
+    """Return a query parameter that is an integer from 1 to `most`, or `default`; raise `BadRequest` otherwise."""
     text = parameter(request, name)
     if text is None:
         return default
@@ -342,13 +343,13 @@ def whole_number(request: Request, name: str, default: int, most: int) -> int:
 
 
 def since_of(request: Request, default: str) -> str:
-    """Return the position that a request names in ``since``."""
+    """Return the position in ``since``, or `default`."""
     since = parameter(request, "since")
     return default if since is None else check_since(since)
 
 
 def subscribed_patterns(request: Request) -> list[Pattern]:
-    """Return the channels and patterns of a subscription: every ``channel``, of which there must be one."""
+    """Return the channels and patterns of a subscription, from ``channel``; at least one is required."""
     values: list[bytes] = request.args.get(b"channel", [])
     if not values:
         raise BadRequest("channel is missing; wanted ?channel=NAME, once or more", "channel")
@@ -357,20 +358,19 @@ def subscribed_patterns(request: Request) -> list[Pattern]:
 
 @lru_cache(1024)
 def path_of_channel(name: str) -> str:
-    """Return where the channel `name` is served."""
+    """Return the path of the channel `name`."""
     return f"/channels/{quote(name, safe='')}"
 
 
 def path_of_event(name: str, event_id: str) -> str:
-    """Return where an event is served."""
+    """Return the path of an event."""
     return f"{path_of_channel(name)}/events/{quote(event_id, safe='')}"
 
 
 def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
-    """Return the header fields of the data of an event as a response.
+    """Return the response headers for the data of an event.
 
-    Text is plain text and everything else bytes, so that what somebody publishes never runs as a page of this
-    origin.
+    The content type is plain text or bytes, so that published data never runs as a page of this origin.
     """
     fields = [(b"event-id", event.id.encode())]
     if event.type is not None:
@@ -388,5 +388,5 @@ def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
 def json_answer(
     request: Request, members: Mapping[str, object], status: int = 200, *, longest: bytes | str = b""
 ) -> bytes:
-    """Return a JSON object; see `pushd.wire.json.json_bytes`."""
+    """Return a JSON response with `members`; for `longest`, see `pushd.wire.json.json_bytes`."""
     return answer(request, json_line(members, longest), status=status)

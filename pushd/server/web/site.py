@@ -1,4 +1,4 @@
-"""The site: the tree of everything that is served over HTTP."""
+"""The site: pushd's resource tree and the connections that serve it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pushd.server.web.resource import answer_problem
 __all__ = ["PushdSite", "Serving"]
 
 _HELD_BYTES = 256 * 1024 * 1024
-"""How much of unfinished bodies is held by a site that shares no bound with others."""
+"""The default limit of incomplete bodies, for a site that shares no limit with others."""
 
 
 _log = Logger()
@@ -57,46 +57,46 @@ _ABOUT_BODY = (
     b"event-type",
     b"event-position",
 )
-"""The header fields of an answer that do not go with another body."""
+"""The headers to remove when a response gets another body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a site is served."""
+    """The options of a site."""
 
     max_body_bytes: int
-    """The largest body of a request."""
+    """The largest request body, in bytes."""
 
     patience: Timeouts
-    """How long clients are waited for."""
+    """The timeouts of clients."""
 
     logs_requests: bool = False
     """Whether every request is logged."""
 
     assets: Assets | None = None
-    """What goes with pages."""
+    """The assets announced with pages."""
 
     has_demo: bool = False
-    """Whether it has the demo page."""
+    """Whether the demo page is served."""
 
     websocket_over_http2: bool = False
-    """Whether a WebSocket can be a stream of HTTP/2."""
+    """Whether WebSocket over an HTTP/2 stream is accepted (RFC 8441)."""
 
     retry_s: float = 2.0
-    """How long an ``EventSource`` that is refused for now waits at least, in seconds."""
+    """The shortest time before a rejected ``EventSource`` reconnects, in seconds."""
 
     reconnect_spread_s: float = 5.0
-    """Up to how much longer, which is left to chance."""
+    """The jitter added to that time, in seconds."""
 
     cors: Callable[[str], Sequence[tuple[bytes, bytes]]] = lambda origin: ()
-    """Returns the fields by which a page of an origin may read an answer that no resource gives."""
+    """Returns the CORS headers for an origin, for responses that no resource sends."""
 
     strict_transport_s: float = 0
-    """For how long who comes over TLS is told to come back in no other way, in seconds; 0: that is not said."""
+    """The max-age of Strict-Transport-Security over TLS, in seconds; 0 omits the header."""
 
 
 class PushdSite(Site):
-    """What answers on every listener."""
+    """Serves requests on every listener."""
 
     noisy = False
 
@@ -114,25 +114,25 @@ class PushdSite(Site):
         now: Callable[[], float] = time,
         bodies: IncompleteBodies | None = None,
     ) -> None:
-        """Serve `root` as `serving` says. Clients are let in by `turnstile`; time-outs are on `wheel`.
+        """Serve `root` with the options of `serving`. `turnstile` limits connections; timeouts are on `wheel`.
 
         `now` returns the time in seconds since 1970.
 
-        What a peer that `is_proxy` calls a request is believed. What happens is counted in `figures`, what is held
-        of unfinished bodies in `bodies`, and what clients have not read in `answers`.
+        Request ids from a client that `is_proxy` are trusted. `figures` counts events, `bodies` limits incomplete
+        bodies, and `answers` limits unread responses.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
-        """All that are open."""
+        """The open connections."""
         self.figures = Counters() if figures is None else figures
-        """What has happened."""
+        """The counters of the site."""
         self.bodies = IncompleteBodies(_HELD_BYTES, 100) if bodies is None else bodies
-        """How much of unfinished bodies is held."""
+        """Limits the bytes of incomplete bodies."""
         self.comeback = EventSourceRetry(wheel.seconds)
-        """Who is told to come back in a stream."""
+        """Rejects EventSource clients with a stream, so that they reconnect."""
         self.turns = Turns(reactor.callLater, wheel.reactor_turn)
+        """Shares the event loop fairly among connections with pipelined requests."""
         bound_header_names()
-        """What shares the time among connections with several requests at once."""
         self._wheel = wheel
         self._turnstile = turnstile
         self._is_proxy = is_proxy
@@ -140,14 +140,14 @@ class PushdSite(Site):
         self._now = now
         self._memory = Memory()
         self.answers = UnreadResponses() if answers is None else answers
-        """What clients have not read."""
+        """Limits the bytes of responses that clients have not read."""
         self._sparing = RateLimitedLog(_log, wheel)
         self.configure(root, serving)
 
     def configure(self, root: IResource, serving: Serving) -> None:
-        """Serve `root` as `serving` says: bodies, patience and WebSockets over HTTP/2 on connections to come."""
+        """Apply `serving`; the body limit, timeouts and WebSocket over HTTP/2 change for new connections only."""
         self.serving = serving
-        """How it is served."""
+        """The current options."""
         max_body_bytes, patience = serving.max_body_bytes, serving.patience
         wheel = self._wheel
         self.comeback.configure(serving.retry_s, serving.reconnect_spread_s, serving.cors)
@@ -158,7 +158,7 @@ class PushdSite(Site):
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
         self.request_log = RequestLog(serving.logs_requests, self._is_proxy, wheel.seconds)
-        """What calls the requests by names, and logs them."""
+        """Assigns request ids and logs requests."""
         self._http2 = Http2Context(
             self,
             self.connections,
@@ -181,7 +181,7 @@ class PushdSite(Site):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> AlpnSwitch:  # type: ignore[override]
-        """Override: which version of HTTP is spoken is known after the TLS handshake, if there is one."""
+        """Override: return a protocol that selects the HTTP version after the TLS handshake, if any."""
         return AlpnSwitch(self._choice)
 
     def _new_http1(
@@ -192,21 +192,21 @@ class PushdSite(Site):
         return http1
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Override: what can be spoken over TLS (RFC 7301)."""
+        """Override: return the ALPN protocols offered over TLS (RFC 7301)."""
         return [b"h2", b"http/1.1"]
 
     def head_begins(self, request: Request) -> None:
-        """Learn that the head of an answer is about to be written."""
-        if self._strict_transport is not None and request.isSecure():  # else it must not be said: RFC 6797, 7.2
+        """Called before the head of a response is written; adds headers for TLS and pages."""
+        if self._strict_transport is not None and request.isSecure():  # TLS only: RFC 6797, 7.2
             request.setHeader(b"strict-transport-security", self._strict_transport)
         self._assets.begin(request)
 
     def owner_of_peer(self, peer: IAddress) -> str | None:
-        """Return what a connection counts for before it is known who speaks; None for a proxy."""
+        """Return the limit key of a connection before its client is known; None for a proxy."""
         return None if self._is_proxy(peer) else limit_key(address_of(peer))
 
     def body_begins(self, request: Request, body: bytes) -> bytes:
-        """Return `body`, which is about to be sent, or the reason why there is no room for it until it is read."""
+        """Return `body`, or a problem document if it exceeds the limit of unread responses."""
         try:
             request.connection.hold(getattr(request, "caller", None), len(body))
         except Refused as refused:
@@ -216,7 +216,7 @@ class PushdSite(Site):
         return body
 
     def log(self, request: AnyRequest) -> None:
-        """Override: a request was answered."""
+        """Override: called when a response is complete. Count and log the request."""
         status = request.code if not isinstance(request, Request) else request.true_status or request.code
         self.figures.answered[status] += 1
         if isinstance(request, Request) and request.visit is not None:

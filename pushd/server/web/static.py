@@ -1,4 +1,4 @@
-"""Static files."""
+"""Static files of the site."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from pushd.server.web.site import PushdSite
 __all__ = ["StaticFiles", "tree"]
 
 _WHOLE_BYTES = 64 * 1024
-"""The largest file that is read at once. Of larger ones, as much is held at a time, and counts as an answer."""
+"""The largest file that is read at once. Larger ones are read in parts of this size, each counted as a response."""
 
 
 class StaticFiles(Answering, File):  # type: ignore[misc]
-    """The files of a directory, without listings and without those whose names begin with a dot.
+    """The files of a directory, without listings and without hidden files (names that start with a dot).
 
-    Links are followed as long as they lead to files of the directory. Nothing else than files is served: who opens
-    a named pipe waits for who writes to it.
+    Symbolic links are followed within the directory. Only regular files are served: opening a named pipe would
+    block until a writer opens it.
     """
 
     childNotFound = Missing()  # type: ignore[assignment]
 
     fields: Sequence[tuple[bytes, bytes]] = ()
-    """The header fields that the answers have beside those of every answer."""
+    """Additional headers of the responses."""
 
     root: str | None = None
-    """The path of the directory; None for itself."""
+    """The path of the root directory; None for the root itself."""
 
     _files: Shares | None = None
     _owner: str | None = None
 
     def createSimilarFile(self, path: str) -> StaticFiles:
-        """Override: make what serves a file in the directory."""
+        """Override: return the resource of a file in the directory."""
         file: StaticFiles = super().createSimilarFile(path)
         file.fields, file.root = self.fields, self.root or self.path
         return file
@@ -57,19 +57,19 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         return commonpath((root, realpath(self.path))) == root and (self.isdir() or self.isfile())
 
     def admit(self, request: Request) -> Deferred[None] | None:
-        """Override: everybody is let in."""
+        """Override: admit every request, and set the additional headers."""
         for name, value in self.fields:
             request.setHeader(name, value)
         return None
 
     def directoryListing(self) -> IResource:
-        """Override: there are no listings."""
+        """Override: return 404, as directories are not listed."""
         return Missing()
 
     def openForReading(self) -> IO[bytes]:
-        """Override: read a small file as a whole, so that a client that does not read holds no open file.
+        """Override: read a small file at once, so that a slow client holds no open file.
 
-        Larger ones are open as long as they are sent, and count.
+        Larger files stay open while they are sent, and are counted.
         """
         if self.getsize() > _WHOLE_BYTES and self._files is not None:
             return OpenFile(self.path, self._files, self._owner)
@@ -78,7 +78,7 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
             return BytesIO(file.read(_WHOLE_BYTES))
 
     def render_GET(self, request: AnyRequest) -> bytes | int:
-        """Override: a Range that cannot be read counts as none (RFC 9110, section 14.2)."""
+        """Override: send the file; ignore a Range that is not ASCII (RFC 9110, section 14.2)."""
         if isinstance(request, Request):
             self._files = cast(PushdSite, request.site).answers.files
             self._owner = limit_key(request.connection.place.address)
@@ -89,14 +89,14 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         return answer
 
     def redirect(self, request: AnyRequest) -> bytes:
-        """Override: the path of a directory ends in a slash. A token in the query is not said again."""
+        """Override: redirect a directory to its path with a slash, and drop a token from the query."""
         parts = [part for part in request.uri.partition(b"?")[2].split(b"&") if part and not _is_token(part)]
         location = request.path + b"/" + (b"?" + b"&".join(parts) if parts else b"")
         body: bytes = redirectTo(location, request)  # type: ignore[arg-type]
         return body
 
     def getChild(self, path: bytes, request: AnyRequest) -> IResource:
-        """Override: hide what is hidden, but ``.well-known`` (RFC 8615)."""
+        """Override: return 404 for hidden files, except ``.well-known`` (RFC 8615)."""
         if not _is_file_name(path):
             return Missing()
         child: IResource = File.getChild(self, path, request)
@@ -108,7 +108,7 @@ def _is_token(part: bytes) -> bool:
 
 
 def _is_file_name(segment: bytes) -> bool:
-    """Return whether a segment of a path, decoded, may be the name of a file that is served."""
+    """Return whether a decoded path segment is a valid name of a served file."""
     if segment.startswith(b".") and segment != b".well-known":
         return False
     try:
@@ -121,16 +121,16 @@ class _Root(Resource):
     """The root of a site without pages."""
 
     def getChild(self, path: bytes, request: AnyRequest) -> IResource:
-        """Override: there is nothing else."""
+        """Override: return 404 for all other paths."""
         return Missing()
 
 
 def tree(
     children: dict[bytes, IResource], files: Path | None, fields: Sequence[tuple[bytes, bytes]] = ()
 ) -> IResource:
-    """Make the root of the site: the endpoints by their first segment, and `files` for everything else.
+    """Return the root of the site: the endpoints by their first path segment, and `files` for all other paths.
 
-    Answers with files have `fields`.
+    `fields` are additional headers of the responses with files.
     """
     root: Resource = _Root()
     if files is not None:

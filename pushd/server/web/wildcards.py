@@ -1,4 +1,4 @@
-"""Hosts and web origins, of which some have wildcards."""
+"""Sets of hosts and web origins with wildcards."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 __all__ = ["Wildcards"]
 
 _LABELS = r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+"
-"""One or more whole labels of a host name, each with the dot behind it."""
+"""One or more whole labels of a host name, each with its trailing dot."""
 
 _ANY_PORT = r"(?::[0-9]{1,5})?"
 _LONGEST = 300
-"""The longest text that is compared with wildcards: a scheme, a name of 253 bytes, a port."""
+"""The longest text that is matched: a scheme, a name of 253 bytes, a port."""
 
 
 class Wildcards:
@@ -21,20 +21,20 @@ class Wildcards:
     __slots__ = ("_fullmatch", "exact")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Have the set consist of `texts`.
+        """Build the set from `texts`.
 
-        ``*.`` stands for one or more labels, and ``:*`` for any port or none. A single ``*`` is left out.
+        ``*.`` matches one or more labels, and ``:*`` any port or none. A single ``*`` is ignored.
         """
         texts = frozenset(texts) - {"*"}
         self.exact = frozenset(text for text in texts if "*" not in text)
-        """Those without a wildcard."""
+        """The texts without a wildcard."""
         patterns = sorted(texts - self.exact)
         self._fullmatch = (
             re.compile("|".join(_expression(text) for text in patterns)).fullmatch if patterns else None
         )
 
     def __contains__(self, text: object) -> bool:
-        """Return whether `text` is one of them, or a wildcard stands for it."""
+        """Return whether `text` equals an entry or matches a wildcard."""
         if text in self.exact:
             return True
         if self._fullmatch is None or not isinstance(text, str) or len(text) > _LONGEST:
