@@ -1,1 +1,1 @@
-"""HTTP/2."""
+"""HTTP/2 (RFC 9113): connections, streams and flow control."""

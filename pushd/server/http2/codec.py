@@ -1,9 +1,9 @@
-"""The codec: the states and windows of one connection's streams, and what is sent on them, by way of `h2`.
+"""The codec: stream states, flow-control windows and outgoing frames of one connection, built on `h2`.
 
-The only module that knows `h2`, some of whose private names it uses: `tests/unit/server/test_http2_codec.py` pins
-each. What h2 is used for: the states of streams (RFC 9113, section 5.1), settings, windows, and the HPACK
-decoder. What not: reading and writing frames, validating fields, and choosing error codes, where it is slow
-or at odds with the RFC. Another codec has to offer what `Codec` does.
+The only module that uses `h2`. It uses private names, because the public calls include the parts listed as not
+used; `tests/unit/server/test_http2_codec.py` pins each. Used: stream states (RFC 9113, section 5.1), settings,
+windows and the HPACK decoder. Not used: reading and writing frames, validating fields and choosing error codes,
+where h2 is slow or deviates from the RFC. A replacement must provide the interface of `Codec`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pushd.server.http2.limits import Limits
 __all__ = ["STREAM_WINDOW", "ClosedStream", "Codec"]
 
 STREAM_WINDOW = 64 * 1024 - 1
-"""How much of a request's body may be on its way before the server has seen it, in bytes."""
+"""The initial flow-control window of a stream for the request body, in bytes."""
 
 _CONNECTION_WINDOW = 1024 * 1024
 _MAX_WINDOW = _MAX_STREAM_ID = 2**31 - 1
@@ -45,22 +45,22 @@ _KNOWN_SETTINGS = frozenset(
 
 
 class ClosedStream(Enum):
-    """How a stream that does not exist came to its end."""
+    """Why a stream is not open."""
 
     IDLE = auto()
-    """It has not begun."""
+    """The stream was never opened."""
 
     SKIPPED = auto()
-    """A later one began, or so much has happened since that it was forgotten."""
+    """A later stream was opened instead, or the record of the stream was evicted."""
 
     ENDED = auto()
-    """Both sides ended it."""
+    """Both sides ended the stream."""
 
     RESET_HERE = auto()
-    """The server reset it."""
+    """The server reset the stream."""
 
     RESET_THERE = auto()
-    """The client reset it."""
+    """The client reset the stream."""
 
 
 _PASTS = {
@@ -73,14 +73,14 @@ _PASTS = {
 
 
 class _State(H2Connection):
-    MAX_CLOSED_STREAMS = 1000  # what is remembered of streams that are over; h2 would remember 65,536
+    MAX_CLOSED_STREAMS = 1000  # closed streams remembered; h2's default is 65,536
 
 
 class Codec:
-    """One connection, as the server sees it."""
+    """The server side of one HTTP/2 connection."""
 
     def __init__(self, limits: Limits, memory: Memory | None = None) -> None:
-        """Begin a connection; `start` makes its first bytes. Remembered header blocks count in `memory`."""
+        """Create a connection; `start` sends its first bytes. Cached header blocks count in `memory`."""
         self._limits = limits
         self._state = _State(H2Configuration(client_side=False, header_encoding=None))
         self._streams = self._state.streams
@@ -92,27 +92,27 @@ class Codec:
             takes_protocols=limits.takes_websockets,
             memory=memory,
         )
-        """Reads header blocks."""
+        """The decoder of header blocks."""
         self.is_begun = False
-        """True once the client's settings have come."""
+        """True once the client's SETTINGS have arrived."""
         self.control_bytes = 0
-        """How much of what waits are answers to frames rather than responses."""
+        """Pending bytes of replies to control frames."""
         self.max_pushed = 0
-        """How many pushed streams the client takes at once."""
+        """The most concurrent pushed streams that the client accepts."""
         self._takes_pushes = False
         self._pushed: set[int] = set()
         self.data_bytes = 0
-        """How much DATA was sent from the beginning."""
+        """Bytes of DATA sent since the connection began."""
         self.window_updates = 0
-        """How many WINDOW_UPDATE frames a client may well send for the DATA that was sent since it was 0."""
+        """How many WINDOW_UPDATE frames a client may reasonably send for the DATA sent since this count was 0."""
 
     def end(self) -> None:
-        """Forget what is only of use to a connection that lives, and h2's own references to itself: cycles."""
+        """Release the state that only a live connection needs, and break h2's reference cycles."""
         self.decoder.forget()
         self._state._frame_dispatch_table.clear()
 
     def start(self) -> None:
-        """Write the settings of the server, and open the window of the connection (section 3.4)."""
+        """Send the server's SETTINGS and open the connection window (RFC 9113, section 3.4)."""
         mine = {
             SettingCodes.MAX_CONCURRENT_STREAMS: self._limits.max_streams,
             SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -126,30 +126,30 @@ class Codec:
         values[_NO_RFC7540_PRIORITIES] = deque([1])
         for setting in SettingCodes.ENABLE_PUSH, SettingCodes.ENABLE_CONNECT_PROTOCOL:
             if setting not in mine:
-                values.pop(setting, None)  # the one is not for servers, the other may not be offered
+                values.pop(setting, None)  # the first is not for servers; the second may not be offered
         state.initiate_connection()
         state.increment_flow_control_window(_CONNECTION_WINDOW - state.inbound_flow_control_window)
         self._out.append(state.data_to_send())
 
-    # The states of streams
+    # Stream states
 
     def is_open(self, stream_id: int) -> bool:
-        """Return whether a stream exists: not both sides have ended it, and none has reset it."""
+        """Return whether a stream is open: at most one side has ended it, and neither has reset it."""
         return stream_id in self._streams
 
     @property
     def open_requests(self) -> int:
-        """How many there are that the client began."""
+        """The number of open streams that the client began."""
         return len(self._streams) - len(self._pushed)
 
     def past(self, stream_id: int) -> ClosedStream:
-        """Tell what became of a stream that is not open."""
+        """Return why a stream is not open."""
         state = self._state
         highest = state.highest_inbound_stream_id if stream_id % 2 else state.highest_outbound_stream_id
         return ClosedStream.IDLE if stream_id > highest else _PASTS[state._closed_streams.get(stream_id)]
 
     def open(self, stream_id: int, *, is_ended: bool) -> None:
-        """Enter the stream of a request that begins; its number is odd, and higher than any before."""
+        """Open the stream of a new request; its number is odd and higher than any before."""
         state = self._state
         state.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         machine = state._begin_new_stream(stream_id, AllowedStreamIDs.ODD).state_machine
@@ -158,7 +158,7 @@ class Codec:
             machine.process_input(StreamInputs.RECV_END_STREAM)
 
     def received(self, stream_id: int, *, is_trailers: bool, is_ended: bool) -> None:
-        """Note that DATA or trailers came on an open stream; raise `StreamFault` if that cannot be."""
+        """Record DATA or trailers on an open stream; raise `StreamFault` if its state does not allow them."""
         machine = self._streams[stream_id].state_machine
         try:
             machine.process_input(StreamInputs.RECV_HEADERS if is_trailers else StreamInputs.RECV_DATA)
@@ -168,12 +168,12 @@ class Codec:
             raise StreamFault(stream_id, Code.STREAM_CLOSED, "more after the end of the request") from None
 
     def received_reset(self, stream_id: int) -> None:
-        """Note that the client reset an open stream."""
+        """Record that the client reset an open stream."""
         self._streams[stream_id].state_machine.process_input(StreamInputs.RECV_RST_STREAM)
         self.retire(stream_id)
 
     def retire(self, stream_id: int) -> None:
-        """Forget a stream if it is over. h2 does so when it counts all, at every request."""
+        """Remove a stream if it is closed. h2 does so only when it counts all streams, at every request."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.closed:
             del self._streams[stream_id]
@@ -184,11 +184,11 @@ class Codec:
 
     @property
     def promises_made(self) -> int:
-        """How many there were from the beginning."""
+        """The number of promises made since the connection began."""
         return self._state.highest_outbound_stream_id // 2
 
     def takes_promises(self, parent_id: int) -> bool:
-        """Return whether a promise can be made on a stream (section 8.4.1): it was not pushed, and is open here."""
+        """Return whether a stream can carry a promise (RFC 9113, section 8.4.1): it is open and was not pushed."""
         state, parent = self._state, self._streams.get(parent_id)
         return (
             parent is not None
@@ -199,7 +199,7 @@ class Codec:
         )
 
     def promise(self, parent_id: int, block: bytes) -> int:
-        """Promise the response to the request of `block` where `takes_promises`; answer its stream."""
+        """Promise the response to the request in `block`; return its stream. Requires `takes_promises`."""
         state = self._state
         stream_id = state.highest_outbound_stream_id // 2 * 2 + 2
         self._streams[parent_id].state_machine.process_input(StreamInputs.SEND_PUSH_PROMISE)
@@ -214,10 +214,10 @@ class Codec:
     # Settings and windows
 
     def receive_settings(self, flags: int, payload: bytes) -> None:
-        """Apply what the client has set, and acknowledge it (section 6.5)."""
+        """Apply the client's settings and acknowledge them (RFC 9113, section 6.5)."""
         state = self._state
         if payload:
-            # h2 would keep every setting that it is told of, known or not
+            # h2 would keep every setting that it receives, known or not
             pairs = [payload[at : at + 6] for at in range(0, len(payload), 6)]
             payload = b"".join(pair for pair in pairs if int.from_bytes(pair[:2], "big") in _KNOWN_SETTINGS)
         if not self.is_begun:
@@ -229,7 +229,7 @@ class Codec:
             state.receive_data(framing.frame_bytes(framing.SETTINGS, flags, 0, payload))
         except ProtocolError as error:
             raise ConnectionFault(Code(error.error_code), f"SETTINGS: {error}") from None
-        state.encoder.table_size_changes.clear()  # a list that only its `encode`, which is not used, would empty
+        state.encoder.table_size_changes.clear()  # only `encode`, which is not used, would empty this list
         if settings.header_table_size != table_bytes:
             self._table_update = NO_TABLE
         self._takes_pushes = bool(settings.enable_push)
@@ -237,7 +237,7 @@ class Codec:
         self.answer(state.data_to_send())
 
     def consume_connection(self, size: int) -> None:
-        """Take `size` from the window of the connection, and open it again when that is worth a frame."""
+        """Consume `size` bytes of the connection window; reopen it once the increment is worth a frame."""
         manager = self._state._inbound_flow_control_window_manager
         try:
             manager.window_consumed(size)
@@ -248,14 +248,14 @@ class Codec:
             self.answer(framing.window_bytes(0, increment))
 
     def consume_stream(self, stream_id: int, size: int) -> None:
-        """Take `size` from the window of an open stream."""
+        """Consume `size` bytes of the window of an open stream."""
         try:
             self._streams[stream_id]._inbound_window_manager.window_consumed(size)
         except FlowControlError:
             raise StreamFault(stream_id, Code.FLOW_CONTROL_ERROR, "more DATA than the stream's window") from None
 
     def grant(self, stream_id: int, window: int) -> None:
-        """Let the client send until `window` bytes are on their way on a stream, if it is worth a frame."""
+        """Raise the receive window of a stream to `window` bytes, if the increment is worth a frame."""
         stream = self._streams.get(stream_id)
         if stream is None:
             return
@@ -266,7 +266,7 @@ class Codec:
             self.answer(framing.window_bytes(stream_id, increment))
 
     def open_window(self, stream_id: int, increment: int) -> None:
-        """Add what the client allows to the window of an open stream, or, as 0, to that of the connection."""
+        """Add `increment` to the send window of an open stream, or of the connection if `stream_id` is 0."""
         owner = self._streams[stream_id] if stream_id else self._state
         window = owner.outbound_flow_control_window + increment
         if window > _MAX_WINDOW:
@@ -277,15 +277,15 @@ class Codec:
         owner.outbound_flow_control_window = window
 
     def room(self, stream_id: int) -> int:
-        """Return how much DATA the windows allow on an open stream; below 0 after some changes of settings."""
+        """Return how many bytes of DATA the windows allow on an open stream; negative after some SETTINGS."""
         return min(self._streams[stream_id].outbound_flow_control_window, self._state.outbound_flow_control_window)
 
     def has_own_room(self, stream_id: int) -> bool:
-        """Return whether the window of the stream itself, whatever that of the connection is, allows more."""
+        """Return whether the stream's own window allows more, regardless of the connection window."""
         return self._streams[stream_id].outbound_flow_control_window > 0
 
     def fits(self, stream_id: int, size: int) -> bool:
-        """Return whether `size` bytes can be sent on an open stream, as one frame."""
+        """Return whether `size` bytes can be sent on an open stream in one frame."""
         state = self._state
         return (
             size <= state.max_outbound_frame_size
@@ -295,13 +295,13 @@ class Codec:
 
     @property
     def max_data_bytes(self) -> int:
-        """How long a DATA frame may be."""
+        """The largest DATA frame that the client accepts, in bytes."""
         return self._state.max_outbound_frame_size
 
-    # What goes out
+    # Sending
 
     def take(self) -> bytes:
-        """Return all that is to be sent, as one piece."""
+        """Return all pending bytes, joined, and clear them."""
         out = self._out
         if not out:
             return b""
@@ -310,12 +310,12 @@ class Codec:
         return b"".join(out)
 
     def answer(self, data: bytes) -> None:
-        """Send a frame that a frame of the client made necessary."""
+        """Send a reply to a frame of the client; it counts in `control_bytes`."""
         self._out.append(data)
         self.control_bytes += len(data)
 
     def send_headers(self, stream_id: int, block: bytes, *, is_ended: bool, is_final: bool = True) -> None:
-        """Send a header section; one that is not final is informational (section 8.1)."""
+        """Send a header section, informational unless it `is_final` (RFC 9113, section 8.1)."""
         machine = self._streams[stream_id].state_machine
         if is_final:
             machine.process_input(StreamInputs.SEND_HEADERS)
@@ -336,9 +336,9 @@ class Codec:
         return update + block if update else block
 
     def send_data(self, stream_id: int, chunk: bytes | memoryview, *, is_ended: bool) -> None:
-        """Send one DATA frame, of no more bytes than `room` and `max_data_bytes` allow.
+        """Send one DATA frame, within `room` and `max_data_bytes`.
 
-        This is what h2 does for a stream without padding, less its checks and its frame object.
+        Fast path of h2's `send_data` for a stream without padding; it saves the checks and the frame object.
         """
         size, stream, out = len(chunk), self._streams[stream_id], self._out
         out.append(pack_head(size >> 8, size & 255, framing.DATA, END_STREAM if is_ended else 0, stream_id))
@@ -352,20 +352,20 @@ class Codec:
             self.retire(stream_id)
 
     def reset(self, stream_id: int, code: Code) -> None:
-        """End a stream at once, or say again that it has ended."""
+        """Send RST_STREAM, also for a stream that has ended already."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            if not stream.closed:  # as it is after an input that its state does not allow
+            if not stream.closed:  # h2 closes it on input that its state does not allow
                 stream.state_machine.process_input(StreamInputs.SEND_RST_STREAM)
             stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
             self.retire(stream_id)
         self.answer(framing.reset_bytes(stream_id, code))
 
     def ping(self, payload: bytes) -> None:
-        """Ask the client for an answer; eight bytes."""
+        """Send a PING with a `payload` of eight bytes."""
         self._out.append(framing.frame_bytes(framing.PING, 0, 0, payload))
 
     def goaway(self, code: Code, text: str = "", *, is_last: bool = True) -> None:
-        """Take no more streams; if it is not the last word, those that are on their way yet (section 6.8)."""
+        """Send GOAWAY; unless it `is_last`, streams in flight are still accepted (RFC 9113, section 6.8)."""
         last = self._state.highest_inbound_stream_id if is_last else _MAX_WINDOW
         self._out.append(framing.goaway_bytes(last, code, text))

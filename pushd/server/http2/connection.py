@@ -40,13 +40,13 @@ from pushd.server.net.writer import writer
 __all__ = ["HTTP2"]
 
 _PASS_BYTES = 256 * 1024
-"""How much DATA is made before the reactor has its turn."""
+"""How many bytes of DATA one pass writes before control returns to the reactor."""
 
 _MAX_LOGGED = 10
-"""How many refusals of one connection are logged."""
+"""The most refusals logged per connection."""
 
 _CROWDED = 20
-"""Of more streams that wait for their windows, none gets as much as a refusal without room for it."""
+"""With more streams than this waiting for flow-control windows, even a short response without room is refused."""
 
 _DRAIN_PING = b"pushd-go"
 _UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
@@ -54,13 +54,13 @@ _UNREAD = TooMany("too much of answers over this connection waits for you; wante
 
 @implementer(IPushProducer)
 class HTTP2(TwoWay, Protocol):
-    """One HTTP/2 connection: the `Listener` of what comes, the `StreamOwner` of its streams."""
+    """One HTTP/2 connection: the `Listener` of the client's frames and the `StreamOwner` of its streams."""
 
     log = Logger()
     transport: Any
 
     def __init__(self, shared: Http2Context, turned_away: Refused | None = None) -> None:
-        """Make a connection of the site of `shared`; `turned_away` is the answer to its first request, and last."""
+        """Create a connection of the site of `shared`; `turned_away` refuses its first and only request."""
         self._shared = shared
         self._turned_away = turned_away
         self.site = shared.site
@@ -70,7 +70,7 @@ class HTTP2(TwoWay, Protocol):
         self.promises = Promises(self.codec)
         self._incoming = Incoming(self.codec, self, shared.limits, Budgets(shared.seconds))
         self.streams: dict[int, Stream] = {}
-        """Those whose responses are not sent yet."""
+        """Streams whose responses are not fully sent."""
         self.scheduler: Scheduler[Stream] = Scheduler(shared.seconds, self._stream_failed)
         self._bodies = BodyWindows(shared.limits.held_body_bytes, self.codec.grant)
         self._watch = ConnectionTimeouts(self, shared.limits, shared.wheel, shared.seconds)
@@ -80,12 +80,12 @@ class HTTP2(TwoWay, Protocol):
         self._is_busy = self._is_ended = self._is_draining = False
         self._takes_streams, self._logged = True, 0
         self.blocked_since: float | None = None
-        """Since when the transport takes nothing."""
+        """When the transport paused this producer; None while the transport accepts data."""
 
     # Protocol
 
     def connectionMade(self) -> None:
-        """Override: the connection begins."""
+        """Override: called when the connection is made."""
         self._write = writer(self.transport).write
         self._pace = Pace(self._incoming, self.site.turns, self._take, self.transport)
         self._shared.connections.add(self)
@@ -101,12 +101,12 @@ class HTTP2(TwoWay, Protocol):
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
-        """Override: bytes have come."""
+        """Override: called when bytes arrive."""
         if not self._is_ended:
             self._pace.received(data)
 
     def _take(self) -> bool:
-        """Take what has come, as far as it goes in this turn; return whether that was all."""
+        """Process received bytes within this turn's budget; return whether all of them were processed."""
         is_all, self._is_busy = True, True
         if not self._is_ended:
             with self._faults_end_it():
@@ -116,7 +116,7 @@ class HTTP2(TwoWay, Protocol):
         return is_all or self._is_ended
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Override: the connection has ended."""
+        """Override: called when the connection is closed."""
         self._is_ended = True
         self._shared.connections.discard(self)
         if self._linger is not None:
@@ -126,11 +126,11 @@ class HTTP2(TwoWay, Protocol):
         self._lose_streams(reason)
         for part in self._watch, self._unwanted, self._incoming, self._pace, self.scheduler, self.codec:
             part.end()
-        del self._watch, self._incoming, self._pace  # which refer to this connection: cycles
+        del self._watch, self._incoming, self._pace  # break the reference cycles
 
     @contextmanager
     def _faults_end_it(self) -> Iterator[None]:
-        """End the connection upon a fault: one of the client, or of pushd, which must not reach the reactor."""
+        """Close the connection on a fault of the client or of pushd; no exception reaches the reactor."""
         try:
             yield
         except ConnectionFault as fault:
@@ -142,9 +142,9 @@ class HTTP2(TwoWay, Protocol):
             self.close(Code.INTERNAL_ERROR)
 
     def refused(self, detail: str, unread: UnreadRequest | None = None) -> None:
-        """Log why something was refused: an `unread` request, or something else."""
+        """Log a refusal: of an `unread` request, or the one that `detail` describes."""
         if self._turned_away is not None:
-            return  # who turned it away has logged it
+            return  # logged where the connection was rejected
         if unread is not None and unread.target:
             self.site.request_log.refused(unread, peer_name(self.peer))
             return
@@ -156,17 +156,17 @@ class HTTP2(TwoWay, Protocol):
 
     @property
     def head_at_hand(self) -> int | None:
-        """See `Incoming`."""
+        """The number of the partly received header block; see `Incoming`."""
         return self._incoming.head_at_hand
 
     def is_held_up(self, stream: Stream) -> bool:
-        """Return whether a stream has to wait for others before it may send more of its body."""
+        """Return whether a request body may only continue once other bodies are complete."""
         return self._bodies.is_held_up(stream.stream_id)
 
-    # Listener: what the client sent
+    # Listener: received frames
 
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
-        """Begin a request."""
+        """Start a request on a new stream."""
         stream = self._begin(stream_id, head.priority.urgency, Tunnel if head.protocol else Stream)
         if self._turned_away is not None or self.scheduler.unsent_bytes > self._shared.limits.max_unsent_bytes:
             self._refuse(stream, _UNREAD, head)
@@ -174,13 +174,13 @@ class HTTP2(TwoWay, Protocol):
             stream.begin(head, is_ended)
 
     def _refuse(self, stream: Stream, refused: Refused, head: Head | None, *, is_head: bool = False) -> None:
-        """Refuse a request, the last of who is turned away. GOAWAY follows: httpx reads no answer behind that."""
+        """Refuse a request; a rejected connection gets GOAWAY after it: httpx reads no response after GOAWAY."""
         stream.refuse(self._turned_away or refused, head, is_head=is_head)
         if self._turned_away is not None:
             self._is_draining, self._takes_streams = True, False
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
-        """Refuse a request that was not read."""
+        """Refuse a request whose header section is too large; it was not parsed."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
         self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, None, is_head=is_head)
@@ -194,7 +194,7 @@ class HTTP2(TwoWay, Protocol):
         return stream
 
     def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
-        """Take a part of a request's body."""
+        """Receive part of a request body."""
         stream = self.streams.get(stream_id)
         if stream is not None:
             stream.receive(data, is_ended)
@@ -202,7 +202,7 @@ class HTTP2(TwoWay, Protocol):
                 self._bodies.received(stream_id, size)
 
     def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
-        """Learn that a stream was reset."""
+        """Called when a stream is reset."""
         if why is not None:
             self.refused(f"{code_name(code)}: {why}")
         stream = self.streams.get(stream_id)
@@ -213,7 +213,7 @@ class HTTP2(TwoWay, Protocol):
         self.promises.was_reset(stream_id, code)
 
     def window_opened(self, stream_id: int) -> None:
-        """Learn that more can be sent."""
+        """Called when a flow-control window opens; stream 0 stands for all."""
         stream = self.streams.get(stream_id)
         if not stream_id:
             self.scheduler.all_opened()
@@ -221,13 +221,13 @@ class HTTP2(TwoWay, Protocol):
             self.scheduler.opened(stream)
 
     def priority_received(self, stream_id: int, value: bytes) -> None:
-        """Change how urgent a response is (RFC 9218, section 7)."""
+        """Set the urgency of a response (RFC 9218, section 7)."""
         stream = self.streams.get(stream_id)
         if stream is not None:
             self.scheduler.move(stream, priority.parse(value).urgency)
 
     def goaway_received(self, code: int) -> None:
-        """Let the responses in flight end, unless the client says that it is in no state for them."""
+        """Drain the connection: finish the open responses. Close at once if the client reports an error."""
         if code != Code.NO_ERROR:
             self.refused(f"the client ended the connection: {code_name(code)}")
             self.close(Code.NO_ERROR)
@@ -237,32 +237,32 @@ class HTTP2(TwoWay, Protocol):
         self._end_if_drained()
 
     def pong_received(self, payload: bytes) -> None:
-        """Learn that the client has read what came before a PING."""
+        """Called when the client acknowledges a PING; it has read everything sent before that PING."""
         if payload == _DRAIN_PING and self._is_draining:
             self.drained()
 
-    # Carrier: what the streams do
+    # StreamOwner: calls from the streams
 
     @property
     def is_crowded(self) -> bool:
-        """Whether many answers wait for the client."""
+        """Whether many responses wait for the client."""
         return self.scheduler.waiting > _CROWDED
 
     def wake(self, stream: Stream) -> None:
-        """Have a stream send what it has, soon."""
+        """Schedule a stream to send its pending data."""
         self.scheduler.add(stream)
         self._flush_soon()
 
     def request_read(self, stream: Stream) -> None:
-        """Learn that nothing more of a request is read."""
+        """Called when a request is complete, or is not read further."""
         self._bodies.ended(stream.stream_id)
 
     def holds(self, stream: Stream, size: int) -> None:
-        """Learn that of the messages that came on a stream, `size` bytes are held."""
+        """Called when the unfinished messages of a stream hold `size` bytes."""
         self._bodies.holds(stream.stream_id, size)
 
     def reset(self, stream: Stream, code: Code) -> None:
-        """End a stream at once."""
+        """Reset a stream."""
         if self.streams.get(stream.stream_id) is stream:
             self._forget(stream)
             self.codec.reset(stream.stream_id, code)
@@ -271,7 +271,7 @@ class HTTP2(TwoWay, Protocol):
             self._flush_soon()
 
     def done(self, stream: Stream) -> None:
-        """Learn that all of a response was sent. What is left of its request is not wanted."""
+        """Called when a response is fully sent; the rest of its request is discarded."""
         self._forget(stream)
         self.promises.finished(stream.stream_id)
         self._unwanted.answered(stream.stream_id)
@@ -296,19 +296,19 @@ class HTTP2(TwoWay, Protocol):
         self.promises.clear()
 
     def promise_room(self, parent: Stream) -> int:
-        """Return how many promises can be made on a stream now: none if they could not be sent."""
+        """Return how many promises a stream can make now; 0 if they could not be sent."""
         can = self.blocked_since is None and not self._is_draining and parent.stream_id in self.streams
         return self.promises.room if can else 0
 
     def promise(self, parent: Stream, block: bytes, told: Told) -> Stream:
-        """Promise the response to the request of `block`, for which there is room."""
+        """Promise the response to the request in `block`; there must be room for it."""
         stream_id = self.codec.promise(parent.stream_id, block)
         stream = self.streams[stream_id] = Stream(self, stream_id, parent.urgency)
         self.promises.made(stream_id, told)
         self._flush_soon()
         return stream
 
-    # What is sent
+    # Sending
 
     def _flush_soon(self) -> None:
         if self._flush_call is None and not self._is_busy and not self._is_ended:
@@ -319,7 +319,7 @@ class HTTP2(TwoWay, Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        """Write once what all streams have to send, as far as the windows and the transport go."""
+        """Write the pending data of all streams in one call, within flow-control windows and back-pressure."""
         if self._is_ended or self._is_busy:
             return
         if self.blocked_since is not None:
@@ -345,23 +345,23 @@ class HTTP2(TwoWay, Protocol):
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """Wait: the transport has enough to send."""
+        """Pause sending: the transport's buffer is full."""
         if self.blocked_since is None:
             self.blocked_since = self._shared.seconds()
 
     def resumeProducing(self) -> None:
-        """Go on: the transport has sent what it had."""
+        """Resume sending: the transport has drained its buffer."""
         self.blocked_since = None
         self._flush()
 
     def stopProducing(self) -> None:
-        """Learn from the transport that it is gone; `connectionLost` follows."""
+        """Called when the transport is gone; `connectionLost` follows."""
 
-    # The end
+    # Closing
 
     def finish(self) -> None:
-        """Close the connection once the requests that are there, or on their way, are answered (section 6.8)."""
-        self._flush()  # farewells go before GOAWAY, at which undici ends the connection
+        """Shut down gracefully: close once open and in-flight requests are answered (RFC 9113, section 6.8)."""
+        self._flush()  # final messages precede GOAWAY, on which undici closes the connection
         if self._is_draining or self._is_ended:
             return
         self._is_draining = True
@@ -371,7 +371,7 @@ class HTTP2(TwoWay, Protocol):
         self._flush_soon()
 
     def drained(self) -> None:
-        """Take no new requests: the client knows that the connection is about to end."""
+        """Reject new requests: the client knows that the connection is about to close."""
         if self._takes_streams:
             self._takes_streams = False
             self.codec.goaway(Code.NO_ERROR)
@@ -382,7 +382,7 @@ class HTTP2(TwoWay, Protocol):
             self.close(Code.NO_ERROR)
 
     def close(self, code: Code, text: str = "") -> None:
-        """Say why, and close the connection, whatever is still to be sent on its streams."""
+        """Send GOAWAY with the reason and close the connection; unsent stream data is dropped."""
         if self._is_ended:
             return
         self._is_ended = True
@@ -390,11 +390,11 @@ class HTTP2(TwoWay, Protocol):
         self._write(self.codec.take())
         self._lose_streams(Failure(ConnectionDone(f"the connection has ended: {code.name}")))
         self._watch.end()
-        self.transport.unregisterProducer()  # or a TLS transport waits for it for ever
+        self.transport.unregisterProducer()  # else a TLS transport waits for the producer forever
         self.transport.loseConnection()
         self._linger = self._shared.wheel.call_in(self._shared.limits.linger_s, self.abort)
 
     def abort(self) -> None:
-        """Close the connection now."""
+        """Abort the connection; bytes not yet sent are dropped."""
         self._is_ended = True
         self.transport.abortConnection()

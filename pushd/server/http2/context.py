@@ -1,4 +1,4 @@
-"""What the HTTP/2 connections of a site have in common."""
+"""The state shared by the HTTP/2 connections of a site."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Http2Context"]
 
 @dataclass(frozen=True, slots=True)
 class Http2Context:
-    """What all connections of a site have in common."""
+    """Objects and limits shared by all connections of a site."""
 
     site: Any
     """The `twisted.web.server.Site`."""
 
     connections: Connections
-    """Where each enters itself."""
+    """The set of open connections."""
 
     limits: Limits
-    """What each may have."""
+    """The limits of each connection."""
 
     wheel: TimerWheel
-    """For time-outs."""
+    """The timers of timeouts."""
 
     seconds: Callable[[], float]
     """A clock that never jumps."""
@@ -41,13 +41,13 @@ class Http2Context:
     """The reactor's."""
 
     encoder: FieldEncoder = field(default_factory=FieldEncoder)
-    """Remembers the bytes of fields."""
+    """Encodes header fields and caches the bytes."""
 
     memory: Memory = field(default_factory=Memory)
-    """How much they remember of header blocks."""
+    """The size of the header block caches."""
 
     answers: UnreadResponses = field(default_factory=UnreadResponses)
-    """What their clients have not read."""
+    """The responses that clients have not read yet."""
 
     owner_of_peer: Callable[[IAddress], str | None] = lambda peer: None
-    """Returns what a connection counts for before it is known who sends a request."""
+    """Returns the owner that a connection counts for before the client is authenticated."""

@@ -1,4 +1,4 @@
-"""What a peer can do wrong, in the words of RFC 9113, section 7."""
+"""Protocol errors, with the error codes of RFC 9113, section 7."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Code", "ConnectionFault", "Malformed", "StreamFault", "code_name"]
 
 
 class Code(IntEnum):
-    """The error codes."""
+    """The error codes of HTTP/2."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -29,7 +29,7 @@ class Code(IntEnum):
 
 
 def code_name(code: int) -> str:
-    """Return the name of a code from the peer, who may have invented it."""
+    """Return the name of an error code from the client, in hexadecimal if unknown."""
     try:
         return Code(code).name
     except ValueError:
@@ -37,7 +37,7 @@ def code_name(code: int) -> str:
 
 
 class ConnectionFault(PushdError):
-    """The whole connection cannot go on (section 5.4.1). The text is for the log, and for the peer."""
+    """A connection error (RFC 9113, section 5.4.1). The text is for the log and the client."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ class ConnectionFault(PushdError):
 
 
 class StreamFault(PushdError):
-    """One stream cannot go on (section 5.4.2)."""
+    """A stream error (RFC 9113, section 5.4.2)."""
 
     def __init__(self, stream_id: int, code: Code, text: str) -> None:
         super().__init__(text)
@@ -54,4 +54,4 @@ class StreamFault(PushdError):
 
 
 class Malformed(PushdError):
-    """A header section breaks the rules of sections 8.1 to 8.3; a stream fault once it has a stream."""
+    """A header section breaks RFC 9113, sections 8.1 to 8.3; with a stream, it becomes a `StreamFault`."""

@@ -1,6 +1,6 @@
-"""Frames: from bytes and to bytes (RFC 9113, sections 4 and 6).
+"""Frames: parsing and serialization (RFC 9113, sections 4 and 6).
 
-What can be wrong with a frame by itself, whatever was before it, is found here.
+Reports the errors that a frame has by itself, regardless of the frames before it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client says first (section 3.4)."""
+"""The connection preface of the client (RFC 9113, section 3.4)."""
 
 MAX_FRAME_BYTES = 16384
-"""The longest frame that is taken; the default of SETTINGS_MAX_FRAME_SIZE, which pushd does not change."""
+"""The largest frame accepted: the default of SETTINGS_MAX_FRAME_SIZE, which pushd does not change."""
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 PRIORITY_UPDATE = 0x10
-"""RFC 9218, section 7.1."""
+"""The frame type of RFC 9218, section 7.1."""
 
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
@@ -62,11 +62,11 @@ _LEAST_SIZES = {GOAWAY: 8, PRIORITY_UPDATE: 4}
 _HEAD = struct.Struct(">HBBBI")
 
 pack_head = _HEAD.pack
-"""Make the nine octets of section 4.1: length >> 8, length & 255, type, flags, stream."""
+"""Return a frame header (RFC 9113, section 4.1): length >> 8, length & 255, type, flags, stream."""
 
 
 class Frame(NamedTuple):
-    """One frame; a header section that came in several is one frame too."""
+    """One frame; a header section split over several frames counts as one."""
 
     type: int
     flags: int
@@ -75,11 +75,11 @@ class Frame(NamedTuple):
     """Without padding, and without the priority of a HEADERS frame."""
 
     size: int
-    """The length of the frame as sent: what counts for flow control (section 6.9.1)."""
+    """The length of the frame as sent, which flow control counts (RFC 9113, section 6.9.1)."""
 
 
 class Reader:
-    """Reads frames from a connection."""
+    """Reads the frames of a connection."""
 
     __slots__ = (
         "_block",
@@ -94,10 +94,9 @@ class Reader:
     )
 
     def __init__(self, max_block_bytes: int, max_block_frames: int, seen: Callable[[int, int, int], None]) -> None:
-        """Take header blocks of up to `max_block_bytes`, in up to `max_block_frames` frames.
+        """Accept header blocks of up to `max_block_bytes`, in up to `max_block_frames` frames.
 
-        `seen` is told of every frame by its type, flags and length before anything else is done with it; it
-        may raise `ConnectionFault`.
+        `seen` is called first for every frame, with its type, flags and length; it may raise `ConnectionFault`.
         """
         self._pending = b""
         self._preface = PREFACE
@@ -110,17 +109,17 @@ class Reader:
         self._seen = seen
 
     def end(self) -> None:
-        """Tell nobody of frames any more; `seen` may belong to what refers to this reader."""
+        """Stop calling `seen`, whose owner may refer to this reader: break the reference cycle."""
         self._seen = _nothing
 
     @property
     def block_at_hand(self) -> int | None:
-        """Which header block it is of which a part has come: its number; None if there is none."""
+        """The number of the partly received header block; None if there is none."""
         is_begun = self._block_stream or self._pending[3:4] == _HEADERS_KIND
         return self._blocks if is_begun else None
 
     def read(self, data: bytes) -> Iterator[Frame]:
-        """Return the frames that are complete with `data`, one by one; raise `ConnectionFault`."""
+        """Yield the frames that `data` completes; raise `ConnectionFault` on an invalid frame."""
         if self._preface:
             data = self._skip_preface(data)
         if self._pending:
@@ -154,7 +153,7 @@ class Reader:
         return data[len(expected) :]
 
     def _check(self, size: int, kind: int, flags: int, stream_id: int) -> None:
-        """Judge a frame by its head, before its payload has come."""
+        """Check a frame header, before the payload has arrived."""
         if size > MAX_FRAME_BYTES:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes; at most {MAX_FRAME_BYTES}")
         if self._block_stream:
@@ -178,12 +177,12 @@ class Reader:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
 
     def _header_block(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Frame | None:
-        """Return the header block once it is whole (section 4.3)."""
+        """Return the header block once it is complete, else None (RFC 9113, section 4.3)."""
         if kind == HEADERS:
             if flags & PRIORITY_FLAG:
                 if len(payload) < 5:
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-                payload = payload[5:]  # deprecated by section 5.3.2
+                payload = payload[5:]  # deprecated (RFC 9113, section 5.3.2)
             self._blocks += 1
             if flags & END_HEADERS:
                 return Frame(HEADERS, flags, stream_id, payload, len(payload))
@@ -211,13 +210,13 @@ def _without_padding(payload: bytes) -> bytes:
 
 
 def frame_bytes(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """Make one frame."""
+    """Return one frame."""
     size = len(payload)
     return pack_head(size >> 8, size & 255, kind, flags, stream_id) + payload
 
 
 def header_bytes(kind: int, flags: int, stream_id: int, block: bytes, max_frame_bytes: int) -> bytes:
-    """Make the frames of a header block: one, and CONTINUATION if it is too long for that (section 6.10)."""
+    """Return the frames of a header block, with CONTINUATION if it exceeds one (RFC 9113, section 6.10)."""
     if len(block) <= max_frame_bytes:
         return frame_bytes(kind, flags | END_HEADERS, stream_id, block)
     out = [frame_bytes(kind, flags, stream_id, block[:max_frame_bytes])]
@@ -229,25 +228,25 @@ def header_bytes(kind: int, flags: int, stream_id: int, block: bytes, max_frame_
 
 
 def reset_bytes(stream_id: int, code: int) -> bytes:
-    """Make RST_STREAM (section 6.4)."""
+    """Return RST_STREAM (RFC 9113, section 6.4)."""
     return frame_bytes(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
 
 
 def window_bytes(stream_id: int, increment: int) -> bytes:
-    """Make WINDOW_UPDATE (section 6.9)."""
+    """Return WINDOW_UPDATE (RFC 9113, section 6.9)."""
     return frame_bytes(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
 
 
 def settings_bytes(settings: dict[int, int]) -> bytes:
-    """Make SETTINGS (section 6.5)."""
+    """Return SETTINGS (RFC 9113, section 6.5)."""
     return frame_bytes(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in settings.items()))
 
 
 def goaway_bytes(last_stream_id: int, code: int, text: str = "") -> bytes:
-    """Make GOAWAY with `text` as its debug data (section 6.8)."""
+    """Return GOAWAY with `text` as its debug data (RFC 9113, section 6.8)."""
     payload = struct.pack(">II", last_stream_id, code) + text.encode()[:256]
     return frame_bytes(GOAWAY, 0, 0, payload)
 
 
 def _nothing(kind: int, flags: int, size: int) -> None:
-    """Take a frame of a connection that has ended."""
+    """Ignore a frame of a connection that has ended."""

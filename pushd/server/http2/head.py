@@ -1,4 +1,4 @@
-"""The head of a request: what a header section has to be (RFC 9113, sections 8.2 and 8.3)."""
+"""The head of a request: validation of header sections (RFC 9113, sections 8.2 and 8.3)."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ _CONNECTION_SPECIFIC = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is asked for."""
+    """The validated head of a request."""
 
     method: bytes
     path: bytes
-    """With its query; or ``*``."""
+    """The path with the query, or ``*``."""
 
     authority: bytes | None
-    """As in ``:authority``, or else ``host``; None if there is neither."""
+    """The value of ``:authority``, else of ``host``; None if both are missing."""
 
     fields: tuple[Field, ...]
-    """The others, ``host`` always from the authority."""
+    """The regular fields; ``host`` is always taken from the authority."""
 
     content_length: int | None
-    """How long the body has to be, in bytes; None if that is not said."""
+    """The required length of the body, in bytes; None if unspecified."""
 
     priority: Priority
-    """How urgent the response is."""
+    """The priority of the response."""
 
     expects_continue: bool
     """True if the client waits for 100 before it sends the body (RFC 9110, section 10.1.1)."""
 
     is_connect: bool
-    """True if a tunnel to elsewhere is wanted, which pushd does not make."""
+    """True if the client requests a tunnel to another server, which pushd does not support."""
 
     protocol: bytes | None = None
-    """What is to be spoken on the stream from then on (RFC 8441)."""
+    """The protocol that the stream is to carry (RFC 8441)."""
 
     @property
     def target(self) -> bytes:
-        """The path with its query, as HTTP/1.1 calls them."""
+        """The path with its query: the request target of HTTP/1.1."""
         return self.path
 
     def values(self, name: bytes) -> list[bytes]:
@@ -67,12 +67,12 @@ class Head:
 
 
 def field_section_size(fields: Iterable[Field]) -> int:
-    """Return the size that SETTINGS_MAX_HEADER_LIST_SIZE is about (section 6.5.2), in bytes."""
+    """Return the size that SETTINGS_MAX_HEADER_LIST_SIZE limits (RFC 9113, section 6.5.2), in bytes."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 
 def parse_request(fields: Sequence[Field], *, takes_protocols: bool = False) -> Head:
-    """Read the head of a request; raise `Malformed`. Without `takes_protocols`, it has no ``:protocol``."""
+    """Parse the head of a request; raise `Malformed`. ``:protocol`` is only allowed with `takes_protocols`."""
     pseudo, regular = _split(fields)
     method, protocol = pseudo.get(b":method"), pseudo.get(b":protocol")
     if method is None or not _is_method(method):
@@ -99,7 +99,7 @@ def parse_request(fields: Sequence[Field], *, takes_protocols: bool = False) -> 
 
 
 def _split(fields: Sequence[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
-    """Check each field by itself, and take out the pseudo-header fields, which come first."""
+    """Check each field and separate the pseudo-header fields, which must come first."""
     pseudo: dict[bytes, bytes] = {}
     regular: list[Field] = []
     for field in fields:
@@ -130,13 +130,13 @@ def _path(pseudo: dict[bytes, bytes], method: bytes) -> bytes:
     if scheme.lower() not in (b"https", b"http"):
         raise Malformed(f":scheme is {scheme!r}; wanted http or https")
     if not _is_path(path) and not (path == b"*" and method == b"OPTIONS"):
-        before_query = path.partition(b"?")[0]  # which may hold a token
+        before_query = path.partition(b"?")[0]  # the query may contain a token
         raise Malformed(f":path is {before_query!r} (section 8.3.1)")
     return path
 
 
 def _head(method: bytes, path: bytes, authority: bytes | None, regular: list[Field]) -> Head:
-    """Read the fields that matter here."""
+    """Parse the fields that HTTP/2 or the server interprets."""
     length: int | None = None
     fields: list[Field] = [] if authority is None else [(b"host", authority)]
     cookies: list[bytes] = []
@@ -162,7 +162,7 @@ def _head(method: bytes, path: bytes, authority: bytes | None, regular: list[Fie
                 continue
         fields.append(field)
     if cookies:
-        fields.append((b"cookie", b"; ".join(cookies)))  # section 8.2.3
+        fields.append((b"cookie", b"; ".join(cookies)))  # RFC 9113, section 8.2.3
     return Head(method, path, authority, tuple(fields), length, urgency, expects_continue, method == b"CONNECT")
 
 
@@ -176,7 +176,7 @@ def _length(value: bytes, before: int | None) -> int:
 
 
 def check_trailers(fields: Sequence[Field]) -> None:
-    """Raise `Malformed` if these cannot be trailers (section 8.1): they have no pseudo-header fields."""
+    """Raise `Malformed` if `fields` are invalid as trailers (RFC 9113, section 8.1): no pseudo-header fields."""
     for name, value in fields:
         if not _is_value(value):
             raise Malformed(f"the value of the trailer {name!r} has characters that no field has")

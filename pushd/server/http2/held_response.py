@@ -1,4 +1,4 @@
-"""What the answer on one stream holds until the client takes it."""
+"""The memory that one response holds until the client reads it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Holding"]
 
 
 _SHORT_BYTES = 4096
-"""The longest answer that is short."""
+"""The largest response that counts as short."""
 
 
 class Holding:
-    """What a `pushd.server.http2.stream.Stream` holds."""
+    """The part of a `pushd.server.http2.stream.Stream` that counts held response bytes."""
 
     __slots__ = ("_is_refused", "held")
 
@@ -33,15 +33,15 @@ class Holding:
     least_held_bytes = 0
 
     def hold(self, caller: ClientInfo | None, size: int) -> None:
-        """Count an answer of `size` bytes to `caller`; raise `TooMany` or `Unavailable` if that is too much."""
+        """Count a response of `size` bytes to `caller`; raise `TooMany` or `Unavailable` over the limit."""
         if self._producer is None and self._pull is None:
             owner = self._carrier.owner if caller is None else owner_of(caller)
             self._own_held().take(owner, size + OVERHEAD_BYTES)
 
     def _hold(self, size: int) -> bool:
-        """Count what is sent without a session that makes it. Refuse it and return False if it is too much.
+        """Count a response that no session produces. Over the limit, refuse the response and return False.
 
-        What is as short as the reason of a refusal is sent all the same, unless there are many that wait.
+        A response as short as a refusal is sent even over the limit, unless many streams wait.
         """
         held = self._own_held()
         more = size + OVERHEAD_BYTES - held.size
@@ -50,14 +50,14 @@ class Holding:
         if size <= _SHORT_BYTES and not self._carrier.is_crowded:
             return True
         self._carrier.refused(f"no room for the answer on stream {self.stream_id}, see [limits] answers")
-        self._is_refused = True  # the stream is reset once the answer is complete
+        self._is_refused = True  # the stream is reset once the response is complete
         self.outgoing.clear()
         if self._pull is not None:
             self._carrier.reset(self, Code.ENHANCE_YOUR_CALM)
         return False
 
     held: Held
-    """What the answer holds while it waits for the client, unless a session makes it."""
+    """The bytes held while the response waits for the client, unless a session produces the response."""
 
     def _own_held(self) -> Held:
         if self.held is NOTHING:
@@ -66,6 +66,6 @@ class Holding:
 
     @property
     def owner(self) -> str | None:
-        """What the answer counts for."""
+        """The owner that the response counts for."""
         caller = getattr(self._request, "caller", None)
         return self._carrier.owner if caller is None else owner_of(caller)

@@ -1,9 +1,8 @@
-"""Reading header blocks (RFC 7541), and the heads of requests from them.
+"""Decoding of header blocks (RFC 7541) into the heads of requests.
 
-The same request again is the same block again, as long as the dynamic table stays as it is; so the blocks of
-requests are remembered with what they said, which is worth some fifty microseconds of each request. A short block
-can stand for thousands of fields: only the blocks of small, well-formed requests are remembered, a bounded amount
-by all connections of a site together.
+A repeated request has the same block as long as the dynamic table is unchanged, so blocks are cached with their
+decoded heads: a fast path that saves the decoder, about fifty microseconds per request. Since a short block can
+encode thousands of fields, only blocks of small, well-formed requests are cached, within a limit per site.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from pushd.server.http2.head import Field, Head, field_section_size, parse_reque
 __all__ = ["BlockDecoder", "Memory"]
 
 _BLOCK_BYTES = 8 * 1024
-"""The largest block that is remembered, by `_cost`. Browsers send about 1 KiB, with a long token 3 KiB."""
+"""The largest block that is cached, by `_cost`. Browsers send about 1 KiB, with a long token 3 KiB."""
 
 _CONNECTION_BYTES = 32 * 1024
-"""How much one connection remembers."""
+"""The cache limit of one connection."""
 
 _SITE_BYTES = 16 * 1024 * 1024
-"""How much all connections of a site remember."""
+"""The cache limit of all connections of a site."""
 
 _FIELD_BYTES = 128
-"""About how much memory one field of a remembered block takes beside its name and value."""
+"""About the memory of one field of a cached block, without its name and value."""
 
 
 class Memory:
-    """How much the connections of one site remember of header blocks, by `_cost`."""
+    """The size of the header block caches of one site, by `_cost`."""
 
     __slots__ = ("most", "used")
 
@@ -40,7 +39,7 @@ class Memory:
 
 
 def _cost(block: bytes, fields: tuple[Field, ...]) -> int:
-    """Return about how many bytes of memory a remembered block takes."""
+    """Return about how many bytes of memory a cached block takes."""
     return len(block) + field_section_size(fields) + _FIELD_BYTES * len(fields)
 
 
@@ -57,9 +56,9 @@ class BlockDecoder:
         takes_protocols: bool = False,
         memory: Memory | None = None,
     ) -> None:
-        """Use `decoder`. A section larger than `max_section_bytes`, see section 6.5.2 of RFC 9113, is a fault.
+        """Use `decoder`; reject sections larger than `max_section_bytes` (RFC 9113, section 6.5.2).
 
-        Without `takes_protocols`, so is ``:protocol`` in a request. What is remembered counts in `memory`.
+        Without `takes_protocols`, also reject ``:protocol`` in a request. Cached blocks count in `memory`.
         """
         decoder.max_header_list_size = max_section_bytes
         self._takes_protocols = takes_protocols
@@ -68,10 +67,10 @@ class BlockDecoder:
         self._heads: dict[bytes, tuple[tuple[Field, ...], Head]] = {}
         self._is_table_changed = False
         self.remembered_bytes = 0
-        """How much this connection remembers."""
+        """The size of this connection's cache."""
 
     def fields(self, block: bytes) -> tuple[Field, ...]:
-        """Return the fields of a block; raise `ConnectionFault`: after an error no other block can be read."""
+        """Return the fields of a block; raise `ConnectionFault` on an error, after which no block can be read."""
         known = self._heads.get(block)
         if known is not None:
             return known[0]
@@ -84,7 +83,7 @@ class BlockDecoder:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header section that is much too large") from None
         except (HPACKError, IndexError, ValueError) as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, f"not a header block: {error}") from None
-        entries = table.dynamic_entries  # whatever is added to it comes first
+        entries = table.dynamic_entries  # new entries are first
         self._is_table_changed = (entries[0] if entries else None) is not first or (
             len(entries),
             table.maxsize,
@@ -94,12 +93,12 @@ class BlockDecoder:
         return fields
 
     def head(self, block: bytes, fields: tuple[Field, ...]) -> Head:
-        """Return the head of the request of `block`, the last one that was read; raise `Malformed`."""
+        """Return the request head in `block`, which must be the last block read; raise `Malformed`."""
         known = self._heads.get(block)
         if known is not None:
             return known[1]
         head = parse_request(fields, takes_protocols=self._takes_protocols)
-        if not self._is_table_changed:  # else the same bytes mean something else the next time
+        if not self._is_table_changed:  # else the same bytes mean something else next time
             self._remember(block, fields, head)
         return head
 
@@ -115,7 +114,7 @@ class BlockDecoder:
             memory.used += cost
 
     def forget(self) -> None:
-        """Remember nothing: the dynamic table has changed, or the connection has ended."""
+        """Clear the cache: the dynamic table has changed, or the connection has ended."""
         if self._heads:
             self._heads.clear()
             self._memory.used -= self.remembered_bytes

@@ -1,4 +1,4 @@
-"""What a stream knows of its connection."""
+"""Interface between a stream and its connection."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ StreamT = TypeVar("StreamT")
 
 
 class StreamOwner(Protocol[StreamT]):
-    """The connection of a stream."""
+    """Interface of the connection that owns a stream."""
 
     site: Any
-    """The `twisted.web.server.Site` that answers."""
+    """The `twisted.web.server.Site` that serves the requests."""
 
     codec: Codec
     encoder: FieldEncoder
@@ -37,28 +37,28 @@ class StreamOwner(Protocol[StreamT]):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether many answers wait for the client."""
+        """Whether many responses wait for the client."""
 
     def wake(self, stream: StreamT) -> None:
-        """Have a stream send what it has, soon."""
+        """Schedule a stream to send its pending data."""
 
     def request_read(self, stream: StreamT) -> None:
-        """Learn that a request is there with all its body, or will not be read on."""
+        """Called when a request is complete, or is not read further."""
 
     def holds(self, stream: StreamT, size: int) -> None:
-        """Learn that of the messages that came on a stream, `size` bytes are held."""
+        """Called when the unfinished messages of a stream hold `size` bytes."""
 
     def reset(self, stream: StreamT, code: Code) -> None:
-        """End a stream at once."""
+        """Reset a stream."""
 
     def done(self, stream: StreamT) -> None:
-        """Learn that all of the response was sent."""
+        """Called when a response is fully sent."""
 
     def refused(self, detail: str, unread: UnreadRequest | None = None) -> None:
-        """Log why something was refused: an `unread` request, or something else."""
+        """Log a refusal: of an `unread` request, or the one that `detail` describes."""
 
     def promise_room(self, parent: StreamT) -> int:
-        """Return how many promises can be made on a stream now."""
+        """Return how many promises a stream can make now."""
 
     def promise(self, parent: StreamT, block: bytes, told: Told) -> StreamT:
-        """Promise the response to the request of `block`, for which there is room."""
+        """Promise the response to the request in `block`; there must be room for it."""

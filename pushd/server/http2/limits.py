@@ -1,4 +1,4 @@
-"""How much a peer may make the server do: budgets against floods."""
+"""Limits of one client: sizes, timeouts, and flood budgets."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ __all__ = ["Budgets", "Kind", "Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may have. The defaults are meant to be good for everybody."""
+    """The limits of one connection."""
 
     max_body_bytes: int
-    """The largest body of a request."""
+    """The largest request body."""
 
     patience: Timeouts
-    """How long a client is waited for. The time for a head is that for its preface, too."""
+    """The timeouts of a slow client. The timeout of a request head also applies to the preface."""
 
     takes_websockets: bool = False
     """Whether a stream may become a WebSocket (RFC 8441)."""
 
     stall_timeout_s: float = 30.0
-    """How long data may wait for a client that takes none of it."""
+    """How long data may wait for a client that reads none of it."""
 
     drain_timeout_s: float = 1.0
-    """How long requests are still taken once the connection is to end, if the client does not answer."""
+    """How long requests are still accepted in a graceful shutdown, if the client does not answer the PING."""
 
     linger_s: float = 5.0
-    """How long a client has to close a connection that has ended."""
+    """How long a client may take to close a connection that has ended."""
 
     max_streams: int = 250
-    """How many requests there may be at once."""
+    """The most concurrent requests."""
 
     max_section_bytes: int = 16 * 1024
-    """The largest header section that is served, as section 6.5.2 counts; up to four times is answered with 431."""
+    """The largest header section (RFC 9113, section 6.5.2). Up to four times this size gets 431."""
 
     max_block_frames: int = 32
-    """In how many frames it may come."""
+    """The most frames of a header block."""
 
     held_body_bytes: int = 4 * 1024 * 1024
-    """How much of unfinished request bodies is held before only the oldest of them may go on."""
+    """How much of unfinished request bodies is held before only the oldest of them may continue."""
 
     max_unsent_bytes: int = 32 * 1024 * 1024
-    """How much of responses may wait for a client before it gets no more of them."""
+    """How many response bytes may wait for a client before its new requests are refused."""
 
     max_waiting_control_bytes: int = 64 * 1024
-    """How much of answers to frames may wait for a client that does not read."""
+    """How many bytes of replies to control frames may wait for a client that does not read."""
 
 
 class Kind(Enum):
-    """What there is a budget for."""
+    """The kinds of frames that have a flood budget."""
 
     RESET = auto()
-    """Streams that the client resets, or makes us reset (CVE-2023-44487, CVE-2025-8671)."""
+    """Streams that the client resets, or makes the server reset (CVE-2023-44487, CVE-2025-8671)."""
 
     SETTINGS = auto()
     PING = auto()
     EMPTY_DATA = auto()
-    """DATA and CONTINUATION that bring nothing."""
+    """Empty DATA and CONTINUATION frames."""
 
     PRIORITY = auto()
-    """Frames that change nothing or next to it: PRIORITY, PRIORITY_UPDATE, and those of unknown types."""
+    """Frames with little or no effect: PRIORITY, PRIORITY_UPDATE and unknown types."""
 
     WINDOW_UPDATE = auto()
-    """More of them for what was sent."""
+    """WINDOW_UPDATE frames beyond those expected for the DATA sent."""
 
 
 _BUDGETS = {
@@ -79,7 +79,7 @@ _BUDGETS = {
     Kind.PRIORITY: (2000, 100),
     Kind.WINDOW_UPDATE: (5000, 200),
 }
-"""How many at once, and how many more each second."""
+"""The burst, and the refill per second."""
 
 
 class _Budget:
@@ -92,7 +92,7 @@ class _Budget:
         self._at = seconds()
 
     def spend(self) -> bool:
-        """Take one; False if there is none."""
+        """Spend one unit; return False if none is left."""
         if self._left < 1:
             now = self._seconds()
             self._left = min(self._burst, self._left + (now - self._at) * self._rate_s)
@@ -107,17 +107,17 @@ class _Budget:
 
 
 class Budgets:
-    """The budgets of one connection."""
+    """The flood budgets of one connection."""
 
     __slots__ = ("_budgets", "_seconds")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """Take the time from `seconds`."""
+        """Read the time from `seconds`."""
         self._seconds = seconds
         self._budgets: dict[Kind, _Budget] = {}
 
     def spend(self, kind: Kind) -> None:
-        """Allow one more; raise `ConnectionFault` if it is one too many."""
+        """Charge one frame; raise `ConnectionFault` if its budget is used up."""
         budget = self._budgets.get(kind)
         if budget is None:
             budget = self._budgets[kind] = _Budget(kind, self._seconds)
@@ -125,7 +125,7 @@ class Budgets:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"too many: {kind.name}")
 
     def earn(self, kind: Kind, count: int) -> None:
-        """Allow `count` more, up to what there is at the beginning."""
+        """Add `count` to a budget, up to its burst."""
         budget = self._budgets.get(kind)
         if budget is not None:
             budget.earn(count)

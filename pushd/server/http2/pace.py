@@ -1,4 +1,4 @@
-"""The pace at which the requests of one connection are served: a few milliseconds of them in each turn."""
+"""Back-pressure on the requests of one connection: a few milliseconds of processing per reactor turn."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pushd.server.net.turns import Turns
 __all__ = ["Pace"]
 
 _UNREAD_BYTES = 64 * 1024
-"""How much may have come that has to wait for a later turn."""
+"""The most unread bytes before the transport is paused."""
 
 
 class Pace:
-    """Takes what the client sends, and stops its sending while others have their turn."""
+    """Processes received bytes, and pauses the client while other connections have their turn."""
 
     __slots__ = ("_incoming", "_is_deferred", "_is_paused", "_take", "_transport", "_turns")
 
     def __init__(self, incoming: Incoming, turns: Turns, take: Callable[[], bool], transport: Any) -> None:
-        """Have `take` take what is in `incoming`, which returns whether that was all that will be wanted."""
+        """Queue bytes in `incoming`; call `take` to process them, which returns whether it is finished."""
         self._incoming = incoming
         self._turns = turns
         self._take = take
@@ -28,7 +28,7 @@ class Pace:
         self._is_deferred = self._is_paused = False
 
     def received(self, data: bytes) -> None:
-        """Take `data`, now or in a later turn."""
+        """Process `data`, now or in a later turn."""
         self._incoming.receive(data)
         if not self._is_deferred:
             self._go_on()
@@ -37,7 +37,7 @@ class Pace:
             self._transport.pauseProducing()
 
     def end(self) -> None:
-        """Take nothing any more, and forget the connection, which refers to this: a cycle."""
+        """Stop processing, and break the reference cycle with the connection."""
         self._take, self._transport = _nothing, None
         self._is_paused = False
 
@@ -52,5 +52,5 @@ class Pace:
 
 
 def _nothing() -> bool:
-    """Return that nothing is left to take."""
+    """Return True: nothing is left to process."""
     return True

@@ -1,4 +1,4 @@
-"""How urgent a response is: Extensible Priorities (RFC 9218), without a tree."""
+"""The priority of a response: Extensible Priorities (RFC 9218), without a dependency tree."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import NamedTuple
 __all__ = ["DEFAULT", "LEVELS", "Priority", "parse"]
 
 LEVELS = 8
-"""Urgencies are 0, the highest, to 7."""
+"""The number of urgencies: 0, the highest, to 7."""
 
 _URGENCY = re.compile(rb"u *= *([0-7])(?:;.*)?", re.ASCII)
 _INCREMENTAL = re.compile(rb"i(?: *= *\?1)?(?:;.*)?", re.ASCII)
 
 
 class Priority(NamedTuple):
-    """What the field says."""
+    """The content of a ``priority`` field."""
 
     urgency: int
-    """0 to 7."""
+    """The urgency, 0 (highest) to 7."""
 
     incremental: bool
-    """True if a part of the response is of use before the rest."""
+    """True if the client can use a part of the response before the rest."""
 
 
 DEFAULT = Priority(3, False)
-"""Section 4."""
+"""The default priority (RFC 9218, section 4)."""
 
 
 def parse(value: bytes) -> Priority:
-    """Read a ``priority`` field. What is not understood in it is as if it were not there (section 4)."""
+    """Parse a ``priority`` field. Unknown members are ignored (RFC 9218, section 4)."""
     urgency, incremental = DEFAULT
     for member in value.split(b","):
         member = member.strip(b" \t")

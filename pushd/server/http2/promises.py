@@ -1,4 +1,4 @@
-"""The promises of one connection: the responses on their way that nobody asked for (RFC 9113, section 8.4)."""
+"""Server push: the promised responses of one connection (RFC 9113, section 8.4)."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from pushd.server.http2.head import Field, Head
 __all__ = ["COPIED", "MAX_PROMISED", "Answer", "Outcome", "Promises", "Told", "promised"]
 
 MAX_PROMISED = 100
-"""How many promised responses may be unfinished. nghttp2 refuses what is over 200, whatever its settings say."""
+"""The most unfinished promised responses. nghttp2 refuses more than 200, whatever its settings are."""
 
 _MAX_REMEMBERED = 1000
-"""Of how many finished ones it is known whom to tell that the client refused them after all."""
+"""How many finished promises are remembered, because the client may still refuse them."""
 
 _REFUSALS = frozenset({Code.REFUSED_STREAM, Code.ENHANCE_YOUR_CALM})
-"""Codes that are about now rather than about the response. Node says the second of what is over its limit."""
+"""Codes of temporary refusals. Node sends the second for promises over its limit."""
 
 COPIED = frozenset({b"accept-encoding", b"user-agent", b"cookie", b"authorization"})
-"""What a promised request has of the fields of its parent, beside its scheme and authority: what the choice of a
-response may depend on, and that another request of this client would have as well. The last two are secrets of
-the origin; a promise has the authority of its parent always, so they go to no other."""
+"""The fields that a promised request copies from its parent, besides scheme and authority: those that may select
+the response, and that another request of this client would have, too. The last two are secrets of the origin;
+a promise always has the authority of its parent, so no other origin gets them."""
 
 
 class Outcome(Enum):
-    """What became of a promise."""
+    """The outcome of a promise."""
 
     FINISHED = auto()
-    """All of the response was sent. The client may still refuse it: then `REFUSED` or `CANCELLED` follows."""
+    """The response is fully sent. The client may still refuse it: then `REFUSED` or `CANCELLED` follows."""
 
     REFUSED = auto()
-    """The client has no room for it now."""
+    """The client has no room for the response now."""
 
     CANCELLED = auto()
-    """The client does not want it."""
+    """The client rejected the response."""
 
     LOST = auto()
     """The connection ended, or the response failed."""
 
 
 Told = Callable[[Outcome], None]
-"""Is told the outcome, while something else is going on: it must not do more than note it."""
+"""Called with the outcome, in the middle of other processing: it must only record the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response that is there already."""
+    """A complete response."""
 
     fields: Iterable[Field]
-    """Its header section, without the status, which is 200."""
+    """The header section, without the status, which is 200."""
 
     body: bytes
-    """All of it."""
+    """The whole body."""
 
 
 def promised(authority: bytes, path: bytes, fields: Iterable[Field]) -> Head:
-    """Make the request that is promised, for `path` of `authority`, as if it had come with `fields`."""
+    """Return the promised request for `path` of `authority`, as if received with `fields`."""
     fields = ((b"host", authority), *fields)
     return Head(b"GET", path, authority, fields, None, priority.DEFAULT, False, False)
 
 
 class Promises:
-    """Counts them, and tells those who promised."""
+    """Counts the promises of a connection, and reports their outcomes."""
 
     __slots__ = ("_codec", "_paths", "_sent", "_told", "_waiting")
 
     def __init__(self, codec: Codec) -> None:
-        """Keep within what the client of `codec` takes."""
+        """Stay within the push limit of the client of `codec`."""
         self._codec = codec
         self._told: dict[int, Told] = {}
         self._paths: set[bytes] = set()
@@ -80,10 +80,10 @@ class Promises:
 
     @property
     def room(self) -> int:
-        """How many more may be made.
+        """How many more promises can be made.
 
-        Some clients (Node's) count their own requests too, so those leave less of what the client allows,
-        but one.
+        Some clients (Node's) also count their own requests, so open requests reduce the client's limit, down
+        to one.
         """
         allowed = self._codec.max_pushed
         if allowed:
@@ -91,11 +91,11 @@ class Promises:
         return min(MAX_PROMISED, allowed) - len(self._told)
 
     def made(self, stream_id: int, told: Told) -> None:
-        """Learn that one was made."""
+        """Called when a promise is made; `told` gets its outcome."""
         self._told[stream_id] = told
 
     def finished(self, stream_id: int) -> None:
-        """Learn that all of a response was sent, if it was one of these."""
+        """Called when a response is fully sent, promised or not."""
         told = self._told.pop(stream_id, None)
         if told is not None:
             self._sent[stream_id] = told
@@ -104,11 +104,11 @@ class Promises:
             told(Outcome.FINISHED)
 
     def lost(self, stream_id: int) -> None:
-        """Learn that a response will not be completed."""
+        """Called when a response will not be completed."""
         self._end(stream_id, Outcome.LOST)
 
     def was_reset(self, stream_id: int, code: int) -> None:
-        """Learn that the client reset a stream, maybe after its end."""
+        """Called when the client resets a stream, maybe after its end."""
         self._end(stream_id, Outcome.REFUSED if code in _REFUSALS else Outcome.CANCELLED)
 
     def _end(self, stream_id: int, outcome: Outcome) -> None:
@@ -117,30 +117,30 @@ class Promises:
             told(outcome)
 
     def is_new(self, path: bytes) -> bool:
-        """Return whether it is asked for the first time, of this connection, if the asset at `path` is new."""
+        """Return True on the first call for `path` on this connection, within a limit of paths."""
         if path in self._paths or len(self._paths) >= _MAX_REMEMBERED:
             return False
         self._paths.add(path)
         return True
 
-    # Those who wait for room
+    # Waiting for room
 
     def wait(self, call: Callable[[], None]) -> None:
-        """Call `call` once when there may be room."""
+        """Register `call`, to be called once when there may be room."""
         self._waiting[call] = None
 
     def stop_waiting(self, call: Callable[[], None]) -> None:
-        """Do not call."""
+        """Unregister `call`."""
         self._waiting.pop(call, None)
 
     def wake(self) -> None:
-        """Call those who wait, if there is room."""
+        """Call the registered calls, if there is room."""
         if self._waiting and self.room > 0:
             waiting, self._waiting = self._waiting, {}
             for call in waiting:
                 call()
 
     def clear(self) -> None:
-        """Forget everybody: the connection has ended."""
+        """Forget all calls and finished promises: the connection has ended."""
         self._waiting.clear()
         self._sent.clear()

@@ -1,4 +1,4 @@
-"""What the client sends: from frames to requests, each frame judged by the state of its stream."""
+"""Received frames: convert them to requests, and check each against the state of its stream."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ _FREE_UNLESS_EMPTY = frozenset({framing.DATA, framing.CONTINUATION})
 
 
 class Listener(Protocol):
-    """What is told of what the client sent. A method may raise `ConnectionFault` or `StreamFault`."""
+    """Interface called with received frames. Each method may raise `ConnectionFault` or `StreamFault`."""
 
     def request_received(self, stream_id: int, head: Head, is_ended: bool) -> None:
-        """Take the head of a request; `is_ended`: it has no body."""
+        """Called when a request head arrives; `is_ended` means that the request has no body."""
 
     def too_large_received(self, stream_id: int, is_head: bool) -> None:
-        """Take a request, `is_head`: with HEAD, whose header section is larger than allowed, and thrown away."""
+        """Called when an oversized header section was discarded; `is_head` means that the method is HEAD."""
 
     def data_received(self, stream_id: int, data: bytes, size: int, is_ended: bool) -> None:
-        """Take a part of a body, `size` bytes with its padding; trailers come as an empty last part."""
+        """Called when part of a body arrives: `size` bytes with padding. Trailers are an empty last part."""
 
     def stream_failed(self, stream_id: int, code: int, why: str | None) -> None:
-        """Learn that a stream was reset: by the client, or with `why` because of what it did.
+        """Called when a stream is reset: by the client, or by the server for the client's fault `why`.
 
-        That of a push may have ended before.
+        A pushed stream may have ended before.
         """
 
     def window_opened(self, stream_id: int) -> None:
-        """Learn that more can be sent on a stream; 0: on any."""
+        """Called when more can be sent on a stream; stream 0 stands for all."""
 
     def priority_received(self, stream_id: int, value: bytes) -> None:
-        """Take a new priority of a response (RFC 9218)."""
+        """Called when the client sets the priority of a response (RFC 9218)."""
 
     def goaway_received(self, code: int) -> None:
-        """Learn that the client opens no more streams."""
+        """Called when the client sends GOAWAY: it opens no more streams."""
 
     def pong_received(self, payload: bytes) -> None:
-        """Take the answer to a PING."""
+        """Called when the client acknowledges a PING."""
 
 
 class Incoming:
-    """The client's side of one connection."""
+    """Processes the frames of one client."""
 
     def __init__(self, codec: Codec, listener: Listener, limits: Limits, budgets: Budgets) -> None:
-        """Tell `listener` what comes, and keep it in the state of `codec`."""
+        """Call `listener` for received frames and update the state of `codec`."""
         self._codec = codec
         self._listener = listener
         self._limits = limits
@@ -71,29 +71,29 @@ class Incoming:
         self._frames: Iterator[Frame] | None = None
 
     def end(self) -> None:
-        """Take nothing any more: the connection has ended. Break the cycle with what reads frames."""
+        """Stop processing: the connection has ended. Break the reference cycle with the frame reader."""
         self._unread.clear()
         self._frames = None
         self._reader.end()
 
     @property
     def head_at_hand(self) -> int | None:
-        """The number of the header block of which a part has come; None if there is none."""
+        """The number of the partly received header block; None if there is none."""
         return self._reader.block_at_hand
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the client, which `take` reads."""
+        """Queue received bytes for `take`."""
         self._unread.append(data)
 
     @property
     def unread_bytes(self) -> int:
-        """How many bytes of the client were not looked at, beside those of which some frames were."""
+        """Queued bytes, except the chunk whose frames are being read."""
         return sum(map(len, self._unread))
 
     def take(self, may_go_on: Callable[[], bool]) -> bool:
-        """Take what the client has sent; raise `ConnectionFault` if it is over.
+        """Process the queued bytes; raise `ConnectionFault` if the connection must close.
 
-        After each request, stop unless it `may_go_on`. Returns whether everything was taken.
+        After each request, stop unless `may_go_on` returns True. Return whether all bytes were processed.
         """
         while self._frames is not None or self._unread:
             frames = self._frames = self._frames or self._reader.read(self._unread.popleft())
@@ -110,14 +110,14 @@ class Incoming:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS (section 3.4)")
         take = self._TAKERS.get(frame.type)
         if take is None:
-            return  # section 5.5; PRIORITY is deprecated
+            return  # ignored: unknown types (RFC 9113, section 5.5) and PRIORITY, which is deprecated
         try:
             take(self, frame)
         except StreamFault as fault:
             self._fail(fault)
 
     def _charge(self, kind: int, flags: int, size: int) -> None:
-        """Charge a frame, if its kind is one of those that floods are made of."""
+        """Charge a frame to the budget of its type, if it could be part of a flood."""
         if kind in _FREE:
             return
         if kind in _FREE_UNLESS_EMPTY:
@@ -130,16 +130,16 @@ class Incoming:
         self._budgets.spend(_BUDGET_OF.get(kind, Kind.PRIORITY))
 
     def _fail(self, fault: StreamFault) -> None:
-        """Reset a stream because of what the client did."""
+        """Reset a stream for a fault of the client."""
         self._codec.reset(fault.stream_id, fault.code)
         self._listener.stream_failed(fault.stream_id, fault.code, str(fault))
         self._budgets.spend(Kind.RESET)
 
     def _on_closed(self, stream_id: int, what: str) -> None:
-        """Judge a frame on a stream that is over (section 5.1)."""
+        """Reject or ignore a frame on a stream that is not open (RFC 9113, section 5.1)."""
         past = self._codec.past(stream_id)
         if past is ClosedStream.RESET_HERE:
-            return  # it was on its way
+            return  # the frame was in flight
         if past is ClosedStream.RESET_THERE:
             raise StreamFault(stream_id, Code.STREAM_CLOSED, f"{what} on a stream that the client reset")
         if past is ClosedStream.ENDED:
@@ -147,7 +147,7 @@ class Incoming:
         raise ConnectionFault(Code.PROTOCOL_ERROR, f"{what} on a stream that was not opened (section 5.1)")
 
     def _headers(self, frame: Frame) -> None:
-        """Section 6.2."""
+        """Handle HEADERS (RFC 9113, section 6.2)."""
         codec, stream_id, is_ended = self._codec, frame.stream_id, bool(frame.flags & END_STREAM)
         fields = codec.decoder.fields(frame.payload)
         if not stream_id % 2:
@@ -160,7 +160,7 @@ class Incoming:
             self._request(frame, fields, is_ended)
 
     def _request(self, frame: Frame, fields: tuple[Field, ...], is_ended: bool) -> None:
-        """Section 8.1."""
+        """Start a request (RFC 9113, section 8.1)."""
         codec, limits, stream_id = self._codec, self._limits, frame.stream_id
         codec.open(stream_id, is_ended=is_ended)
         if codec.open_requests > limits.max_streams:
@@ -178,7 +178,7 @@ class Incoming:
         self._listener.request_received(stream_id, head, is_ended)
 
     def _trailers(self, stream_id: int, fields: tuple[Field, ...], is_ended: bool) -> None:
-        """Section 8.1."""
+        """Handle trailers (RFC 9113, section 8.1)."""
         self._codec.received(stream_id, is_trailers=True, is_ended=is_ended)
         if not is_ended:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, "trailers that do not end the stream (section 8.1)")
@@ -190,7 +190,7 @@ class Incoming:
         self._codec.retire(stream_id)
 
     def _data(self, frame: Frame) -> None:
-        """Section 6.1."""
+        """Handle DATA (RFC 9113, section 6.1)."""
         codec, stream_id, size = self._codec, frame.stream_id, frame.size
         if not stream_id % 2:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that the server began (section 5.1)")
@@ -205,7 +205,7 @@ class Incoming:
         codec.retire(stream_id)
 
     def _rst_stream(self, frame: Frame) -> None:
-        """Section 6.4."""
+        """Handle RST_STREAM (RFC 9113, section 6.4)."""
         stream_id, code = frame.stream_id, int.from_bytes(frame.payload, "big")
         if not self._is_free_reset(stream_id, code):
             self._budgets.spend(Kind.RESET)
@@ -218,35 +218,35 @@ class Incoming:
         self._listener.stream_failed(stream_id, code, None)
 
     def _is_free_reset(self, stream_id: int, code: int) -> bool:
-        """Return whether it is about a push: a client may refuse each once, as for what it has in its cache."""
+        """Return whether a reset refuses a push: a client may refuse each once, for example if it is cached."""
         if stream_id % 2 or code not in _REFUSALS or self._free_resets >= self._codec.promises_made:
             return False
         self._free_resets += 1
         return True
 
     def _settings(self, frame: Frame) -> None:
-        """Section 6.5."""
+        """Handle SETTINGS (RFC 9113, section 6.5)."""
         self._codec.receive_settings(frame.flags, frame.payload)
         if not frame.flags & ACK:
             self._listener.window_opened(0)
 
     def _push_promise(self, frame: Frame) -> None:
-        """Section 8.4."""
+        """Reject PUSH_PROMISE (RFC 9113, section 8.4)."""
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a client cannot push")
 
     def _ping(self, frame: Frame) -> None:
-        """Section 6.7."""
+        """Handle PING (RFC 9113, section 6.7)."""
         if frame.flags & ACK:
             self._listener.pong_received(frame.payload)
         else:
             self._codec.answer(framing.frame_bytes(framing.PING, ACK, 0, frame.payload))
 
     def _goaway(self, frame: Frame) -> None:
-        """Section 6.8. h2 would close the connection, whose streams have a right to end."""
+        """Handle GOAWAY (RFC 9113, section 6.8). h2 would close the connection, but open streams may finish."""
         self._listener.goaway_received(int.from_bytes(frame.payload[4:8], "big"))
 
     def _window_update(self, frame: Frame) -> None:
-        """Section 6.9."""
+        """Handle WINDOW_UPDATE (RFC 9113, section 6.9)."""
         stream_id = frame.stream_id
         increment = int.from_bytes(frame.payload, "big") & 0x7FFFFFFF
         if stream_id and not self._codec.is_open(stream_id):
@@ -261,7 +261,7 @@ class Incoming:
         self._listener.window_opened(stream_id)
 
     def _priority_update(self, frame: Frame) -> None:
-        """RFC 9218, section 7.1."""
+        """Handle PRIORITY_UPDATE (RFC 9218, section 7.1)."""
         stream_id = int.from_bytes(frame.payload[:4], "big") & 0x7FFFFFFF
         if self._codec.is_open(stream_id):
             self._listener.priority_received(stream_id, frame.payload[4:])
@@ -277,4 +277,4 @@ class Incoming:
         framing.WINDOW_UPDATE: _window_update,
         framing.PRIORITY_UPDATE: _priority_update,
     }
-    """What takes each type of frame. Bound methods in each connection would be reference cycles."""
+    """The handler of each frame type. Bound methods in each connection would be reference cycles."""

@@ -1,4 +1,4 @@
-"""What is sent next: the queues of the streams, by urgency (RFC 9218) and windows."""
+"""The scheduler: queues of streams, by urgency (RFC 9218) and flow-control window."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pushd.server.http2.priority import LEVELS
 __all__ = ["Next", "Outgoing", "Scheduler", "Sender"]
 
 _QUANTUM_BYTES = 64 * 1024
-"""How much a stream may send before others of the same urgency have their turn."""
+"""How many bytes a stream may send before the next stream of the same urgency."""
 
 
 class Outgoing:
-    """The bytes that one stream has to send. What is large is not copied; what is small is joined."""
+    """The unsent bytes of one stream. Large chunks are not copied; small ones are joined."""
 
     __slots__ = ("_chunks", "size")
 
     def __init__(self) -> None:
         self._chunks: deque[bytes | memoryview] = deque()
         self.size = 0
-        """How many they are."""
+        """The number of bytes."""
 
     def put(self, data: bytes) -> None:
         """Add `data` at the end."""
@@ -32,7 +32,7 @@ class Outgoing:
         self.size += len(data)
 
     def take(self, most: int) -> bytes | memoryview:
-        """Take out what comes next, up to `most` bytes, as one piece."""
+        """Remove and return the next bytes, up to `most`, as one piece."""
         chunks = self._chunks
         first = chunks.popleft()
         size = len(first)
@@ -53,58 +53,58 @@ class Outgoing:
         return b"".join(parts)
 
     def clear(self) -> None:
-        """Throw everything away."""
+        """Discard all bytes."""
         self._chunks.clear()
         self.size = 0
 
 
 class Next(Enum):
-    """What a stream does after its turn."""
+    """The state of a stream after its turn."""
 
     AGAIN = auto()
-    """It has more that can be sent."""
+    """More can be sent now."""
 
     WINDOW = auto()
-    """It has more, which the client has to make room for."""
+    """More can be sent once the client opens the flow-control window."""
 
     NOTHING = auto()
-    """It has sent what it had."""
+    """Nothing is left to send."""
 
 
 class Sender(Protocol):
-    """A stream."""
+    """Interface of a stream."""
 
     urgency: int
 
     outgoing: Outgoing
-    """What it has to send."""
+    """The unsent bytes."""
 
     def send(self, most: int) -> tuple[int, Next]:
-        """Send, of DATA `most` bytes at most; return how many were sent, and what is next."""
+        """Send up to `most` bytes of DATA; return the number of bytes sent and the next state."""
 
 
 SenderT = TypeVar("SenderT", bound=Sender)
 
 
 class Scheduler(Generic[SenderT]):
-    """The streams that have something to send.
+    """The streams with unsent data.
 
-    Of those that can, the more urgent come first; those of one urgency take turns, whether their responses
-    are incremental or not, so that no download stops an event stream.
+    More urgent streams send first. Streams of one urgency take turns, whether their responses are incremental
+    or not, so that no download blocks an event stream.
     """
 
     __slots__ = ("_failed", "_levels", "_seconds", "_turns", "_waiting")
 
     def __init__(self, seconds: Callable[[], float], failed: Callable[[SenderT], None]) -> None:
-        """Take the time from `seconds`; call `failed` in an ``except`` when a stream raises."""
+        """Read the time from `seconds`; call `failed`, within an ``except``, when a stream raises."""
         self._seconds = seconds
         self._failed = failed
         self._levels: tuple[dict[SenderT, None], ...] = tuple({} for _ in range(LEVELS))
         self._waiting: dict[SenderT, float] = {}
-        self._turns: dict[SenderT, int] = {}  # what is left of turns that a window has cut short
+        self._turns: dict[SenderT, int] = {}  # bytes left of turns that a window has cut short
 
     def end(self) -> None:
-        """Have nobody send any more. `failed` may belong to what refers to this scheduler."""
+        """Stop sending. Drop `failed`, whose owner may refer to this scheduler: a reference cycle."""
         self._failed = _nothing
         self._waiting.clear()
         self._turns.clear()
@@ -113,17 +113,17 @@ class Scheduler(Generic[SenderT]):
 
     @property
     def has_ready(self) -> bool:
-        """Return whether some stream can send."""
+        """Whether any stream can send."""
         return any(self._levels)
 
     @property
     def waiting(self) -> int:
-        """How many streams wait for their windows."""
+        """The number of streams that wait for their flow-control windows."""
         return len(self._waiting)
 
     @property
     def unsent_bytes(self) -> int:
-        """How much there is to send, by all of them."""
+        """The unsent bytes of all streams."""
         size = 0
         some: tuple[Iterable[SenderT], ...] = (self._waiting, *self._levels)
         for senders in some:
@@ -132,18 +132,18 @@ class Scheduler(Generic[SenderT]):
         return size
 
     def add(self, sender: SenderT) -> None:
-        """Give a stream its turn, unless it has to wait for its window."""
+        """Queue a stream, unless it waits for its flow-control window."""
         if sender not in self._waiting:
             self._levels[sender.urgency][sender] = None
 
     def discard(self, sender: SenderT) -> None:
-        """Take out a stream that is over."""
+        """Remove a stream that has ended."""
         self._waiting.pop(sender, None)
         self._turns.pop(sender, None)
         self._levels[sender.urgency].pop(sender, None)
 
     def move(self, sender: SenderT, urgency: int) -> None:
-        """Make a stream more or less urgent."""
+        """Set the urgency of a stream."""
         level = self._levels[sender.urgency]
         sender.urgency = urgency
         if sender in level:
@@ -151,12 +151,12 @@ class Scheduler(Generic[SenderT]):
             self._levels[urgency][sender] = None
 
     def opened(self, sender: SenderT) -> None:
-        """Let a stream whose window has changed try again. Its wait goes on if it still cannot send."""
+        """Queue a stream whose flow-control window changed. Its wait continues if it still cannot send."""
         if sender in self._waiting:
             self._levels[sender.urgency][sender] = None
 
     def all_opened(self) -> None:
-        """Let every stream try again, before those that have not waited: pushed events stay in order."""
+        """Queue all waiting streams before those that have not waited, so that pushed events stay in order."""
         if not self._waiting:
             return
         others = [dict(level) for level in self._levels]
@@ -168,14 +168,14 @@ class Scheduler(Generic[SenderT]):
             level.update(other)
 
     def stalled(self, since: float) -> Iterator[SenderT]:
-        """Return the streams that wait since before `since`, those that have waited longest first."""
+        """Yield the streams that have waited since `since` or longer, longest wait first."""
         for sender, began in sorted(self._waiting.items(), key=itemgetter(1)):
             if began > since:
                 break
             yield sender
 
     def run(self, budget: int) -> None:
-        """Have streams send, until none can or `budget` bytes of DATA were sent."""
+        """Let streams send until none can or `budget` bytes of DATA are sent."""
         for level in self._levels:
             while level:
                 if budget <= 0:
@@ -197,14 +197,14 @@ class Scheduler(Generic[SenderT]):
                     level[sender] = None
 
     def _wait(self, sender: SenderT, sent: int, left: int) -> None:
-        """Have a stream wait for its window; if it has `left` some of its turn, in the place where it is."""
+        """Let a stream wait for its window; it keeps its place if bytes are `left` of its turn."""
         if left <= 0:
             self._waiting.pop(sender, None)
         elif left < _QUANTUM_BYTES:
             self._turns[sender] = left
         if sent or sender not in self._waiting:
-            self._waiting[sender] = self._seconds()  # with each byte, the time that it waits begins anew
+            self._waiting[sender] = self._seconds()  # each byte sent restarts the wait
 
 
 def _nothing(sender: object) -> None:
-    """Tell nobody."""
+    """Ignore a failure."""

@@ -1,4 +1,4 @@
-"""One stream: the channel of a `twisted.web` request."""
+"""One HTTP/2 stream, which is the HTTP channel of a `twisted.web` request."""
 
 from __future__ import annotations
 
@@ -26,17 +26,27 @@ from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES
 __all__ = ["Stream"]
 
 _HIGH_BYTES = 64 * 1024
-"""When so much waits to be sent, the producer is paused."""
+"""The producer is paused above this many unsent bytes."""
 
 _LOW_BYTES = 16 * 1024
-"""When no more than this waits, it goes on."""
+"""The producer is resumed at this many unsent bytes or fewer."""
 
 _MAX_DATA_BYTES = 64 * 1024
-"""The longest DATA frame, if the client takes such."""
+"""The largest DATA frame, if the client accepts frames of this size."""
 
 
 class Stream(Promising, Holding):
-    """One request and its response."""
+    """One request and its response.
+
+    Flags, all False at first:
+
+    - `_is_read`: the request is complete or refused; its body is not read further.
+    - `_has_head`: the response has its head; no other head is sent.
+    - `_is_finished`: the response is complete; the stream ends once all of it is sent.
+    - `_is_paused`: the producer is paused, see `_HIGH_BYTES`.
+    - `_is_refused`: there was no room for the response; the stream is reset once it is complete.
+    - `_is_lost`: the stream ended early; nothing more is sent.
+    """
 
     __slots__ = (
         "_block",
@@ -61,29 +71,29 @@ class Stream(Promising, Holding):
 
     transport = None  # twisted.web reads it
     is_tunnel = False  # see pushd.server.http2.tunnel
-    has_input_ended = False  # then the connection is lost
+    has_input_ended = False  # when it has, the connection is lost
 
     def __init__(self, carrier: StreamOwner[Stream], stream_id: int, urgency: int) -> None:
-        """Make the stream `stream_id` of `carrier`; `begin` or `refuse` is next."""
+        """Create the stream `stream_id` of `carrier`; call `begin` or `refuse` next."""
         self._carrier = carrier
         self.stream_id = stream_id
         self.urgency = urgency
-        """How urgent the response is (RFC 9218)."""
+        """The urgency of the response (RFC 9218), 0 (highest) to 7."""
         self.began_at = 0.0
-        """When the request began, for the connection to know."""
+        """When the request began; set by the connection."""
         self._block: bytes | None = None
         self._has_head = False
         self._head: Head | None = None
         self._request: Any = None
         self._is_read = self._is_refused = False
         self.received = 0
-        """How much of its body has come."""
+        """Bytes of the request body received so far."""
         self.outgoing = Outgoing()
         self.held = NOTHING
         self.sent_bytes = 0
-        """How much of an answer was sent that had to wait."""
+        """Bytes sent so far of a held response."""
         self.waited_s = 0.0
-        """How long it has waited for the client, for the connection to know."""
+        """How long the response has waited for the client; set by the connection's timeouts."""
         self._is_finished = False
         self._is_lost = False
         self._is_paused = False
@@ -94,11 +104,11 @@ class Stream(Promising, Holding):
 
     @property
     def is_read(self) -> bool:
-        """True once the request is whole, or was refused."""
+        """True once the request is complete or refused."""
         return self._is_read
 
     def begin(self, head: Head, is_ended: bool) -> None:
-        """Begin a request; `is_ended`: it has no body."""
+        """Start the request; `is_ended` means that it has no body."""
         self._head = head
         length = head.content_length
         if head.is_connect:
@@ -115,7 +125,7 @@ class Stream(Promising, Holding):
             request.expect(head.method, head.path, b"HTTP/2", length, self._expected)
 
     def _expected(self, refused: Refused | None) -> None:
-        """Read the body of the request at hand, unless it is `refused`."""
+        """Called when the site accepts the request body, or has `refused` it."""
         if self._is_read or self._is_lost:
             return
         if refused is not None:
@@ -124,7 +134,7 @@ class Stream(Promising, Holding):
             self.inform(b"100", [])
 
     def receive(self, data: bytes, is_ended: bool) -> None:
-        """Take a part of the body."""
+        """Receive part of the request body; raise `StreamFault` if it does not match content-length."""
         if self._is_read:
             return
         self.received += len(data)
@@ -138,7 +148,7 @@ class Stream(Promising, Holding):
             self._run()
 
     def _run(self) -> None:
-        """Have the site answer the request, which is whole."""
+        """Pass the complete request to the site."""
         assert self._head is not None
         self._set_read()
         self._request.requestReceived(self._head.method, self._head.path, b"HTTP/2")
@@ -149,7 +159,7 @@ class Stream(Promising, Holding):
             self._carrier.request_read(self)
 
     def lost(self, reason: Failure) -> None:
-        """Learn that the stream is over before its end."""
+        """Called when the stream ends early."""
         self._is_lost = self._is_finished = self._has_head = True
         self._block = None
         self.outgoing.clear()
@@ -162,10 +172,10 @@ class Stream(Promising, Holding):
         if request is not None:
             request.connectionLost(reason)
 
-    # Connection, as pushd's requests and sessions know it
+    # The connection interface that pushd's requests and sessions use
 
     def refuse(self, refused: Refused, head: Head | None = None, *, is_head: bool = False) -> None:
-        """Refuse a request that is not read to its end (section 8.1), of which the `head` is known or not."""
+        """Refuse a request before its end (RFC 9113, section 8.1); its `head` may be unknown."""
         request, self._request = self._request, None
         comeback, shared = self._carrier.site.comeback, getattr(request, "responseHeaders", None)
         answer = refusal(refused, head or self._head, comeback, self.place.address, shared, is_head=is_head)
@@ -177,31 +187,31 @@ class Stream(Promising, Holding):
 
     @property
     def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown, if it has."""
+        """The client's certificate, if it sent one."""
         return self._carrier.certificate
 
     def body_writer(self) -> Writer:
-        """Return what takes the rest of a body."""
+        """Return the writer for the rest of a response body."""
         return writer(self)
 
     def end(self) -> None:
-        """Close, once everything is written: the end of the response is the end of the stream."""
+        """Do nothing: the stream closes at the end of the response."""
 
     def finish(self) -> None:
-        """Close once the request has been answered; see `end`."""
+        """Do nothing: the stream closes once the request is answered; see `end`."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Reset the stream with CANCEL."""
         self._carrier.reset(self, Code.CANCEL)
 
-    # Answers that are there as a whole
+    # Complete responses
 
     def answer(
         self, status: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes, *, is_held: bool = True
     ) -> None:
-        """Send a response that is there as a whole; the site knows nothing of it.
+        """Send a complete response without involving the site.
 
-        If it `is_held`, it counts until the client has read it; else whoever makes it bounds it.
+        With `is_held`, it counts until the client has read it; otherwise the caller bounds its size.
         """
         self._begin_answer(status, fields)
         self._set_read()
@@ -214,26 +224,26 @@ class Stream(Promising, Holding):
         self._block = encoder[b":status", status] + encoder.fields(fields)
         self._has_head = True
 
-    # The channel of a twisted.web request
+    # The HTTP channel interface of twisted.web
 
     @property
     def site(self) -> Any:
-        """The site that answers."""
+        """The site that serves the request."""
         return self._carrier.site
 
-    factory = site  # it logs requests
+    factory = site  # twisted.web logs requests through it
 
     @property
     def place(self) -> ClientAddress:
-        """Where the client is."""
+        """The client's address."""
         return ClientAddress.of(self._carrier.peer)
 
     def getPeer(self) -> IAddress:
-        """Return who asks."""
+        """Return the client's address."""
         return self._carrier.peer
 
     def getHost(self) -> IAddress:
-        """Return which address was asked."""
+        """Return the local address of the connection."""
         return self._carrier.host
 
     def isSecure(self) -> bool:
@@ -241,14 +251,14 @@ class Stream(Promising, Holding):
         return self._carrier.is_secure
 
     def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
-        """Send an informational response, such as 100 or 103, if the final one has not begun."""
+        """Send an informational response, such as 100 or 103, unless the final response has begun."""
         if not self._has_head and not self.is_pushed and self._carrier.codec.is_open(self.stream_id):
             block = self._carrier.encoder.response(status, fields)
             self._carrier.codec.send_headers(self.stream_id, block, is_ended=False, is_final=False)
             self._carrier.wake(self)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Begin the response."""
+        """Set the response head, unless it is set already."""
         if self._has_head:
             return
         if code == b"204":
@@ -258,7 +268,7 @@ class Stream(Promising, Holding):
         self._carrier.wake(self)
 
     def write(self, data: bytes) -> None:
-        """Add to the body of the response."""
+        """Append `data` to the response body; pause the producer above `_HIGH_BYTES`."""
         if self._is_finished or not data:
             return
         outgoing = self.outgoing
@@ -272,11 +282,11 @@ class Stream(Promising, Holding):
             self._producer.pauseProducing()
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
-        """Add to the body of the response."""
+        """Append `pieces` to the response body."""
         self.write(b"".join(pieces))
 
     def requestDone(self, request: object) -> None:
-        """Learn that the response is complete."""
+        """Called when the response is complete."""
         self._request = None
         self.complete()
 
@@ -289,35 +299,35 @@ class Stream(Promising, Holding):
         self._carrier.wake(self)
 
     def loseConnection(self) -> None:
-        """Learn that the response cannot be completed."""
+        """Called when the response cannot be completed; reset the stream."""
         self._carrier.reset(self, Code.INTERNAL_ERROR)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Learn that `twisted.web` cannot make sense of the body."""
+        """Called when `twisted.web` cannot parse the body; it calls this private name on its channel."""
         self._carrier.reset(self, Code.PROTOCOL_ERROR)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Have `producer` make the body: by itself, or with each call of ``resumeProducing``."""
+        """Register the producer of the body: it pushes if `streaming`, else ``resumeProducing`` pulls."""
         if self._producer is not None or self._pull is not None:
             raise ValueError("the response has a producer already")
         if streaming:
             self._producer = producer
             self._is_paused = False
-            self.held.shrink(0)  # a session, which its outbox bounds
+            self.held.shrink(0)  # a session, bounded by its outbox
         else:
             self._pull = producer
             self._carrier.wake(self)
 
     def unregisterProducer(self) -> None:
-        """Have no producer any more."""
+        """Remove the producer."""
         self._producer = self._pull = None
 
-    # What is sent
+    # Sending
 
     def send(self, most: int) -> tuple[int, Next]:
-        """Send, of DATA `most` bytes at most; return how many were sent, and what is next."""
+        """Send up to `most` bytes of DATA; return the number of bytes sent and the next state."""
         codec, outgoing, stream_id = self._carrier.codec, self.outgoing, self.stream_id
-        if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # mostly
+        if 0 < (size := outgoing.size) <= most and self._is_plain and codec.fits(stream_id, size):  # fast path
             codec.send_data(stream_id, outgoing.take(size), is_ended=False)
             return size, Next.NOTHING
         sent = 0
@@ -349,7 +359,7 @@ class Stream(Promising, Holding):
 
     @property
     def _is_plain(self) -> bool:
-        """Return whether there is nothing to be done but to send what waits."""
+        """Whether only body bytes wait: the fast path of `send`, which saves the checks of the slow path."""
         return (
             self._block is None
             and self._pull is None
@@ -359,7 +369,7 @@ class Stream(Promising, Holding):
         )
 
     def _is_head_sent(self) -> bool:
-        """Send the head of the response; False if that was all."""
+        """Send the response head; return False if the response ends with it."""
         assert self._block is not None
         block, self._block = self._block, None
         is_all = self._is_finished and not self.outgoing.size
@@ -369,13 +379,13 @@ class Stream(Promising, Holding):
         return not is_all
 
     def done(self) -> None:
-        """Learn that the end is sent."""
+        """Called when the end of the stream is sent."""
         if self.held.size:
             self.held.shrink(0)
         self._carrier.done(self)
 
     def _fill(self, size: int) -> None:
-        """Have a pull producer make `size` bytes, or all that it has left."""
+        """Pull from the producer until `size` bytes wait or it has no more."""
         before = -1
         while self._pull is not None and before < self.outgoing.size < size:
             before = self.outgoing.size

@@ -1,4 +1,4 @@
-"""The promises that one stream makes: responses to requests that the client is about to send."""
+"""Server push on one stream: responses to requests that the client is about to send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Promising"]
 
 
 class Promising:
-    """What a `pushd.server.http2.stream.Stream` promises."""
+    """The part of a `pushd.server.http2.stream.Stream` that makes promises."""
 
     __slots__ = ()
 
@@ -23,30 +23,30 @@ class Promising:
 
     @property
     def is_pushed(self) -> bool:
-        """True if the server promised it."""
+        """Whether the server promised this stream."""
         return self.stream_id % 2 == 0
 
     @property
     def takes_promises(self) -> bool:
-        """Return whether the client takes pushes, and this stream can promise them."""
+        """Whether the client accepts pushes and this stream can carry promises."""
         head, codec = self._head, self._carrier.codec
         return head is not None and head.authority is not None and codec.takes_promises(self.stream_id)
 
     @property
     def promise_room(self) -> int:
-        """How many promises can be made now."""
+        """How many promises this stream can make now."""
         return self._carrier.promise_room(self) if self.takes_promises else 0
 
     @property
     def promises(self) -> Promises:
-        """Where to wait for room."""
+        """The promises of the connection, where a caller can wait for room."""
         return self._carrier.promises
 
     def promise(self, path: bytes, told: Told, answer: Answer | None = None) -> bool:
-        """Promise the response to ``GET`` of `path`, with its query; False if there is no room for it.
+        """Promise the response to ``GET`` of `path`, with its query; return False if there is no room.
 
-        Without an `answer`, the site makes one, for a request that has the `COPIED` fields of this one. With
-        one, nothing depends on them, and they are left out. `told` is told the outcome.
+        Without an `answer`, the site responds to a request with the `COPIED` fields of this one. With an
+        `answer`, these fields have no effect and are omitted. `told` is called with the outcome.
         """
         if self.promise_room <= 0:
             return False

@@ -1,4 +1,4 @@
-"""The time-outs of one connection, on one alarm."""
+"""The timeouts of one connection, checked by one timer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["ConnectionTimeouts", "Watched"]
 _EACH_S = 2.0
 
 _MEASURED_S = 30.0
-"""Over how long it is measured how much the client takes of all answers together."""
+"""The period over which the client's read rate of all responses is measured."""
 
 
 class Watched(Protocol):
-    """What a watch knows of its connection."""
+    """Interface of the watched connection."""
 
     codec: Codec
     scheduler: Scheduler[Stream]
@@ -32,35 +32,35 @@ class Watched(Protocol):
 
     @property
     def streams(self) -> Mapping[int, Stream]:
-        """Those whose responses are not sent yet."""
+        """Streams whose responses are not fully sent."""
 
     @property
     def head_at_hand(self) -> int | None:
-        """The number of the header block of which a part has come; None if there is none."""
+        """The number of the partly received header block; None if there is none."""
 
     def is_held_up(self, stream: Stream) -> bool:
-        """Return whether a stream has to wait for others before it may send more of its body."""
+        """Return whether a request body may only continue once other bodies are complete."""
 
     def refused(self, detail: str) -> None:
-        """Log why something was refused."""
+        """Log a refusal."""
 
     def reset(self, stream: Stream, code: Code) -> None:
-        """End a stream at once."""
+        """Reset a stream."""
 
     def close(self, code: Code, text: str = "") -> None:
-        """Say why, and close."""
+        """Send GOAWAY with the reason and close the connection."""
 
     def drained(self) -> None:
-        """Take no new requests."""
+        """Reject new requests."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Abort the connection."""
 
 
 class ConnectionTimeouts:
-    """Looks every few seconds whether its connection waits in vain.
+    """Checks the timeouts of a connection every two seconds.
 
-    An event stream that is silent, whose client would take more, is never touched.
+    A silent event stream whose client can receive more never times out.
     """
 
     __slots__ = (
@@ -99,21 +99,21 @@ class ConnectionTimeouts:
         self._seen_bytes, self._moved_at = 0, self._began
 
     def begin(self) -> None:
-        """Begin to watch."""
+        """Start the timer."""
         self._alarm = self._wheel.call_in(_EACH_S, self._look)
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Cancel the timer."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
     def idle(self) -> None:
-        """Learn that there is no request any more."""
+        """Called when the last request has ended; the idle timeout starts."""
         self._idle_since = self._seconds()
 
     def draining(self) -> None:
-        """Learn that the client was told that the connection is about to end."""
+        """Called when GOAWAY was sent for a graceful shutdown; the drain timeout starts."""
         self._drained_at = self._seconds() + self._limits.drain_timeout_s
         self.end()
         self._alarm = self._wheel.call_in(self._limits.drain_timeout_s, self._look)
@@ -138,7 +138,7 @@ class ConnectionTimeouts:
             connection.drained()
 
     def _is_head_late(self, now: float) -> bool:
-        """Return whether a header block is on its way for too long; without it, no other can be read."""
+        """Return whether a header block is overdue; until it is complete, no other frame can be read."""
         head = self._connection.head_at_hand
         if head is None or head != self._head:
             self._head, self._head_since = head, now
@@ -157,7 +157,7 @@ class ConnectionTimeouts:
         is_moving = now - self._moved_at < limits.stall_timeout_s
         for stream in connection.scheduler.stalled(now - limits.stall_timeout_s):
             if is_moving and connection.codec.has_own_room(stream.stream_id):
-                continue  # it waits for others: see _look_at_answers
+                continue  # it waits for other streams: see _look_at_answers
             connection.refused(f"it opened no window for stream {stream.stream_id} for too long")
             connection.reset(stream, Code.CANCEL)
         for stream in list(connection.streams.values()):
@@ -171,10 +171,10 @@ class ConnectionTimeouts:
                 stream.refuse(TimedOut(text))
 
     def _look_at_answers(self, now: float) -> None:
-        """Reset the streams whose answers the client takes too slowly.
+        """Reset the streams whose responses the client reads too slowly.
 
-        Time in which an answer waits for others, while its own window is open, counts only if the client takes too
-        little of these, too.
+        Time that a response waits for others, while its own window is open, counts only if the client reads these
+        too slowly, too.
         """
         connection, patience = self._connection, self._limits.patience
         passed_s, since_s = now - self._looked_at, now - self._measured_at

@@ -1,4 +1,4 @@
-"""The stream that carries another protocol: WebSocket over HTTP/2 (RFC 8441)."""
+"""The tunnel: a stream that carries WebSocket over HTTP/2 (RFC 8441)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Tunnel"]
 
 @implementer(ITransport, IConsumer)
 class Tunnel(Stream):
-    """A stream that begins with CONNECT and ``:protocol``: first the channel of that request, and then a transport.
+    """A stream that begins with CONNECT and ``:protocol``: first the HTTP channel of the request, then a transport.
 
-    It ends as a TCP connection does (RFC 8441, section 5): END_STREAM is its end, RST_STREAM with CANCEL its reset.
-    The connection of HTTP/2 and the other streams go on.
+    It closes like a TCP connection (RFC 8441, section 5): with END_STREAM, or RST_STREAM with CANCEL for a reset.
+    The HTTP/2 connection and its other streams continue.
     """
 
     __slots__ = ("_early", "_is_client_done", "_speaker", "disconnecting")
@@ -34,16 +34,16 @@ class Tunnel(Stream):
     is_tunnel = True
 
     def __init__(self, carrier: StreamOwner[Stream], stream_id: int, urgency: int) -> None:
-        """Override: nobody speaks yet."""
+        """Override: create the stream, without an upgraded protocol yet."""
         super().__init__(carrier, stream_id, urgency)
         self._speaker: UpgradedProtocol | None = None
         self._early = b""
         self._is_client_done = False
         self.disconnecting = False
-        """True once nothing more is read, and what was written is the last."""
+        """True once nothing more is read or written; pending bytes are still sent."""
 
     def begin(self, head: Head, is_ended: bool) -> None:
-        """Override: a request begins, which has no body to wait for."""
+        """Override: start the request, which has no body."""
         if head.protocol != b"websocket":
             protocol = (head.protocol or b"").decode("ascii", "backslashreplace")
             self.refuse(Unknown(f":protocol is {protocol!r}; wanted websocket (RFC 8441, section 4)", ":protocol"))
@@ -53,7 +53,7 @@ class Tunnel(Stream):
             self.receive(b"", True)
 
     def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Return ``200`` and `fields`; what follows is between `speaker` and the client."""
+        """Send ``200`` with `fields`, then connect `speaker` to the client."""
         self._request = self._head = None
         self._begin_answer(b"200", fields)
         self._carrier.wake(self)
@@ -64,9 +64,9 @@ class Tunnel(Stream):
             self.receive(early, self._is_client_done)
 
     def receive(self, data: bytes, is_ended: bool) -> None:
-        """Override: take what the client has sent, unless it was refused; `is_ended`: it sends no more."""
+        """Override: pass received data to the protocol, unless refused; `is_ended` means that no more follows."""
         speaker = self._speaker
-        if speaker is None and self._request is not None:  # until it is answered; the window is not opened before
+        if speaker is None and self._request is not None:  # buffered until the response; the window stays closed
             self._early += data
             self._is_client_done |= is_ended
         if speaker is None or self.disconnecting:
@@ -77,7 +77,7 @@ class Tunnel(Stream):
             self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
             self.abort()
         if self._speaker is None:
-            return  # it has ended the stream
+            return  # the protocol has ended the stream
         if is_ended:
             self._lose(Failure(ConnectionDone()))
             self.complete()
@@ -85,12 +85,12 @@ class Tunnel(Stream):
             self._carrier.holds(self, speaker.held_bytes)
 
     def lost(self, reason: Failure) -> None:
-        """Override: the stream is over before its end."""
+        """Override: called when the stream ends early."""
         super().lost(reason)
         self._lose(reason)
 
     def done(self) -> None:
-        """Override: the end is sent."""
+        """Override: called when the end of the stream is sent."""
         super().done()
         self._lose(Failure(ConnectionDone()))
 
@@ -101,10 +101,10 @@ class Tunnel(Stream):
             self.unregisterProducer()
             speaker.connectionLost(reason)
 
-    # ITransport, beside what every stream has
+    # ITransport, besides the methods of every stream
 
     def loseConnection(self) -> None:
-        """Override: end the stream once everything is written."""
+        """Override: end the stream once everything is sent."""
         if self._speaker is None:
             super().loseConnection()
         elif not self.disconnecting:
@@ -112,13 +112,13 @@ class Tunnel(Stream):
             self.complete()
 
     def pauseProducing(self) -> None:
-        """Read no more: nothing to do, since what is held keeps the window closed."""
+        """Do nothing: held messages keep the flow-control window closed."""
 
     def resumeProducing(self) -> None:
-        """Read on: the window opens as far as what is held lets it."""
+        """Open the flow-control window, as far as held messages allow."""
         if self._speaker is not None and not self.disconnecting:
             self._carrier.holds(self, self._speaker.held_bytes)
 
     def abortConnection(self) -> None:
-        """End the stream now."""
+        """Reset the stream."""
         self.abort()
