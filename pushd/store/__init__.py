@@ -1,4 +1,4 @@
-"""The store: histories that outlive the process."""
+"""The store: durable histories, which survive a restart of the process."""
 
 from pushd.store.sqlite.check import check
 from pushd.store.sqlite.continuity import new_epoch

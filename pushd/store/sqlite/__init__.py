@@ -1,1 +1,1 @@
-"""The log in SQLite."""
+"""The event log in SQLite."""

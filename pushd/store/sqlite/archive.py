@@ -1,4 +1,4 @@
-"""The archive of the log in the store: see `pushd.bus.storage`."""
+"""The storage of the event log in SQLite: see `pushd.bus.storage`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ __all__ = ["SqliteStorage"]
 _log = Logger()
 
 _BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE = 100, 100, 1024 * 1024
-"""How many blocks are removed in one transaction, with how many given ids and bytes; one block may have more.
+"""The most blocks, given ids and bytes removed in one transaction; a single block may exceed them.
 
-Each transaction takes up to 4 ms, in the thread of the reactor."""
+Each transaction takes up to 4 ms, in the reactor's thread."""
 
 _LOAD = f"""
 SELECT c.key, c.name, c.first, c.dropped, c.bytes, c."offset", c.sequence,
@@ -49,7 +49,7 @@ ORDER BY max(coalesce(b.last_sequence, 0), c.sequence)
 
 
 _LOADED = (int, str, *[int] * 5, *[int | None] * 4)
-"""The kinds of its values."""
+"""The types of the values in its rows."""
 
 _GIVEN = " UNION ALL ".join(
     'SELECT * FROM (SELECT other, "offset", sequence, fingerprint FROM given '
@@ -58,30 +58,30 @@ _GIVEN = " UNION ALL ".join(
 )
 _NAMES = "SELECT DISTINCT channel FROM given WHERE id = ? AND channel >= ? AND channel < ? LIMIT ?"
 _AFTER = "\U0010ffff" * MAX_NAME_BYTES
-"""What comes after everything that a name can go on with, in the order of UTF-8."""
+"""Sorts after every continuation of a name, in UTF-8 order."""
 
 
 class SqliteStorage:
-    """Histories in the store, and the given ids there."""
+    """The stored histories and the stored given ids."""
 
     def __init__(self, rows: Callable[..., list[Any]], past: BlockReader, recent: HistoryCache) -> None:
-        """Read with `rows`, which answers the rows of a statement."""
+        """Read with `rows`, which returns the rows of a statement."""
         self._rows = rows
         self._past = past
         self._recent = recent
         self._next_key = 1
         self._to_remove: PartitionedDict[int, SqliteHistory] = (
             PartitionedDict()
-        )  # those with blocks that nobody wants any more
+        )  # histories with blocks that are to be removed
         self._leftovers = Leftovers()
         self._given_up: PartitionedDict[str, SqliteHistory] = PartitionedDict()  # by name; still in the store
-        self._heirs: list[tuple[SqliteHistory, SqliteHistory]] = []  # one that was given up, one in its place
+        self._heirs: list[tuple[SqliteHistory, SqliteHistory]] = []  # a forgotten history, its successor
 
-    # As the log knows it
+    # Interface of the event log
 
     @property
     def later(self) -> FreeLater:
-        """What frees many dropped entries."""
+        """Frees the memory of many dropped entries."""
         later: FreeLater = self._past.later
         return later
 
@@ -90,7 +90,7 @@ class SqliteStorage:
         self._past.later = later
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> SqliteHistory:
-        """Make the history of a new channel, which may be one that was given up a moment ago."""
+        """Create the history of a new channel, which continues a forgotten one that is still in the store."""
         before = self._given_up.pop(name, None)
         if before is None:
             key = self._next_key
@@ -119,10 +119,10 @@ class SqliteStorage:
             self._given_up[history.name] = history
 
     def keep_id(self, entries: list[Entry], fingerprint: bytes) -> None:
-        """Learn of an event with a given id; it is in the store already."""
+        """Do nothing: the given id of an event is in the store already."""
 
     def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
-        """Return the events of the channel `name` with a given id; raise `Unavailable` if that cannot be read."""
+        """Return the events of channel `name` with a given id; raise `Unavailable` if the store cannot be read."""
         rows = self._rows(_GIVEN, event_id, name, first)
         of_kinds(rows, int, int, int, bytes | None)
         return [
@@ -131,21 +131,21 @@ class SqliteStorage:
         ]
 
     def names_with(self, event_id: str, prefix: str, most: int) -> list[str] | None:
-        """Return the channels that may have a given id; raise `Unavailable` if that cannot be read."""
+        """Return the channels that may have a given id; None if over `most`; raise `Unavailable` if unreadable."""
         rows = self._rows(_NAMES, event_id, prefix, prefix + _AFTER, most + 1)
         of_kinds(rows, str)
         return [name for (name,) in rows] if len(rows) <= most else None
 
     def look(self, sequence: int) -> None:
-        """See whether the system's clock was set, after the event at `sequence` and before the next one."""
+        """Check whether the system clock was set after the event at `sequence` and before the next one."""
         self._past.look(sequence)
 
-    # Beginning
+    # Loading
 
     def fill(self, log: EventLog[Any], read: Callable[[str], Iterator[list[Any]]]) -> Iterator[int]:
-        """Enter all channels of the store into the log, those of some rows that `read` returns in each step.
+        """Load all channels of the store into the log, one group of rows from `read` at a time.
 
-        After each, return what its channels contribute to the summary of the store.
+        Yield the contribution of each group of channels to the summary of the store.
         """
         self.look(log.sequence)
         for rows in read(_LOAD):
@@ -159,7 +159,7 @@ class SqliteStorage:
                 or len({end is None, end_sequence is None, through is None}) > 1
             ):
                 raise ValueError
-            if end is None or (end, end_sequence) < (offset, sequence):  # what was there has been dropped
+            if end is None or (end, end_sequence) < (offset, sequence):  # its events were dropped
                 end, end_sequence, through = offset, sequence, before
             self._next_key = max(self._next_key, key + 1)
 
@@ -185,13 +185,13 @@ class SqliteStorage:
 
     @property
     def has_to_remove(self) -> bool:
-        """True if something is in the store that nobody wants any more."""
+        """Whether the store has rows to remove."""
         return bool(self._to_remove or self._given_up or self._leftovers.is_due)
 
     def removal(self, change: Transaction, is_over: Callable[[], bool] = lambda: False) -> Callable[[], None]:
-        """Put into `change` what is to be removed, as much as is good at a time, and no more once `is_over`.
+        """Add rows to remove to `change`, within the limits of one transaction and until `is_over`.
 
-        Answers what is to be called when it is done. Raises `Unavailable` if the store cannot be read.
+        Return a function to call after the commit. Raise `Unavailable` if the store cannot be read.
         """
         room = _Room(_BLOCKS_PER_CHANGE, _IDS_PER_CHANGE, _BYTES_PER_CHANGE)
         self._heirs.clear()
@@ -200,10 +200,10 @@ class SqliteStorage:
                 self._remove_later(history)
         done: list[tuple[SqliteHistory, int]] = []
         for history in list(islice(self._to_remove.values(), room.blocks)):
-            first = history.first  # which may grow while other channels are looked at
+            first = history.first  # it may grow while other channels are examined
             if self._remove_blocks(history, first, room, change):
                 done.append((history, first))
-            if not room.is_left or is_over():  # a channel takes 30 microseconds at least
+            if not room.is_left or is_over():  # each channel takes at least 30 microseconds
                 break
         given_up: list[SqliteHistory] = []
         for history in islice(self._given_up.values(), max(0, room.blocks)):
@@ -214,12 +214,12 @@ class SqliteStorage:
                     break
 
         def removed() -> None:
-            for before, heir in self._heirs:  # which came while the store forgot some of what was before
+            for before, heir in self._heirs:  # created while the store removed rows of `before`
                 heir.mark = before.mark
             for history, first in done:
                 history.removed_through = first - 1
                 if history.first == first and self._to_remove.get(history.key) is history:
-                    del self._to_remove[history.key]  # and not still more is to be removed
+                    del self._to_remove[history.key]  # nothing more to remove
             for history in given_up:
                 if self._given_up.get(history.name) is history:
                     del self._given_up[history.name]
@@ -227,7 +227,7 @@ class SqliteStorage:
         return removed
 
     def _remove_blocks(self, history: SqliteHistory, first: int, room: _Room, change: Transaction) -> bool:
-        """Remove blocks of events before the offset `first`; return whether these were the last."""
+        """Remove blocks of events before offset `first`; return whether these were the last."""
         base = history.key * OFFSETS
         rows = self._rows(
             "SELECT place, count, given, length(events) FROM block "
@@ -246,19 +246,19 @@ class SqliteStorage:
         if gone:
             change.removed_blocks.append((base, gone[-1][0]))
             change.removed_ids += self._ids_of(history, [place for place, given in gone if given])
-            if history.is_in_store:  # also if it was given up: it may be removed in a later transaction only
+            if history.is_in_store:  # even a forgotten one: its row may be removed in a later transaction
                 change.put(history, history.row)
         return len(gone) == len(rows) or rows[len(gone)][0] + rows[len(gone)][1] > base + first
 
     def _events(self, history: SqliteHistory, block: bytes) -> list[Event]:
         try:
             return list(decode(block, history.name))
-        except Damaged as error:  # it is removed all the same, and its ids are of no use without it
+        except Damaged as error:  # removed all the same; its ids are useless without it
             _log.error("a block of channel {name} is damaged: {error}", name=history.name, error=error)
             return []
 
     def _ids_of(self, history: SqliteHistory, places: list[int]) -> Iterator[tuple[str, str, int]]:
-        """Return the given ids in blocks that are to be removed, with the channel and the offset."""
+        """Yield the given ids in the blocks to remove, each with its channel and offset."""
         for place in places:
             rows = self._rows("SELECT events FROM block WHERE place = ?", place)
             of_kinds(rows, bytes)
@@ -282,7 +282,7 @@ class _Room:
         return self.blocks > 0 and self.ids > 0 and self.size_bytes > 0
 
     def take(self, ids: int, size_bytes: int) -> None:
-        """Count a block."""
+        """Count a block to remove."""
         self.blocks -= 1
         self.ids -= ids
         self.size_bytes -= size_bytes

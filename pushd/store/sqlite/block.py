@@ -1,6 +1,6 @@
-"""The block: events of one channel that follow each other, as they stand in the store.
+"""The block: the storage format of consecutive events of one channel.
 
-Each event is, in this order and with the least significant byte first::
+Each event is, in this order and little-endian::
 
     8  sequence         unsigned
     8  time             double, seconds since 1970
@@ -11,13 +11,13 @@ Each event is, in this order and with the least significant byte first::
     4 + n  channels     length and UTF-8, if flag 8 is set; the names are separated by U+0000
     n  data
 
-Before the first of them stands the epoch, 10 characters of ASCII: the ids that the daemon made begin with it.
+The epoch precedes the first event, 10 ASCII characters: ids made by the daemon begin with it.
 
-Stores of version 1 have the names of all channels in the block of each of them. They are not written any more: with
-*n* channels that were *n* times *n* names. The channel of an event is that of its block.
+Stores of version 1 have the names of all channels of an event in the block of each channel, which for *n* channels
+is *n* times *n* names. They are read, but not written. The channel of an event is that of its block.
 
-Flag 16 is set if the sizes that the store adds up are those of `pushd.bus.sizes`. Before 0.2 they were without type
-and id; an event that was counted so is counted so until it is dropped.
+Flag 16 is set if the size of the event is that of `pushd.bus.sizes`. Sizes before 0.2 exclude type and id; such
+an event keeps its size until it is dropped.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ Parsed = tuple[int, float, bool, str | None, str | None, str | None, bytes, bool
 
 
 class Damaged(ValueError):
-    """The bytes are not a block."""
+    """The bytes are not a valid block."""
 
 
 def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes:
-    """Write entries of one channel; the ids that are `given` are not made by the daemon."""
+    """Return the block of entries of one channel; ids in `given` come from publishers, not from the daemon."""
     parts = [epoch.encode("ascii")]
     for entry in entries:
         event = entry.event
         is_given = event.id in given
-        if event.type is None and not is_given:  # as most are
+        if event.type is None and not is_given:  # fast path
             flags = event.is_text | _SIZED
             parts += (_EVENT.pack(event.sequence, event.time, len(event.data), flags), event.data)
             continue
@@ -68,7 +68,7 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
 
 
 def decode(block: bytes, channel: str) -> Iterator[Event]:
-    """Read the events of a block of `channel`; raise `Damaged` if it is none."""
+    """Yield the events of a block of `channel`; raise `Damaged` if it is invalid."""
     epoch = block[:_EPOCH_BYTES].decode("ascii", "replace")
     for sequence, time, is_text, kind, given, names, data, is_sized in parse(block):
         if names is not None and f"\0{channel}\0" not in f"\0{names}\0":
@@ -79,9 +79,9 @@ def decode(block: bytes, channel: str) -> Iterator[Event]:
 
 
 def parse(block: bytes) -> Iterator[Parsed]:
-    """Read a block as it stands; raise `Damaged` if it is none.
+    """Yield the fields of each event of a block; raise `Damaged` if it is invalid.
 
-    Of each: sequence, time, whether it is text, type, id, the names of its channels, data, whether flag 16 is set.
+    The fields: sequence, time, whether it is text, type, id, channel names, data, whether flag 16 is set.
     """
     try:
         block[:_EPOCH_BYTES].decode("ascii")

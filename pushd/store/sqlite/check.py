@@ -1,4 +1,4 @@
-"""The check of a store: reads all of it, beside a daemon that may have it open, and changes nothing."""
+"""The check of a store: reads all of it without changes, even while a daemon has it open."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from pushd.store.sqlite.schema import OFFSETS, VERSION
 __all__ = ["Checked", "check"]
 
 _MAX_DAMAGES = 100
-"""How many damages are told."""
+"""The most damages reported."""
 
 _EPOCH = re.compile(r"[0-9a-z]{10}")
 
 
 @dataclass(slots=True)
 class Checked:
-    """What was found in a store."""
+    """The result of checking a store."""
 
     path: Path
-    """Its file."""
+    """The file of the store."""
 
     channels: int = 0
-    """How many channels it has."""
+    """The number of channels."""
 
     events: int = 0
-    """How many events they keep."""
+    """The number of events that the channels keep."""
 
     size_bytes: int = 0
-    """How much the data of these takes."""
+    """The size of the data of these events, in bytes."""
 
     damages: list[str] = field(default_factory=list)
-    """What is wrong, one line each; of very many, the first ones."""
+    """The damages, one line each, up to a limit."""
 
     @property
     def summary(self) -> str:
-        """One line for the operator, if nothing is wrong."""
+        """The line that reports an undamaged store to the operator."""
         counts = f"channels: {self.channels}, events: {self.events}, bytes: {self.size_bytes}"
         return f"the store {self.path} is fine: {counts}"
 
     def damage(self, line: str) -> None:
-        """Note a damage; raise `_TooMany` if that is enough."""
+        """Record a damage; raise `_TooMany` at the limit."""
         self.damages.append(line)
         if len(self.damages) >= _MAX_DAMAGES:
             raise _TooMany
 
 
 class _TooMany(Exception):
-    """More damages than anybody reads."""
+    """The store has more damages than are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,15 @@ class _Channel:
 
 
 def check(directory: Path) -> Checked | None:
-    """Read the store in `directory`, all of it; answer None if there is none.
+    """Check the whole store in `directory`; return None if there is no store.
 
-    Raises `StartFailed`, which says why, if it cannot be read at all.
+    Raise `StartFailed` with the reason if the store cannot be read at all.
     """
     path = directory / FILE_NAME
     if not path.exists():
         return None
     try:
-        if not _has_log(path):  # then nobody has it open, and SQLite need not make files beside it
+        if not _has_log(path):  # no process has it open: SQLite need not create files beside it
             checked = _check(path, is_immutable=True)
             if not _has_log(path):
                 return checked
@@ -92,19 +92,19 @@ def check(directory: Path) -> Checked | None:
         raise start_failure(error, path) from error
     except sqlite3.Error as error:
         raise start_failure(error, path) from error
-    except ValueError as error:  # a message of SQLite that is not UTF-8
+    except ValueError as error:  # an SQLite message not in UTF-8
         raise damaged(path, "it has values that cannot be") from error
 
 
 def _has_log(path: Path) -> bool:
-    """Return whether there is a write-ahead log: the daemon runs, or was killed."""
+    """Return whether there is a write-ahead log: the daemon is running, or was killed."""
     return path.with_name(f"{path.name}-wal").exists()
 
 
 def _check(path: Path, *, is_immutable: bool) -> Checked:
     checked = Checked(path)
     with closing(connect(path, is_readable_only=True, is_immutable=is_immutable)) as connection:
-        connection.execute("BEGIN")  # all of it as it is at one moment
+        connection.execute("BEGIN")  # read a single snapshot
         version = found_version(connection, path)
         if version == 0:
             return checked
@@ -129,7 +129,7 @@ def _check(path: Path, *, is_immutable: bool) -> Checked:
 
 
 class _Check:
-    """What SQLite does not know of the tables."""
+    """The checks that SQLite's own integrity check does not cover."""
 
     def __init__(self, connection: sqlite3.Connection, checked: Checked) -> None:
         self._connection = connection
@@ -141,7 +141,7 @@ class _Check:
         ] = {}  # sequence by given id, channel and offset, of events in blocks
 
     def run(self) -> None:
-        """Read everything."""
+        """Check all tables."""
         execute = self._connection.execute
         logs = execute("SELECT epoch, sequence, given_up_sequence FROM log").fetchall()
         if logs:
@@ -176,7 +176,7 @@ class _Check:
         ):
             begin = place % OFFSETS
             what = f"events {begin} to {begin + count - 1} of {where}"
-            is_kept = begin + count > channel.first  # else it is only not removed yet
+            is_kept = begin + count > channel.first  # else dropped and not removed yet
             if is_kept and begin > following:
                 self._damage(f"events {following} to {begin - 1} of {where} are missing")
                 through = None
@@ -199,7 +199,7 @@ class _Check:
             self._damage(f"events {following} to {channel.last} of {where} are missing")
 
     def _keep_ids(self, name: str, begin: int, events: list[Event]) -> None:
-        """Keep in mind which given ids there are."""
+        """Record the given ids of `events`."""
         for offset, event in enumerate(events, begin):
             if sequence_in(event.id) is None:
                 self._found[event.id, name, offset] = event.sequence
@@ -218,7 +218,7 @@ class _Check:
         return self._connection.execute(find, (event_id, name, offset)).fetchone() is not None
 
     def _events(self, name: str, what: str, checksum: int, block: object) -> list[Event] | None:
-        """Return the events of a block, None if they cannot be read."""
+        """Return the events of a block; record a damage and return None if they cannot be read."""
         if not isinstance(block, bytes):
             self._damage(f"{what} are damaged: they are not of the kind that was written")
             return None
@@ -232,7 +232,7 @@ class _Check:
             return None
 
     def _block(self, what: str, events: list[Event], said: tuple[int, int, int, int]) -> None:
-        """Check the events of a block against its row: their number, first and last sequence, how many ids."""
+        """Check the events of a block against its row: number, first and last sequence, number of given ids."""
         sequences = [event.sequence for event in events]
         given = [event for event in events if sequence_in(event.id) is None]
         found = (len(events), *sequences[:1], *sequences[-1:], len(given))
@@ -242,7 +242,7 @@ class _Check:
             self._damage(f"{what} are damaged: they are out of order")
 
     def _given(self, event_id: str, name: str, offset: int, sequence: int, fingerprint: object) -> None:
-        """Check that an id points to an event that has it."""
+        """Check that a given id points to an event with that id."""
         if isinstance(fingerprint, bytes) and len(fingerprint) != FINGERPRINT_BYTES:
             self._damage(f"what was published with the id {event_id!r} cannot be read")
         if self._found.get((event_id, name, offset)) != sequence:

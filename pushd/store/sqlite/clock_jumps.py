@@ -1,8 +1,8 @@
-"""The calendar: how long ago events were published, though the system's clock may have been set meanwhile.
+"""Clock jumps: the time of events, corrected for changes of the system clock.
 
-In the store stands what the clock said. In memory it is known when the clock was set, and after which event; what
-an event's time would have been by the clock as it goes now follows from that. Of what happened before the daemon
-was started nothing is known, only that no event is younger than the start.
+The store records the time by the system clock. Memory records each jump of the clock and the latest event before
+it, from which the time of an event by the current clock follows. Jumps before the daemon started are unknown, but
+no stored event is younger than the start.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pushd.bus import Event
 __all__ = ["ClockJumps"]
 
 _TOLERANCE_S = 1.0
-"""By how much the clock may be corrected little by little; more at once is a jump."""
+"""A larger change between two checks is a jump; smaller ones are gradual corrections."""
 
 _MAX_JUMPS = 100
-"""How many jumps are known, the latest ones."""
+"""How many of the latest jumps are kept."""
 
 
 class ClockJumps:
-    """Knows the jumps of the system's clock."""
+    """Records the jumps of the system clock."""
 
     def __init__(self, now: Callable[[], float], seconds: Callable[[], float]) -> None:
-        """`now` is the system's clock, in seconds since 1970; `seconds` is one that never jumps."""
+        """Compare `now`, the system clock in seconds since 1970, with `seconds`, a clock that never jumps."""
         self._now = now
         self._seconds = seconds
-        self._zero: float | None = None  # what the system's clock says when the other one is at 0
-        self._jumps: list[tuple[int, float, float]] = []  # latest event before, time before, by how much
+        self._zero: float | None = None  # the system clock's time at 0 of the other clock
+        self._jumps: list[tuple[int, float, float]] = []  # latest event before the jump, time before it, difference
 
     def look(self, sequence: int) -> None:
-        """Find out whether the clock was set since the last time; `sequence` is that of the latest event.
+        """Check whether the clock was set since the last call; `sequence` is that of the latest event.
 
-        It must be called at the start, and before events are published.
+        Call it at the start, and before events are published.
         """
         seconds = self._seconds()
         now = self._now()
@@ -46,7 +46,7 @@ class ClockJumps:
         self._zero = zero
 
     def time_of(self, event: Event) -> float:
-        """Return when an event was published, by the clock as it goes now, in seconds since 1970."""
+        """Return when an event was published, by the current clock, in seconds since 1970."""
         time, sequence = event.time, event.sequence
         for latest, before, by in self._jumps:
             if sequence <= latest:

@@ -1,18 +1,18 @@
-"""Continuity: finding out whether the store is all that was acknowledged, or clients know of more.
+"""Continuity: detect whether the store lacks acknowledged events.
 
-Positions that clients hold must not come to mean something else. They would if the store lost its end: an older
-copy was put back, or the machine lost its power before everything was on the disk. These tell:
+The positions that clients hold must keep their meaning. They lose it if the store loses its end: an older copy was
+restored, or power failed before everything was on the disk. Five checks detect this:
 
-- The seal, a number that is in the store and in a file beside it, and grows now and then. In an older copy
-  of the store it is behind.
-- When the file of the seal was changed (its ctime, which nobody can set), which the store knows. If a copy was
-  written over both files, that of the seal has another one.
-- The inode of the file, which the store knows. A copy has another one, even if the seal was copied with it.
-- The id of the kernel's boot. If it is another one, and not everything was on the disk, the end may be lost.
-- The mark (`pushd.store.sqlite.watermark`): what was acknowledged. If some of that is missing, the store says
-something else.
+- The seal: a number in the store and in a file beside it, which grows now and then. An older copy of the store
+  has an older seal.
+- The ctime of the seal file, which no program can set; the store records it. If both files were overwritten by
+  a copy, the seal file has another ctime.
+- The inode of the store file, which the store records. A copy has another inode, even if the seal was copied, too.
+- The kernel's boot id. After a reboot, if not everything was on the disk, the end may be lost.
+- The mark (`pushd.store.sqlite.watermark`): a summary of the acknowledged transactions. If some are missing,
+  the store has another summary.
 
-After any of these the log gets a new epoch, and every older position is answered as not recovered.
+If any check fails, the log gets a new epoch, and every older position is reported as not recovered.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ _WITH_MARK = " marked\n"
 
 @dataclass(frozen=True, slots=True)
 class ContinuityMarks:
-    """What the store says of itself."""
+    """The continuity data in the store."""
 
     seal: int
-    """As it was written last."""
+    """The seal written last."""
 
     sealed_s: int
-    """When the file of the seal was changed, in seconds since 1970; 0 if that is not known."""
+    """The ctime of the seal file, in seconds since 1970; 0 if unknown."""
 
     inode: int
-    """Of its file."""
+    """The inode of the store file."""
 
     boot: str
-    """The id of the boot in which it was written."""
+    """The id of the boot in which the store was last opened."""
 
     is_safe: bool
-    """True if everything that was acknowledged is on the disk."""
+    """True if everything acknowledged is on the disk."""
 
 
 def new_epoch() -> str:
@@ -66,7 +66,7 @@ def new_epoch() -> str:
 
 
 def boot_id() -> str:
-    """Return what stands for this boot of the machine; empty if the kernel does not say."""
+    """Return the kernel's boot id; empty if unavailable."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
@@ -74,7 +74,7 @@ def boot_id() -> str:
 
 
 def doubt(marks: ContinuityMarks, database: Path, directory: Path) -> str | None:
-    """Return why something that was acknowledged may be missing in the store; None if nothing is."""
+    """Return why acknowledged events may be missing in the store; None if there is no doubt."""
     seal = read_seal(directory)
     if seal is None:
         return f"{directory / _FILE_NAME} is missing"
@@ -91,7 +91,7 @@ def doubt(marks: ContinuityMarks, database: Path, directory: Path) -> str | None
 
 
 def read_seal(directory: Path) -> int | None:
-    """Return the seal beside the store, None if there is none."""
+    """Return the number in the seal file, None if it is missing or malformed."""
     try:
         return int((directory / _FILE_NAME).read_text("ascii").removesuffix(_WITH_MARK))
     except (OSError, ValueError):
@@ -99,9 +99,9 @@ def read_seal(directory: Path) -> int | None:
 
 
 def remove_seal(directory: Path) -> None:
-    """Remove the seal beside the store, which gets a new epoch by that; raise `OSError` if that cannot be done.
+    """Remove the seal file, so that the store begins a new epoch; raise `OSError` on failure.
 
-    It waits until that is on the disk.
+    Wait until the removal is on the disk.
     """
     (directory / _FILE_NAME).unlink(missing_ok=True)
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -112,7 +112,7 @@ def remove_seal(directory: Path) -> None:
 
 
 def has_mark(directory: Path) -> bool:
-    """Return whether the store was left by a pushd that writes a mark; before 0.2 there was none."""
+    """Return whether the store was last used by a pushd that writes a mark; before 0.2 there was none."""
     try:
         return (directory / _FILE_NAME).read_text("ascii").endswith(_WITH_MARK)
     except (OSError, ValueError):
@@ -120,15 +120,15 @@ def has_mark(directory: Path) -> bool:
 
 
 def next_seal(stored: int, directory: Path) -> int:
-    """Return the seal to go on with: a new one, unless the last one has not come into its file."""
+    """Return the next seal: a new one, unless the last one was not written to the seal file."""
     seal = read_seal(directory)
     return stored if seal == stored - 1 else max(stored, seal or 0) + 1
 
 
 def write_seal(directory: Path, seal: int) -> int:
-    """Replace the seal beside the store; answer when that was, for the store to know.
+    """Replace the seal file; return its ctime in seconds, which the store records.
 
-    It waits until the seal is on the disk: without it nothing is believed.
+    Wait until the seal is on the disk: without the seal, the store is not trusted.
     """
     path = directory / _FILE_NAME
     new = path.with_suffix(".new")
@@ -141,4 +141,4 @@ def write_seal(directory: Path, seal: int) -> int:
 
 
 def _changed_s(path: Path) -> int:
-    return int(os.stat(path).st_ctime)  # not all file systems know more than seconds
+    return int(os.stat(path).st_ctime)  # not all file systems have a finer resolution

@@ -13,20 +13,20 @@ from pushd.store.sqlite.schema import Newer, NotAStore, version_of
 __all__ = ["FILE_NAME", "connect", "damaged", "found_version", "is_full", "refusal", "start_failure"]
 
 FILE_NAME = "pushd.db"
-"""What the file is called, in the state directory."""
+"""The name of the file in the state directory."""
 
 _BUSY_TIMEOUT_S = 0.2
-"""How long another program that has locked the file is waited for."""
+"""How long to wait for another program's lock on the file."""
 
 _CACHE_KIB = 8 * 1024
 _OLDEST = (3, 37)
-"""The first SQLite with tables that are STRICT."""
+"""The first SQLite with STRICT tables."""
 
 
 def connect(path: Path, *, is_readable_only: bool = False, is_immutable: bool = False) -> sqlite3.Connection:
-    """Open the file; whether it is a database shows later.
+    """Open the file; SQLite checks later whether it is a database.
 
-    If it `is_immutable`, nobody writes to it, and SQLite makes no files beside it.
+    With `is_immutable`, no process may write the file, and SQLite creates no files beside it.
     """
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StartFailed(f"SQLite is {sqlite3.sqlite_version}; the store needs 3.37 or later, see [pushd] store")
@@ -40,7 +40,7 @@ def connect(path: Path, *, is_readable_only: bool = False, is_immutable: bool = 
 
 
 def found_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the store, 0 if it is still to be made; raise `StartFailed` if it is no such file."""
+    """Return the version of the store, 0 if the file is empty; raise `StartFailed` if it is not a usable store."""
     try:
         return version_of(connection)
     except NotAStore:
@@ -53,7 +53,7 @@ def found_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
-    """Make of an error what a client is told."""
+    """Return the refusal that reports an SQLite error to a client."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
         return NoRoom("the disk of the store is full; try again when there is room")
@@ -70,11 +70,11 @@ def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
 
 
 def _one_line(error: sqlite3.Error) -> str:
-    return " ".join(str(error).split())  # SQLite quotes its schema
+    return " ".join(str(error).split())  # SQLite quotes its schema, line breaks included
 
 
 def is_full(path: Path) -> bool:
-    """Return whether there is hardly any room left where the store is."""
+    """Return whether the disk of the store is almost full."""
     try:
         left = os.statvfs(path.parent)
     except OSError as error:
@@ -83,7 +83,7 @@ def is_full(path: Path) -> bool:
 
 
 def start_failure(error: sqlite3.Error, path: Path) -> StartFailed:
-    """Make of an error what the operator is told whose daemon does not start."""
+    """Return the failure that reports an SQLite error to the operator at startup."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, _one_line(error))
@@ -91,7 +91,7 @@ def start_failure(error: sqlite3.Error, path: Path) -> StartFailed:
 
 
 def damaged(path: Path, what: str) -> StartFailed:
-    """Say that the file is damaged, and what can be done."""
+    """Return the failure that reports a damaged file and the remedy."""
     return StartFailed(
         f"the store {path} is damaged: {what}. Put a copy of it back, or move it away together with "
         f"{path.name}-wal to begin with an empty one; clients are told that events are missing then"

@@ -1,4 +1,4 @@
-"""The condition of a store: whether it takes what is published."""
+"""The health of a store: whether it accepts events."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _log = Logger()
 
 
 class StoreHealth:
-    """What came of the last transaction with events."""
+    """The result of the last transaction with events."""
 
     def __init__(self, is_full: Callable[[], bool]) -> None:
-        """Begin well; `is_full` tells whether there is hardly any room on the disk."""
+        """Start healthy; `is_full` returns whether the disk is almost full."""
         self._is_full = is_full
         self.failure: Refused | None = None
-        """Why nothing can be published now, if that is so."""
+        """Why events cannot be published now; None if they can."""
 
     def note(self, failure: Refused | None) -> None:
-        """Take note of what prevented a transaction, if anything did. Log it when that changes."""
+        """Record the failure of a transaction, None if it succeeded. Log a change between the two."""
         if failure is not None and self.failure is None:
             _log.error("publishing is refused: {detail}", detail=failure.detail)
         elif failure is None and self.failure is not None:
@@ -32,9 +32,9 @@ class StoreHealth:
 
     @property
     def may_be_over(self) -> bool:
-        """Whether it is worth trying to write, while nothing can be published.
+        """Whether a trial write is worthwhile while events cannot be published.
 
-        On a full disk, there may still be room for what is tried, which is little.
+        Not on a full disk: a trial is small and may fit where events do not.
         """
         failure = self.failure
         return failure is not None and not (isinstance(failure, NoRoom) and self._is_full())

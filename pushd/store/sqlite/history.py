@@ -1,4 +1,4 @@
-"""The stored history: the entries of one channel, the latest in memory and all of them in the store."""
+"""The stored history: the entries of one channel, all in the store and the latest in memory, too."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ __all__ = ["HistoryCache", "Leftovers", "SqliteHistory"]
 _log = Logger()
 
 _GONE_AT_LEAST = 16
-"""How many entries that were dropped may stay in the store while others are kept, and an eighth of as many as are.
+"""How many dropped entries may stay in the store while others are kept, plus an eighth of the number kept.
 
-They go with those that are dropped next, for removing each by itself would cost as much as writing it.
+They are removed together with later ones: removing each by itself would cost as much as writing it.
 """
 
 _LEFT_BYTES = 4 * 1024 * 1024
-"""How much such entries may take in all channels together."""
+"""The most bytes of such entries in all channels together."""
 
 _UNCOUNTED = 256
-"""How many entries may be dropped before it is found out how much they took, for which the disk may be read."""
+"""How many entries may be dropped before their size is determined, which may read the disk."""
 
 
 class HistoryCache:
-    """How much of the histories is in memory: what was published last, in all channels together."""
+    """The entries in memory: the latest published in all channels together."""
 
     def __init__(self, max_bytes: int) -> None:
         """Keep about `max_bytes`."""
         self._max_bytes = max_bytes
         self._entries: deque[tuple[SqliteHistory, int, int]] = deque()  # with offset and size, oldest first
         self.size_bytes = 0
-        """About how much that is."""
+        """About the size of these entries."""
 
     def add(self, history: SqliteHistory, offset: int, size: int) -> None:
-        """Count an entry, and let the oldest ones go for it."""
+        """Count the entries up to `offset`, `size` bytes; free the oldest entries beyond the limit."""
         self._entries.append((history, offset, size))
         self.size_bytes += size
         while self.size_bytes > self._max_bytes:
@@ -50,9 +50,9 @@ class HistoryCache:
 
 
 class Leftovers:
-    """What was dropped and is still in the store, because too little of its channel was: see `_GONE_AT_LEAST`.
+    """Dropped entries still in the store, because too few of their channel were: see `_GONE_AT_LEAST`.
 
-    It is counted over all channels, for a little of each of many channels is much.
+    They are counted over all channels, because a few in each of many channels add up.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Leftovers:
         self._size_bytes = 0
 
     def add(self, history: SqliteHistory, size: int) -> None:
-        """Count what a history has dropped."""
+        """Count `size` bytes that a history has dropped."""
         self._histories[history.key] = history
         self._size_bytes += size
         if self._size_bytes > _LEFT_BYTES and not self._due:
@@ -69,15 +69,15 @@ class Leftovers:
 
     @property
     def is_due(self) -> bool:
-        """True if there is too much of it."""
+        """Whether leftovers are due for removal."""
         return bool(self._due)
 
     def take(self, count: int) -> list[SqliteHistory]:
-        """Take out up to `count` histories with something that is due to be removed."""
+        """Remove and return up to `count` histories with leftovers due for removal."""
         return [self._due.pop(key) for key in list(islice(self._due, count))]
 
     def inherit(self, history: SqliteHistory) -> None:
-        """Replace a history by another one of the same key."""
+        """Replace the history with the key of `history`."""
         for histories in self._histories, self._due:
             if history.key in histories:
                 histories[history.key] = history
@@ -123,62 +123,62 @@ class SqliteHistory:
         offset: int,
         dropped: int,
     ) -> None:
-        """Begin without entries: the next one follows `offset`. `to_remove` is told when entries were dropped."""
+        """Create an empty history; its next entry follows `offset`. Dropped entries are reported to `to_remove`."""
         self._past = past
         self._recent = recent
         self._to_remove = to_remove
         self._leftovers = leftovers
         self._tail = Entries()
         self.key = key
-        """What stands for the channel in the store."""
+        """The key of the channel in the store."""
         self.name = name
         """The name of the channel."""
         self.settings = settings
         """The settings of the channel."""
         self.base_bytes = channel_size(name)
-        """About how much the channel takes besides its entries."""
+        """About the size of the channel without its entries."""
         self.is_in_store = False
-        """True once the store knows the channel."""
+        """True once the store has a row of the channel."""
         self.is_row_current = False
-        """True if what the store knows of it can be gone on from by reading its blocks."""
+        """True if the stored row, together with the channel's blocks, describes the history."""
         self.mark = 0
-        """What the store's knowledge of it contributes to the summary: see `pushd.store.sqlite.watermark`."""
+        """The contribution of the stored channel to the summary: see `pushd.store.sqlite.watermark`."""
         self.first = offset + 1
         """The offset of the oldest entry."""
         self.removed_through = offset
-        """The offset of the latest one that the store does not have any more."""
+        """The offset of the latest entry removed from the store."""
         self.last = offset
-        """The offset of the latest one that there ever was."""
+        """The offset of the latest entry ever published."""
         self.sequence = dropped
-        """Its sequence."""
-        self._counted = self.first  # what is before is counted in the following two
+        """The sequence of that entry."""
+        self._counted = self.first  # the next two cover the entries before it
         self._dropped = dropped
         self._bytes_before = 0
-        self._alive_until_s = 0.0  # no entry expires before; the oldest one may expire later
+        self._alive_until_s = 0.0  # no entry expires before this; the oldest may expire later
         self.bytes_through = 0
-        """How much all entries took that there ever were."""
+        """The size of all entries ever published, in bytes."""
 
     def restore(self, first: int, bytes_before: int, last: int, sequence: int, bytes_through: int) -> None:
-        """Take over what the store says."""
+        """Set the state from the stored values."""
         self.is_in_store = self.is_row_current = True
         self.first, self._counted, self._bytes_before = first, first, bytes_before
         self.last, self.sequence, self.bytes_through = last, sequence, bytes_through
 
     def inherit(self, before: SqliteHistory) -> None:
-        """Take the place of a history that was given up and is still in the store."""
+        """Continue a forgotten history that is still in the store."""
         self.is_in_store = True
         self.mark = before.mark
         self.bytes_through = self._bytes_before = before.bytes_through
 
     @property
     def row(self) -> tuple[int, str, int, int, int, int, int]:
-        """What the store is to know of the channel."""
+        """The row of the channel for the store."""
         self._count()
         return self.key, self.name, self.first, self._dropped, self._bytes_before, self.last, self.sequence
 
     @property
     def dropped(self) -> int:
-        """The sequence of the latest entry that was dropped."""
+        """The sequence of the latest dropped entry."""
         self._count()
         return self._dropped
 
@@ -187,7 +187,7 @@ class SqliteHistory:
 
     @property
     def size_bytes(self) -> int:
-        """About how much the entries take, some of those that were dropped last included."""
+        """About the size of the entries, including some dropped recently."""
         return self.bytes_through - self._bytes_before
 
     @property
@@ -202,7 +202,7 @@ class SqliteHistory:
 
     @property
     def expires_s(self) -> float:
-        """When the oldest entry expires, which must exist; never, if it cannot be read."""
+        """When the oldest entry, which must exist, expires; infinity if it cannot be read."""
         entry = self._readable(self.first)
         return float("inf") if entry is None else entry.expires_s
 
@@ -213,7 +213,7 @@ class SqliteHistory:
         return self.dropped if entry is None else entry.event.sequence
 
     def extend(self, entries: list[Entry]) -> None:
-        """Add the next entries, which are in the store but for the `surplus`."""
+        """Append the next entries, which are in the store except for the `surplus`."""
         surplus = self.surplus(len(entries))
         if surplus > 0:
             self.clear()
@@ -231,12 +231,12 @@ class SqliteHistory:
         self._recent.add(self, self.last, size + len(entries) * OBJECT_BYTES)
 
     def surplus(self, count: int) -> int:
-        """Return how many of the next `count` entries are dropped at once, and not to be stored."""
+        """Return how many of the next `count` entries are dropped at once and must not be stored."""
         settings = self.settings
         return max(0, count - settings.history_size) if settings.history_age_s > 0 else count
 
     def _pass(self, entries: list[Entry]) -> None:
-        """Take entries that are dropped at once; there must be no others."""
+        """Record entries that are dropped at once; the history must be empty."""
         self.last = entries[-1].offset
         self.first = self._counted = self.last + 1
         self.sequence = self._dropped = entries[-1].event.sequence
@@ -244,7 +244,7 @@ class SqliteHistory:
         self._bytes_before = self.bytes_through
 
     def forget_through(self, offset: int) -> None:
-        """Let go of what is in memory, up to `offset`."""
+        """Free the entries in memory up to and including `offset`."""
         self._tail.drop_until(offset + 1)
 
     # Reading
@@ -273,7 +273,7 @@ class SqliteHistory:
         return self.at(self._past.after(self, sequence))
 
     def bound(self, sequence: int) -> int:
-        """Return a place in the log that the first entry after `sequence` is not before, reading nothing for it."""
+        """Return a lower bound of the sequence of the first entry after `sequence`, without reading the store."""
         if self.sequence <= sequence or not self:
             return self.sequence + 1
         oldest = self._tail.oldest
@@ -287,7 +287,7 @@ class SqliteHistory:
         return self.first <= offset <= self.last
 
     def _readable(self, offset: int) -> Entry | None:
-        """Return an entry, without reading others along with it; None if it cannot be read."""
+        """Return an entry without reading those around it; None if it cannot be read."""
         try:
             return self._tail.at(offset) or self._past.one(self, offset)[0]
         except Unavailable as error:
@@ -297,7 +297,7 @@ class SqliteHistory:
     # Dropping
 
     def trim(self, seconds: float) -> bool:
-        """Drop the oldest entries as far as they are over a limit of count, size or age; False if none is left."""
+        """Drop the oldest entries over the limits of count, size and age; return False if none is left."""
         settings = self.settings
         surplus = self.last - self.first + 1 - settings.history_size
         if surplus > 0:
@@ -318,7 +318,7 @@ class SqliteHistory:
         return self._first_not(lambda offset: self._has_expired(offset, seconds))
 
     def _first_within(self, max_bytes: int) -> int:
-        """Return where to begin for all that follows to take `max_bytes` at most."""
+        """Return the first offset from which all entries together take at most `max_bytes`."""
         try:
             return self._first_not(lambda offset: self._is_beyond(offset, max_bytes))
         except Unavailable as error:
@@ -329,16 +329,16 @@ class SqliteHistory:
         return self.bytes_through - self._past.one(self, offset - 1)[1] > max_bytes
 
     def _first_not(self, is_over: Callable[[int], bool]) -> int:
-        """Return the first offset of which `is_over` is not true, or the one after the last.
+        """Return the first offset for which `is_over` is false, or the one after the last.
 
-        It is true of the first entry. Few are looked at.
+        `is_over` must be true for the first entry. A galloping and binary search examines few entries.
         """
         step = 1
-        low = self.first  # is over
+        low = self.first  # `is_over` is true
         while low + step <= self.last and is_over(low + step):
             low += step
             step *= 2
-        high = min(low + step, self.last + 1)  # is not
+        high = min(low + step, self.last + 1)  # `is_over` is false
         while low + 1 < high:
             middle = (low + high) // 2
             if is_over(middle):
@@ -361,7 +361,7 @@ class SqliteHistory:
         self._drop_until(self.last + 1)
 
     def _drop_until(self, offset: int) -> None:
-        """Drop what comes before `offset`."""
+        """Drop the entries before `offset`."""
         self.first = offset
         if entries := self._tail.drop_until(offset):
             self._past.later(freeing(entries))
@@ -372,7 +372,7 @@ class SqliteHistory:
             self._count()
 
     def _count(self) -> None:
-        """Find out about everything that was dropped since this was done last."""
+        """Determine the sequence and size of the entries dropped since the last call."""
         counted, self._counted = self._counted, self.first
         if counted == self.first:
             return
@@ -384,7 +384,7 @@ class SqliteHistory:
             left, self._bytes_before, self._dropped = through - self._bytes_before, through, entry.event.sequence
             self._leftovers.add(self, left)
         except Unavailable as error:
-            # A sequence that the entry cannot be after: then nobody is told of more than there is
+            # The highest sequence the entry can have, so that no client is promised more than there is
             _log.error("{error}", error=error.detail)
             kept = len(self)
             self._dropped = self.sequence - kept

@@ -1,8 +1,8 @@
-"""The journal: events on their way into the store, all of one turn of the reactor in one transaction.
+"""The journal: writes events to the store, all events of one reactor turn in one transaction.
 
-What is published waits for the end of the turn, is numbered, written in one transaction, put into the log, handed
-to the subscribers and acknowledged, in this order. If it cannot be written, its publishers are told so, and it is
-as if it had never been. One transaction is under way at a time; what comes meanwhile waits for the next.
+Events wait for the end of the turn, are numbered, written in one transaction, appended to the log, delivered to the
+subscribers and acknowledged, in this order. If the write fails, the publishers get the error and the events are
+discarded. One transaction is in progress at a time; later events wait for the next.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ __all__ = ["InThread", "SqlitePublisher"]
 _log = Logger()
 
 InThread = Callable[..., "Deferred[Any]"]
-"""Calls a function in a thread, one at a time, and answers what it answers."""
+"""Calls a function in a thread, one at a time, and returns its result."""
 
 _EVENTS_PER_BATCH, _TURN_S = 250, 0.002
-"""How many events are put into one transaction, each counted in each of its channels, and for about how long.
+"""The most events in one transaction, counted once per channel, and about how long it is filled, in seconds.
 Writing, keeping, delivering and acknowledging them takes twice as long, in the same turn of the reactor."""
 
 _TURN_IN_THREAD_S = 0.004
-"""For how long, if transactions are made in the thread: a disk that is waited for is to get more at a time."""
+"""How long it is filled if transactions run in the thread: waiting for the disk is worth a larger batch."""
 
 _REMOVAL_S = 0.002
-"""For how long it is found out, in one turn, what is to be removed. To remove it takes about as long again."""
+"""How long one turn collects rows to remove. Removing them takes about as long again."""
 
 _BYTES_PER_BATCH, _SENDS_PER_BATCH = 512 * 1024, 1000
-"""How much data one transaction has, unless one event alone has more, and how often its events are handed out."""
+"""The most data in one transaction, unless a single event is larger, and the most sends of its events."""
 
 _BYTES_IN_TURN = 1280 * 1024
-"""The most that is written in the reactor's thread. More, which takes over 2 ms, is written in the other one."""
+"""The most bytes written in the reactor's thread. More takes over 2 ms and is written in the other thread."""
 
 
 class SqlitePublisher:
-    """A `pushd.bus.publisher.Publisher` over a store."""
+    """A `pushd.bus.publisher.Publisher` that writes to a store."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class SqlitePublisher:
         *,
         writes_in_thread: bool,
     ) -> None:
-        """Publish to `bus`, whose log is that of `store`; `call_later` is the reactor's.
+        """Publish to `bus`, whose log is in `store`; `call_later` is the reactor's.
 
-        With `writes_in_thread`, transactions are made there as well, because they wait for the disk.
+        With `writes_in_thread`, transactions run in the thread, too, because they wait for the disk.
         """
         self._bus = bus
         self._store = store
@@ -83,31 +83,31 @@ class SqlitePublisher:
         self._in_thread = in_thread
         self._writes_in_thread = writes_in_thread
         self.condition = StoreHealth(lambda: store.is_full)
-        """Whether the store takes what is published."""
+        """Whether the store accepts events."""
         self._waiting = Waiting()
-        self._came_s = 0.0  # when the first of them did
+        self._came_s = 0.0  # when the first waiting submission arrived
         self._is_due = self._is_busy = self._is_tending = False
-        self._unmoved_bytes = store.log_bytes // 8  # after how much the store moves what was written to its place
-        self._tend_at_bytes = 2 * self._unmoved_bytes  # after how much it does so at once
+        self._unmoved_bytes = store.log_bytes // 8  # checkpoint after this many bytes
+        self._tend_at_bytes = 2 * self._unmoved_bytes  # after this many, without waiting for the next `tend`
         self._cannot_remove = self._cannot_give_back = False
-        self._may_give_back = True  # until it is found that few pages are free
+        self._may_give_back = True  # until few pages are found to be free
         self._is_ending = False
         self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
-        self._when_free: deque[Callable[[], None]] = deque()  # what waits for the transaction that is under way
+        self._when_free: deque[Callable[[], None]] = deque()  # calls that wait for the current transaction
 
     def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
-        """Publish an event at the end of this turn, and tell `done`."""
+        """Publish an event at the end of this turn; call `done` with its outcome."""
         self._wait(Submission((draft,), caller.grants, lambda outcomes: done(outcomes[0])), owner_of(caller))
 
     def publish_all(
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
-        """Publish several events at the end of this turn, and tell `done`."""
+        """Publish several events at the end of this turn; call `done` with their outcomes, in order."""
         self._wait(Submission(drafts, caller.grants, done), owner_of(caller))
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel, after what the same owner published before, and tell `done`."""
+        """Delete a channel, after earlier submissions of the same owner; call `done` with the outcome."""
         self._wait(Submission(name, caller.grants, done), owner_of(caller))
 
     def _wait(self, submission: Submission, owner: str | None = None) -> None:
@@ -127,7 +127,7 @@ class SqlitePublisher:
     # One transaction
 
     def _turn(self) -> None:
-        """Begin the next transaction."""
+        """Start the next transaction."""
         self._is_due = False
         if self._is_busy:
             return
@@ -138,7 +138,7 @@ class SqlitePublisher:
                     self._waiting.next_owner()
                 self._delete(first.what, first)
             elif self._bus.delivery.is_full:
-                self._turn_later()  # subscribers get what was published before first, some in each turn
+                self._turn_later()  # deliver earlier events first, some in each turn
             else:
                 self._publish()
         elif self._when_idle:
@@ -147,7 +147,7 @@ class SqlitePublisher:
                 each.callback(None)
 
     def _publish(self) -> None:
-        """Write some of what waits, of each owner, up to the first that is no event."""
+        """Write some waiting events of each owner, up to the first submission without events."""
         self._store.archive.look(self._bus.log.sequence)
         batch, limit = Batch(self._bus.log), self._limit()
         staged = self._waiting.stage(batch, limit)
@@ -165,7 +165,7 @@ class SqlitePublisher:
             self._write(change, then)
 
     def _limit(self) -> Limit:
-        """Return how much the next transaction may have."""
+        """Return the limit of the next transaction."""
         return Limit(
             self._is_over(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S),
             self._bus.sends_of,
@@ -175,7 +175,7 @@ class SqlitePublisher:
         )
 
     def _is_over(self, budget_s: float) -> Callable[[], bool]:
-        """Return what tells whether a budget of this turn of the reactor is used up."""
+        """Return a function that returns whether `budget_s` of this reactor turn is used up."""
         turn = self._bus.turn
         until_s, seconds = turn.until_s(budget_s), turn.seconds
         return lambda: seconds() >= until_s
@@ -188,7 +188,7 @@ class SqlitePublisher:
         *,
         came_s: float | None = None,
     ) -> None:
-        """Hand out what is in the store now and came at `came_s`, or say why it is not."""
+        """Deliver the stored events, which arrived at `came_s`, or report the `failure` to their publishers."""
         if batch:
             self.condition.note(failure)
         if failure is None:
@@ -201,12 +201,12 @@ class SqlitePublisher:
         self._bus.figures.came_s = None
 
     def _outcome(self, batch: Batch[Subscription], event: Staged, failure: Refused | None) -> Outcome:
-        """Hand an event out, if that is what is to become of it."""
+        """Deliver an event if it is new and stored; return its outcome."""
         if isinstance(event, list):
             return self._bus.deliver(event) if failure is None else failure
         if isinstance(event, Refused):
             return event
-        is_new = (event.channel, event.id) in batch.given  # it is published again in the turn that published it
+        is_new = (event.channel, event.id) in batch.given  # first published in this batch
         return failure if failure is not None and is_new else published_before(event)
 
     def _delete(self, name: str | None, submission: Submission) -> None:
@@ -220,7 +220,7 @@ class SqlitePublisher:
             submission.tell(refused)
             self._go_on()
             return
-        if channel is None:  # it is only subscribed to
+        if channel is None:  # the channel has subscribers only
             self._bus.clear(name, None)
             submission.tell(None)
             self._go_on()
@@ -238,7 +238,7 @@ class SqlitePublisher:
         submission.tell(failure)
 
     def _write(self, change: Transaction, then: Callable[[Refused | None], None]) -> None:
-        """Make a change and call `then` with what prevented it, if anything did."""
+        """Write a change and call `then` with the failure, or None."""
         self._is_busy = True
         if self._writes_in_thread or change.data_bytes > _BYTES_IN_TURN:
             written = self._in_thread(self._store.write, change)
@@ -281,13 +281,13 @@ class SqlitePublisher:
         if self._waiting or self._when_idle:
             self._turn_later()
 
-    # Looking after the store
+    # Maintenance
 
     def tend(self) -> None:
-        """Remove what nobody wants any more, and move what was written to its place. To be called every second."""
-        if not self._is_busy:  # else there are events that the log does not have yet
+        """Remove expired data and checkpoint the store. To be called every second."""
+        if not self._is_busy:  # else the log lacks the events being written
             self._store.archive.look(self._bus.log.sequence)
-            if self.condition.may_be_over and not self._is_ending:  # nobody may publish any more to find out
+            if self.condition.may_be_over and not self._is_ending:  # maybe no publisher is left to find out
                 self._write(Transaction(self._bus.log.state, is_trial=True), self.condition.note)
         if self._is_tending or self._is_ending:
             return
@@ -298,7 +298,7 @@ class SqlitePublisher:
             self._remove_some()
 
     def _turn_over(self, is_moved: bool) -> None:
-        """Move the rest, with nothing written meanwhile, and go on to what is to be removed."""
+        """Checkpoint the rest while nothing is written, then remove expired data."""
         if self._is_ending:
             return
         if self._is_busy:
@@ -324,7 +324,7 @@ class SqlitePublisher:
         self._cannot_give_back = True
 
     def _remove_some(self) -> None:
-        """Remove as much as is good in one turn; go on in the next."""
+        """Remove one turn's share of expired data; continue in the next turn."""
         if self._is_ending:
             return
         if self._is_busy:
@@ -360,7 +360,7 @@ class SqlitePublisher:
         self._write(change, then)
 
     def _give_back(self) -> None:
-        """Give free pages back to the file system, some in each turn."""
+        """Return free pages to the file system, some in each turn."""
         self._is_busy = True
 
         def gave(is_more: bool) -> None:
@@ -377,22 +377,22 @@ class SqlitePublisher:
         work = self._in_thread if self._writes_in_thread else maybeDeferred
         work(self._store.give_back).addBoth(done).addCallback(gave).addErrback(self._not_tended)
 
-    # The end
+    # Shutdown
 
     def written(self) -> Deferred[None]:
-        """Return when everything that was published until now is acknowledged, or refused."""
+        """Return a Deferred that fires once all events published so far are acknowledged or refused."""
         written: Deferred[None] = Deferred()
         self._wait(mark(lambda _: written.callback(None)))
         return written
 
     def refuse(self, refused: Refused) -> None:
-        """Refuse what waits, and what still comes. What is being written is not touched."""
+        """Refuse waiting and future submissions; the current transaction continues."""
         self._refused = refused
         for one in self._waiting.clear():
             one.refuse(refused)
 
     def finish(self) -> Deferred[None]:
-        """Look after the store no more, and answer when everything that was published is written."""
+        """Stop maintenance; return a Deferred that fires once all published events are written."""
         self._is_ending = True
         finished: Deferred[None] = Deferred()
         self._when_idle.append(finished)

@@ -1,4 +1,4 @@
-"""The past: entries that are in the store and no longer, or not yet, in memory."""
+"""The reader: entries that are in the store but not in memory."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pushd.store.sqlite.schema import OFFSETS
 __all__ = ["BlockReader", "Reader"]
 
 _CHUNK_OFFSETS = 256
-"""How many entries are read together."""
+"""How many offsets are read together."""
 
 _CHUNK_BYTES = 1024 * 1024
-"""About how much they may take, unless one block alone takes more."""
+"""About how many bytes they may take, unless a single block is larger."""
 
 _FRONTS = 16
-"""Of how many channels the block is kept in memory that was looked into last to find what is to be dropped."""
+"""For how many channels the block last read to find entries to drop is cached."""
 
 _BLOCKS = "SELECT place, bytes, checksum, events FROM block"
 
 
 class Reader(Protocol):
-    """The history that something is read for."""
+    """The history that entries are read for."""
 
     key: int
     name: str
@@ -42,19 +42,19 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Entries whose offsets follow each other."""
+    """Entries with consecutive offsets."""
 
     first: int
     entries: list[Entry]
     bytes_through: list[int]
-    """How much all events of the channel took, up to each of these."""
+    """The size of all events of the channel up to each entry, in bytes."""
 
     cost: int
-    """About how much memory it takes, in bytes."""
+    """About the memory of the chunk, in bytes."""
 
 
 class BlockReader:
-    """Reads blocks, and keeps in memory what was read last: many clients that come back want the same."""
+    """Reads blocks and caches the latest: many reconnecting clients replay the same events."""
 
     def __init__(
         self,
@@ -64,21 +64,21 @@ class BlockReader:
         now: Callable[[], float],
         seconds: Callable[[], float],
     ) -> None:
-        """Read with `rows`, which answers the rows of a statement; keep about `max_bytes` in memory."""
+        """Read with `rows`, which returns the rows of a statement; cache about `max_bytes`."""
         self.later: FreeLater = at_once
-        """Frees what many dropped entries take."""
+        """Frees the memory of many dropped entries."""
         self._rows = rows
         self._max_bytes = max_bytes
         self._now = now
         self._seconds = seconds
         self._calendar = ClockJumps(now, seconds)
-        self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and place in it, latest used last
-        self._fronts: dict[int, _Chunk] = {}  # one block of a channel, by its key, latest used last
+        self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and chunk number, latest used last
+        self._fronts: dict[int, _Chunk] = {}  # one block per channel, by key, latest used last
         self.size_bytes = 0
-        """About how much memory is taken, but for a few blocks."""
+        """About the memory of the cache, except for a few blocks."""
 
     def look(self, sequence: int) -> None:
-        """See whether the system's clock was set: see `pushd.store.sqlite.clock_jumps`."""
+        """Check whether the system clock was set: see `pushd.store.sqlite.clock_jumps`."""
         self._calendar.look(sequence)
 
     def at(self, reader: Reader, offset: int) -> Entry:
@@ -87,19 +87,19 @@ class BlockReader:
         return chunk.entries[offset - chunk.first]
 
     def run(self, reader: Reader, first: int, count: int) -> list[Entry]:
-        """Return up to `count` entries from the offset `first` on, as many as were read together."""
+        """Return up to `count` entries from offset `first` on, no more than were read together."""
         chunk = self._chunk(reader, first)
         return chunk.entries[first - chunk.first :][:count]
 
     def one(self, reader: Reader, offset: int) -> tuple[Entry, int]:
-        """Return one entry, and how much all events of the channel took up to it, without reading much more."""
+        """Return one entry and the size of all events up to it, in bytes; read little more than its block."""
         chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))
         if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
             chunk = self._front(reader, offset)
         return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
 
     def _front(self, reader: Reader, offset: int) -> _Chunk:
-        """Return the block that has `offset`: what is dropped next is often in the same one."""
+        """Return the block that has `offset`, cached because the next dropped entry is often in the same one."""
         chunk = self._fronts.pop(reader.key, None)
         if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
             base = reader.key * OFFSETS
@@ -117,8 +117,7 @@ class BlockReader:
     def after(self, reader: Reader, sequence: int) -> int:
         """Return the offset of the first event after `sequence`, between the first and the last of `reader`.
 
-        What the rows say of their blocks is only believed if the events agree: a position that leads to a wrong
-        place would skip some.
+        Check the rows against the events of their blocks: a position resolved to a wrong offset would skip events.
         """
         found = self._search(reader, sequence)
         if self.at(reader, found).event.sequence <= sequence or (
@@ -128,7 +127,7 @@ class BlockReader:
         return found
 
     def _search(self, reader: Reader, sequence: int) -> int:
-        low, high = reader.first, reader.last  # the answer is between them, or is `high`
+        low, high = reader.first, reader.last  # the result is between them, or is `high`
         while low < high:
             middle = (low + high) // 2
             place, count, first_sequence, last_sequence = self._block_at(reader, middle)
@@ -151,7 +150,7 @@ class BlockReader:
         return low
 
     def _block_at(self, reader: Reader, offset: int) -> tuple[int, int, int, int]:
-        """Return place, count, first and last sequence of the block that has `offset`."""
+        """Return the place, count, first and last sequence of the block that has `offset`."""
         place = reader.key * OFFSETS + offset
         rows = self._rows(
             "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "
@@ -170,7 +169,7 @@ class BlockReader:
             if 0 <= offset - chunk.first < len(chunk.entries):
                 self._chunks[key] = chunk
                 return chunk
-            self.size_bytes -= chunk.cost  # there is more than was read
+            self.size_bytes -= chunk.cost  # the channel has grown since the chunk was read
         chunk = self._read(reader, offset)
         if not 0 <= offset - chunk.first < len(chunk.entries):
             raise self._missing(reader, offset)
@@ -181,7 +180,7 @@ class BlockReader:
         return chunk
 
     def _read(self, reader: Reader, offset: int) -> _Chunk:
-        """Read the entry at `offset` and those around it; if these are large, some of those that follow."""
+        """Read the entry at `offset` and those around it; if they are large, only some of those that follow."""
         base, begin = reader.key * OFFSETS, offset - offset % _CHUNK_OFFSETS
         begin, end = max(reader.first, begin), begin + _CHUNK_OFFSETS
         blocks = self._rows(
@@ -201,13 +200,13 @@ class BlockReader:
         return self._chunk_of(reader, rows, begin, end)
 
     def _chunk_of(self, reader: Reader, rows: list[Any], begin: int, end: int) -> _Chunk:
-        """Make a chunk of what blocks have from the offset `begin` to before `end`."""
+        """Return a chunk of the entries in blocks from offset `begin` up to, excluding, `end`."""
         entries: list[Entry] = []
         through: list[int] = []
         for place, total, checksum, block in rows:
             offset = place % OFFSETS
             if entries and offset != entries[-1].offset + 1:
-                break  # what is between was dropped before it was written: nobody can want what comes before it
+                break  # a gap: dropped before it was written, and so is everything before it
             if not (isinstance(block, bytes) and isinstance(total, int)):
                 raise self._damaged(reader, offset, "it is not of the kind that was written")
             if crc32(block) != checksum:

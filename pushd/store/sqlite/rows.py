@@ -1,4 +1,4 @@
-"""The kinds of values in rows. The tables are STRICT, but a wrong bit in the file can make anything of them."""
+"""Type checks of rows. The tables are STRICT, but a flipped bit in the file can change any value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["of_kinds"]
 
 
 def of_kinds(rows: list[Any], *kinds: type | UnionType) -> list[Any]:
-    """Return the rows of a statement; raise `Unavailable` if one has values of other kinds, or negative ones."""
+    """Return `rows`; raise `Unavailable` if a value has another type than in `kinds`, or is negative."""
     for row in rows:
         for value, kind in zip(row, kinds, strict=True):
             if not isinstance(value, kind) or (type(value) is int and value < 0):

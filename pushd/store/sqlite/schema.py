@@ -21,13 +21,13 @@ __all__ = [
 ]
 
 APPLICATION_ID = 0x70757368
-"""What stands in the head of the file: ``push``."""
+"""The application id in the file header: ``push``."""
 
 VERSION = 2
 """The version that this pushd reads and writes."""
 
 OFFSETS = 1 << 40
-"""How many offsets a channel can have: a place is the key of the channel times this, plus the offset."""
+"""The number of offsets of a channel: a place is the key of the channel times this, plus the offset."""
 
 _TABLES = f"""
 CREATE TABLE log (
@@ -81,10 +81,10 @@ _ROWS_PER_CALL = 1000
 
 
 def _give_each_channel_its_ids(connection: sqlite3.Connection) -> None:
-    """Migrate from 1, where ids were known for all channels together, and each block had the names of all channels.
+    """Migrate from version 1: its ids are shared by all channels, and its blocks have the names of all channels.
 
-    Blocks stay as they are: the names are skipped when they are read, and are gone when the blocks are. What the
-    publishers sent is not known, so whatever is published again with the id of such an event counts as the same.
+    Blocks stay as they are; readers skip the names. The fingerprints of old events are unknown, so publishing
+    anything with the id of such an event counts as a repetition.
     """
     connection.execute("DROP TABLE given")
     connection.execute(_GIVEN)
@@ -105,23 +105,23 @@ def _given_rows(connection: sqlite3.Connection) -> Iterator[tuple[str, str, int,
                     is_other = names is not None and not f"{names}\0".startswith(f"{name}\0")
                     yield event_id, name, int(is_other), place, sequence
         except (Damaged, TypeError):
-            continue  # whoever reads it is told so
+            continue  # reading the block reports it
 
 
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _give_each_channel_its_ids}
-"""What makes of each version the next one."""
+"""The migration from each version to the next."""
 
 
 class NotAStore(Exception):
-    """The file is a database of something else."""
+    """The file is a database of another application."""
 
 
 class Newer(Exception):
-    """The file is of a later version, which is the argument."""
+    """The file has a later version, given as the argument."""
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Return the version of a store, 0 if it is an empty file; raise `NotAStore` or `Newer`."""
+    """Return the version of a store, 0 if the file is empty; raise `NotAStore` or `Newer`."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -136,7 +136,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables."""
+    """Create the tables."""
     connection.executescript(
         f"BEGIN IMMEDIATE; {_TABLES} {_GIVEN}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
@@ -149,7 +149,7 @@ def migrate(
     migrations: Mapping[int, Callable[[sqlite3.Connection], None]] = MIGRATIONS,
     to: int = VERSION,
 ) -> None:
-    """Bring a store from `version` `to` another, each step in a transaction of its own."""
+    """Migrate a store from `version` to version `to`, each step in its own transaction."""
     for step in range(version, to):
         connection.execute("BEGIN IMMEDIATE")
         try:

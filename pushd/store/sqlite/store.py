@@ -1,8 +1,8 @@
-"""The store: one file of SQLite in the state directory, written one transaction at a time.
+"""The store: one SQLite file in the state directory, written one transaction at a time.
 
-It is in write-ahead mode: a transaction is appended to a second file, and moved into the first one later, by
-`checkpoint`, which may take its time in a thread while transactions go on. Three connections have different work:
-one writes, one reads, one moves.
+It is in write-ahead mode: a transaction is appended to a second file, the write-ahead log, and moved into the first
+file later by `checkpoint`, which may run in a thread while transactions continue. Three connections divide the
+work: one writes, one reads, one moves.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ __all__ = ["Store", "lock"]
 _log = Logger()
 
 _PAST_BYTES = 32 * 1024 * 1024
-"""How much memory entries take that were read from the store."""
+"""The memory limit of the cache of entries read from the store."""
 
 _LOG_BYTES, _LEAST_LOG_BYTES = 64 * 1024 * 1024, 4 * 1024 * 1024
-"""To how much the second file is cut when it is begun anew: a sixteenth of the store, within these."""
+"""The largest and smallest limit of the write-ahead log, which is a sixteenth of the store within these."""
 
 _ABSURD = 1 << 62
-"""A place in the log that no daemon comes to; a wrong bit may."""
+"""A position in the log that no daemon reaches, but a flipped bit may."""
 
 _PAGES_GIVEN_BACK = 256
-"""How many free pages are given back to the file system at a time."""
+"""How many free pages are returned to the file system at a time."""
 
 _ROWS = 5000
 """How many rows are read at a time."""
 
 _FREEZE_CHANNELS = 10_000
-"""Of how many channels the garbage collector need not know."""
+"""With more channels than this, they are frozen out of garbage collection."""
 
 _FREE_PAGES = 1024
-"""How many free pages are kept for what is written next, and as many as a quarter of the file."""
+"""Free pages kept for later writes: this many, or a quarter of the file if that is more."""
 
 
 def lock(directory: Path) -> IO[str]:
-    """Take the state directory for this process, until it ends; raise `StartFailed` if another one has it."""
+    """Lock the state directory until this process ends; raise `StartFailed` if another process has locked it."""
     path = directory / "pushd.lock"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def lock(directory: Path) -> IO[str]:
 
 
 class Store:
-    """The file. Only one process has it open."""
+    """The store file, open in one process only."""
 
     _writer: sqlite3.Connection
     _reader: sqlite3.Connection
@@ -103,12 +103,12 @@ class Store:
     ) -> None:
         """Prepare to `open` the store in `directory`.
 
-        With `is_safe`, a transaction is on the disk when it is done, and not only with the operating system.
-        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`. The store
-        is to take about `size_bytes`; how much there may be of the second file goes by that.
+        With `is_safe`, a completed transaction is on the disk, not only with the operating system.
+        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`.
+        `size_bytes` is about the size of the store, from which `log_bytes` is derived.
         """
         self.log_bytes = max(_LEAST_LOG_BYTES, min(_LOG_BYTES, size_bytes // 16))
-        """About how much the second file takes at most."""
+        """About the largest size of the write-ahead log."""
         self.path = directory / FILE_NAME
         self._directory = directory
         self._is_safe = is_safe
@@ -116,22 +116,22 @@ class Store:
         self._figures = Counters() if figures is None else figures
         self._seal = 0
         self.unmoved_bytes = 0
-        """About how much was written since `turn_over`."""
+        """About how many bytes were written since `turn_over`."""
         past = BlockReader(self._rows, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
         self.archive = SqliteStorage(self._rows, past, HistoryCache(recent_bytes))
-        """What the log reads."""
+        """The storage that the event log reads from."""
 
     def open(self, log: EventLog[Any], progress: Callable[[int], None] = lambda channels: None) -> None:
-        """Open the file, or make it, and enter what it has into `log`.
+        """Open or create the file, and load its channels into `log`.
 
-        `progress` is called again and again meanwhile, with how many channels have been entered.
-        Raises `StartFailed`, which says what can be done, if it cannot be used; then it was not changed.
+        Call `progress` repeatedly with the number of channels loaded so far. Raise `StartFailed`, with the remedy,
+        if the file cannot be used; the file is then unchanged.
         """
         self._lock = lock(self._directory)
         with ExitStack() as opened:
             opened.callback(self._lock.close)
             try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # for nobody else
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # private to this user
                 self._writer = opened.enter_context(closing(connect(self.path)))
                 self._prepare()
                 self._reader = opened.enter_context(closing(connect(self.path)))
@@ -143,14 +143,14 @@ class Store:
                 raise start_failure(error, self.path) from error
             except Unavailable as error:
                 raise damaged(self.path, error.detail) from error
-            except (TypeError, ValueError, OverflowError) as error:  # also of messages of SQLite that are not UTF-8
+            except (TypeError, ValueError, OverflowError) as error:  # also SQLite messages not in UTF-8
                 raise damaged(self.path, "it has values that cannot be") from error
             except OSError as error:
                 raise StartFailed(f"the store {self.path} cannot be used: {error.strerror}") from error
             opened.pop_all()
 
     def _prepare(self) -> None:
-        """Make of whatever file there is a store of this version."""
+        """Create the tables, or migrate an existing store to this version."""
         version = found_version(self._writer, self.path)
         if not version:
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -164,7 +164,7 @@ class Store:
             _log.info("made the store {path}", path=str(self.path))
 
     def _begin(self, log: EventLog[Any], progress: Callable[[int], None]) -> None:
-        """Find out what the store says of the log and whether that can be trusted, and mark it as in use."""
+        """Load the log, begin a new epoch if its continuity is in doubt, and mark the store as in use."""
         rows = self._writer.execute(
             "SELECT epoch, sequence, given_up_sequence, given_up_offset, began, seal, sealed, inode, boot, "
             "is_safe FROM log"
@@ -199,16 +199,16 @@ class Store:
         )
         self._summary = found.after(state.sequence, _log_sum(state), 0)
         self._mark.write(self._summary, self._summary)
-        self._mark.settle()  # the seal says that it is there
+        self._mark.settle()  # the seal file records that the mark exists
         if not self._is_safe:
             self._writer.execute("PRAGMA synchronous = NORMAL")
         self._write_seal()
 
     def _fill(self, log: EventLog[Any], progress: Callable[[int], None]) -> int:
-        """Enter all channels; return what they contribute to the summary.
+        """Load all channels; return their contribution to the summary.
 
-        The garbage collector would examine what was made so far again and again, and find nothing: with 1,000,000
-        channels that takes longer than all else. What was made stays, and is not examined later either.
+        Garbage collection is off meanwhile: it would scan the new objects repeatedly and find nothing, which with
+        1,000,000 channels takes longer than all else. Many channels are frozen out of later collections.
         """
         is_collecting, contributions = gc.isenabled(), 0
         gc.disable()
@@ -224,7 +224,7 @@ class Store:
         return contributions
 
     def _some_rows(self, statement: str) -> Iterator[list[Any]]:
-        """Return the rows of a statement, some at a time."""
+        """Yield the rows of a statement, `_ROWS` at a time."""
         try:
             cursor = self._reader.execute(statement)
             while rows := cursor.fetchmany(_ROWS):
@@ -233,13 +233,13 @@ class Store:
             raise refusal(error, self.path) from error
 
     def _write_seal(self) -> None:
-        """Write the seal that the store has into its file as well."""
+        """Write the store's seal to the seal file."""
         sealed_s = continuity.write_seal(self._directory, self._seal)
         self._writer.execute("UPDATE log SET sealed = ?", (sealed_s,))
 
     def _seal_anew(self, is_safe: bool) -> None:
-        """Go on to the next seal."""
-        if continuity.read_seal(self._directory) != self._seal:  # it could not be written; never be two ahead of it
+        """Advance to the next seal."""
+        if continuity.read_seal(self._directory) != self._seal:  # a failed write; the store is never two ahead
             self._write_seal()
         self._writer.execute("UPDATE log SET seal = ?, sealed = 0, is_safe = ?", (self._seal + 1, int(is_safe)))
         self._seal += 1
@@ -254,14 +254,14 @@ class Store:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise refusal(error, self.path) from error
 
-    # Writing: all of this may happen in a thread, one at a time
+    # Writing: may run in a thread, one call at a time
 
     def write(self, change: Transaction) -> None:
-        """Make a change, whole; raise `NoRoom` or `Unavailable` if it was not made."""
+        """Commit a change atomically; raise `NoRoom` or `Unavailable` if it is not committed."""
         writer, figures = self._writer, self._figures
         began_s = self._seconds()
         summary = self._summary.after(change.state.sequence, _log_sum(change.state), change.summary_change)
-        self._mark.write(self._summary, summary)  # whatever happens now, the store says one of them
+        self._mark.write(self._summary, summary)  # the store matches one of them, whatever happens now
         try:
             writer.execute("BEGIN IMMEDIATE")
             self._make(change)
@@ -305,7 +305,7 @@ class Store:
             execute_many("INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", change.blocks)
         if change.given:
             execute_many("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", change.given)
-        if change.is_trial:  # which SQLite writes whether it is another or not
+        if change.is_trial:  # SQLite writes it even if it is unchanged
             execute(f"PRAGMA user_version = {VERSION}")
         state = change.state
         execute(
@@ -322,13 +322,13 @@ class Store:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is hardly any room left on the disk."""
+        """Whether the disk is almost full."""
         return is_full(self.path)
 
-    # Looking after it
+    # Maintenance
 
     def checkpoint(self) -> bool:
-        """Move what was written to its place; False if more was written meanwhile. May be called in a thread."""
+        """Checkpoint the write-ahead log; return False if some of it is left. May be called in a thread."""
         try:
             _, size, moved = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
@@ -337,7 +337,7 @@ class Store:
         return bool(size == moved)
 
     def turn_over(self) -> None:
-        """Move everything to its place and begin the second file anew. Nothing may be written meanwhile."""
+        """Checkpoint everything and restart the write-ahead log. The store must not be written meanwhile."""
         if not self.checkpoint():
             return
         try:
@@ -348,9 +348,9 @@ class Store:
             _log.error("the store could not be sealed: {error}", error=error)
 
     def give_back(self) -> bool:
-        """Give some of the free pages back to the file system; False if there are few, and none was given back.
+        """Return some free pages to the file system; return False if too few are free to return any.
 
-        Raises `NoRoom` or `Unavailable` if that cannot be done now.
+        Raise `NoRoom` or `Unavailable` if the store cannot do so now.
         """
         try:
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
@@ -363,7 +363,7 @@ class Store:
         return True
 
     def close(self) -> None:
-        """Put everything on the disk and close the file."""
+        """Flush everything to the disk and close the file."""
         try:
             self._writer.execute("PRAGMA synchronous = FULL")
             self._seal_anew(is_safe=True)
@@ -385,7 +385,7 @@ def _log_sum(state: LogState) -> int:
 
 
 def _begun_anew(log: EventLog[Any]) -> LogState:
-    """Return the state of a log that begins a new epoch, after everything that is there."""
+    """Return the state of a log that begins a new epoch after all stored events."""
     state, channels = log.state, [channel for name in log.names() if (channel := log.get(name)) is not None]
     sequence = max((channel.history.sequence for channel in channels), default=0)
     sequence = max(state.sequence, state.given_up_sequence, sequence)

@@ -1,4 +1,4 @@
-"""The submission: what one publisher hands to the journal at once."""
+"""The submission: events or a deletion that one publisher passes to the journal in one call."""
 
 from __future__ import annotations
 
@@ -16,68 +16,68 @@ __all__ = ["Limit", "Staged", "Submission", "mark"]
 _log = Logger()
 
 _PER_LOOK = 16
-"""After how many events and entries the clock is read; an event has an entry in each of its channels."""
+"""The clock is read after this many events and entries; an event has one entry per channel."""
 
 Staged = list[Entry] | PublishedId | Refused
-"""What is to become of an event: its entries, the event that has its id already, or what prevents it."""
+"""The result of staging an event: its entries, the earlier event with its id, or the refusal."""
 
 
 @dataclass(slots=True)
 class Limit:
-    """How much one transaction may have. One event always fits."""
+    """The remaining room in one transaction. One event always fits."""
 
     is_over: Callable[[], bool]
-    """Returns whether the time is over."""
+    """Returns whether the time budget is used up."""
 
     sends_of: Callable[[list[Entry]], int]
-    """Returns how often an event is handed to a subscriber, or to a group of them."""
+    """Returns how many sends an event needs: one per subscriber or fan-out group."""
 
     entries: int
-    """How many entries are left."""
+    """The number of entries left."""
 
     size_bytes: int
-    """How many bytes of data are left, counted in each channel."""
+    """The bytes of data left, counted once per channel."""
 
     sends: int
-    """How many sends are left."""
+    """The number of sends left."""
 
     def has_room(self) -> bool:
-        """Return whether more may be put in."""
+        """Return whether another event may be added."""
         return self.entries > 0 and self.size_bytes > 0 and self.sends > 0 and not self.is_over()
 
 
 class Submission:
-    """Events that are published together, the name of a channel to delete, or None for a mark.
+    """Events published together, the name of a channel to delete, or None for a mark.
 
-    The events may come into several transactions, one after the other.
+    The events may be split over several consecutive transactions.
     """
 
     __slots__ = ("_count", "_done", "_outcomes", "_rest", "_staged", "grants", "what")
 
     def __init__(self, what: Sequence[Draft] | str | None, grants: Grants, done: Callable[[Any], None]) -> None:
-        """Have `done` called with what has become of it; of events, with a list in their order."""
+        """Create a submission; `done` is called with its outcome, for events with a list in their order."""
         self.what = what
-        """What is to be done."""
+        """The events, the name of the channel to delete, or None."""
         self.grants = grants
-        """What the publisher may do."""
+        """The grants of the publisher."""
         self._done = done
         self._count = 0 if what is None else len(what)
         self._staged = 0
         self._outcomes: list[Outcome] = []
-        self._rest: list[Outcome] = []  # of those at the end that come into no transaction
+        self._rest: list[Outcome] = []  # of events at the end that are in no transaction
 
     @property
     def has_events(self) -> bool:
-        """Whether it consists of events."""
+        """Whether the submission consists of events."""
         return self.what is not None and not isinstance(self.what, str)
 
     @property
     def is_staged(self) -> bool:
-        """Whether all its events have been put into transactions."""
+        """Whether all events are in transactions."""
         return self._staged >= self._count
 
     def stage(self, batch: Batch[Subscription], limit: Limit, most: int) -> list[Staged]:
-        """Put the next events into `batch`: one at least, and then as many as there is room for, up to `most`."""
+        """Add the next events to `batch`: at least one, and up to `most` while there is room."""
         assert self.what is not None and not isinstance(self.what, str)
         staged: list[Staged] = []
         look = _PER_LOOK
@@ -86,7 +86,7 @@ class Submission:
             staged.append(one)
             look -= 1
             if not isinstance(one, list):
-                limit.entries -= 1  # that it is there already may have been found out in the store
+                limit.entries -= 1  # finding its earlier event may have read the store
             else:
                 count = len(one)
                 look -= count
@@ -101,13 +101,13 @@ class Submission:
         return staged
 
     def note(self, outcomes: list[Outcome]) -> None:
-        """Note what has become of its next events; tell the publisher when these were the last."""
+        """Record the outcomes of the next events; notify the publisher after the last ones."""
         self._outcomes += outcomes
         if len(self._outcomes) + len(self._rest) == self._count:
             self.tell(self._outcomes + self._rest)
 
     def refuse(self, refused: Refused) -> None:
-        """Refuse it; of events, those that are in no transaction yet."""
+        """Refuse the submission; of events, only those in no transaction yet."""
         if self.what is None or isinstance(self.what, str):
             self.tell(refused)
             return
@@ -116,7 +116,7 @@ class Submission:
         self.note([])
 
     def tell(self, outcome: object) -> None:
-        """Tell the publisher what has become of it all."""
+        """Notify the publisher of the outcome."""
         try:
             self._done(outcome)
         except Exception:  # noqa: BLE001  the others are to be told all the same
@@ -124,7 +124,7 @@ class Submission:
 
 
 def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
-    """Put an event into a batch; return its entries, or what prevents that."""
+    """Add an event to a batch; return its entries, the earlier event with its id, or the refusal."""
     try:
         for name in draft.channels:
             grants.check_publish(name)
@@ -134,5 +134,5 @@ def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
 
 
 def mark(done: Callable[[Any], None]) -> Submission:
-    """Return a submission that is done once everything before it is."""
+    """Return a submission that is done once all submissions before it are."""
     return Submission(None, EVERYTHING, done)

@@ -1,4 +1,4 @@
-"""The change: what one transaction does to the store."""
+"""The transaction: the rows that one commit writes and removes."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from pushd.store.sqlite.watermark import contribution, end_sum, row_sum, with_en
 __all__ = ["Transaction"]
 
 _BLOCK_BYTES = 256 * 1024
-"""How much the events of one block take, except where one alone takes more."""
+"""The most bytes of the events in one block, unless a single event is larger."""
 
 _PAGE_BYTES = 4096
 
 Row = tuple[int, str, int, int, int, int, int]
-"""Of a channel, as `SqliteHistory.row` has it."""
+"""The row of a channel, as in `SqliteHistory.row`."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """Rows to be written and removed."""
+    """Rows to write and to remove."""
 
     state: LogState
-    """What the log knows when it is done."""
+    """The state of the log after the transaction."""
 
     channels: list[tuple[Any, ...]] = field(default_factory=list)
-    """Rows of channels, new ones and such as have changed."""
+    """Rows of new and changed channels."""
 
     blocks: list[tuple[Any, ...]] = field(default_factory=list)
     """New rows of blocks."""
 
     given: list[tuple[Any, ...]] = field(default_factory=list)
-    """New rows of given ids."""
+    """New rows of ids given by publishers."""
 
     removed_blocks: list[tuple[int, int]] = field(default_factory=list)
-    """First and last place of blocks that nobody wants any more."""
+    """First and last place of the blocks to remove."""
 
     removed_ids: list[tuple[str, str, int]] = field(default_factory=list)
-    """Given ids, with a channel and an offset in it."""
+    """Given ids to remove, each with its channel and offset."""
 
     removed_channels: list[tuple[int]] = field(default_factory=list)
-    """Keys of channels that were given up."""
+    """Keys of the forgotten channels to remove."""
 
     is_trial: bool = False
-    """Whether something is written even if that changes nothing, to see whether it can be."""
+    """Whether to write even without changes, to test whether the store can be written."""
 
     histories: list[SqliteHistory] = field(default_factory=list)
-    """Those whose channels are written for the first time."""
+    """Histories whose channel rows the transaction makes current."""
 
     summary_change: int = 0
-    """By how much it changes what the store says of channels: see `pushd.store.sqlite.watermark`."""
+    """The change of the channels' summary: see `pushd.store.sqlite.watermark`."""
 
     marks: dict[SqliteHistory, int] = field(default_factory=dict)
-    """What each channel that changes contributes to that from then on."""
+    """The new contribution of each changed channel to that summary."""
 
     _encoded: tuple[Event | None, bytes, int] = (None, b"", 0)
-    """The event of the latest block with one event, the block, and its checksum: the same in all its channels."""
+    """The event, bytes and checksum of the latest block with one event: reused in all channels of the event."""
 
     def written(self) -> None:
-        """Take note that it is in the store."""
+        """Record that the transaction is committed."""
         for history in self.histories:
             history.is_in_store = history.is_row_current = True
         for history, mark in self.marks.items():
@@ -77,29 +77,29 @@ class Transaction:
         self.marks[history] = mark
 
     def put(self, history: SqliteHistory, row: Row) -> None:
-        """Write the row of a channel, which changes nothing about where it ends."""
+        """Write the row of a channel; the end of its history stays the same."""
         self.channels.append(row)
         end = end_sum(history.key, history.last, history.sequence, history.bytes_through)
         self._set_mark(history, contribution(row_sum(*row), end))
 
     def remove(self, history: SqliteHistory) -> None:
-        """Remove the row of a channel that was given up."""
+        """Remove the row of a forgotten channel."""
         self.removed_channels.append((history.key,))
         self._set_mark(history, 0)
 
     @property
     def size_bytes(self) -> int:
-        """About how much of the file it writes anew."""
+        """About how many bytes of the file the transaction rewrites."""
         rows = len(self.channels) + len(self.given) + len(self.removed_blocks) + len(self.removed_ids)
         return _PAGE_BYTES * (2 + rows + len(self.blocks)) + self.data_bytes
 
     @property
     def data_bytes(self) -> int:
-        """How much the new blocks are."""
+        """The size of the new blocks, in bytes."""
         return sum([len(row[-1]) for row in self.blocks])
 
     def add_batch(self, batch: Batch[Any]) -> None:
-        """Write the events of a batch; raise `OutOfMemory` if there is none for that."""
+        """Add the events of a batch; raise `OutOfMemory` if memory is exhausted."""
         try:
             self._add_batch(batch)
         except MemoryError:
@@ -116,7 +116,7 @@ class Transaction:
                 self.given += [_given_row(one, batch) for one in kept if one.event.id in batch.given_ids]
 
     def _add_entries(self, history: SqliteHistory, entries: list[Entry], ids: Collection[str]) -> None:
-        """Write the entries of one channel as far as it keeps them; `ids` are those that publishers gave."""
+        """Add the entries that a channel keeps; `ids` are the ids given by publishers."""
         surplus = history.surplus(len(entries))
         through = history.bytes_through
         if surplus or not history.is_row_current:
@@ -161,7 +161,7 @@ class Transaction:
         self.blocks.append((place, len(entries), *sequences, through, count_given, checksum, block))
 
     def clear(self, history: SqliteHistory) -> None:
-        """Drop everything that a channel has."""
+        """Drop all events of a channel."""
         _, _, _, _, _, offset, sequence = history.row
         self.put(
             history,

@@ -1,4 +1,4 @@
-"""What becomes of a store that is there and not used, because events are kept in memory."""
+"""Invalidate an existing store that is not used because events are kept in memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _log = Logger()
 
 
 def leave(directory: Path) -> None:
-    """Have the store in `directory`, if there is one, begin a new epoch when it is used again.
+    """Let the store in `directory`, if any, begin a new epoch when it is used again.
 
-    To be called when events are kept in memory instead: the store will not have them, and a client that missed them
-    must not be told that it was recovered. A store that another daemon uses stays as it is.
+    Call it when events are kept in memory instead: the store lacks them, so a client that missed them must not be
+    reported as recovered. A store that another daemon uses is unchanged.
     """
     path = directory / FILE_NAME
     if not path.exists() or continuity.read_seal(directory) is None:

@@ -1,4 +1,4 @@
-"""The submissions that wait for a transaction, in a fair order."""
+"""The queue of submissions that wait for a transaction, in a fair order."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from pushd.store.sqlite.submission import Limit, Staged, Submission
 __all__ = ["Waiting"]
 
 _PER_BATCH = 80
-"""How many publishers are answered after one transaction: each answer takes up to 50 microseconds."""
+"""The most publishers acknowledged after one transaction: each takes up to 50 microseconds."""
 
 _EACH = 4
-"""How many events of each owner at least are put into a transaction, however many owners there are."""
+"""The least number of events per owner's turn, however many owners there are."""
 
 
 class Waiting:
-    """Submissions by owner: those of one owner in their order, and the owners in turn.
+    """Submissions by owner: in order within one owner, round-robin between owners.
 
-    So whoever publishes much waits longer, and nobody waits for all that others have handed in before. A mark,
-    a submission of nothing, comes after everything that waits, and before everything that is added later.
+    So an owner that publishes more waits longer, and does not delay the others. A mark, a submission without
+    content, comes after all submissions added before it and before all added later.
     """
 
     __slots__ = ("_by_owner", "_later")
 
     def __init__(self) -> None:
-        """Begin without submissions."""
+        """Create an empty queue."""
         self._by_owner: OrderedDict[str | None, deque[Submission]] = OrderedDict()  # none is empty
         self._later: deque[tuple[str | None, Submission]] = deque()
-        """The first mark, and what was added after it."""
+        """The first mark and all submissions added after it."""
 
     def __bool__(self) -> bool:
-        """Return whether there is any."""
+        """Return whether any submission waits."""
         return bool(self._by_owner or self._later)
 
     @property
     def owners(self) -> int:
-        """How many owners take turns."""
+        """The number of owners that take turns."""
         self._refill()
         return len(self._by_owner)
 
@@ -48,7 +48,7 @@ class Waiting:
         return next(iter(self._by_owner.values()))[0]
 
     def add(self, owner: str | None, submission: Submission) -> None:
-        """Add a submission of `owner`; all that have none are together, as if they had one."""
+        """Add a submission of `owner`; submissions without an owner share one turn."""
         if self._later or submission.what is None:
             self._later.append((owner, submission))
         else:
@@ -62,7 +62,7 @@ class Waiting:
             waiting.append(submission)
 
     def _refill(self) -> None:
-        """Go on with the next mark, or with what comes before it."""
+        """Move submissions up to and including the next mark into the turns."""
         later = self._later
         while later and (not self._by_owner or later[0][1].what is not None):
             owner, submission = later.popleft()
@@ -71,7 +71,7 @@ class Waiting:
                 return
 
     def pop(self) -> bool:
-        """Remove the first submission; return whether that ends the turn of its owner, which has no other."""
+        """Remove the first submission; return whether its owner has no other, which ends its turn."""
         owner, waiting = next(iter(self._by_owner.items()))
         waiting.popleft()
         if not waiting:
@@ -79,13 +79,13 @@ class Waiting:
         return not waiting
 
     def next_owner(self) -> None:
-        """End the turn of the owner whose turn it is, which must have another submission."""
+        """End the turn of the current owner, which must have another submission."""
         self._by_owner.move_to_end(next(iter(self._by_owner)))
 
     def stage(self, batch: Batch[Subscription], limit: Limit) -> list[tuple[Submission, list[Staged]]]:
-        """Put events into `batch`, of each owner some, up to the first submission that has none; return them.
+        """Add some events of each owner to `batch`, up to the first submission without events; return them.
 
-        A submission may be among them more than once, with its events in their order.
+        A submission may be returned more than once, its events in order.
         """
         staged: list[tuple[Submission, list[Staged]]] = []
         owners = self.owners
@@ -107,7 +107,7 @@ class Waiting:
         return staged
 
     def clear(self) -> list[Submission]:
-        """Remove all, and return them."""
+        """Remove and return all submissions."""
         all_of_them = [one for waiting in self._by_owner.values() for one in waiting]
         all_of_them += [one for _, one in self._later]
         self._by_owner.clear()

@@ -1,12 +1,12 @@
-"""The mark: what the store has acknowledged, in a file of its own, so that a store that has lost some of it shows.
+"""The mark: a summary of what the store has acknowledged, in a separate file, to detect lost transactions.
 
-SQLite ends the recovery of a write-ahead log at the first frame that is wrong, without a word: all that follows is
-gone, and the store looks like one to which less was ever published. The mark holds a summary of what the store must
-say. It is written before and after each transaction, without waiting for the disk: it outlives the process as the
-transaction itself does. After another boot it may be older than the store, and is a lower bound.
+SQLite ends the recovery of a write-ahead log silently at the first wrong frame: all later frames are lost, and the
+store looks as if less had been published. The mark holds the summary that the store must have. It is written before
+and after each transaction, without waiting for the disk, so it survives the process as the transaction does. After
+a reboot it may be older than the store, and is a lower bound.
 
-The summary has the state of the log as it is, and checksums of the rows of all channels and of where each of them
-ends, added up, so that each transaction changes it by what it changes itself.
+The summary has the state of the log, and the sum of the checksums of all channel rows and channel ends, so that
+a transaction updates it incrementally.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ SUMMARY_MASK = (1 << 64) - 1
 
 
 class Summary(NamedTuple):
-    """What a store says."""
+    """The summary of the content of a store."""
 
     sequence: int
-    """The place of its latest event in the log."""
+    """The sequence of the latest event."""
 
     log: int
-    """A checksum of the state of the log."""
+    """The checksum of the state of the log."""
 
     channels: int
     """The contributions of all channels, added up modulo 2**64."""
@@ -72,34 +72,34 @@ def row_sum(key: int, name: str, *numbers: int) -> int:
 
 
 def end_sum(key: int, offset: int, sequence: int, through: int) -> int:
-    """Return the checksum of where a channel ends: at `offset`, and `through` bytes of all its events."""
+    """Return the checksum of the end of a channel: its last `offset` and the `through` bytes of all its events."""
     return crc32(b"%d %d %d %d" % (key, offset, sequence, through))
 
 
 def contribution(row: int, end: int) -> int:
-    """Return what a channel contributes to the summary."""
+    """Return the contribution of a channel to the summary."""
     return row << 32 | end
 
 
 def with_end(mark: int, end: int) -> int:
-    """Return what a channel contributes that has come to another end."""
+    """Return the contribution `mark` with another end of the channel."""
     return (mark >> 32) << 32 | end
 
 
 class Mark(NamedTuple):
-    """What the file says."""
+    """The content of the file."""
 
     number: int
-    """How many were written before."""
+    """The serial number of the mark."""
 
     before: Summary
-    """What the store said before the latest transaction."""
+    """The summary before the latest transaction."""
 
     after: Summary
-    """What it said after it; the same as `before` if the transaction has ended."""
+    """The summary after it; the same as `before` once the transaction has ended."""
 
     boot: str
-    """The id of the boot in which it was written."""
+    """The id of the boot in which the mark was written."""
 
     is_closed: bool
     """True if everything, and the mark itself, is on the disk."""
@@ -108,20 +108,20 @@ class Mark(NamedTuple):
 class MarkFile:
     """The file of the mark, open for writing.
 
-    It is mapped into memory, as SQLite does with its index of the log: two system calls would make a transaction a
-    fifth slower. It has two slots that are written in turns: if the process is killed while it writes one, the
-    other one says what was true before.
+    It is mapped into memory, as SQLite maps its index of the log: two system calls would make a transaction a fifth
+    slower. Its two slots are written alternately: if the process is killed while writing one, the other has the
+    previous mark.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open it, or make it."""
+        """Open or create the file."""
         number = os.open(directory / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             content = os.pread(number, 2 * _SLOT_BYTES, 0)
             marks = [mark for at in (0, _SLOT_BYTES) if (mark := _read(content[at : at + _SLOT_BYTES])) is not None]
             self.found = max(marks, default=None)
-            """What it said, None if it is new or damaged."""
-            os.pwrite(number, content.ljust(2 * _SLOT_BYTES, b"\0"), 0)  # so that there is room on the disk
+            """The mark found in the file, None if the file is new or damaged."""
+            os.pwrite(number, content.ljust(2 * _SLOT_BYTES, b"\0"), 0)  # reserves room on the disk
             os.fsync(number)
             self._map = mmap(number, 2 * _SLOT_BYTES)
         finally:
@@ -130,7 +130,7 @@ class MarkFile:
         self._boot = boot_id().encode("ascii")[:36]
 
     def write(self, before: Summary, after: Summary, *, is_closed: bool = False) -> None:
-        """Let a store be right that says `before` or `after`."""
+        """Write a mark that accepts a store with the summary `before` or `after`."""
         self._number = number = self._number + 1
         content = _HEAD.pack(_MAGIC, self._boot, is_closed, number) + _BODY.pack(*before, *after)
         content += _CHECKSUM.pack(crc32(content))
@@ -138,11 +138,11 @@ class MarkFile:
         self._map[at : at + len(content)] = content
 
     def settle(self) -> None:
-        """Wait until it is on the disk; raise `OSError` if it cannot be."""
+        """Wait until the mark is on the disk; raise `OSError` if that fails."""
         self._map.flush()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._map.close()
 
 
@@ -161,14 +161,14 @@ def _read(slot: bytes) -> Mark | None:
 
 
 def why_not(mark: Mark | None, found: Summary, directory: Path) -> str | None:
-    """Return why a store that says `found` is not all that was acknowledged; None if it is."""
+    """Return why a store with the summary `found` lacks acknowledged data; None if it is complete."""
     if mark is None:
         return f"{directory / _FILE_NAME} is missing or damaged"
     if found in (mark.before, mark.after):
         return None
     boot = boot_id()
     if not mark.is_closed and (mark.boot != boot or not boot) and found.sequence >= mark.before.sequence:
-        return None  # the machine may have written the store to its disk, and not the mark
+        return None  # after a crash the store may be on the disk, and its mark not
     if found.sequence < mark.before.sequence:
         return f"it ends at event {found.sequence} of the log, and {mark.before.sequence} were acknowledged"
     return "its channels are not as they were acknowledged"

@@ -1,4 +1,4 @@
-"""The worker: a thread for what waits for the disk, so that the reactor does not."""
+"""The worker: a thread for disk operations, so that the reactor does not block."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ T = TypeVar("T")
 
 
 class _Threads(ThreadPool):
-    """Threads that do not keep the process from ending: one may wait for a disk that does not answer."""
+    """Daemon threads, so that a thread blocked on a dead disk does not keep the process alive."""
 
     # a static method, because from Python 3.14 on a partial in a class is a method
     threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]
 
 
 class Worker:
-    """One thread, which does one thing after the other."""
+    """One thread that runs functions in order."""
 
     def __init__(self, reactor: Any) -> None:
-        """Return in the thread of `reactor`."""
+        """Deliver results in the thread of `reactor`."""
         self._reactor = reactor
         self._pool = _Threads(0, 1, "pushd-store")
 
     def start(self) -> None:
-        """Begin: not before the process has forked for the last time."""
+        """Start the thread. Call it only after the process has forked for the last time."""
         self._pool.start()
 
     def __call__(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> Deferred[T]:
-        """Call `function` when it is its turn; return what it answers."""
+        """Call `function` after all earlier ones; return a Deferred of its result."""
         called: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **named)
         return called
 
     def stop(self) -> None:
-        """End, when everything is done, which is waited for: to be called when it is."""
+        """Stop the thread. This blocks until all functions have run: call it once they have."""
         self._pool.stop()
