@@ -39,7 +39,7 @@ def check_shape(text: bytes, max_event_bytes: int, other_bytes: int) -> None:
     if quotes <= 2 * _MAX_STRINGS:
         between = _between_quotes(text)
     else:
-        between = _between_strings(text, max_event_bytes + other_bytes)
+        between = _between_strings(text, max_event_bytes, other_bytes)
     if between > _MAX_BETWEEN:
         raise _too_many()
 
@@ -81,10 +81,10 @@ def _between_quotes(text: bytes) -> int:
     return between
 
 
-def _between_strings(text: bytes, max_bytes: int) -> int:
+def _between_strings(text: bytes, max_event_bytes: int, other_bytes: int) -> int:
     """Return the number of bytes outside of strings for texts with many quotes: the slow path of `_between_quotes`.
 
-    Raises `BadRequest` for too many strings and `TooLarge` for more than `max_bytes` in strings.
+    Raises `BadRequest` for too many strings and `TooLarge` for more in strings than both sizes together.
     """
     try:
         decoded = text.decode()
@@ -101,8 +101,8 @@ def _between_strings(text: bytes, max_bytes: int) -> int:
         characters += len(string)
         if strings > _MAX_STRINGS:
             raise _too_many()
-        if characters > max_bytes:
-            raise _too_large(max_bytes)
+        if characters > max_event_bytes + other_bytes:
+            raise _too_large(max_event_bytes)
     return between + len(decoded) - position
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import BadRequest, Refused, TooLarge
+from pushd.wire.json_shape import check_shape
 from pushd.wire.messages import longest_message, parse_draft, parse_object
 
 SIZE = 2**20
@@ -74,6 +75,13 @@ class ShapeTests(SynchronousTestCase):
         }.items():
             with self.subTest(name):
                 self.assertRaises(BadRequest, parse_object, text, SIZE)
+
+    def test_a_message_too_large_names_the_limit_of_an_event(self) -> None:
+        size = SIZE // 2
+        for data in (b"a" * 2 * size, b'\\"' * 9000 + b"a" * (size + size // 7)):
+            with self.assertRaises(TooLarge) as raised:
+                check_shape(line(data + b'","b":"' * 70), size, 1000)
+            self.assertIn(f"up to {size} bytes", str(raised.exception))
 
     def test_what_cannot_be_an_event_is_not_parsed(self) -> None:
         most = longest_message(SIZE)
