@@ -81,6 +81,7 @@ class Collector:
         if self._is_running:
             self._is_running = False
             if self._is_told:
+                self._is_told = False
                 gc.enable()
             else:
                 gc.callbacks.remove(self._watch)

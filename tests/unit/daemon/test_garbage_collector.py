@@ -116,6 +116,18 @@ class TurnsTests(SynchronousTestCase):
         self.assertTrue(gc.isenabled())
         del kept
 
+    def test_one_that_is_stopped_and_started_again_leaves_nothing_behind(self) -> None:
+        machine = Machine(1e-7)
+        before = list(gc.callbacks)
+        collector = self.collector(machine)
+        for now_s in (0.0, 1.0):
+            collector.look(now_s)
+            self.assertFalse(gc.isenabled())
+            collector.stop()
+            self.assertTrue(gc.isenabled())
+            self.assertEqual(gc.callbacks, before)
+            collector.start()
+
     def test_one_that_was_disabled_stays_so(self) -> None:
         gc.disable()
         machine = Machine(1e-7)
