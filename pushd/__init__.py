@@ -1,4 +1,4 @@
-"""pushd, a push server: one event bus, spoken to over every kind of HTTP."""
+"""pushd, a push server: one event bus over WebSocket, Server-Sent Events and plain HTTP."""
 
 __all__ = ["__version__"]
 

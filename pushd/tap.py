@@ -1,4 +1,4 @@
-"""The twistd plugin: ``twistd pushd``. The only module that imports the reactor."""
+"""The twistd plugin, ``twistd pushd``: the only module that imports the reactor."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ class Options(usage.Options):
     ]
 
     pidfile: PidFile | None = None
-    """The pid file, if there is to be one and pushd is to be started."""
+    """The pid file, unless it is disabled or pushd only runs a command such as ``--check``."""
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Override: end with one line at an error; twistd would print all of the help before it."""
+        """Override: exit with one line on an error; twistd would print its whole help first."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"pushd: {self._explained(str(error))}") from None
 
     def _explained(self, error: str) -> str:
-        """Return an error of Twisted's parser with the options that may have been meant."""
+        """Return an error of Twisted's option parser, with the closest option as a suggestion."""
         unknown = re.search(r"option -?-?(\S+) not recognized", error)
         names = sorted(name.rstrip("=") for name in self.longOpt)
         close = get_close_matches(unknown[1], names, 1, 0.5) if unknown else []
@@ -85,7 +85,7 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Override: read the configuration, here because an error has a better form here than later."""
+        """Override: read the configuration here, where an error is one line instead of a traceback."""
         try:
             self["configuration"] = _configuration(self["config"])
             if self["print-config"]:
@@ -106,15 +106,15 @@ class Options(usage.Options):
             raise _end_of(error) from None
 
     def _take_over(self, twistd: usage.Options) -> None:
-        """Take what twistd would do by itself: the log, as configured, and the pid file, under a lock."""
+        """Replace twistd's own log by the configured one, and its pid file by a locked one."""
         if twistd.get("logger") == "pushd.log.observer":
-            twistd["logger"] = None  # twistd asks the service then, which knows the configuration
+            twistd["logger"] = None  # then twistd uses the observer of the service
         if twistd.get("pidfile"):
             self.pidfile = PidFile(twistd["pidfile"])
-            twistd["pidfile"] = ""  # or twistd would refuse to start if the number in it is that of some process
+            twistd["pidfile"] = ""  # twistd refuses to start if any process has the number in the file
 
     def _token(self) -> str:
-        """Make the token that the command line asks for."""
+        """Return the token specified on the command line."""
         key = choose_key(self["configuration"].keys, self["key"])
         wish = TokenRequest(
             self["user"],
@@ -126,7 +126,7 @@ class Options(usage.Options):
         return mint(key, wish, time.time())
 
     def _argument(self, name: str, kind: OptionType, default: str) -> Any:
-        """Read an option as the ini file has it; raise `ConfigError` if that is not possible."""
+        """Parse the option `name` in the syntax of the ini file; raise `ConfigError` if it is invalid."""
         text = default if self[name] is None else self[name]
         try:
             return kind.parse(text)
@@ -135,11 +135,11 @@ class Options(usage.Options):
             raise ConfigError(f"--{name} {text}: wanted {kind.form}{but}") from None
 
     def _check(self) -> None:
-        """Check everything that a start needs, and say what was found; raise `StartFailed` if it is not fine."""
+        """Check everything needed to start, and print the result; raise `StartFailed` on an error."""
         config: Config = self["configuration"]
         state = state_directory(config, os.environ)
         check_directory(state)
-        with TemporaryDirectory() as directory:  # a check makes no certificate to keep
+        with TemporaryDirectory() as directory:  # a certificate made by the check is not kept
             _daemon(self, directory)
         print(f"{self['config'] or 'the built-in configuration'} is fine")
         checked = check(Path(state)) if config.store == "sqlite" else None
@@ -150,7 +150,7 @@ class Options(usage.Options):
 
 
 def _configuration(path: str | None) -> Config:
-    """Read the ini file, or answer the built-in configuration if there is none; raise `ConfigError`."""
+    """Read the ini file at `path`, or return the defaults if it is None; raise `ConfigError` on an error."""
     if path is None:
         return default()
     try:
@@ -161,15 +161,15 @@ def _configuration(path: str | None) -> Config:
 
 
 def _end_of(error: ConfigError | StartFailed) -> SystemExit:
-    """Tell systemd why there is no start, and answer what ends the process with one line."""
+    """Report the error to systemd, and return the exception that ends the process with one line."""
     Systemd(os.environ).failed(error)
     return SystemExit(f"pushd: {error}")
 
 
 def _daemon(options: Options, directory: str) -> Daemon:
-    """Make the daemon as configured, with its own certificate in `directory`.
+    """Return the configured daemon, with the state directory `directory`.
 
-    Raises `StartFailed` if something that it needs is not there.
+    Raises `StartFailed` if something that it needs is missing.
     """
     config: Config = options["configuration"]
     store, figures = None, Counters()
@@ -201,15 +201,15 @@ def _daemon(options: Options, directory: str) -> Daemon:
     systemd = Systemd(os.environ)
 
     def fail(error: StartFailed) -> NoReturn:
-        """Say why there is no start, and end the process before the reactor runs."""
+        """Report the error, and end the process before the reactor runs."""
         systemd.failed(error)
         if options.pidfile is not None:
             options.pidfile.remove()
         if not twistd.get("nodaemon"):
             _log.critical("{error}", error=error)
-            sys.excepthook = lambda *exception: None  # which would add a traceback to it
-            raise error  # twistd's parent process waits to be told, and prints it
-        print(f"pushd: {error}", file=sys.__stderr__)  # in place of sys.stderr is the log
+            sys.excepthook = lambda *exception: None  # the default hook adds a traceback
+            raise error  # twistd's parent process waits for the error, and prints it
+        print(f"pushd: {error}", file=sys.__stderr__)  # sys.stderr is redirected to the log
         if twistd.get("logfile") or twistd.get("syslog"):
             _log.critical("{error}", error=error)
         raise SystemExit(1)
@@ -229,7 +229,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
 
 
 class _Logged(MultiService):
-    """What twistd runs: the daemon, with the log and the pid file that it wants."""
+    """The service that twistd runs: the daemon with its log observer and pid file."""
 
     def __init__(self, daemon: Daemon, observer: ILogObserver | None, pidfile: PidFile | None) -> None:
         super().__init__()
@@ -238,13 +238,13 @@ class _Logged(MultiService):
         daemon.setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
-        """Override: twistd gives the application, which is where it looks for an observer."""
+        """Override: set the observer on the application, where twistd looks for one."""
         if self._observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
-        """Override: this process is the one that stays, also in the background."""
+        """Override: write the pid file here, after twistd has forked into the background."""
         if self._pidfile is not None:
             self._pidfile.write()
             reactor.addSystemEventTrigger("after", "shutdown", self._pidfile.remove)
@@ -252,9 +252,9 @@ class _Logged(MultiService):
 
 
 def _obey_signals(daemon: Daemon, reopen: Callable[[], object]) -> None:
-    """Have SIGHUP, which would end twistd, reload the configuration, and a second SIGTERM end the waiting.
+    """Reload the configuration at SIGHUP, which would end twistd; stop draining at a second SIGTERM or SIGINT.
 
-    SIGHUP calls `reopen` as well, for a log file that was moved away.
+    SIGHUP also calls `reopen`, for a log file that was rotated.
     """
     threads = IReactorFromThreads(reactor)
 
@@ -280,7 +280,7 @@ def _nothing() -> None:
 
 
 def _twistd() -> str:
-    """Return the command that started this, as it can be used in another terminal."""
+    """Return the command that started this process, usable in another terminal."""
     path = os.path.abspath(sys.argv[0])
     if not os.path.basename(path).startswith("twistd"):
         path = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "twistd")
@@ -288,7 +288,7 @@ def _twistd() -> str:
 
 
 def _call_in_a_second(call: Callable[[], None]) -> None:
-    """Have the reactor make a call in a second; what asks for it may be in another thread."""
+    """Schedule `call` on the reactor in one second; safe to call from any thread."""
     _call_from_thread(lambda: IReactorTime(reactor).callLater(1, call))
 
 
