@@ -35,7 +35,7 @@ class Bound:
     """Of the limit and the value; nothing for a ratio."""
 
     def holds(self, value: float) -> bool:
-        """Tell whether it holds for a value."""
+        """Return whether it holds for a value."""
         if self.relation == "at least":
             return value >= self.limit
         return value < self.limit if self.relation == "less than" else value <= self.limit

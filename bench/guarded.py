@@ -67,7 +67,7 @@ _QUESTIONS = {"before_publish": "publishing", "before_connect": "connecting"}
 
 
 def _guarded(title: str, config: str, **claimed: str) -> Server:
-    """Answer pushd, where everything is asked for with a token."""
+    """Return pushd, where everything is asked for with a token."""
     claims = {**claimed, "exp": int(time.time()) + 86400, "pushd": {"publish": ["**"], "subscribe": ["**"]}}
     token = jwt.encode(claims, _SECRET, "HS256")
     plain = PEERS["pushd"]
@@ -80,7 +80,7 @@ def _guarded(title: str, config: str, **claimed: str) -> Server:
 
 
 def servers(port: int) -> list[Server]:
-    """Answer the daemons, given the port of an application that says yes."""
+    """Return the daemons, given the port of an application that says yes."""
     url = f"http://127.0.0.1:{port}/"
     asked = {option: f"{_TOKENS}{_HOOKS}{option} = {url}\n" for option in _QUESTIONS}
     return [

@@ -117,7 +117,7 @@ class Server:
         raise SystemExit(f"no server at port {port}: {command}")
 
     def cpu_s(self) -> float:
-        """Answer how much CPU time it has taken, in seconds; ``/proc/PID/stat`` says so too, in steps of 10 ms."""
+        """Return how much CPU time it has taken, in seconds; ``/proc/PID/stat`` says so too, in steps of 10 ms."""
         clock = ctypes.c_int()
         error = ctypes.CDLL(None).clock_getcpuclockid(self._process.pid, ctypes.byref(clock))
         assert not error, os.strerror(error)
@@ -239,7 +239,7 @@ def cpu_per_event_s(server: Server) -> float:
 
 
 def _ended(answer: bytes, stream_id: int) -> bool:
-    """Tell whether the end of a stream is in what came, roughly: END_STREAM on its DATA."""
+    """Return whether the end of a stream is in what came, roughly: END_STREAM on its DATA."""
     return b"\0\1" + stream_id.to_bytes(4, "big") in answer
 
 

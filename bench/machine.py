@@ -62,7 +62,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Answer the versions of everything that takes part."""
+    """Return the versions of everything that takes part."""
     found = {"pushd": _said("git", "-C", str(_HERE), "describe", "--always", "--dirty")}
     found["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
     for package in _PACKAGES:

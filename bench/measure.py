@@ -70,7 +70,7 @@ def _pinned(core: int) -> list[str]:
 
 
 def load_arguments(case: Case, server: Server, place: Place) -> list[str]:
-    """Answer the options of the load client for a case."""
+    """Return the options of the load client for a case."""
     arguments = [
         f"--port={place.tls_port if case.tls else place.port}",
         f"--subscribers={case.subscribers}",
@@ -102,7 +102,7 @@ def load_arguments(case: Case, server: Server, place: Place) -> list[str]:
 
 
 def _publishers(case: Case, kind: str) -> int:
-    """Answer over how many connections is published: one POST waits on each for its answer."""
+    """Return over how many connections is published: one POST waits on each for its answer."""
     if case.mode == "fanout" and kind == "post":
         return max(case.in_flight) + 1
     return case.publishers

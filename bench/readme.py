@@ -45,7 +45,7 @@ def figures(results: Results) -> str:
 
 
 def put_in(readme: str, results: Results) -> str:
-    """Answer the README with the figures of `results`."""
+    """Return the README with the figures of `results`."""
     begin, rest = readme.split(_BEGIN)
     return f"{begin}{_BEGIN}\n{figures(results)}\n{_END}{rest.split(_END)[1]}"
 

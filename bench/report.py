@@ -240,7 +240,7 @@ def markdown(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """Answer what is wanted and was measured, for a terminal."""
+    """Return what is wanted and was measured, for a terminal."""
     lines = []
     for verdict in judge(results):
         if verdict.value is not None:

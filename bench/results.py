@@ -30,7 +30,7 @@ class Run:
 
 
 def numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """Answer the numbers of a result by their names; those of a level of events in flight as ``16:cpu_us``."""
+    """Return the numbers of a result by their names; those of a level of events in flight as ``16:cpu_us``."""
     found: dict[str, float] = {}
     for level in result.get("levels", ()):
         prefix = f"{level['in_flight']}:"
@@ -52,7 +52,7 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def waiting(result: Mapping[str, Any]) -> list[float]:
-    """Answer for each part of a result the share of the time in which the server or the client had to wait.
+    """Return for each part of a result the share of the time in which the server or the client had to wait.
 
     They wait when something else runs on their core: the less, the better the measurement.
     """
@@ -74,17 +74,17 @@ class Results:
         self._numbers = {(run.case, run.peer, run.round): numbers(run.result) for run in runs}
 
     def by_round(self, case: str, peer: str, name: str) -> dict[int, float]:
-        """Answer a number in each round in which it was measured."""
+        """Return a number in each round in which it was measured."""
         return {
             key[2]: found[name] for key, found in self._numbers.items() if key[:2] == (case, peer) and name in found
         }
 
     def median(self, case: str, peer: str, name: str) -> float | None:
-        """Answer the median of a number, if it was measured."""
+        """Return the median of a number, if it was measured."""
         return _median(list(self.by_round(case, peer, name).values()))
 
     def ratio(self, of: tuple[str, str, str], to: tuple[str, str, str]) -> float | None:
-        """Answer the median of the ratios within each round of two numbers, each (case, peer, name).
+        """Return the median of the ratios within each round of two numbers, each (case, peer, name).
 
         The servers took turns in a round, so that what disturbs the machine for longer disturbs both.
         """
@@ -92,11 +92,11 @@ class Results:
         return _median([mine[round] / theirs[round] for round in mine if theirs.get(round)])
 
     def peers(self, case: str) -> list[str]:
-        """Answer the servers of a case, in the order in which they ran."""
+        """Return the servers of a case, in the order in which they ran."""
         return list(dict.fromkeys(run.peer for run in self.runs if run.case == case))
 
     def errors(self) -> list[Run]:
-        """Answer the runs that failed, or in which a subscriber missed something."""
+        """Return the runs that failed, or in which a subscriber missed something."""
         return [run for run in self.runs if "error" in run.result or _faults(run.result)]
 
     def save(self, path: Path) -> None:

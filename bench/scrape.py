@@ -22,7 +22,7 @@ _AT_ONCE = 200
 
 
 def scrape(host: str, port: int) -> tuple[float, str]:
-    """Answer how long it took, in milliseconds, and what came."""
+    """Return how long it took, in milliseconds, and what came."""
     began = time.perf_counter()
     connection = HTTPConnection(host, port, timeout=20)
     connection.request("GET", "/metrics")
@@ -32,7 +32,7 @@ def scrape(host: str, port: int) -> tuple[float, str]:
 
 
 def value(text: str, name: str) -> float:
-    """Answer a figure without labels, or with them as they are written."""
+    """Return a figure without labels, or with them as they are written."""
     return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).rpartition(" ")[2])
 
 

@@ -102,7 +102,7 @@ class Server:
 
 
 def start_pushd(store: str, sections: str = "") -> Callable[[Place], Sequence[str]]:
-    """Answer what starts pushd with these lines about its store, and these sections."""
+    """Return what starts pushd with these lines about its store, and these sections."""
 
     def start(place: Place) -> list[str]:
         config = place.folder / "pushd.ini"
@@ -189,7 +189,7 @@ class Running:
         self.place = place
 
     def pids(self) -> list[int]:
-        """Answer the ids of its processes."""
+        """Return the ids of its processes."""
         found = [self._process.pid]
         for pid in found:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -234,7 +234,7 @@ def running(server: Server, place: Place, pinned: Sequence[str]) -> Iterator[Run
 
 
 def free_port() -> int:
-    """Answer a port that is free and that the system gives to nobody by itself."""
+    """Return a port that is free and that the system gives to nobody by itself."""
     for port in random.sample(range(20000, 32000), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -58,7 +58,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
-        """Start it; answer how many seconds it took until it answered a request."""
+        """Start it; return how many seconds it took until it answered a request."""
         twistd = Path(sys.executable).with_name("twistd")
         command = [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(self.folder / "pushd.ini")]
         before = time.monotonic()
@@ -99,11 +99,11 @@ class Daemon:
             assert len(answers) == len(lines[at : at + 1000]) and not any(b'"error"' in one for one in answers)
 
     def stored_bytes(self) -> int:
-        """Answer how much the database and its write-ahead log take."""
+        """Return how much the database and its write-ahead log take."""
         return sum((self.folder / "state" / name).stat().st_size for name in ("pushd.db", "pushd.db-wal"))
 
     def resident_bytes(self) -> int:
-        """Answer how much memory it takes."""
+        """Return how much memory it takes."""
         assert self.process is not None
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found is not None
@@ -207,7 +207,7 @@ class Clients:
 
 
 def come_back(one: Daemon, clients: int, since: str, last: bytes) -> float:
-    """Have clients come back at once; answer how many seconds it takes until each has the event `last`."""
+    """Have clients come back at once; return how many seconds it takes until each has the event `last`."""
     before = time.monotonic()
     back = Clients(one, clients, since)
     try:

@@ -82,7 +82,7 @@ def _item(text: str) -> str:
 
 
 def _said(about: dict[str, Any]) -> str:
-    """Answer what is said of a value: in words, or else by its schema."""
+    """Return what is said of a value: in words, or else by its schema."""
     schema = about.get("schema", about)
     items = schema.get("items", {}).get("$ref", "").rpartition("/")[2]
     if "description" in about:

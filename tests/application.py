@@ -41,18 +41,18 @@ NO_HOOKS = Hooks(
 
 
 def hooks(**settings: Any) -> Hooks:
-    """Answer `NO_HOOKS` with other `settings`."""
+    """Return `NO_HOOKS` with other `settings`."""
     return replace(NO_HOOKS, **settings)
 
 
 def answer(body: object = None, status: int = 200, retry_after_s: float | None = None) -> Answer:
-    """Answer what an application sends back: JSON, or bytes as they are, or nothing."""
+    """Return what an application sends back: JSON, or bytes as they are, or nothing."""
     encoded = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     return Answer(status, encoded, retry_after_s)
 
 
 def caller(user: str | None = "ada", payload: object = None, *, expires_at: float | None = None) -> ClientInfo:
-    """Answer a subscriber that may do what is below ``a``."""
+    """Return a subscriber that may do what is below ``a``."""
     reach = ChannelScope([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
     made = ClientInfo(Identity(grants, user, payload, expires_at), ClientAddress("192.0.2.7", "192.0.2.7:1"))
@@ -97,7 +97,7 @@ class Application:
         return fail(NoAnswer(reaction)) if isinstance(reaction, str) else succeed(reaction)
 
     def always(self, reaction: Answer | str | None) -> None:
-        """Answer everything from now on by `reaction`."""
+        """Reply to everything from now on by `reaction`."""
         self.react = lambda posted: reaction
 
     @property

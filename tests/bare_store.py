@@ -61,14 +61,14 @@ class Stored:
         self.store.open(self.log)
 
     def now(self) -> float:
-        """Answer the time of day."""
+        """Return the time of day."""
         return self.wall + self.clock.seconds()
 
     def _failed(self, subscriber: object, error: Exception) -> None:
         raise error
 
     def publish(self, *channels: str, data: bytes = b"x", id: str | None = None) -> Outcome:
-        """Publish one event in a turn of its own; answer what its publisher is told."""
+        """Publish one event in a turn of its own; return what its publisher is told."""
         (outcome,) = self.publish_together((channels, data, id))
         return outcome
 
@@ -106,11 +106,11 @@ class Stored:
         return self.log.read(patterns(*texts), since, 1000)
 
     def datas(self, *texts: str) -> list[bytes]:
-        """Answer the data of everything there is."""
+        """Return the data of everything there is."""
         return [entry.event.data for entry in self.entries(*texts)]
 
     def entries(self, *texts: str) -> list[Entry]:
-        """Answer everything there is."""
+        """Return everything there is."""
         return self.read(*texts).entries
 
     def close(self) -> None:

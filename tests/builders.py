@@ -88,12 +88,12 @@ def entry(sequence: int, offset: int | None = None, *, channel: str = "a", data:
 
 
 def datas(entries: list[Entry]) -> list[bytes]:
-    """Answer the data of each entry."""
+    """Return the data of each entry."""
     return [entry.event.data for entry in entries]
 
 
 def offsets(entries: list[Entry]) -> list[int]:
-    """Answer the offset of each entry."""
+    """Return the offset of each entry."""
     return [entry.offset for entry in entries]
 
 
@@ -157,7 +157,7 @@ class Rig:
         self.begin(self.archive)
 
     def now(self) -> float:
-        """Answer the time of day, in seconds since 1970."""
+        """Return the time of day, in seconds since 1970."""
         return STARTED + self.clock.seconds()
 
     def begin(self, archive: HistoryStorage) -> None:
@@ -205,12 +205,12 @@ class Rig:
         return self.bus.read(patterns(*texts), since, limit, EVERYTHING)
 
     def retained(self, *texts: str) -> list[bytes]:
-        """Answer the data of everything that is kept."""
+        """Return the data of everything that is kept."""
         return datas(self.read(*texts).entries)
 
 
 def catch_up(subscription: Subscription) -> int:
-    """Replay everything; answer how many events that may have delivered at most."""
+    """Replay everything; return how many events that may have delivered at most."""
     count = 0
     while subscription.advance():
         count += 1

@@ -62,7 +62,7 @@ class Transport(StringTransport):
 
 
 def path_below(request: Request) -> bytes:
-    """Answer the last segment of a path."""
+    """Return the last segment of a path."""
     segments: list[bytes] = request.postpath or []
     return segments[0]
 
@@ -244,7 +244,7 @@ class Peer:
     # From the server
 
     def frames(self) -> list[Frame]:
-        """Answer what the server has sent since the last time; header blocks are decoded into ``fields``."""
+        """Return what the server has sent since the last time; header blocks are decoded into ``fields``."""
         self.turn()
         self._buffer += self.transport.value()
         self.transport.clear()
@@ -265,42 +265,42 @@ class Peer:
         return found
 
     def all_frames(self, kind: type[Frame], stream_id: int | None = None) -> list[Any]:
-        """Answer the frames of a kind that the server sent from the beginning."""
+        """Return the frames of a kind that the server sent from the beginning."""
         self.frames()
         return [f for f in self.seen if isinstance(f, kind) and stream_id in (None, f.stream_id)]
 
     def status(self, stream_id: int) -> int | None:
-        """Answer the final status on a stream; None if there is none."""
+        """Return the final status on a stream; None if there is none."""
         found = [
             int(f.fields[":status"]) for f in self.all_frames(HeadersFrame, stream_id) if ":status" in f.fields
         ]
         return next((status for status in found if status >= 200), None)
 
     def fields(self, stream_id: int) -> dict[str, str]:
-        """Answer the fields of the last header section on a stream."""
+        """Return the fields of the last header section on a stream."""
         fields: dict[str, str] = self.all_frames(HeadersFrame, stream_id)[-1].fields
         return fields
 
     def body(self, stream_id: int) -> bytes:
-        """Answer the body on a stream, as far as it has come."""
+        """Return the body on a stream, as far as it has come."""
         return b"".join(f.data for f in self.all_frames(DataFrame, stream_id))
 
     def is_ended(self, stream_id: int) -> bool:
-        """Tell whether the server ended a stream."""
+        """Return whether the server ended a stream."""
         frames = [*self.all_frames(DataFrame, stream_id), *self.all_frames(HeadersFrame, stream_id)]
         return any("END_STREAM" in f.flags for f in frames)
 
     def resets(self, stream_id: int) -> list[int]:
-        """Answer the codes with which the server reset a stream."""
+        """Return the codes with which the server reset a stream."""
         return [f.error_code for f in self.all_frames(RstStreamFrame, stream_id)]
 
     def goaways(self) -> list[GoAwayFrame]:
-        """Answer the server's GOAWAY frames."""
+        """Return the server's GOAWAY frames."""
         return self.all_frames(GoAwayFrame)
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether the server closes the connection."""
+        """Return whether the server closes the connection."""
         return self.transport.disconnecting or self.transport.is_aborted
 
 

@@ -100,7 +100,7 @@ class Ledger:
         return sum(bool(sent.answers) for sent in self.sent.values())
 
     def faults(self) -> list[str]:
-        """Answer everything that contradicts the promises, one line each."""
+        """Return everything that contradicts the promises, one line each."""
         self._faults, self._ids, self._offsets, self._datas = {}, {}, {}, {}
         for sent in list(self.sent.values()):
             self._check_answers(sent)

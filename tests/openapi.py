@@ -47,7 +47,7 @@ def description() -> dict[str, Any]:
 
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
-    """Answer what a part refers to, or itself."""
+    """Return what a part refers to, or itself."""
     while "$ref" in part:
         place: Any = description()
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -57,7 +57,7 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def operations() -> Iterator[Operation]:
-    """Answer every operation."""
+    """Return every operation."""
     for path, item in description()["paths"].items():
         shared = item.get("parameters", [])
         for method, said in item.items():

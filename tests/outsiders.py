@@ -86,16 +86,16 @@ class Answers:
     """How many wait for an answer."""
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """Answer who it is."""
+        """Return who it is."""
         identity: Identity | None = await self._answer(Ask("connect", caller, caller.identity))
         return caller.identity if identity is None else identity
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
-        """Answer whether it may."""
+        """Return whether it may."""
         await self._answer(Ask("subscribe", caller, caller.identity, channel, since))
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Answer what is published."""
+        """Return what is published."""
         changed: Draft | None = await self._answer(Ask("publish", caller, caller.identity, draft))
         return draft if changed is None else changed
 
@@ -126,11 +126,11 @@ class Notes:
         """What has happened, to which connection by its number, and more."""
 
     def of(self, number: int) -> list[tuple[Any, ...]]:
-        """Answer what was said of one connection, without its number."""
+        """Return what was said of one connection, without its number."""
         return [(event, *more) for event, who, *more in self.said if who == number]
 
     def events(self, channel: str) -> list[str]:
-        """Answer how a channel was occupied and vacated."""
+        """Return how a channel was occupied and vacated."""
         return [event for event, *what in self.said if event in ("occupied", "vacated") and what == [channel]]
 
     def connected(self, caller: ClientInfo) -> None:

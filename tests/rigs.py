@@ -230,7 +230,7 @@ class Rig:
         body: bytes = b"",
         host: str = "localhost",
     ) -> Response:
-        """Make one request without letting time pass; answer what has been written of the response."""
+        """Make one request without letting time pass; return what has been written of the response."""
         return self._answer(self.client(), method, target, headers=headers, body=body, host=host)
 
     def _answer(self, client: Client, *arguments: str, **more: Any) -> Response:
@@ -257,7 +257,7 @@ class Rig:
         return [self.publish(channel, data) for data in each]
 
     def publish_many(self, *drafts: Mapping[str, object]) -> list[dict[str, Any]]:
-        """Publish a batch, letting turns pass if it is long; answer what was said of each."""
+        """Publish a batch, letting turns pass if it is long; return what was said of each."""
         body = b"".join(json.dumps(draft).encode() + b"\n" for draft in drafts)
         client = HttpClient(self)
         client.send("POST", "/publish", body=body)
@@ -646,11 +646,11 @@ class Response:
     """How many chunks the body came in, if in chunks."""
 
     def all(self, name: str) -> list[str]:
-        """Answer the values of a header."""
+        """Return the values of a header."""
         return [value for key, value in self.headers if key == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """Answer the value of a header that may be there once."""
+        """Return the value of a header that may be there once."""
         values = self.all(name)
         assert len(values) < 2, (name, values)
         return values[0] if values else None
@@ -740,7 +740,7 @@ def parse_responses(data: bytes, methods: Sequence[str], *, is_closed: bool) -> 
 
 
 def _parse_body(response: Response, data: bytes, position: int, method: str, is_closed: bool) -> int:
-    """Parse the body (RFC 9112, section 6.3); answer where it ends."""
+    """Parse the body (RFC 9112, section 6.3); return where it ends."""
     lengths, codings = response.all("content-length"), response.all("transfer-encoding")
     assert len(lengths) + len(codings) < 2, response
     if method == "HEAD" or response.status in (101, 204, 304):

@@ -83,7 +83,7 @@ class Thread:
             self._answers.append((answered, answer))
 
     def answer(self) -> None:
-        """Answer the job that was done first, if one was."""
+        """Return the job that was done first, if one was."""
         if self._answers:
             answered, answer = self._answers.pop(0)
             answered.callback(answer)

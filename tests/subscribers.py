@@ -145,7 +145,7 @@ class Subscriber:
 
     @staticmethod
     def carried(data: bytes) -> bytes:
-        """Answer what the transport makes of `data`."""
+        """Return what the transport makes of `data`."""
         return data
 
     def disconnect(self) -> None:

@@ -42,7 +42,7 @@ def document(path: Path) -> nodes.document:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """Answer the code blocks of a document that are in `language`."""
+    """Return the code blocks of a document that are in `language`."""
     return [node.astext() for node in document(path).findall(nodes.literal_block) if language in node["classes"]]
 
 
@@ -120,7 +120,7 @@ class PromiseTests(TestCase):
                         inside = self.definition(inside, part)
 
     def definition(self, inside: ast.AST, name: str) -> ast.AST:
-        """Answer what has a name in a module or a class."""
+        """Return what has a name in a module or a class."""
         kinds = (ast.ClassDef, ast.FunctionDef)
         found = [node for node in ast.iter_child_nodes(inside) if isinstance(node, kinds) and node.name == name]
         self.assertEqual(len(found), 1, name)

@@ -38,7 +38,7 @@ UNGATED = {"/healthz", "/readyz"}
 
 
 def by_path() -> dict[str, list[Operation]]:
-    """Answer the operations of each path."""
+    """Return the operations of each path."""
     found = defaultdict(list)
     for operation in operations():
         found[operation.path].append(operation)
@@ -52,7 +52,7 @@ def new_parts() -> Components:
 
 
 def resource_at(parts: Components, path: str) -> Any:
-    """Answer what is served at a path of the description."""
+    """Return what is served at a path of the description."""
     resource: Any = parts.site.resource
     for segment in path.strip("/").format(**EXAMPLES).split("/"):
         resource = resource.getChildWithDefault(segment.encode(), None)
@@ -60,7 +60,7 @@ def resource_at(parts: Components, path: str) -> Any:
 
 
 def kinds(base: type[Answering]) -> Iterator[type[Answering]]:
-    """Answer the classes of pushd that are made of `base`."""
+    """Return the classes of pushd that are made of `base`."""
     for kind in base.__subclasses__():
         if kind.__module__.startswith("pushd."):
             yield kind
@@ -68,7 +68,7 @@ def kinds(base: type[Answering]) -> Iterator[type[Answering]]:
 
 
 def schemas(part: object) -> Iterator[dict[str, Any]]:
-    """Answer every schema below a part of the description that has examples, or is the schema of something."""
+    """Return every schema below a part of the description that has examples, or is the schema of something."""
     if isinstance(part, dict):
         if "examples" in part or "default" in part:
             yield part

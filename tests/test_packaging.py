@@ -19,14 +19,14 @@ pytestmark = pytest.mark.timeout(300)
 
 @cache
 def names() -> frozenset[str]:
-    """Answer the paths of the files in the wheel, without its metadata."""
+    """Return the paths of the files in the wheel, without its metadata."""
     with ZipFile(wheel()) as archive:
         return frozenset(name for name in archive.namelist() if ".dist-info/" not in name)
 
 
 @cache
 def metadata() -> Message:
-    """Answer its metadata."""
+    """Return its metadata."""
     with ZipFile(wheel()) as archive:
         (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return email.message_from_bytes(archive.read(path))
@@ -89,7 +89,7 @@ def run(programs: Path, program: str, *arguments: str, elsewhere: Path) -> subpr
 
 
 def commands(programs: Path, elsewhere: Path) -> set[str]:
-    """Answer the commands that twistd knows; it must say them without complaints."""
+    """Return the commands that twistd knows; it must say them without complaints."""
     done = run(programs, "twistd", "--help", elsewhere=elsewhere)
     assert (done.returncode, done.stderr) == (0, ""), done
     return set(re.findall(r"^    (\w[\w-]*) ", done.stdout.partition("Commands:")[2], re.M))

@@ -80,13 +80,13 @@ def installed_root(tmp_path: Path) -> Path:
 
 
 def settings(path: Path) -> list[tuple[str, str]]:
-    """Answer what a unit sets, in order."""
+    """Return what a unit sets, in order."""
     lines = [line for line in path.read_text().splitlines() if line and line[0] not in "#["]
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
 
 def exposure(path: Path) -> float:
-    """Answer what systemd says of a unit: from 0, nothing could happen, to 10; it must not be above the most."""
+    """Return what systemd says of a unit: from 0, nothing could happen, to 10; it must not be above the most."""
     threshold = f"--threshold={MAX_EXPOSURE * 10:.0f}"
     done = run("systemd-analyze", "security", "--offline=true", threshold, "--no-pager", str(path))
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
@@ -191,7 +191,7 @@ class TestInstallation:
 
 
 def system_calls() -> set[str]:
-    """Answer the system calls that the unit allows, as systemd counts them."""
+    """Return the system calls that the unit allows, as systemd counts them."""
     sets: dict[str, list[str]] = {}
     for line in run("systemd-analyze", "syscall-filter", "--no-pager").stdout.splitlines():
         if line.startswith("@"):
@@ -218,7 +218,7 @@ class TestConfinement:
 
     @pytest.fixture(name="confined")
     def launcher(self, tmp_path: Path) -> list[str]:
-        """Answer the command that confines what comes after it to the system calls of the unit."""
+        """Return the command that confines what comes after it to the system calls of the unit."""
         program("systemd-analyze")  # libseccomp comes with it
         path = tmp_path / "calls"
         as_root = (

@@ -44,7 +44,7 @@ _CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521
 
 
 def private_key(algorithm: str, number: int = 0) -> Any:
-    """Answer a private key for `algorithm`, or a secret, always the same; `number` tells several apart."""
+    """Return a private key for `algorithm`, or a secret, always the same; `number` tells several apart."""
     return _private_key(algorithm, number)
 
 
@@ -124,11 +124,11 @@ class Issuer:
         return len(self._pending)
 
     def answer(self, *keys: dict[str, Any]) -> None:
-        """Answer the oldest fetch with a set of `keys`."""
+        """Return the oldest fetch with a set of `keys`."""
         self.answer_text(json.dumps({"keys": keys}).encode())
 
     def answer_text(self, text: bytes) -> None:
-        """Answer the oldest fetch."""
+        """Return the oldest fetch."""
         self._pending.pop(0).callback(text)
 
     def fail(self, error: Exception) -> None:
@@ -169,5 +169,5 @@ class Rig:
 
 
 def hs_key(name: str = "app", algorithm: str = "HS256", **more: Any) -> Key:
-    """Answer a section with a secret."""
+    """Return a section with a secret."""
     return Key(name, algorithm, secret=SECRET, **more)

@@ -72,7 +72,7 @@ class FakeTokens:
         return len(self._waiting)
 
     def answer(self, *, quick: bool = True) -> None:
-        """Answer what was asked so far; and from now on at once if `quick`."""
+        """Return what was asked so far; and from now on at once if `quick`."""
         self.is_slow = not quick
         waiting, self._waiting = self._waiting, []
         for token, deferred in waiting:

@@ -61,7 +61,7 @@ _NAMES = tuple(
 
 @cache
 def meant(text: str) -> frozenset[str]:
-    """Answer the names that a pattern or name stands for, of those that are tried."""
+    """Return the names that a pattern or name stands for, of those that are tried."""
     return frozenset(name for name in {*_NAMES, *CHANNELS} if means(text, name))
 
 
@@ -265,7 +265,7 @@ class GrantsMachine(RuleBasedStateMachine):
     # Publishing
 
     def published(self, event_id: str, *channels: str) -> int:
-        """Take note of an event; answer how many are to get it."""
+        """Take note of an event; return how many are to get it."""
         fact = Fact(len(self.facts), channels, event_id)
         self.facts.append(fact)
         for channel in channels:

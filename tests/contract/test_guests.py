@@ -76,12 +76,12 @@ class GuestRules(_Base):
 
     @property
     def connections(self) -> list[dict[str, Any]]:
-        """Answer who is connected."""
+        """Return who is connected."""
         found: list[dict[str, Any]] = self.as_operator("GET", "/connections").json["connections"]
         return found
 
     def assert_refused(self, subscriber: Subscriber, status: int, says: str, field: str | None = None) -> Response:
-        """The subscriber was not let in; answer what it was told."""
+        """The subscriber was not let in; return what it was told."""
         refusal = subscriber.refusal
         assert refusal is not None, f"let in: {subscriber.rig.traces}"
         self.assert_problem(refusal, status, says=says, field=field)
@@ -95,7 +95,7 @@ class GuestRules(_Base):
         self.assertEqual(self.rig.traces.channels, self.before.channels)
 
     def ends(self) -> dict[str, tuple[str, Callable[[Subscriber], object]]]:
-        """Answer how a subscriber can end, with what is said of it."""
+        """Return how a subscriber can end, with what is said of it."""
         return {
             "it goes": ("the client has gone", lambda one: one.disconnect()),
             "an operator": (

@@ -170,7 +170,7 @@ class ResumeRules(_Base):
     # Whenever it goes
 
     def _wave(self, name: str) -> list[bytes]:
-        """Publish to several channels; answer what who follows ``wave/*`` gets."""
+        """Publish to several channels; return what who follows ``wave/*`` gets."""
         self.publish("wave/a", f"{name} 1".encode())
         self.publish_batch(
             {"channels": ["wave/b", "wave/a"], "data": f"{name} 2"},

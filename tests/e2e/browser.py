@@ -55,13 +55,13 @@ def chromium(*arguments: str, logs_network: bool = False) -> Iterator[Chrome]:
 
 
 def console_errors(driver: Chrome) -> list[str]:
-    """Answer what the browser complained of since this was last asked."""
+    """Return what the browser complained of since this was last asked."""
     entries: list[dict[str, Any]] = driver.get_log("browser")
     return [entry["message"] for entry in entries if entry["level"] not in ("DEBUG", "INFO")]
 
 
 def network_log(driver: Chrome, method: str) -> list[dict[str, Any]]:
-    """Answer the parameters of each event `method` of the DevTools protocol since the log was last read."""
+    """Return the parameters of each event `method` of the DevTools protocol since the log was last read."""
     entries: list[dict[str, Any]] = driver.get_log("performance")
     messages = [json.loads(entry["message"])["message"] for entry in entries]
     return [message["params"] for message in messages if message["method"] == method]
@@ -76,7 +76,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def another_site(directory: Path) -> Iterator[str]:
-    """Serve a page, whose origin is another because of its port; answer where."""
+    """Serve a page, whose origin is another because of its port; return where."""
     (directory / "index.html").write_text("<!doctype html><link rel=icon href=data:,><title>another</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=directory)) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -84,7 +84,7 @@ def source(directory: Path) -> Path:
 
 
 def new_venv(directory: Path) -> Path:
-    """Make a virtual environment with nothing in it; answer where its programs are."""
+    """Make a virtual environment with nothing in it; return where its programs are."""
     venv.create(directory, system_site_packages=False, with_pip=False, symlinks=True)
     return directory / "bin"
 
@@ -127,17 +127,17 @@ def _path(step: str) -> Path:
 
 
 def wheel() -> Path:
-    """Answer the path of the wheel."""
+    """Return the path of the wheel."""
     return _path("build")
 
 
 def bin_directory() -> Path:
-    """Answer where the programs are of the environment that the wheel is installed in."""
+    """Return where the programs are of the environment that the wheel is installed in."""
     return _path("install")
 
 
 def installed(name: str) -> str:
-    """Answer the path of one of them."""
+    """Return the path of one of them."""
     return str(bin_directory() / name)
 
 
@@ -145,7 +145,7 @@ def installed(name: str) -> str:
 
 
 def environment(directory: Path, **variables: str) -> dict[str, str]:
-    """Answer the variables of a user whose home is below `directory`, and `variables`."""
+    """Return the variables of a user whose home is below `directory`, and `variables`."""
     return {"PATH": os.environ["PATH"], "HOME": str(directory / "home"), "LANG": "C.UTF-8", **variables}
 
 
@@ -165,12 +165,12 @@ def twistd(
 
 
 def tcp(name: str, port: int = 0, *, tls: bool = False) -> str:
-    """Answer the section of a listener on the loopback interface; port 0 is any that is free."""
+    """Return the section of a listener on the loopback interface; port 0 is any that is free."""
     return f"[listen:{name}]\nendpoint = tcp:{port}:interface=127.0.0.1\ntls = {'yes' if tls else 'no'}\n"
 
 
 def free_port() -> int:
-    """Answer a port that is free and stays so: the system gives out those below 32768 only when asked for."""
+    """Return a port that is free and stays so: the system gives out those below 32768 only when asked for."""
     for port in random.sample(range(20000, 32000), 100):
         with closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -196,7 +196,7 @@ class Answer:
     """Its body."""
 
     def json(self) -> Any:
-        """Answer the body, which is JSON."""
+        """Return the body, which is JSON."""
         return json.loads(self.body)
 
 
@@ -307,7 +307,7 @@ class Daemon:
         return self._process is None or self._process.poll() is not None
 
     def wait(self, timeout_s: float = _STOP_TIMEOUT_S) -> int:
-        """Answer its exit status, once it has ended."""
+        """Return its exit status, once it has ended."""
         assert self._process is not None
         return self._process.wait(timeout_s)
 
@@ -381,7 +381,7 @@ class Daemon:
         return published
 
     def get(self, path: str) -> Any:
-        """Answer a JSON document of it."""
+        """Return a JSON document of it."""
         answer = request(self.http + path)
         assert answer.status == 200, answer
         return answer.json()
@@ -399,7 +399,7 @@ class Daemon:
         return counted
 
     def has_subscribers(self, channel: str, count: int) -> bool:
-        """Tell whether so many are subscribed to a channel."""
+        """Return whether so many are subscribed to a channel."""
         return bool(self.get(f"/channels/{quote(channel, safe='')}")["subscribers"] == count)
 
 

@@ -47,7 +47,7 @@ class Step(NamedTuple):
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """Answer the blocks of code of ``docs/{page}.rst``, in order."""
+    """Return the blocks of code of ``docs/{page}.rst``, in order."""
     path = REPOSITORY / "docs" / f"{page}.rst"
     tree = docutils.core.publish_doctree(path.read_text(), str(path), settings_overrides=_SETTINGS)
     for node in tree.findall(nodes.literal_block):
@@ -56,13 +56,13 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def named(page: str, name: str) -> str:
-    """Answer the block that is called so, with a line end."""
+    """Return the block that is called so, with a line end."""
     (found,) = (block.text for block in blocks(page) if name in block.names)
     return f"{found}\n"
 
 
 def steps(text: str) -> list[Step]:
-    """Answer what is to be typed in a block of the language ``console``."""
+    """Return what is to be typed in a block of the language ``console``."""
     found: list[Step] = []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -73,12 +73,12 @@ def steps(text: str) -> list[Step]:
 
 
 def alike(text: str) -> str:
-    """Answer a text without what differs from run to run: epochs, times and ids of requests."""
+    """Return a text without what differs from run to run: epochs, times and ids of requests."""
     return _REQUEST.sub('"request_id":""', _TIME.sub('"time":0', _EPOCH.sub("epoch", text))).strip()
 
 
 def shell(command: str, directory: Path, environment: Mapping[str, str]) -> str:
-    """Have a shell do what is said; answer what it prints, and fail if it fails."""
+    """Have a shell do what is said; return what it prints, and fail if it fails."""
     done = subprocess.run(
         ["bash", "-euc", command],
         cwd=directory,

@@ -188,13 +188,13 @@ class World:
         return client
 
     def connections(self, **filters: str) -> list[dict[str, Any]]:
-        """Answer who is connected."""
+        """Return who is connected."""
         answer = self.ask(f"/connections?{httpx.QueryParams(filters)}", self.backend())
         found: list[dict[str, Any]] = answer.json()["connections"]
         return found
 
     def told(self, connection: str) -> list[str]:
-        """Answer what the application was told of one connection."""
+        """Return what the application was told of one connection."""
         return [event["event"] for event in self.application.told if event.get("connection") == connection]
 
 

@@ -60,7 +60,7 @@ class _Application:
         self.lock = Lock()
 
     def rule_for(self, path: str, body: Any) -> dict[str, Any]:
-        """Answer the rule that decides a request."""
+        """Return the rule that decides a request."""
         members = {**body, "path": path} if isinstance(body, dict) else {"path": path}
         with self.lock:
             for rule in self.rules:
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Override: nothing is logged."""
 
     def body(self) -> bytes:
-        """Answer the body of the request."""
+        """Return the body of the request."""
         return self.rfile.read(int(self.headers.get("content-length", 0)))
 
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -216,7 +216,7 @@ def _control(application: _Application, listener: _Listener) -> type[_Handler]:
             self.send(204, b"")
 
         def do_GET(self) -> None:
-            """Answer what came."""
+            """Return what came."""
             with application.lock:
                 body = json.dumps(application.requests)
             self.send(200, body.encode())

@@ -49,7 +49,7 @@ _DEBIAN_PACKAGES = {
 
 
 def program(name: str) -> str:
-    """Answer the path of a program.
+    """Return the path of a program.
 
     If it is missing the test is skipped; where the environment variable ``PUSHD_TEST_NO_SKIP`` is set, it fails.
     """
@@ -105,7 +105,7 @@ class Program:
         self.process.stdin.close()
 
     def lines(self, timeout_s: float = 15) -> Iterator[str]:
-        """Answer its lines until it ends; fail if the next one does not come in `timeout_s`."""
+        """Return its lines until it ends; fail if the next one does not come in `timeout_s`."""
         while True:
             try:
                 line = self._lines.get(timeout=timeout_s)
@@ -118,14 +118,14 @@ class Program:
             yield line
 
     def line(self) -> str:
-        """Answer the next line."""
+        """Return the next line."""
         for line in self.lines():
             return line
         heard = "\n".join(self.heard[-20:])
         pytest.fail(f"{self.process.args!r} ended with {self.process.wait(10)}, after:\n{heard}")
 
     def until(self, text: str) -> str:
-        """Answer the next line that has `text` in it."""
+        """Return the next line that has `text` in it."""
         while text not in (line := self.line()):
             pass
         return line
@@ -166,7 +166,7 @@ def talking_to(
 
 @cache
 def _npm_failure() -> str:
-    """Install the packages unless they are there; answer what went wrong, or nothing."""
+    """Install the packages unless they are there; return what went wrong, or nothing."""
     wanted = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
     manifests = {name: CLIENTS / "node_modules" / name / "package.json" for name in wanted}
     if all(

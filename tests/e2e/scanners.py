@@ -65,7 +65,7 @@ class Finding:
 
 
 def unexplained(findings: Sequence[Finding], explained: Mapping[str, str]) -> list[str]:
-    """Answer what was found but for false alarms: `explained` has expressions that match them, and why they are.
+    """Return what was found but for false alarms: `explained` has expressions that match them, and why they are.
 
     All of it is printed.
     """
@@ -79,7 +79,7 @@ def unexplained(findings: Sequence[Finding], explained: Mapping[str, str]) -> li
 
 
 def scanner(package: str, name: str) -> str:
-    """Answer the path of a program that ``make scanners`` installs; without it skip, or fail, as `program` does."""
+    """Return the path of a program that ``make scanners`` installs; without it skip, or fail, as `program` does."""
     path = REPOSITORY / "build" / "scanners" / package / "bin" / name
     if path.exists():
         return str(path)
@@ -175,7 +175,7 @@ def sslyze(place: str, directory: Path, authority: str) -> tuple[str, dict[str, 
 
 
 def testssl(place: str, directory: Path, authority: str) -> list[Finding]:
-    """Have testssl.sh look at `place`; answer what it does not call fine."""
+    """Have testssl.sh look at `place`; return what it does not call fine."""
     report = directory / "testssl.json"
     command = [program("testssl"), *_TESTSSL, "--quiet", "--add-ca", authority, "--jsonfile", str(report), place]
     done = _run(command, directory, 240)

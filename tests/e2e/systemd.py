@@ -69,7 +69,7 @@ class Systemd:
             self.told.append(Told(monotonic(), text))
 
     def about(self, *keys: str) -> list[Told]:
-        """Answer what was told about one of `keys`."""
+        """Return what was told about one of `keys`."""
         return [told for told in list(self.told) if set(told.keys) & set(keys)]
 
     @property

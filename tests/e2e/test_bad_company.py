@@ -75,7 +75,7 @@ def fall_silent(connection: socket.socket) -> None:
 
 
 def is_alone(daemon: Daemon) -> bool:
-    """Tell whether nobody else is connected or subscribed."""
+    """Return whether nobody else is connected or subscribed."""
     counts = daemon.counts
     return bool(counts["connections"] == 1 and counts["subscribers"] == 0)
 
@@ -124,7 +124,7 @@ class TestStalled:
 
 
 def _logged(daemon: Daemon, text: str) -> int:
-    """Answer of how many ends the log tells with `text`: most of those within a second are only counted there."""
+    """Return of how many ends the log tells with `text`: most of those within a second are only counted there."""
     lines = [line for line in daemon.log.splitlines() if text in line]
     left_out = re.findall(r", and (\d+) more like this", "\n".join(lines))
     return len(lines) + sum(map(int, left_out))

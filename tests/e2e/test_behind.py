@@ -74,7 +74,7 @@ class Front:
         assert json.loads(self.says(f"/channels/{channel}", "-d", data))["channel"] == channel
 
     def subscribers(self, channel: str) -> int:
-        """Answer how many there are."""
+        """Return how many there are."""
         return int(json.loads(self.says(f"/channels/{channel}"))["subscribers"])
 
 

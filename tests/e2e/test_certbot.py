@@ -83,7 +83,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def issuer(daemon: Daemon) -> str:
-    """Answer who has issued the certificate that a handshake has now."""
+    """Return who has issued the certificate that a handshake has now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     address = urlsplit(daemon.https)

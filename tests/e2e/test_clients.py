@@ -38,7 +38,7 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture
 def channel(request: pytest.FixtureRequest) -> str:
-    """Answer the channel of one test."""
+    """Return the channel of one test."""
     return "test/" + re.sub(r"\W+", "-", request.node.name).strip("-")
 
 
@@ -163,7 +163,7 @@ def _trusting(daemon: Daemon) -> ssl.SSLContext:
 
 
 async def _next(websocket: Any, kind: str) -> dict[str, Any]:
-    """Answer the next message of a kind."""
+    """Return the next message of a kind."""
     async with asyncio.timeout(15):
         while True:
             message: dict[str, Any] = json.loads(await websocket.recv())

@@ -73,7 +73,7 @@ def daemon(application: HookServer, page: str) -> Iterator[Daemon]:
 
 
 def seen(browser: Chrome) -> dict[str, Any]:
-    """Answer what the page has seen."""
+    """Return what the page has seen."""
     found: dict[str, Any] = browser.execute_script("return window.seen")
     return found
 

@@ -167,7 +167,7 @@ def attempts(browser: Chrome, page: str, daemon: Daemon, pause_ms: int = 0) -> M
 
 
 def datas(daemon: Daemon) -> list[str]:
-    """Answer what is in the channel."""
+    """Return what is in the channel."""
     return [event["data"] for event in ask(daemon, "/channels/secret/events")["events"]]
 
 

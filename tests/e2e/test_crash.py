@@ -154,7 +154,7 @@ class Run:
 
 
 def _has_all(view: View, ids: set[str]) -> bool:
-    """Tell whether a subscriber has the latest events of its channels, or was told that it cannot have them."""
+    """Return whether a subscriber has the latest events of its channels, or was told that it cannot have them."""
     seen = list(view.seen)
     return (bool(seen) and seen[-1] is None) or ids <= {one.id for one in seen[-5000:] if one is not None}
 

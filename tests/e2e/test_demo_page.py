@@ -50,15 +50,15 @@ class Page:
             self.wait_for("open")
 
     def find(self, selector: str) -> WebElement:
-        """Answer an element."""
+        """Return an element."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """Answer the text of an element, whether it is in view or not."""
+        """Return the text of an element, whether it is in view or not."""
         return str(self.driver.execute_script("return document.querySelector(arguments[0]).innerText", selector))
 
     def states(self) -> list[str]:
-        """Answer the states of the panes."""
+        """Return the states of the panes."""
         script = "return arguments[0].map((name) => document.getElementById(`${name}-state`).dataset.state)"
         return list(self.driver.execute_script(script, PANES))
 
@@ -67,7 +67,7 @@ class Page:
         eventually(lambda: self.states() == [state] * 2, f"both panes are {state}", 30)
 
     def events(self, pane: str) -> list[dict[str, Any]]:
-        """Answer what a pane shows, oldest first: id, data, and whether it is marked as replayed."""
+        """Return what a pane shows, oldest first: id, data, and whether it is marked as replayed."""
         script = """
             const items = document.querySelectorAll(`#${arguments[0]}-events > li.event`);
             return [...items].reverse().map((item) => ({
@@ -79,7 +79,7 @@ class Page:
         return list(self.driver.execute_script(script, pane))
 
     def datas(self, pane: str) -> list[str]:
-        """Answer the data of what a pane shows, oldest first."""
+        """Return the data of what a pane shows, oldest first."""
         return [event["data"] for event in self.events(pane)]
 
     def wait_for_datas(self, *datas: str) -> None:
@@ -92,7 +92,7 @@ class Page:
             eventually(partial(condition, pane), f"{what} in {pane}", 30)
 
     def notices(self, pane: str) -> list[str]:
-        """Answer what a pane says besides events, newest first."""
+        """Return what a pane says besides events, newest first."""
         script = (
             "return [...document.querySelectorAll(`#${arguments[0]}-events > .notice`)].map((it) => it.innerText)"
         )

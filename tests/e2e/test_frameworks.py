@@ -32,7 +32,7 @@ def browser() -> Iterator[Chrome]:
 
 
 def variables(more: Mapping[str, str]) -> dict[str, str]:
-    """Answer the environment of an application."""
+    """Return the environment of an application."""
     return {**os.environ, "NO_PROXY": "*", "PYTHONUNBUFFERED": "1", **more}
 
 

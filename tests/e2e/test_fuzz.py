@@ -129,7 +129,7 @@ DOORS = {"tcp": _plain, "tls": _tls, "tls without tls": _unencrypted, "unix": _u
 
 
 def _read(connection: socket.socket, timeout_s: float) -> bytes:
-    """Answer what comes in a short time."""
+    """Return what comes in a short time."""
     connection.settimeout(timeout_s)
     with suppress(OSError):
         return connection.recv(65536)

@@ -96,7 +96,7 @@ class HooksTests(TestCase):
             await deferLater(reactor, 0.05)
 
     async def fails(self, kind: type[Exception], asked: Awaitable[Any]) -> Exception:
-        """Answer how it fails."""
+        """Return how it fails."""
         try:
             await asked
         except kind as error:
@@ -291,7 +291,7 @@ class ExampleTests(TestCase):
 
 
 def _connections_to(url: str) -> list[str]:
-    """Answer the connections that are established to a port of this machine, as Linux lists them."""
+    """Return the connections that are established to a port of this machine, as Linux lists them."""
     port = f":{int(url.rsplit(':', 1)[1]):04X}"
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return [" ".join(fields[:4]) for fields in lines if fields[2].endswith(port) and fields[3] == "01"]

@@ -102,7 +102,7 @@ def connected(url: str) -> socket.socket:
 
 
 def everything(connection: socket.socket, timeout_s: float = 10) -> bytes:
-    """Answer all that comes until the connection ends, or until nothing has come for a while."""
+    """Return all that comes until the connection ends, or until nothing has come for a while."""
     connection.settimeout(timeout_s)
     found = b""
     with suppress(OSError):
@@ -112,7 +112,7 @@ def everything(connection: socket.socket, timeout_s: float = 10) -> bytes:
 
 
 def statuses(answers: bytes) -> list[int]:
-    """Answer the status codes of the answers."""
+    """Return the status codes of the answers."""
     return [int(code) for code in re.findall(rb"(?:\A|\n|\})HTTP/1\.1 (\d\d\d) ", answers)]
 
 
@@ -300,7 +300,7 @@ class TestTooMany:
         assert sum(map(self.counted, lines)) >= 500
 
     def counted(self, line: str) -> int:
-        """Answer how many connections a line is about."""
+        """Return how many connections a line is about."""
         match = re.search(r"and (\d+) more like this", line)
         return 1 if match is None else int(match[1])
 
@@ -334,7 +334,7 @@ class TestNoFiles:
         return False
 
     def cpu_s(self, daemon: Daemon) -> float:
-        """Answer how long it has used the processor."""
+        """Return how long it has used the processor."""
         with open(f"/proc/{daemon.pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100

@@ -48,7 +48,7 @@ def publish(daemon: Daemon, channel: str, count: int) -> None:
 
 
 def follow(client: Program, count: int) -> list[int]:
-    """Answer the numbers of `count` events."""
+    """Return the numbers of `count` events."""
     return [int(client.until("event ").split()[4]) for _ in range(count)]
 
 

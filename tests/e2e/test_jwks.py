@@ -58,7 +58,7 @@ class Authority:
         )
 
     def context(self, *names: x509.GeneralName, is_expired: bool = False) -> ssl.SSLContext:
-        """Answer what a server with a certificate for `names` serves with."""
+        """Return what a server with a certificate for `names` serves with."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of the test")])
         lasts = timedelta(days=-1 if is_expired else 2)
@@ -165,7 +165,7 @@ def serving(context: ssl.SSLContext | None) -> Iterator[Server]:
 
 
 def run(directory: Path, trusted: Path | None, *arguments: str) -> list[dict[str, Any]]:
-    """Run the program that fetches, which trusts who is in the file `trusted`; answer what it says."""
+    """Run the program that fetches, which trusts who is in the file `trusted`; return what it says."""
     variables = {"SSL_CERT_FILE": str(trusted)} if trusted is not None else {}
     done = subprocess.run(
         [installed("python"), str(CLIENTS / "fetch_keys.py"), *arguments],

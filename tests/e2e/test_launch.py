@@ -73,7 +73,7 @@ def key_pair(directory: Path, name: str) -> tuple[Path, Path]:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Answer the one line that says why there was no start."""
+    """Return the one line that says why there was no start."""
     assert done.returncode == 1, done
     assert "Traceback" not in done.stdout + done.stderr, done
     lines = done.stderr.splitlines()
@@ -326,7 +326,7 @@ class TestReload:
 
     @staticmethod
     def name(url: str) -> str:
-        """Answer whom the certificate is for that the daemon sends."""
+        """Return whom the certificate is for that the daemon sends."""
         address = urlsplit(url)
         assert address.hostname is not None and address.port is not None
         pem = ssl.get_server_certificate((address.hostname, address.port))
@@ -449,7 +449,7 @@ class TestStop:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process runs, which one that has ended and that nobody has asked after does not."""
+    """Return whether a process runs, which one that has ended and that nobody has asked after does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):

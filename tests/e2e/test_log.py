@@ -35,7 +35,7 @@ LAST = b"that was the last"
 
 
 def answers(url: str) -> bool:
-    """Tell whether the daemon is there."""
+    """Return whether the daemon is there."""
     try:
         return request(f"{url}/healthz").status == 200
     except OSError:
@@ -43,7 +43,7 @@ def answers(url: str) -> bool:
 
 
 def read_to_the_last(lines: Iterable[bytes]) -> int:
-    """Read what is published until the last comes; answer how much that was."""
+    """Read what is published until the last comes; return how much that was."""
     size = 0
     for line in lines:
         size += len(line)
@@ -53,7 +53,7 @@ def read_to_the_last(lines: Iterable[bytes]) -> int:
 
 
 def messages(websocket: ClientConnection) -> Iterator[bytes]:
-    """Answer each message that comes within a time."""
+    """Return each message that comes within a time."""
     while True:
         yield websocket.recv(15, decode=False)
 

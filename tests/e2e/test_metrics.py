@@ -28,12 +28,12 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def operations(port: int) -> str:
-    """Answer the section of a listener for operations."""
+    """Return the section of a listener for operations."""
     return f"[listen:operations]\nendpoint = tcp:{port}:interface=127.0.0.1\nserves = operations\n"
 
 
 def scrape(url: str) -> Samples:
-    """Answer what there is at `url`, as Prometheus would."""
+    """Return what there is at `url`, as Prometheus would."""
     answer = request(f"{url}/metrics")
     assert answer.status == 200, answer
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -51,11 +51,11 @@ class Watched:
         self.url = url
 
     def value(self, name: str, **labels: str) -> float:
-        """Answer one figure."""
+        """Return one figure."""
         return scrape(self.url)[name, frozenset(labels.items())]
 
     def is_ready(self) -> bool:
-        """Tell whether it says that it is ready."""
+        """Return whether it says that it is ready."""
         return request(f"{self.url}/readyz").status == 200
 
 

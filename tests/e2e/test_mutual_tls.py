@@ -53,7 +53,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def files(daemon: Daemon, client: str) -> list[str]:
-    """Answer the options with which curl has a certificate."""
+    """Return the options with which curl has a certificate."""
     return ["--cert", str(daemon.directory / f"{client}.crt"), "--key", str(daemon.directory / f"{client}.key")]
 
 
@@ -127,7 +127,7 @@ class TestRights:
 
 class TestOpenssl:
     def talk(self, daemon: Daemon, *options: str) -> str:
-        """Shake hands with ``openssl s_client`` and ask for ``/healthz``; answer what it says."""
+        """Shake hands with ``openssl s_client`` and ask for ``/healthz``; return what it says."""
         address = f"127.0.0.1:{urlsplit(daemon.urls[1]).port}"
         command = [program("openssl"), "s_client", "-connect", address, "-ign_eof", *options]
         done = subprocess.run(
@@ -168,7 +168,7 @@ class TestWebSocket:
         return context
 
     def url(self, daemon: Daemon) -> str:
-        """Answer where WebSockets are that want a certificate."""
+        """Return where WebSockets are that want a certificate."""
         return f"wss://localhost:{urlsplit(daemon.urls[1]).port}/ws?channel=mutual&format=raw"
 
     async def receive(self, daemon: Daemon, client: str | None) -> object:

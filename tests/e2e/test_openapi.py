@@ -97,7 +97,7 @@ def held(config: str) -> Iterator[Daemon]:
 
 
 def answered(daemon: Daemon) -> set[tuple[str, int]]:
-    """Answer which operations the daemon has answered with what, by its log."""
+    """Return which operations the daemon has answered with what, by its log."""
     answers = set(re.findall(r"(?m)\b([1-5]\d\d) ([A-Z]+) (/\S*) from .*, \d+ bytes in", daemon.log))
     patterns = [(one, re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(one.path)))) for one in operations()]
     return {

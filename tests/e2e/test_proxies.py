@@ -65,7 +65,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def port_of(url: str) -> int:
-    """Answer the port of a URL."""
+    """Return the port of a URL."""
     port = urlsplit(url).port
     assert port is not None
     return port

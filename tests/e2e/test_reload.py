@@ -55,7 +55,7 @@ def reload(daemon: Daemon, sections: str, *, says: str = "reloaded the configura
 
 
 def served_name(daemon: Daemon) -> str:
-    """Answer the name in the certificate that a new connection gets."""
+    """Return the name in the certificate that a new connection gets."""
     address = urlsplit(daemon.https)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -93,7 +93,7 @@ class TestReload:
 
     @staticmethod
     def publish_until(daemon: Daemon, is_over: Event) -> int:
-        """Publish one event after the other; answer how many were acknowledged, which all must be."""
+        """Publish one event after the other; return how many were acknowledged, which all must be."""
         count = 0
         while not is_over.is_set():
             daemon.publish("load", str(count))

@@ -97,13 +97,13 @@ def scanned(config: str) -> Iterator[Daemon]:
 
 
 def answered(daemon: Daemon) -> list[tuple[str, str, str]]:
-    """Answer the status, the method and the path of each request that the daemon has answered, but for our own."""
+    """Return the status, the method and the path of each request that the daemon has answered, but for our own."""
     answers = re.findall(r"(?m)\b([1-5]\d\d) ([A-Z]+) (/\S*) from .*, \d+ bytes in", daemon.log)
     return [one for one in answers if one[1:] != ("DELETE", "/connections")]
 
 
 def find(daemon: Daemon, directory: Path, explained: Mapping[str, str], rights: str | None) -> list[str]:
-    """Have wapiti attack a daemon with the token `rights`; answer what it finds and is not explained."""
+    """Have wapiti attack a daemon with the token `rights`; return what it finds and is not explained."""
     with ending_streams(daemon, OPERATOR):
         findings = wapiti(daemon.https, directory, token=rights)
     count = len(answered(daemon))
@@ -155,7 +155,7 @@ class TestWapiti:
 
 
 def place_of(daemon: Daemon, kind: str) -> str:
-    """Answer the host and port of the listener whose certificate has a key of one kind."""
+    """Return the host and port of the listener whose certificate has a key of one kind."""
     return f"localhost:{urlsplit(daemon.urls[1 + list(KEYS).index(kind)]).port}"
 
 

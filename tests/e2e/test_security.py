@@ -67,7 +67,7 @@ def _agreeable(whole: World) -> None:
 
 
 def said(websocket: ClientConnection, **members: object) -> dict[str, Any]:
-    """Answer the next message that has `members`."""
+    """Return the next message that has `members`."""
     while True:
         message: dict[str, Any] = json.loads(websocket.recv(15))
         if all(message.get(name) == value for name, value in members.items()):
@@ -81,7 +81,7 @@ def say(websocket: ClientConnection, **members: object) -> dict[str, Any]:
 
 
 def closed(whole: World, websocket: ClientConnection) -> tuple[int, str]:
-    """Answer the code and the reason with which the daemon closes it; the reason is remembered."""
+    """Return the code and the reason with which the daemon closes it; the reason is remembered."""
     try:
         while True:
             websocket.recv(20)
@@ -92,7 +92,7 @@ def closed(whole: World, websocket: ClientConnection) -> tuple[int, str]:
 
 
 def lines_of(response: Any) -> Iterator[dict[str, Any]]:
-    """Answer the objects of a stream of NDJSON."""
+    """Return the objects of a stream of NDJSON."""
     return (json.loads(line) for line in response.iter_lines() if line)
 
 
@@ -117,7 +117,7 @@ def by_way_of(
 
 
 def head_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Answer the status and the headers of the answer, and what comes with them."""
+    """Return the status and the headers of the answer, and what comes with them."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)
@@ -130,7 +130,7 @@ def head_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def outcome(answer: Answer) -> tuple[int, str]:
-    """Answer the status of a refusal and its reason."""
+    """Return the status of a refusal and its reason."""
     return answer.status, answer.json().get("detail", "")
 
 
@@ -627,7 +627,7 @@ class TestForgedAddresses:
     """Nobody is believed about where clients are but the proxy."""
 
     def addresses(self, whole: World, user: str) -> list[str]:
-        """Answer where the connections of a user are."""
+        """Return where the connections of a user are."""
         return [one["address"] for one in whole.connections(user=user)]
 
     def test_in_headers(self, whole: World) -> None:

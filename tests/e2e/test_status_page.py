@@ -105,15 +105,15 @@ class Page:
         driver.get(f"{daemon.urls[0]}{path}")
 
     def find(self, selector: str) -> WebElement:
-        """Answer an element."""
+        """Return an element."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def shows(self, selector: str) -> bool:
-        """Tell whether an element can be seen."""
+        """Return whether an element can be seen."""
         return self.find(selector).is_displayed()
 
     def text(self, selector: str) -> str:
-        """Answer the text of an element."""
+        """Return the text of an element."""
         return str(self.driver.execute_script("return document.querySelector(arguments[0]).innerText", selector))
 
     def sign_in(self, shown: str | None = None) -> None:
@@ -132,23 +132,23 @@ class Page:
         eventually(lambda: self.text("#state") == "Live" and self.shows("#status"), "it is live")
 
     def figures(self) -> dict[str, str]:
-        """Answer the value of each figure."""
+        """Return the value of each figure."""
         script = """return Object.fromEntries([...document.querySelectorAll(".figure")].map(
             (figure) => [figure.querySelector("dt").textContent, figure.querySelector(".value").textContent]))"""
         return dict(self.driver.execute_script(script))
 
     def rows(self, table: str) -> list[list[str]]:
-        """Answer the texts of the rows of a table."""
+        """Return the texts of the rows of a table."""
         script = """return [...document.querySelectorAll(`#${arguments[0]} tr`)].map(
             (row) => [...row.cells].map((cell) => cell.textContent))"""
         return list(self.driver.execute_script(script, table))
 
     def channels(self) -> list[str]:
-        """Answer the channels that are shown."""
+        """Return the channels that are shown."""
         return [row[0] for row in self.rows("channels")]
 
     def users(self) -> list[str]:
-        """Answer the users of the connections that are listed."""
+        """Return the users of the connections that are listed."""
         return [row[2] for row in self.rows("connections")]
 
     def choose(self, channel: str) -> None:
@@ -470,7 +470,7 @@ class TestConnections:
 
 
 def tree(driver: Chrome) -> list[tuple[str, str]]:
-    """Answer the roles and names of everything that a screen reader reads."""
+    """Return the roles and names of everything that a screen reader reads."""
     nodes: list[dict[str, Any]] = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     seen = [node for node in nodes if not node["ignored"]]
     return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in seen]

@@ -58,12 +58,12 @@ def connected(url: str) -> socket.socket:
 
 
 def everything(client: socket.socket) -> bytes:
-    """Answer what comes until the connection ends."""
+    """Return what comes until the connection ends."""
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def kept(daemon: Daemon, channel: str) -> list[str]:
-    """Answer the data of everything that a channel has."""
+    """Return the data of everything that a channel has."""
     found: list[str] = []
     since = "earliest"
     while True:

@@ -33,7 +33,7 @@ CONFIG = "[channels]\nhistory_size = 1000000\nhistory_bytes = 1GiB\nhistory_age 
 
 @contextmanager
 def small_disk(path: Path, size: str) -> Iterator[Callable[..., None]]:
-    """Mount a file system of some size at `path`; answer what mounts it anew with other options.
+    """Mount a file system of some size at `path`; return what mounts it anew with other options.
 
     Only root may do that, and not in every container; the test is skipped then. `tests/unit/store/test_faults.py`
     makes a full disk without.
@@ -57,7 +57,7 @@ def _mounts(*arguments: str) -> bool:
 
 
 def has_so_many(subscriber: Subscriber, count: int) -> bool:
-    """Tell whether a subscriber has got so many events."""
+    """Return whether a subscriber has got so many events."""
     return len(subscriber.view.seen) >= count
 
 
@@ -186,7 +186,7 @@ class TestReadOnly:
 
 
 def why_not(directory: Path, config: Path, *, is_checked: bool = False, in_background: bool = True) -> list[str]:
-    """Answer the lines that say why a daemon does not start: with -n, in the background, and by --check."""
+    """Return the lines that say why a daemon does not start: with -n, in the background, and by --check."""
     lines = []
     for arguments in (("-n", "--pidfile=", "pushd"), *([("-n", "pushd", "--check")] if is_checked else ())):
         done = twistd(*arguments, "--config", str(config), directory=directory)

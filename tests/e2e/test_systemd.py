@@ -278,7 +278,7 @@ def socket_units() -> Iterator[dict[str, socket.socket]]:
 
 
 def inherited(name: str, domain: str = "INET", more: str = "") -> str:
-    """Answer the section of a listener at a socket of systemd."""
+    """Return the section of a listener at a socket of systemd."""
     return f"[listen:{name}]\nendpoint = systemd:domain={domain}:name={name}\n{more}"
 
 

@@ -15,7 +15,7 @@ PATHS = {"/": 200, "/none": 404, "/channels": 200, "/channels?limit=x": 400, "/p
 
 
 def said(daemon: Daemon, url: str, *, http2: bool) -> list[list[str]]:
-    """Answer what is said of coming back with TLS, with each of several answers."""
+    """Return what is said of coming back with TLS, with each of several answers."""
     trusted = ssl.create_default_context(cafile=str(daemon.certificate))
     with httpx.Client(base_url=url, http2=http2, verify=trusted, trust_env=False, timeout=15) as client:
         answers = {path: client.get(path) for path in PATHS}

@@ -26,7 +26,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def connections(daemon: Daemon) -> int:
-    """Answer how many connections there are besides the one that asks."""
+    """Return how many connections there are besides the one that asks."""
     return int(daemon.counts["connections"]) - 1
 
 
@@ -42,7 +42,7 @@ def say(client: Program, socket: int, **what: object) -> None:
 
 
 def heard(client: Program, text: str) -> dict[str, Any]:
-    """Answer the next line with `text`, read; the data of a message are read too."""
+    """Return the next line with `text`, read; the data of a message are read too."""
     line: dict[str, Any] = json.loads(client.until(text))
     return {**line, **json.loads(line["data"])} if "data" in line else line
 
@@ -107,7 +107,7 @@ def open_in(browser: Chrome, daemon: Daemon, channel: str) -> int:
 
 
 def messages(browser: Chrome) -> list[str]:
-    """Answer what the page has got."""
+    """Return what the page has got."""
     return list(browser.execute_script("return window.messages"))
 
 

@@ -107,7 +107,7 @@ class Publisher(_Traffic):
         return bool(self.unanswered) or not self.stopping.is_set()
 
     def next(self) -> Sent:
-        """Answer what is to be published next: something new, or what was not answered."""
+        """Return what is to be published next: something new, or what was not answered."""
         if self.unanswered:
             return self.unanswered.pop(0)
         self._count += 1
@@ -269,7 +269,7 @@ class SseSubscriber(Subscriber):
 
 
 def _events(response: HTTPResponse) -> Iterator[dict[str, str]]:
-    """Answer the events of a stream, whole ones only, and an empty one for a comment."""
+    """Return the events of a stream, whole ones only, and an empty one for a comment."""
     event: dict[str, str] = {}
     while line := response.readline():
         if not line.endswith(b"\n"):
@@ -315,7 +315,7 @@ class WebSocketSubscriber(Subscriber):
 
 
 def history(address: str, channel: str) -> list[Seen]:
-    """Answer everything that a channel has, oldest first."""
+    """Return everything that a channel has, oldest first."""
     found: list[Seen] = []
     since = "earliest"
     with closing(HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:

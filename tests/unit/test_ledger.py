@@ -10,7 +10,7 @@ CHANNEL = "a"
 
 
 def seen(offset: int, data: str | None = None, *, event_id: str | None = None, channel: str = CHANNEL) -> Seen:
-    """Answer the event that is at `offset` of a run without faults, but for what is said."""
+    """Return the event that is at `offset` of a run without faults, but for what is said."""
     return Seen(channel, event_id or f"e-{offset}", data or f"d{offset}", offset)
 
 

@@ -132,7 +132,7 @@ class ChannelListTests(DaemonTests):
     config = "[site]\ndemo = no\n"
 
     def list(self, **parameters: str | int) -> tuple[list[str], str | None]:
-        """Answer the names on a page and the name to go on after."""
+        """Return the names on a page and the name to go on after."""
         response = self.rig.get(f"/channels?{query(**parameters)}")
         self.assertEqual(response.status, 200, response)
         return [state["channel"] for state in response.json["channels"]], response.json["next"]
@@ -198,7 +198,7 @@ class HistoryTests(DaemonTests):
     config = "[channels:short]\nhistory_age = 10s\n"
 
     def page(self, **parameters: str | int) -> dict[str, Any]:
-        """Answer a page of the history of ``news``."""
+        """Return a page of the history of ``news``."""
         response = self.rig.get(f"/channels/news/events?{query(**parameters)}")
         self.assertEqual(response.status, 200, response)
         self.assertEqual(response.header("cache-control"), "no-store")

@@ -57,15 +57,15 @@ class MetricTests(DaemonTests):
         self.before = self.scrape()
 
     def scrape(self) -> Samples:
-        """Answer all samples, without leaving a trace in them."""
+        """Return all samples, without leaving a trace in them."""
         return parsed(self.rig.parts.insight.exposition())
 
     def value(self, name: str, **labels: str) -> float:
-        """Answer a sample."""
+        """Return a sample."""
         return self.scrape()[name, frozenset(labels.items())]
 
     def moved(self) -> dict[str, float]:
-        """Answer by how much each figure of pushd has changed, but those that changed every time."""
+        """Return by how much each figure of pushd has changed, but those that changed every time."""
         after = self.scrape()
         self.assertEqual(self.before.keys() - after.keys(), set())
         changes = {}
@@ -277,7 +277,7 @@ class ExpositionTests(MetricTests):
 
 
 def documented() -> Iterator[tuple[str, tuple[str, set[str]]]]:
-    """Answer each metric of the document, with its type and labels."""
+    """Return each metric of the document, with its type and labels."""
     for row in publish_doctree(DOCUMENT.read_text()).findall(nodes.row):
         cells = [entry.astext() for entry in row.findall(nodes.entry)]
         if re.match("[a-z]+_", cells[0]):

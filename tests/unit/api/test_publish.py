@@ -165,7 +165,7 @@ class PublishManyTests(DaemonTests):
     config = "[limits]\nevent_size = 1KiB\nbatch_size = 8KiB\nchannels = 5\n"
 
     def post(self, *lines: bytes) -> list[dict[str, Any]]:
-        """Publish lines; answer what was said of each."""
+        """Publish lines; return what was said of each."""
         response = self.rig.request("POST", "/publish", body=b"\n".join(lines))
         self.assertEqual(response.status, 200, response)
         self.assertEqual(response.header("content-type"), "application/x-ndjson")

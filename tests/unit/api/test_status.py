@@ -47,7 +47,7 @@ class StatusTestCase(DaemonTests):
         return client
 
     def refused(self, **headers: str) -> Response:
-        """Answer the response to a request that is refused."""
+        """Return the response to a request that is refused."""
         client = self.watch(headers)
         client.connection.disconnect()
         return client.response
@@ -347,7 +347,7 @@ class PageTests(StatusTestCase):
         self.patch(task, "_theCooperator", cooperator)
 
     def answer(self, path: str, **headers: str) -> Response:
-        """Answer the response for a file, which takes some turns."""
+        """Return the response for a file, which takes some turns."""
         client = HttpClient(self.rig)
         client.send("GET", path, headers=headers)
         self.rig.turn()

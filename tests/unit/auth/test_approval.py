@@ -33,7 +33,7 @@ MAY = Grants.of(["publish"])
 
 
 def changed(ask: Ask) -> Draft:
-    """Answer what was asked about, in capitals and of another type."""
+    """Return what was asked about, in capitals and of another type."""
     return Draft(ask.what.channels, ask.what.data.upper(), ask.what.is_text, "changed", ask.what.id)
 
 
@@ -49,13 +49,13 @@ class House:
         )
 
     def publish(self, caller: ClientInfo, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
-        """Publish events; answer where their outcomes come to."""
+        """Publish events; return where their outcomes come to."""
         told: list[list[Outcome]] = []
         self.asked.publish_all([draft(channel, data=data) for data in datas], caller, told.append)
         return told
 
     def answer(self, data: bytes, decided: object = None) -> None:
-        """Answer the question about the event with `data`."""
+        """Return the question about the event with `data`."""
         (ask,) = (ask for ask in self.answers.asked if ask.what.data == data and not ask.answered.called)
         ask.answered.callback(decided)
 
@@ -71,7 +71,7 @@ class House:
 
 
 def kinds(told: list[list[Outcome]]) -> list[type]:
-    """Answer what came of each event."""
+    """Return what came of each event."""
     (outcomes,) = told
     return [type(outcome) for outcome in outcomes]
 
@@ -294,7 +294,7 @@ class AskedOverTransportsTests(DaemonTests):
         return client
 
     def history(self) -> list[Any]:
-        """Answer what was published."""
+        """Return what was published."""
         return [event["data"] for event in self.rig.get("/channels/a/events").json["events"]]
 
     def test_a_post_waits_for_the_answer(self) -> None:

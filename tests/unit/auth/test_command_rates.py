@@ -34,7 +34,7 @@ class RateTests(SynchronousTestCase):
         self.commands = CommandRates(10, 20, self.clock.seconds)
 
     def passes(self, caller: ClientInfo, times: int) -> int:
-        """Send so many commands; answer how many were taken."""
+        """Send so many commands; return how many were taken."""
         count = 0
         for _ in range(times):
             try:

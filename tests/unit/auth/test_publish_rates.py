@@ -49,7 +49,7 @@ class RateTests(DaemonTests):
         return [self.post(token).status for _ in range(count)]
 
     def batch(self, lines: list[bytes], token: str | None = None) -> list[dict[str, Any]]:
-        """Publish lines; answer what was said of each."""
+        """Publish lines; return what was said of each."""
         client = self.rig.client()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         client.send("POST", "/publish", body=b"\n".join(lines), headers=headers)

@@ -38,7 +38,7 @@ FORM = "wanted three parts in base64url, separated by dots (RFC 7519)"
 
 class TokensCase(DirectoryCase):
     def key_for(self, algorithm: str, name: str = "app", number: int = 0, **more: Any) -> Key:
-        """Answer a section for `algorithm` with the key of `private_key`."""
+        """Return a section for `algorithm` with the key of `private_key`."""
         key = private_key(algorithm, number)
         if algorithm.startswith("HS"):
             return Key(name, algorithm, secret=key.decode(), **more)

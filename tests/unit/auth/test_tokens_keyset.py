@@ -48,7 +48,7 @@ class KeySetCase(SynchronousTestCase):
         waiting.addErrback(lambda failure: failure.trap(Unauthorized))
 
     def detail_of(self, text: str) -> str:
-        """Answer why a token is refused at once."""
+        """Return why a token is refused at once."""
         error: Unauthorized = self.assertRaises(Unauthorized, self.rig.tokens.identify, text)
         return error.detail
 

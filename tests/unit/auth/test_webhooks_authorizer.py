@@ -61,7 +61,7 @@ class AskingTests(SynchronousTestCase):
         return self.successResultOf(self.ask(asked))
 
     def refused(self, kind: type[Refused], reaction: Answer | str | None) -> Refused:
-        """Answer how it is refused to subscribe."""
+        """Return how it is refused to subscribe."""
         self.application.always(reaction)
         asked = self.ask(self.asking.before_subscribe(caller(), "a/b", "latest"))
         refusal = self.failureResultOf(asked, kind).value
@@ -190,7 +190,7 @@ class DeniedTests(AskingTests):
 
 
 def members(name: str, *values: object) -> list[object]:
-    """Answer an answer for each value of a member."""
+    """Return an answer for each value of a member."""
     return [{name: value} for value in values]
 
 

@@ -70,7 +70,7 @@ class PostTests(SynchronousTestCase):
         return _Wire(self.reactor, self.reactor.tcpClients[number][2])
 
     def answered(self, data: bytes) -> Answer:
-        """Answer what is made of the bytes that come back over a connection of their own."""
+        """Return what is made of the bytes that come back over a connection of their own."""
         posted = self.post()
         wire = self.wire()
         wire.answer(data)
@@ -78,7 +78,7 @@ class PostTests(SynchronousTestCase):
         return self.successResultOf(posted)
 
     def failed(self, posted: Deferred[Answer]) -> str:
-        """Answer why there is no answer."""
+        """Return why there is no answer."""
         return str(self.failureResultOf(posted, NoAnswer).value)
 
 

@@ -48,7 +48,7 @@ class TellingTests(SynchronousTestCase):
             self.telling.occupied(str(channel))
 
     def told(self, posted: Iterable[Posted] | None = None) -> list[str]:
-        """Answer the channels that were told of, in every request."""
+        """Return the channels that were told of, in every request."""
         return [
             event.get("channel", f"dropped {event.get('count')}")
             for one in (self.application.posted if posted is None else posted)
@@ -64,7 +64,7 @@ class TellingTests(SynchronousTestCase):
         return [formatEvent(event) for event in events]
 
     def tried_after(self, seconds: float) -> bool:
-        """Tell whether a request is made after just so many seconds, and not before."""
+        """Return whether a request is made after just so many seconds, and not before."""
         before = len(self.application.posted)
         self.clock.advance(seconds - 0.01)
         was_early = len(self.application.posted) > before

@@ -71,7 +71,7 @@ def data_of(count: int, given_id: str | None) -> bytes:
 
 
 def means(texts: Iterable[str]) -> set[str]:
-    """Answer the channels that some patterns stand for."""
+    """Return the channels that some patterns stand for."""
     return set().union(*(MEANING[text] for text in texts))
 
 
@@ -135,7 +135,7 @@ class BusMachine(RuleBasedStateMachine):
     # The model
 
     def kept(self, channel: str) -> list[Fact]:
-        """Answer what `channel` still has."""
+        """Return what `channel` still has."""
         limits, now = CHANNELS[channel], self.rig.clock.seconds()
         kept = [
             fact
@@ -147,7 +147,7 @@ class BusMachine(RuleBasedStateMachine):
         return kept[max(0, len(kept) - limits.history_size) :]
 
     def kept_since(self, channels: set[str], sequence: int) -> dict[int, set[str]]:
-        """Answer what `channels` still have after a place in the log, and which have it."""
+        """Return what `channels` still have after a place in the log, and which have it."""
         found: dict[int, set[str]] = {}
         for channel in channels:
             for fact in self.kept(channel):
@@ -156,7 +156,7 @@ class BusMachine(RuleBasedStateMachine):
         return found
 
     def lost_since(self, channels: set[str], sequence: int) -> bool:
-        """Tell whether any of `channels` had an event after a place in the log that it has no more."""
+        """Return whether any of `channels` had an event after a place in the log that it has no more."""
         return any(
             fact not in self.kept(channel)
             for fact in self.facts[sequence:]
@@ -316,7 +316,7 @@ class BusMachine(RuleBasedStateMachine):
             self.end(reader, CloseCause.TOO_SLOW)
 
     def is_retained(self, sequence: int, channels: set[str]) -> bool:
-        """Tell whether all of `channels` retain an event; the log may have later ones than the model already."""
+        """Return whether all of `channels` retain an event; the log may have later ones than the model already."""
         fact, now = self.facts[sequence - 1], self.rig.clock.seconds()
         found = ((CHANNELS[name], self.rig.log.get(name), fact.offsets[name]) for name in channels)
         return all(

@@ -32,7 +32,7 @@ class HistogramTests(SynchronousTestCase):
 
 class LagTests(SynchronousTestCase):
     def lags(self, *times_s: float) -> list[float]:
-        """Answer how late each call was that came at these times."""
+        """Return how late each call was that came at these times."""
         seen: list[float] = []
 
         class Seen(Histogram):

@@ -68,7 +68,7 @@ class LogCase(SynchronousTestCase):
         self.assertFalse(self.start(*texts, since=since).recovered, (texts, since))
 
     def everything_seen(self) -> tuple[object, ...]:
-        """Answer all that can be seen of the log, to be compared with later."""
+        """Return all that can be seen of the log, to be compared with later."""
         page = self.read("**")
         return (self.log.position, sorted(self.log.names()), page.entries, page.position)
 

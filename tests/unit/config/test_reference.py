@@ -17,7 +17,7 @@ OPTIONS = [(section, option) for section in SECTIONS for option in section.optio
 
 
 def headers_and_names(text: str) -> list[tuple[str, str]]:
-    """Answer every option of an ini text with the section it is in."""
+    """Return every option of an ini text with the section it is in."""
     found = []
     header = ""
     for line in text.splitlines():

@@ -22,7 +22,7 @@ class ReloadCase(DaemonTests):
     config = OPEN
 
     def reload(self, config: str, outside: Integrations | None = None) -> list[str]:
-        """Reload it with another file; answer what was logged."""
+        """Reload it with another file; return what was logged."""
         with capturedLogs() as logged:
             self.rig.reload(config, outside)
             self.rig.turn()
@@ -218,7 +218,7 @@ class SiteTests(ReloadCase):
     """What is served, and what is said of it."""
 
     def page(self) -> Response:
-        """Answer the head of what is at the root."""
+        """Return the head of what is at the root."""
         client = self.rig.client()
         client.send("HEAD", "/")
         self.rig.turn()

@@ -311,7 +311,7 @@ class GreetingTests(ServiceCase):
         self.assertGreets(self.OPERATIONS, operations)
 
     def commands(self, text: str) -> list[list[str]]:
-        """Answer the words of each command in the greeting, as a shell reads them."""
+        """Return the words of each command in the greeting, as a shell reads them."""
         with capturedLogs() as events:
             self.start(text)
         lines = [str(formatEvent(event)) for event in events]
@@ -671,7 +671,7 @@ class SystemdTests(ServiceCase):
         self.systemd = self.manager_of()
 
     def manager_of(self, **environ: str) -> Systemd:
-        """Answer what the daemon knows of a service manager."""
+        """Return what the daemon knows of a service manager."""
         systemd = Systemd({"NOTIFY_SOCKET": f"{self.directory}/notify", **environ})
         self.addCleanup(systemd.close)
         return systemd

@@ -32,7 +32,7 @@ class Manager:
         self.socket.setblocking(False)
 
     def heard(self) -> list[str]:
-        """Answer the datagrams that have come."""
+        """Return the datagrams that have come."""
         found = []
         while True:
             try:
@@ -170,7 +170,7 @@ class NobodyTests(SystemdCase):
 
 class WatchdogTests(SystemdCase):
     def watchdog_s(self, **environ: str) -> float:
-        """Answer the time of the watchdog in an environment."""
+        """Return the time of the watchdog in an environment."""
         return self.make(**environ).watchdog_s
 
     def test_the_time_is_that_of_the_environment(self) -> None:

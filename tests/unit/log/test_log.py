@@ -42,7 +42,7 @@ def forgive_log_files(case: SynchronousTestCase) -> None:
 
 
 def observing(twistd_options: dict[str, Any], level: str = "info", form: str = "auto") -> ILogObserver:
-    """Answer the observer for options of twistd and of ``[log]``."""
+    """Return the observer for options of twistd and of ``[log]``."""
     return observer_for(twistd_options, Log(level, form, False), lambda call: None)
 
 
@@ -235,7 +235,7 @@ class FormTests(LogCase):
     """How lines look."""
 
     def logger(self, form: str = "auto", namespace: str = "pushd.here") -> Logger:
-        """Answer what logs to standard output."""
+        """Return what logs to standard output."""
         return Logger(namespace, observer=observing({"nodaemon": True}, "debug", form))
 
     def journal(self, stream: str = "stdout") -> Path:
@@ -407,7 +407,7 @@ class TwistdTests(LogCase):
     """What pushd.log takes for granted of twistd. If one of these fails, look at pushd/log/observers.py."""
 
     def begun(self, options: dict[str, Any], component: ILogObserver | None) -> list[ILogObserver]:
-        """Answer where twistd begins to log, if the application has `component`."""
+        """Return where twistd begins to log, if the application has `component`."""
         begun: list[ILogObserver] = []
 
         class Beginner:

@@ -30,20 +30,20 @@ class LogRules(DaemonTests):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def lines(self, namespace: str) -> list[str]:
-        """Answer what was logged by a part of the daemon."""
+        """Return what was logged by a part of the daemon."""
         return [formatEvent(event) for event in self.events if event["log_namespace"] == namespace]
 
     def requests(self) -> list[LogEvent]:
-        """Answer what was logged of requests, each once."""
+        """Return what was logged of requests, each once."""
         return [event for event in self.events if event["log_namespace"] == "pushd.requests"]
 
     def only_request(self) -> LogEvent:
-        """Answer what was logged of the only one."""
+        """Return what was logged of the only one."""
         (event,) = self.requests()
         return event
 
     def ends(self) -> list[str]:
-        """Answer what was logged of the ends of subscribers."""
+        """Return what was logged of the ends of subscribers."""
         return self.lines("pushd.sessions")
 
 
@@ -271,7 +271,7 @@ class IdTests(LogRules):
     config = _PROXIES + "[log]\nrequests = yes\n"
 
     def id_of(self, peer: IPv4Address, headers: Sequence[tuple[str, str]]) -> str:
-        """Answer what a request from `peer` is called."""
+        """Return what a request from `peer` is called."""
         self.events.clear()
         client = HttpClient(self.rig, peer=peer)
         client.send("GET", "/channels", headers=headers)

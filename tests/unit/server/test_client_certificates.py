@@ -118,7 +118,7 @@ class OpenSSLClient:
         self._do(self.connection.send, data)
 
     def give(self) -> bytes:
-        """Answer what is to be sent."""
+        """Return what is to be sent."""
         try:
             return self.connection.bio_read(65536)
         except SSL.WantReadError:
@@ -164,7 +164,7 @@ class Talk:
             self.end()
 
     def say(self, data: bytes) -> bytes:
-        """Send `data`; answer what comes."""
+        """Send `data`; return what comes."""
         parts: list[bytes] = []
         try:
             self.client.write(data)
@@ -420,7 +420,7 @@ class SessionTests(CertifiedCase):
     """Nobody gets an identity from a session of an earlier connection."""
 
     def session_of(self, context: ssl.SSLContext, user: str | None) -> ssl.SSLSession:
-        """Answer the session of a connection."""
+        """Return the session of a connection."""
         talk = self.connect(context)
         self.assertEqual(talk.who(), repr(user))
         session: ssl.SSLSession | None = talk.client.tls.session

@@ -40,7 +40,7 @@ class Said:
         self.lines.append(formatEvent(event))
 
     def about(self, what: str) -> list[str]:
-        """Answer the lines that have `what` in them."""
+        """Return the lines that have `what` in them."""
         return [line for line in self.lines if what in line]
 
 

@@ -32,7 +32,7 @@ class CookieRules(DaemonTests):
     def ask(
         self, method: str, *headers: tuple[str, str], target: str = "/channels/a", host: str = "localhost"
     ) -> Response:
-        """Answer the response to a request with these headers."""
+        """Return the response to a request with these headers."""
         return self.rig.request(method, target, headers=headers, host=host, body=b"x" if method == "POST" else b"")
 
     def assert_served(self, method: str, *headers: tuple[str, str]) -> Response:
@@ -232,7 +232,7 @@ class HijackingTests(CookieRules):
         return WebSocketClient(self.rig, target, origin=origin, fields=fields)
 
     def status(self, socket: WebSocketTalk) -> int:
-        """Answer what the handshake was answered."""
+        """Return what the handshake was answered."""
         assert isinstance(socket, WebSocketClient) and socket.handshake is not None
         return socket.handshake.status_code
 

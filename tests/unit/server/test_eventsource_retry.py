@@ -155,7 +155,7 @@ class ComebackTests(DaemonTests):
     def assert_stream(
         self, response: Response, status: int, at_least_s: float, spread_s: float = 2
     ) -> dict[str, Any]:
-        """It is a whole stream that says `status` and when to come back; answer what else it says."""
+        """It is a whole stream that says `status` and when to come back; return what else it says."""
         self.assertEqual((response.status, response.is_complete), (200, True), response)
         self.assertEqual(response.header("content-type"), "text/event-stream")
         self.assertEqual(response.header("cache-control"), "no-store, no-transform")

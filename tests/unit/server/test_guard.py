@@ -28,7 +28,7 @@ class GateTests(DaemonTests):
         version: str = "1.1",
         target: str = "/channels",
     ) -> Response:
-        """Answer the response to a request with only these headers, made to the address `to`."""
+        """Return the response to a request with only these headers, made to the address `to`."""
         client = HttpClient(self.rig, to)
         client.send(method, target, headers=headers, host=None, version=version)
         self.rig.turn()
@@ -190,7 +190,7 @@ class OriginTests(DaemonTests):
     def ask(
         self, *headers: tuple[str, str], host: str = "localhost", method: str = "GET", target: str = "/channels"
     ) -> Response:
-        """Answer the response to a request with these headers."""
+        """Return the response to a request with these headers."""
         return self.rig.request(method, target, headers=headers, host=host)
 
     def assert_origin(self, status: int, origin: str, host: str = "localhost:8080") -> None:

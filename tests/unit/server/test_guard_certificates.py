@@ -27,7 +27,7 @@ class CertificateTests(DaemonTests):
         self.addCleanup(patcher.stop)
 
     def ask(self, method: str, *headers: tuple[str, str], target: str = "/channels/own%2Fa") -> Response:
-        """Answer the response to a request with these headers."""
+        """Return the response to a request with these headers."""
         return self.rig.request(method, target, headers=headers, body=b"x" if method == "POST" else b"")
 
     def assert_refused(self, response: Response, says: str) -> None:

@@ -85,7 +85,7 @@ class TokenRules(DaemonTests):
         self.tokens.shown.clear()
 
     def ask(self, method: str, target: str, *headers: tuple[str, str], body: bytes = b"") -> Response:
-        """Answer the response to a request with these headers."""
+        """Return the response to a request with these headers."""
         return self.rig.request(method, target, headers=headers, body=body)
 
 

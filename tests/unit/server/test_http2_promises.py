@@ -41,7 +41,7 @@ class PromiseTestCase(HTTP2TestCase):
         self.told.append((number, outcome))
 
     def promised(self, peer: Peer | None = None) -> list[Any]:
-        """Answer the promises that the client has seen."""
+        """Return the promises that the client has seen."""
         return (peer or self.peer).all_frames(PushPromiseFrame)
 
 

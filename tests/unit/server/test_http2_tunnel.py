@@ -68,7 +68,7 @@ class TunnelTests(DaemonTests):
         return socket
 
     def answer(self, target: str, *fields: tuple[str, str]) -> Response:
-        """Answer what CONNECT is answered."""
+        """Return what CONNECT is answered."""
         response = self.ask(target, *fields).response
         assert response is not None
         return response

@@ -54,7 +54,7 @@ class OpenPort:
         return self.stopped
 
     def getHost(self) -> IAddress:
-        """Answer the address."""
+        """Return the address."""
         return self.address
 
 
@@ -96,7 +96,7 @@ class Reactor(MemoryReactorClock):
 
 
 def no_certificate() -> tuple[str, str]:
-    """Answer what is asked for only if it is needed."""
+    """Return what is asked for only if it is needed."""
     raise AssertionError("nobody wanted a certificate")
 
 
@@ -155,7 +155,7 @@ class OpenTests(ListenCase):
         self.assertEqual(self.reactor.tcpServers, [(8080, self.factory, 7, "127.0.0.1")])
 
     def backlog(self, endpoint: str) -> int:
-        """Answer how many connections may wait to be accepted there."""
+        """Return how many connections may wait to be accepted there."""
         self.prepare(endpoint).open()
         servers = self.reactor.unixServers if endpoint.startswith("unix") else self.reactor.tcpServers
         backlog: int = servers[-1][2]

@@ -139,7 +139,7 @@ class HeaderTests(SynchronousTestCase):
             self.assertEqual(sizes, list(range(sizes[0], len(data) + 1)), (data, why))
 
     def is_refused(self, data: bytes) -> bool:
-        """Tell whether it can become no header."""
+        """Return whether it can become no header."""
         try:
             parse_header(data)
         except ValueError as error:
@@ -490,7 +490,7 @@ class DaemonTests(SynchronousTestCase):
         self.wire = Wire()
 
     def talk(self, data: bytes, factory: Any = None) -> list[str]:
-        """Send `data` after a header; answer what is logged."""
+        """Send `data` after a header; return what is logged."""
         self.wire = Wire()
         protocol: Any = ProxyProtocolFactory(self.reception, factory or self.rig.parts.site).buildProtocol(PROXY)
         protocol.makeConnection(self.wire)

@@ -27,7 +27,7 @@ class FileTests(DaemonTests):
     def ask(
         self, path: str, method: str = "GET", *, host: str = "localhost", body: bytes = b"", **headers: str
     ) -> Response:
-        """Answer the whole response to a request."""
+        """Return the whole response to a request."""
         client = self.rig.client()
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         client.send(method, path, headers=fields, host=host, body=body)

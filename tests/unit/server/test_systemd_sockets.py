@@ -22,7 +22,7 @@ from pushd.server.net.systemd_sockets import SystemdEndpoint, UnixPort, unclaime
 
 
 def address_of(port: IListeningPort) -> IPv4Address | IPv6Address:
-    """Answer where a TCP port listens."""
+    """Return where a TCP port listens."""
     address = port.getHost()
     assert isinstance(address, IPv4Address | IPv6Address)
     return address

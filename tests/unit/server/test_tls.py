@@ -36,7 +36,7 @@ LIFETIME = timedelta(days=365) - timedelta(hours=1)
 
 
 def native(context: Any) -> Any:
-    """Answer what OpenSSL calls the context."""
+    """Return what OpenSSL calls the context."""
     return context._context
 
 
@@ -287,7 +287,7 @@ class LoadTests(DirectoryCase):
         self.assertFalse(context.set_options(0) & (SSL.OP_NO_TLSv1_2 | SSL.OP_NO_TLSv1_3))
 
     def taken(self, options: CertificateOptions) -> set[str]:
-        """Answer the ciphers that a client of TLS 1.2 can have with a server that has `options`."""
+        """Return the ciphers that a client of TLS 1.2 can have with a server that has `options`."""
         offered = SSL.Context(SSL.TLS_METHOD)
         offered.set_cipher_list(b"ALL:COMPLEMENTOFALL:@SECLEVEL=0")
         ciphers = set()

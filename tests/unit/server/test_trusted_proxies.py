@@ -42,7 +42,7 @@ class ProxyCase(SynchronousTestCase):
         self.trust = TrustedProxies(Proxies(NETWORKS, self.header))
 
     def client(self, *lines: str, peer: IAddress = PROXY, name: str | None = None) -> str:
-        """Answer where the client is of a request with these lines of the header."""
+        """Return where the client is of a request with these lines of the header."""
         headers = Headers({(name or self.header).encode(): [line.encode("latin-1") for line in lines]})
         return self.trust.client_address(peer, headers)
 

@@ -56,7 +56,7 @@ class Socket:
         return len(taken)
 
     def fileno(self) -> int:
-        """Answer what no system call is made with."""
+        """Return what no system call is made with."""
         return -1
 
     def setblocking(self, flag: int) -> None:
@@ -112,7 +112,7 @@ class Peer(Protocol):
     """Whether it has something to say to a client that has ended its half; None: it was not asked."""
 
     def input_ended(self) -> bool:
-        """Answer whether the connection goes on."""
+        """Return whether the connection goes on."""
         is_answering, self.is_answering = self.is_answering, None
         return bool(is_answering)
 
@@ -383,7 +383,7 @@ class TlsRig(Rig):
             self.read = len(self.socket.sent)
 
     def received(self) -> bytes:
-        """Answer what the client decrypts."""
+        """Return what the client decrypts."""
         self.carry()
         parts = []
         while True:

@@ -68,7 +68,7 @@ class Connection:
 
 
 def cost(encode: Encoder, subscribers: int, in_flight: int, *channels: str, on_overflow: str = "close") -> int:
-    """Answer how many calls it takes to publish events within one turn and bring them into all sockets."""
+    """Return how many calls it takes to publish events within one turn and bring them into all sockets."""
     bus = BusRig(default=Kept(on_overflow=on_overflow))
     sessions = SessionRegistry(
         bus.bus,
@@ -96,13 +96,13 @@ def cost(encode: Encoder, subscribers: int, in_flight: int, *channels: str, on_o
 
 
 def calls_per_delivery(encode: Encoder, in_flight: int, *channels: str, on_overflow: str = "close") -> float:
-    """Answer what each further subscriber costs for each event."""
+    """Return what each further subscriber costs for each event."""
     more, fewer = (cost(encode, count, in_flight, *channels, on_overflow=on_overflow) for count in (150, 50))
     return (more - fewer) / 100 / in_flight
 
 
 def push_cost(subscribers: int, count: int) -> int:
-    """Answer how many calls it takes to publish `count` events within one turn and push them to all subscribers."""
+    """Return how many calls it takes to publish `count` events within one turn and push them to all subscribers."""
     rig = DaemonRig()
     draft = Draft.checked(("news",), b"x" * 100)
     for _ in range(subscribers):
@@ -256,7 +256,7 @@ class ProxyTests(SynchronousTestCase):
     """What it costs for each request to know where its client is."""
 
     def cost(self, proxies: Proxies, *fields: str) -> int:
-        """Answer how many calls it takes, when the same was asked before."""
+        """Return how many calls it takes, when the same was asked before."""
         bound_header_names()  # else it depends on how many names other tests have sent
         trust, peer = TrustedProxies(proxies), IPv4Address("TCP", "10.0.0.1", 40000)
         headers = Headers({b"x-forwarded-for": [field.encode() for field in fields]})

@@ -59,7 +59,7 @@ class Later:
         raise AssertionError(name)
 
     def finish(self, outcome: Outcome = _PUBLISHED) -> list[str]:
-        """Have the batch at hand come to something; answer what was in it."""
+        """Have the batch at hand come to something; return what was in it."""
         ((drafts, done),) = self.batches
         self.batches.clear()
         done([outcome] * len(drafts))
@@ -67,7 +67,7 @@ class Later:
 
 
 def said(kind: str | None, data: bytes) -> str:
-    """Answer what an event says in short, as ``join 3``."""
+    """Return what an event says in short, as ``join 3``."""
     assert kind is not None
     return f"{kind.removeprefix('pushd.')} {json.loads(data)['connection'].removeprefix('test-')}"
 

@@ -39,7 +39,7 @@ def framed(entry: Entry) -> bytes:
 
 
 def frames_of(*datas: bytes) -> bytes:
-    """Answer the bytes that the frames of several events are."""
+    """Return the bytes that the frames of several events are."""
     return b"".join(b"<" + data + b">" for data in datas)
 
 

@@ -71,7 +71,7 @@ class UnseenTests(DaemonTests):
         return Forbidden("not for you") if self.refuses and ask.what in (CHANNEL, "**", "vault/*") else None
 
     def as_one(self, token: str, method: str, target: str, body: bytes = b"") -> Response | None:
-        """Make a request; answer what was written of the response, if anything was."""
+        """Make a request; return what was written of the response, if anything was."""
         client = self.protocol(self.rig)
         client.send(method, target, headers={"Authorization": f"Bearer {token}"}, body=body)
         for _ in range(3):

@@ -31,7 +31,7 @@ class StoredBusCase(SynchronousTestCase):
         return rig
 
     def history(self, rig: StoredRig, name: str) -> SqliteHistory:
-        """Answer the history of a channel."""
+        """Return the history of a channel."""
         history = rig.log.by_name[name].history
         assert isinstance(history, SqliteHistory)
         return history
@@ -322,13 +322,13 @@ class MemoryTests(StoredBusCase):
 
 class GivingBackTests(StoredBusCase):
     def watched(self, rig: StoredRig) -> list[str]:
-        """Answer what its writer is asked from now on."""
+        """Return what its writer is asked from now on."""
         asked: list[str] = []
         rig.store._writer.set_trace_callback(asked.append)
         return asked
 
     def free(self, rig: StoredRig) -> tuple[int, int]:
-        """Answer how many pages are free, and how many there are."""
+        """Return how many pages are free, and how many there are."""
         names = ("freelist_count", "page_count")
         free, pages = (rig.store._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
         return free, pages

@@ -310,7 +310,7 @@ class DamageTests(StoreCase):
         self.assertGreater(found, 100)
 
     def use(self) -> int:
-        """Use a store in all ways; answer how often it was refused."""
+        """Use a store in all ways; return how often it was refused."""
         found = 0
         try:
             checked = check(self.directory)

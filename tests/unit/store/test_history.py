@@ -170,7 +170,7 @@ HistoryModelTests.settings = settings(RUNS, max_examples=RUNS.max_examples // 2,
 
 class WritingTests(StoredBusCase):
     def blocks(self, rig: StoredRig) -> list[tuple[int, int]]:
-        """Answer first offset and count of the blocks, which are of one channel."""
+        """Return first offset and count of the blocks, which are of one channel."""
         rows = rig.store._rows("SELECT place, count FROM block ORDER BY place")
         return [(place % OFFSETS, count) for place, count in rows]
 

@@ -55,7 +55,7 @@ class RenewRules(DaemonTests):
         return socket
 
     def said(self, socket: WebSocketTalk) -> list[dict[str, Any]]:
-        """Answer what has come since this was last asked."""
+        """Return what has come since this was last asked."""
         self.rig.turn()
         new, self.seen = socket.json[self.seen :], len(socket.messages)
         return new
@@ -67,7 +67,7 @@ class RenewRules(DaemonTests):
         self.assertEqual(self.rig.request("POST", "/publish", headers=headers, body=body).status, 200)
 
     def datas(self, socket: WebSocketTalk) -> list[str]:
-        """Answer the data of the events that have come since this was last asked."""
+        """Return the data of the events that have come since this was last asked."""
         return [message["data"] for message in self.said(socket) if message["type"] == "event"]
 
     def assert_error(self, socket: WebSocketTalk, status: int, says: str, ref: object = None) -> None:

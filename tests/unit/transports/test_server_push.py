@@ -23,7 +23,7 @@ class PushTestCase(DaemonTests):
         return client
 
     def got(self, client: Http2Client) -> list[bytes]:
-        """Answer what has come."""
+        """Return what has come."""
         self.rig.turn()
         return [push.body for push in client.pushes if push.is_complete]
 

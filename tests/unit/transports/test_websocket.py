@@ -90,7 +90,7 @@ class HandshakeTests(WebSocketTests):
     """The handshake: RFC 6455, section 4.2."""
 
     def handshake(self, method: str = "GET", target: str = "/ws", **changes: str | None) -> Response:
-        """Answer the response to a handshake with some headers changed."""
+        """Return the response to a handshake with some headers changed."""
         headers = dict(HANDSHAKE)
         for name, value in changes.items():
             del headers[name.replace("_", "-")]
@@ -258,7 +258,7 @@ class CommandTests(WebSocketTests):
     """JSON messages from the client, and their answers."""
 
     def ask(self, client: WebSocketTalk, **message: object) -> dict[str, object]:
-        """Answer what the daemon says to a message."""
+        """Return what the daemon says to a message."""
         count = len(client.messages)
         client.say(**message)
         self.rig.turn()
