@@ -27,6 +27,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from math import ceil
 from typing import ClassVar, Self
 
@@ -54,6 +56,7 @@ __all__ = [
     "VersionNeeded",
     "WrongMethod",
     "one_line",
+    "suggestion",
 ]
 
 
@@ -62,6 +65,17 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
+
+
+def suggestion(name: str, known: Mapping[str, str]) -> str:
+    """Return which of the `known` names an unknown `name` may mean, or all of them if none is similar.
+
+    The mapping gives the form in which each name is shown.
+    """
+    nearest = get_close_matches(name[:64].lower(), known, 1)
+    if nearest:
+        return f"did you mean {known[nearest[0]]}?"
+    return f"expected one of {', '.join(known.values())}" if known else "expected none"
 
 
 NO_MEMORY = "there is not enough memory for this now; try again later"

@@ -8,7 +8,7 @@ from collections.abc import Set
 from typing import Any
 
 from pushd.bus import MAX_NAME_BYTES, Draft, check_name
-from pushd.errors import BadRequest, TooLarge
+from pushd.errors import BadRequest, TooLarge, suggestion
 from pushd.wire.json import read_json
 from pushd.wire.json_shape import SHORT_BYTES, check_shape, check_strings
 
@@ -150,7 +150,8 @@ def check_fields(message: dict[str, Any], known: Set[str]) -> None:
         return
     for name in message:
         if name not in known:
-            raise BadRequest(f"unknown field {name[:64]!r}; known are {', '.join(sorted(known))}", name[:64])
+            hint = suggestion(name, {it: it for it in sorted(known)})
+            raise BadRequest(f"unknown field {name[:64]!r}; {hint}", name[:64])
 
 
 def text_field(message: dict[str, Any], name: str) -> str:

@@ -15,7 +15,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Event, Pattern
-from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod
+from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod, suggestion
 from pushd.server.problems import challenge
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
@@ -218,8 +218,8 @@ class Answering(Resource):
         for name in request.args:
             shown = name.decode("utf-8", "backslashreplace")
             if shown not in allowed and shown != "access_token":  # checked by the guard
-                wanted = f"known are {', '.join(sorted(allowed))}" if allowed else "none are known here"
-                raise BadRequest(f"unknown query parameter {shown[:64]!r}; {wanted}", shown[:64])
+                hint = suggestion(shown, {it: it for it in sorted(allowed)})
+                raise BadRequest(f"unknown query parameter {shown[:64]!r}; {hint}", shown[:64])
 
     def methods(self, request: Request) -> tuple[str, ...]:
         """Return the methods allowed for the request."""

@@ -129,7 +129,9 @@ class ResourceTests(DaemonTests):
                 response = self.rig.get(target)
                 self.assert_problem(response, 400, field=field, says="unknown query parameter")
         response = self.rig.request("POST", "/channels/news?evnt=x", body=b"x")
-        self.assert_problem(response, 400, field="evnt", says="known are event, id")
+        self.assert_problem(response, 400, field="evnt", says="unknown query parameter 'evnt'; did you mean event?")
+        response = self.rig.request("POST", "/channels/news?x=y", body=b"x")
+        self.assert_problem(response, 400, field="x", says="expected one of event, id")
         self.assertEqual(self.rig.get("/channels").json["channels"], [])
 
     def test_a_page_of_an_allowed_origin_can_read_every_refusal(self) -> None:

@@ -204,9 +204,13 @@ class DraftTests(MessageCase):
         for wrong in wrongs:
             self.assertRefused(parse_draft, {"channel": "a", "data_base64": wrong}, "data_base64", "not base64")
 
-    def test_an_unknown_field_is_refused_and_the_known_ones_are_told(self) -> None:
-        for field in ("channle", "Data", "", "type", "ref", "__class__", "é\n"):
-            self.assertRefused(parse_draft, draft(**{field: "x"}), field, "known are channel, channels, data")
+    def test_an_unknown_field_is_refused_with_the_allowed_ones(self) -> None:
+        for field in ("", "type", "ref", "__class__", "é\n"):
+            self.assertRefused(parse_draft, draft(**{field: "x"}), field, "expected one of channel, channels, data")
+
+    def test_an_unknown_field_that_is_similar_to_one_is_refused_with_that(self) -> None:
+        for field, meant in (("channle", "channel"), ("Data", "data"), ("evnt", "event")):
+            self.assertRefused(parse_draft, draft(**{field: "x"}), field, f"did you mean {meant}?")
 
     def test_an_unknown_field_that_is_not_unicode_can_be_told_too(self) -> None:
         self.assertRefused(parse_draft, parse_object(b'{"channel":"a","data":"","\\ud800":1}'), "\ud800")
