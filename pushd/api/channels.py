@@ -76,7 +76,7 @@ def _in_query(request: Request) -> str:
     """Return the channel of the query; raise `BadRequest` if it is missing."""
     name = parameter(request, "channel")
     if name is None:
-        raise BadRequest("channel is missing; wanted ?channel=NAME", "channel")
+        raise BadRequest("channel is missing; expected ?channel=NAME", "channel")
     return check_name(name)
 
 
@@ -126,7 +126,7 @@ class ChannelList(Branch):
         if b"channel" in request.args:
             if len(request.args) > 1 + (b"access_token" in request.args):
                 raise BadRequest(
-                    "channel asks for one channel; wanted it alone, or prefix, after and limit", "channel"
+                    "channel selects one channel; expected only channel, or prefix, after and limit", "channel"
                 )
             return _show_state(request, self._bus, _in_query(request))
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
@@ -174,7 +174,7 @@ class _Channel(Branch):
         if segment == b"presence":
             return _Presence(self.gate, self._door, self._name)
         raise NotFound(
-            "a channel has nothing but events and presence below it; write / in its name as %2F, or put the name "
+            "a channel has only events and presence below it; write / in its name as %2F, or put the name "
             "into the query, as /history?channel=NAME"
         )
 
@@ -374,5 +374,5 @@ class OneEvent(_Event):
         """Override: return the channel and the event id of the query."""
         event_id = parameter(request, "id")
         if event_id is None:
-            raise BadRequest("id is missing; wanted ?channel=NAME&id=ID", "id")
+            raise BadRequest("id is missing; expected ?channel=NAME&id=ID", "id")
         return _in_query(request), event_id

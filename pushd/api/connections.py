@@ -69,7 +69,7 @@ class ConnectionList(Branch):
         if request.method == b"DELETE":
             request.caller.grants.check_operator("close connections")
             if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
-                raise BadRequest(f"wanted at least one of {', '.join(_FILTERS)}")
+                raise BadRequest(f"expected at least one of {', '.join(_FILTERS)}")
             guests, most = iter(self._sessions), sys.maxsize
         elif request.method != b"OPTIONS":
             request.caller.grants.check_operator("list connections")

@@ -107,7 +107,7 @@ class PublishMany(Endpoint):
 
 
 def _no_lines() -> BadRequest:
-    return BadRequest("the body is empty; wanted NDJSON, one event a line")
+    return BadRequest("the body is empty; expected NDJSON, one event per line")
 
 
 class _Reading:

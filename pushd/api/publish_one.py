@@ -60,8 +60,8 @@ def _option(request: Request, name: str, header: bytes) -> str | None:
     in_query = parameter(request, name) if request.args else None
     values = request.requestHeaders.getRawHeaders(header, [])
     if len(values) + (in_query is not None) > 1:
-        wanted = f"wanted it in the query or in {header.decode('ascii')}, once"
-        raise BadRequest(f"more than one {name}: {wanted}", name)
+        expected = f"expected it in the query or in {header.decode('ascii')}, once"
+        raise BadRequest(f"more than one {name}; {expected}", name)
     return decoded(values[0], header.decode("ascii")) if values else in_query
 
 
@@ -70,11 +70,11 @@ def named_channels(request: Request, max_channels: int) -> tuple[str, ...]:
     values: list[bytes] = request.args.get(b"channel", [])
     if len(values) > max_channels:
         limit = f"[limits] channels_per_event is {max_channels}"
-        raise BadRequest(f"{len(values)} channels; wanted fewer: {limit}", "channel")
+        raise BadRequest(f"{len(values)} channels; {limit}", "channel")
     if not values:
         for name in ("event", "id"):
             if name.encode("ascii") in request.args:
-                raise BadRequest(f"{name} in the query needs channel beside it; a line has its own", name)
+                raise BadRequest(f"{name} in the query requires channel; in a batch, each line has its own", name)
     elif any(b"ndjson" in one.lower() for one in request.requestHeaders.getRawHeaders(b"content-type", [])):
-        raise BadRequest("channel in the query is for one event; wanted lines, or channel, but not both", "channel")
+        raise BadRequest("channel in the query is for one event; expected either lines or channel", "channel")
     return tuple(check_name(decoded(value, "channel")) for value in values)

@@ -109,7 +109,7 @@ def _since(request: Request) -> str:
     in_query = since_of(request, "latest")
     aliases: list[bytes] = [value for name in _ENCODED_ALIASES for value in request.args.get(name, [])]
     if len(aliases) > 1:
-        raise BadRequest(f"lastEventId is there {len(aliases)} times; wanted once", "lastEventId")
+        raise BadRequest(f"lastEventId appears {len(aliases)} times; expected once", "lastEventId")
     if aliases and aliases[0]:
         in_query = decoded(aliases[0], "lastEventId")
     header = request.requestHeaders.getRawHeaders(b"last-event-id")

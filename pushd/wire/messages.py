@@ -58,7 +58,7 @@ MAX_REF_CHARACTERS = 255
 def check_since(since: str) -> str:
     """Return `since` unless it is empty, else raise `BadRequest`. The log checks whether it is a position."""
     if not since:
-        raise BadRequest("since is empty; wanted latest, earliest or the id of an event", "since")
+        raise BadRequest("since is empty; expected latest, earliest or the id of an event", "since")
     return since
 
 
@@ -126,13 +126,13 @@ def parse_object(
     try:
         value = read_json(text)
     except UnicodeDecodeError:
-        raise BadRequest("not valid UTF-8; wanted a JSON object") from None
+        raise BadRequest("not valid UTF-8; expected a JSON object") from None
     except RecursionError:
-        raise BadRequest("nested too deeply; wanted a JSON object") from None
+        raise BadRequest("nested too deeply; expected a JSON object") from None
     except ValueError as error:
-        raise BadRequest(f"not JSON ({error}); wanted a JSON object") from None
+        raise BadRequest(f"not JSON ({error}); expected a JSON object") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"a JSON {json_type(value)}; wanted a JSON object")
+        raise BadRequest(f"a JSON {json_type(value)}; expected a JSON object")
     if is_long:
         check_strings(value, *bounds)
     return value
@@ -160,7 +160,7 @@ def text_field(message: dict[str, Any], name: str) -> str:
         return value
     if name not in message:
         raise BadRequest(f"{name} is missing", name)
-    raise BadRequest(f"{name} is a JSON {json_type(value)}; wanted a string", name)
+    raise BadRequest(f"{name} is a JSON {json_type(value)}; expected a string", name)
 
 
 def optional_text_field(message: dict[str, Any], name: str) -> str | None:
@@ -171,7 +171,7 @@ def optional_text_field(message: dict[str, Any], name: str) -> str | None:
 def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
     """Return the data of an event, and whether it is text."""
     if ("data" in message) == ("data_base64" in message):
-        raise BadRequest("wanted one of data (a string) and data_base64", "data")
+        raise BadRequest("expected one of data (a string) and data_base64", "data")
     if "data" in message:
         try:
             return text_field(message, "data").encode(), True
@@ -185,7 +185,7 @@ def _data(message: dict[str, Any]) -> tuple[bytes, bool]:
 
 def _channels(message: dict[str, Any], max_channels: int) -> tuple[str, ...]:
     if ("channel" in message) == ("channels" in message):
-        raise BadRequest("wanted one of channel (a string) and channels (an array of strings)", "channel")
+        raise BadRequest("expected one of channel (a string) and channels (an array of strings)", "channel")
     if "channel" in message:
         return (text_field(message, "channel"),)
     names = message["channels"]

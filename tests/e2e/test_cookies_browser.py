@@ -111,7 +111,7 @@ LINES_APART_MS = 2500
 
 REFUSALS = {
     "": ("is not this server's own", 11),
-    "*": ("a token in a cookie, from a page of", 8),
+    "*": ("a token in a cookie from a page of", 8),
     "https://app.example": ("is not this server's own", 11),
 }
 """Why a page of another origin is refused, by what lets in pages, and how often at least; one names no origin."""
@@ -180,7 +180,7 @@ def test_a_page_of_another_origin_can_do_nothing(browser: Chrome, origins: str, 
         assert ask(daemon, "/connections")["connections"] == []
         detail, count = REFUSALS[origins]
         eventually(lambda: daemon.logged(detail) >= count, f"{count} refusals are written or counted")
-        assert "a token in a cookie needs an Origin, which is missing from a request that is" in daemon.log
+        assert "a token in a cookie requires an Origin, which is missing from a request that is" in daemon.log
         assert "403 GET /channels/secret/events" in daemon.log
         assert "403 POST /channels/secret" in daemon.log
         assert "403 GET /ws" in daemon.log

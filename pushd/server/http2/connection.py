@@ -49,7 +49,7 @@ _CROWDED = 20
 """With more streams than this waiting for flow-control windows, even a short response without room is refused."""
 
 _DRAIN_PING = b"pushd-go"
-_UNREAD = TooMany("too much of answers over this connection waits for you; wanted that read first", retry_s=1)
+_UNREAD = TooMany("too many unread response bytes on this connection; read them first", retry_s=1)
 
 
 @implementer(IPushProducer)

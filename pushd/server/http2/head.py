@@ -128,7 +128,7 @@ def _path(pseudo: dict[bytes, bytes], method: bytes) -> bytes:
     if scheme is None or path is None:
         raise Malformed(":scheme or :path is missing (section 8.3.1)")
     if scheme.lower() not in (b"https", b"http"):
-        raise Malformed(f":scheme is {scheme!r}; wanted http or https")
+        raise Malformed(f":scheme is {scheme!r}; expected http or https")
     if not _is_path(path) and not (path == b"*" and method == b"OPTIONS"):
         before_query = path.partition(b"?")[0]  # the query may contain a token
         raise Malformed(f":path is {before_query!r} (section 8.3.1)")
@@ -171,7 +171,7 @@ def _length(value: bytes, before: int | None) -> int:
         raise Malformed(f"content-length is {value!r}")
     length = int(value)
     if before is not None and length != before:
-        raise Malformed("content-length is there twice")
+        raise Malformed("content-length appears twice")
     return length
 
 

@@ -46,7 +46,9 @@ class Tunnel(Stream):
         """Override: start the request, which has no body."""
         if head.protocol != b"websocket":
             protocol = (head.protocol or b"").decode("ascii", "backslashreplace")
-            self.refuse(Unknown(f":protocol is {protocol!r}; wanted websocket (RFC 8441, section 4)", ":protocol"))
+            self.refuse(
+                Unknown(f":protocol is {protocol!r}; expected websocket (RFC 8441, section 4)", ":protocol")
+            )
             return
         super().begin(head, True)
         if is_ended:

@@ -114,7 +114,7 @@ def _x_forwarded_for(value: str) -> Iterator[IPv4 | IPv6 | None]:
             yield parse_ip(text) if text.count(":") > 1 and not text.startswith("[") else _node(text)
         except ValueError:
             raise BadRequest(
-                f"X-Forwarded-For has {text!r}; wanted an IP address, with or without a port", "X-Forwarded-For"
+                f"X-Forwarded-For has {text!r}; expected an IP address, with or without a port", "X-Forwarded-For"
             ) from None
 
 
@@ -148,7 +148,7 @@ def _forwarded(value: str) -> Iterator[IPv4 | IPv6 | None]:
                 yield None if text is None else _node(text)
     except ValueError:
         shown = value if len(value) <= 100 else f"{value[:50]} ... {value[-50:]}"
-        raise BadRequest(f"Forwarded is {shown!r}; wanted what RFC 7239 has", "Forwarded") from None
+        raise BadRequest(f"Forwarded is {shown!r}; expected the syntax of RFC 7239", "Forwarded") from None
 
 
 def _elements(value: str) -> Iterator[dict[str, str]]:

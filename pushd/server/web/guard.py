@@ -228,7 +228,7 @@ class RequestGuard:
         in_header = _single_header(request, b"authorization")
         in_query: list[bytes] | None = request.args.get(b"access_token")
         if in_header is not None and in_query is not None:
-            raise BadRequest("a token in Authorization and in access_token; wanted one (RFC 6750, section 2)")
+            raise BadRequest("a token in both Authorization and access_token; expected one (RFC 6750, section 2)")
         if in_header is not None:
             bearer = _BEARER.fullmatch(in_header)
             if bearer is None:
@@ -236,7 +236,7 @@ class RequestGuard:
             return str(bearer[1])
         if in_query is not None:
             if len(in_query) > 1:
-                raise BadRequest(f"access_token is there {len(in_query)} times; wanted once", "access_token")
+                raise BadRequest(f"access_token appears {len(in_query)} times; expected once", "access_token")
             return in_query[0].decode("utf-8", "replace")
         if self._cookie is not None and headers.hasHeader(b"cookie"):
             return self._token_in_cookie(request, self._cookie, origin, host)
@@ -248,10 +248,12 @@ class RequestGuard:
         if not values:
             return None
         if len(set(values)) > 1:
-            raise BadRequest(f"the cookie {name.decode('ascii')} is there {len(values)} times", "Cookie")
+            raise BadRequest(
+                f"the cookie {name.decode('ascii')} appears {len(values)} times; expected once", "Cookie"
+            )
         is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
         if origin is None and (request.method not in _SAFE_METHODS or is_upgrade):
-            raise Forbidden("a token in a cookie needs an Origin, which is missing", "Origin")
+            raise Forbidden("a token in a cookie requires an Origin, which is missing", "Origin")
         self._check_page(request, origin, host, "a token in a cookie")
         return values[0].decode("utf-8", "replace")
 
@@ -263,16 +265,20 @@ class RequestGuard:
         name = "" if host is None else _without_port(host)
         if host is not None and not {host, name} & (self._hosts.exact | _own_names(request.getHost())):
             raise Forbidden(
-                f"{what} needs a Host that is named without a wildcard; to allow it: [auth] hosts = {name}", "Host"
+                f"{what} requires a Host listed in [auth] hosts without a wildcard; "
+                f"to allow it: [auth] hosts = {name}",
+                "Host",
             )
         if origin is None:
             site = _single_header(request, b"sec-fetch-site")
             if site not in (None, "same-origin", "none"):
-                raise Forbidden(f"{what} needs an Origin, which is missing from a request that is {site}", "Origin")
+                raise Forbidden(
+                    f"{what} requires an Origin, which is missing from a request that is {site}", "Origin"
+                )
         elif origin not in self._origins.exact and not _is_own(request, origin, host):
             raise Forbidden(
-                f"{what}, from a page of {origin!r}, which [auth] origins lets in only by a wildcard; "
-                f"to let it use that: [auth] origins = {origin}",
+                f"{what} from a page of {origin!r}, which [auth] origins allows only by a wildcard; "
+                f"to allow it: [auth] origins = {origin}",
                 "Origin",
             )
 
@@ -363,7 +369,7 @@ def _single_header(request: Request, name: bytes) -> str | None:
         return None
     if len(values) > 1:
         title = name.decode("ascii").title()
-        raise BadRequest(f"{title} is there {len(values)} times; wanted once", title)
+        raise BadRequest(f"{title} appears {len(values)} times; expected once", title)
     value: str = values[0].decode("ascii", "backslashreplace")
     return value
 

@@ -211,7 +211,7 @@ class Answering(Resource):
             raise nothing_at(request)
         method, known = request.method.decode("ascii", "backslashreplace"), self.methods(request)
         if method not in known:
-            raise WrongMethod(f"{method} is not known here; known are {', '.join(known)}", known)
+            raise WrongMethod(f"{method} is not allowed; allowed: {', '.join(known)}", known)
         if self.parameters is None or method == "OPTIONS":  # OPTIONS has the query of the request it precedes
             return
         allowed = self.parameters.get(method.replace("HEAD", "GET"), frozenset())
@@ -328,7 +328,7 @@ def parameter(request: Request, name: str) -> str | None:
     """Return a query parameter, None if missing; raise `BadRequest` if it is repeated."""
     values: list[bytes] = request.args.get(name.encode("ascii"), [])
     if len(values) > 1:
-        raise BadRequest(f"{name} is there {len(values)} times; wanted once", name)
+        raise BadRequest(f"{name} appears {len(values)} times; expected once", name)
     return decoded(values[0], name) if values else None
 
 
@@ -338,7 +338,7 @@ def whole_number(request: Request, name: str, default: int, most: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise BadRequest(f"{name} is {text!r}; wanted a number from 1 to {most}", name)
+        raise BadRequest(f"{name} is {text!r}; expected a number from 1 to {most}", name)
     return int(text)
 
 
@@ -352,7 +352,7 @@ def subscribed_patterns(request: Request) -> list[Pattern]:
     """Return the channels and patterns of a subscription, from ``channel``; at least one is required."""
     values: list[bytes] = request.args.get(b"channel", [])
     if not values:
-        raise BadRequest("channel is missing; wanted ?channel=NAME, once or more", "channel")
+        raise BadRequest("channel is missing; expected ?channel=NAME, once or more", "channel")
     return [Pattern.parse(decoded(value, "channel")) for value in values]
 
 

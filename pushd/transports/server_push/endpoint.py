@@ -75,10 +75,10 @@ def _promising(request: Request) -> Stream:
     stream: object = request.channel
     if not isinstance(stream, Stream):
         raise VersionNeeded(
-            "wanted HTTP/2, which is chosen by ALPN over TLS; /stream and /sse work over any version"
+            "server push requires HTTP/2, negotiated by ALPN over TLS; /stream and /sse work over any version"
         )
     if not stream.takes_promises:
         raise Conflict(
-            "the client has switched server push off (SETTINGS_ENABLE_PUSH is 0); /stream and /sse work without"
+            "the client has disabled server push (SETTINGS_ENABLE_PUSH is 0); /stream and /sse work without it"
         )
     return stream

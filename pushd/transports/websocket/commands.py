@@ -84,7 +84,7 @@ def parse_ref(message: dict[str, Any]) -> Ref:
     if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) < 2**53:
         return ref
     wanted = f"a text of up to {MAX_REF_CHARACTERS} printable characters or a whole number of up to 53 bits"
-    raise BadRequest(f"ref is a JSON {json_type(ref)} of another form; wanted {wanted}", "ref")
+    raise BadRequest(f"ref is a JSON {json_type(ref)} of another form; expected {wanted}", "ref")
 
 
 def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> Command:
@@ -107,4 +107,4 @@ def parse_command(message: dict[str, Any], max_channels: int = MAX_CHANNELS) -> 
     if kind == "renew":
         check_fields(message, {"type", "token", "ref"})
         return Renew(text_field(message, "token"), ref)
-    raise BadRequest(f"unknown type {kind!r}; wanted subscribe, unsubscribe, publish or renew", "type")
+    raise BadRequest(f"unknown type {kind!r}; expected subscribe, unsubscribe, publish or renew", "type")

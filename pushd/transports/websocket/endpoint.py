@@ -108,5 +108,5 @@ def _format(request: Request) -> str:
     if text is None:
         return "json"
     if text not in ("json", "raw"):
-        raise BadRequest(f"format is {text!r}; wanted json or raw", "format")
+        raise BadRequest(f"format is {text!r}; expected json or raw", "format")
     return text

@@ -23,13 +23,13 @@ def accept_upgrade(request: Request) -> list[Field]:
     """Return the response fields of a handshake over HTTP/1.1; raise `UpgradeNeeded` or `BadRequest` if invalid."""
     if not (_has_token(request, b"upgrade", b"websocket") and _has_token(request, b"connection", b"upgrade")):
         request.setHeader(b"upgrade", b"websocket")
-        raise UpgradeNeeded("wanted a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
+        raise UpgradeNeeded("expected a WebSocket handshake: Upgrade: websocket and Connection: Upgrade")
     _check_version(request, UpgradeNeeded)
     key = _key(request)
     if key is None:
-        raise BadRequest("wanted Sec-WebSocket-Key once, 16 bytes in base64", "Sec-WebSocket-Key")
+        raise BadRequest("expected Sec-WebSocket-Key once, 16 bytes in base64", "Sec-WebSocket-Key")
     if request.method != b"GET" or request.clientproto != b"HTTP/1.1":
-        raise BadRequest("wanted a WebSocket handshake with GET, over HTTP/1.1")
+        raise BadRequest("expected a WebSocket handshake with GET, over HTTP/1.1")
     _check_asked(request)
     return [(b"Upgrade", b"websocket"), (b"Sec-WebSocket-Accept", _accepted(key)), (b"Server", b"pushd")]
 
@@ -58,16 +58,16 @@ def _check_version(request: Request, kind: type[Refused]) -> None:
     versions = request.requestHeaders.getRawHeaders(b"sec-websocket-version", [])
     if list(versions) != [b"13"]:
         request.setHeader(b"sec-websocket-version", b"13")
-        raise kind("wanted Sec-WebSocket-Version: 13", "Sec-WebSocket-Version")
+        raise kind("expected Sec-WebSocket-Version: 13", "Sec-WebSocket-Version")
 
 
 def _check_asked(request: Request) -> None:
     """Raise `BadRequest` for an invalid path or duplicate subprotocols."""
     if b"#" in request.uri:
-        raise BadRequest("the path of a WebSocket has no fragment (RFC 6455, section 3)")
+        raise BadRequest("the path of a WebSocket must not have a fragment (RFC 6455, section 3)")
     subprotocols = _tokens(request, b"sec-websocket-protocol")
     if len(set(subprotocols)) < len(subprotocols):
-        raise BadRequest("wanted each subprotocol once (RFC 6455, section 4.1)", "Sec-WebSocket-Protocol")
+        raise BadRequest("expected each subprotocol once (RFC 6455, section 4.1)", "Sec-WebSocket-Protocol")
 
 
 def _tokens(request: Request, header: bytes) -> list[bytes]:

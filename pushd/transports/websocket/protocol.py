@@ -200,10 +200,10 @@ class JsonProtocol(_Dialogue):
         is_charged = False
         try:
             if is_binary:
-                raise BadRequest("a binary message; wanted JSON in a text message, or connect with format=raw")
+                raise BadRequest("a binary message; expected JSON in a text message, or format=raw")
             message = parse_object(payload, self._common.max_event_bytes, self._common.max_channels)
             if is_too_much:
-                raise TooMany("too many messages wait for the one before them; wait for the answers", retry_s=1)
+                raise TooMany("too many messages are pending; wait for the answers to them", retry_s=1)
             if message.get("type") != "publish":
                 is_charged = True
                 self._common.door.charge_command(self.session.caller)
@@ -365,7 +365,7 @@ class RawProtocol(_Dialogue):
     def received(self, payload: bytes, is_binary: bool) -> None:
         """Publish a message."""
         if len(self._patterns) != 1 or not self._patterns[0].is_name:
-            self._refuse("publishing in raw format needs exactly one channel in the query, by its name")
+            self._refuse("publishing in raw format requires exactly one channel name in the query")
             return
         try:
             self._common.door.sessions.check_time(self.session.caller)

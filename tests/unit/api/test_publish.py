@@ -353,7 +353,7 @@ class PublishManyTests(DaemonTests):
         lines = [formatEvent(event) for event in logged if event["log_namespace"] == "pushd.api.publish"]
         (line,) = lines
         self.assertIn("refused 2 of 3 lines of a batch from 127.0.0.1:", line)
-        self.assertIn("the first of them: 400 wanted one of data", line)
+        self.assertIn("the first of them: 400 expected one of data", line)
         with capturedLogs() as logged:
             self.rig.publish_many({"channel": "a", "data": "1"})
         self.assertEqual([event for event in logged if event["log_namespace"] == "pushd.api.publish"], [])

@@ -199,7 +199,7 @@ WRONG: dict[str, list[Answer | str]] = {
     "there was no answer": ["there was no answer within 2 s"],
     "not JSON": [answer(b"allow"), answer(b"{"), answer(b'{"allow":NaN}')],
     "UTF-8": [answer(b'{"reason":"\xff"}')],
-    "wanted a JSON object": [answer(body) for body in (b"[]", b"true", b'"x"', b"5", b"null")],
+    "expected a JSON object": [answer(body) for body in (b"[]", b"true", b'"x"', b"5", b"null")],
     "nested too deeply": [answer(b'{"reason":' + b"[" * 30_000 + b"]" * 30_000 + b"}")],
     "unknown member 'alow'": [answer({"alow": False})],
     "allow of the answer": [answer(body) for body in members("allow", 0, 1, "false", None, [])],
@@ -220,7 +220,7 @@ WRONG_CONNECT: dict[str, list[object]] = {
 }
 
 WRONG_PUBLISH: dict[str, list[object]] = {
-    "wanted one of data": [{"data": "x", "data_base64": "eA=="}],
+    "expected one of data": [{"data": "x", "data_base64": "eA=="}],
     "data is a JSON": members("data", 5, None, {}),
     "lone surrogate": [{"data": "\ud800"}],
     "is not base64": members("data_base64", "?", "eA", "é"),

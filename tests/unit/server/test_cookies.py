@@ -182,7 +182,7 @@ class CookieTests(CookieRules):
     def test_the_refusal_is_logged(self) -> None:
         with logged() as lines:
             self.ask("POST", COOKIE)
-        self.assertTrue(any("403 POST /channels/a from" in line and "needs an Origin" in line for line in lines))
+        self.assertTrue(any("403 POST /channels/a from" in line and "requires an Origin" in line for line in lines))
         self.assertFalse(any("victim" in line for line in lines))
 
 

@@ -100,7 +100,7 @@ class CertificateTests(DaemonTests):
         self.start(f"{self.config}origins = *\n")
         for method in ("GET", "POST", "DELETE"):
             response = self.ask(method, ("Origin", EVIL))
-            self.assert_refused(response, "a client certificate, from a page of 'https://evil.example'")
+            self.assert_refused(response, "a client certificate from a page of 'https://evil.example'")
         upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
         key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
         response = self.ask("GET", *upgrade, key, ("Origin", EVIL), target="/ws?channel=own/a")

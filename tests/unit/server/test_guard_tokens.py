@@ -105,7 +105,7 @@ class PlaceTests(TokenRules):
 
     def test_in_one_place_only_and_once(self) -> None:
         both = self.ask("GET", f"/channels/secret?access_token={TOKEN}", bearer())
-        self.assert_problem(both, 400, says="wanted one")
+        self.assert_problem(both, 400, says="expected one")
         twice = self.ask("GET", f"/channels/secret?access_token={TOKEN}&access_token={TOKEN}")
         self.assert_problem(twice, 400, field="access_token", says="2 times")
         headers = self.ask("GET", "/channels/secret", bearer(), bearer())

@@ -217,7 +217,7 @@ class HandshakeTests(TunnelTests):
         fields = [CONNECT[0], (":protocol", "connect-udp"), *CONNECT[2:], (":path", "/ws"), VERSION]
         self.send_block(fields)
         self.assertIn(b"\x03501", self.client.connection.received)
-        self.assertIn(b":protocol is 'connect-udp'; wanted websocket", self.client.connection.received)
+        self.assertIn(b":protocol is 'connect-udp'; expected websocket", self.client.connection.received)
         self.assertEqual(self.client.connection.protocol.streams, {})
         self.assert_others_live()
 

@@ -79,7 +79,7 @@ class MessageCase(SynchronousTestCase):
 class ObjectTests(SynchronousTestCase):
     def assertNoObject(self, text: bytes | str, *says: str) -> None:
         error = self.assertRaises(BadRequest, parse_object, text)
-        self.assertTrue(error.detail.endswith("wanted a JSON object"), error.detail)
+        self.assertTrue(error.detail.endswith("expected a JSON object"), error.detail)
         for part in says:
             self.assertIn(part, error.detail)
 
@@ -255,7 +255,7 @@ class CommandTests(MessageCase):
             self.assertRefused(parse_command, subscribe(channel=name), "channel")
 
     def test_an_empty_position_is_refused(self) -> None:
-        self.assertRefused(parse_command, subscribe(since=""), "since", "wanted latest, earliest or the id")
+        self.assertRefused(parse_command, subscribe(since=""), "since", "expected latest, earliest or the id")
         self.assertEqual(self.assertRaises(BadRequest, check_since, "").field, "since")
         self.assertEqual(check_since("x"), "x")
 
@@ -275,10 +275,10 @@ class CommandTests(MessageCase):
         self.assertRefused(parse_command, {"channel": "a"}, "type", "missing")
         for kind in ("", "Subscribe", "event", "subscribe ", "\ud800"):
             self.assertRefused(
-                parse_command, subscribe(type=kind), "type", "wanted subscribe, unsubscribe, publish or renew"
+                parse_command, subscribe(type=kind), "type", "expected subscribe, unsubscribe, publish or renew"
             )
         for value in NO_STRINGS:
-            self.assertRefused(parse_command, subscribe(type=value), "type", "wanted a string")
+            self.assertRefused(parse_command, subscribe(type=value), "type", "expected a string")
 
     def test_a_missing_or_wrong_field_is_refused_by_its_name(self) -> None:
         for kind in ("subscribe", "unsubscribe"):
