@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pushd.bus import Pattern
@@ -27,7 +26,7 @@ from pushd.config.settings import (
     Site,
 )
 from pushd.config.units import show_size
-from pushd.errors import BadRequest, ConfigError, one_line
+from pushd.errors import BadRequest, ConfigError, one_line, suggestion
 
 __all__ = ["changed_options", "default", "parse", "parse_bytes", "print_config", "state_directory"]
 
@@ -174,23 +173,18 @@ def _check_names(header: str, said: Mapping[str, str]) -> None:
     if section is None:
         known = _SINGLE | _FAMILIES if ":" in header else _FAMILIES | _SINGLE
         headers = {name: f"[{section.header}]" for name, section in known.items()}
-        suggestion = _suggestion(header.partition(":")[0], headers)
-        raise ConfigError(f"[{_short(header)}]: there is no such section: {suggestion}")
+        hint = suggestion(header.partition(":")[0], headers)
+        raise ConfigError(f"[{_short(header)}]: there is no such section: {hint}")
     names = {option.name: option.name for option in section.options}
     for name, text in said.items():
         if name not in names:
-            raise ConfigError(f"{_place(header, name, text)}: there is no such option: {_suggestion(name, names)}")
+            raise ConfigError(f"{_place(header, name, text)}: there is no such option: {suggestion(name, names)}")
 
 
 def _table(header: str) -> Section | None:
     """Return the entry of a section in the option table, or None."""
     name, colon, _ = header.partition(":")
     return (_FAMILIES if colon else _SINGLE).get(name)
-
-
-def _suggestion(name: str, known: Mapping[str, str]) -> str:
-    nearest = get_close_matches(name[:64].lower(), known, 1)
-    return f"did you mean {known[nearest[0]]}?" if nearest else f"wanted one of {', '.join(known.values())}"
 
 
 def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pushd.auth.tokens.jws import kind_of, quote, wrong
 from pushd.bus import MAX_PATTERNS, ChannelScope, Grants, Identity, Pattern
-from pushd.errors import BadRequest
+from pushd.errors import BadRequest, suggestion
 from pushd.wire import json_bytes
 
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]
@@ -91,8 +90,7 @@ def read_identity(claims: Mapping[str, Any], times: Times, *, leeway_s: float, o
         raise wrong(f"pushd is {kind_of(said)}; wanted an object with any of {', '.join(_MEMBERS)}")
     for name in said:
         if name not in _MEMBERS:
-            nearest = get_close_matches(name[:64].lower(), _MEMBERS, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"wanted any of {', '.join(_MEMBERS)}"
+            hint = suggestion(name, {it: it for it in _MEMBERS})
             raise wrong(f"pushd has a member {quote(name)}, which is not known: {hint}")
     is_operator = said.get("operator", False)
     if not isinstance(is_operator, bool):

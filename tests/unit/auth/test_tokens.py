@@ -357,7 +357,7 @@ CLAIMS: dict[str, tuple[str, str]] = {
     ),
     "another member of pushd": (
         bad({}, xyz=["a"]),
-        "pushd has a member 'xyz', which is not known: wanted any of publish, subscribe, operator, payload",
+        "pushd has a member 'xyz', which is not known: expected one of publish, subscribe, operator, payload",
     ),
     "publish is text": (
         bad({}, publish="a"),

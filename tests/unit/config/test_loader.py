@@ -211,7 +211,7 @@ class NameTests(ConfigCase):
 
     def test_an_unknown_option_like_no_other_is_refused_with_all_names(self) -> None:
         self.assert_refuses(
-            "[log]\nzzz = 3", "[log] zzz = 3: there is no such option: wanted one of level, format, requests"
+            "[log]\nzzz = 3", "[log] zzz = 3: there is no such option: expected one of level, format, requests"
         )
 
     def test_an_unknown_section_is_refused_with_the_nearest_name(self) -> None:
@@ -224,7 +224,9 @@ class NameTests(ConfigCase):
         self.assert_refuses("[log:a]", "[log:a]: there is no such section: did you mean [log]?")
 
     def test_default_is_an_unknown_section(self) -> None:
-        self.assert_refuses_with("[DEFAULT]\nlevel = info", "[DEFAULT]: there is no such section: wanted one of [")
+        self.assert_refuses_with(
+            "[DEFAULT]\nlevel = info", "[DEFAULT]: there is no such section: expected one of ["
+        )
 
     def test_an_error_of_the_notation_names_file_and_line(self) -> None:
         self.assert_refuses("[log]\nlevel", "line 2: level: wanted option = value")
