@@ -1,1 +1,1 @@
-"""Measurements of pushd, and of others beside it: ``make bench``."""
+"""Benchmarks of pushd beside its peers: ``make bench``."""

@@ -1,4 +1,4 @@
-"""The command line of the suite."""
+"""Command line of the benchmark suite."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _raise_file_limit() -> None:
 
 @contextmanager
 def _nice(value: int) -> Iterator[None]:
-    """Give this process and what it starts another priority, also that of its session, which counts on its own."""
+    """Set the priority of this process, of its children and of its session, which has a priority of its own."""
     group = Path("/proc/self/autogroup")
     has_group = value != 0 and group.exists()
     if value:
@@ -120,7 +120,7 @@ _SHOWN = {
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Return the command that measures the same again; where its results go is this machine's own affair."""
+    """Return the command that repeats this run, without the folder of its results."""
     kept, words = list[str](), iter(arguments)
     for word in words:
         if word == "--to":
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
         for round in range(1, rounds + 1):
             runs += _run(cases, round, rounds, bench)
             results = Results({**about, "rounds": round}, runs)
-            results.save(to / "fan-out.json")  # so that a long run can be cut short
+            results.save(to / "fan-out.json")  # a long run may be interrupted
             write(results, to)
     if is_whole and options.to is None:
         readme.main()

@@ -1,4 +1,4 @@
-"""What is wanted of pushd, as ratios within one run and a few sizes; whether it holds is computed from results."""
+"""Performance requirements of pushd: ratios within one run, and a few sizes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _KB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One thing that is wanted."""
+    """A requirement on the results of a run."""
 
     text: str
-    """What is measured, and against what."""
+    """The measured value and what it is compared with, in words."""
 
     relation: str
     """``at most``, ``at least`` or ``less than``."""
 
     limit: float
-    """What it is compared with."""
+    """The limit of the value."""
 
     value: Callable[[Results], float | None]
-    """Answers what was measured, if it was."""
+    """Returns the measured value, or None without one."""
 
     unit: str = ""
-    """Of the limit and the value; nothing for a ratio."""
+    """The unit of limit and value; empty for a ratio."""
 
     def holds(self, value: float) -> bool:
-        """Return whether it holds for a value."""
+        """Return whether `value` meets the requirement."""
         if self.relation == "at least":
             return value >= self.limit
         return value < self.limit if self.relation == "less than" else value <= self.limit
@@ -43,17 +43,17 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a bound in a run."""
+    """The outcome of a bound in one run."""
 
     bound: Bound
-    """What was wanted."""
+    """The requirement."""
 
     value: float | None
-    """What was measured, if it was."""
+    """The measured value, or None without one."""
 
     @property
     def text(self) -> str:
-        """Whether it holds, in a word."""
+        """The outcome in words."""
         if self.value is None:
             return "not measured"
         return "holds" if self.bound.holds(self.value) else "**does not hold**"
@@ -178,7 +178,7 @@ BOUNDS: tuple[Bound, ...] = (
     *_storing(),
     *_beside_stalled(),
 )
-"""All of them."""
+"""All requirements."""
 
 
 def judge(results: Results) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""What is measured, and of whom."""
+"""The cases of the suite and the servers measured in each."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ __all__ = ["CASES", "QUICK", "Case"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One measurement, which is made of each peer in turn, each time with a fresh server."""
+    """A measurement, repeated for each peer with a fresh server."""
 
     name: str
-    """What it is called, in the results and on the command line."""
+    """The name in the results and on the command line."""
 
     title: str
-    """What the report says above it."""
+    """The heading in the report."""
 
     peers: tuple[str, ...]
-    """Of whom."""
+    """The names of the measured servers."""
 
     mode: str
-    """What the load client does: ``fanout``, ``connect`` or ``publish``."""
+    """The mode of the load client: ``fanout``, ``connect`` or ``publish``."""
 
     transport: str = "websocket"
-    """How subscribers listen: ``websocket``, ``sse`` or ``http2``."""
+    """The transport of subscribers: ``websocket``, ``sse`` or ``http2``."""
 
     tls: bool = False
-    """Whether subscribers do so over TLS."""
+    """Whether subscribers connect over TLS."""
 
     way: str = "own"
-    """How events are published: ``own`` is the way that a user of the peer would choose first."""
+    """How events are published; ``own`` is the most common way of each peer."""
 
     subscribers: int = 1000
-    """How many there are."""
+    """The number of subscribers."""
 
     connecting: int = 4000
-    """How many of them connect at the same time, at most."""
+    """The largest number of subscribers that connect at the same time."""
 
     in_flight: tuple[int, ...] = (1, 16)
-    """How many events may be on their way at once, measured one after the other on the same connections."""
+    """The numbers of events in flight, measured one after the other on the same connections."""
 
     seconds: float = 1.2
-    """How long each is measured."""
+    """The duration of each measurement, in seconds."""
 
     settle_s: float = 0.3
-    """How long nothing happens after all are connected."""
+    """The pause after all subscribers are connected, in seconds."""
 
     payload_bytes: int = 100
-    """The data of an event."""
+    """The size of an event's data, in bytes."""
 
     rate: float = 0.0
-    """How many events are published each second, whatever is in flight; 0: as soon as one has arrived."""
+    """Events published per second, however many are in flight; 0: the next as soon as one has arrived."""
 
     stalled: int = 0
-    """How many further connections subscribe and then read nothing."""
+    """The number of further subscribers that read nothing."""
 
     batch: int = 1
-    """How many events are in one request."""
+    """The number of events in one request."""
 
     publishers: int = 1
-    """Over how many connections is published."""
+    """The number of publishing connections."""
 
     outstanding: int = 1
-    """How many requests each of them has without an answer."""
+    """The number of unanswered requests on each publishing connection."""
 
 
 _PUSHD = ("pushd", "pushd-store", "pushd-power")
@@ -218,7 +218,7 @@ CASES: tuple[Case, ...] = (
         _READERS, name="stalled", title=f"The same beside 2,000 that do not read: {_READERS.title}", stalled=2000
     ),
 )
-"""Everything, in the order in which it is run."""
+"""All cases, in the order in which they run."""
 
 
 def _quick(case: Case) -> Case:
@@ -240,4 +240,4 @@ QUICK: tuple[Case, ...] = tuple(
         "publish-websocket",
     )
 )
-"""What is run to see in a minute where one stands."""
+"""The cases of a quick run, which takes a minute."""

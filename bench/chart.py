@@ -1,4 +1,4 @@
-"""The chart of the report: CPU per delivery, by transport and by how much is in flight, as SVG."""
+"""The chart of the report: CPU per delivery, by transport and by events in flight, as SVG."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ svg { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; }
 
 
 def svg(results: Results) -> str:
-    """Draw what was measured of the rows; those that were not are left out."""
+    """Draw the rows with results, without the others."""
     rows = [row for row in _ROWS if results.peers(row[0])]
     body = list(_head())
     y = float(_TOP)
@@ -79,7 +79,7 @@ def _left(column: int) -> int:
 
 
 def _row(results: Results, case: str, title: str, y: float) -> Iterator[str]:
-    """Draw one transport: its servers below each other, and the levels side by side, on one scale."""
+    """Draw one transport: a line per server and a column per number of events in flight, on one scale."""
     peers = results.peers(case)
     values = {
         (peer, level): results.median(case, peer, f"{level}:cpu_us") for peer in peers for level, _ in _LEVELS

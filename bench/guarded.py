@@ -1,11 +1,10 @@
-"""Measure what it costs to guard: tokens, limits, and an application that is asked.
+"""Measure the cost of access control: tokens, limits and authorization webhooks.
 
 Usage: python -m bench.guarded [--rounds N] [--connections N] [--seconds N]
 
-First, in this process, how long it takes to judge a token. Then the same load as in ``python -m bench`` is put on
-daemons that differ only in who may do what: anybody; whoever has a token; those with the token of a user, who is
-counted; and daemons that ask an application before. The server has one core, the load client and the application
-the other.
+First, in this process, measure how long it takes to verify a token. Then put the load of ``python -m bench`` on
+daemons that differ only in access control: none; a token; the token of a user with limits; and an authorization
+webhook. The server has one core, the load client and the application the other.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ _QUESTIONS = {"before_publish": "publishing", "before_connect": "connecting"}
 
 
 def _guarded(title: str, config: str, **claimed: str) -> Server:
-    """Return pushd, where everything is asked for with a token."""
+    """Return pushd with a token in the URL of every request."""
     claims = {**claimed, "exp": int(time.time()) + 86400, "pushd": {"publish": ["**"], "subscribe": ["**"]}}
     token = jwt.encode(claims, _SECRET, "HS256")
     plain = PEERS["pushd"]
@@ -80,7 +79,7 @@ def _guarded(title: str, config: str, **claimed: str) -> Server:
 
 
 def servers(port: int) -> list[Server]:
-    """Return the daemons, given the port of an application that says yes."""
+    """Return the daemons; `port` is that of an application that allows everything."""
     url = f"http://127.0.0.1:{port}/"
     asked = {option: f"{_TOKENS}{_HOOKS}{option} = {url}\n" for option in _QUESTIONS}
     return [
@@ -115,7 +114,7 @@ _MEASURED = (
 
 @contextmanager
 def application() -> Iterator[int]:
-    """Have an application that says yes to everything; the value is its port."""
+    """Run an application that allows everything; yield its port."""
     port = free_port()
     node = ["node", str(Path(__file__).parent / "peers" / "yes.mjs"), str(port)]
     with subprocess.Popen(node) as process:
@@ -127,7 +126,7 @@ def application() -> Iterator[int]:
 
 
 def _loads(rounds: int, connections: int, seconds: float) -> None:
-    """Put the load on each of them in turns; print medians."""
+    """Put the load on each daemon in turn; print the medians."""
     with tempfile.TemporaryDirectory(prefix="bench-guarded-") as folder:
         built = Path(folder)
         build(built)
@@ -156,7 +155,7 @@ def _round(bench: Bench, measured: list[Server], connections: int, seconds: floa
 
 
 def _keys() -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Answer, for each algorithm, what signs, and the settings of the key that it is checked with."""
+    """Return, by algorithm, a signing key and the settings of the key that verifies its signatures."""
     found: dict[str, tuple[Any, dict[str, Any]]] = {"HS256": (_SECRET, {"secret": _SECRET})}
     pairs: dict[str, Any] = {
         "RS256": rsa.generate_private_key(65537, 2048),
@@ -175,7 +174,7 @@ def _keys() -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def judge_tokens() -> None:
-    """Judge tokens of each algorithm, new ones and one that comes again; print the least that it took."""
+    """Verify tokens of each algorithm, new ones and a repeated one; print the shortest times."""
     count = 300
     now = time.time()
     print("us to judge a token                     the first time        again")
@@ -205,7 +204,7 @@ def _never(url: str) -> Deferred[bytes]:
 
 
 def main() -> None:
-    """Run."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description="Measure what it costs to guard.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=3000)

@@ -1,11 +1,11 @@
-"""Measure pushd's HTTP/2 against that of twisted.web, and a pushed event against one by SSE, on this machine.
+"""Compare pushd's HTTP/2 with that of twisted.web, and server push with SSE.
 
 Usage: python bench/http2.py [rounds]
 
-Needs h2load, curl and node, and for twisted.web's HTTP/2 the package ``priority``. Prints medians and ratios, all
-by the CPU time of the server, which does not depend on what else the machine does: of both, how many small requests
-and how much of a file of 50 MB it serves in a second, and what one event to 99 event streams of one connection
-costs; and of pushd, what one event to Node costs, pushed and by SSE. A server has one core, its clients the others.
+Needs h2load, curl and node, and for twisted.web's HTTP/2 the package ``priority``. Prints medians and ratios of the
+CPU time of the server, which depends little on other programs. For both servers: small requests per second, bytes
+per second of a file of 50 MB, and the cost of one event to 99 event streams of one connection. For pushd: the cost
+of one event to Node, by server push and by SSE. A server has one core, its clients the others.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ level = warn
 
 
 class Server:
-    """A server that runs until it is told to stop."""
+    """A running server."""
 
     def __init__(self, command: list[str], port: int) -> None:
         self.port = port
@@ -117,14 +117,14 @@ class Server:
         raise SystemExit(f"no server at port {port}: {command}")
 
     def cpu_s(self) -> float:
-        """Return how much CPU time it has taken, in seconds; ``/proc/PID/stat`` says so too, in steps of 10 ms."""
+        """Return the CPU time of the process, in seconds; ``/proc/PID/stat`` has only steps of 10 ms."""
         clock = ctypes.c_int()
         error = ctypes.CDLL(None).clock_getcpuclockid(self._process.pid, ctypes.byref(clock))
         assert not error, os.strerror(error)
         return time.clock_gettime(clock.value)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(10)
@@ -133,7 +133,7 @@ class Server:
 
 
 def requests_per_s(server: Server) -> float:
-    """Measure small requests per second of CPU time, ten at once on each of ten connections."""
+    """Return how many small requests it serves per second of CPU time, ten at once on each of ten connections."""
     before = server.cpu_s()
     command = ["h2load", "-n", "20000", "-c", "10", "-m", "10", f"https://127.0.0.1:{server.port}/healthz"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -142,7 +142,7 @@ def requests_per_s(server: Server) -> float:
 
 
 def bytes_per_s(server: Server) -> float:
-    """Measure a file of 50 MB, in bytes per second of CPU time."""
+    """Return how many bytes of a file of 50 MB it serves per second of CPU time."""
     before = server.cpu_s()
     wanted = "%{http_version} %{http_code} %{size_download}"
     url = f"https://127.0.0.1:{server.port}/file.bin"
@@ -153,12 +153,12 @@ def bytes_per_s(server: Server) -> float:
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    """Make a frame."""
+    """Return an HTTP/2 frame (RFC 9113, section 4.1)."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
 
 
 def connect(port: int) -> ssl.SSLSocket:
-    """Begin HTTP/2 with windows that never close."""
+    """Open an HTTP/2 connection with the largest flow-control windows."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
@@ -175,7 +175,7 @@ def connect(port: int) -> ssl.SSLSocket:
 
 
 class Publisher:
-    """Publishes over an HTTP/2 connection of its own."""
+    """A publisher with an HTTP/2 connection of its own."""
 
     def __init__(self, port: int) -> None:
         self._link = connect(port)
@@ -184,7 +184,7 @@ class Publisher:
         self._stream_id = 1
 
     def publish(self, channel: str) -> str:
-        """Publish 100 bytes; answer the id, once the answer is complete, or nothing if there is none in it."""
+        """Publish 100 bytes and wait for the response; return the event id, or "" without one."""
         stream_id = self._stream_id
         self._stream_id += 2
         block = self._encoder.encode([*self._pseudo, (":path", f"/channels/{channel}"), ("content-length", "100")])
@@ -196,12 +196,12 @@ class Publisher:
         return found[1].decode() if found is not None else ""
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self._link.close()
 
 
 def cpu_per_event_s(server: Server) -> float:
-    """Measure the CPU time of one event to 99 event streams of a connection, less that of publishing it to none."""
+    """Return the CPU time of one event to 99 event streams of one connection, without that of publishing."""
 
     def publish(wait: Callable[[int], None]) -> float:
         before = server.cpu_s()
@@ -239,15 +239,18 @@ def cpu_per_event_s(server: Server) -> float:
 
 
 def _ended(answer: bytes, stream_id: int) -> bool:
-    """Return whether the end of a stream is in what came, roughly: END_STREAM on its DATA."""
+    """Return whether the received bytes contain the last DATA frame of a stream.
+
+    This searches for END_STREAM and the stream id, and parses no frames.
+    """
     return b"\0\1" + stream_id.to_bytes(4, "big") in answer
 
 
 def cpu_of_deliveries_s(server: Server) -> dict[str, float]:
-    """Measure the CPU time of one event to a Node client, by SSE and pushed, less that of publishing it to none.
+    """Return the CPU time of one event to a Node client, by SSE and by server push, without that of publishing.
 
-    Both go over one connection, a hundred events in turn, so that both meet the machine in the same moods; and so
-    slowly that each event is a write of its own.
+    Both use one connection, a hundred events in turn, so that other programs disturb both alike. The pauses between
+    events make each a write of its own.
     """
     publisher = Publisher(server.port)
     published: dict[str, list[str]] = {"nobody": [], "sse": [], "push": []}
@@ -264,7 +267,7 @@ def cpu_of_deliveries_s(server: Server) -> dict[str, float]:
                     ids.append(publisher.publish(channel))
                 time.sleep(10 * PACE_S)
                 taken[channel] += server.cpu_s() - before
-        time.sleep(1)  # for what comes late, or twice
+        time.sleep(1)  # for late and duplicate events
         came = json.loads(node.communicate(timeout=10)[0])
     publisher.close()
     for way in "sse", "push":
@@ -273,7 +276,7 @@ def cpu_of_deliveries_s(server: Server) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run."""
+    """Measure, and print the results."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     os.sched_setaffinity(0, OTHER_CORES or [CORE])
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The machine that is measured on, and what is installed there."""
+"""The machine of the measurements and the versions installed there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("Twisted", "autobahn", "pyOpenSSL", "cryptography", "websockets", "
 
 
 def build(folder: Path) -> None:
-    """Compile the load client and the floor into `folder`."""
+    """Compile the load client and the bare C loop into `folder`."""
     compiler = [shutil.which("cc") or "cc", "-O2", "-Wall", "-o"]
     sources = sorted(str(path) for path in (_HERE / "load").glob("*.c"))
     _run([*compiler, str(folder / "load"), *sources, "-lssl", "-lcrypto", "-lm"])
@@ -26,7 +26,7 @@ def build(folder: Path) -> None:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make the certificate of all servers, with an ECDSA key on P-256; answer its path and that of the key."""
+    """Create the certificate of all servers, with an ECDSA key on P-256; return its path and that of the key."""
     crt, key = folder / "bench.crt", folder / "bench.key"
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     names = ["-days", "30", "-subj", "/CN=localhost"]
@@ -49,7 +49,7 @@ def _said(*command: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Describe the machine."""
+    """Return a description of the machine."""
     information = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", information)
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
@@ -62,7 +62,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that takes part."""
+    """Return the versions of all programs and libraries involved."""
     found = {"pushd": _said("git", "-C", str(_HERE), "describe", "--always", "--dirty")}
     found["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
     for package in _PACKAGES:

@@ -1,7 +1,7 @@
-"""What many channels cost: ``python -m bench.many_channels --channels 1000000 --store sqlite``.
+"""Measure the cost of many channels: ``python -m bench.many_channels --channels 1000000 --store sqlite``.
 
-It fills a daemon with channels of one event, 5,000 in a request, and prints for each 100,000 what rate that was, in
-events per second of the daemon's CPU time. Then it reads, lists and restarts.
+Fill a daemon with channels of one event, 5,000 in a request, and print the rate of each 100,000, in events per
+second of the daemon's CPU time. Then read, list and restart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _free_port() -> int:
 
 
 class Daemon:
-    """A daemon in a directory."""
+    """A daemon with a directory of its own."""
 
     def __init__(self, directory: str, channels: int, store: str) -> None:
         self.port = _free_port()
@@ -43,7 +43,7 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        """Start it; return when it answers."""
+        """Start the daemon; return when it answers."""
         began_s = time.perf_counter()
         command = [
             str(Path(sys.executable).with_name("twistd")),
@@ -59,12 +59,12 @@ class Daemon:
         self.started_s = time.perf_counter() - began_s
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the daemon."""
         self.process.terminate()
         self.process.wait()
 
     def call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Make one request; return status and body."""
+        """Send a request; return status and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         connection.request(method, path, body)
         response = connection.getresponse()
@@ -74,26 +74,26 @@ class Daemon:
 
     @property
     def cpu_s(self) -> float:
-        """The CPU time of all its threads."""
+        """Return the CPU time of all threads, in seconds."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def resident_kib(self) -> int:
-        """How much memory it has."""
+        """Return the resident memory, in KiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Return how many milliseconds an action takes."""
+    """Return the duration of an action, in milliseconds."""
     began_s = time.perf_counter()
     action()
     return (time.perf_counter() - began_s) * 1000
 
 
 def fill(daemon: Daemon, channels: int) -> list[float]:
-    """Publish an event to each channel; return the rates of each 100,000."""
+    """Publish an event to each channel; return the rate of each 100,000."""
     rates, before_s = [], daemon.cpu_s
     for first in range(0, channels, _LINES):
         lines = (b'{"channel":"public/%d","data":"x"}\n' % number for number in range(first, first + _LINES))
@@ -108,7 +108,7 @@ def fill(daemon: Daemon, channels: int) -> list[float]:
 
 
 def main() -> None:
-    """Run it."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--channels", type=int, default=1_000_000)
     parser.add_argument("--store", choices=("memory", "sqlite"), default="sqlite")

@@ -23,20 +23,20 @@ _STREAMS = 100
 
 
 class Bench:
-    """What all measurements share."""
+    """The programs and the certificate used by all measurements."""
 
     def __init__(self, built: Path, certificate: Path, key: Path) -> None:
-        """Use the programs in `built`; everything with TLS uses one certificate."""
+        """Use the programs in `built`, and one certificate for all TLS."""
         self._built = built
         self._certificate = certificate
         self._key = key
 
     def measure(self, case: Case, peer: str) -> Mapping[str, Any]:
-        """Measure; the answer is what the load client says, or ``error`` with the reason."""
+        """Measure a peer; return the results of the load client, or ``error`` with the reason."""
         return self.measure_server(case, PEERS[peer])
 
     def measure_server(self, case: Case, server: Server) -> Mapping[str, Any]:
-        """Measure a server, whether it is one of the peers or not."""
+        """Measure any server, as `measure` does."""
         try:
             with self._place() as place, running(server, place, _pinned(_SERVER_CORE)) as started:
                 return self._load(case, server, started)
@@ -44,7 +44,7 @@ class Bench:
             return {"error": str(error)}
 
     def check(self, peer: str) -> None:
-        """Start a server and end it again; raise `OSError` if it does not run."""
+        """Start a peer and stop it again; raise `OSError` if it does not run."""
         with self._place() as place, running(PEERS[peer], place, _pinned(_SERVER_CORE)):
             pass
 
@@ -102,7 +102,7 @@ def load_arguments(case: Case, server: Server, place: Place) -> list[str]:
 
 
 def _publishers(case: Case, kind: str) -> int:
-    """Return over how many connections is published: one POST waits on each for its answer."""
+    """Return the number of publishing connections; on each, one POST at a time awaits its response."""
     if case.mode == "fanout" and kind == "post":
         return max(case.in_flight) + 1
     return case.publishers

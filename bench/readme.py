@@ -1,4 +1,4 @@
-"""The figures in the README. ``python -m bench.readme`` puts in what was measured last."""
+"""The figures in the README. ``python -m bench.readme`` updates them from the last run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEAD = (
 
 
 def figures(results: Results) -> str:
-    """Make the table and what is said of it, in reStructuredText."""
+    """Return the table and its introduction, in reStructuredText."""
     rows = [list(row) for row in _HEAD]
     for peer in _SERVERS:
         values = [(results.median(case, peer, name), scale) for case, name, scale in _COLUMNS]
@@ -51,7 +51,7 @@ def put_in(readme: str, results: Results) -> str:
 
 
 def main() -> None:
-    """Put the figures into the README."""
+    """Write the figures into the README."""
     readme = _ROOT / "README.rst"
     results = Results.load(_ROOT / "docs" / "benchmarks" / "fan-out.json")
     readme.write_text(put_in(readme.read_text(), results))

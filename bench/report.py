@@ -1,4 +1,4 @@
-"""The report of a run of the suite, in Markdown. ``python bench/report.py`` makes it again from the results."""
+"""The report of a run of the suite, in Markdown. ``python bench/report.py`` recreates it from the results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _HEAD_PUBLISH = ("how", "server", "events/s", "÷ twisted.web", "÷ pushd", "CPU
 
 
 def number(value: float | None) -> str:
-    """Write a number with three digits that count."""
+    """Format a number with three significant digits."""
     if value is None:
         return "-"
     if abs(value) >= 1000:
@@ -87,7 +87,7 @@ def number(value: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Make a table in Markdown; what looks like a number is at the right."""
+    """Return a table in Markdown; columns of numbers are aligned to the right."""
     is_text = [any(row[at][:1].isalpha() for row in rows) for at in range(len(head))]
     rule = "|".join("---" if text else "--:" for text in is_text)
     return (
@@ -157,7 +157,7 @@ def _publish(results: Results, cases: Sequence[Case]) -> str:
 
 
 def bounds_table(verdicts: Sequence[Verdict]) -> str:
-    """Make the table of what is wanted and what was measured."""
+    """Return the table of requirements and measured values."""
     rows = []
     for verdict in verdicts:
         bound = verdict.bound
@@ -191,7 +191,7 @@ def _sections(results: Results) -> Iterator[str]:
 
 
 def _disturbance(results: Results) -> str:
-    """Say how much of the time the server or the client had to wait for others on its core."""
+    """Describe the share of time in which server or client waited for their core."""
     shares = [share for run in results.runs for share in waiting(run.result)]
     if not shares:
         return ""
@@ -213,13 +213,13 @@ def _errors(results: Results) -> Iterator[str]:
 
 
 def _measured(about: Mapping[str, Any]) -> str:
-    """Return when it was measured and with which command; with others, parts that were measured by themselves."""
+    """Return the date and the command of the run, and the commands of parts measured separately."""
     also = [f"; {part} with `{command}`" for part, command in about.get("also", {}).items()]
     return f"Measured on {about['date']} with `{about['command']}`{''.join(also)}."
 
 
 def markdown(results: Results) -> str:
-    """Write the report."""
+    """Return the report."""
     about = results.about
     rounds = "one round" if about["rounds"] == 1 else f"{about['rounds']} rounds"
     parts = [
@@ -240,7 +240,7 @@ def markdown(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """Return what is wanted and was measured, for a terminal."""
+    """Return the requirements and the measured values, for a terminal."""
     lines = []
     for verdict in judge(results):
         if verdict.value is not None:
@@ -252,13 +252,13 @@ def summary(results: Results) -> str:
 
 
 def write(results: Results, to: Path) -> None:
-    """Write the report into a folder."""
+    """Write report and chart into a folder."""
     (to / "fan-out.md").write_text(markdown(results))
     (to / "fan-out.svg").write_text(svg(results))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make the report again from the results in a folder."""
+    """Recreate the report from the results in a folder."""
     folder = Path(arguments[0]) if arguments else _DOCUMENTS
     write(Results.load(folder / "fan-out.json"), folder)
 

@@ -1,4 +1,4 @@
-"""The results of a run of the suite: kept as JSON, read as numbers."""
+"""The results of a run of the suite, stored as JSON."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Run:
     """The name of the server."""
 
     round: int
-    """In which round."""
+    """The round of the measurement, from 1."""
 
     result: Mapping[str, Any]
-    """What the load client printed, or ``error``."""
+    """The output of the load client, or ``error`` with the reason."""
 
 
 def numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a result by their names; those of a level of events in flight as ``16:cpu_us``."""
+    """Return the numbers of a result by name; with 16 events in flight, the name is ``16:cpu_us``."""
     found: dict[str, float] = {}
     for level in result.get("levels", ()):
         prefix = f"{level['in_flight']}:"
@@ -52,9 +52,9 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def waiting(result: Mapping[str, Any]) -> list[float]:
-    """Return for each part of a result the share of the time in which the server or the client had to wait.
+    """Return, for each part of a result, the share of time in which server or client waited for their core.
 
-    They wait when something else runs on their core: the less, the better the measurement.
+    They wait while another program runs there; a good measurement has little of that.
     """
     parts = [
         *result.get("levels", ()),
@@ -65,28 +65,28 @@ def waiting(result: Mapping[str, Any]) -> list[float]:
 
 
 class Results:
-    """All that was measured, and on what."""
+    """All measurements of a run, and the machine."""
 
     def __init__(self, about: Mapping[str, Any], runs: Sequence[Run]) -> None:
-        """Take what is known `about` the whole and the single runs."""
+        """Combine the facts `about` the whole run with the single measurements."""
         self.about = about
         self.runs = tuple(runs)
         self._numbers = {(run.case, run.peer, run.round): numbers(run.result) for run in runs}
 
     def by_round(self, case: str, peer: str, name: str) -> dict[int, float]:
-        """Return a number in each round in which it was measured."""
+        """Return a number by round, for the rounds that measured it."""
         return {
             key[2]: found[name] for key, found in self._numbers.items() if key[:2] == (case, peer) and name in found
         }
 
     def median(self, case: str, peer: str, name: str) -> float | None:
-        """Return the median of a number, if it was measured."""
+        """Return the median of a number, or None without measurements."""
         return _median(list(self.by_round(case, peer, name).values()))
 
     def ratio(self, of: tuple[str, str, str], to: tuple[str, str, str]) -> float | None:
         """Return the median of the ratios within each round of two numbers, each (case, peer, name).
 
-        The servers took turns in a round, so that what disturbs the machine for longer disturbs both.
+        Servers take turns within a round, so that a longer disturbance affects both.
         """
         mine, theirs = self.by_round(*of), self.by_round(*to)
         return _median([mine[round] / theirs[round] for round in mine if theirs.get(round)])
@@ -96,17 +96,17 @@ class Results:
         return list(dict.fromkeys(run.peer for run in self.runs if run.case == case))
 
     def errors(self) -> list[Run]:
-        """Return the runs that failed, or in which a subscriber missed something."""
+        """Return the measurements that failed or in which a subscriber missed events."""
         return [run for run in self.runs if "error" in run.result or _faults(run.result)]
 
     def save(self, path: Path) -> None:
-        """Write everything as JSON, a run on each line."""
+        """Write all results as JSON, a measurement on each line."""
         runs = ",\n".join(json.dumps(asdict(run)) for run in self.runs)
         path.write_text(f'{{"about": {json.dumps(self.about, indent=1)},\n"runs": [\n{runs}\n]}}\n')
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what was saved."""
+        """Return the results written by `save`."""
         saved = json.loads(path.read_text())
         return cls(saved["about"], [Run(**run) for run in saved["runs"]])
 

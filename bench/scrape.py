@@ -1,9 +1,9 @@
-"""Measure how long a scrape of a running daemon takes, with idle subscribers.
+"""Measure the duration of a metrics scrape, with idle subscribers.
 
 Usage: python -m bench.scrape HOST PORT OPERATIONS_PORT SUBSCRIBERS
 
-The daemon has a listener at PORT and one for operations at OPERATIONS_PORT. Both must be allowed to open as many
-files.
+The daemon has a listener at PORT and an admin listener at OPERATIONS_PORT. The daemon and this program need an
+open-file limit above SUBSCRIBERS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AT_ONCE = 200
 
 
 def scrape(host: str, port: int) -> tuple[float, str]:
-    """Return how long it took, in milliseconds, and what came."""
+    """Scrape the metrics; return the duration in milliseconds, and the body."""
     began = time.perf_counter()
     connection = HTTPConnection(host, port, timeout=20)
     connection.request("GET", "/metrics")
@@ -32,12 +32,12 @@ def scrape(host: str, port: int) -> tuple[float, str]:
 
 
 def value(text: str, name: str) -> float:
-    """Return a figure without labels, or with them as they are written."""
+    """Return the value of a metric; `name` includes its labels, as in the body."""
     return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).rpartition(" ")[2])
 
 
 def measure(host: str, port: int) -> str:
-    """Scrape some times, and say how it went."""
+    """Scrape repeatedly; return the shortest and the median duration, and the CPU time."""
     cpu = "process_cpu_seconds_total"
     _, before = scrape(host, port)
     times = [scrape(host, port)[0] for _ in range(_SCRAPES)]
@@ -56,7 +56,7 @@ def main(host: str, port: int, operations: int, count: int) -> None:
         client.sendall(f"GET /sse?channel={channel} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         clients.append(client)
         if number % _AT_ONCE == 0:
-            client.recv(1)  # they do not wait to be accepted all at once
+            client.recv(1)  # the listen queue does not overflow
     for client in clients:
         client.recv(1)
     there = value(scrape(host, operations)[1], 'pushd_subscribers{transport="sse"}')

@@ -1,4 +1,4 @@
-"""The servers that are measured: how each is started, where it is subscribed to and how it is published to."""
+"""The measured servers: how to start, subscribe to and publish to each."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ key = {key}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a server is started with."""
+    """The folder, ports and certificate of one server."""
 
     folder: Path
-    """A folder of its own."""
+    """The folder of this server alone."""
 
     built: Path
-    """Where the compiled programs are."""
+    """The folder of the compiled programs."""
 
     port: int
-    """Where it listens, on 127.0.0.1."""
+    """The port without TLS, on 127.0.0.1."""
 
     tls_port: int
-    """Where it listens with TLS."""
+    """The port with TLS, on 127.0.0.1."""
 
     certificate: Path
-    """The certificate, which is the same for all servers."""
+    """The certificate, the same for all servers."""
 
     key: Path
-    """Its key."""
+    """The private key of the certificate."""
 
     def fill(self, text: str) -> str:
-        """Fill in what is in braces."""
+        """Return `text` with the fields in braces replaced."""
         return text.format(
             folder=self.folder,
             port=self.port,
@@ -75,13 +75,13 @@ class Way:
     """``websocket``, ``post`` or ``line``."""
 
     path: str
-    """Where to."""
+    """The path of the request."""
 
     prefix: str = ""
-    """What is before the data in a message."""
+    """The text before the data in a message."""
 
     suffix: str = ""
-    """What is after them."""
+    """The text after the data in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,20 @@ class Server:
     """A server that can be measured."""
 
     title: str
-    """What the report calls it."""
+    """The name in the report."""
 
     start: Callable[[Place], Sequence[str]]
-    """Answers the command, after writing what it needs."""
+    """Writes the configuration; returns the command."""
 
     paths: Mapping[str, str]
-    """What to ask for in order to subscribe, by transport."""
+    """The paths to subscribe at, by transport."""
 
     ways: Mapping[str, Way]
-    """The ways of publishing to it."""
+    """The ways to publish, by name."""
 
 
 def start_pushd(store: str, sections: str = "") -> Callable[[Place], Sequence[str]]:
-    """Return what starts pushd with these lines about its store, and these sections."""
+    """Return a function that starts pushd with these lines about its store and these further sections."""
 
     def start(place: Place) -> list[str]:
         config = place.folder / "pushd.ini"
@@ -177,19 +177,19 @@ PEERS: Mapping[str, Server] = {
     ),
     "twisted.web": Server("twisted.web, a plain resource", _start_twisted, {}, {"post": _POST}),
 }
-"""All of them, by the names that cases and results have for them."""
+"""All servers, by their names in cases and results."""
 
 
 class Running:
-    """A server that runs."""
+    """A running server."""
 
     def __init__(self, process: subprocess.Popen[bytes], place: Place) -> None:
-        """Begin with the process that was started."""
+        """Take over a started process."""
         self._process = process
         self.place = place
 
     def pids(self) -> list[int]:
-        """Return the ids of its processes."""
+        """Return the ids of its process and of all descendants."""
         found = [self._process.pid]
         for pid in found:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -197,7 +197,7 @@ class Running:
         return found
 
     def wait_until_open(self) -> None:
-        """Wait until it listens."""
+        """Wait until the server listens; raise `OSError` if it does not."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with socket.socket() as probe:
@@ -208,7 +208,7 @@ class Running:
         raise OSError(f"the server does not run: {self._process.args!r}\n{log[-2000:]}")
 
     def end(self) -> None:
-        """End it."""
+        """Stop the server, with SIGKILL if it does not stop by itself."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_TIMEOUT_S)
@@ -219,7 +219,7 @@ class Running:
 
 @contextmanager
 def running(server: Server, place: Place, pinned: Sequence[str]) -> Iterator[Running]:
-    """Run a server for as long as the context lasts; `pinned` is what its command begins with."""
+    """Run a server within the context; `pinned` is the beginning of its command."""
     command = [*pinned, *server.start(place)]
     with open(place.folder / "log", "wb") as log:
         process = subprocess.Popen(
@@ -234,7 +234,7 @@ def running(server: Server, place: Place, pinned: Sequence[str]) -> Iterator[Run
 
 
 def free_port() -> int:
-    """Return a port that is free and that the system gives to nobody by itself."""
+    """Return a free port outside the ephemeral range, which starts at 32768 on Linux."""
     for port in random.sample(range(20000, 32000), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,13 +1,14 @@
-"""Measure pushd's store: starting with a million events, and 10,000 clients that come back after a restart.
+"""Measure pushd's store: a start with a million events, and 10,000 clients that resume after a restart.
 
 Usage: python bench/store.py [--events N] [--clients N] [--history N] [--rounds N] [--only NAME]...
 
-A daemon is filled with events in 1,000 channels and started anew: how long until it answers, and how much memory it
-takes then. Another one gets a history in one channel, is killed and started anew, and clients of Server-Sent Events
-come back all at once with a position before that history: how long until the last one has the last event, and if
-each got exactly the same bytes. Beside it, how long it takes if they come back for nothing but the next event.
-Two more are compared by how much their files grow: one has events to 100 channels each, the other 100 events for
-each of those. The server has one core, the clients another.
+Three measurements, with the server on one core and the clients on another:
+
+- A daemon restarts with events in 1,000 channels: the time until it answers, and its memory then.
+- A daemon with a history in one channel is killed and restarted, and SSE clients resume from before that history,
+  all at once: the time until the last client has the last event, and whether all received the same bytes. For
+  comparison, the time if clients resume with no history and wait for the next event.
+- One event to 100 channels, and 100 events to one channel each: the growth of the files.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ heartbeat = 5m
 
 
 class Daemon:
-    """pushd with a store, which can be killed and started again."""
+    """pushd with a store, which can be killed and restarted."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
@@ -58,7 +59,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
-        """Start it; return how many seconds it took until it answered a request."""
+        """Start the daemon; return the seconds until it answered a request."""
         twistd = Path(sys.executable).with_name("twistd")
         command = [str(twistd), "-n", "--pidfile=", "pushd", "--config", str(self.folder / "pushd.ini")]
         before = time.monotonic()
@@ -76,13 +77,13 @@ class Daemon:
                 time.sleep(0.002)
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End it with a signal."""
+        """Stop the daemon with a signal."""
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(TIMEOUT_S)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Make a request of its own; answer the body."""
+        """Send a request over a new connection; return the body."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         connection.request(method, path, body)
         response = connection.getresponse()
@@ -99,11 +100,11 @@ class Daemon:
             assert len(answers) == len(lines[at : at + 1000]) and not any(b'"error"' in one for one in answers)
 
     def stored_bytes(self) -> int:
-        """Return how much the database and its write-ahead log take."""
+        """Return the size of the database and its write-ahead log, in bytes."""
         return sum((self.folder / "state" / name).stat().st_size for name in ("pushd.db", "pushd.db-wal"))
 
     def resident_bytes(self) -> int:
-        """Return how much memory it takes."""
+        """Return the resident memory, in bytes."""
         assert self.process is not None
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found is not None
@@ -112,7 +113,7 @@ class Daemon:
 
 @contextmanager
 def daemon() -> Iterator[Daemon]:
-    """Have a daemon in a folder of its own."""
+    """Yield a daemon with a folder of its own; kill it at the end."""
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
         one = Daemon(Path(folder))
         try:
@@ -123,12 +124,12 @@ def daemon() -> Iterator[Daemon]:
 
 
 def line(channel: str, number: int) -> bytes:
-    """Write an event of 100 bytes as a line of a batch."""
+    """Return an event of 100 bytes as a line of a batch."""
     return b'{"channel":"%s","data":"%0100d"}\n' % (channel.encode(), number)
 
 
 def start_with(events: int, rounds: int) -> None:
-    """Measure how long it takes to start with so many events."""
+    """Measure a start with this number of stored events."""
     with daemon() as one:
         one.start()
         empty = one.resident_bytes()
@@ -157,16 +158,16 @@ def start_with(events: int, rounds: int) -> None:
 
 
 class Clients:
-    """Clients of Server-Sent Events, all of which want the same."""
+    """SSE clients of one channel, all from the same position."""
 
     def __init__(self, one: Daemon, count: int, since: str) -> None:
-        """Connect `count` of them, from the position `since`."""
+        """Connect `count` clients, which resume from the position `since`."""
         self.epoll = select.epoll()
         self.sockets: dict[int, socket.socket] = {}
         self.seen: dict[int, int] = {}
         self.checksums: dict[int, int] = {}
         self.ends: dict[int, bytes] = {}
-        self.begun: dict[int, bytes] = {}  # what has come of the head and the opening event, which names the client
+        self.begun: dict[int, bytes] = {}  # the response head and the event pushd.open, which differ by client
         request = (
             f"GET /sse?channel=news HTTP/1.0\r\nHost: 127.0.0.1:{one.port}\r\nLast-Event-ID: {since}\r\n\r\n"
         ).encode()
@@ -179,7 +180,7 @@ class Clients:
             self.epoll.register(client.fileno(), select.EPOLLIN)
 
     def read(self, last: bytes) -> None:
-        """Read until every one of them has an event whose data are `last`."""
+        """Read until each client has an event with the data `last`."""
         waiting = set(self.sockets)
         deadline = time.monotonic() + TIMEOUT_S
         while waiting and time.monotonic() < deadline:
@@ -200,14 +201,14 @@ class Clients:
         assert not waiting, f"{len(waiting)} clients did not get everything"
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all clients."""
         for client in self.sockets.values():
             client.close()
         self.epoll.close()
 
 
 def come_back(one: Daemon, clients: int, since: str, last: bytes) -> float:
-    """Have clients come back at once; return how many seconds it takes until each has the event `last`."""
+    """Connect all clients at once; return the seconds until each has the event `last`."""
     before = time.monotonic()
     back = Clients(one, clients, since)
     try:
@@ -220,7 +221,7 @@ def come_back(one: Daemon, clients: int, since: str, last: bytes) -> float:
 
 
 def resume(clients: int, history: int, rounds: int) -> None:
-    """Measure how long it takes until all clients that come back after a crash have everything."""
+    """Measure the time until all clients that resume after a crash have the whole history."""
     with daemon() as one:
         one.start()
         one.publish([line("news", 0)])
@@ -257,7 +258,7 @@ def _names(length: int) -> list[str]:
 
 
 def _grown_bytes(lines: list[bytes], events: int) -> int:
-    """Publish `lines` in one request, `events` times; return how much the files grew."""
+    """Publish `lines` in one request, `events` times; return the growth of the files, in bytes."""
     with daemon() as one:
         one.start()
         before = one.stored_bytes()
@@ -267,7 +268,7 @@ def _grown_bytes(lines: list[bytes], events: int) -> int:
 
 
 def many_channels(events: int) -> None:
-    """Compare one event to 100 channels with 100 events, by what they take on disk."""
+    """Compare one event to 100 channels with 100 events, by size on disk."""
     for length in (4, 255):
         for given in (False, True):
             names = _names(length)
@@ -286,7 +287,7 @@ def many_channels(events: int) -> None:
 
 
 def main() -> None:
-    """Run."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description="Measure pushd's store.")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--clients", type=int, default=10_000)

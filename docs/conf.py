@@ -1,4 +1,4 @@
-"""How Sphinx makes pages of these documents. ``make docs`` does, and every warning is an error."""
+"""Sphinx configuration of these pages. ``make docs`` builds them; a warning is an error."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 exclude_patterns = ["examples"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", ".*")]  # the types of others, and those that are private, have no page
+nitpick_ignore_regex = [("py:.*", ".*")]  # external and private types have no page
 highlight_language = "none"
-smartquotes = False  # what is quoted here is to be typed
+smartquotes = False  # quoted text is to be typed as it is
 
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "signature"
@@ -33,14 +33,14 @@ html_copy_source = False
 html_show_sphinx = False
 html_favicon = "../pushd/api/demo/static/favicon.svg"
 
-# The measured report is made by ``make bench``.
+# ``make bench`` writes the report of measurements.
 myst_heading_anchors = 3
 
 
 def link_documents(app: Sphinx, document: nodes.document) -> None:
-    """Have links to files, as they are written for readers of the repository, lead to pages and downloads.
+    """Resolve links to files of the repository as pages and downloads.
 
-    Sphinx warns of those that lead nowhere.
+    Sphinx warns about links without a target.
     """
     for reference in list(document.findall(nodes.reference)):
         target = reference.get("refuri", "")
@@ -58,5 +58,5 @@ def link_documents(app: Sphinx, document: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Add what this needs."""
+    """Register `link_documents`."""
     app.connect("doctree-read", link_documents, priority=100)  # before downloads are collected

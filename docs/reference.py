@@ -1,4 +1,4 @@
-"""Makes the page of all endpoints, docs/endpoints.rst, of the description in docs/openapi.yaml.
+"""Generate the page of all endpoints, docs/endpoints.rst, from docs/openapi.yaml.
 
 Usage: python docs/reference.py > docs/endpoints.rst
 """
@@ -34,7 +34,7 @@ _REFUSED = "Every request may be refused with one of these; the body is a proble
 
 
 def page(description: dict[str, Any]) -> str:
-    """Write the page of an OpenAPI description."""
+    """Return the page of an OpenAPI description."""
     operations = [
         (tag, method.upper(), path, item.get("parameters", []), said)
         for path, item in description["paths"].items()
@@ -82,7 +82,7 @@ def _item(text: str) -> str:
 
 
 def _said(about: dict[str, Any]) -> str:
-    """Return what is said of a value: in words, or else by its schema."""
+    """Return the description of a value, or else a sentence from its schema."""
     schema = about.get("schema", about)
     items = schema.get("items", {}).get("$ref", "").rpartition("/")[2]
     if "description" in about:
@@ -145,7 +145,7 @@ def _entry(term: str, *texts: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Write prose as lines of a paragraph; what the description names without marks is marked."""
+    """Return prose as filled paragraphs; paths and sections are marked as code."""
     paragraphs = [
         fill(
             re.sub(r"(?<![`\w])(/[a-z]\S*?|\[\w+\]( \w+)?)(?=[,.;:)]?(\s|$))", r"``\1``", " ".join(one.split())),

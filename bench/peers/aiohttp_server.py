@@ -1,4 +1,4 @@
-"""aiohttp: WebSocket and Server-Sent Events; what comes to /publish, in a message or by POST, goes to everybody.
+"""An aiohttp server with WebSocket and SSE; messages and POST requests at /publish go to all subscribers.
 
 Usage: aiohttp_server.py PORT TLS_PORT CERTIFICATE KEY
 """
@@ -16,7 +16,7 @@ streams: set[web.StreamResponse] = set()
 
 
 async def publish(data: str) -> None:
-    """Send an event to everybody."""
+    """Send an event to all subscribers."""
     for socket in list(sockets):
         await socket.send_str(data)
     block = f"data: {data}\n\n".encode()
@@ -25,7 +25,7 @@ async def publish(data: str) -> None:
 
 
 async def websocket(request: web.Request) -> web.WebSocketResponse:
-    """Serve a subscriber, or a publisher."""
+    """Serve a WebSocket of a subscriber or a publisher."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     is_publisher = request.path == "/publish"
@@ -41,7 +41,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def event_stream(request: web.Request) -> web.StreamResponse:
-    """Serve a subscriber."""
+    """Serve a subscriber by SSE."""
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await stream.prepare(request)
     streams.add(stream)
@@ -59,7 +59,7 @@ async def post(request: web.Request) -> web.Response:
 
 
 async def main(port: int, tls_port: int, certificate: str, key: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     application = web.Application()
     application.router.add_get("/ws", websocket)
     application.router.add_get("/publish", websocket)

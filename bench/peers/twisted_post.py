@@ -1,4 +1,4 @@
-"""A plain twisted.web resource that reads what is posted and answers: what publishing is measured against.
+"""A plain twisted.web resource that reads and answers POST requests, for comparison with publishing.
 
 Usage: twisted_post.py PORT
 """
@@ -15,12 +15,12 @@ from twisted.web.server import Request, Site
 
 
 class Post(Resource):
-    """Takes a body."""
+    """A resource that accepts a body."""
 
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
-        """Read it, and answer as a publisher is answered."""
+        """Read the body, and answer as pushd answers a publisher."""
         assert request.content is not None
         request.content.read()
         request.setResponseCode(201)
@@ -29,7 +29,7 @@ class Post(Resource):
 
 
 def main(reactor: Any, port: str) -> Deferred[None]:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     reactor.listenTCP(int(port), Site(Post()), interface="127.0.0.1", backlog=4096)
     return Deferred()
 

@@ -1,4 +1,4 @@
-"""The library websockets: what comes to /publish is broadcast to everybody else.
+"""A server on the library websockets; messages at /publish are broadcast to all subscribers.
 
 Usage: websockets_server.py PORT TLS_PORT CERTIFICATE KEY
 """
@@ -29,7 +29,7 @@ async def attend(connection: ServerConnection) -> None:
 
 
 async def main(port: int, tls_port: int, certificate: str, key: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     async with (
