@@ -9,6 +9,7 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.counters import Counters, Histogram
 from pushd.bus.event import FINGERPRINT_BYTES, Draft, Encoder, Entry, Event, check_type, own_id, sequence_in
 from pushd.bus.eventlog import EventLog, LogState
+from pushd.bus.fair_queue import FairQueue
 from pushd.bus.grants import EVERYTHING, MAX_PATTERNS, ChannelScope, Grants, Identity, regranted
 from pushd.bus.history import Entries, FreeLater, History, at_once, freeing
 from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
@@ -63,6 +64,7 @@ __all__ = [
     "Entry",
     "Event",
     "EventLog",
+    "FairQueue",
     "FreeLater",
     "Grants",
     "Group",

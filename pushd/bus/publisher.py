@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from pushd.bus.bus import Bus, Published
-from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
+from pushd.bus.fair_queue import FairQueue
+from pushd.bus.search import Work, drain
 from pushd.errors import Refused
 
 __all__ = ["Deleted", "DirectPublisher", "Outcome", "Publisher", "SwappablePublisher"]
@@ -23,6 +24,8 @@ Deleted = Refused | None
 
 _TURN_S, _EVENTS_PER_LOOK = 0.004, 8
 """How long events are published in one turn of the reactor, and how many events are published per clock read."""
+
+_END = object()
 
 
 class Publisher(Protocol):
@@ -41,19 +44,22 @@ class Publisher(Protocol):
 
 
 class DirectPublisher:
-    """Publish to a log in memory: at once, unless back-pressure from pending deliveries delays new events."""
+    """Publish to a log in memory: at once, unless back-pressure from pending deliveries delays new events.
+
+    Waiting jobs are generators: each step publishes one event or deletes one channel, and ends the owner's turn.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: FairQueue[Work[None]] = FairQueue()
         self._is_due = False
 
-    def _wait(self, work: Callable[[], None]) -> None:
-        """Queue `work` behind waiting jobs until there is room for events; run it now without `call_later`."""
+    def _wait(self, work: Work[None], owner: str | None, *, is_mark: bool = False) -> None:
+        """Queue `work` until there is room for events; do it now without `call_later`."""
         if self._bus.call_later is None:
-            work()
+            drain(work)
             return
-        self._waiting.append(work)
+        self._waiting.add(owner, work, is_mark=is_mark)
         self._go_on_later()
 
     def _go_on_later(self) -> None:
@@ -62,12 +68,12 @@ class DirectPublisher:
             self._bus.call_later(0, self._go_on)
 
     def _go_on(self) -> None:
-        """Run some of the waiting jobs, as far as there is room and time in this turn."""
+        """Do some steps of the waiting jobs, as far as there is room and time in this turn."""
         turn, delivery = self._bus.turn, self._bus.delivery
         until_s = turn.until_s(_TURN_S)
         try:
             while self._waiting and not delivery.is_full:
-                self._waiting.popleft()()
+                self._step()
                 if turn.seconds() >= until_s:
                     break
         finally:
@@ -75,13 +81,21 @@ class DirectPublisher:
             if self._waiting:
                 self._go_on_later()
 
-    def publish(
-        self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None], *, has_waited: bool = False
-    ) -> None:
-        """Publish an event and call `done`, behind waiting jobs unless the event `has_waited`."""
+    def _step(self) -> None:
+        """Do one step of the job whose turn it is, and end the turn of its owner."""
+        is_done = True
+        try:
+            is_done = next(self._waiting.first, _END) is _END
+        finally:
+            if not (is_done and self._waiting.pop()):
+                self._waiting.next_owner()
+
+    def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
+        """Publish an event and call `done`, behind waiting jobs."""
         delivery = self._bus.delivery
-        if not has_waited and (self._waiting or delivery.crowded or (delivery.pending.events and delivery.is_full)):
-            self._wait(partial(self.publish, draft, caller, done, has_waited=True))
+        if self._waiting or delivery.crowded or (delivery.pending.events and delivery.is_full):
+            work = self._publishing((draft,), caller, lambda outcomes: done(outcomes[0]))
+            self._wait(work, owner_of(caller))
             return
         try:
             outcome: Outcome = self._bus.publish(draft, caller.identity.grants)
@@ -93,45 +107,36 @@ class DirectPublisher:
         self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
     ) -> None:
         """Publish several events and call `done`: in this turn, unless that takes too long."""
-        if self._waiting or self._bus.delivery.is_full:
-            self._wait(partial(self._publish_some, drafts, caller, [], done))
-        else:
-            self._publish_some(drafts, caller, [], done)
+        work, delivery = self._publishing(drafts, caller, done), self._bus.delivery
+        if not self._waiting and not delivery.is_full:
+            until_s = self._bus.turn.until_s(_TURN_S)
+            for count, _ in enumerate(work, 1):
+                if delivery.crowded or (delivery.pending.events and delivery.is_full):
+                    break
+                if not count % _EVENTS_PER_LOOK and self._bus.turn.seconds() >= until_s:
+                    break
+            else:
+                return
+        self._wait(work, owner_of(caller))
 
-    def _publish_some(
-        self,
-        drafts: Sequence[Draft],
-        caller: ClientInfo,
-        outcomes: list[Outcome],
-        done: Callable[[list[Outcome]], None],
-    ) -> None:
-        publish, grants, delivery = self._bus.publish, caller.grants, self._bus.delivery
-        call_later, seconds = self._bus.call_later, self._bus.log.seconds
-        until_s = self._bus.turn.until_s(_TURN_S)
-        for place, draft in enumerate(drafts):
-            if place and call_later is not None:
-                is_late = not place % _EVENTS_PER_LOOK and seconds() > until_s
-                if is_late or delivery.crowded or (delivery.pending.events and delivery.is_full):
-                    rest = partial(self._publish_some, drafts[place:], caller, outcomes, done)
-                    call_later(0, partial(self._publish_rest, rest))
-                    return
+    def _publishing(
+        self, drafts: Sequence[Draft], caller: ClientInfo, done: Callable[[list[Outcome]], None]
+    ) -> Work[None]:
+        publish, grants = self._bus.publish, caller.grants
+        outcomes: list[Outcome] = []
+        for draft in drafts:
+            if outcomes:
+                yield
             try:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:
                 outcomes.append(refused.outcome())
         done(outcomes)
 
-    def _publish_rest(self, rest: Callable[[], None]) -> None:
-        """Continue with several events once there is room."""
-        if self._bus.delivery.is_full and self._bus.call_later is not None:
-            self._bus.call_later(0, partial(self._publish_rest, rest))
-        else:
-            rest()
-
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
-        """Delete a channel and call `done`, after waiting events are published."""
+        """Delete a channel and call `done`, after the waiting events of its owner are published."""
         if self._waiting:
-            self._wait(partial(self._delete, name, caller, done))
+            self._wait(_later(partial(self._delete, name, caller, done)), owner_of(caller))
         else:
             self._delete(name, caller, done)
 
@@ -142,6 +147,19 @@ class DirectPublisher:
         except Refused as refused:
             outcome = refused
         done(outcome)
+
+    def when_published(self, done: Callable[[], None]) -> None:
+        """Call `done` once all waiting jobs are done."""
+        if self._waiting:
+            self._wait(_later(done), None, is_mark=True)
+        else:
+            done()
+
+
+def _later(call: Callable[[], None]) -> Work[None]:
+    """Return the work of making one `call`, in its first step."""
+    call()
+    yield
 
 
 class SwappablePublisher:

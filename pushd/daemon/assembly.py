@@ -35,7 +35,6 @@ from pushd.bus import (
     HistoryStorage,
     LogState,
     MemoryStorage,
-    Publisher,
     Shares,
     Subscriber,
     Subscription,
@@ -93,6 +92,9 @@ class Components:
     bus: Bus
     """The event bus."""
 
+    publisher: DirectPublisher | SqlitePublisher
+    """The publisher of the daemon itself, without rate limit and webhook."""
+
     sessions: SessionRegistry
     """The sessions of the connected subscribers."""
 
@@ -117,11 +119,6 @@ class Components:
     storage: StoreParts | None = None
     """The store and its parts; None: events are kept in memory only."""
 
-    @property
-    def publisher(self) -> Publisher:
-        """The publisher of the daemon itself, without rate limit and webhook."""
-        return DirectPublisher(self.bus) if self.storage is None else self.storage.journal
-
 
 def assemble(
     config: Config,
@@ -144,7 +141,7 @@ def assemble(
     figures = Counters() if figures is None else figures
     bus = _bus(limits, log, figures, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
-    publisher: Publisher = DirectPublisher(bus) if storage is None else storage.journal
+    publisher = DirectPublisher(bus) if storage is None else storage.journal
     wheel = TimerWheel(seconds, reactor.callLater, bus.turn)
     attendance = bus.watch = Presence(
         publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
@@ -175,15 +172,19 @@ def assemble(
         answers=UnreadResponses(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
     operations = _operations(config, reactor, entrance, insight, outside)
-    clock, lag = demo.Clock(bus, publisher, now), ReactorLag(figures.lag, seconds)
-
-    def tick() -> None:
-        lag.tick()
-        if site.serving.has_demo:
-            clock.tick()
-
+    tick: Callable[[], None] = partial(
+        _tick, ReactorLag(figures.lag, seconds), demo.Clock(bus, publisher, now), site
+    )
     every_second = (wheel.turn, _expires(bus, reactor), tick, insight.watchers.tick, *_tends(storage))
-    return Components(bus, sessions, site, every_second, attendance, entrance, insight, operations, storage)
+    return Components(
+        bus, publisher, sessions, site, every_second, attendance, entrance, insight, operations, storage
+    )
+
+
+def _tick(lag: ReactorLag, clock: demo.Clock, site: PushdSite) -> None:
+    lag.tick()
+    if site.serving.has_demo:
+        clock.tick()
 
 
 def _expires(bus: Bus, reactor: IReactorTime) -> Callable[[], None]:

@@ -38,7 +38,7 @@ _CLOSE_PORT_S = 1.0
 """Timeout for closing one listener, in seconds."""
 
 _ACKNOWLEDGE_S = 1.0
-"""Timeout for writing events published before the stop, in seconds; clients are closed afterwards."""
+"""Timeout for publishing events that wait at the stop, in seconds; clients are closed afterwards."""
 
 _TELL_S = 2.0
 """Timeout for the last notifications to the application, in seconds."""
@@ -292,10 +292,11 @@ class Daemon(Service):
         self._systemd.stopping(closing_s + _ACKNOWLEDGE_S + timeout_s + _TELL_S + _CLOSE_STORE_S + _SPARE_S)
         self._bulletin.issue()
         await self._close_ports("everything")
-        connections, storage = self._parts.site.connections, self._parts.storage
+        connections = self._parts.site.connections
         _log.info("stopping; {count} connections are open", count=len(connections))
-        if storage is not None:
-            await self._within(min(_ACKNOWLEDGE_S, timeout_s), storage.journal.written())
+        published: Deferred[None] = Deferred()
+        self._parts.publisher.when_published(lambda: published.callback(None))
+        await self._within(min(_ACKNOWLEDGE_S, timeout_s), published)
         self._parts.attendance.stop()
         self._parts.sessions.close(self._farewell)
         connections.finish()

@@ -24,6 +24,7 @@ from pushd.bus import (
     ClientInfo,
     Deleted,
     Draft,
+    FairQueue,
     Outcome,
     Subscription,
     owner_of,
@@ -32,10 +33,10 @@ from pushd.bus import (
 from pushd.errors import Refused, Unavailable
 from pushd.store.sqlite.health import StoreHealth
 from pushd.store.sqlite.history import SqliteHistory
+from pushd.store.sqlite.staging import stage
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.submission import Limit, Staged, Submission, mark
 from pushd.store.sqlite.transaction import Transaction
-from pushd.store.sqlite.waiting import Waiting
 
 __all__ = ["InThread", "SqlitePublisher"]
 
@@ -84,14 +85,13 @@ class SqlitePublisher:
         self._writes_in_thread = writes_in_thread
         self.condition = StoreHealth(lambda: store.is_full)
         """Whether the store accepts events."""
-        self._waiting = Waiting()
+        self._waiting: FairQueue[Submission] = FairQueue()
         self._came_s = 0.0  # when the first waiting submission arrived
-        self._is_due = self._is_busy = self._is_tending = False
+        self._is_due = self._is_busy = self._is_tending = self._is_ending = False
         self._unmoved_bytes = store.log_bytes // 8  # checkpoint after this many bytes
         self._tend_at_bytes = 2 * self._unmoved_bytes  # after this many, without waiting for the next `tend`
         self._cannot_remove = self._cannot_give_back = False
         self._may_give_back = True  # until few pages are found to be free
-        self._is_ending = False
         self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
         self._when_free: deque[Callable[[], None]] = deque()  # calls that wait for the current transaction
@@ -116,7 +116,7 @@ class SqlitePublisher:
             return
         if not self._waiting:
             self._came_s = self._bus.log.seconds()
-        self._waiting.add(owner, submission)
+        self._waiting.add(owner, submission, is_mark=submission.what is None)
         self._turn_later()
 
     def _turn_later(self) -> None:
@@ -150,7 +150,7 @@ class SqlitePublisher:
         """Write some waiting events of each owner, up to the first submission without events."""
         self._store.archive.look(self._bus.log.sequence)
         batch, limit = Batch(self._bus.log), self._limit()
-        staged = self._waiting.stage(batch, limit)
+        staged = stage(self._waiting, batch, limit)
         if not batch:
             self._published(batch, staged, None)
             self._go_on()
@@ -379,11 +379,9 @@ class SqlitePublisher:
 
     # Shutdown
 
-    def written(self) -> Deferred[None]:
-        """Return a Deferred that fires once all events published so far are acknowledged or refused."""
-        written: Deferred[None] = Deferred()
-        self._wait(mark(lambda _: written.callback(None)))
-        return written
+    def when_published(self, done: Callable[[], None]) -> None:
+        """Call `done` once all events published so far are acknowledged or refused."""
+        self._wait(mark(lambda _: done()))
 
     def refuse(self, refused: Refused) -> None:
         """Refuse waiting and future submissions; the current transaction continues."""

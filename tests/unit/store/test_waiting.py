@@ -11,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.batch import Batch
 from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.fair_queue import FairQueue
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Outcome
+from pushd.store.sqlite.staging import stage
 from pushd.store.sqlite.submission import Limit, Submission
-from pushd.store.sqlite.waiting import Waiting
 from tests.builders import a_caller, draft
 from tests.unit.store.test_submission import JournalTestCase
 
@@ -82,7 +83,7 @@ class FairnessTests(JournalTestCase):
         noisy = self.publish_as(a_caller(address=NOISY), 1000, "noise", together=False)
         honest = self.publish_as(a_caller(address=HONEST), 10, "honest", together=False)
         counts: list[tuple[int, int]] = []
-        self.stored.journal.written().addCallback(lambda _: counts.append((len(noisy), len(honest))))
+        self.stored.journal.when_published(lambda: counts.append((len(noisy), len(honest))))
         self.publish_as(a_caller(address=HONEST), 10, "honest", together=False)
         self.transactions()
         self.assertEqual(counts, [(1000, 10)])
@@ -100,18 +101,18 @@ class OrderTests(JournalTestCase):
     def test_each_owner_has_its_order_and_a_mark_comes_after_all_before_it(
         self, added: list[tuple[str | None, int | str | None]], entries: int
     ) -> None:
-        waiting = Waiting()
+        waiting = FairQueue[Submission]()
         submissions = []
         for number, (owner, size) in enumerate(added):
             what = [draft("a", data=b"%d" % number)] * size if isinstance(size, int) else size
             submissions.append((owner, Submission(what, EVERYTHING, ignore)))
-            waiting.add(*submissions[-1])
+            waiting.add(*submissions[-1], is_mark=what is None)
         numbers = {id(submission): number for number, (_, submission) in enumerate(submissions)}
         order: list[int] = []
         while waiting:
             if waiting.first.has_events:
                 limit = Limit(lambda: False, lambda sends: 1, entries, 1 << 20, 1000)
-                staged = waiting.stage(Batch(self.stored.log), limit)
+                staged = stage(waiting, Batch(self.stored.log), limit)
                 self.assertTrue(staged)
                 order += [numbers[id(submission)] for submission, events in staged for _ in events]
             else:
@@ -133,9 +134,9 @@ class OrderTests(JournalTestCase):
 
 class ClearTests(SynchronousTestCase):
     def test_nothing_is_left(self) -> None:
-        waiting = Waiting()
+        waiting = FairQueue[Submission]()
         all_of_them = [Submission(what, EVERYTHING, ignore) for what in ([draft("a")], None, "b", None)]
         for submission in all_of_them:
-            waiting.add("owner", submission)
+            waiting.add("owner", submission, is_mark=submission.what is None)
         self.assertEqual(waiting.clear(), all_of_them)
         self.assertFalse(waiting)
