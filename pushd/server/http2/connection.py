@@ -232,8 +232,7 @@ class HTTP2(TwoWay, Protocol):
             self.refused(f"the client ended the connection: {code_name(code)}")
             self.close(Code.NO_ERROR)
             return
-        self._is_draining = True
-        self._takes_streams = False
+        self._is_draining, self._takes_streams = True, False
         self._end_if_drained()
 
     def pong_received(self, payload: bytes) -> None:
@@ -277,7 +276,8 @@ class HTTP2(TwoWay, Protocol):
         self._unwanted.answered(stream.stream_id)
 
     def _stream_failed(self, stream: Stream) -> None:
-        self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))
+        if not memory.was_missed():
+            self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))
         self.reset(stream, Code.INTERNAL_ERROR)
 
     def _forget(self, stream: Stream) -> None:

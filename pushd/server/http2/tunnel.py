@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.bus import memory
 from pushd.errors import Unknown
 from pushd.server.http2.head import Head
 from pushd.server.http2.interfaces import StreamOwner
@@ -76,7 +77,8 @@ class Tunnel(Stream):
         try:
             speaker.dataReceived(data)
         except Exception:  # noqa: BLE001  the other streams have nothing to do with it
-            self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
+            if not memory.was_missed():
+                self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
             self.abort()
         if self._speaker is None:
             return  # the protocol has ended the stream

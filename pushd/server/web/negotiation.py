@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.bus import memory
 from pushd.errors import Refused
 from pushd.server.net.addresses import peer_name
 from pushd.server.net.client_certificates import certificate_of, has_no_certificate
@@ -136,9 +137,10 @@ class AlpnSwitch(Protocol):
         try:
             speaker.dataReceived(unread)
         except Exception:  # noqa: BLE001  not a fault of the previous protocol, which is on the call stack
-            self.log.failure(
-                "a fault in pushd, in a connection with {peer}", peer=peer_name(self.transport.getPeer())
-            )
+            if not memory.was_missed():
+                self.log.failure(
+                    "a fault in pushd, in a connection with {peer}", peer=peer_name(self.transport.getPeer())
+                )
             self.abort()
 
     def _stop_waiting(self) -> None:

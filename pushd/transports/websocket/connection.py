@@ -211,7 +211,7 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         try:
             self.listener.opened()
         except Exception:  # noqa: BLE001
-            self._failed()
+            self.failed(Failure())
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Override: called with a complete message; ignore it after a close frame."""
@@ -220,14 +220,19 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
         try:
             self.listener.received(payload, isBinary)
         except Exception:  # noqa: BLE001
-            self._failed()
+            self.failed(Failure())
 
-    def _failed(self) -> None:
-        if memory.was_missed():
-            self.listener.closing(CloseReason(CloseCause.FAILED, NO_MEMORY))
+    def failed(self, failure: Failure) -> None:
+        """Abort the connection after a fault in pushd, which is logged, or for lack of memory."""
+        text = "a fault in pushd; see its log"
+        if failure.check(MemoryError):
+            memory.missed()
+            text = NO_MEMORY
         else:
-            self.pushd_log.failure("a fault in pushd while it served a WebSocket of {peer}", peer=self.client_name)
-            self.listener.closing(CloseReason(CloseCause.FAILED, "a fault in pushd; see its log"))
+            self.pushd_log.failure(
+                "a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.client_name
+            )
+        self.listener.closing(CloseReason(CloseCause.FAILED, text))
         self.abort()
 
     def onPing(self, payload: bytes) -> None:

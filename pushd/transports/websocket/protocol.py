@@ -9,7 +9,6 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pushd.bus import (
     ClientInfo,
@@ -189,7 +188,7 @@ class JsonProtocol(_Dialogue):
                 self._take(payload, is_binary, is_too_much=True)
         elif (unfinished := self._take(payload, is_binary)) is not None:
             self._is_busy = True
-            Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self._failed)
+            Deferred.fromCoroutine(self._finish(unfinished)).addErrback(self.websocket.failed)
 
     def _take(self, payload: bytes, is_binary: bool, *, is_too_much: bool = False) -> _Unfinished | None:
         """Execute a command, or send an error reply; return a command that has to wait.
@@ -258,13 +257,6 @@ class JsonProtocol(_Dialogue):
                 unfinished = self._take(payload, is_binary)
         self._is_busy = False
         self._answered()
-
-    def _failed(self, failure: Failure) -> None:
-        _log.failure(
-            "a fault in pushd while it served a WebSocket of {peer}", failure, peer=self.session.caller.name
-        )
-        self._ends(CloseReason(CloseCause.FAILED, "a fault in pushd; see its log"))
-        self.websocket.abort()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:
         self._common.door.sessions.figures.refuse(refused)

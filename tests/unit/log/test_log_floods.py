@@ -167,7 +167,6 @@ ROWS = {
     "tap.py: {error}": OPERATOR,
     "transports/websocket/connection.py: a fault in pushd while it served a Web": FAULT,
     "transports/websocket/fault_log.py: text": STATE,
-    "transports/websocket/protocol.py: a fault in pushd while it served a Web": FAULT,
     "transports/websocket/protocol.py: refused a message of {peer}: {detail}": "test_messages",
 }
 

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from pushd.bus.memory_headroom import memory
 from pushd.server.http2.errors import Code
 from pushd.server.request import Request
 from tests.http2_peer import PREFACE, HTTP2TestCase, Peer
@@ -274,6 +275,23 @@ class ProducerTests(HTTP2TestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assert_reset(3, Code.INTERNAL_ERROR, self.peer)
         self.assertEqual(len(self.peer.connection.streams), 1)
+
+    def test_a_producer_without_memory_ends_its_response_and_is_no_fault(self) -> None:
+        self.addCleanup(memory.look)
+        self.peer.get(3, "/open")
+
+        class Pull:
+            def resumeProducing(self) -> None:
+                raise MemoryError
+
+            def stopProducing(self) -> None:
+                pass
+
+        self.pages.open.requests[1].registerProducer(Pull(), False)
+        self.peer.turn()
+        self.assertEqual(self.flushLoggedErrors(MemoryError), [])
+        self.assertTrue(memory.is_short)
+        self.assert_reset(3, Code.INTERNAL_ERROR, self.peer)
 
 
 class ReentrantTests(HTTP2TestCase):

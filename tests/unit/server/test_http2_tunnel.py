@@ -11,6 +11,7 @@ from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pushd.bus.memory_headroom import memory
 from tests.rigs import DaemonTests, Response, WebSocketTalk
 from tests.tunnel_client import StreamConnection, TunnelClient, WebSocketOverHttp2
 from tests.unit.transports import test_websocket as over_http1
@@ -338,6 +339,20 @@ class EndTests(TunnelTests):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.rig.turn()
         self.assertTrue(socket.connection.was_aborted)
+        self.assert_over(socket)
+
+    def test_one_without_memory_ends_and_is_no_fault(self) -> None:
+        def no_memory(data: bytes) -> None:
+            raise MemoryError
+
+        self.addCleanup(memory.look)
+        socket = self.open()
+        (stream,) = self.client.connection.protocol.streams.values()
+        self.patch(stream._speaker, "dataReceived", no_memory)
+        socket.say(type="subscribe", channel="x")
+        self.assertEqual(self.flushLoggedErrors(MemoryError), [])
+        self.assertTrue(memory.is_short)
+        self.rig.turn()
         self.assert_over(socket)
 
     def test_a_fault_with_the_end_of_the_stream_ends_that_one(self) -> None:

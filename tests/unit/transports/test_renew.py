@@ -9,6 +9,7 @@ from typing import Any
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
+from pushd.bus.memory_headroom import memory
 from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Unauthorized, Unavailable
 from tests.rigs import STARTED, DaemonTests, Rig, WebSocketClient, WebSocketTalk
@@ -409,6 +410,17 @@ class OrderTests(RenewRules):
             self.assertFalse(socket.connection.is_open)
             self.assertEqual(len(self.flushLoggedErrors()), 1)
             self.assertEqual(self.rig.traces.sessions, 0)
+
+    def test_without_memory_for_it_the_connection_ends_and_no_fault_is_logged(self) -> None:
+        self.addCleanup(memory.look)
+        self.tokens.known["large"] = MemoryError()
+        socket = self.open()
+        socket.say(type="renew", token="large")
+        self.rig.wait(1)
+        self.assertFalse(socket.connection.is_open)
+        self.assertEqual(self.flushLoggedErrors(MemoryError), [])
+        self.assertTrue(memory.is_short)
+        self.assertEqual(self.rig.traces.sessions, 0)
 
     def test_while_the_daemon_stops(self) -> None:
         socket = self.open()
