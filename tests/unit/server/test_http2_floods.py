@@ -201,7 +201,7 @@ class FloodTests(HTTP2TestCase):
         peer.turn()
         self.assertEqual([len(peer.body(n)) for n in range(1, 13, 2)], [199_936] * 6)
         self.assertEqual(peer.connection.scheduler.unsent_bytes, 0)
-        self.assertIn(b"wanted that read first", peer.body(17))
+        self.assertIn(b"read them first", peer.body(17))
         self.assert_alive()
 
     def test_what_is_refused_is_logged_once_and_not_without_end(self) -> None:
