@@ -247,12 +247,19 @@ class _Batch:
         """Publish the first lines, now if this turn has time; those of a large batch, in a later turn."""
         self._turns.begin()
         if is_large:  # a call scheduled during a read runs in the same turn
-            self._turns.later(lambda: self._turns.later(self._turn))
+            self._turns.later(self._later, self._abort)
         elif not self._turns.may_go_on():
-            self._turns.later(self._turn)
+            self._later()
         else:
             self._reading.publish(None, self._answered)
             self._turns.may_go_on()  # the next work of this turn gets the rest of its time
+
+    def _later(self) -> None:
+        self._turns.later(self._turn, self._abort)
+
+    def _abort(self) -> None:
+        if not self._request.is_gone:
+            self._request.connection.abort()
 
     def _turn(self) -> None:
         self._is_waiting = False
@@ -315,7 +322,7 @@ class _Batch:
     def _wait(self) -> None:
         if not self._is_paused and not self._is_waiting:
             self._is_waiting = True
-            self._turns.later(self._turn)
+            self._later()
 
     def pauseProducing(self) -> None:
         """Called when the client does not read the replies: pause."""

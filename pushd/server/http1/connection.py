@@ -247,7 +247,7 @@ class HTTP1(WritingChannel):
         self._is_deferred = True
         if self._head is None:  # else a body is being received, whose timeout covers the whole body
             self._watch.pause()  # the delay is not the client's
-        self._turns.later(self._go_on)
+        self._turns.later(self._go_on, self.abort)
 
     def _go_on(self) -> None:
         self._is_deferred = False

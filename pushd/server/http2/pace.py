@@ -45,7 +45,7 @@ class Pace:
         self._turns.begin()
         self._is_deferred = not self._take()
         if self._is_deferred:
-            self._turns.later(self._go_on)
+            self._turns.later(self._go_on, self._transport.abortConnection)
         elif self._is_paused:
             self._is_paused = False
             self._transport.resumeProducing()

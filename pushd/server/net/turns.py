@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pushd.bus import Turn
+from twisted.logger import Logger
+
+from pushd.bus import Turn, memory
 
 __all__ = ["Later", "Turns"]
 
@@ -14,6 +16,8 @@ _BUDGET_S = 0.005
 
 _PAUSE_S = 0.001
 """A pause of this length between two requests means that the reactor had its turn, in seconds."""
+
+_log = Logger()
 
 Later = Callable[[float, Callable[[], None]], object]
 """The reactor's ``callLater``."""
@@ -35,7 +39,7 @@ class Turns:
         self._clock = turn
         self._seconds = turn.seconds
         self._until_s = self._last_s = float("-inf")
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], Callable[[], object]]] = deque()
         self._is_due = self._is_turn = False
 
     def begin(self) -> None:
@@ -55,9 +59,9 @@ class Turns:
         """The end of the time budget of this turn, by the monotonic clock."""
         return self._until_s
 
-    def later(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` in a later turn, after the calls queued before."""
-        self._waiting.append(go_on)
+    def later(self, go_on: Callable[[], None], abort: Callable[[], object]) -> None:
+        """Call `go_on` in a later turn, after the calls queued before; if it raises, log that and call `abort`."""
+        self._waiting.append((go_on, abort))
         self._come()
 
     def _come(self) -> None:
@@ -70,7 +74,13 @@ class Turns:
         until_s = self._until_s = self._clock.until_s(_BUDGET_S)
         try:
             for _ in range(len(self._waiting)):
-                self._waiting.popleft()()
+                go_on, abort = self._waiting.popleft()
+                try:
+                    go_on()
+                except Exception:  # noqa: BLE001  no transport closes the connection, as for an error in a read
+                    if not memory.was_missed():
+                        _log.failure("a fault in pushd, in a later turn of a connection")
+                    abort()
                 if self._seconds() >= until_s:
                     break
         finally:

@@ -61,6 +61,9 @@ class Reading:
     close: Callable[[CloseReason], None]
     """Starts the closing handshake."""
 
+    abort: Callable[[], None]
+    """Ends the connection now."""
+
     _patience: Timeouts
     _wheel: TimerWheel
     _bodies: IncompleteBodies
@@ -126,7 +129,7 @@ class Reading:
                     has_begun = True
                 if self.unanswered >= _MAX_UNANSWERED or not self._turns.may_go_on():
                     self._late = Backlog(data, self.transport)
-                    self._turns.later(self._go_on)
+                    self._turns.later(self._go_on, self.abort)
                     return
 
     def _go_on(self) -> None:
@@ -144,7 +147,7 @@ class Reading:
         self.unanswered -= 1
         if self._is_stopped and self.unanswered <= _FEW_UNANSWERED:
             self._is_stopped = False
-            self._turns.later(self._go_on)
+            self._turns.later(self._go_on, self.abort)
 
     @property
     def _piece_bytes(self) -> int:

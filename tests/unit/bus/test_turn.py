@@ -64,7 +64,7 @@ class TurnTests(SynchronousTestCase):
             turns.begin()
             while self.work() and turns.may_go_on():
                 pass
-            turns.later(requests)
+            turns.later(requests, self.fail)
 
         def sends() -> None:
             part = Slice(self.turn)
@@ -107,5 +107,5 @@ class TurnTests(SynchronousTestCase):
             turns.begin()
             while self.work() and turns.may_go_on():
                 pass
-            turns.later(lambda: None)
+            turns.later(lambda: None, self.fail)
         self.assertLess(self.now - 1000.0, LIMIT_S + 20 * (LEAST_S + COST_S))

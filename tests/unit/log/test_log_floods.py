@@ -132,6 +132,7 @@ ROWS = {
     "server/net/proxy_protocol.py: refused a connection from {peer}: {why": (
         "test_wrong_headers_of_the_proxy_protocol"
     ),
+    "server/net/turns.py: a fault in pushd, in a later turn of a": FAULT,
     "server/request.py: a fault in pushd while it served {path": FAULT,
     "server/web/negotiation.py: a fault in pushd, in a connection with": FAULT,
     "server/web/negotiation.py: refused a TLS handshake with {peer}: i": "test_handshakes_without_a_certificate",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 from h2.connection import H2Connection
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import _ChunkedTransferDecoder
 
+from pushd.bus.memory_headroom import memory
 from pushd.bus.turn import Turn
+from pushd.server.http1.head import parse_head
 from pushd.server.net.turns import Turns
 from pushd.transports.websocket.connection import WebSocketConnection
 from tests.http2_client import Http2Client
@@ -57,7 +60,7 @@ class TurnsTests(SynchronousTestCase):
                 self.now += cost_s
                 self.done.append(name)
                 if left and not self.turns.may_go_on():
-                    self.turns.later(go_on)
+                    self.turns.later(go_on, self.fail)
                     return
 
         return go_on
@@ -183,6 +186,22 @@ class ConnectionTests(DaemonTests):
         self.assertEqual(self.served, 3)
         self.assertEqual(self.rig.traces.alarms, 0)
 
+    def test_a_fault_in_a_later_turn_ends_the_connection_and_no_other(self) -> None:
+        self.addCleanup(memory.look)
+        for error, logged in ((ZeroDivisionError(), 1), (MemoryError(), 0)):
+            broken, other = HttpClient(self.rig), HttpClient(self.rig)
+            broken.connection.send(REQUEST * 100)
+            other.connection.send(REQUEST * 4)
+            heads = [error, *[parse_head(REQUEST[:-4]) for _ in range(4)]]
+            with patch("pushd.server.http1.connection.parse_head", side_effect=heads):
+                for _ in range(9):
+                    self.reactor.turn()
+                    self.rig.turn()
+            self.assertFalse(broken.connection.is_open)
+            self.assertTrue(other.connection.is_open)
+            self.assertEqual(len(self.flushLoggedErrors()), logged)
+            self.assertEqual(memory.is_short, not logged)
+
     def test_streams_of_one_read_are_served_a_few_in_each_turn(self) -> None:
         client = Http2Client(self.rig)
         self.rig.turn()
@@ -287,6 +306,15 @@ class MessageTests(DaemonTests):
             self.reactor.turn()
             self.rig.turn()
         self.assertEqual([one["ref"] for one in self.client.json], list(range(1000)))
+
+    def test_a_fault_in_a_later_turn_ends_the_connection(self) -> None:
+        self.client.connection.send(b"".join(map(self.command, range(500))))
+        with patch.object(self.connection, "_take_messages", side_effect=ZeroDivisionError):
+            self.reactor.turn()
+            self.rig.turn()
+        self.assertFalse(self.client.connection.is_open)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.rig.traces.subscribers, 0)
 
     def test_a_client_that_has_gone_is_forgotten(self) -> None:
         self.client.connection.send(b"".join(map(self.command, range(500))))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator
+from unittest.mock import patch
 
 from websockets.frames import Frame, Opcode
 
+from pushd.bus.memory_headroom import memory
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
 from pushd.server.http1.connection import HTTP1
 from pushd.server.request import Request
+from pushd.transports.websocket.reading import Reading
 from tests.rigs import STARTED, DaemonTests, HttpClient, Response, WebSocketClient, WebSocketTalk
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -232,6 +235,17 @@ class HandshakeTests(WebSocketTests):
         client.connection.send(frame(message[10:], 0))
         self.rig.turn()
         self.assertEqual([it["type"] for it in client.json], ["subscribed", "subscribed"])
+
+    def test_a_fault_in_what_came_with_the_handshake_ends_the_connection(self) -> None:
+        self.addCleanup(memory.look)
+        for error, logged in ((ZeroDivisionError(), 1), (MemoryError(), 0)):
+            with patch.object(Reading, "dataReceived", side_effect=error):
+                client = self.connect("/ws?channel=news", then=frame(b"{}"))
+                self.rig.turn()
+            self.assertFalse(client.connection.is_open)
+            self.assertEqual(len(self.flushLoggedErrors()), logged)
+            self.assertEqual(memory.is_short, not logged)
+            self.assertEqual(self.rig.traces.sessions, 0)
 
     def test_a_frame_may_come_byte_by_byte(self) -> None:
         client = self.open()
