@@ -24,7 +24,7 @@ class IncompleteBodies:
 
     def __init__(self, most_bytes: int, share_percent: int) -> None:
         """Allow `most_bytes` in total, and `share_percent` of them per owner; the reserve is additional."""
-        what, option = "bytes of unfinished bodies", "[limits] bodies"
+        what, option = "bytes of incomplete bodies", "[limits] bodies"
         self._main = Shares(what, option, most_bytes, share_percent)
         self._reserve = Shares(what, option, most_bytes // _RESERVE_PART, share_percent)
 

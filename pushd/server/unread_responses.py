@@ -25,7 +25,7 @@ class UnreadResponses:
 
     def __init__(self, most: int = _MOST, share_percent: int = 100, files: int = _MOST_FILES) -> None:
         """Allow `most` bytes and `files` open files in total, and `share_percent` of them per owner."""
-        self.shares = Shares("bytes of answers that clients have not read", "[limits] answers", most, share_percent)
+        self.shares = Shares("bytes of unread responses", "[limits] answers", most, share_percent)
         """The unread bytes, by owner."""
         self.files = Shares("large files that are being sent", "ulimit -n", files, share_percent)
         """The open static files, by owner."""

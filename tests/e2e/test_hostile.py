@@ -243,7 +243,7 @@ class TestSlow:
                 connection.sendall(b"\x81\xfe\x10\x00")
                 frame = connection.recv(1000)
             assert (frame[0], frame[2:4]) == (0x88, (1008).to_bytes(2, "big")), frame
-            assert b"of a message 4 bytes came within 2 s" in frame
+            assert b"only 4 bytes of a message arrived within 2 s" in frame
 
 
 class TestTooMany:

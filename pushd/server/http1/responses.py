@@ -86,7 +86,7 @@ class HTTP1Answers(HTTP1):
         self._slow = None
         self._sparing.info(
             f"slow answer {self.place.address}",
-            "closed {peer}: it took {taken} bytes of an answer in {passed_s} s, less than [limits] answer_rate",
+            "closed {peer}: it read {taken} bytes of a response in {passed_s} s, less than [limits] answer_rate",
             peer=self.place.name,
             taken=taken,
             passed_s=round(passed_s),

@@ -98,4 +98,6 @@ class ConnectionTimeouts:
             connection.too_slow(TimedOut(f"the head was not complete within {most_s:g} s, see [limits]"))
         else:
             size = connection.body_bytes
-            connection.too_slow(TimedOut(f"of the body {size} bytes came within {most_s:.0f} s, see [limits]"))
+            connection.too_slow(
+                TimedOut(f"only {size} bytes of the body arrived within {most_s:.0f} s, see [limits]")
+            )

@@ -324,7 +324,7 @@ class HTTP2(TwoWay, Protocol):
             return
         if self.blocked_since is not None:
             if self.codec.control_bytes > self._shared.limits.max_waiting_control_bytes:
-                self.refused("ENHANCE_YOUR_CALM: it asks for answers that it does not read")
+                self.refused("ENHANCE_YOUR_CALM: the client does not read the replies to its frames")
                 self.close(Code.ENHANCE_YOUR_CALM)
             return
         self._is_busy = True

@@ -49,7 +49,7 @@ class Holding:
             return True
         if size <= _SHORT_BYTES and not self._carrier.is_crowded:
             return True
-        self._carrier.refused(f"no room for the answer on stream {self.stream_id}, see [limits] answers")
+        self._carrier.refused(f"no room for the response on stream {self.stream_id}, see [limits] answers")
         self._is_refused = True  # the stream is reset once the response is complete
         self.outgoing.clear()
         if self._pull is not None:

@@ -112,7 +112,7 @@ class Stream(Promising, Holding):
         self._head = head
         length = head.content_length
         if head.is_connect:
-            self.refuse(WrongMethod("CONNECT: this server makes no tunnels", ("GET", "HEAD", "OPTIONS", "POST")))
+            self.refuse(WrongMethod("CONNECT: this server opens no tunnels", ("GET", "HEAD", "OPTIONS", "POST")))
             return
         request = self._request = self._carrier.site.requestFactory(self)
         for name, value in head.fields:
@@ -140,7 +140,7 @@ class Stream(Promising, Holding):
         self.received += len(data)
         length = None if self._head is None else self._head.content_length
         if length is not None and (self.received > length or (is_ended and self.received != length)):
-            text = f"the body is not as long as content-length says, {length} bytes (section 8.1.1)"
+            text = f"the body does not match content-length, {length} bytes (section 8.1.1)"
             raise StreamFault(self.stream_id, Code.PROTOCOL_ERROR, text)
         if data:
             self._request.handleContentChunk(data)

@@ -122,7 +122,7 @@ class ConnectionTimeouts:
         self._alarm = self._wheel.call_in(_EACH_S, self._look)
         now, patience, connection = self._seconds(), self._limits.patience, self._connection
         if not connection.codec.is_begun and now - self._began >= patience.head_timeout_s:
-            connection.refused("it did not begin to speak HTTP/2 in time")
+            connection.refused("no HTTP/2 preface in time")
             connection.close(Code.NO_ERROR, "too late")
         elif self._is_head_late(now):
             connection.refused(f"a header block was not complete within {patience.head_timeout_s:g} s")
@@ -149,7 +149,7 @@ class ConnectionTimeouts:
         limits, connection = self._limits, self._connection
         blocked = connection.blocked_since
         if blocked is not None and now - blocked >= limits.stall_timeout_s:
-            connection.refused("it took nothing of what was sent for too long")
+            connection.refused("the client read nothing for too long")
             connection.abort()
             return
         if connection.codec.data_bytes != self._seen_bytes:
@@ -158,7 +158,7 @@ class ConnectionTimeouts:
         for stream in connection.scheduler.stalled(now - limits.stall_timeout_s):
             if is_moving and connection.codec.has_own_room(stream.stream_id):
                 continue  # it waits for other streams: see _look_at_answers
-            connection.refused(f"it opened no window for stream {stream.stream_id} for too long")
+            connection.refused(f"the client opened no window for stream {stream.stream_id} for too long")
             connection.reset(stream, Code.CANCEL)
         for stream in list(connection.streams.values()):
             if stream.is_read:
@@ -167,7 +167,7 @@ class ConnectionTimeouts:
                 stream.began_at = now
             most_s = limits.patience.body_s(stream.received)
             if now - stream.began_at >= most_s:
-                text = f"of the body {stream.received} bytes came within {most_s:.0f} s, see [limits]"
+                text = f"only {stream.received} bytes of the body arrived within {most_s:.0f} s, see [limits]"
                 stream.refuse(TimedOut(text))
 
     def _look_at_answers(self, now: float) -> None:
@@ -189,6 +189,6 @@ class ConnectionTimeouts:
                 continue
             stream.waited_s += passed_s
             if stream.waited_s >= patience.answer_s(stream.sent_bytes):
-                text = f"took {stream.sent_bytes} bytes of the answer on stream {stream.stream_id}"
-                connection.refused(f"it {text} in {stream.waited_s:.0f} s, less than [limits] answer_rate")
+                text = f"read {stream.sent_bytes} bytes of the response on stream {stream.stream_id}"
+                connection.refused(f"the client {text} in {stream.waited_s:.0f} s, less than [limits] answer_rate")
                 connection.reset(stream, Code.CANCEL)

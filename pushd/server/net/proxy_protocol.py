@@ -74,7 +74,7 @@ def parse_header(data: bytes) -> Header | None:
         return _parse_v1(data)
     if _START_V2.startswith(data) or _START_V1.startswith(data):
         return None
-    raise ValueError("there is no header of the PROXY protocol")
+    raise ValueError("the PROXY protocol header is missing")
 
 
 def _parse_v1(data: bytes) -> Header | None:
@@ -125,13 +125,13 @@ def _parse_v2(data: bytes) -> Header | None:
     command, family, length = _FIXED_V2.unpack_from(data)
     size = _FIXED_V2_BYTES + length
     if command not in (_LOCAL, _PROXY):
-        raise ValueError(f"version and command of version 2 are 0x{command:02x}; wanted 0x20 or 0x21")
+        raise ValueError(f"version and command of version 2 are 0x{command:02x}; expected 0x20 or 0x21")
     if size > _MAX_V2_BYTES:
         raise ValueError(f"the header of version 2 is longer than {_MAX_V2_BYTES} bytes")
     addresses = _ADDRESSES.get(family)
     if command == _PROXY and family != _UNSPECIFIED:
         if addresses is None:
-            raise ValueError(f"the family of version 2 is 0x{family:02x}; wanted 0x11, 0x21, 0x31 or 0x00")
+            raise ValueError(f"the family of version 2 is 0x{family:02x}; expected 0x11, 0x21, 0x31 or 0x00")
         if length < addresses.size:
             raise ValueError(f"the header of version 2 is too short for its family, 0x{family:02x}")
     if len(data) < size:
@@ -265,7 +265,7 @@ class _Introduced(Protocol):
             speaker.dataReceived(rest)
 
     def _late(self) -> None:
-        self._refuse(f"the header of the PROXY protocol was not there after {self._reception.timeout_s:g} s")
+        self._refuse(f"no PROXY protocol header within {self._reception.timeout_s:g} s")
 
     def _refuse(self, why: str) -> None:
         assert self.transport is not None

@@ -81,8 +81,8 @@ class SystemdEndpoint:
         name = _name(self._description, self._passed)
         if self._passed.count(name) > 1:
             raise LookupError(
-                f"systemd has passed {self._passed.count(name)} sockets with the name {name}; wanted one: a socket "
-                "unit with one ListenStream= and a FileDescriptorName= of its own"
+                f"systemd has passed {self._passed.count(name)} sockets with the name {name}; expected one: a "
+                "socket unit with one ListenStream= and a FileDescriptorName= of its own"
             )
         try:
             descriptor: int = serverFromString(self._reactor, self._description).fileno  # found by Twisted
@@ -98,7 +98,7 @@ class SystemdEndpoint:
             listens = found.type == SOCK_STREAM and found.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
             if not listens or found.family not in _DOMAINS[domain]:
                 what = f"an {found.family.name} socket" if listens else "no socket that listens"
-                raise LookupError(f"what systemd has passed is {what}; wanted {domain}")
+                raise LookupError(f"systemd has passed {what}; expected {domain}")
             return found.family
 
 

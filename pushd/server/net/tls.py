@@ -89,7 +89,7 @@ def load(certificate: str, key: str, clients: Authorities | None = None) -> Cert
             raise StartFailed(f"{key} is not the key of the certificate in {certificate}")
         options = _options(chain, private_key)
     except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
-        raise StartFailed(f"{certificate}: OpenSSL does not take it: {_why(error)}") from None
+        raise StartFailed(f"{certificate}: OpenSSL rejects it: {_why(error)}") from None
     if clients is not None:
         _ask(options.getContext(), clients)
     return options
@@ -122,7 +122,7 @@ def _ask(context: SSL.Context, clients: Authorities) -> None:
     try:
         ask(context, authorities, is_required=clients.is_required)
     except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
-        raise StartFailed(f"{clients.path}: OpenSSL does not take it: {_why(error)}") from None
+        raise StartFailed(f"{clients.path}: OpenSSL rejects it: {_why(error)}") from None
 
 
 @implementer(IOpenSSLServerConnectionCreator)

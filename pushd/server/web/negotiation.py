@@ -177,7 +177,7 @@ class AlpnSwitch(Protocol):
             speaker.connectionLost(reason)
         elif has_no_certificate(reason) and self.transport is not None:
             self.log.info(
-                "refused a TLS handshake with {peer}: it has no certificate, and client_ca wants one",
+                "refused a TLS handshake with {peer}: it has no certificate, which client_ca requires",
                 peer=peer_name(self.transport.getPeer()),
             )
 

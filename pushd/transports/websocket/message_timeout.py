@@ -53,4 +53,4 @@ class MessageTimeout:
         if left_s > 0:
             self._alarm = self._wheel.call_in(left_s, self._look)
         else:
-            self._too_late(f"of a message {self._size} bytes came within {most_s:.0f} s, see [limits]")
+            self._too_late(f"only {self._size} bytes of a message arrived within {most_s:.0f} s, see [limits]")

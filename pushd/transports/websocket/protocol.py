@@ -323,7 +323,7 @@ class JsonProtocol(_Dialogue):
         self.session.caller.identity = identity
         self._common.door.sessions.expire_later(self.session)
         for text in self.session.revoke():
-            detail = "the new token does not reach it"
+            detail = "the new token does not grant it"
             self._answer({"type": "unsubscribed", "channel": text, "detail": detail}, None)
         self._answer({"type": "renewed", "expires": identity.expires_at}, ref)
 
@@ -352,7 +352,7 @@ class RawProtocol(_Dialogue):
         """Override: close the connection if the position was lost, as the format cannot report a gap."""
         super().opened()
         if self._lost_position:
-            self._refuse("since: something was lost after this position; begin with earliest or latest")
+            self._refuse("since: events after this position were lost; start with earliest or latest")
 
     def received(self, payload: bytes, is_binary: bool) -> None:
         """Publish a message."""

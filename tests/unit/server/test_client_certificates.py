@@ -281,7 +281,7 @@ class CertifiedCase(SynchronousTestCase):
             self.assertEqual(len(self.site.connections), 0)
 
 
-NO_CERTIFICATE = "refused a TLS handshake with 192.0.2.1:40000: it has no certificate, and client_ca wants one"
+NO_CERTIFICATE = "refused a TLS handshake with 192.0.2.1:40000: it has no certificate, which client_ca requires"
 OF_ALICE = f"refused the certificate of 192.0.2.1:40000, {ALICE}: "
 
 

@@ -562,7 +562,7 @@ class SlowTests(HttpTests):
         self.rig.wait(69)
         self.assertEqual(client.responses, [])
         self.rig.wait(3)
-        self.assert_refused(client, 408, "of the body 1000 bytes came within 70 s")
+        self.assert_refused(client, 408, "only 1000 bytes of the body arrived within 70 s")
 
     def test_a_body_that_comes_as_fast_as_it_has_to_is_taken(self) -> None:
         client = self.sent(self.POST + b"Content-Length: 20000\r\n\r\n")

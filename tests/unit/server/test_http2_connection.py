@@ -464,7 +464,7 @@ class TimeOutTests(HTTP2TestCase):
         self.peer.pass_time(14)
         self.assert_answers(3, 408)
         self.assertIn(b'"status":408', self.peer.body(3))
-        self.assertIn(b"of the body 1 bytes came within 60 s", self.peer.body(3))
+        self.assertIn(b"only 1 bytes of the body arrived within 60 s", self.peer.body(3))
         self.assertEqual(self.peer.fields(3)["content-type"], "application/problem+json")
         self.peer.pass_time(1)
         self.assert_reset(3, Code.NO_ERROR)

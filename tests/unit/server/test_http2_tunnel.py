@@ -224,7 +224,7 @@ class HandshakeTests(TunnelTests):
 
     def test_connect_without_a_protocol_is_refused_as_ever(self) -> None:
         self.send_block([CONNECT[0], CONNECT[3]])
-        self.assertIn(b"this server makes no tunnels", self.client.connection.received)
+        self.assertIn(b"this server opens no tunnels", self.client.connection.received)
         self.assert_others_live()
 
     def test_get_over_http_2_is_told_to_upgrade(self) -> None:

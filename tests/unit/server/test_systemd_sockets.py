@@ -118,9 +118,9 @@ class WhichTests(InheritedCase):
 
     def test_one_of_another_kind_is_refused(self) -> None:
         with self.passed(tcp=self.tcp(), unix=self.unix(), mute=self.tcp(listens=False)):
-            self.assertCannot("systemd:domain=UNIX:name=tcp", "an AF_INET socket; wanted UNIX")
-            self.assertCannot("systemd:domain=INET:name=unix", "an AF_UNIX socket; wanted INET")
-            self.assertCannot("systemd:domain=INET:name=mute", "no socket that listens; wanted INET")
+            self.assertCannot("systemd:domain=UNIX:name=tcp", "an AF_INET socket; expected UNIX")
+            self.assertCannot("systemd:domain=INET:name=unix", "an AF_UNIX socket; expected INET")
+            self.assertCannot("systemd:domain=INET:name=mute", "no socket that listens; expected INET")
 
     def test_those_that_nobody_listens_at_are_known(self) -> None:
         names = ("a", "b", "c", "d")

@@ -846,7 +846,7 @@ class SlowTests(WebSocketTests):
                 self.rig.wait(59)
                 self.assertTrue(client.is_open)
                 self.rig.wait(4)
-                self.assert_closed(client, 1008, f"of a message {len(start)} bytes came within 6")
+                self.assert_closed(client, 1008, f"only {len(start)} bytes of a message arrived within 6")
 
     def test_so_does_one_that_drips(self) -> None:
         client = self.open()
