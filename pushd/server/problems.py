@@ -18,7 +18,7 @@ from pushd.server.access_log import UnreadRequest, new_request_id
 from pushd.server.eventsource_retry import EventSourceRetry, Field
 from pushd.wire import json_line
 
-__all__ = ["Refusal", "challenge", "http_date", "refusal"]
+__all__ = ["Refusal", "fields_of", "http_date", "refusal"]
 
 _SHARED = (
     b"vary",
@@ -36,7 +36,19 @@ def http_date(time_s: int) -> bytes:
     return date
 
 
-def challenge(refused: Unauthorized) -> bytes:
+def fields_of(refused: Refused) -> list[Field]:
+    """Return the header fields that a refusal of this kind requires besides those of its body."""
+    fields = []
+    if isinstance(refused, Unauthorized):
+        fields.append((b"www-authenticate", _challenge(refused)))
+    if isinstance(refused, WrongMethod):
+        fields.append((b"allow", ", ".join(refused.allowed).encode("ascii")))
+    if refused.retry_s is not None:
+        fields.append((b"retry-after", b"%d" % ceil(refused.retry_s)))  # whole seconds: RFC 9110, section 10.2.3
+    return fields
+
+
+def _challenge(refused: Unauthorized) -> bytes:
     """Return the value of ``WWW-Authenticate`` (RFC 6750, section 3)."""
     if not refused.is_token_wrong:
         return b'Bearer realm="pushd"'
@@ -112,12 +124,7 @@ def refusal(
     ]
     if method != b"POST":
         fields.append((b"cache-control", b"no-store"))  # as `pushd.server.web.resource.answer` does
-    if isinstance(refused, Unauthorized):
-        fields.append((b"www-authenticate", challenge(refused)))
-    if isinstance(refused, WrongMethod):
-        fields.append((b"allow", ", ".join(refused.allowed).encode("ascii")))
-    if refused.retry_s is not None:
-        fields.append((b"retry-after", b"%d" % ceil(refused.retry_s)))  # whole seconds: RFC 9110, section 10.2.3
+    fields += fields_of(refused)
     if method == b"HEAD":
         body = b""
     unread = UnreadRequest(method, target, refused, len(body), request_id)

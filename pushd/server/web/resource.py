@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from math import ceil
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -15,8 +14,8 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Event, Pattern
-from pushd.errors import BadRequest, NotFound, Refused, Unauthorized, WrongMethod, suggestion
-from pushd.server.problems import challenge
+from pushd.errors import BadRequest, NotFound, Refused, WrongMethod, suggestion
+from pushd.server.problems import fields_of
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
 from pushd.wire import check_since, json_line
@@ -105,12 +104,8 @@ def note_refusal(request: Request, refused: Refused) -> None:
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
     """Return a problem document without logging or counting it."""
     request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
-    if isinstance(refused, Unauthorized):
-        request.setHeader(b"www-authenticate", challenge(refused))
-    if isinstance(refused, WrongMethod):
-        request.setHeader(b"allow", ", ".join(refused.allowed).encode("ascii"))
-    if refused.retry_s is not None:
-        request.setHeader(b"retry-after", b"%d" % ceil(refused.retry_s))  # whole seconds: RFC 9110, section 10.2.3
+    for name, value in fields_of(refused):
+        request.setHeader(name, value)
     document = {**refused.problem(), "request_id": request.request_id}
     body = answer(request, json_line(document), "application/problem+json", refused.status)
     request.setResponseCode(refused.status, refused.title.encode("ascii"))
