@@ -142,7 +142,7 @@ class TurnsTests(SynchronousTestCase):
 class CollectorTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Start it, on a clock of its own."""
-        self.cpu_s = 0.0
+        self.cpu_s = 100.0
         self.step_s = 0.0
         self.before = gc.get_threshold(), list(gc.callbacks)
         self.collector = Collector(self.seconds)
@@ -152,6 +152,15 @@ class CollectorTests(SynchronousTestCase):
     def seconds(self) -> float:
         self.cpu_s += self.step_s
         return self.cpu_s
+
+    def test_garbage_is_collected_at_the_start_and_not_frozen(self) -> None:
+        self.collector.stop()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gone = weakref.ref(Node())
+        self.assertIsNotNone(gone())
+        self.collector.start()
+        self.assertIsNone(gone())
 
     def test_it_sets_thresholds_and_freezes_what_is_there(self) -> None:
         self.assertEqual(gc.get_threshold(), THRESHOLDS)

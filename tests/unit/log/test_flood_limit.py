@@ -90,6 +90,15 @@ class FloodgateTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), 18)
         self.assertEqual(self.count, 2000)
 
+    def test_a_reason_after_too_many_has_its_own_line_in_the_next_second(self) -> None:
+        for letter in "abcdefghij":
+            self.log.info(REFUSED, peer="192.0.2.1:1", detail=letter)
+        self.clock.advance(1)
+        before = len(self.lines)
+        self.log.info(REFUSED, peer="192.0.2.1:1", detail="y")
+        self.log.info(REFUSED, peer="192.0.2.1:1", detail="z")
+        self.assertEqual([event["detail"] for event in self.events[before:]], ["y", "z"])
+
     def test_a_client_is_an_address_and_one_of_ipv6_a_network(self) -> None:
         for same in (
             ("192.0.2.1:1", "192.0.2.1:2", "192.0.2.1", "192.0.2.1 by way of 10.0.0.1:99", "[::ffff:192.0.2.1]:7"),
@@ -137,6 +146,16 @@ class FloodgateTests(SynchronousTestCase):
         self.clock.pump([1, 1])
         self.assertEqual(self.gate._seen, {})
         self.assertEqual(self.count, 10_000)
+
+    def test_with_its_memory_full_a_known_client_keeps_its_own_line(self) -> None:
+        known = "192.0.2.1:1"
+        self.log.info(REFUSED, peer=known, detail="x")
+        for number in range(2000):
+            self.log.info(REFUSED, peer=f"10.{number >> 8}.{number & 255}.1:1", detail="x")
+        self.log.info(REFUSED, peer=known, detail="x")
+        self.log.info(REFUSED, peer="10.99.0.1:1", detail="x")
+        self.clock.advance(1)
+        self.assertEqual([event["peer"] for event in self.events].count(known), 2)
 
     @given(
         st.lists(st.tuples(st.floats(0, 0.7), st.sampled_from(["1", "2"]), st.sampled_from([REFUSED, "{peer}"])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 from twisted.internet.testing import StringTransport
@@ -741,36 +741,30 @@ class WriteTests(HttpTests):
 class FaultTests(HttpTests):
     """A resource that raises what it should not."""
 
-    def break_state(self, fault: Callable[..., object]) -> None:
-        """Make the daemon fail when it is asked for the state of a channel."""
-        self.patch(self.rig.parts.bus, "state", fault)
+    def after_a_fault(self, method: str) -> HttpClient:
+        """Request the state of a channel, which raises, and then another resource; return the client."""
 
-    def test_a_fault_is_a_problem_that_tells_nothing_and_is_logged(self) -> None:
         def fault(*args: object) -> None:
             raise RuntimeError("secret")
 
-        self.break_state(fault)
+        self.patch(self.rig.parts.bus, "state", fault)
         client = HttpClient(self.rig)
-        client.send("GET", "/channels/news")
+        client.send(method, "/channels/news")
         client.send("GET", "/healthz")
         self.rig.turn()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(client.responses[1].status, 200, "the connection lives on")
+        return client
+
+    def test_a_fault_is_a_problem_that_tells_nothing_and_is_logged(self) -> None:
+        client = self.after_a_fault("GET")
         self.assert_problem(client.responses[0], 500, says="see its log")
         self.assertNotIn(b"secret", client.connection.received)
         self.assertNotIn(b"Traceback", client.connection.received)
-        self.assertEqual(client.responses[1].status, 200, "the connection lives on")
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_a_fault_in_a_head_request_has_no_body(self) -> None:
-        def fault(*args: object) -> None:
-            raise RuntimeError("secret")
-
-        self.break_state(fault)
-        client = HttpClient(self.rig)
-        client.send("HEAD", "/channels/news")
-        client.send("GET", "/healthz")
-        self.rig.turn()
+        client = self.after_a_fault("HEAD")
         self.assertEqual([response.status for response in client.responses], [500, 200])
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_the_requests_are_pushd_s(self) -> None:
         site: Site = self.rig.parts.site
@@ -778,10 +772,10 @@ class FaultTests(HttpTests):
 
 
 class TwistedTests(DaemonTests):
+    """The undocumented behaviour of twisted.web that `pushd.server.http1.connection` relies on."""
+
     def test_a_channel_refers_to_the_producer_of_its_answer_by_this_name(self) -> None:
         self.assertIsNone(HTTPChannel._requestProducer)
-
-    """What `pushd.server.http1.connection` relies on in twisted.web, beside what it documents."""
 
     def test_the_connection_has_the_names(self) -> None:
         connection: Any = HTTPChannel()
