@@ -21,23 +21,7 @@ from pushd.bus.memory_headroom import memory
 from pushd.server.http2.errors import Code
 from pushd.server.request import Request
 from tests.http2_peer import PREFACE, HTTP2TestCase, Peer
-
-
-@implementer(IPushProducer)
-class Producer:
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        self.told.append("stop")
+from tests.producers import Producer
 
 
 class ReadingTests(HTTP2TestCase):

@@ -24,6 +24,7 @@ class Sender:
 
     response: Callable[[], Response | None]
     more: Callable[[bytes], None]
+    finish: Callable[[bytes], None]
     connection: Connection
 
 
@@ -41,6 +42,10 @@ class Sender1(Sender):
     def more(self, data: bytes) -> None:
         """Send a part of the body."""
         self.connection.send(b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data)
+
+    def finish(self, data: bytes) -> None:
+        """Send the rest of a body with a length."""
+        self.connection.send(data)
 
     def response(self) -> Response | None:
         """What the final answer is, if it has come."""
@@ -73,6 +78,11 @@ class Sender2(Sender):
             self.client.h2.send_data(self.id, data[:size])
             self.client.flush()
             data = data[size:]
+
+    def finish(self, data: bytes) -> None:
+        """Send the rest of the body, and end the stream."""
+        self.client.h2.send_data(self.id, data, end_stream=True)
+        self.client.flush()
 
     def response(self) -> Response | None:
         """What the final answer is, if it has come."""
@@ -169,11 +179,7 @@ class HeadRules(DaemonTests):
         one = self.begin("POST", "/channels/open%2Fa", 10, ("Origin", "https://page.example"))
         one.more(b"01234")
         self.assertEqual(self.rig.parts.entrance.bodies.used, 5)
-        if isinstance(one, Sender1):
-            one.more(b"56789")
-        else:
-            one.client.h2.send_data(one.id, b"56789", end_stream=True)
-            one.client.flush()
+        one.finish(b"56789")
         self.rig.turn()
         self.assertEqual(self.answer(one).status, 201)
         self.assertEqual(self.answer(one).all("vary"), ["origin"])
@@ -184,11 +190,7 @@ class HeadRules(DaemonTests):
         one = self.begin("POST", "/channels/open%2Fa", 10)
         one.more(b"01234")
         self.rig.reload(self.config.replace("anonymous_publish = open/**\n", ""))
-        if isinstance(one, Sender1):
-            one.more(b"56789")
-        else:
-            one.client.h2.send_data(one.id, b"56789", end_stream=True)
-            one.client.flush()
+        one.finish(b"56789")
         self.rig.turn()
         self.assertEqual(self.answer(one).status, 401)
 

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from pushd.server.net import tls
 from pushd.server.net.writer import TLSFactory, writer
+from tests.producers import Producer
 from tests.unit.server.test_tls import forgive_deprecated_certificates
 
 PLENTY = 1 << 40
@@ -120,26 +120,6 @@ class Peer(Protocol):
         """Override: note it."""
         assert not self.is_writing
         self.is_lost = True
-
-
-@implementer(IPushProducer)
-class Producer:
-    """Notes what a transport tells it."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def pauseProducing(self) -> None:
-        """Note it."""
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        """Note it."""
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        """Note it."""
-        self.told.append("stop")
 
 
 class Rig:

@@ -14,6 +14,14 @@ from tests.rigs import STARTED, Client, DaemonTests, WebSocketClient, json_lines
 
 LINES = 3000
 
+REQUESTS = (
+    ("POST", "/channels/news"),
+    ("GET", "/sse?channel=news"),
+    ("GET", "/poll?channel=news"),
+    ("GET", "/channels/news/events"),
+)
+"""One request to publish, and one each to stream, poll and read."""
+
 
 class BatchTests(DaemonTests):
     """A batch that takes several turns."""
@@ -97,12 +105,7 @@ class AskedTests(DaemonTests):
         return client, agree
 
     def test_a_token_that_expires_meanwhile_has_expired(self) -> None:
-        for method, target in (
-            ("POST", "/channels/news"),
-            ("GET", "/sse?channel=news"),
-            ("GET", "/poll?channel=news"),
-            ("GET", "/channels/news/events"),
-        ):
+        for method, target in REQUESTS:
             with self.subTest(target):
                 self.setUp()
                 client, agree = self.outlived(method, target, Authorization="Bearer a")
@@ -112,12 +115,7 @@ class AskedTests(DaemonTests):
                 self.assertEqual(self.rig.traces.subscribers, 0)
 
     def test_rights_that_a_reload_takes_meanwhile_are_gone(self) -> None:
-        for method, target in (
-            ("POST", "/channels/news"),
-            ("GET", "/sse?channel=news"),
-            ("GET", "/poll?channel=news"),
-            ("GET", "/channels/news/events"),
-        ):
+        for method, target in REQUESTS:
             with self.subTest(target):
                 self.setUp()
                 client, agree = self.outlived(method, target)

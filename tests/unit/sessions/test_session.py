@@ -167,6 +167,12 @@ class House:
         self.turn()
         return peer
 
+    def paused(self) -> Peer:
+        """Return a subscriber of ``a`` whose transport is paused."""
+        peer = self.subscribed()
+        peer.session.pauseProducing()
+        return peer
+
 
 class SessionCase(SynchronousTestCase):
     def setUp(self) -> None:
@@ -284,8 +290,7 @@ class WriteTests(SessionCase):
 
 class PauseTests(SessionCase):
     def test_while_it_is_paused_nothing_is_written(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"1")
         peer.session.send(b"[answer]")
         self.house.wait(5)
@@ -293,8 +298,7 @@ class PauseTests(SessionCase):
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
     def test_resuming_writes_at_once_what_waits_as_one_piece(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         for data in (b"1", b"2"):
             self.house.publish(data)
             self.house.turn()
@@ -321,8 +325,7 @@ class PauseTests(SessionCase):
         self.assertEqual(peer.connection.bytes, b"<1><2><3>")
 
     def test_after_it_resumed_events_come_as_before(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         peer.session.resumeProducing()
         self.house.publish(b"1")
         self.house.turn()
@@ -336,8 +339,7 @@ class PauseTests(SessionCase):
         self.assertWrote(peer)
 
     def test_resuming_once_it_is_closed_writes_nothing(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         peer.session.close(STOPPING)
         peer.session.resumeProducing()
         self.assertEqual(peer.connection.said, ["close"])
@@ -348,16 +350,14 @@ class SlowTests(SessionCase):
         self.house = House(max_outbox_bytes=10)
 
     def test_what_fits_exactly_may_wait(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"123", b"456")
         self.assertOpen(peer)
         peer.session.resumeProducing()
         self.assertWrote(peer, b"<123><456>")
 
     def test_more_than_that_closes_it_as_too_slow_and_what_waits_is_not_written(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"123", b"456", b"")
         self.assertClosed(peer, CloseCause.TOO_SLOW)
         self.assertEqual(peer.connection.said, ["close"])
@@ -445,8 +445,7 @@ class SlowTests(SessionCase):
             self.assertEqual(peer.connection.bytes, frames_of(*(b"%d" % number for number in range(9))))
 
     def test_it_gets_nothing_any_more_and_is_no_subscriber(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"123456789", b"")
         self.house.publish(b"1")
         peer.session.send(b"2")
@@ -463,8 +462,7 @@ class SlowTests(SessionCase):
         self.assertWrote(peer, frames_of(b"x" * 100), frames_of(b"y" * 200))
 
     def test_a_single_large_frame_may_wait_but_nothing_besides(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"x" * 100)
         self.assertOpen(peer)
         self.house.publish(b"")
@@ -585,8 +583,7 @@ class CloseTests(SessionCase):
         self.assertWrote(peer, b"<1><2>")
 
     def test_what_waits_is_written_even_if_it_is_paused(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"1")
         peer.session.close(STOPPING)
         self.assertEqual(peer.connection.said, ["write", "close"])
@@ -653,8 +650,7 @@ class EndedTests(SessionCase):
         self.assertNothingLeft()
 
     def test_nothing_is_left_if_something_waited(self) -> None:
-        peer = self.house.subscribed()
-        peer.session.pauseProducing()
+        peer = self.house.paused()
         self.house.publish(b"1")
         peer.session.ended()
         peer.session.resumeProducing()
