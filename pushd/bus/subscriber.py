@@ -7,7 +7,7 @@ from typing import Protocol
 from pushd.bus.closing import CloseReason
 from pushd.bus.event import Entry
 
-__all__ = ["NOBODY", "Subscriber", "take_nothing"]
+__all__ = ["NO_SUBSCRIBER", "Subscriber", "discard_event"]
 
 
 class Subscriber(Protocol):
@@ -23,7 +23,7 @@ class Subscriber(Protocol):
         """Called when the subscription has ended, with the reason."""
 
 
-class _Nobody:
+class _NoSubscriber:
     """The subscriber of a subscription that has ended."""
 
     def deliver(self, entry: Entry) -> None:
@@ -33,9 +33,9 @@ class _Nobody:
         """Do nothing: the subscription has ended already."""
 
 
-NOBODY = _Nobody()
+NO_SUBSCRIBER = _NoSubscriber()
 """The subscriber of a subscription that has ended."""
 
 
-def take_nothing(entry: Entry) -> None:
+def discard_event(entry: Entry) -> None:
     """Discard an event: the `deliver` of a subscription that has ended."""

@@ -17,7 +17,7 @@ from pushd.bus.position import StartPosition
 from pushd.bus.replay import Overtaken, Replay, cost_of
 from pushd.bus.replaying import DoLater, Replaying
 from pushd.bus.search import Prepared, drain, key_of
-from pushd.bus.subscriber import NOBODY, Subscriber, take_nothing
+from pushd.bus.subscriber import NO_SUBSCRIBER, Subscriber, discard_event
 from pushd.errors import OutOfMemory, Unavailable
 
 __all__ = ["Group", "Subscriber", "Subscription"]
@@ -107,7 +107,7 @@ class Subscription(Replaying):
     replay    `_hold`                 the transport reads past events with `advance`; new events are held
     live      `Subscriber.deliver`    new events go to the subscriber at once
     in group  `Subscriber.deliver`    live, but `group` receives new events in place of the subscription
-    closed    `take_nothing`          events are discarded
+    closed    `discard_event`         events are discarded
     ========  ======================  ====================================================================
     """
 
@@ -134,7 +134,7 @@ class Subscription(Replaying):
         self.group: Group | None = None
         """The fan-out group that receives events in place of this subscription."""
         self.subscriber = subscriber
-        """The receiver of the events; `NOBODY` after `close`."""
+        """The receiver of the events; `NO_SUBSCRIBER` after `close`."""
         self.deliver: Callable[[Entry], None] = subscriber.deliver
         """Deliver a newly published event: to the subscriber at once, or to the end of its replay."""
 
@@ -205,7 +205,7 @@ class Subscription(Replaying):
         too many channels, or if the history cannot be read. An error leaves the subscription unchanged.
         """
         self.take_pending()
-        assert self.deliver is not take_nothing, "closed"
+        assert self.deliver is not discard_event, "closed"
         assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
         wanted = self._allowed(patterns)
@@ -380,9 +380,9 @@ class Subscription(Replaying):
     def close(self) -> bool:
         """End the subscription: no more events are delivered. Return False if it has ended already."""
         self.take_pending()
-        if self.deliver is take_nothing:
+        if self.deliver is discard_event:
             return False
-        self.deliver = take_nothing
+        self.deliver = discard_event
         self.forget()
         if self._replay is not None:
             self._bus.discard(self._replay)
@@ -394,4 +394,4 @@ class Subscription(Replaying):
 
     def forget(self) -> None:
         """Drop the reference to the subscriber, which refers back to this subscription: a cycle."""
-        self.subscriber = NOBODY
+        self.subscriber = NO_SUBSCRIBER
