@@ -24,7 +24,7 @@ _EXEMPT = frozenset({"pushd.requests"})
 _OF_OPERATORS = frozenset({"pushd.daemon.service", "pushd.tap"})
 """Namespaces that log only at the start, a reload and the stop, then possibly many lines; not suppressed."""
 
-_BURST_OF_NOBODY = 5
+_BURST_WITHOUT_CLIENT = 5
 """Maximum number of lines per second and cause that name no client; a client may still cause them."""
 
 _BURSTS = {"pushd.sessions": 20}
@@ -37,7 +37,7 @@ _SECOND_S = 0.95
 """Length of a second for this limit: timers are some milliseconds late, by a varying amount."""
 
 _OTHERS = "others"
-_NOBODY = "nobody"
+_NO_CLIENT = "no client"
 
 _LONGEST = 500
 """Maximum length of a value, in characters: clients choose paths, methods and messages, which may be long."""
@@ -180,7 +180,7 @@ def _key(event: LogEvent) -> _Key | None:
     peer = event.get("peer", event.get("url"))
     if peer is None and namespace in _OF_OPERATORS:
         return None
-    client = _NOBODY if peer is None else _client(str(peer))
+    client = _NO_CLIENT if peer is None else _client(str(peer))
     reason = _REASON.match(str(event.get("detail", event.get("log_text", ""))))
     return namespace, f"{cause} {event.get('status', '')}", client, reason[0] if reason else ""
 
@@ -189,7 +189,7 @@ def _burst(key: _Key) -> int:
     """Return the maximum number of lines per second for `key`."""
     if not key[2]:  # a fault, or a line of Twisted
         return 1
-    return _BURST_OF_NOBODY if key[2] == _NOBODY else _BURSTS.get(key[0], 1)
+    return _BURST_WITHOUT_CLIENT if key[2] == _NO_CLIENT else _BURSTS.get(key[0], 1)
 
 
 def _cut(event: LogEvent) -> LogEvent:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +13,12 @@ from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+import pushd
 from pushd.log.flood_limit import _OF_OPERATORS, FloodLimit
 
 REFUSED = "refused a message of {peer}: {detail}"
+
+ROOT = Path(pushd.__file__).parent.parent
 
 
 class FloodgateTests(SynchronousTestCase):
@@ -24,7 +27,7 @@ class FloodgateTests(SynchronousTestCase):
 
     def test_the_loggers_of_operators_are_modules(self) -> None:
         for name in _OF_OPERATORS:
-            self.assertIsNotNone(find_spec(name), name)
+            self.assertTrue((ROOT / f"{name.replace('.', '/')}.py").is_file(), name)
 
     def begin(self) -> None:
         """Start with a log of which nothing is written yet."""
@@ -110,11 +113,27 @@ class FloodgateTests(SynchronousTestCase):
                 self.log.info(REFUSED, peer=peer, detail="x")
             self.assertEqual(len(self.lines), 1, self.lines)
 
-    def test_what_no_client_causes_is_always_written(self) -> None:
-        for _ in range(5):
-            self.log.warn("{what} is different, which needs a restart", what="x")
+    def test_request_lines_and_those_for_operators_are_always_written(self) -> None:
+        for name in _OF_OPERATORS:
+            log = Logger(name, observer=self.gate)
+            for _ in range(50):
+                log.warn("{what} changed; restart pushd to apply it", what="x")
+        for _ in range(50):
             Logger("pushd.requests", observer=self.gate).info("200 from {peer}", peer="192.0.2.1:1")
-        self.assertEqual(len(self.lines), 10)
+        self.assertEqual(len(self.lines), 50 * len(_OF_OPERATORS) + 50)
+
+    def test_lines_of_a_client_are_limited_in_every_module(self) -> None:
+        for name in _OF_OPERATORS:
+            self.begin()
+            log = Logger(name, observer=self.gate)
+            for _ in range(50):
+                log.info("{peer} did something", peer="192.0.2.1:1")
+            self.assertEqual(len(self.lines), 1)
+
+    def test_other_lines_without_a_client_are_five_a_second(self) -> None:
+        for _ in range(50):
+            self.log.warn("{what} failed", what="x")
+        self.assertEqual(len(self.lines), 5)
 
     def test_of_faults_there_is_a_traceback_a_second(self) -> None:
         for number in range(5):
@@ -146,6 +165,14 @@ class FloodgateTests(SynchronousTestCase):
         self.clock.pump([1, 1])
         self.assertEqual(self.gate._seen, {})
         self.assertEqual(self.count, 10_000)
+
+    def test_clients_of_an_earlier_second_make_room_for_others(self) -> None:
+        for number in range(1000):
+            self.log.info(REFUSED, peer=f"10.{number >> 8}.{number & 255}.1:1", detail="x")
+        self.clock.advance(1)
+        self.log.info(REFUSED, peer="192.0.2.1:1", detail="x")
+        self.log.info(REFUSED, peer="192.0.2.2:1", detail="x")
+        self.assertEqual(len(self.lines), 1002)
 
     def test_with_its_memory_full_a_known_client_keeps_its_own_line(self) -> None:
         known = "192.0.2.1:1"
