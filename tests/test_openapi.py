@@ -26,6 +26,8 @@ from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
 from pushd.server.web.static import StaticFiles
 from pushd.transports.endpoint import SubscribeEndpoint
+from pushd.transports.ndjson import NdjsonEndpoint
+from pushd.transports.stream_endpoint import StreamEndpoint
 from tests.http2_client import Http2Client
 from tests.openapi import PATH, Operation, description, operations, resolved
 from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient
@@ -141,7 +143,7 @@ class TreeTests(TestCase):
     def test_every_resource_has_a_path(self) -> None:
         parts = new_parts()
         found = {type(resource_at(parts, path)) for path in by_path()}
-        general = {Endpoint, Branch, SubscribeEndpoint, Problem, StaticFiles}
+        general = {Endpoint, Branch, SubscribeEndpoint, StreamEndpoint, NdjsonEndpoint, Problem, StaticFiles}
         own = set(kinds(Answering)) - general - {OpenMetrics}  # which is /metrics at listeners for operations
         self.assertEqual(
             {kind.__name__ for kind in found}, {kind.__name__ for kind in own if kind.__name__ != "_Probed"}

@@ -1,11 +1,11 @@
 """Transports: each sends the events of the bus to one kind of client."""
 
-from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.http_stream import ResponseStream
 from pushd.transports.longpoll import LongPoll
 from pushd.transports.ndjson import JsonStream
 from pushd.transports.server_push.endpoint import EventPush
 from pushd.transports.sse import FORMAT, ServerSentEvents
+from pushd.transports.stream_endpoint import StreamEndpoint
 from pushd.transports.websocket.endpoint import WebSocket
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "LongPoll",
     "ResponseStream",
     "ServerSentEvents",
-    "SubscribeEndpoint",
+    "StreamEndpoint",
     "WebSocket",
 ]

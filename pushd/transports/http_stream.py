@@ -13,7 +13,7 @@ from pushd.errors import Refused
 from pushd.server import Request, Timer, TimerWheel, Writer
 from pushd.wire import chunk, chunked
 
-__all__ = ["ResponseStream", "StreamFormat"]
+__all__ = ["ResponseStream", "StreamFormat", "StreamSession"]
 
 _LAST_CHUNK = b"0\r\n\r\n"
 

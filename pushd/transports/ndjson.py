@@ -4,48 +4,37 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from twisted.web.server import NOT_DONE_YET
-
-from pushd.server import Request, RequestGuard
-from pushd.sessions import Admission, Session
-from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.transports.http_stream import ResponseStream, StreamFormat
+from pushd.bus import StartPosition
+from pushd.server import Request
+from pushd.sessions import Session
+from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
+from pushd.transports.stream_endpoint import StreamEndpoint
 from pushd.wire import stream_end, stream_line, stream_start
 
-__all__ = ["JsonStream"]
-
-_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
+__all__ = ["JsonStream", "NdjsonEndpoint"]
 
 
-class JsonStream(SubscribeEndpoint):
-    """Lines of JSON: ``{"type":"open","position":..,"recovered":..}`` first, and then ``{"type":"event",...}``.
+class NdjsonEndpoint(StreamEndpoint):
+    """A stream of JSON lines: ``{"type":"open","position":..,"recovered":..}`` first.
 
-    Before the first event, ``{"type":"gap","since":..}`` reports a position that was lost.
-
-    An empty line is a heartbeat.
+    Then ``{"type":"gap","since":..}`` reports a position that was lost, and ``{"type":"closed","detail":..}`` is
+    last. An empty line is a heartbeat.
     """
 
-    transport = "stream"
+    format = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
     parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
-    def __init__(self, gate: RequestGuard, door: Admission, *, heartbeat_s: float) -> None:
-        """Send an idle client an empty line every `heartbeat_s` seconds."""
-        super().__init__(gate, door)
-        self._sessions = door.sessions
-        self._heartbeat_s = heartbeat_s
-
-    def render_GET(self, request: Request) -> bytes | int:
-        """Subscribe."""
-        patterns, since = request.wanted
-        if request.method == b"HEAD":
-            request.setHeader(b"content-type", _FORMAT.content_type)
-            return b""
-
-        def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, body.encoder(stream_line), request.caller)
-
-        stream = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
-        start = stream.subscribe(patterns, since)
+    def first(self, request: Request, stream: ResponseStream, start: StartPosition, since: str) -> bytes:
+        """Override: return the first lines, and set the position as a header, too."""
         request.setHeader(b"event-position", start.position.encode())
-        stream.begin(stream_start(start, since))
-        return NOT_DONE_YET
+        return stream_start(start, since)
+
+
+class JsonStream(NdjsonEndpoint):
+    """A stream in which each event is a line, ``{"type":"event",...}``."""
+
+    transport = "stream"
+
+    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+        """Override: create a session that writes events to the body."""
+        return Session(self._sessions, body, body.encoder(stream_line), request.caller)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-from twisted.web.server import NOT_DONE_YET
-
 from pushd.bus import CloseReason, Pattern, StartPosition
 from pushd.errors import BadRequest, Refused
 from pushd.server import Request, RequestGuard, decoded, note_refusal, since_of, subscribed_patterns
 from pushd.sessions import Admission, Session
-from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.transports.http_stream import ResponseStream, StreamFormat
+from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
+from pushd.transports.stream_endpoint import StreamEndpoint
 from pushd.wire import json_bytes, sse_block, sse_event, sse_line
 
 __all__ = ["FORMAT", "ServerSentEvents"]
@@ -31,7 +29,7 @@ _ENCODED_ALIASES = tuple(name.encode("ascii") for name in _ALIASES)
 """Query parameters that clients use if they cannot send the header ``Last-Event-ID``."""
 
 
-class ServerSentEvents(SubscribeEndpoint):
+class ServerSentEvents(StreamEndpoint):
     """An event stream of the channels in the query.
 
     The stream starts with an event ``pushd.open``, whose id is the position: a client that loses the connection
@@ -40,31 +38,32 @@ class ServerSentEvents(SubscribeEndpoint):
     """
 
     transport = "sse"
+    format = FORMAT
     parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 
     def __init__(self, gate: RequestGuard, door: Admission, *, retry_s: float, heartbeat_s: float) -> None:
         """Set the reconnection delay of clients to `retry_s`, and send a heartbeat every `heartbeat_s` seconds."""
-        super().__init__(gate, door)
-        self._sessions = door.sessions
-        self._heartbeat_s = heartbeat_s
+        super().__init__(gate, door, heartbeat_s=heartbeat_s)
         self._shown_heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
-    def render_GET(self, request: Request) -> bytes | int:
-        """Subscribe."""
-        patterns, since = request.wanted
-        if request.method == b"HEAD":
-            request.setHeader(b"content-type", FORMAT.content_type)
-            return b""
+    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+        """Override: create a session that writes events to the body."""
+        return Session(self._sessions, body, body.encoder(sse_event), request.caller)
 
-        def make(body: ResponseStream) -> Session:
-            return Session(self._sessions, body, body.encoder(sse_event), request.caller)
-
-        stream = ResponseStream(request, self._sessions.wheel, FORMAT, self._heartbeat_s, make)
-        start = stream.subscribe(patterns, since)
-        stream.begin(self._first(start, since, request.caller.id))
+    def first(self, request: Request, stream: ResponseStream, start: StartPosition, since: str) -> bytes:
+        """Override: return ``pushd.open`` and, if needed, ``pushd.gap``; the client's backoff ends here."""
         request.comeback.succeeded(request.caller.address)
-        return NOT_DONE_YET
+        opening = {
+            "position": start.position,
+            "recovered": start.recovered,
+            "heartbeat": self._shown_heartbeat,
+            "connection": request.caller.id,
+        }
+        first = self._opening + sse_line(json_bytes(opening), "pushd.open", start.position)
+        if not start.recovered:
+            first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
+        return first
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
         """Override: send an ``EventSource`` its retry delay in a stream; an error status would stop it for good."""
@@ -82,18 +81,6 @@ class ServerSentEvents(SubscribeEndpoint):
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: the ``Last-Event-ID`` of a client that reconnects takes precedence over its query."""
         return subscribed_patterns(request), _since(request)
-
-    def _first(self, start: StartPosition, since: str, connection: str | None) -> bytes:
-        opening = {
-            "position": start.position,
-            "recovered": start.recovered,
-            "heartbeat": self._shown_heartbeat,
-            "connection": connection,
-        }
-        first = self._opening + sse_line(json_bytes(opening), "pushd.open", start.position)
-        if not start.recovered:
-            first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
-        return first
 
 
 def _values(request: Request, name: bytes) -> list[bytes]:

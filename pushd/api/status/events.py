@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol, cast
 
-from twisted.web.server import NOT_DONE_YET
-
-from pushd.bus import ClientInfo, CloseCause, CloseReason, Pattern
+from pushd.bus import ClientInfo, CloseCause, CloseReason, Pattern, StartPosition
 from pushd.server import Request, RequestGuard
 from pushd.sessions import Admission, Session
-from pushd.transports import FORMAT, ResponseStream, SubscribeEndpoint
+from pushd.transports import FORMAT, ResponseStream, StreamEndpoint
 from pushd.wire import json_bytes, sse_block
 
 __all__ = ["StatusEvents", "Watchers"]
@@ -76,7 +74,7 @@ class Watchers:
         return sse_block(json_bytes(self._overview.figures()).decode(), type="pushd.figures")
 
 
-class StatusEvents(SubscribeEndpoint):
+class StatusEvents(StreamEndpoint):
     """An event stream of figures, which belong to no channel.
 
     A client is a subscriber to no channel: it is counted and listed, and closed when its token expires or the
@@ -84,6 +82,7 @@ class StatusEvents(SubscribeEndpoint):
     """
 
     transport = "sse"
+    format = FORMAT
     parameters: ClassVar = {"GET": frozenset()}
 
     def __init__(
@@ -97,9 +96,8 @@ class StatusEvents(SubscribeEndpoint):
         publishes: bool = True,
     ) -> None:
         """Add clients to `watchers`; `publishes` tells them whether this listener accepts events, too."""
-        super().__init__(gate, door)
+        super().__init__(gate, door, heartbeat_s=heartbeat_s)
         self._watchers = watchers
-        self._heartbeat_s = heartbeat_s
         self._publishes = publishes
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
@@ -109,21 +107,18 @@ class StatusEvents(SubscribeEndpoint):
         return [], "latest"
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Start the stream."""
+        """Override: check the grant again."""
         request.caller.grants.check_operator(_WHAT)  # again: the webhook may have changed the identity
-        if request.method == b"HEAD":
-            request.setHeader(b"content-type", FORMAT.content_type)
-            return b""
-        sessions = self.door.sessions
+        return super().render_GET(request)
 
-        def make(body: ResponseStream) -> Session:
-            return Session(sessions, body, _nothing, request.caller)
+    def make_session(self, request: Request, body: ResponseStream) -> Session:
+        """Override: create a session without events."""
+        return Session(self._sessions, body, _nothing, request.caller)
 
-        stream = ResponseStream(request, sessions.wheel, FORMAT, self._heartbeat_s, make)
-        stream.subscribe([], "latest")
-        first = self._watchers.add(cast(Session, stream.session), stream.send, publishes=self._publishes)
-        stream.begin(self._opening + first)
-        return NOT_DONE_YET
+    def first(self, request: Request, stream: ResponseStream, start: StartPosition, since: str) -> bytes:
+        """Override: add the client to the watchers, and return their first message."""
+        session = cast(Session, stream.session)
+        return self._opening + self._watchers.add(session, stream.send, publishes=self._publishes)
 
 
 def _nothing(entry: object) -> bytes:

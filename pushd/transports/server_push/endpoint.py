@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Pattern
 from pushd.errors import Conflict, VersionNeeded
 from pushd.server import Request, RequestGuard, Stream
 from pushd.sessions import Admission
-from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.transports.http_stream import ResponseStream, StreamFormat
+from pushd.transports.http_stream import ResponseStream, StreamSession
+from pushd.transports.ndjson import NdjsonEndpoint
 from pushd.transports.server_push.session import PushSession
-from pushd.wire import stream_end, stream_start
 
 __all__ = ["EventPush"]
 
-_FORMAT = StreamFormat(b"application/x-ndjson", b"\n", stream_end)
 
-
-class EventPush(SubscribeEndpoint):
-    """A stream that stays open, on which each event is promised as ``/channels/{channel}/events/{id}``.
-
-    The NDJSON body holds all other messages: ``{"type":"open","position":..,"recovered":..}`` first, then
-    ``{"type":"gap","since":..}`` if the position was lost, and ``{"type":"closed","detail":..}`` last. An empty
-    line is a heartbeat.
-    """
+class EventPush(NdjsonEndpoint):
+    """A stream on which each event is promised as ``/channels/{channel}/events/{id}``; its body has no events."""
 
     transport = "push"
-    parameters: ClassVar = {"GET": frozenset({"channel", "since"})}
 
     def __init__(
         self,
@@ -42,9 +31,7 @@ class EventPush(SubscribeEndpoint):
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Send an idle client an empty line every `heartbeat_s` seconds. `call_later` is the reactor's."""
-        super().__init__(gate, door)
-        self._sessions = door.sessions
-        self._heartbeat_s = heartbeat_s
+        super().__init__(gate, door, heartbeat_s=heartbeat_s)
         self._call_later = call_later
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
@@ -52,22 +39,9 @@ class EventPush(SubscribeEndpoint):
         _promising(request)
         return super().wanted(request)
 
-    def render_GET(self, request: Request) -> bytes | int:
-        """Subscribe."""
-        patterns, since = request.wanted
-        stream = _promising(request)
-        if request.method == b"HEAD":
-            request.setHeader(b"content-type", _FORMAT.content_type)
-            return b""
-
-        def make(body: ResponseStream) -> PushSession:
-            return PushSession(self._sessions, stream, body, request.caller, self._call_later)
-
-        response = ResponseStream(request, self._sessions.wheel, _FORMAT, self._heartbeat_s, make)
-        start = response.subscribe(patterns, since)
-        request.setHeader(b"event-position", start.position.encode())
-        response.begin(stream_start(start, since))
-        return NOT_DONE_YET
+    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+        """Override: create a session that promises events on the stream of the request."""
+        return PushSession(self._sessions, _promising(request), body, request.caller, self._call_later)
 
 
 def _promising(request: Request) -> Stream:
