@@ -78,8 +78,10 @@ class _Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         """Make the metrics from the counters and gauges."""
         build = {"version": __version__, "python": ".".join(map(str, sys.version_info[:3])), "twisted": _TWISTED}
-        yield _gauge("build_info", "Which pushd this is; always 1.", build, {tuple(build.values()): 1})
-        yield GaugeMetricFamily("pushd_ready", "Whether /readyz says that it is ready.", int(self._is_ready()))
+        yield _gauge("build_info", "Version information; always 1.", build, {tuple(build.values()): 1})
+        yield GaugeMetricFamily(
+            "pushd_ready", "1 if /readyz responds with 200, otherwise 0.", int(self._is_ready())
+        )
         present = self._census.take()
         yield from self._of_connections(present)
         yield from self._of_subscribers(present)
@@ -88,29 +90,29 @@ class _Figures(Collector):
 
     def _of_connections(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures = self._figures
-        yield GaugeMetricFamily("pushd_connections", "Connections that are open.", present.connections)
-        yield CounterMetricFamily("pushd_connections_accepted", "Connections that were let in.", figures.accepted)
+        yield GaugeMetricFamily("pushd_connections", "Open connections.", present.connections)
+        yield CounterMetricFamily("pushd_connections_accepted", "Accepted connections.", figures.accepted)
         yield _counter(
             "connections_turned_away",
-            "Connections that were not, by the option in [limits].",
+            "Rejected connections, by the option in [limits].",
             ["limit"],
             {(limit,): figures.turned_away[limit] for limit in _LIMITS},
         )
         yield _counter(
             "tls_handshakes",
-            "TLS handshakes, by what came of them.",
+            "TLS handshakes, by outcome.",
             ["outcome"],
             {(outcome,): figures.handshakes[outcome] for outcome in _HANDSHAKES},
         )
         yield _counter(
             "http_responses",
-            "HTTP requests that were answered, by status.",
+            "HTTP responses, by status.",
             ["code"],
             {(str(code),): count for code, count in sorted(figures.answered.items())},
         )
         yield _counter(
             "refused",
-            "Requests, lines of batches and messages of WebSockets that were refused, by the kind of error.",
+            "Refused requests, lines of batches and WebSocket messages, by kind of error.",
             ["reason"],
             {(_name(kind),): figures.refused[kind] for kind in _kinds(Refused)},
         )
@@ -119,19 +121,19 @@ class _Figures(Collector):
         figures = self._figures
         yield _gauge(
             "subscribers",
-            "Subscribers that are connected, by transport.",
+            "Connected subscribers, by transport.",
             ["transport"],
             {(transport,): present.subscribers[transport] for transport in TRANSPORTS},
         )
         yield _counter(
             "subscribers_connected",
-            "Subscribers that were let in, by transport.",
+            "Accepted subscribers, by transport.",
             ["transport"],
             {(transport,): figures.connected[transport] for transport in TRANSPORTS},
         )
         yield _counter(
             "subscribers_ended",
-            "Subscribers that have gone, by transport and why.",
+            "Disconnected subscribers, by transport and reason.",
             ["transport", "reason"],
             {
                 (transport, "gone" if cause is None else cause.name.lower()): figures.ended[transport, cause]
@@ -140,57 +142,61 @@ class _Figures(Collector):
             },
         )
         yield GaugeMetricFamily(
-            "pushd_subscriptions", "Channels and patterns that they are subscribed to.", present.subscriptions
+            "pushd_subscriptions",
+            "Subscriptions to channels and patterns, of all subscribers.",
+            present.subscriptions,
         )
-        yield GaugeMetricFamily("pushd_outbox_bytes", "How much waits to be sent to them.", present.outbox_bytes)
+        yield GaugeMetricFamily("pushd_outbox_bytes", "Size of all outboxes, in bytes.", present.outbox_bytes)
 
     def _of_events(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures, bus = self._figures, self._bus
-        yield CounterMetricFamily("pushd_events_published", "Events that were published.", figures.published)
+        yield CounterMetricFamily("pushd_events_published", "Published events.", figures.published)
         yield _counter(
             "events_delivered",
-            "Events handed to subscribers, each counted for each of them.",
+            "Events delivered to subscribers, counted per subscriber.",
             ["when"],
             {("live",): figures.delivered, ("replay",): figures.replayed},
         )
         yield _counter(
             "events_dropped",
-            "Events that subscribers missed, each counted for each of them.",
+            "Events that subscribers missed, counted per subscriber.",
             ["reason"],
             {("latest",): bus.missed, ("too_slow",): figures.too_slow, ("failed",): bus.failures},
         )
-        yield CounterMetricFamily(
-            "pushd_written_bytes", "Bytes that were written for subscribers.", figures.written_bytes
-        )
+        yield CounterMetricFamily("pushd_written_bytes", "Bytes written to subscribers.", figures.written_bytes)
         yield _histogram(
             "publish_latency_seconds",
-            "From when an event came until it was written for the last subscriber.",
+            "Time from the receipt of an event to its write to the last subscriber.",
             figures.latency,
         )
-        yield GaugeMetricFamily("pushd_channels", "Channels that are kept.", present.channels)
+        yield GaugeMetricFamily("pushd_channels", "Channels with state.", present.channels)
         yield GaugeMetricFamily(
-            "pushd_events_retained_bytes", "About how much the events of all channels take.", present.events_bytes
+            "pushd_events_retained_bytes",
+            "Approximate size of the retained events of all channels.",
+            present.events_bytes,
         )
 
     def _of_what_is_around(self, present: GaugeSnapshot) -> Iterator[Metric]:
         figures = self._figures
         yield _gauge(
             "store_size_bytes",
-            "How large the files of the store are.",
+            "Size of the files of the store.",
             ["file"],
             {("database",): present.database_bytes, ("journal",): present.journal_bytes},
         )
-        yield _histogram("store_commit_seconds", "How long transactions of the store took.", figures.commits)
+        yield _histogram("store_commit_seconds", "Duration of the transactions of the store.", figures.commits)
         yield CounterMetricFamily(
-            "pushd_store_failed_commits", "Transactions that the store could not make.", figures.failed_commits
+            "pushd_store_failed_commits", "Failed transactions of the store.", figures.failed_commits
         )
         yield _counter(
             "hook_outcomes",
-            "What came of hooks, by the option in [hooks].",
+            "Outcomes of webhooks, by the option in [hooks].",
             ["hook", "outcome"],
             {(hook, outcome): figures.hooks[hook, outcome] for hook, outcome in _HOOKS},
         )
-        yield _histogram("reactor_lag_seconds", "How late what is due each second was done.", figures.lag)
+        yield _histogram(
+            "reactor_lag_seconds", "Event-loop lag: delay of a task that is due each second.", figures.lag
+        )
 
 
 _TWISTED = version("twisted")
