@@ -63,7 +63,7 @@ class Kept:
     """What becomes of slow subscribers."""
 
     presence: str = "operator"
-    """Who is told who is there."""
+    """Who is notified of joins and leaves."""
 
 
 def a_caller(grants: Grants = EVERYTHING, address: str = "192.0.2.1", user: str | None = None) -> ClientInfo:

@@ -89,7 +89,7 @@ class Ledger:
         self._datas: dict[tuple[str, int], str] = {}  # by channel and offset
 
     def send(self, data: str, channels: tuple[str, ...], at_s: float, given: str | None = None) -> Sent:
-        """Note that an event is about to be published for the first time."""
+        """Record an event before its first publish."""
         assert data not in self.sent, data
         sent = self.sent[data] = Sent(data, channels, at_s, given)
         return sent
@@ -150,7 +150,7 @@ class Ledger:
         self._name(seen.channel, seen.id, seen.offset, seen.data, where)
 
     def _name(self, channel: str, event_id: str, offset: int | None, data: str, where: str) -> None:
-        """Note that an event has an id and an offset; complain if others had them before."""
+        """Record the id and offset of an event; complain if another event has one of them."""
         other = self._ids.setdefault(event_id, data)
         if other != data:
             self._fault("id twice", f"{event_id} is {_short(other)} and, for {where}, {_short(data)}")

@@ -1,4 +1,4 @@
-"""Who the daemon has to do with, in the hand of a test: who knows tokens, who is asked, who is told."""
+"""The daemon's integrations under control of a test: tokens, authorization webhooks and notifications."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def a_user(
 
 
 class Registry:
-    """Who knows whom a token stands for: `pushd.server.web.guard.Tokens`. ``boss`` may do everything."""
+    """The known tokens: a `pushd.server.web.guard.Tokens`. ``boss`` may do everything."""
 
     def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
         self.identities = {"boss": Identity(EVERYTHING, "boss"), **(identities or {})}
@@ -71,7 +71,7 @@ class Ask:
 
 @dataclass
 class Answers:
-    """Who is asked: `pushd.daemon.integrations.AskingOfAll`."""
+    """The authorization webhooks: a `pushd.daemon.integrations.AskingOfAll`."""
 
     decide: Callable[[Ask], object] = lambda ask: None
     """What is decided: None leaves it as it is, an error is raised, `Later` waits for `Ask.answered`."""
@@ -119,7 +119,7 @@ def deny(refused: Refused) -> Callable[[Ask], object]:
 
 
 class Notes:
-    """Who is told: `pushd.sessions.presence.Telling`. It writes everything down."""
+    """The notifications: a `pushd.sessions.presence.Telling` that records all of them."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []

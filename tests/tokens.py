@@ -105,7 +105,7 @@ def token(
 
 
 class Issuer:
-    """Who gives out key sets; a fetch is answered when the test says so."""
+    """An issuer of key sets; the test decides when to answer a fetch."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -132,7 +132,7 @@ class Issuer:
         self._pending.pop(0).callback(text)
 
     def fail(self, error: Exception) -> None:
-        """Have the oldest fetch fail."""
+        """Make the oldest fetch fail."""
         self._pending.pop(0).errback(error)
 
 

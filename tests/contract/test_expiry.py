@@ -51,7 +51,7 @@ class ExpiryRules(_Base):
         self.before = self.rig.traces
 
     def expire(self, expires_at: float) -> None:
-        """Have the token ``brief`` expire then."""
+        """Let the token ``brief`` expire at that time."""
         self.tokens.known["brief"] = identity(subscribe=("**",), expires_at=expires_at)
 
     def subscribe(self, *channels: str, token: str = "brief", reads: bool = True) -> Subscriber:
@@ -60,7 +60,7 @@ class ExpiryRules(_Base):
         return shown(self.rig, channels, None, reads=reads)
 
     def certify(self, expires_at: float) -> None:
-        """Have every connection begin with a client certificate that expires then."""
+        """Give every connection a client certificate that expires at that time."""
         certificate = Certificate("CN=alice,O=Example", expires_at)
         for module in ("pushd.server.http1.output", "pushd.server.http2.connection"):
             patcher = patch(f"{module}.certificate_of", lambda transport: certificate)

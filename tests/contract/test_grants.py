@@ -258,14 +258,14 @@ class GrantsMachine(RuleBasedStateMachine):
         return self.rights[who], self.rig.request(method, target, headers=headers, body=body)
 
     def end(self, member: Member) -> None:
-        """Take note that a member has gone."""
+        """Record that a member has left."""
         self.members.remove(member)
         self.gone.append((member, len(member.subscriber.events())))
 
     # Publishing
 
     def published(self, event_id: str, *channels: str) -> int:
-        """Take note of an event; return how many are to get it."""
+        """Record an event; return the number of members that must get it."""
         fact = Fact(len(self.facts), channels, event_id)
         self.facts.append(fact)
         for channel in channels:
@@ -362,7 +362,7 @@ class GrantsMachine(RuleBasedStateMachine):
         return [member for member in self.members if isinstance(member.subscriber, kind)]
 
     def say(self, which: int, hurries: bool, **message: object) -> Member:
-        """Have a WebSocket say something."""
+        """Send a message over a WebSocket."""
         speakers = self.speakers(JsonSubscriber)
         member = speakers[which % len(speakers)]
         assert isinstance(member.subscriber, JsonSubscriber)

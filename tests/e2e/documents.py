@@ -78,7 +78,7 @@ def alike(text: str) -> str:
 
 
 def shell(command: str, directory: Path, environment: Mapping[str, str]) -> str:
-    """Have a shell do what is said; return what it prints, and fail if it fails."""
+    """Run a shell script; return its output, or raise if it fails."""
     done = subprocess.run(
         ["bash", "-euc", command],
         cwd=directory,

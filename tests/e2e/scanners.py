@@ -128,7 +128,7 @@ def ending_streams(daemon: Daemon, operator: Mapping[str, str]) -> Iterator[None
 def wapiti(
     url: str, directory: Path, *, modules: Sequence[str] = _MODULES, token: str | None = None
 ) -> list[Finding]:
-    """Have wapiti crawl from `url`, call the whole interface, and attack what it finds, with all `modules`."""
+    """Let wapiti crawl from `url`, call the whole interface, and attack what it finds, with all `modules`."""
     interface, report = directory / "interface.json", directory / "wapiti.json"
     interface.write_text(json.dumps(document()), "utf-8")
     command = [scanner("wapiti", "wapiti"), "-u", f"{url}/", "--swagger", str(interface), "--scope", "domain"]
@@ -159,7 +159,7 @@ def wapiti(
 
 
 def sslyze(place: str, directory: Path, authority: str) -> tuple[str, dict[str, Any]]:
-    """Have sslyze look at `place`, a host and port, also against Mozilla's "intermediate".
+    """Let sslyze examine `place`, a host and port, also against Mozilla's "intermediate".
 
     Answers what it says of that, and all that it has found.
     """
@@ -175,7 +175,7 @@ def sslyze(place: str, directory: Path, authority: str) -> tuple[str, dict[str, 
 
 
 def testssl(place: str, directory: Path, authority: str) -> list[Finding]:
-    """Have testssl.sh look at `place`; return what it does not call fine."""
+    """Let testssl.sh examine `place`; return its findings other than OK."""
     report = directory / "testssl.json"
     command = [program("testssl"), *_TESTSSL, "--quiet", "--add-ca", authority, "--jsonfile", str(report), place]
     done = _run(command, directory, 240)

@@ -64,7 +64,7 @@ def subscribed(url: str, kind: str, channel: str, *, buffer_bytes: int | None = 
 
 
 def fall_silent(connection: socket.socket) -> None:
-    """Have the kernel throw away whatever comes for `connection`, as if its machine had lost its power.
+    """Let the kernel drop all packets for `connection`, as if its machine had lost its power.
 
     It acknowledges nothing any more, and as long as it is not closed, it says nothing either.
     """

@@ -159,7 +159,7 @@ def victim(browser: Chrome, origins: str) -> Iterator[Daemon]:
 
 
 def attempts(browser: Chrome, page: str, daemon: Daemon, pause_ms: int = 0) -> Mapping[str, object]:
-    """Have a page try everything, with a pause before it publishes and before its first WebSocket."""
+    """Let a page try all requests, with a pause before publishing and before the first WebSocket."""
     browser.get(page)
     result: dict[str, object] = browser.execute_async_script(ATTEMPTS, daemon.http, READER, pause_ms)
     browser.get("about:blank")

@@ -104,7 +104,7 @@ RESOURCES = """
 
 
 def fetch(browser: Chrome, path: str, **options: str) -> tuple[int, str]:
-    """Have the page make a request; answer the status and the body."""
+    """Let the page send a request; return the status and the body."""
     status, body = browser.execute_async_script(FETCH, path, options)
     return status, body
 

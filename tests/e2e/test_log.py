@@ -164,7 +164,7 @@ def test_production_logs_have_each_listener_once_and_no_commands_to_try() -> Non
 
 
 def logged(url: str, directory: Path, name: str) -> None:
-    """Have the daemon log a line with `name`, and wait until some file has it."""
+    """Make the daemon log a line with `name`, and wait until a file has the line."""
     request(f"{url}/{name}")
     eventually(lambda: any(name in path.read_text() for path in directory.glob("pushd.log*")), f"{name} is logged")
 

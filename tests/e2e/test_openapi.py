@@ -67,7 +67,7 @@ def serving(url: str) -> Iterator[None]:
 def schemathesis(
     url: str, described: Mapping[str, Any], directory: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """Have schemathesis hold what is at `url` to a description."""
+    """Let schemathesis test the server at `url` against a description."""
     document = directory / "openapi.json"
     document.write_text(json.dumps(described), "utf-8")
     command = [sys.executable, "-m", "schemathesis.cli"]

@@ -120,7 +120,7 @@ class Relay:
 
 @contextmanager
 def relay(url: str, header: bytes, piece: int = 1000) -> Iterator[int]:
-    """Have a relay to the daemon at `url` as long as the context lasts; answer its port."""
+    """Run a relay to the daemon at `url` within the context; yield its port."""
     with closing(Relay(port_of(url), header, piece)) as started:
         yield started.port
 

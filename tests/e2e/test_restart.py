@@ -26,7 +26,7 @@ def write_config(directory: Path, listener: str) -> None:
 
 @contextmanager
 def started(directory: Path, name: str, *before: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Have plain ``twistd -n pushd`` run in `directory`, after the command `before`; its output is in `name`."""
+    """Run plain ``twistd -n pushd`` in `directory`, after the command `before`; its output is in `name`."""
     command = [*before, installed("twistd"), "-n", "pushd", "--config", "pushd.ini"]
     with open(directory / name, "wb") as output:
         process = subprocess.Popen(

@@ -103,7 +103,7 @@ def answered(daemon: Daemon) -> list[tuple[str, str, str]]:
 
 
 def find(daemon: Daemon, directory: Path, explained: Mapping[str, str], rights: str | None) -> list[str]:
-    """Have wapiti attack a daemon with the token `rights`; return what it finds and is not explained."""
+    """Let wapiti attack a daemon with the token `rights`; return the unexplained findings."""
     with ending_streams(daemon, OPERATOR):
         findings = wapiti(daemon.https, directory, token=rights)
     count = len(answered(daemon))

@@ -60,7 +60,7 @@ def whole() -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def _agreeable(whole: World) -> None:
-    """Have the application allow everything at the beginning of each test."""
+    """Let the application allow everything at the start of each test."""
     if not whole.daemon.has_ended:
         whole.application.up()
         whole.application.rules()

@@ -117,11 +117,11 @@ class Publisher(_Traffic):
         return self._ledger.send(data, channels, monotonic(), f"{self.name}:{self._count}" if has_id else None)
 
     def lost(self, events: list[Sent]) -> None:
-        """Take note that there was no answer."""
+        """Record a request without a response."""
         self.unanswered += [sent for sent in events if sent.given is not None]
 
     def answered(self, sent: Sent, answer: dict[str, Any]) -> None:
-        """Take note of an answer; now and then send the same again."""
+        """Record a response; now and then repeat the request."""
         problem = answer.get("error", answer if answer.get("type") == "error" else None)
         if problem is not None:
             assert problem["status"] in (503, 507), problem

@@ -681,7 +681,7 @@ def _no_answer(target: Target) -> object:
 
 
 def _at_once(target: Target, *texts: bytes, count: int = 5000, url: str | None = None) -> object:
-    """Have `count` clients connect, send each of `texts` and leave, each of it in one moment."""
+    """Connect `count` clients at once, then send each of `texts` at once, then disconnect all at once."""
     heard = 0
     with Crowd(url or target.daemon.http) as crowd:
         with all_at_once(target.daemon):

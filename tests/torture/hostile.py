@@ -61,7 +61,7 @@ def send_some(client: socket.socket, data: bytes) -> None:
 
 @contextmanager
 def hostile(daemon: Daemon) -> Iterator[None]:
-    """Have all hostile clients connected."""
+    """Connect all hostile clients."""
     path = daemon.directory / "proxied"
     with ExitStack() as stack:
         for number in range(HALF_OPEN):

@@ -53,7 +53,7 @@ class NoisyTests(DaemonTests):
         self.rig.comes_from = NOISY
 
     def told(self) -> list[dict[str, object]]:
-        """Have the application take everything; return what it was told."""
+        """Let the application accept all notifications; return them."""
         self.application.always(answer())
         for posted in list(self.application.posted):
             if not posted.answered.called:

@@ -46,7 +46,7 @@ class TokensCase(DirectoryCase):
         return Key(name, algorithm, public_key_file=path, **more)
 
     def refused(self, rig: Rig, text: str) -> Unauthorized:
-        """Have a token refused, and answer how."""
+        """Check that a token is rejected; return the error."""
         error: Unauthorized = self.assertRaises(Unauthorized, rig.tokens.identify, text)
         self.assertTrue(error.is_token_wrong)
         self.assertEqual(error.status, 401)

@@ -42,7 +42,7 @@ class KeySetCase(SynchronousTestCase):
         return identity
 
     def have(self, *keys: dict[str, Any]) -> None:
-        """Have the set fetched, with `keys` in it."""
+        """Answer a fetch of the key set with `keys`."""
         waiting = self.rig.wait_for(signed())
         self.issuer.answer(*keys)
         waiting.addErrback(lambda failure: failure.trap(Unauthorized))
@@ -120,7 +120,7 @@ class OutageTests(KeySetCase):
         self.taken(waiting)
 
     def failing(self) -> Deferred[Identity]:
-        """Have a token wait for a fetch that fails."""
+        """Let a token wait for a fetch that fails."""
         waiting = self.rig.wait_for(signed())
         self.issuer.fail(Unavailable("it was answered with status 500; wanted 200"))
         return waiting

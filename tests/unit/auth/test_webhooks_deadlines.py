@@ -1,4 +1,4 @@
-"""Deadlines: what takes too long is cancelled, in its order, and not all of it at once."""
+"""Timeouts of webhooks: expired requests are cancelled in order, a few at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DeadlineTests(SynchronousTestCase):
         self.cancelled: list[int] = []
 
     def begin(self, number: int) -> Deferred[Any]:
-        """Begin to wait."""
+        """Add a request to the deadlines; return its Deferred."""
         waiting: Deferred[Any] = Deferred()
         self.deadlines.add(waiting)
 

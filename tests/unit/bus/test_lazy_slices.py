@@ -1,4 +1,4 @@
-"""What is done for all subscribers in slices is not prepared for all of them in the first one."""
+"""Work for all subscribers is prepared as it is done, not all of it in the first slice."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class WhenPublishedTests(PublisherTestCase):
     """Waiting for everything that was published so far."""
 
     def when_published(self) -> None:
-        """Note when everything so far is published."""
+        """Record the time when all events so far are published."""
         self.publisher.when_published(lambda: self.done.append("all"))
 
     def test_it_is_at_once_if_nothing_waits(self) -> None:

@@ -1,4 +1,4 @@
-"""The turn of the reactor, whose time all budgets share."""
+"""The turn of the reactor: all budgets share its deadline."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pushd.server.net.turns import Turns
 from pushd.sessions.long_work import LongWork
 
 COST_S = 0.0001
-"""How long each of the pieces of work here takes."""
+"""The duration of one piece of work."""
 
 
 class TurnTests(SynchronousTestCase):
-    """Budgets, with a clock in hand."""
+    """Budgets, with the clock of the test."""
 
     def setUp(self) -> None:
         self.now = 1000.0
@@ -25,16 +25,16 @@ class TurnTests(SynchronousTestCase):
         self.due: list[Callable[[], None]] = []
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Make a call in the next turn."""
+        """Schedule a call in the next turn."""
         self.due.append(call)
 
     def work(self) -> int:
-        """Take the time of one piece of work."""
+        """Do one piece of work; return its cost."""
         self.now += COST_S
         return 1
 
     def steps(self) -> Work[None]:
-        """Do a long work."""
+        """Do endless work in steps."""
         while True:
             self.work()
             yield
@@ -56,7 +56,7 @@ class TurnTests(SynchronousTestCase):
         self.assertAlmostEqual(self.turn.until_s(0.004), self.now + 0.004)
 
     def kinds(self) -> dict[str, Callable[[], None]]:
-        """Return what begins endless work of each kind, which is done within a budget."""
+        """Return a function that starts endless work, for each kind of budgeted work."""
         steps, slices = LongWork(self.later, self.turn), Slices(self.later, self.turn)
         turns = Turns(self.later, self.turn)
 

@@ -11,14 +11,14 @@ from pushd.daemon.garbage_collector import FREEZE_S, FULL_S, PAUSE_S, THRESHOLDS
 
 
 class Node:
-    """Something in a cycle."""
+    """An object in a reference cycle."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 class Machine:
-    """Stands in for `gc`: each object takes so long to examine, and each stays, or goes with the young."""
+    """Simulates `gc`: examining an object takes a constant time."""
 
     def __init__(self, cost_s: float) -> None:
         self.cost_s = cost_s
@@ -36,13 +36,13 @@ class Machine:
         self.collections += 1
 
     def freeze(self) -> None:
-        """Examine these no more."""
+        """Exclude all present objects from later collections."""
         self.frozen += self.old + self.young
         self.old = self.young = 0
 
 
 class TurnsTests(SynchronousTestCase):
-    """A collector that is told when turns begin."""
+    """A collector that is called at the start of each turn."""
 
     def setUp(self) -> None:
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
@@ -50,7 +50,7 @@ class TurnsTests(SynchronousTestCase):
         self.addCleanup(gc.unfreeze)
 
     def collector(self, machine: Machine, *, is_disabled: bool = False) -> Collector:
-        """Start one that examines what is in `machine`."""
+        """Start a collector that examines the objects of `machine`."""
         collector = Collector(lambda: machine.cpu_s)
         if not is_disabled:
             gc.enable()
@@ -141,7 +141,7 @@ class TurnsTests(SynchronousTestCase):
 
 class CollectorTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """Start it, on a clock of its own."""
+        """Start a collector with a clock of its own."""
         self.cpu_s = 100.0
         self.step_s = 0.0
         self.before = gc.get_threshold(), list(gc.callbacks)

@@ -208,7 +208,7 @@ class AssembleTests(ServiceCase):
                 raise ZeroDivisionError("a fault")
 
             def close(self, reason: CloseReason) -> None:
-                """Take note."""
+                """Record the call."""
                 causes.append(reason.cause)
 
         causes: list[CloseCause] = []
@@ -791,7 +791,7 @@ class Disk(Worker):
         return called
 
     def answer(self) -> None:
-        """Have the disk answer again."""
+        """Let the disk respond again."""
         self.is_answering = True
         while self._waiting:
             self._waiting.pop(0)()

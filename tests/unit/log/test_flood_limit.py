@@ -30,7 +30,7 @@ class FloodgateTests(SynchronousTestCase):
             self.assertTrue((ROOT / f"{name.replace('.', '/')}.py").is_file(), name)
 
     def begin(self) -> None:
-        """Start with a log of which nothing is written yet."""
+        """Start with an empty log."""
         self.clock = Clock()
         self.events: list[LogEvent] = []
         self.at: list[float] = []
@@ -38,12 +38,12 @@ class FloodgateTests(SynchronousTestCase):
         self.log = Logger("pushd.here", observer=self.gate)
 
     def write(self, event: LogEvent) -> None:
-        """Note what is written, and when."""
+        """Record a written event and its time."""
         self.events.append(event)
         self.at.append(self.clock.seconds())
 
     def call_later(self, call: Callable[[], None]) -> None:
-        """Have `call` called in a second."""
+        """Schedule `call` in a second."""
         self.clock.callLater(1, call)
 
     @property

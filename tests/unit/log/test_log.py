@@ -239,7 +239,7 @@ class FormTests(LogCase):
         return Logger(namespace, observer=observing({"nodaemon": True}, "debug", form))
 
     def journal(self, stream: str = "stdout") -> Path:
-        """Have a file stand for the journal, to which `stream` is connected."""
+        """Let a file represent the journal that `stream` is connected to."""
         path = Path(self.path.parent) / "journal"
         file = open(path, "a")  # noqa: SIM115
         self.addCleanup(file.close)

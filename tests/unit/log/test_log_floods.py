@@ -306,7 +306,7 @@ class FloodTests(DaemonTests):
         self.listen()
 
     def listen(self) -> None:
-        """Note from now on what is written."""
+        """Record all lines from now on."""
         reactor = self.rig.reactor
         self.written = Written(self, reactor.seconds, reactor.callLater)
 
@@ -527,7 +527,7 @@ class ConnectionTests(HTTP2TestCase):
     """Connections that are not of HTTP/1.1."""
 
     def setUp(self) -> None:
-        """Note what is written."""
+        """Record a written line."""
         super().setUp()
         self.written = Written(self, self.clock.seconds, self.clock.callLater)
 

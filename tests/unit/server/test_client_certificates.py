@@ -140,7 +140,7 @@ class Talk:
         self._run(client.do_handshake)
 
     def _run(self, action: Callable[[], object]) -> None:
-        """Have the client do something, and carry what either end says until neither says more."""
+        """Make the client act, and transfer the bytes of both ends until neither sends more."""
         for _ in range(6):
             try:
                 action()

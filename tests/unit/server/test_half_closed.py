@@ -33,7 +33,7 @@ class HalfClosedCase(DaemonTests):
     asked: ClassVar[tuple[str, ...]] = ()
 
     def start(self, config: str = "") -> None:
-        """Override: have it ask the application about what `asked` says."""
+        """Override: enable the webhooks in `asked`."""
         self.application = Application()
         self.application.always(None)
         numbers = count()
@@ -50,7 +50,7 @@ class HalfClosedCase(DaemonTests):
         super().start(config)
 
     def tearDown(self) -> None:
-        """Nothing of any connection is left."""
+        """Check that no connection has left anything."""
         self.rig.wait(3)
         traces, site = self.rig.traces, self.rig.parts.site
         self.assertEqual((traces.subscribers, traces.sessions, traces.alarms, len(site.connections)), (0, 0, 0, 0))
@@ -58,7 +58,7 @@ class HalfClosedCase(DaemonTests):
         super().tearDown()
 
     def half_closed(self, *requests: bytes) -> HttpClient:
-        """Send `requests` as one segment, and the end."""
+        """Send `requests` as one segment, then close the client's half; return the client."""
         client = HttpClient(self.rig)
         client.methods = [request.partition(b" ")[0].decode() for request in requests]
         client.connection.send(b"".join(requests))
@@ -67,7 +67,7 @@ class HalfClosedCase(DaemonTests):
         return client
 
     def let_application_answer(self) -> None:
-        """Have each question answered."""
+        """Answer each webhook request."""
         for posted in self.application.posted:  # which may grow meanwhile
             if not posted.answered.called:
                 posted.answered.callback(answer())

@@ -236,7 +236,7 @@ class Transport(StringTransport):
 
 
 def note(taken: list[Taken], request: Any, line: tuple[bytes, bytes, bytes]) -> None:
-    """Note a request that is complete, and answer it."""
+    """Record a complete request, and answer it."""
     request.content.seek(0)
     fields: Headers = request.requestHeaders
     taken.append((*line, list(fields.getAllRawHeaders()), request.content.read()))

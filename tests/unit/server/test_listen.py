@@ -123,7 +123,7 @@ class ListenCase(SynchronousTestCase):
         )
 
     def behind_proxy(self, factory: IProtocolFactory) -> IProtocolFactory:
-        """Note what is behind a proxy."""
+        """Record the listeners behind a proxy."""
         self.factories_behind_proxies.append(factory)
         return Factory.forProtocol(Protocol)
 

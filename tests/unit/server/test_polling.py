@@ -44,7 +44,7 @@ class PollerTests(SynchronousTestCase):
         self.served: dict[int, int] = {}
 
     def begins(self, now_s: float) -> None:
-        """Note that a turn begins, and take a while."""
+        """Record the start of a turn, and spend some time."""
         self.began_s.append(now_s)
         self.now += self.begin_s
 

@@ -167,7 +167,7 @@ class Speaker(Protocol):
         self.addresses: tuple[IAddress, IAddress] | None = None
 
     def connectionMade(self) -> None:
-        """Note between whom the connection is."""
+        """Record the addresses of both ends of the connection."""
         assert self.transport is not None
         self.addresses = (self.transport.getPeer(), self.transport.getHost())
 

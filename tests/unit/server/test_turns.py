@@ -104,7 +104,7 @@ class ConnectionTests(DaemonTests):
     """Many requests in one read."""
 
     def setUp(self) -> None:
-        """Have each request take 2 ms."""
+        """Make each request take 2 ms."""
         super().setUp()
         self.now = 0.0
         self.served = 0
@@ -238,7 +238,7 @@ class MessageTests(DaemonTests):
     """Many messages in one read, over a WebSocket."""
 
     def setUp(self) -> None:
-        """Have each message take 1 ms."""
+        """Make each message take 1 ms."""
         super().setUp()
         self.now = 0.0
         self.taken = 0

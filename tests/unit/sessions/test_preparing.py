@@ -1,4 +1,4 @@
-"""What is prepared at the door for a client that goes before it is let in."""
+"""Replays prepared for a client that disconnects before it is admitted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.rigs import DaemonTests, WebSocketClient
 
 
 class PreparingTests(DaemonTests):
-    """A WebSocket that begins with several patterns has a replay prepared for each."""
+    """pushd prepares a replay for each pattern of a WebSocket."""
 
     COUNT = 200
 
     def discarded(self, turns: int) -> list[int]:
-        """Return how many channels the replays are of that are discarded when a client goes after some turns."""
+        """Return the widths of the discarded replays when a client disconnects after some turns."""
         parts = self.rig.parts
         for number in range(self.COUNT):
             self.rig.publish(f"a/{number}", b"x")

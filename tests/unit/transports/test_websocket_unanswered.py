@@ -1,4 +1,4 @@
-"""A WebSocket whose client publishes faster than events are written is read no further meanwhile."""
+"""pushd stops reading from a WebSocket that publishes faster than the store writes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.rigs import StoredRig
 from tests.torture.talk import frame, upgrade
 
 MOST = 2000
-"""How many events of one client wait for the store."""
+"""The number of unanswered events at which pushd stops reading."""
 
 
 class UnansweredTests(SynchronousTestCase):
-    """Publish 5,000 events at once while the disk takes its time."""
+    """A client publishes 5,000 events at once while the disk is slow."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory(prefix="pushd-")
@@ -25,7 +25,7 @@ class UnansweredTests(SynchronousTestCase):
         self.addCleanup(self.rig.abandon)
 
     def check(self, target: str, one: bytes) -> None:
-        """Have the client send `one` again and again to a WebSocket at `target`."""
+        """Send `one` 5,000 times to a WebSocket at `target`; check the bound and that all are published."""
         self.rig.worker.is_held = True
         connection = self.rig.connect()
         connection.send(upgrade(target))
