@@ -32,6 +32,7 @@ class FloodgateTests(SynchronousTestCase):
     def begin(self) -> None:
         """Start with an empty log."""
         self.clock = Clock()
+        self.clock.advance(1000)
         self.events: list[LogEvent] = []
         self.at: list[float] = []
         self.gate = FloodLimit(self.write, self.clock.seconds, self.call_later)
