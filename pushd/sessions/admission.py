@@ -185,17 +185,13 @@ class Admission:
         is_gone: Callable[[], bool],
     ) -> None:
         """Call the webhooks for a client. It counts as connected meanwhile, so that the connection limit holds."""
-        release = self.sessions.reserve(caller)
-        try:
+        with self.sessions.reserve(caller):
             caller.identity = await self.identity(caller, caller.identity)
             if is_gone():
                 return
-            release()
-            release = self.sessions.reserve(caller)  # as the user that the webhook returned
+        with self.sessions.reserve(caller):  # as the user that the webhook returned
             _check(caller, patterns)
             await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
-        finally:
-            release()
 
     def charge_command(self, caller: ClientInfo) -> None:
         """Count a command of `caller`, an admitted client; raise `TooMany` over the rate limit."""

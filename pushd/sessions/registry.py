@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -286,15 +287,16 @@ class SessionRegistry:
         if self._leaving:
             self._call_later(0, self._dismiss_some)
 
-    def reserve(self, caller: ClientInfo) -> Callable[[], None]:
-        """Count `caller` as connected while a webhook is called; return a function that undoes it.
-
-        Raise as `check_room` does.
-        """
+    @contextmanager
+    def reserve(self, caller: ClientInfo) -> Iterator[None]:
+        """Count `caller` as connected while a webhook is called. Raise as `check_room` does."""
         self.check_room(caller)
-        key, user = limit_key(caller.address), caller.user
+        key, user = limit_key(caller.address), caller.user  # the webhook may change the user
         self._count_up(key, user)
-        return partial(self._count_down, key, user)
+        try:
+            yield
+        finally:
+            self._count_down(key, user)
 
     def _count_up(self, key: str | None, user: str | None) -> None:
         if key is not None:

@@ -290,6 +290,21 @@ class GuestRules(_Base):
         self.assertIsNone(self.come().refusal)
         self.assert_refused(self.come(), 429, "connections_per_user")
 
+    def test_a_refusal_for_that_user_leaves_the_limit_of_the_address(self) -> None:
+        users = iter(["ada", "ada", "bob", "eve"])
+        self.begin(
+            "[limits]\nconnections_per_user = 1\nconnections_per_address = 2\n",
+            answers=Answers(lambda ask: a_user(next(users)), asks_connect=True),
+        )
+        self.rig.comes_from = STRANGER
+        self.assertIsNone(self.come().refusal)
+        refused = self.come()
+        self.assert_refused(refused, 429, "connections_per_user")
+        refused.disconnect()
+        self.rig.turn()
+        self.assertIsNone(self.come().refusal)
+        self.assert_refused(self.come(), 429, "connections_per_address")
+
     def test_the_application_may_refuse_a_channel(self) -> None:
         answers = self.answering(
             lambda ask: Forbidden("the room is full") if ask.what == "room/2" else None, subscribe=True
