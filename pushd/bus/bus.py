@@ -231,7 +231,7 @@ class Bus:
             return
         try:
             subscriber.close(reason)
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  the subscription has ended all the same
             self._failed(subscriber, error)
 
     def delete(self, name: str, grants: Grants) -> None:

@@ -211,7 +211,7 @@ class SessionRegistry:
             try:
                 guest.close(reason)
             except Exception:  # noqa: BLE001  the others are to be ended all the same
-                _log.failure("a fault in pushd while it closed {guest}", guest=guest)
+                _log.failure("a fault in pushd while it closed {peer}", peer=guest.caller.name)
         return END_COST
 
     def expire_later(self, guest: ConnectedSubscriber) -> None:
@@ -280,12 +280,14 @@ class SessionRegistry:
         self._leaving.append((session, reason))
 
     def _dismiss_some(self) -> None:
-        for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
-            session, reason = self._leaving.popleft()
-            if session.caller.number in self._open:
-                session.farewell(reason)
-        if self._leaving:
-            self._call_later(0, self._dismiss_some)
+        try:
+            for _ in range(min(_FAREWELLS_PER_TURN, len(self._leaving))):
+                session, reason = self._leaving.popleft()
+                if session.caller.number in self._open:
+                    session.farewell(reason)
+        finally:
+            if self._leaving:  # even after an exception: the others must still be closed
+                self._call_later(0, self._dismiss_some)
 
     @contextmanager
     def reserve(self, caller: ClientInfo) -> Iterator[None]:

@@ -140,7 +140,7 @@ ROWS = {
     "sessions/close_log.py: _END if caller.user is None else _END_": "test_ends_of_subscribers",
     "sessions/presence.py: joins and leaves are not published: {d": "test_joins_that_come_and_go",
     "sessions/presence.py: joins and leaves are published again": "test_joins_that_come_and_go",
-    "sessions/registry.py: a fault in pushd while it closed {gues": FAULT,
+    "sessions/registry.py: a fault in pushd while it closed {peer": FAULT,
     "sessions/session.py: a fault in pushd while it wrote to {pe": FAULT,
     "sessions/session.py: {peer} is slow and misses events: on_o": "test_slow_subscribers",
     "store/sqlite/archive.py: a block of channel {name} is damaged:": STATE,

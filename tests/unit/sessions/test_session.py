@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from unittest import TestCase
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -432,6 +433,16 @@ class SlowTests(SessionCase):
         self.assertTrue(all(peer.connection.said == ["close"] for peer in slow[:-1]))
         self.assertEqual(slow[-1].connection.said, [], "it has gone meanwhile")
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
+
+    def test_a_fault_of_one_does_not_keep_the_others_open(self) -> None:
+        slow = [self.house.subscribed() for _ in range(3)]
+        for peer in slow:
+            peer.session.pauseProducing()
+        self.house.publish(b"123", b"456", b"7")
+        with patch.object(Session, "farewell", side_effect=ZeroDivisionError):
+            self.assertRaises(ZeroDivisionError, self.house.turn)
+        self.house.turn()
+        self.assertEqual(sum(peer.connection.said == ["close"] for peer in slow), 2)
 
     def test_neighbours_do_not_notice(self) -> None:
         before, slow, after = (self.house.subscribed() for _ in range(3))
