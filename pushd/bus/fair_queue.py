@@ -28,6 +28,10 @@ class FairQueue(Generic[T]):
         """Return whether any item waits."""
         return bool(self._by_owner or self._later)
 
+    def __len__(self) -> int:
+        """Return the number of items that wait."""
+        return sum(map(len, self._by_owner.values())) + len(self._later)
+
     @property
     def owners(self) -> int:
         """The number of owners that take turns."""
@@ -74,6 +78,12 @@ class FairQueue(Generic[T]):
     def next_owner(self) -> None:
         """End the turn of the current owner, which must have another item."""
         self._by_owner.move_to_end(next(iter(self._by_owner)))
+
+    def put_last(self) -> None:
+        """Move the first item behind all others of its owner, and end the turn of the owner."""
+        waiting = next(iter(self._by_owner.values()))
+        waiting.rotate(-1)
+        self.next_owner()
 
     def clear(self) -> list[T]:
         """Remove and return all items."""

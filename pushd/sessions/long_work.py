@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pushd.bus import Turn
+from pushd.bus import FairQueue, Turn
 from pushd.errors import Unavailable
 
 __all__ = ["LongWork", "unless_done"]
@@ -40,13 +39,13 @@ class LongWork:
         self._clock = turn
         self._seconds = turn.seconds
         self._budget_s = budget_s
-        self._queues: OrderedDict[str | None, deque[_Task]] = OrderedDict()  # by owner; none is empty
+        self._waiting: FairQueue[_Task] = FairQueue()
         self._credit_s = budget_s  # time for works done at once; refilled at half the speed of time
         self._credited_s = 0.0
 
     def __len__(self) -> int:
         """Return the number of unfinished works."""
-        return sum(map(len, self._queues.values()))
+        return len(self._waiting)
 
     def run(
         self,
@@ -57,7 +56,7 @@ class LongWork:
         """Run `work` for `owner` and return its result. Once `is_gone`, stop it; fail with `Unavailable`."""
         done: Deferred[T] = Deferred()
         task = (work, done, is_gone)
-        if not self._queues:
+        if not self._waiting:
             now_s = self._seconds()
             self._credit_s = min(self._budget_s, self._credit_s + (now_s - self._credited_s) / 2)
             self._credited_s = now_s
@@ -67,7 +66,7 @@ class LongWork:
                 if is_done:
                     return done
             self._call_later(0, self._turn)
-        self._queues.setdefault(owner, deque()).append(task)
+        self._waiting.add(owner, task)
         return done
 
     def _turn(self) -> None:
@@ -75,17 +74,14 @@ class LongWork:
         now_s = self._seconds()
         end_s = self._clock.until_s(self._budget_s)
         for _ in range(len(self)):
-            owner, queue = next(iter(self._queues.items()))
-            self._queues.move_to_end(owner)
-            task = queue.popleft()
-            if not self._go_on(task, min(end_s, now_s + self._budget_s / 4)):
-                queue.append(task)
-            if not queue:
-                del self._queues[owner]
+            if not self._go_on(self._waiting.first, min(end_s, now_s + self._budget_s / 4)):
+                self._waiting.put_last()
+            elif not self._waiting.pop():
+                self._waiting.next_owner()
             now_s = self._seconds()
             if now_s >= end_s:
                 break
-        if self._queues:
+        if self._waiting:
             self._call_later(0, self._turn)
 
     def _go_on(self, task: _Task, end_s: float) -> bool:

@@ -63,7 +63,7 @@ class StepsTests(SynchronousTestCase):
         list(self.turns())
         for each in crowd:
             self.successResultOf(each)
-        self.assertEqual((len(self.steps), len(self.steps._queues)), (0, 0))
+        self.assertEqual(len(self.steps), 0)
 
     def test_what_begins_another_when_it_is_done_loses_nothing(self) -> None:
         again: list[Any] = []
