@@ -5,7 +5,6 @@ from pushd.wire.frames import (
     TEXT,
     chunk,
     chunked,
-    json_line,
     page_json,
     sse_block,
     sse_event,
@@ -17,7 +16,7 @@ from pushd.wire.frames import (
     websocket_event,
     websocket_message,
 )
-from pushd.wire.json import json_bytes, read_json, read_strict_json
+from pushd.wire.json import json_bytes, json_line, read_json, read_strict_json
 from pushd.wire.json_shape import SHORT_BYTES
 from pushd.wire.messages import (
     DRAFT_FIELDS,

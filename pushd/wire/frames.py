@@ -17,8 +17,6 @@ __all__ = [
     "chunk",
     "chunked",
     "event_json",
-    "json_bytes",
-    "json_line",
     "page_json",
     "sse_block",
     "sse_event",

@@ -19,7 +19,6 @@ from pushd.bus import memory
 
 __all__ = ["json_bytes", "json_line", "read_json", "read_strict_json"]
 
-
 _LONGEST_REPEATED = 64 * 1024
 """The longest text that the standard library reads after orjson failed; it takes ten times as long."""
 

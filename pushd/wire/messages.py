@@ -14,9 +14,14 @@ from pushd.wire.json_shape import SHORT_BYTES, check_shape, check_strings
 
 __all__ = [
     "DRAFT_FIELDS",
+    "MAX_CHANNELS",
+    "MAX_REF_CHARACTERS",
+    "Ref",
     "check_fields",
     "check_since",
+    "check_size",
     "json_type",
+    "longest_in_json",
     "longest_message",
     "optional_text_field",
     "parse_draft",
@@ -27,29 +32,22 @@ __all__ = [
 Ref = str | int | None
 """The ``ref`` of a command, chosen by the client to match the reply."""
 
-
 _OTHER_BYTES = 40 * 1024
 """The maximum bytes of a message besides the data of an event and the names of channels."""
-
 
 _NAME_BYTES = 6 * MAX_NAME_BYTES + 8
 """The maximum bytes of the name of a channel in JSON: each byte escaped, plus quotes and separators."""
 
-
 MAX_CHANNELS = 100
 """The default for how many channels an event may be published to."""
-
 
 _JSON_BYTES = 2**20 - 8 * 1024
 """The maximum bytes of the data of an event in JSON, unless ``event_size`` is larger."""
 
-
 _SHORT_ESCAPES = b'"\\\b\t\n\f\r'
-
 
 _LONG_ESCAPES = bytes(code for code in range(32) if code not in _SHORT_ESCAPES)
 """The characters that take six bytes in JSON; those in `_SHORT_ESCAPES` take two."""
-
 
 MAX_REF_CHARACTERS = 255
 """The maximum length of a ``ref`` that is a string."""

@@ -21,8 +21,6 @@ from pushd.wire.frames import (
     BINARY,
     TEXT,
     event_json,
-    json_bytes,
-    json_line,
     page_json,
     sse_block,
     sse_event,
@@ -33,6 +31,7 @@ from pushd.wire.frames import (
     websocket_frame,
     websocket_message,
 )
+from pushd.wire.json import json_bytes, json_line
 from tests.builders import EPOCH
 
 ENCODERS: tuple[Encoder, ...] = (event_json, stream_line, websocket_event, websocket_data, sse_event)

@@ -17,7 +17,7 @@ from pushd.bus.patterns import Pattern
 from pushd.config import loader as reading
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.transports.websocket.commands import Command, Publish, Subscribe, Unsubscribe, parse_command, parse_ref
-from pushd.wire.frames import json_bytes
+from pushd.wire.json import json_bytes
 from pushd.wire.messages import Ref, check_since, check_size, parse_draft, parse_object
 
 Message = dict[str, Any]
