@@ -6,6 +6,7 @@ a millisecond or more, because its client gets a response.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class Deadlines:
         self._seconds: Callable[[], float] = reactor.seconds
         self._turn = Turn(self._seconds)
         self._after_s = after_s
-        self._waiting: dict[Deferred[Any], float] = {}  # deadlines, the earliest first
+        self._waiting: OrderedDict[Deferred[Any], float] = OrderedDict()  # deadlines, the earliest first
         self._alarm: Any = None
 
     def add(self, waiting: Deferred[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -75,7 +76,7 @@ class Promises:
         self._codec = codec
         self._told: dict[int, Told] = {}
         self._paths: set[bytes] = set()
-        self._sent: dict[int, Told] = {}
+        self._sent: OrderedDict[int, Told] = OrderedDict()
         self._waiting: dict[Callable[[], None], None] = {}
 
     @property
@@ -100,7 +101,7 @@ class Promises:
         if told is not None:
             self._sent[stream_id] = told
             if len(self._sent) > _MAX_REMEMBERED:
-                del self._sent[next(iter(self._sent))]
+                self._sent.popitem(last=False)
             told(Outcome.FINISHED)
 
     def lost(self, stream_id: int) -> None:

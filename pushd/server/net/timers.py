@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from pushd.bus import Later, Slice, Turn
 
@@ -13,6 +14,9 @@ TURN_S = 1.0
 
 _LATE_S = 0.05
 """How late a turn may be without moving its calls to another turn, in seconds."""
+
+_RINGING = 64
+"""How many timers are looked up at once: before the first one, a dict has a slot for each that was cancelled."""
 
 _RING_COST = 5
 """The cost of a timer call, in sends: most calls are heartbeats and pings."""
@@ -108,10 +112,11 @@ class TimerWheel:
         for second in range(self._turned_to + 1, now + 1):
             slot = self._slots.get(second, {})
             while slot:
-                next(iter(slot)).ring()
-                if not part.spend(_RING_COST) and self._call_later is not None:
-                    self._go_on_later(self._call_later)
-                    return
+                for timer in list(islice(slot, _RINGING)):
+                    timer.ring()
+                    if not part.spend(_RING_COST) and self._call_later is not None:
+                        self._go_on_later(self._call_later)
+                        return
             self._slots.pop(second, None)
             self._turned_to = second
 

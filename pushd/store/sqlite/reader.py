@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -72,8 +73,10 @@ class BlockReader:
         self._now = now
         self._seconds = seconds
         self._calendar = ClockJumps(now, seconds)
-        self._chunks: dict[tuple[int, int], _Chunk] = {}  # by channel and chunk number, latest used last
-        self._fronts: dict[int, _Chunk] = {}  # one block per channel, by key, latest used last
+        self._chunks: OrderedDict[tuple[int, int], _Chunk] = (
+            OrderedDict()
+        )  # by channel and number, latest used last
+        self._fronts: OrderedDict[int, _Chunk] = OrderedDict()  # one block per channel, by key, latest used last
         self.size_bytes = 0
         """About the memory of the cache, except for a few blocks."""
 
@@ -111,7 +114,7 @@ class BlockReader:
                 raise self._missing(reader, offset)
         self._fronts[reader.key] = chunk
         if len(self._fronts) > _FRONTS:
-            del self._fronts[next(iter(self._fronts))]
+            self._fronts.popitem(last=False)
         return chunk
 
     def after(self, reader: Reader, sequence: int) -> int:
@@ -176,7 +179,7 @@ class BlockReader:
         self._chunks[key] = chunk
         self.size_bytes += chunk.cost
         while self.size_bytes > self._max_bytes and len(self._chunks) > 1:
-            self.size_bytes -= self._chunks.pop(next(iter(self._chunks))).cost
+            self.size_bytes -= self._chunks.popitem(last=False)[1].cost
         return chunk
 
     def _read(self, reader: Reader, offset: int) -> _Chunk:

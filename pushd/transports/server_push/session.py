@@ -6,7 +6,7 @@ the limit of the outbox. Events that the client refuses for now are promised aga
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -108,7 +108,7 @@ class PushSession:
         self._refused: dict[int, _Push] = {}
         self._in_flight: dict[int, _Push] = {}
         self._in_flight_bytes = 0
-        self._sent: dict[int, _Push] = {}
+        self._sent: OrderedDict[int, _Push] = OrderedDict()
         self._sent_bytes = 0
         self._tried = 0
         self._retry_s = _FIRST_RETRY_S
@@ -282,7 +282,7 @@ class PushSession:
         self._sent[push.number] = push
         self._sent_bytes += push.cost
         while self._sent_bytes > self._max_bytes and len(self._sent) > 1:
-            self._sent_bytes -= self._sent.pop(next(iter(self._sent))).cost
+            self._sent_bytes -= self._sent.popitem(last=False)[1].cost
 
     def _retry(self, push: _Push) -> None:
         """Schedule another promise of an event; no other event is promised before it."""
