@@ -85,11 +85,10 @@ class RecipientIndex(Generic[R, S]):
     def _drop_all(self) -> None:
         if len(self._kept) <= _FREED_AT_ONCE:
             self._kept.clear()
-        else:
-            self._dropped += filter(None, self._kept.parts)
-            self._kept = PartitionedDict()
-        if self._dropped:
-            self._free(_FREED_AT_ONCE)
+            return
+        self._dropped += filter(None, self._kept.parts)
+        self._kept = PartitionedDict()
+        self._free(_FREED_AT_ONCE)  # once: a client may subscribe to a hundred patterns in one call
 
     def _free(self, count: int) -> None:
         """Free up to `count` dropped cache entries."""
