@@ -22,7 +22,8 @@ from pushd.bus import (
     sequence_in,
 )
 from pushd.store.sqlite.block import Damaged, decode
-from pushd.store.sqlite.history import HistoryCache, Leftovers, SqliteHistory
+from pushd.store.sqlite.history import Leftovers, SqliteHistory
+from pushd.store.sqlite.history_cache import HistoryCache
 from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.rows import of_kinds
 from pushd.store.sqlite.schema import OFFSETS
@@ -82,12 +83,11 @@ class SqliteStorage:
     @property
     def later(self) -> FreeLater:
         """Frees the memory of many dropped entries."""
-        later: FreeLater = self._past.later
-        return later
+        return self._recent.later
 
     @later.setter
     def later(self, later: FreeLater) -> None:
-        self._past.later = later
+        self._recent.later = later
 
     def history(self, name: str, settings: Settings, *, offset: int, dropped: int) -> SqliteHistory:
         """Create the history of a new channel, which continues a forgotten one that is still in the store."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
@@ -10,9 +9,10 @@ from twisted.logger import Logger
 
 from pushd.bus import OBJECT_BYTES, Entries, Entry, PartitionedDict, Settings, channel_size, freeing, size_of
 from pushd.errors import Unavailable
+from pushd.store.sqlite.history_cache import HistoryCache
 from pushd.store.sqlite.reader import BlockReader
 
-__all__ = ["HistoryCache", "Leftovers", "SqliteHistory"]
+__all__ = ["Leftovers", "SqliteHistory"]
 
 _log = Logger()
 
@@ -27,26 +27,6 @@ _LEFT_BYTES = 4 * 1024 * 1024
 
 _UNCOUNTED = 256
 """How many entries may be dropped before their size is determined, which may read the disk."""
-
-
-class HistoryCache:
-    """The entries in memory: the latest published in all channels together."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Keep about `max_bytes`."""
-        self._max_bytes = max_bytes
-        self._entries: deque[tuple[SqliteHistory, int, int]] = deque()  # with offset and size, oldest first
-        self.size_bytes = 0
-        """About the size of these entries."""
-
-    def add(self, history: SqliteHistory, offset: int, size: int) -> None:
-        """Count the entries up to `offset`, `size` bytes; free the oldest entries beyond the limit."""
-        self._entries.append((history, offset, size))
-        self.size_bytes += size
-        while self.size_bytes > self._max_bytes:
-            oldest, offset, size = self._entries.popleft()
-            self.size_bytes -= size
-            oldest.forget_through(offset)
 
 
 class Leftovers:
@@ -364,7 +344,7 @@ class SqliteHistory:
         """Drop the entries before `offset`."""
         self.first = offset
         if entries := self._tail.drop_until(offset):
-            self._past.later(freeing(entries))
+            self._recent.later(freeing(entries))
         gone, kept = offset - 1 - self.removed_through, self.last - offset + 1
         if not kept or gone > _GONE_AT_LEAST + kept // 8:
             self._to_remove(self)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 from zlib import crc32
 
-from pushd.bus import Entry, FreeLater, Settings, at_once, memory_of, size_of
+from pushd.bus import Entry, Settings, memory_of, size_of
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import Damaged, decode
 from pushd.store.sqlite.clock_jumps import ClockJumps
@@ -66,8 +66,6 @@ class BlockReader:
         seconds: Callable[[], float],
     ) -> None:
         """Read with `rows`, which returns the rows of a statement; cache about `max_bytes`."""
-        self.later: FreeLater = at_once
-        """Frees the memory of many dropped entries."""
         self._rows = rows
         self._max_bytes = max_bytes
         self._now = now

@@ -24,7 +24,7 @@ from pushd.store.sqlite import continuity
 from pushd.store.sqlite.archive import SqliteStorage
 from pushd.store.sqlite.continuity import ContinuityMarks
 from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
-from pushd.store.sqlite.history import HistoryCache
+from pushd.store.sqlite.history_cache import HistoryCache
 from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.schema import VERSION, create, migrate
 from pushd.store.sqlite.transaction import Transaction
