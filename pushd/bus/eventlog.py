@@ -382,14 +382,14 @@ class EventLog(Generic[S]):
     def place_of(self, patterns: Sequence[Pattern], position: str) -> int | None:
         """Return the sequence of a position; None if the position is unknown.
 
-        An id from a publisher is looked up in the channels that `patterns` match, and in no others. If several
-        events have the id, the oldest counts, so that the replay misses no event after any of them.
+        An id from a publisher is looked up in the channels that `patterns` match, and in no others. Of several
+        events with the id, the oldest counts; an event in the store that is not in the log yet does not.
         """
         if sequence_in(position) is not None:
             sequence = own_sequence(self._epoch, position)
             return sequence if sequence is not None and sequence <= self.sequence else None
         names = names_with(self._archive, position, patterns)
-        found = [given for name in names for given in self._given(name, position)]
+        found = [one for name in names for one in self._given(name, position) if one.sequence <= self.sequence]
         return oldest_place(found, self._began, self.by_name)
 
     def _given(self, name: str, event_id: str) -> list[PublishedId]:

@@ -56,6 +56,18 @@ class TurnTests(StoredBusCase):
             told = rig.publish_together(*[(("a",), b"x", "one")] * 5)
         self.assertEqual([outcome.id for outcome in told if isinstance(outcome, Published)], ["one"] * 5)
 
+    def test_an_id_in_the_store_but_not_in_the_log_yet_is_no_position(self) -> None:
+        rig = self.made(writes_in_thread=True)
+        rig.publish("a", data=b"1")
+        rig.journal.publish(draft("a", id="one"), DAEMON, lambda told: None)
+        rig.turns.turn()
+        rig.thread.work()
+        for texts in (("a",), ("*",)):
+            self.assertIsNone(rig.log.place_of(patterns(*texts), "one"))
+        rig.settle()
+        for texts in (("a",), ("*",)):
+            self.assertEqual(rig.log.place_of(patterns(*texts), "one"), 2)
+
     def test_a_fault_while_writing_is_told_and_takes_nothing_back_that_was_there(self) -> None:
         for writes_in_thread in (False, True):
             rig = self.made(writes_in_thread=writes_in_thread)
