@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pushd.auth.identity_limits import (
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    MAX_USER_BYTES,
+    has_control_characters,
+    is_too_deep,
+    payload_size,
+)
 from pushd.auth.tokens.jws import kind_of, quote, wrong
 from pushd.bus import MAX_PATTERNS, ChannelScope, Grants, Identity, Pattern
 from pushd.errors import BadRequest, suggestion
-from pushd.wire import json_bytes
 
-__all__ = ["MAX_PAYLOAD_BYTES", "MAX_USER_BYTES", "Times", "check_audience", "read_identity", "read_times"]
-
-MAX_USER_BYTES = 255
-"""Maximum length of a user name, in bytes of UTF-8."""
-
-MAX_PAYLOAD_BYTES = 4096
-"""Maximum size of the payload in JSON, in bytes."""
-
-_MAX_DEPTH = 32
-"""Maximum nesting depth of the payload."""
+__all__ = ["Times", "check_audience", "read_identity", "read_times"]
 
 _MAX_TIME_S = 2.0**53
 _MEMBERS = ("publish", "subscribe", "operator", "payload")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ def _read_user(claims: Mapping[str, Any]) -> str | None:
     size = len(user.encode(errors="replace"))
     if not 1 <= size <= MAX_USER_BYTES:
         raise wrong(f"sub has {size} bytes; wanted 1 to {MAX_USER_BYTES}")
-    if _CONTROL.search(user) or _is_not_unicode(user):
+    if has_control_characters(user) or _is_not_unicode(user):
         raise wrong(f"sub is {quote(user)}; wanted text without control characters")
     return user
 
@@ -143,17 +139,8 @@ def _reader(right: str) -> Callable[[object], Pattern]:
 
 def _check_payload(payload: object) -> None:
     """Raise `Unauthorized` if `payload` is too large or nested too deeply to be sent to others."""
-    level, depth = [payload], 0
-    while level := [inner for value in level for inner in _inner(value)]:
-        depth += 1
-        if depth > _MAX_DEPTH:
-            raise wrong(f"payload in pushd is nested more than {_MAX_DEPTH} levels deep")
-    size = len(json_bytes({"": payload})) - len(b'{"":}')
+    if is_too_deep(payload):
+        raise wrong(f"payload in pushd is nested more than {MAX_DEPTH} levels deep")
+    size = payload_size(payload)
     if size > MAX_PAYLOAD_BYTES:
         raise wrong(f"payload in pushd has {size} bytes; wanted {MAX_PAYLOAD_BYTES} at most")
-
-
-def _inner(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
+from pushd.auth.identity_limits import (
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    MAX_USER_BYTES,
+    has_control_characters,
+    is_too_deep,
+    payload_size,
+)
 from pushd.bus import MAX_PATTERNS, ChannelScope, Draft, Grants, Identity, Pattern, check_type
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
-from pushd.wire import check_size, json_bytes, parse_draft, parse_object
+from pushd.wire import check_size, parse_draft, parse_object
 
 __all__ = [
     "CONNECT",
@@ -28,15 +35,6 @@ __all__ = [
 MAX_REASON_CHARACTERS = 200
 """Maximum length of a reason passed on to the client, in characters."""
 
-MAX_USER_BYTES = 255
-"""Maximum length of a user name, in bytes of UTF-8."""
-
-MAX_PAYLOAD_BYTES = 4096
-"""Maximum size of a payload in JSON, in bytes; the same as for a token."""
-
-MAX_DEPTH = 32
-"""Maximum nesting depth of arrays and objects in a payload."""
-
 MAX_EXPIRES_IN_S = 10.0**9
 """Maximum lifetime of grants, in seconds."""
 
@@ -49,7 +47,6 @@ CONNECT = SUBSCRIBE | {"user", "payload", "publish", "subscribe", "operator", "e
 PUBLISH = SUBSCRIBE | {"data", "data_base64", "event"}
 """Members allowed in a response to ``before_publish``."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ORIGIN = "[hooks] before_connect"
 _REFUSALS: dict[int, Callable[[str, float | None], Refused]] = {
     401: lambda reason, retry_s: Unauthorized(reason),
@@ -154,31 +151,22 @@ def _user(user: object) -> str | None:
         size = len(user.encode()) if isinstance(user, str) else 0
     except UnicodeEncodeError:
         size = 0
-    if not 1 <= size <= MAX_USER_BYTES or _CONTROL.search(str(user)):
+    if not 1 <= size <= MAX_USER_BYTES or has_control_characters(str(user)):
         wanted = f"wanted null or 1 to {MAX_USER_BYTES} bytes of text without control characters"
         raise NoAnswer(f"user of the answer: {wanted}")
     return str(user)
 
 
 def _payload(payload: object) -> object:
-    level = [payload]
-    for _ in range(MAX_DEPTH):
-        level = [inner for value in level for inner in _inside(value)]
-    if any(isinstance(value, dict | list) for value in level):
+    if is_too_deep(payload):
         raise NoAnswer(f"payload of the answer is nested more than {MAX_DEPTH} deep")
     try:
-        size = len(json_bytes({"": payload})) - len(b'{"":}')
+        size = payload_size(payload)
     except ValueError:
         raise NoAnswer("payload of the answer has a number that is not finite") from None
     if size > MAX_PAYLOAD_BYTES:
         raise NoAnswer(f"payload of the answer has {size} bytes; wanted {MAX_PAYLOAD_BYTES} at most")
     return payload
-
-
-def _inside(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def _expires_in_s(value: object) -> float:

@@ -264,6 +264,10 @@ FORMS: dict[str, tuple[str, str]] = {
         sign(HEADER, b'{"pushd":{"payload":' + deep(40) + b"}}"),
         "payload in pushd is nested more than 32 levels deep",
     ),
+    "nested one level too deep in a claim": (
+        sign(HEADER, b'{"pushd":{"payload":' + deep(33) + b"}}"),
+        "payload in pushd is nested more than 32 levels deep",
+    ),
     "duplicate alg": (
         sign(b'{"alg":"none","alg":"HS256"}', b"{}"),
         "the header of the token cannot be read as JSON: the member 'alg' is there more than once",
