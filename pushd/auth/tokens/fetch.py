@@ -9,15 +9,14 @@ import treq
 from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from pushd.auth.endpoints import QuietEndpoints
 from pushd.errors import Unavailable
 
 __all__ = ["MAX_ANSWER_BYTES", "TIMEOUT_S", "Fetch", "HttpsFetch"]
@@ -87,16 +86,12 @@ class _Endpoints:
     """Makes the endpoint of one agent, and stores its connection, so that `abort` can end it in any state."""
 
     def __init__(self, reactor: Any, policy: IPolicyForHTTPS) -> None:
-        self._reactor = reactor
-        self._policy = policy
+        self._endpoints = QuietEndpoints(reactor, policy, TIMEOUT_S)
         self._transport: Any = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See `IAgentEndpointFactory`."""
-        endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=TIMEOUT_S)
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Noted(endpoint, self._note)
+        return _Noted(self._endpoints.endpointForURI(uri), self._note)
 
     def _note(self, protocol: Any) -> Any:
         self._transport = protocol.transport
@@ -118,7 +113,6 @@ class _Noted:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """See `IStreamClientEndpoint`."""
-        cast(Factory, protocolFactory).noisy = False  # else it logs each start and stop
         connected: Deferred[Any] = self._endpoint.connect(protocolFactory)
         return connected.addCallback(self._note)
 

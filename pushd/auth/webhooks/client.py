@@ -15,7 +15,6 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -23,11 +22,10 @@ from twisted.internet.error import (
     ConnectionDone,
     DNSLookupError,
 )
-from twisted.internet.interfaces import IConsumer, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # of which one is not in its __all__
-    URI,
     Agent,
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
@@ -40,9 +38,10 @@ from twisted.web.client import (  # type: ignore[attr-defined]  # of which one i
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from pushd.auth.endpoints import QuietEndpoints
 from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.auth.webhooks.deadlines import Deadlines
 from pushd.auth.webhooks.signing import Signer
@@ -97,7 +96,7 @@ class WebhookClient:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
         self._pool.cachedConnectionTimeout = MAX_IDLE_S
-        endpoints = _Endpoints(reactor, policy or BrowserLikePolicyForHTTPS(), timeout_s + 1)
+        endpoints = QuietEndpoints(reactor, policy or BrowserLikePolicyForHTTPS(), timeout_s + 1)
         no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
         self._kept, self._new = (
             HTTPClient(_Plain(Agent.usingEndpointFactory(reactor, endpoints, pool)), no_cookies, _Body)
@@ -160,37 +159,6 @@ class WebhookClient:
             return max(0.0, parsedate_to_datetime(text).timestamp() - self._now())
         except (ValueError, OverflowError):
             return None
-
-
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Makes the endpoint for each URL, with its TLS policy and connect timeout."""
-
-    def __init__(self, reactor: Any, policy: IPolicyForHTTPS, timeout_s: float) -> None:
-        self._reactor = reactor
-        self._policy = policy
-        self._timeout_s = timeout_s
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See `IAgentEndpointFactory`."""
-        endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=self._timeout_s)
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Quiet(endpoint)
-
-
-@implementer(IStreamClientEndpoint)
-class _Quiet:
-    """An endpoint whose factory does not log each connection."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """See `IStreamClientEndpoint`."""
-        protocolFactory.noisy = False  # type: ignore[attr-defined]
-        connected: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connected
 
 
 @implementer(IBodyProducer)
