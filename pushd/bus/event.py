@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import field
 from hashlib import blake2b
 
-from pushd.bus.patterns import check_name
+from pushd.bus.patterns import CONTROL, check_name
 from pushd.bus.record import record
 from pushd.errors import BadRequest
 
@@ -34,7 +34,7 @@ FINGERPRINT_BYTES = 8
 _CACHED_BYTES = 4096
 """The largest event data, in bytes, whose frames stay cached after the delivery."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(f"[{CONTROL}]")
 _OWN_ID = re.compile(r"([0-9a-z]{10})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _RESERVED = frozenset({"latest", "earliest"})
 _OWN_TYPE = "pushd."

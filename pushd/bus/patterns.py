@@ -26,6 +26,7 @@ from typing import Generic, TypeVar
 from pushd.errors import BadRequest
 
 __all__ = [
+    "CONTROL",
     "MAX_NAME_BYTES",
     "MAX_REPEATS",
     "REPEATS",
@@ -42,7 +43,10 @@ MAX_NAME_BYTES = 255
 MAX_REPEATS = 4
 """How many ``**`` a pattern may have: each one makes matching and comparing more expensive."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = r"\x00-\x1f\x7f-\x9f"
+"""The control characters, as part of a set in a regular expression."""
+
+_CONTROL_OR_LINE_END = re.compile(rf"[{CONTROL}\u2028\u2029]")
 _TOKEN = re.compile(r"^[^/.:]*|[/.:][^/.:]*")
 _SEPARATORS = ("/", ".", ":")
 REPEATS = ("**", *(f"{separator}**" for separator in _SEPARATORS))
@@ -70,7 +74,7 @@ def _check_text(name: str) -> None:
         raise BadRequest("the channel name is not valid Unicode", "channel") from None
     if not 1 <= size <= MAX_NAME_BYTES:
         raise BadRequest(f"a channel name has 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {size}", "channel")
-    if _CONTROL.search(name):
+    if _CONTROL_OR_LINE_END.search(name):
         raise BadRequest(f"the channel name {name!r} has a control character", "channel")
 
 
