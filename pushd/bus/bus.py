@@ -148,7 +148,9 @@ class Bus:
         self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
         self.do_later: DoLater = at_once
         """Runs work in steps; set by the sessions."""
-        self.delivery = Delivery(self._audiences.of_each, self._drop_all, self.turn, call_later)
+        self.delivery = Delivery(
+            self._audiences.of_each, self._drop_all, self.figures, log.seconds, self.turn, call_later
+        )
         """Delivers the events."""
         self.subscribers = 0
         """The number of subscribers."""
@@ -158,8 +160,6 @@ class Bus:
         """The number of subscribers dropped because they raised."""
         self.watch: SubscriptionObserver | None = None
         """The observer of subscriptions, if any."""
-        self.missed = 0
-        """The number of deliveries that slow subscribers missed on channels with ``on_overflow = latest``."""
 
     def limit(self, *, max_subscribed: int, max_held_bytes: int, max_names: int, share_percent: int) -> None:
         """Set the limits that apply from now on; see `__init__`."""
@@ -180,22 +180,17 @@ class Bus:
             return published_before(before)
         return self.deliver(self.log.append(draft))
 
-    def deliver(self, entries: list[Entry]) -> Published:
-        """Deliver the latest event of the log to every subscriber of its channels."""
+    def deliver(self, entries: list[Entry], came_s: float | None = None) -> Published:
+        """Deliver the latest event of the log, which arrived at `came_s` or now, to all its subscribers."""
         one = len(entries) == 1
         audiences = [self._audiences.of(entries[0].channel)] if one else self._audiences.of_each(entries)
         subscribers = 0
         for audience in audiences:
             subscribers += audience.count
-        figures = self.figures
-        figures.published += 1
+        self.figures.published += 1
         if subscribers:
-            figures.delivered += subscribers
-            if not figures.unwritten:
-                came_s = figures.came_s
-                figures.began_s = self.log.seconds() if came_s is None else came_s
-            figures.unwritten += 1
-            self.delivery.hand_out(entries, audiences)
+            self.figures.delivered += subscribers
+            self.delivery.hand_out(entries, audiences, came_s)
         first = entries[0]
         return Published(first.event.id, first.channel, first.offset, subscribers)
 

@@ -53,6 +53,9 @@ class Counters:
     replayed: int = 0
     """The number of deliveries by replay: to subscribers that resume or start in the past."""
 
+    missed: int = 0
+    """The number of deliveries that slow subscribers missed on channels with ``on_overflow = latest``."""
+
     too_slow: int = 0
     """The approximate number of events never sent because the subscriber was closed as too slow."""
 
@@ -101,20 +104,6 @@ class Counters:
 
     lag: Histogram = field(default_factory=lambda: Histogram(_LAG_S))
     """The event-loop lag, measured once per second, in seconds."""
-
-    unwritten: int = 0
-    """The number of events delivered but not yet written; the end of this turn writes them."""
-
-    came_s: float | None = None
-    """The monotonic arrival time of the first event being delivered, in seconds; None: now."""
-
-    began_s: float = 0.0
-    """The monotonic arrival time of the first unwritten event, in seconds."""
-
-    def written(self, now_s: float) -> None:
-        """Called when all delivered events are written, at `now_s`, except for subscribers that do not read."""
-        self.latency.add(now_s - self.began_s, self.unwritten)
-        self.unwritten = 0
 
     def refuse(self, refused: Refused) -> None:
         """Count a rejected request, batch line or message."""

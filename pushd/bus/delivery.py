@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from pushd.bus.counters import Counters
 from pushd.bus.event import Entry
 from pushd.bus.pending_deliveries import PendingDeliveries
 from pushd.bus.recipients import Recipients
@@ -43,16 +44,24 @@ class Delivery:
         self,
         audiences_of: Callable[[list[Entry]], _Audiences],
         failed: Callable[[_Recipient, Exception], None],
+        figures: Counters,
+        seconds: Callable[[], float],
         turn: Turn,
         call_later: Later | None,
     ) -> None:
         """Start without events.
 
         `audiences_of` returns the recipients of each entry of an event; `failed` is called in an ``except`` with
-        a recipient that raised. `turn` is the turn of the reactor. Without `call_later`, there are no slices.
+        a recipient that raised. `figures` counts the latency, by the monotonic clock `seconds`. `turn` is the
+        turn of the reactor. Without `call_later`, there are no slices.
         """
         self._audiences_of = audiences_of
         self._failed = failed
+        self._figures = figures
+        self._seconds = seconds
+        self.unwritten = 0
+        """The number of events delivered but not yet written; the end of this turn writes them."""
+        self._came_s = 0.0  # when the first unwritten event arrived
         self._turn = turn
         self._call_later = call_later
         self._undelivered: deque[list[Entry]] = deque()
@@ -73,8 +82,14 @@ class Delivery:
         """True if publishers have to wait: back-pressure from a fan-out group or from pending events."""
         return bool(self.crowded) or len(self.pending) >= _MOST_PENDING
 
-    def hand_out(self, entries: list[Entry], audiences: _Audiences) -> None:
-        """Deliver an event; an event published by a subscriber meanwhile is queued and delivered next."""
+    def hand_out(self, entries: list[Entry], audiences: _Audiences, came_s: float | None = None) -> None:
+        """Deliver an event, which arrived at `came_s`, in monotonic seconds, or now.
+
+        An event that a subscriber publishes meanwhile is queued and delivered next.
+        """
+        if not self.unwritten:
+            self._came_s = self._seconds() if came_s is None else came_s
+        self.unwritten += 1
         if self.is_delivering:
             self._undelivered.append(entries)
             return
@@ -168,6 +183,11 @@ class Delivery:
             self._end()
         if not self.pending:
             self.drained()
+
+    def written(self) -> None:
+        """Called when all delivered events are written, except for subscribers that do not read."""
+        self._figures.latency.add(self._seconds() - self._came_s, self.unwritten)
+        self.unwritten = 0
 
     def take_pending(self, subscription: Subscription) -> bool:
         """Deliver the pending events of `subscription` now; return whether there were any."""

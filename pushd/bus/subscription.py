@@ -63,7 +63,6 @@ class _Bus(Protocol):
     figures: Counters
     max_held_bytes: int
     subscribers: int
-    missed: int
 
     @property
     def delivery(self) -> _Delivery:
@@ -360,7 +359,7 @@ class Subscription(Replaying):
         if replay.held_bytes > max_bytes:
             replay.hold_less(bus.log.history_with, max_bytes)
             if replay.held_bytes > max_bytes:
-                bus.missed += replay.miss_held()
+                bus.figures.missed += replay.miss_held()
                 if replay.held_bytes > max_bytes and replay.held > 1:  # as in an outbox, there is room for one
                     self._end_too_slow()
 

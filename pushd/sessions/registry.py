@@ -267,8 +267,9 @@ class SessionRegistry:
 
     def _note_written(self) -> None:
         """Record the delay of events, once they are written to all subscribers."""
-        if self.figures.unwritten and not self._unflushed and not self.bus.delivery.pending.events:
-            self.figures.written(self.bus.log.seconds())
+        delivery = self.bus.delivery
+        if delivery.unwritten and not self._unflushed and not delivery.pending.events:
+            delivery.written()
 
     def dismiss(self, session: Leaving, reason: CloseReason) -> None:
         """Send `reason` to the client of a session that accepts no more frames, and end it; a few per turn.

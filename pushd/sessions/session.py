@@ -210,7 +210,7 @@ class Session:
     def _send_or_miss(self, frame: bytes) -> None:
         """Send `frame`, or drop it if the outbox of a slow client is full of frames that must not be missed."""
         if self.is_paused and not self._make_room(len(frame)):
-            self._sessions.bus.missed += 1
+            self._sessions.figures.missed += 1
         else:
             self._send(frame)
             self._outbox.mark()
@@ -221,7 +221,7 @@ class Session:
         if missed and not self._has_missed:
             self._has_missed = True
             _log.info("{peer} is slow and misses events: on_overflow is latest", peer=self.connection.client_name)
-        self._sessions.bus.missed += missed
+        self._sessions.figures.missed += missed
         return self._outbox.has_room(size)
 
     def _flush_later(self) -> None:

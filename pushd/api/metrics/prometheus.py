@@ -161,7 +161,7 @@ class _Figures(Collector):
             "events_dropped",
             "Events that subscribers missed, counted per subscriber.",
             ["reason"],
-            {("latest",): bus.missed, ("too_slow",): figures.too_slow, ("failed",): bus.failures},
+            {("latest",): figures.missed, ("too_slow",): figures.too_slow, ("failed",): bus.failures},
         )
         yield CounterMetricFamily("pushd_written_bytes", "Bytes written to subscribers.", figures.written_bytes)
         yield _histogram(

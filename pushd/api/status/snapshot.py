@@ -57,7 +57,7 @@ class StatusSnapshot:
             "published": figures.published,
             "delivered": figures.delivered,
             "written_bytes": figures.written_bytes,
-            "missed": bus.missed + figures.too_slow,
+            "missed": figures.missed + figures.too_slow,
             "lag": _mean_of(figures.lag),
             "latency": _mean_of(figures.latency),
             "outbox_bytes": present.outbox_bytes,

@@ -195,15 +195,15 @@ class SqlitePublisher:
             batch.commit()
         else:
             batch.abandon()
-        self._bus.figures.came_s = came_s
         for submission, events in staged:
-            submission.note([self._outcome(batch, event, failure) for event in events])
-        self._bus.figures.came_s = None
+            submission.note([self._outcome(batch, event, failure, came_s) for event in events])
 
-    def _outcome(self, batch: Batch[Subscription], event: Staged, failure: Refused | None) -> Outcome:
+    def _outcome(
+        self, batch: Batch[Subscription], event: Staged, failure: Refused | None, came_s: float | None
+    ) -> Outcome:
         """Deliver an event if it is new and stored; return its outcome."""
         if isinstance(event, list):
-            return self._bus.deliver(event) if failure is None else failure
+            return self._bus.deliver(event, came_s) if failure is None else failure
         if isinstance(event, Refused):
             return event
         is_new = (event.channel, event.id) in batch.given  # first published in this batch

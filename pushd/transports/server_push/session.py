@@ -178,7 +178,7 @@ class PushSession:
         older = set(sorted(older)[: (len(older) + 1) // 2])
         self._waiting = deque(push for push in self._waiting if push.number not in older)
         self._waiting_bytes = sum(push.cost for push in self._waiting)
-        self._sessions.bus.missed += len(older)
+        self._sessions.figures.missed += len(older)
 
     def send(self, line: bytes) -> None:
         """Write `line`, a heartbeat, to the body of the stream, unless the client does not read it."""

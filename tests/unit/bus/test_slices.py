@@ -552,7 +552,7 @@ class SlicesMachine(RuleBasedStateMachine):
             if listener.session.caller.number and not listener.is_ended:
                 assert listener.session.sent_bytes == len(listener.owed)
         living = [listener for listener in self.listeners if not listener.is_ended]
-        assert self.hall.sessions.figures.unwritten == 0
+        assert self.hall.rig.bus.delivery.unwritten == 0
         assert self.hall.rig.bus.subscribers == len(living)
 
     @invariant()

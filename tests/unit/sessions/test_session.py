@@ -401,7 +401,7 @@ class SlowTests(SessionCase):
         self.assertOpen(peer)
         peer.session.resumeProducing()
         self.assertWrote(peer, b"<6><7><8>")
-        self.assertEqual(self.house.rig.bus.missed, 6)
+        self.assertEqual(self.house.rig.bus.figures.missed, 6)
 
     def test_what_may_be_missed_makes_room_for_what_may_not_and_never_the_other_way_round(self) -> None:
         self.house = House(max_outbox_bytes=10, prices=Kept(on_overflow="latest"))
