@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from pushd.bus.clientaddress import limit_key
 from pushd.bus.grants import EVERYTHING, Grants, Identity
+from pushd.bus.search import Key, Prepared
 
 __all__ = ["DAEMON", "ClientAddress", "ClientInfo", "number_of", "owner_of", "shown"]
 
@@ -53,8 +54,8 @@ class ClientInfo:
         self.place = place
         """The address of the client, resolved behind a trusted proxy."""
         self._prefix = ""
-        self.prepared: dict[Any, Any] | None = None
-        """The replays prepared before the client subscribes: each a `pushd.bus.search.Prepared`, by its key."""
+        self.prepared: dict[Key, Prepared] | None = None
+        """The replays prepared before the client subscribes, by `pushd.bus.search.key_of`."""
         self.number = 0
         """The number of the subscriber, counted from 1; 0 if the client is not a subscriber."""
         self.transport = "http"

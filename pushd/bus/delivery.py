@@ -15,6 +15,7 @@ from pushd.bus.event import Entry
 from pushd.bus.pending_deliveries import PendingDeliveries
 from pushd.bus.recipients import Recipients
 from pushd.bus.slices import MOST, Later, Slice
+from pushd.bus.subscriber import nothing
 from pushd.bus.subscription import Group, Subscription
 from pushd.bus.turn import Turn
 
@@ -74,7 +75,7 @@ class Delivery:
         """True while an event is being delivered."""
         self.at_hand: list[Entry] = []
         """The entries of the event that is being delivered."""
-        self.drained: Callable[[], None] = _nothing
+        self.drained: Callable[[], None] = nothing
         """Called when the last pending event has been delivered."""
 
     @property
@@ -202,7 +203,3 @@ class Delivery:
         finally:
             self.is_delivering, self.at_hand = before, at_hand
         return bool(steps)
-
-
-def _nothing() -> None:
-    """Ignore the call."""

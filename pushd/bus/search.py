@@ -21,7 +21,7 @@ from pushd.bus.patterns import Pattern, PatternTree
 from pushd.bus.position import HistoryPage, Room, StartPosition
 from pushd.bus.replay import Overtaken, Replay
 
-__all__ = ["Prepared", "Work", "complete", "drain", "key_of", "latest", "prepare", "read"]
+__all__ = ["Key", "Prepared", "Work", "complete", "drain", "find_each", "key_of", "latest", "prepare", "read"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -92,7 +92,11 @@ class Prepared:
     """True for ``earliest``: the reader gets all retained events, and so misses none."""
 
 
-def key_of(patterns: Sequence[Pattern], since: str) -> tuple[object, ...]:
+Key = tuple[str, frozenset[str]]
+"""What a `Prepared` was prepared for: the position and the texts of the patterns."""
+
+
+def key_of(patterns: Sequence[Pattern], since: str) -> Key:
     """Return the key of a `Prepared`: the position and the set of patterns."""
     return since, frozenset(pattern.text for pattern in patterns)
 
@@ -268,6 +272,30 @@ def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> W
     except GeneratorExit:  # the client is gone
         log.discard(prepared.replay)
         raise
+
+
+def find_each(
+    log: Log[S],
+    groups: Sequence[Sequence[Pattern]],
+    since: str,
+    ready: dict[Key, Prepared] | None,
+    *among: Sequence[Pattern],
+) -> list[Prepared]:
+    """Return the start and the replay of each group of patterns; use the result in the same step.
+
+    That is the one in `ready`, completed, if the position `since` is still where it was, or else made now.
+    """
+    if since == "latest":
+        return [latest(log) for _ in groups]
+    found, place = [], log.where(since, *among)
+    for patterns in groups:
+        prepared = ready.pop(key_of(patterns, since), None) if ready else None
+        if prepared is not None and prepared.place == place:
+            complete(log, prepared, patterns)
+        else:
+            prepared = drain(prepare(log, patterns, since, place))
+        found.append(prepared)
+    return found
 
 
 def complete(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 from pushd.bus.closing import CloseReason
 from pushd.bus.event import Entry
 
-__all__ = ["NO_SUBSCRIBER", "Subscriber", "discard_event"]
+__all__ = ["NO_SUBSCRIBER", "Subscriber", "discard_event", "nothing"]
 
 
 class Subscriber(Protocol):
@@ -35,6 +35,10 @@ class _NoSubscriber:
 
 NO_SUBSCRIBER = _NoSubscriber()
 """The subscriber of a subscription that has ended."""
+
+
+def nothing() -> None:
+    """Do nothing: the default of a callback."""
 
 
 def discard_event(entry: Entry) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Protocol
 
-from pushd.bus import search as finding
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.counters import Counters
@@ -16,8 +15,8 @@ from pushd.bus.patterns import Pattern, PatternTree
 from pushd.bus.position import StartPosition
 from pushd.bus.replay import Overtaken, Replay, cost_of
 from pushd.bus.replaying import DoLater, Replaying
-from pushd.bus.search import Prepared, drain, key_of
-from pushd.bus.subscriber import NO_SUBSCRIBER, Subscriber, discard_event
+from pushd.bus.search import drain, find_each
+from pushd.bus.subscriber import NO_SUBSCRIBER, Subscriber, discard_event, nothing
 from pushd.errors import OutOfMemory, Unavailable
 
 __all__ = ["Group", "Subscriber", "Subscription"]
@@ -174,68 +173,69 @@ class Subscription(Replaying):
 
     def check(self, patterns: Sequence[Pattern], since: str) -> None:
         """Raise the error that `add` would raise, without subscribing."""
-        self._allowed(patterns)
+        self._check({pattern.text: pattern for pattern in patterns})
         if since != "latest":
             self._bus.log.place_of(patterns, since)
 
-    def _allowed(self, patterns: Sequence[Pattern]) -> dict[str, Pattern]:
-        """Return `patterns` by text; raise `Refused` if a grant is missing or a limit is exceeded."""
-        wanted = {pattern.text: pattern for pattern in patterns}
+    def _check(self, wanted: dict[str, Pattern]) -> None:
+        """Raise `Refused` if a grant for one of the patterns, by text, is missing or a limit is exceeded."""
+        grants = self.caller.identity.grants
         for text in wanted:
-            self.caller.grants.check_subscribe(text)
+            grants.check_subscribe(text)
         self._bus.check_count(len(self._patterns.keys() | wanted.keys()))
         self._bus.check_names([text for text, pattern in wanted.items() if pattern.is_name], self.caller)
-        return wanted
 
     def add(
         self,
         patterns: Sequence[Pattern],
         since: str,
-        among: Sequence[Pattern] = (),
         or_among: Sequence[Pattern] = (),
+        checked: Callable[[], None] = nothing,
     ) -> StartPosition:
-        """Subscribe to `patterns` from the position `since`: ``latest``, ``earliest`` or an id.
+        """Subscribe to `patterns` as one group: see `add_each`."""
+        return self.add_each([patterns], since, or_among, checked)[0]
 
-        A publisher's id is searched in all channels subscribed to, including `patterns`, and in those that match
-        `among`; failing that, in those that match `or_among`. The caller must be allowed to read all of these.
+    def add_each(
+        self,
+        groups: Sequence[Sequence[Pattern]],
+        since: str,
+        or_among: Sequence[Pattern] = (),
+        checked: Callable[[], None] = nothing,
+    ) -> list[StartPosition]:
+        """Subscribe to `groups` of patterns from the position `since`: ``latest``, ``earliest`` or an id.
+
+        Return where each group starts. A publisher's id is searched in all channels subscribed to, including
+        `groups`; failing that, in those that match `or_among`, which the caller must be allowed to read.
 
         `advance` delivers the events since that position, followed by newly published events. Raises `Forbidden`
         without a grant; `BadRequest`, `TooMany` or `Unavailable` if the connection, its owner or the total has
-        too many channels, or if the history cannot be read. An error leaves the subscription unchanged.
+        too many channels, or if the history cannot be read. An error leaves the subscription unchanged: all
+        checks precede the first change. `checked` is called in between.
         """
         self.take_pending()
         assert self.deliver is not discard_event, "closed"
         assert not self._bus.delivery.is_delivering, "from within deliver"
         assert self.group is None
-        wanted = self._allowed(patterns)
+        wanted = {pattern.text: pattern for patterns in groups for pattern in patterns}
+        self._check(wanted)
         if self._replay is not None and self._replay.is_filtering:  # the caller did not use `when_tidy`
             drain(self._replay.tidying(self._matches))
-        prepared = self._prepared(patterns, since, [*wanted.values(), *self._patterns.values(), *among], or_among)
-        start, replay = prepared.start, prepared.replay
+        among = [*wanted.values(), *self._patterns.values()]
+        found = find_each(self._bus.log, groups, since, self.caller.prepared, among, or_among)
+        checked()
         for text, pattern in wanted.items():
             if text not in self._patterns:
                 self._patterns[text] = pattern
                 self._bus.enter(pattern, self)
         self._find_only_channel()
         if since != "latest":
-            if self._replay is None:
-                self._replay = replay
-            else:
-                self._replay.join(replay)
-            self.deliver = self._hold
+            for prepared in found:
+                if self._replay is None:
+                    self._replay, self.deliver = prepared.replay, self._hold
+                else:
+                    self._replay.join(prepared.replay)
             self._tidy(self._bus)
-        return start
-
-    def _prepared(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Prepared:
-        """Return the replay that admission prepared for `patterns`, completed; otherwise prepare it now."""
-        log, caller = self._bus.log, self.caller
-        if since == "latest":
-            return finding.latest(log)
-        before: Prepared | None = caller.prepared.pop(key_of(patterns, since), None) if caller.prepared else None
-        if before is None or before.place != log.where(since, *among):
-            return drain(log.preparing(patterns, since, *among))
-        finding.complete(log, before, patterns)
-        return before
+        return [prepared.start for prepared in found]
 
     def remove(self, text: str) -> bool:
         """Unsubscribe from the channel or pattern `text`. Return False if there was no such subscription."""

@@ -79,49 +79,71 @@ class Admission:
     def _asks_subscribe(self) -> bool:
         return self._asking is not None and self._asking.asks_subscribe
 
-    def enter(
+    def admit(
         self,
         caller: ClientInfo,
         transport: str,
         patterns: Sequence[Pattern],
         since: str,
         is_gone: Callable[[], bool] = lambda: False,
+        read: Callable[[], Work[None]] | None = None,
     ) -> Deferred[None] | None:
         """Admit `caller`, to start with `patterns`; raise `Refused` if it may not. None means admitted at once.
 
-        All local checks run before the first webhook call. No webhook is called once `is_gone` returns true: the
-        client has disconnected.
+        The steps: local checks; the webhooks; long reading, which is `read` or else prepares the replay. `caller`
+        counts as connected from the first webhook on, so that the limits hold when it is registered. No step
+        begins once `is_gone` returns true: the client has disconnected.
         """
         patterns = list(dict.fromkeys(patterns))
-        self.sessions.bus.check_count(len(patterns))
+        sessions, asking = self.sessions, self._asking
+        sessions.bus.check_count(len(patterns))
         caller.transport = transport
-        self.sessions.name(caller)
-        self.sessions.check_room(caller)
+        sessions.name(caller)
+        sessions.check_room(caller)
         self._check_rate(caller)
-        asking = self._asking
-        is_asked = asking is not None and (asking.asks_connect or asking.asks_subscribe)
         if asking is None or not asking.asks_connect:  # that webhook may add grants
             _check(caller, patterns)
-        waiting = None
-        if asking is not None and is_asked:
-            self.sessions.bus.check_names([pattern.text for pattern in patterns if pattern.is_name], caller)
-            waiting = Deferred.fromCoroutine(self._ask(asking, caller, patterns, since, is_gone))
-        return waiting if transport == "poll" else self._prepare(caller, patterns, since, waiting, is_gone)
+        if read is None:
+            read = self._replay(caller, patterns, since)
+        if asking is None or not (asking.asks_connect or asking.asks_subscribe):
+            if read is None:
+                return None
+            return unless_done(Deferred.fromCoroutine(self._wait(None, caller, patterns, since, is_gone, read)))
+        sessions.bus.check_names([pattern.text for pattern in patterns if pattern.is_name], caller)
+        return Deferred.fromCoroutine(self._wait(asking, caller, patterns, since, is_gone, read))
 
-    def _prepare(
+    async def _wait(
         self,
+        asking: Asking | None,
         caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
-        waiting: Deferred[None] | None,
         is_gone: Callable[[], bool],
-        others: Sequence[Pattern] = (),
-    ) -> Deferred[None] | None:
-        """Prepare the replay for `caller` after `waiting`, if reading it may take long."""
-        if since == "latest" or all(pattern.is_name for pattern in patterns):
-            return waiting
+        read: Callable[[], Work[None]] | None,
+    ) -> None:
+        """Do the steps of `admit` that may take several turns of the reactor."""
+        sessions = self.sessions
+        if asking is not None and asking.asks_connect:
+            with sessions.reserve(caller):
+                caller.identity = await self.identity(caller, caller.identity)
+            if is_gone():
+                return
+            sessions.check_room(caller)  # as the user that the webhook returned
+            _check(caller, patterns)
+        with sessions.reserve(caller):
+            if asking is not None:
+                await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
+            if read is not None and not is_gone():
+                await sessions.steps.run(read(), is_gone, owner_of(caller))
+        sessions.regrant_late(caller)
 
-        is_websocket = caller.transport == "websocket"  # subscribes to one pattern after the other
+    def _replay(
+        self, caller: ClientInfo, patterns: Sequence[Pattern], since: str, others: Sequence[Pattern] = ()
+    ) -> Callable[[], Work[None]] | None:
+        """Return the work that prepares the replay for `caller`; None if reading it does not take long."""
+        if since == "latest" or all(pattern.is_name for pattern in patterns):
+            return None
+        is_websocket = caller.transport == "websocket"  # each pattern has a start of its own
         together = [[pattern] for pattern in patterns] if is_websocket else [patterns]
 
         def prepare() -> Work[None]:
@@ -136,7 +158,7 @@ class Admission:
                     log.discard(one.replay)
                 raise
 
-        return self.do(prepare, waiting, is_gone, owner_of(caller))
+        return prepare
 
     def do(
         self,
@@ -158,8 +180,10 @@ class Admission:
         return Deferred.fromCoroutine(do_later())
 
     def _check_rate(self, caller: ClientInfo) -> None:
+        if self._connects is None:
+            return
         key = limit_key(caller.address)
-        if self._connects is None or key is None or caller.grants.is_operator:
+        if key is None or caller.grants.is_operator:
             return
         if caller.transport == "poll":
             return  # each poll connects anew; they count as reads, see `pushd.server.web.resource.Endpoint.charge`
@@ -175,23 +199,6 @@ class Admission:
             too_many = take(self._publishes, caller, is_join=True)
             if too_many is not None:
                 raise too_many
-
-    async def _ask(
-        self,
-        asking: Asking,
-        caller: ClientInfo,
-        patterns: Sequence[Pattern],
-        since: str,
-        is_gone: Callable[[], bool],
-    ) -> None:
-        """Call the webhooks for a client. It counts as connected meanwhile, so that the connection limit holds."""
-        with self.sessions.reserve(caller):
-            caller.identity = await self.identity(caller, caller.identity)
-            if is_gone():
-                return
-        with self.sessions.reserve(caller):  # as the user that the webhook returned
-            _check(caller, patterns)
-            await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
 
     def charge_command(self, caller: ClientInfo) -> None:
         """Count a command of `caller`, an admitted client; raise `TooMany` over the rate limit."""
@@ -215,7 +222,10 @@ class Admission:
             guest.subscription.check([pattern], since)
             waiting = Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
             waiting.addCallback(lambda _: self.sessions.refresh(caller))
-        return self._prepare(caller, [pattern], since, waiting, lambda: guest.end_reason is not None, others)
+        prepare = self._replay(caller, [pattern], since, others)
+        if prepare is None:
+            return waiting
+        return self.do(prepare, waiting, lambda: guest.end_reason is not None, owner_of(caller))
 
     def read(
         self,
@@ -275,8 +285,9 @@ class Admission:
 
 def _check(caller: ClientInfo, patterns: Sequence[Pattern]) -> None:
     """Raise `Refused` if `caller` may not subscribe to one of `patterns`; the bus checks again."""
+    grants = caller.identity.grants
     for pattern in patterns:
-        caller.grants.check_subscribe(pattern.text)
+        grants.check_subscribe(pattern.text)
 
 
 def outlast(request: Request) -> None:

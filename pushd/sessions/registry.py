@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from weakref import WeakValueDictionary
@@ -22,7 +22,6 @@ from pushd.bus import (
     Done,
     Encoder,
     Grants,
-    Pattern,
     Slice,
     Slices,
     Work,
@@ -147,21 +146,15 @@ class SessionRegistry:
             self._count += 1
             caller.number_as(self._count, self._prefix)
 
-    def let_in(self, guest: ConnectedSubscriber, patterns: Sequence[Pattern], since: str) -> None:
-        """Register a subscriber that starts with `patterns` from `since`.
-
-        Raise `Refused`, without any change, if a limit is reached or it may not subscribe.
-        """
+    def register(self, guest: ConnectedSubscriber) -> None:
+        """Register a subscriber that was admitted; raise `Unavailable` during shutdown."""
+        self._check_open()
         caller = guest.caller
-        self.check_room(caller)
-        for regrant in self._regrants:  # changes made while a webhook was called
-            caller.identity = regranted(caller.identity, *regrant)
-        guest.subscription.check(patterns, since)
         self.name(caller)
         caller.since, caller.since_s = self.now(), self.wheel.seconds()
         self._open[caller.number] = guest
         self.figures.connected[caller.transport] += 1
-        self._count_up(limit_key(caller.address), caller.user)
+        self._count_up(limit_key(caller.place.address), caller.identity.user)
         self.expire_later(guest)
         if self._attendance is not None:
             self._attendance.connected(caller)
@@ -292,8 +285,7 @@ class SessionRegistry:
 
     @contextmanager
     def reserve(self, caller: ClientInfo) -> Iterator[None]:
-        """Count `caller` as connected while a webhook is called. Raise as `check_room` does."""
-        self.check_room(caller)
+        """Count `caller` as connected while its admission waits, so that the connection limits hold."""
         key, user = limit_key(caller.address), caller.user  # the webhook may change the user
         self._count_up(key, user)
         try:
@@ -313,25 +305,29 @@ class SessionRegistry:
 
     def check_room(self, caller: ClientInfo) -> None:
         """Raise `Unavailable` during shutdown, `TooMany` if the address or user is at its connection limit."""
-        if self._farewell is not None:
-            reason = self._farewell()
-            raise Unavailable(reason.text, retry_s=reason.retry_s)
-        bounds, key = self._bounds, limit_key(caller.address)
+        self._check_open()
+        bounds, key = self._bounds, limit_key(caller.place.address)
         if key is not None and 0 < bounds.per_address <= self._per_address[key]:
             limit = f"[limits] connections_per_address is {bounds.per_address}"
             raise TooMany(f"{key} has too many subscribers connected: {limit}", retry_s=_RETRY_S)
-        if caller.user is not None and 0 < bounds.per_user <= self._per_user[caller.user]:
+        if bounds.per_user > 0 and caller.user is not None and self._per_user[caller.user] >= bounds.per_user:
             limit = f"[limits] connections_per_user is {bounds.per_user}"
             raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
-    def refresh(self, caller: ClientInfo) -> None:
-        """Apply the changes of grants since `caller` was identified; raise `Unauthorized` if they have expired.
+    def _check_open(self) -> None:
+        if self._farewell is not None:
+            reason = self._farewell()
+            raise Unavailable(reason.text, retry_s=reason.retry_s)
 
-        Call it after a wait, such as for a webhook.
-        """
+    def refresh(self, caller: ClientInfo) -> None:
+        """Do `regrant_late`, and raise `Unauthorized` if the grants of `caller` have expired."""
+        self.regrant_late(caller)
+        self.check_time(caller)
+
+    def regrant_late(self, caller: ClientInfo) -> None:
+        """Apply the changes of grants since `caller` was identified: call it after a wait, as for a webhook."""
         for regrant in self._regrants:
             caller.identity = regranted(caller.identity, *regrant)
-        self.check_time(caller)
 
     def check_time(self, caller: ClientInfo) -> None:
         """Raise `Unauthorized` if the grants of `caller` have expired."""

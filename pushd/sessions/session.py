@@ -111,23 +111,23 @@ class Session:
         """Bytes sent to the client, except those sent through its fan-out group."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
-    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
-        self._sessions.let_in(self, patterns, since)
+    def enter(
+        self, groups: Sequence[Sequence[Pattern]], since: str, or_among: Sequence[Pattern] = ()
+    ) -> list[StartPosition]:
+        """Register the session and subscribe to `groups` of patterns; see `Subscription.add_each`.
 
-    def subscribe(
-        self,
-        patterns: Sequence[Pattern],
-        since: str,
-        among: Sequence[Pattern] = (),
-        or_among: Sequence[Pattern] = (),
-    ) -> StartPosition:
-        """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
+        Raise `Refused`, without any change, if it may not subscribe.
+        """
+        starts = self.subscription.add_each(groups, since, or_among, partial(self._sessions.register, self))
+        if starts:
+            self._go_on()
+        return starts
+
+    def subscribe(self, patterns: Sequence[Pattern], since: str, or_among: Sequence[Pattern] = ()) -> StartPosition:
+        """Subscribe to `patterns` from the position `since`; see `Subscription.add_each`."""
         self._leave_crowd()
-        start = self.subscription.add(patterns, since, among, or_among)
-        self._flush_later()  # `_go_on`, inlined to save a call per connect
-        if self.subscription.then is not None:
-            self.subscription.when_tidy(self._flush_later)
+        start = self.subscription.add(patterns, since, or_among)
+        self._go_on()
         return start
 
     def unsubscribe(self, text: str) -> bool:

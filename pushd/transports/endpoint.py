@@ -33,9 +33,8 @@ class SubscribeEndpoint(Endpoint):
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
             return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
-        if self.transport != "poll":  # a poll may get its response at once
-            outlast(request)
-        return self.door.enter(request.caller, self.transport, patterns, since, lambda: request.is_gone)
+        outlast(request)
+        return self.door.admit(request.caller, self.transport, patterns, since, lambda: request.is_gone)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Return the channels and patterns, and the position to start at."""

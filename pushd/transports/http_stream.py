@@ -39,11 +39,8 @@ class StreamSession(Protocol):
     def wrote_s(self) -> float:
         """Return the time of the last write to the body, by the timer wheel; now, while the session is paused."""
 
-    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
-
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
-        """Subscribe to `patterns` from the position `since`."""
+    def enter(self, groups: Sequence[Sequence[Pattern]], since: str) -> list[StartPosition]:
+        """Register the session and subscribe to `groups` of patterns; raise `Refused` if that is not allowed."""
 
     def send(self, frame: bytes) -> None:
         """Write `frame` to the body."""
@@ -95,8 +92,7 @@ class ResponseStream:
     def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
         """Subscribe the session; end it and raise `Refused` if it may not."""
         try:
-            self.session.enter(patterns, since)
-            return self.session.subscribe(patterns, since)
+            return self.session.enter([patterns], since)[0]
         except Refused:
             self.session.ended()
             raise

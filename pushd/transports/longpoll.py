@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -51,16 +52,19 @@ class LongPoll(SubscribeEndpoint):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: read the history, too, which may take several turns of the reactor."""
-        waiting = super().ask(request)
         if request.method == b"OPTIONS":
-            return waiting
-        (patterns, since), limit, bus = request.wanted, _limit(request), self._sessions.bus
+            return None
+        request.wanted = patterns, since = self.wanted(request)
+        limit, bus, caller = _limit(request), self._sessions.bus, request.caller
 
         def read() -> Work[None]:
-            work = bus.reading(patterns, since, limit, request.caller.grants)
-            request.found = yield from self.gate.reading(request.caller, work)
+            work = bus.reading(patterns, since, limit, caller.grants)
+            request.found = yield from self.gate.reading(caller, work)
 
-        return self.door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
+        if request.method == b"HEAD":
+            waiting = self.door.read(caller, patterns, since, lambda: request.is_gone)
+            return self.door.do(read, waiting, lambda: request.is_gone, owner_of(caller))
+        return self.door.admit(caller, self.transport, patterns, since, lambda: request.is_gone, read)
 
     def render_GET(self, request: Request) -> bytes | int:
         """Return the events found, or wait for the next one."""
@@ -119,8 +123,7 @@ class _Waiting:
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
         try:
-            self._sessions.let_in(self, patterns, "latest")
-            self.subscription.add(patterns, "latest")
+            self.subscription.add(patterns, "latest", checked=partial(self._sessions.register, self))
         except Refused:
             self.subscription.close()
             self._sessions.remove(self)

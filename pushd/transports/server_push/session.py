@@ -128,15 +128,11 @@ class PushSession:
         """Bytes sent to the client: the promised data, and the body."""
         self.subscription = sessions.bus.subscribe(self, caller)
 
-    def enter(self, patterns: Sequence[Pattern], since: str) -> None:
-        """Register the session, to start with `patterns` from `since`; raise `Refused` if that is not allowed."""
-        self._sessions.let_in(self, patterns, since)
-
-    def subscribe(self, patterns: Sequence[Pattern], since: str) -> StartPosition:
-        """Subscribe to `patterns` from the position `since`; see `Subscription.add`."""
-        start = self.subscription.add(patterns, since)
+    def enter(self, groups: Sequence[Sequence[Pattern]], since: str) -> list[StartPosition]:
+        """Register the session and subscribe to `groups` of patterns; see `Session.enter`."""
+        starts = self.subscription.add_each(groups, since, checked=partial(self._sessions.register, self))
         self._flush_later()
-        return start
+        return starts
 
     def deliver(self, entry: Entry) -> None:
         """Called by the bus with an event: queue it for a promise."""

@@ -64,9 +64,11 @@ class WebSocket(SubscribeEndpoint):
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: channels are optional in the query, as commands can subscribe; check the handshake, too."""
-        has_channels = _format(request) == "raw" or b"channel" in request.args
+        is_raw = _format(request) == "raw"
+        has_channels = is_raw or b"channel" in request.args
         wanted = subscribed_patterns(request) if has_channels else [], since_of(request, "latest")
-        request.found = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
+        fields = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
+        request.found = is_raw, fields
         return wanted
 
     def methods(self, request: Request) -> tuple[str, ...]:
@@ -83,14 +85,13 @@ class WebSocket(SubscribeEndpoint):
 
     def _open(self, request: Request) -> int:
         """Subscribe to the channels in the query, accept the handshake, and upgrade the connection."""
-        is_raw = _format(request) == "raw"
-        fields: list[Field] = request.found
+        fields: list[Field]
+        is_raw, fields = request.found
         max_bytes = self._common.max_event_bytes if is_raw else self._max_message_bytes
         websocket = new_connection(self._factory, max_bytes, request.caller.place)
         dialogue = (RawProtocol if is_raw else JsonProtocol)(websocket, self._common, request.caller)
         websocket.listener = dialogue
         try:
-            dialogue.session.enter(*request.wanted)
             dialogue.subscribe(*request.wanted)
         except Refused:
             dialogue.session.ended()

@@ -20,6 +20,7 @@ from pushd.bus import (
     Outcome,
     Pattern,
     Publisher,
+    StartPosition,
     owner_of,
 )
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
@@ -79,7 +80,7 @@ class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
         return owner_of(self.session.caller)
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
-        """Subscribe to the channels in the query of the handshake."""
+        """Register the session, and subscribe to the channels in the query of the handshake."""
         raise NotImplementedError
 
     def received(self, payload: bytes, is_binary: bool) -> None:
@@ -159,13 +160,22 @@ class JsonProtocol(_Dialogue):
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to each pattern, and send the replies as for subscribe commands."""
-        for pattern in patterns:
-            self._subscribe(pattern, since, None, patterns)
+        starts = self.session.enter([[pattern] for pattern in patterns], since, self._readable)
+        for pattern, start in zip(patterns, starts, strict=True):
+            self._subscribed(pattern, start, None)
 
-    def _subscribe(self, pattern: Pattern, since: str, ref: Ref, among: Sequence[Pattern] = ()) -> None:
-        # The client may subscribe to further channels one by one, and `since` may be the id of an event in those
-        readable = self._common.door.readable(self.session.caller)
-        start = self.session.subscribe([pattern], since, among, readable)
+    @property
+    def _readable(self) -> Sequence[Pattern]:
+        """The patterns that the client may read.
+
+        It may subscribe to further channels one by one, and `since` may be the id of an event in those.
+        """
+        return self._common.door.readable(self.session.caller)
+
+    def _subscribe(self, pattern: Pattern, since: str, ref: Ref) -> None:
+        self._subscribed(pattern, self.session.subscribe([pattern], since, self._readable), ref)
+
+    def _subscribed(self, pattern: Pattern, start: StartPosition, ref: Ref) -> None:
         self._answer(
             {
                 "type": "subscribed",
@@ -346,7 +356,7 @@ class RawProtocol(_Dialogue):
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
         """Subscribe to all patterns; the client's messages are published to the channel, if there is only one."""
         self._patterns = patterns
-        self._lost_position = not self.session.subscribe(patterns, since).recovered
+        self._lost_position = not self.session.enter([patterns], since)[0].recovered
 
     def opened(self) -> None:
         """Override: close the connection if the position was lost, as the format cannot report a gap."""

@@ -585,7 +585,7 @@ class StopTests(ServiceCase):
         daemon = self.start(PLAIN + STOP)
         faulty = Faulty()
         faulty.subscription = self.parts.bus.subscribe(faulty, faulty.caller)
-        self.parts.sessions.let_in(faulty, [], "latest")
+        self.parts.sessions.register(faulty)
         wire = self.connect(STREAM)
         faults: list[object] = []
         stopping = daemon.stopService().addErrback(faults.append)

@@ -761,8 +761,7 @@ class FaultTests(SessionCase):
 
         connection = Connection()
         faulty = Peer(Session(self.house.sessions, connection, encode, a_caller()), connection)
-        faulty.session.enter(patterns("a"), "latest")
-        faulty.session.subscribe(patterns("a"), "latest")
+        faulty.session.enter([patterns("a")], "latest")
         peer = self.house.subscribed()
         self.house.publish(b"1")
         self.house.turn()
