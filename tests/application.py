@@ -56,7 +56,7 @@ def caller(user: str | None = "ada", payload: object = None, *, expires_at: floa
     reach = ChannelScope([Pattern.parse("a/**")])
     grants = Grants(reach, reach, origin="a token", wants_token=True)
     made = ClientInfo(Identity(grants, user, payload, expires_at), ClientAddress("192.0.2.7", "192.0.2.7:1"))
-    made.number_as(1, "c")
+    made.number, made.prefix = 1, "c"
     made.transport = "websocket"
     return made
 

@@ -46,18 +46,19 @@ class ClientAddress(Protocol):
 class ClientInfo:
     """One client. A new token may change the identity of the client while it is connected."""
 
-    __slots__ = ("_prefix", "identity", "number", "place", "prepared", "since", "since_s", "transport")
+    __slots__ = ("identity", "number", "place", "prefix", "prepared", "since", "since_s", "transport")
 
     def __init__(self, identity: Identity, place: ClientAddress) -> None:
         self.identity = identity
         """The user and the grants of the client."""
         self.place = place
         """The address of the client, resolved behind a trusted proxy."""
-        self._prefix = ""
         self.prepared: dict[Key, Prepared] | None = None
         """The replays prepared before the client subscribes, by `pushd.bus.search.key_of`."""
         self.number = 0
         """The number of the subscriber, counted from 1; 0 if the client is not a subscriber."""
+        self.prefix = ""
+        """The beginning of the connection id, before the number."""
         self.transport = "http"
         """The transport: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
         self.since = 0.0
@@ -65,21 +66,17 @@ class ClientInfo:
         self.since_s = 0.0
         """The time of admission on the monotonic clock, in seconds."""
 
-    def number_as(self, number: int, prefix: str) -> None:
-        """Make the client the subscriber `number`; its connection id begins with `prefix`."""
-        self.number, self._prefix = number, prefix
-
     def appearing_as(self, identity: Identity) -> ClientInfo:
         """Return a copy of the client with another identity."""
         caller = ClientInfo(identity, self.place)
-        caller.number_as(self.number, self._prefix)
+        caller.number, caller.prefix = self.number, self.prefix
         caller.transport, caller.since = self.transport, self.since
         return caller
 
     @property
     def id(self) -> str | None:
         """The connection id, None if the client is not a subscriber."""
-        return f"{self._prefix}-{self.number}" if self.number else None
+        return f"{self.prefix}-{self.number}" if self.number else None
 
     @property
     def address(self) -> str:

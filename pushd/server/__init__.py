@@ -1,5 +1,6 @@
 """The HTTP server: everything from the socket to the request."""
 
+from pushd.server.half_close import outlast
 from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream
 from pushd.server.incomplete_bodies import IncompleteBodies, IncompleteBody
@@ -83,6 +84,7 @@ __all__ = [
     "json_answer",
     "link_to",
     "note_refusal",
+    "outlast",
     "parameter",
     "path_of_event",
     "prepare",

@@ -82,7 +82,7 @@ class Request(server.Request):
     _resource: IResource | None = None
     _most_bytes, _is_refused = 0, False
     _held: IncompleteBody | None = None
-    _is_undecided = _is_complete = is_lasting = False  # for the last, see `pushd.sessions.admission.outlast`
+    _is_undecided = _is_complete = is_lasting = False  # for the last, see `pushd.server.outlast`
 
     # Receiving
 

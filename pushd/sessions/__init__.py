@@ -1,6 +1,6 @@
 """Sessions: the connected subscribers, and admission to them."""
 
-from pushd.sessions.admission import Admission, Asking, outlast
+from pushd.sessions.admission import Admission, Asking
 from pushd.sessions.closed_connection import GONE
 from pushd.sessions.interfaces import ConnectedSubscriber, SessionLimits
 from pushd.sessions.long_work import unless_done
@@ -19,6 +19,5 @@ __all__ = [
     "SessionLimits",
     "SessionRegistry",
     "Telling",
-    "outlast",
     "unless_done",
 ]

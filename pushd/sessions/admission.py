@@ -10,12 +10,11 @@ from twisted.internet.defer import Deferred
 from pushd.auth import CommandRates, take
 from pushd.bus import ClientInfo, Identity, Pattern, Work, key_of, limit_key, owner_of
 from pushd.errors import Forbidden, TooMany
-from pushd.server import Request
 from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.registry import SessionRegistry
 
-__all__ = ["Admission", "Asking", "Rates", "outlast"]
+__all__ = ["Admission", "Asking", "Rates"]
 
 _ALL = Pattern.parse("**")
 
@@ -182,8 +181,8 @@ class Admission:
     def _check_rate(self, caller: ClientInfo) -> None:
         if self._connects is None:
             return
-        key = limit_key(caller.address)
-        if key is None or caller.grants.is_operator:
+        key = limit_key(caller.place.address)
+        if key is None or caller.identity.grants.is_operator:
             return
         if caller.transport == "poll":
             return  # each poll connects anew; they count as reads, see `pushd.server.web.resource.Endpoint.charge`
@@ -245,7 +244,7 @@ class Admission:
 
     def readable(self, caller: ClientInfo) -> Sequence[Pattern]:
         """Return the patterns that `caller` may read; none if a webhook authorizes each subscription."""
-        return () if self._asks_subscribe else caller.grants.subscribe.patterns
+        return () if self._asks_subscribe else caller.identity.grants.subscribe.patterns
 
     def look(self, caller: ClientInfo, name: str) -> Deferred[None] | None:
         """Allow `caller` to read the state and presence of a channel.
@@ -288,14 +287,3 @@ def _check(caller: ClientInfo, patterns: Sequence[Pattern]) -> None:
     grants = caller.identity.grants
     for pattern in patterns:
         grants.check_subscribe(pattern.text)
-
-
-def outlast(request: Request) -> None:
-    """End `request` once its client closes its half of the connection, even if it already has.
-
-    Use it for responses that last as long as the client reads: a half-close is the only immediate sign that the
-    client has stopped reading.
-    """
-    request.is_lasting = True
-    if request.connection.has_input_ended:
-        request.connection.abort()

@@ -144,7 +144,7 @@ class SessionRegistry:
         """Assign a connection id to `caller`, unless it has one."""
         if not caller.number:
             self._count += 1
-            caller.number_as(self._count, self._prefix)
+            caller.number, caller.prefix = self._count, self._prefix
 
     def register(self, guest: ConnectedSubscriber) -> None:
         """Register a subscriber that was admitted; raise `Unavailable` during shutdown."""
@@ -310,9 +310,10 @@ class SessionRegistry:
         if key is not None and 0 < bounds.per_address <= self._per_address[key]:
             limit = f"[limits] connections_per_address is {bounds.per_address}"
             raise TooMany(f"{key} has too many subscribers connected: {limit}", retry_s=_RETRY_S)
-        if bounds.per_user > 0 and caller.user is not None and self._per_user[caller.user] >= bounds.per_user:
+        user = caller.identity.user
+        if user is not None and 0 < bounds.per_user <= self._per_user[user]:
             limit = f"[limits] connections_per_user is {bounds.per_user}"
-            raise TooMany(f"the user {caller.user!r} has too many connected: {limit}", retry_s=_RETRY_S)
+            raise TooMany(f"the user {user!r} has too many connected: {limit}", retry_s=_RETRY_S)
 
     def _check_open(self) -> None:
         if self._farewell is not None:

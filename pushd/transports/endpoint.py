@@ -7,8 +7,8 @@ from typing import ClassVar
 from twisted.internet.defer import Deferred
 
 from pushd.bus import Pattern
-from pushd.server import Endpoint, Request, RequestGuard, since_of, subscribed_patterns
-from pushd.sessions import Admission, outlast
+from pushd.server import Endpoint, Request, RequestGuard, outlast, since_of, subscribed_patterns
+from pushd.sessions import Admission
 
 __all__ = ["SubscribeEndpoint"]
 

@@ -11,8 +11,17 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Work, owner_of
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
-from pushd.server import DEFAULT_LIMIT, MAX_LIMIT, Request, RequestGuard, answer, answer_problem, whole_number
-from pushd.sessions import Admission, SessionRegistry, outlast
+from pushd.server import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Request,
+    RequestGuard,
+    answer,
+    answer_problem,
+    outlast,
+    whole_number,
+)
+from pushd.sessions import Admission, SessionRegistry
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.wire import page_json
 

@@ -123,12 +123,14 @@ class Answering(Resource):
     """The query parameters that each method accepts; None accepts any."""
 
     _methods: ClassVar[tuple[str, ...]]
+    _without_connect: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
         """Override: collect the methods once per class instead of once per request."""
         super().__init_subclass__()
         names = {name.removeprefix("render_") for name in dir(cls) if name.startswith("render_")}
         cls._methods = tuple(sorted(names if "GET" in names else names - {"HEAD"}))
+        cls._without_connect = tuple(name for name in cls._methods if name != "CONNECT")
 
     def render(self, request: Request) -> bytes | int:
         """Override: admit the request, at once or later, and call its method."""
@@ -217,7 +219,9 @@ class Answering(Resource):
                 raise BadRequest(f"unknown query parameter {shown[:64]!r}; {hint}", shown[:64])
 
     def methods(self, request: Request) -> tuple[str, ...]:
-        """Return the methods allowed for the request."""
+        """Return the methods allowed for the request: CONNECT only on a stream that can become a tunnel."""
+        if "CONNECT" in self._methods and not request.connection.is_tunnel:
+            return self._without_connect
         return self._methods
 
     def getChild(self, path: bytes, request: Request) -> IResource:

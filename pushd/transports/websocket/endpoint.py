@@ -49,7 +49,6 @@ class WebSocket(SubscribeEndpoint):
         among clients with many messages.
         """
         super().__init__(gate, door)
-        self._over_http1 = tuple(name for name in self._methods if name != "CONNECT")
         self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
         self._max_message_bytes = longest_message(max_event_bytes, max_channels)
         self._common = WebSocketSettings(
@@ -70,10 +69,6 @@ class WebSocket(SubscribeEndpoint):
         fields = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
         request.found = is_raw, fields
         return wanted
-
-    def methods(self, request: Request) -> tuple[str, ...]:
-        """Override: allow CONNECT only on a stream that can become a WebSocket."""
-        return self._methods if request.connection.is_tunnel else self._over_http1
 
     def render_GET(self, request: Request) -> int:
         """Accept a handshake over HTTP/1.1 (RFC 6455, section 4.2)."""

@@ -24,7 +24,7 @@ def numbered(
 ) -> ClientInfo:
     """Make a connected client."""
     caller = a_caller(Grants.of(["subscribe"]) if grants is None else grants, address, user)
-    caller.number_as(number, "c")
+    caller.number, caller.prefix = number, "c"
     return caller
 
 

@@ -225,11 +225,11 @@ class ConnectingTests(SynchronousTestCase):
             b"GET /ws?channel=news HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        self.assertLessEqual(self.cost(request), 685)
+        self.assertLessEqual(self.cost(request), 660)
 
     def test_by_an_event_stream(self) -> None:
         request = b"GET /sse?channel=news HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
-        self.assertLessEqual(self.cost(request), 596)
+        self.assertLessEqual(self.cost(request), 575)
 
 
 class HeldTests(SynchronousTestCase):

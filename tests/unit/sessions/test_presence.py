@@ -29,7 +29,7 @@ PLACE = ClientAddress("192.0.2.1", 4711)
 def numbered(number: int, transport: str = "websocket") -> ClientInfo:
     """Make a subscriber."""
     caller = ClientInfo(Identity(EVERYTHING, f"user-{number}"), PLACE)
-    caller.number_as(number, "test")
+    caller.number, caller.prefix = number, "test"
     caller.transport = transport
     return caller
 

@@ -74,7 +74,7 @@ class TripTests(SynchronousTestCase):
         rig = Rig()
         self.client(rig).connection.send(request)  # fills caches
         send = self.client(rig).connection.send
-        self.check(lambda: send(request), packages=46, modules=102)
+        self.check(lambda: send(request), packages=35, modules=95)
         self.assertEqual(rig.parts.bus.subscribers, 2)
 
     def test_an_event_published_over_http(self) -> None:
