@@ -54,6 +54,15 @@ class StepsTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in done], list(range(20)))
         self.assertEqual(len(self.steps), 0)
 
+    def test_after_a_slow_step_nothing_more_is_done_in_the_turn(self) -> None:
+        def reading() -> Work[None]:
+            for _ in range(20):
+                self.spent_s += 0.003  # a block of events from the disk
+                yield
+
+        self.steps.run(reading())
+        self.assertLess(max(self.turns()), 0.0065)
+
     def test_an_owner_with_many_works_delays_another_one_by_one_work(self) -> None:
         crowd = [self.steps.run(self.work(1000), owner="mallory") for _ in range(230)]
         one = self.steps.run(self.work(100, "done"), owner="ada")
