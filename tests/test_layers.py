@@ -47,6 +47,12 @@ ALONE = {
 }
 """What only one module may import."""
 
+ASSEMBLED = {
+    "bare_store", "connection", "daemon", "http2_client", "http2_peer", "http_client", "stored",
+    "subscribers", "tunnel_client", "vouching", "websocket_client",
+}  # fmt: skip
+"""The modules of ``tests.rigs`` that build a daemon, a site or a store, or talk to one."""
+
 RANK = {name: depth for depth, floor in enumerate(FLOORS) for name in floor}
 
 
@@ -159,3 +165,14 @@ class SizeTests(TestCase):
     def test_the_house_has_few_rooms_at_the_top(self) -> None:
         entries = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "py.typed", "__pycache__"}
         self.assertLessEqual(len(entries), 14)
+
+
+class TestFolderTests(TestCase):
+    def test_unit_tests_build_no_daemon(self) -> None:
+        """Tests of a whole daemon, site or store are in ``tests/component``."""
+        banned = {f"tests.rigs.{name}" for name in ASSEMBLED}
+        for path in sorted((ROOT / "tests" / "unit").rglob("*.py")):
+            for module, _ in imports(path):
+                with self.subTest(path=path.name, module=module):
+                    self.assertNotIn(module, banned)
+                    self.assertFalse(module.startswith("tests.component"))

@@ -28,9 +28,11 @@ from pushd.server.web.static import StaticFiles
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.ndjson import NdjsonEndpoint
 from pushd.transports.stream_endpoint import StreamEndpoint
-from tests.http2_client import Http2Client
-from tests.openapi import PATH, Operation, description, operations, resolved
-from tests.rigs import DaemonTests, HttpClient, Rig, WebSocketClient
+from tests.rigs.daemon import DaemonRig, DaemonTests
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.http_client import HttpClient
+from tests.rigs.openapi import PATH, Operation, description, operations, resolved
+from tests.rigs.websocket_client import WebSocketClient
 
 EXAMPLES = {"channel": "news", "id": "order-17"}
 """What stands for the names in paths."""
@@ -197,7 +199,7 @@ class TemporaryRefusalTests(DaemonTests):
     def test_every_operation_says_so_over_every_protocol(self) -> None:
         seen = 0
         for http in (HttpClient, Http2Client):
-            self.rig = Rig("", http)
+            self.rig = DaemonRig("", http)
             for operation in operations():
                 if 503 not in operation.statuses:
                     continue

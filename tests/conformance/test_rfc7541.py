@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.server.http2.errors import Code, ConnectionFault
 from pushd.server.http2.hpack_decoder import BlockDecoder
 from pushd.server.http2.hpack_encoder import FieldEncoder
-from tests.http2_peer import HTTP2TestCase
+from tests.rigs.http2_peer import HTTP2TestCase
 
 REQUEST = b"\x82\x87\x84\x41\x09localhost"
 """GET, https, /, and localhost as a field that is added to the table; the last by `headers`."""

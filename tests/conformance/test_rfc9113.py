@@ -17,7 +17,7 @@ from hyperframe.frame import (
 )
 
 from pushd.server.http2.errors import Code
-from tests.http2_peer import MAX_BODY, PREFACE, HTTP2TestCase
+from tests.rigs.http2_peer import MAX_BODY, PREFACE, HTTP2TestCase
 
 
 def raw(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
@@ -842,7 +842,7 @@ class Section8Tests(HTTP2TestCase):
 
 
 class Section10Tests(HTTP2TestCase):
-    """Security considerations; the floods are in ``tests/unit/server/test_http2_floods.py``."""
+    """Security considerations; the floods are in ``tests/component/server/test_http2_floods.py``."""
 
     def test_a_header_section_over_the_limit(self) -> None:
         """10.5.1: a server MAY send 431."""

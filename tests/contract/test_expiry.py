@@ -8,10 +8,11 @@ from unittest.mock import patch
 from pushd.auth.webhooks.answers import changed_identity
 from pushd.daemon.integrations import Integrations
 from pushd.server.net.client_certificates import Certificate
-from tests.http2_client import Http2Client
-from tests.outsiders import Answers
-from tests.rigs import STARTED, DaemonTests, Response
-from tests.subscribers import (
+from tests.rigs.daemon import STARTED, DaemonTests
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.http_client import Response
+from tests.rigs.outsiders import Answers
+from tests.rigs.subscribers import (
     JsonSubscriber,
     JsonTunnelSubscriber,
     PollSubscriber,
@@ -22,7 +23,7 @@ from tests.subscribers import (
     StreamSubscriber,
     Subscriber,
 )
-from tests.vouching import FakeTokens, identity, logged, with_token
+from tests.rigs.vouching import FakeTokens, identity, logged, with_token
 
 REASON = "the token has expired; come back with a new one"
 CERTIFICATE = "the client certificate has expired; connect again with a new one"

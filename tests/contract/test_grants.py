@@ -24,9 +24,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pushd.bus.grants import Identity
 from pushd.daemon.integrations import Integrations
-from tests.http2_client import Http2Client
-from tests.rigs import HttpClient, Response, Rig, StoredRig
-from tests.subscribers import (
+from tests.rigs.daemon import DaemonRig, StoredDaemonRig
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.http_client import HttpClient, Response
+from tests.rigs.subscribers import (
     JsonSubscriber,
     JsonTunnelSubscriber,
     PollSubscriber,
@@ -37,8 +38,8 @@ from tests.subscribers import (
     StreamSubscriber,
     Subscriber,
 )
+from tests.rigs.vouching import FakeTokens, identity, with_token
 from tests.unit.bus.test_patterns import means
-from tests.vouching import FakeTokens, identity, with_token
 
 CHANNELS = ("a", "b", "a/x", "a/y", "a.x", "b/x/y", "none/x")
 """The last keeps no events."""
@@ -210,8 +211,8 @@ class GrantsMachine(RuleBasedStateMachine):
         tokens = FakeTokens(**{who: _identity(has) for who, has in self.rights.items() if who is not None})
         self.rig = self.make_rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), Integrations(tokens))
 
-    def make_rig(self, config: str, outside: Integrations) -> Rig:
-        return Rig(config, outside=outside)
+    def make_rig(self, config: str, outside: Integrations) -> DaemonRig:
+        return DaemonRig(config, outside=outside)
 
     def turn(self) -> None:
         """Let the reactor have its turn, and compare what everybody has got."""
@@ -581,9 +582,9 @@ def _answer(message: dict[str, Any]) -> tuple[object, ...]:
 class StoredGrantsMachine(GrantsMachine):
     """The same with a store, which takes what is published at the end of the turn."""
 
-    def make_rig(self, config: str, outside: Integrations) -> Rig:
+    def make_rig(self, config: str, outside: Integrations) -> DaemonRig:
         self.directory = TemporaryDirectory(prefix="pushd-grants-")
-        return StoredRig(Path(self.directory.name), config, outside=outside)
+        return StoredDaemonRig(Path(self.directory.name), config, outside=outside)
 
     def go_on(self, hurries: bool) -> None:
         self.turn()
@@ -591,7 +592,7 @@ class StoredGrantsMachine(GrantsMachine):
     def teardown(self) -> None:
         super().teardown()
         if hasattr(self, "rig"):
-            assert isinstance(self.rig, StoredRig)
+            assert isinstance(self.rig, StoredDaemonRig)
             self.rig.abandon()
             self.directory.cleanup()
 

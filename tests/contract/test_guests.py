@@ -12,10 +12,11 @@ from pushd.bus.grants import Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Unauthorized, Unavailable
-from tests.http2_client import Http2Client
-from tests.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny
-from tests.rigs import STARTED, DaemonTests, Response, query
-from tests.subscribers import (
+from tests.rigs.daemon import STARTED, DaemonTests, query
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.http_client import Response
+from tests.rigs.outsiders import Answers, Ask, Later, Notes, Registry, a_user, deny
+from tests.rigs.subscribers import (
     JsonSubscriber,
     JsonTunnelSubscriber,
     PollSubscriber,

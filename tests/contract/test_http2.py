@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from tests.http2_client import Http2Client
-from tests.rigs import DaemonTests
-from tests.unit.api import test_channels as test_channels_api
-from tests.unit.api import test_health, test_publish
-from tests.unit.server import test_cookies, test_resource, test_site
-from tests.unit.server import test_guard as test_gate
-from tests.unit.server import test_guard_tokens as test_gate_tokens
-from tests.unit.transports import test_longpoll as test_poll
-from tests.unit.transports import test_ndjson as test_stream
-from tests.unit.transports import test_sse
+from tests.component.api import test_channels as test_channels_api
+from tests.component.api import test_health, test_publish
+from tests.component.server import test_cookies, test_resource, test_site
+from tests.component.server import test_guard as test_gate
+from tests.component.server import test_guard_tokens as test_gate_tokens
+from tests.component.transports import test_longpoll as test_poll
+from tests.component.transports import test_ndjson as test_stream
+from tests.component.transports import test_sse
+from tests.rigs.daemon import DaemonTests
+from tests.rigs.http2_client import Http2Client
 
 
 class OverHttp2(DaemonTests):

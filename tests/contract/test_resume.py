@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tests.http2_client import Http2Client
-from tests.rigs import DaemonTests, HttpClient, Rig, StoredRig
-from tests.subscribers import (
+from tests.rigs.daemon import DaemonRig, DaemonTests, StoredDaemonRig
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.http_client import HttpClient
+from tests.rigs.subscribers import (
     AskingJsonSubscriber,
     JsonSubscriber,
     JsonTunnelSubscriber,
@@ -89,14 +90,14 @@ class ResumeRules(_Base):
     """What a client that comes back may rely on."""
 
     kind: type[Subscriber]
-    rig: Rig
+    rig: DaemonRig
 
     config = _CONFIG
 
     def start(self, config: str = "") -> None:
         """Start a daemon with a store of its own."""
         self.directory = self.new_directory()
-        rig = StoredRig(self.directory, config, self.http)
+        rig = StoredDaemonRig(self.directory, config, self.http)
         self.assertEqual(rig.failures, [])
         self.addCleanup(rig.abandon)
         self.rig = rig
@@ -482,7 +483,7 @@ class ResumeRules(_Base):
         self.assert_lost("news", positions[-1])
 
     def test_of_a_store_that_was_deleted_after_a_crash_it_is_told(self) -> None:
-        assert isinstance(self.rig, StoredRig)
+        assert isinstance(self.rig, StoredDaemonRig)
         positions = self._positions()
         self.rig.abandon()
         (self.directory / "pushd.db").unlink()
@@ -525,7 +526,7 @@ class ResumeRules(_Base):
         """The end of the store may be missing after that, and whether it is cannot be seen."""
         for durability in ("process", "power"):
             self.start(f"[pushd]\ndurability = {durability}\n{_CONFIG}")
-            assert isinstance(self.rig, StoredRig)
+            assert isinstance(self.rig, StoredDaemonRig)
             positions = self._positions()
             self.rig.abandon()
             with closing(sqlite3.connect(self.directory / "pushd.db", isolation_level=None)) as store:
@@ -559,7 +560,7 @@ class ResumeRules(_Base):
         self.assert_recovered("other", "earliest", b"fine")
 
     def test_a_store_in_memory_knows_no_position_from_before(self) -> None:
-        self.rig = Rig(_CONFIG, self.http)
+        self.rig = DaemonRig(_CONFIG, self.http)
         for again in (self.rig.restart, self.rig.crash):
             self.id_of.clear()
             positions = self._positions()
@@ -576,7 +577,7 @@ class ResumeRules(_Base):
     def test_what_was_never_written_is_never_seen(self) -> None:
         for durability in ("process", "power"):
             self.start(f"[pushd]\ndurability = {durability}\n{_CONFIG}")
-            assert isinstance(self.rig, StoredRig)
+            assert isinstance(self.rig, StoredDaemonRig)
             follower = Follower(self, ["news"], self.position)
             follower.come()
             self.publish("news", b"before")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.http2_client import Http2Client
-from tests.rigs import DaemonTests
-from tests.subscribers import (
+from tests.rigs.daemon import DaemonTests
+from tests.rigs.http2_client import Http2Client
+from tests.rigs.subscribers import (
     JsonSubscriber,
     JsonTunnelSubscriber,
     PollSubscriber,

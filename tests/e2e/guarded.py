@@ -19,12 +19,12 @@ import jwt
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Answer, Daemon, request, running, tcp
 from tests.e2e.hook_server import HookServer, hook_server
 from tests.e2e.test_jwks import LOCALHOST
 from tests.e2e.test_jwks import Authority as ServerAuthority
-from tests.tokens import base64url, jwk_of, private_key, public_pem
+from tests.rigs.certificates import Authority
+from tests.rigs.tokens import base64url, jwk_of, private_key, public_pem
 
 __all__ = ["HOOKS_SECRET", "PROXY", "Intruder", "World", "serving_files", "world"]
 

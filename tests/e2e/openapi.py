@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.openapi import Operation, operations
+from tests.rigs.openapi import Operation, operations
 
 __all__ = ["CHANNEL", "EVENT", "document"]
 

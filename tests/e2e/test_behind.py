@@ -17,10 +17,10 @@ from cryptography.x509 import DNSName
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, free_port, running, tcp, twistd
 from tests.e2e.documents import named
 from tests.e2e.programs import Program, eventually, lacks, program, talking_to
+from tests.rigs.certificates import Authority
 
 pytestmark = pytest.mark.timeout(90)
 

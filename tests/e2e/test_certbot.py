@@ -15,10 +15,10 @@ import pytest
 from cryptography import x509
 from cryptography.x509 import DNSName
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, running, tcp
 from tests.e2e.documents import named
 from tests.e2e.programs import eventually
+from tests.rigs.certificates import Authority
 
 pytestmark = pytest.mark.timeout(60)
 

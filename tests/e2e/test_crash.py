@@ -34,7 +34,7 @@ from tests.e2e.traffic import (
     WebSocketSubscriber,
     history,
 )
-from tests.ledger import Ledger, View
+from tests.rigs.ledger import Ledger, View
 
 KILLS = int(os.environ.get("PUSHD_TEST_KILLS", "10"))
 SEED = int(os.environ.get("PUSHD_TEST_SEED", "0")) or secrets.randbelow(1 << 32)

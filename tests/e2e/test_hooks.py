@@ -32,10 +32,10 @@ from pushd.bus.event import Draft
 from pushd.config.settings import Hooks
 from pushd.errors import Forbidden, Unavailable
 from pushd.server.net.tls import self_signed
-from tests.application import SECRET, caller, hooks
 from tests.e2e.daemon import REPOSITORY
 from tests.e2e.hook_server import HookServer, hook_server
 from tests.e2e.programs import program, talking_to
+from tests.rigs.application import SECRET, caller, hooks
 
 reactor: Any = _reactor
 

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.e2e.daemon import environment, free_port, installed
 from tests.e2e.programs import CLIENTS
-from tests.tokens import jwk_of, token
+from tests.rigs.tokens import jwk_of, token
 
 SET = json.dumps({"keys": [jwk_of("ES256", kid="one")]}).encode()
 

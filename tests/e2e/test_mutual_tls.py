@@ -17,9 +17,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from tests.certificates import Authority, Issued
 from tests.e2e.daemon import Daemon, running, tcp, twistd
 from tests.e2e.programs import eventually, program
+from tests.rigs.certificates import Authority, Issued
 
 pytestmark = pytest.mark.timeout(90)
 

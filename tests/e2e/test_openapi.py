@@ -20,8 +20,8 @@ import pytest
 
 from tests.e2e.daemon import REPOSITORY, Daemon, request, running, tcp
 from tests.e2e.programs import eventually
-from tests.openapi import description, operations
-from tests.tokens import SECRET, token
+from tests.rigs.openapi import description, operations
+from tests.rigs.tokens import SECRET, token
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -17,9 +17,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from websockets.sync.client import ClientConnection, connect
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, request, running, tcp
 from tests.e2e.programs import eventually
+from tests.rigs.certificates import Authority
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -17,7 +17,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, request, running, tcp
 from tests.e2e.openapi import CHANNEL, EVENT
 from tests.e2e.programs import eventually
@@ -30,7 +29,8 @@ from tests.e2e.scanners import (
     unexplained,
     wapiti,
 )
-from tests.tokens import SECRET, token
+from tests.rigs.certificates import Authority
+from tests.rigs.tokens import SECRET, token
 
 pytestmark = pytest.mark.timeout(240 + 25 * SECONDS_PER_MODULE)
 

@@ -18,11 +18,11 @@ from time import monotonic, time
 import pytest
 from websockets.sync.client import connect
 
-from tests.bare_store import Stored
 from tests.e2e.daemon import Answer, Daemon, free_port, request, running, tcp, twistd
 from tests.e2e.programs import eventually
 from tests.e2e.traffic import SseSubscriber, Subscriber, WebSocketSubscriber, history
-from tests.ledger import Ledger
+from tests.rigs.bare_store import StoreRig
+from tests.rigs.ledger import Ledger
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -35,8 +35,8 @@ CONFIG = "[channels]\nhistory_size = 1000000\nhistory_bytes = 1GiB\nhistory_age 
 def small_disk(path: Path, size: str) -> Iterator[Callable[..., None]]:
     """Mount a file system of some size at `path`; return what mounts it anew with other options.
 
-    Only root may do that, and not in every container; the test is skipped then. `tests/unit/store/test_faults.py`
-    makes a full disk without.
+    Only root may do that, and not in every container; the test is skipped then.
+    `tests/component/store/test_faults.py` makes a full disk without.
     """
     path.mkdir()
     mount = shutil.which("mount")
@@ -208,7 +208,7 @@ def why_not(directory: Path, config: Path, *, is_checked: bool = False, in_backg
 
 def make(directory: Path) -> None:
     """Make a store with some events."""
-    stored = Stored(directory, started=time())
+    stored = StoreRig(directory, started=time())
     for number in range(300):
         stored.publish("a", "b", data=b"%d" % number + b"x" * 500)
     stored.close()

@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.certificates import Authority
 from tests.e2e.daemon import Daemon, free_port, tcp, twistd
 from tests.e2e.programs import eventually, program, talking_to
 from tests.e2e.systemd import Systemd, listening, supervised
 from tests.e2e.test_stop import STOPPED, Publisher, kept
+from tests.rigs.certificates import Authority
 
 pytestmark = pytest.mark.timeout(120)
 

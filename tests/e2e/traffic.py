@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from tests.ledger import Ledger, Seen, Sent, View
+from tests.rigs.ledger import Ledger, Seen, Sent, View
 
 __all__ = [
     "BatchPublisher",

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from time import monotonic, sleep
 
-from tests.application import SECRET
 from tests.e2e.daemon import Daemon, request, running
+from tests.rigs.application import SECRET
 from tests.torture.cases import CASES, Case, Target
 
 LIMIT_MS = 20

@@ -20,18 +20,7 @@ from h2.settings import SettingCodes
 
 from tests.e2e.crowds import Crowd, all_at_once
 from tests.e2e.daemon import Daemon, request
-from tests.torture.talk import (
-    Http2,
-    chunked,
-    connect,
-    exchange,
-    frame,
-    get,
-    post,
-    pump,
-    upgrade,
-    websocket,
-)
+from tests.torture.talk import Http2, chunked, connect, exchange, frame, get, post, pump, upgrade, websocket
 
 __all__ = ["CASES", "Case", "Target"]
 

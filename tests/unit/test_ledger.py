@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest import TestCase
 
-from tests.ledger import Ledger, Seen, View
+from tests.rigs.ledger import Ledger, Seen, View
 
 CHANNEL = "a"
 

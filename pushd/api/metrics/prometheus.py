@@ -2,7 +2,7 @@
 
 pushd counts in plain integers, as the objects of the library take a lock for each number. They are made of these
 counters on request, in a registry of pushd's own. `_boot_time` is a private name, overridden because the library
-reads ``/proc/stat``; `tests/unit/api/test_prometheus.py` pins it.
+reads ``/proc/stat``; `tests/component/api/test_prometheus.py` pins it.
 """
 
 from __future__ import annotations

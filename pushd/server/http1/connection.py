@@ -1,6 +1,6 @@
 """The HTTP/1.1 connection: twisted.web's channel with its own parser and write path, and the upgrade to WebSocket.
 
-It uses private names of twisted.web, which has no public seam there; `tests/unit/server/test_http1.py` pins each.
+It uses private names of twisted.web, for want of a public seam; `tests/component/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations

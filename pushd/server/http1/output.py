@@ -1,6 +1,6 @@
 """The write path of an HTTP/1.1 connection, and the addresses of its ends.
 
-It uses private names of twisted.web, which has no public seam there; `tests/unit/server/test_http1.py` pins each.
+It uses private names of twisted.web, for want of a public seam; `tests/component/server/test_http1.py` pins each.
 """
 
 from __future__ import annotations

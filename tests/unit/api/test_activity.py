@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.api.status.activity import WINDOW, ChannelActivity
 from pushd.bus.channel import Channel
 from pushd.bus.subscription import Subscription
-from tests.builders import Kept, Rig
+from tests.rigs.builders import BusRig, Kept
 
 
 class ActivityTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.start(Rig())
+        self.start(BusRig())
 
-    def start(self, rig: Rig) -> None:
+    def start(self, rig: BusRig) -> None:
         """Begin anew, without having looked."""
         self.rig = rig
         self.activity = ChannelActivity(rig.bus)
@@ -85,7 +85,7 @@ class ActivityTests(SynchronousTestCase):
         self.assertEqual(self.rates(), {"a": 1, "b": 1})
 
     def test_everything_of_a_channel_is_said(self) -> None:
-        self.start(Rig(kept={"news": Kept(2)}))
+        self.start(BusRig(kept={"news": Kept(2)}))
         self.rig.subscribe("news")
         self.rig.subscribe("*")
         self.rig.subscribe("other")
@@ -97,7 +97,7 @@ class ActivityTests(SynchronousTestCase):
         self.assertGreater(busy.size_bytes, 0)
 
     def test_a_channel_that_is_made_again_does_not_have_the_events_of_others(self) -> None:
-        self.start(Rig(default=Kept(0), max_channels=2))
+        self.start(BusRig(default=Kept(0), max_channels=2))
         self.publish("few", times=3)
         self.publish("many", times=1000)
         self.look()
@@ -108,7 +108,7 @@ class ActivityTests(SynchronousTestCase):
         self.assertLessEqual(max(self.rates().values()), 3)
 
     def test_what_was_given_up_is_not_shown_nor_kept_in_mind(self) -> None:
-        self.start(Rig(default=Kept(0), max_channels=2))
+        self.start(BusRig(default=Kept(0), max_channels=2))
         self.look()
         for number in range(1000):
             self.publish(f"passing/{number}")

@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.api.demo.page import CLOCK, PAGES, Clock
 from pushd.bus.publisher import DirectPublisher
 from pushd.bus.subscription import Subscription
-from tests.builders import EPOCH, STARTED, Client, Kept, Rig
+from tests.rigs.builders import EPOCH, STARTED, BusRig, Client, Kept
 
 
 class ClockTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.rig = Rig(kept={CLOCK: Kept(5)})
+        self.rig = BusRig(kept={CLOCK: Kept(5)})
         self.clock = Clock(self.rig.bus, DirectPublisher(self.rig.bus), lambda: STARTED + self.rig.clock.seconds())
 
     def subscribe(self, text: str) -> tuple[Client, Subscription]:

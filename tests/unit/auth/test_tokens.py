@@ -16,11 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Forbidden, Unauthorized
-from tests.tokens import (
+from tests.rigs.tokens import (
     ALGORITHMS,
     NOW,
     SECRET,
-    Rig,
+    TokensRig,
     base64url,
     hs_key,
     jwk_of,
@@ -45,14 +45,14 @@ class TokensCase(DirectoryCase):
         path = self.write(f"{name}.pem", public_pem(key))
         return Key(name, algorithm, public_key_file=path, **more)
 
-    def refused(self, rig: Rig, text: str) -> Unauthorized:
+    def refused(self, rig: TokensRig, text: str) -> Unauthorized:
         """Check that a token is rejected; return the error."""
         error: Unauthorized = self.assertRaises(Unauthorized, rig.tokens.identify, text)
         self.assertTrue(error.is_token_wrong)
         self.assertEqual(error.status, 401)
         return error
 
-    def assertRefused(self, rig: Rig, text: str, detail: str) -> None:
+    def assertRefused(self, rig: TokensRig, text: str, detail: str) -> None:
         self.assertEqual(self.refused(rig, text).detail, detail)
 
 
@@ -60,17 +60,17 @@ class IdentityTests(TokensCase):
     def test_tokens_of_every_algorithm_are_taken(self) -> None:
         for algorithm in ALGORITHMS:
             with self.subTest(algorithm):
-                rig = Rig(self.key_for(algorithm))
+                rig = TokensRig(self.key_for(algorithm))
                 self.assertEqual(rig.identify(token({"sub": "ann"}, algorithm=algorithm)).user, "ann")
 
     def test_an_ed448_key_signs_by_eddsa_too(self) -> None:
         key = private_key("Ed448")
-        rig = Rig(Key("app", "EdDSA", public_key_file=self.write("a.pem", public_pem(key))))
+        rig = TokensRig(Key("app", "EdDSA", public_key_file=self.write("a.pem", public_pem(key))))
         self.assertEqual(rig.identify(token({"sub": "ann"}, algorithm="EdDSA", key=key)).user, "ann")
 
     def test_a_token_says_who_it_is_and_what_it_may_do(self) -> None:
         rights = {"publish": ["a/*"], "subscribe": ["b", "c/**"], "payload": {"name": "Ann", "tags": [1, None]}}
-        identity = Rig(hs_key()).identify(token({"sub": "ann", "exp": NOW + 60, "pushd": rights}))
+        identity = TokensRig(hs_key()).identify(token({"sub": "ann", "exp": NOW + 60, "pushd": rights}))
         self.assertEqual((identity.user, identity.payload), ("ann", rights["payload"]))
         self.assertEqual(identity.grants.publish.texts, ("a/*",))
         self.assertEqual(identity.grants.subscribe.texts, ("b", "c/**"))
@@ -79,12 +79,12 @@ class IdentityTests(TokensCase):
         identity.grants.check_subscribe("c/1/2")
 
     def test_a_token_that_says_nothing_is_of_nobody_and_gives_no_right(self) -> None:
-        identity = Rig(hs_key()).identify(token())
+        identity = TokensRig(hs_key()).identify(token())
         self.assertEqual((identity.user, identity.payload, identity.expires_at), (None, None, None))
         self.assertFalse(identity.grants.publish or identity.grants.subscribe or identity.grants.is_operator)
 
     def test_a_refusal_says_which_key_the_rights_are_from(self) -> None:
-        identity = Rig(hs_key()).identify(token({"pushd": {"publish": ["a"]}}))
+        identity = TokensRig(hs_key()).identify(token({"pushd": {"publish": ["a"]}}))
         error = self.assertRaises(Forbidden, identity.grants.check_publish, "b")
         self.assertEqual(
             error.detail, "no right to publish to 'b': the token of key app does not give publish for it"
@@ -92,11 +92,11 @@ class IdentityTests(TokensCase):
 
     def test_an_operator_is_one(self) -> None:
         for value in True, False:
-            identity = Rig(hs_key()).identify(token({"pushd": {"operator": value}}))
+            identity = TokensRig(hs_key()).identify(token({"pushd": {"operator": value}}))
             self.assertIs(identity.grants.is_operator, value)
 
     def test_it_ends_when_the_token_is_not_taken_any_more(self) -> None:
-        rig, text = Rig(hs_key(), leeway_s=10), token({"exp": NOW + 60})
+        rig, text = TokensRig(hs_key(), leeway_s=10), token({"exp": NOW + 60})
         self.assertEqual(rig.identify(text).expires_at, NOW + 70)
         rig.clock.advance(69.9)
         rig.identify(text)
@@ -105,21 +105,21 @@ class IdentityTests(TokensCase):
 
     def test_times_are_taken_within_the_leeway(self) -> None:
         for name, time in ("exp", NOW - 9.9), ("nbf", NOW + 10), ("iat", NOW + 10), ("exp", NOW + 0.5):
-            Rig(hs_key()).identify(token({name: time}))
-        self.refused(Rig(hs_key(), leeway_s=0), token({"exp": NOW}))
+            TokensRig(hs_key()).identify(token({name: time}))
+        self.refused(TokensRig(hs_key(), leeway_s=0), token({"exp": NOW}))
 
     def test_the_audience_may_be_one_of_several(self) -> None:
-        rig = Rig(hs_key(audience="push"))
+        rig = TokensRig(hs_key(audience="push"))
         for audience in "push", ["push"], ["other", "push"]:
             rig.identify(token({"aud": audience}))
 
     def test_users_of_255_bytes_and_of_any_script_have_a_name(self) -> None:
-        rig = Rig(hs_key())
+        rig = TokensRig(hs_key())
         for user in "a" * 255, "ü" * 127, "安", " ", "a/b:c d'\"":
             self.assertEqual(rig.identify(token({"sub": user})).user, user)
 
     def test_the_payload_is_any_json_up_to_4_kib(self) -> None:
-        rig = Rig(hs_key())
+        rig = TokensRig(hs_key())
         for payload in None, True, 0, 1.5, "x" * 4094, ["x"], {"ä": {"b": [None]}}, 2**70, "\ud800":
             self.assertEqual(rig.identify(token({"pushd": {"payload": payload}})).payload, payload)
 
@@ -131,7 +131,7 @@ class IdentityTests(TokensCase):
             "x5u": "https://evil.example/x",
             "x5c": ["MII"],
         }
-        rig = Rig(self.key_for("ES256"))
+        rig = TokensRig(self.key_for("ES256"))
         detail = "the signature is wrong; wanted one with key app (ES256)"
         self.assertRefused(rig, token(algorithm="ES256", key=own, header=header), detail)
         self.assertEqual(rig.issuer.urls, [])
@@ -140,25 +140,25 @@ class IdentityTests(TokensCase):
 
 class KeyChoiceTests(TokensCase):
     def test_keys_are_tried_in_the_order_of_the_file(self) -> None:
-        rig = Rig(hs_key("a"), hs_key("b"))
+        rig = TokensRig(hs_key("a"), hs_key("b"))
         self.assertEqual(rig.identify(token()).grants.origin, "the token of key a")
 
     def test_one_of_several_with_the_same_algorithm_is_found(self) -> None:
-        rig = Rig(*(self.key_for("HS256", name, number) for number, name in enumerate("abc")))
+        rig = TokensRig(*(self.key_for("HS256", name, number) for number, name in enumerate("abc")))
         text = token(key=private_key("HS256", 2))
         self.assertEqual(rig.identify(text).grants.origin, "the token of key c")
 
     def test_a_kid_that_is_the_name_of_a_key_picks_it(self) -> None:
-        rig = Rig(hs_key("a"), hs_key("b"), self.key_for("HS256", "c", 1))
+        rig = TokensRig(hs_key("a"), hs_key("b"), self.key_for("HS256", "c", 1))
         self.assertEqual(rig.identify(token(header={"kid": "b"})).grants.origin, "the token of key b")
         detail = "the signature is wrong; wanted one with key c (HS256)"
         self.assertRefused(rig, token(header={"kid": "c"}), detail)
 
     def test_a_kid_that_no_key_has_picks_none(self) -> None:
-        self.assertEqual(Rig(hs_key()).identify(token({"sub": "ann"}, header={"kid": "2023"})).user, "ann")
+        self.assertEqual(TokensRig(hs_key()).identify(token({"sub": "ann"}, header={"kid": "2023"})).user, "ann")
 
     def test_the_issuer_picks_a_key(self) -> None:
-        rig = Rig(hs_key("a", issuer="https://a"), hs_key("b", issuer="https://b"), hs_key("c"))
+        rig = TokensRig(hs_key("a", issuer="https://a"), hs_key("b", issuer="https://b"), hs_key("c"))
         for issuer, name in ("https://a", "a"), ("https://b", "b"), ("https://d", "c"):
             self.assertEqual(rig.identify(token({"iss": issuer})).grants.origin, f"the token of key {name}")
 
@@ -168,10 +168,10 @@ class KeyChoiceTests(TokensCase):
         expired = token({"exp": NOW - 60})
         detail = "the token expired 60 s ago (exp); wanted a new one"
         for keys in (strange, hs_key()), (hs_key(), strange), (other, hs_key()), (hs_key(), other):
-            self.assertRefused(Rig(*keys), expired, detail)
+            self.assertRefused(TokensRig(*keys), expired, detail)
 
     def test_the_same_secret_in_two_sections_serves_two_audiences(self) -> None:
-        rig = Rig(hs_key("a", audience="a"), hs_key("b", audience="b"))
+        rig = TokensRig(hs_key("a", audience="a"), hs_key("b", audience="b"))
         self.assertEqual(rig.identify(token({"aud": "b"})).grants.origin, "the token of key b")
 
 
@@ -406,58 +406,58 @@ class BadTokenTests(TokensCase):
     def test_what_has_not_the_form_of_a_token_is_told_so(self) -> None:
         for name, (text, detail) in FORMS.items():
             with self.subTest(name):
-                self.assertRefused(Rig(hs_key()), text, detail)
+                self.assertRefused(TokensRig(hs_key()), text, detail)
 
     def test_a_token_signed_by_another_algorithm_is_told_which_was_wanted(self) -> None:
         for name, (text, detail) in ALGORITHM_MISSES.items():
             with self.subTest(name):
-                self.assertRefused(Rig(hs_key()), text, detail)
+                self.assertRefused(TokensRig(hs_key()), text, detail)
 
     def test_claims_that_are_wrong_are_named(self) -> None:
         for name, (text, detail) in CLAIMS.items():
             with self.subTest(name):
-                self.assertRefused(Rig(hs_key()), text, detail)
+                self.assertRefused(TokensRig(hs_key()), text, detail)
 
     def test_nesting_of_any_depth_is_refused_and_blows_nothing_up(self) -> None:
         for levels in 500, 1000, 3000:
             for text in sign(deep(levels), b"{}"), sign(HEADER, deep(levels)):
-                detail = self.refused(Rig(hs_key()), text).detail
+                detail = self.refused(TokensRig(hs_key()), text).detail
                 self.assertRegex(detail, "the (header|payload) of the token is (nested too deeply|a list; wanted)")
             inside = sign(HEADER, b'{"pushd":{"payload":' + deep(levels) + b"}}")
-            self.assertIn("nested", self.refused(Rig(hs_key()), inside).detail)
-            Rig(hs_key())  # what is left of it hurts nobody
+            self.assertIn("nested", self.refused(TokensRig(hs_key()), inside).detail)
+            TokensRig(hs_key())  # what is left of it hurts nobody
 
     def test_the_public_key_is_no_secret(self) -> None:
         for algorithm in "RS256", "ES256", "EdDSA", "PS512":
             pem = public_pem(private_key(algorithm))
             for secret in pem, pem.strip(), pem.decode().encode():
                 forged = token({"pushd": {"publish": ["**"]}}, algorithm="HS256", key=secret)
-                rig = Rig(self.key_for(algorithm))
+                rig = TokensRig(self.key_for(algorithm))
                 self.assertRefused(rig, forged, f"alg is 'HS256'; wanted {algorithm} (key app)")
 
     def test_the_public_key_is_no_secret_beside_a_key_that_has_one(self) -> None:
-        rig = Rig(self.key_for("RS256", "public"), hs_key("shared"))
+        rig = TokensRig(self.key_for("RS256", "public"), hs_key("shared"))
         forged = token(algorithm="HS256", key=public_pem(private_key("RS256")), header={"kid": "public"})
         self.assertRefused(rig, forged, "the signature is wrong; wanted one with key shared (HS256)")
 
     def test_a_key_of_a_kind_takes_only_its_own_algorithm(self) -> None:
         for own, other in ("RS256", "PS256"), ("RS256", "RS512"), ("PS384", "RS384"), ("ES256", "EdDSA"):
-            rig = Rig(self.key_for(own))
+            rig = TokensRig(self.key_for(own))
             self.assertRefused(rig, token(algorithm=other), f"alg is '{other}'; wanted {own} (key app)")
 
     def test_all_the_algorithms_that_are_wanted_are_told(self) -> None:
-        rig = Rig(self.key_for("ES256", "a"), hs_key("b"))
+        rig = TokensRig(self.key_for("ES256", "a"), hs_key("b"))
         self.assertRefused(rig, token(algorithm="HS512"), "alg is 'HS512'; wanted ES256 (key a) or HS256 (key b)")
 
     def test_the_wrong_issuer_is_told_which_was_wanted(self) -> None:
-        rig = Rig(hs_key("a", issuer="https://a"), hs_key("b", issuer="https://b"))
+        rig = TokensRig(hs_key("a", issuer="https://a"), hs_key("b", issuer="https://b"))
         wanted = "wanted 'https://a' (key a) or 'https://b' (key b)"
         for issuer, said in ("https://c", "'https://c'"), (None, "null"), (["https://a"], "a list"), ("", "''"):
             self.assertRefused(rig, token({"iss": issuer}), f"iss is {said}; {wanted}")
         self.assertRefused(rig, token(), f"iss is missing; {wanted}")
 
     def test_the_wrong_audience_is_told_which_was_wanted(self) -> None:
-        rig = Rig(hs_key(audience="push"))
+        rig = TokensRig(hs_key(audience="push"))
         self.assertRefused(rig, token({"aud": "x"}), "aud is 'x'; wanted 'push'")
         self.assertRefused(rig, token({"aud": list("abcd")}), "aud is 'a', 'b', 'c', ...; wanted 'push'")
         for text in token(), token({"aud": []}):
@@ -465,7 +465,7 @@ class BadTokenTests(TokensCase):
 
     def test_a_payload_that_was_tampered_with_is_refused(self) -> None:
         for algorithm in ALGORITHMS:
-            rig = Rig(self.key_for(algorithm))
+            rig = TokensRig(self.key_for(algorithm))
             head, _, signature = token({"sub": "ann"}, algorithm=algorithm).split(".")
             payload = base64url(b'{"sub":"bob"}')
             detail = f"the signature is wrong; wanted one with key app ({algorithm})"
@@ -473,7 +473,7 @@ class BadTokenTests(TokensCase):
 
     def test_signatures_of_any_length_are_refused(self) -> None:
         for algorithm in ALGORITHMS:
-            rig = Rig(self.key_for(algorithm))
+            rig = TokensRig(self.key_for(algorithm))
             head, payload, _ = token(algorithm=algorithm).split(".")
             for length in 0, 1, 31, 32, 64, 96, 132, 256, 4000:
                 text = f"{head}.{payload}.{base64url(bytes(length))}"
@@ -481,31 +481,31 @@ class BadTokenTests(TokensCase):
 
     def test_without_keys_no_token_is_taken(self) -> None:
         detail = "no token is taken, because no [key:NAME] is configured; wanted a request without one"
-        self.assertRefused(Rig(), token(), detail)
+        self.assertRefused(TokensRig(), token(), detail)
 
 
 class KeptTests(TokensCase):
     """Tokens whose signature was right are remembered."""
 
     def test_a_token_that_comes_again_is_the_same_identity(self) -> None:
-        rig, text = Rig(hs_key()), token({"sub": "ann"})
+        rig, text = TokensRig(hs_key()), token({"sub": "ann"})
         self.assertIs(rig.identify(text), rig.identify(text))
 
     def test_its_times_count_each_time(self) -> None:
-        rig, text = Rig(hs_key()), token({"exp": NOW + 60, "nbf": NOW})
+        rig, text = TokensRig(hs_key()), token({"exp": NOW + 60, "nbf": NOW})
         rig.identify(text)
         rig.clock.advance(80)
         for _ in range(2):
             self.assertRefused(rig, text, "the token expired 20 s ago (exp); wanted a new one")
 
     def test_one_that_was_refused_is_judged_again(self) -> None:
-        rig, text = Rig(hs_key()), token({"nbf": NOW + 60})
+        rig, text = TokensRig(hs_key()), token({"nbf": NOW + 60})
         self.refused(rig, text)
         rig.clock.advance(60)
         rig.identify(text)
 
     def test_those_that_were_not_used_for_longest_are_forgotten(self) -> None:
-        rig = Rig(hs_key(), max_kept=2)
+        rig = TokensRig(hs_key(), max_kept=2)
         texts = [token({"sub": str(number)}) for number in range(3)]
         first, second = rig.identify(texts[0]), rig.identify(texts[1])
         self.assertIs(rig.identify(texts[0]), first)
@@ -514,7 +514,7 @@ class KeptTests(TokensCase):
         self.assertIsNot(rig.identify(texts[1]), second)
 
     def test_another_token_with_the_same_signature_is_another_token(self) -> None:
-        rig = Rig(hs_key())
+        rig = TokensRig(hs_key())
         rig.identify(GOOD)
         self.refused(rig, f"{HEAD}.{base64url(b'{}')}.{SIGNATURE}")
 
@@ -555,7 +555,7 @@ class AnythingTests(SynchronousTestCase):
     """Whatever comes, the answer is an identity or `Unauthorized`."""
 
     def setUp(self) -> None:
-        self.rig = Rig(hs_key("a"), hs_key("b", issuer="x", audience="y"))
+        self.rig = TokensRig(hs_key("a"), hs_key("b", issuer="x", audience="y"))
 
     def check(self, text: str) -> None:
         try:
@@ -611,7 +611,7 @@ class SecrecyTests(TokensCase):
         texts = [text for table in (FORMS, ALGORITHM_MISSES, CLAIMS) for text, _ in table.values()]
         jwks = Key("set", "ES256", jwks_url="https://a.example/jwks")
         with capturedLogs() as events:
-            rig = Rig(hs_key(), jwks)
+            rig = TokensRig(hs_key(), jwks)
             said = [repr(rig.tokens), str(rig.tokens), repr(hs_key())]
             for text in texts:
                 said.append(repr(self.refused(rig, text)))
@@ -630,12 +630,12 @@ class SecrecyTests(TokensCase):
                     self.assertNotIn(part[-16:], everything)
 
     def test_whoever_shows_a_token_under_a_key_name_learns_no_secret(self) -> None:
-        detail = self.refused(Rig(hs_key()), token(key=b"x" * 32)).detail
+        detail = self.refused(TokensRig(hs_key()), token(key=b"x" * 32)).detail
         self.assertEqual(detail, "the signature is wrong; wanted one with key app (HS256)")
 
 
 class TimeTests(TokensCase):
-    def assertQuick(self, rig: Rig, text: str, limit_s: float) -> None:
+    def assertQuick(self, rig: TokensRig, text: str, limit_s: float) -> None:
         """Check that the quickest of several times is within the limit: others use this machine, too."""
         times = []
         for _ in range(5):
@@ -660,13 +660,13 @@ class TimeTests(TokensCase):
         ]
         for text in worst:
             with self.subTest(len(text)):
-                self.assertQuick(Rig(hs_key()), text, 0.02)
+                self.assertQuick(TokensRig(hs_key()), text, 0.02)
 
     def test_what_is_not_looked_at_takes_no_time(self) -> None:
-        self.assertQuick(Rig(hs_key()), "." * 10_000_000, 0.002)
+        self.assertQuick(TokensRig(hs_key()), "." * 10_000_000, 0.002)
 
     def test_one_that_is_remembered_is_not_checked_by_the_key_again(self) -> None:
-        rig = Rig(self.key_for("ES512"))
+        rig = TokensRig(self.key_for("ES512"))
         text = token({"sub": secrets.token_hex(8)}, algorithm="ES512")
         times = []
         for _ in range(6):

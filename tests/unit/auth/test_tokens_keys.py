@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from pushd.auth.tokens.keys import read_key
 from pushd.config.settings import Key
 from pushd.errors import StartFailed
-from tests.tokens import SECRET, Rig, private_key, public_pem, token
+from tests.rigs.tokens import SECRET, TokensRig, private_key, public_pem, token
 from tests.unit.server.test_tls import DirectoryCase, pem_of, pem_of_key
 
 RSA = "an RSA key of 2048 to 16384 bits with RS256"
@@ -25,7 +25,7 @@ class KeyFileCase(DirectoryCase):
         error = self.assertRaises(StartFailed, read_key, key)
         self.assertEqual(str(error), text)
         self.assertEqual(len(text.splitlines()), 1)
-        self.assertRaises(StartFailed, Rig, key)
+        self.assertRaises(StartFailed, TokensRig, key)
 
 
 class SecretFileTests(KeyFileCase):
@@ -36,16 +36,16 @@ class SecretFileTests(KeyFileCase):
 
     def test_white_space_at_the_end_does_not_count(self) -> None:
         for end in b"", b"\n", b"\r\n", b" \t\n\n":
-            rig = Rig(Key("app", "HS256", secret_file=self.write("secret", SECRET.encode() + end)))
+            rig = TokensRig(Key("app", "HS256", secret_file=self.write("secret", SECRET.encode() + end)))
             rig.identify(token())
 
     def test_white_space_elsewhere_does(self) -> None:
         secret = b" " + SECRET.encode()
-        Rig(Key("app", "HS256", secret_file=self.write("secret", secret))).identify(token(key=secret))
+        TokensRig(Key("app", "HS256", secret_file=self.write("secret", secret))).identify(token(key=secret))
 
     def test_any_bytes_are_a_secret(self) -> None:
         secret = bytes(range(255, 200, -1))
-        Rig(Key("app", "HS256", secret_file=self.write("secret", secret))).identify(token(key=secret))
+        TokensRig(Key("app", "HS256", secret_file=self.write("secret", secret))).identify(token(key=secret))
 
     def test_a_secret_that_is_too_short_is_refused(self) -> None:
         for algorithm, least in ("HS256", 32), ("HS384", 48), ("HS512", 64):
@@ -157,5 +157,5 @@ class PublicKeyFileTests(KeyFileCase):
             .public_key()
             .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.PKCS1)
         )
-        rig = Rig(Key("app", "RS256", public_key_file=self.write("key.pem", pem)))
+        rig = TokensRig(Key("app", "RS256", public_key_file=self.write("key.pem", pem)))
         rig.identify(token(algorithm="RS256"))

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Unauthorized, Unavailable
-from tests.tokens import Rig, base64url, hs_key, jwk_of, private_key, token
+from tests.rigs.tokens import TokensRig, base64url, hs_key, jwk_of, private_key, token
 
 URL = "https://id.example/jwks"
 SET = Key("set", "ES256", jwks_url=URL)
@@ -33,7 +33,7 @@ def jwk(number: int = 0, kid: str | None = None, **members: Any) -> dict[str, An
 
 class KeySetCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.rig = Rig(SET)
+        self.rig = TokensRig(SET)
         self.issuer = self.rig.issuer
 
     def taken(self, waiting: Deferred[Identity]) -> Identity:
@@ -89,13 +89,13 @@ class FirstFetchTests(KeySetCase):
         self.assertTrue(error.is_token_wrong)
 
     def test_a_token_that_no_key_of_the_set_can_take_is_refused_without_a_fetch(self) -> None:
-        self.rig = Rig(Key("set", "ES256", jwks_url=URL, issuer="https://id.example"))
+        self.rig = TokensRig(Key("set", "ES256", jwks_url=URL, issuer="https://id.example"))
         for text in "garbage", token(), signed(iss="https://evil.example"):
             self.detail_of(text)
         self.assertEqual(self.rig.issuer.urls, [])
 
     def test_a_token_of_a_key_in_the_file_does_not_wait(self) -> None:
-        self.rig = Rig(SET, hs_key())
+        self.rig = TokensRig(SET, hs_key())
         self.rig.identify(token())
         self.assertEqual(self.rig.issuer.urls, [])
 
@@ -195,7 +195,7 @@ class OutageTests(KeySetCase):
 
     def test_a_key_in_the_file_goes_on_serving(self) -> None:
         path_key = hs_key()
-        self.rig = Rig(SET, path_key)
+        self.rig = TokensRig(SET, path_key)
         waiting = self.rig.wait_for(signed())
         self.rig.issuer.fail(Unavailable("no"))
         self.failureResultOf(waiting, Unavailable)
@@ -305,7 +305,7 @@ class UnknownKidTests(KeySetCase):
         self.assertEqual(self.issuer.pending, 0)
 
     def test_a_kid_picks_the_set_that_has_it(self) -> None:
-        self.rig = Rig(Key("a", "ES256", jwks_url="https://a"), Key("b", "ES256", jwks_url="https://b"))
+        self.rig = TokensRig(Key("a", "ES256", jwks_url="https://a"), Key("b", "ES256", jwks_url="https://b"))
         waiting = self.rig.wait_for(signed(1, "two"))
         self.rig.issuer.answer(jwk(0, "one"))
         self.rig.issuer.answer(jwk(1, "two"))
@@ -318,7 +318,7 @@ class UnknownKidTests(KeySetCase):
 class ContentTests(KeySetCase):
     def assertIgnored(self, *members: Any) -> None:
         """Check that `members` of a set are of no use, and do no harm to the one that is."""
-        self.rig = Rig(SET)
+        self.rig = TokensRig(SET)
         waiting = self.rig.wait_for(signed(1, "ignored"))
         text = json.dumps({"keys": [*members, jwk(0, "good")]}).encode()
         self.rig.issuer.answer_text(text)
@@ -369,7 +369,7 @@ class ContentTests(KeySetCase):
             self.assertIgnored(member)
 
     def test_rsa_keys_that_are_too_small_or_odd_are_ignored(self) -> None:
-        self.rig = Rig(Key("set", "RS256", jwks_url=URL))
+        self.rig = TokensRig(Key("set", "RS256", jwks_url=URL))
         small = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
         good = jwk_of("RS256", kid="good")
         odd = [{**good, "kid": "odd", "e": e} for e in ("AQ", "AAAA", "", "!")] + [
@@ -411,7 +411,7 @@ class ContentTests(KeySetCase):
     def test_a_token_without_a_kid_is_tried_with_ten_keys_at_most(self) -> None:
         self.have(*(jwk(9 - number, str(number)) for number in range(10)))
         self.rig.identify(signed())
-        self.rig = Rig(SET)
+        self.rig = TokensRig(SET)
         self.issuer = self.rig.issuer
         self.have(*(jwk(10 - number, str(number)) for number in range(11)))
         self.assertEqual(self.detail_of(signed()), "kid is missing; wanted that of one of the 11 keys of key set")

@@ -18,7 +18,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
-from tests.application import Application, answer, caller, hooks
+from tests.rigs.application import Application, answer, caller, hooks
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.auth.webhooks.client import MAX_ANSWER_BYTES, WebhookClient
 from pushd.auth.webhooks.signing import Signer
-from tests.application import SECRET
+from tests.rigs.application import SECRET
 
 URL = "http://app.example:9000/hook?key=hidden"
 NOW = 1_700_000_000.5

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.answers import Answer
 from pushd.auth.webhooks.notifier import MAX_BATCH, WebhookNotifier
-from tests.application import Application, Posted, answer, caller, hooks
+from tests.rigs.application import Application, Posted, answer, caller, hooks
 
 URL = "https://app.example/told?key=hidden"
 NOW = 1_700_000_000.0

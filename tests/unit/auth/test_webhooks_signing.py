@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.auth.webhooks.signing import Signer
 from pushd.errors import StartFailed
-from tests.application import SECRET, hooks
+from tests.rigs.application import SECRET, hooks
 
 WANTED = "wanted whsec_ and 24 to 64 bytes in base64"
 

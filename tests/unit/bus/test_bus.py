@@ -16,7 +16,7 @@ from pushd.bus.search import Work
 from pushd.bus.shares import Shares
 from pushd.bus.subscription import Subscription
 from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
-from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, datas, draft, offsets, patterns
+from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"
 NOTHING = Grants.of([])
@@ -37,9 +37,9 @@ class BusCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.rig = self.make_rig()
 
-    def make_rig(self, max_channels: int = 1000) -> Rig:
+    def make_rig(self, max_channels: int = 1000) -> BusRig:
         kept = {"short": Kept(2), **{name: Kept(0) for name in ("none", "none1", "none2")}}
-        return Rig(kept=kept, max_channels=max_channels)
+        return BusRig(kept=kept, max_channels=max_channels)
 
     def tearDown(self) -> None:
         """Hold against every test: whatever happened, the counts agree with what is there."""
@@ -378,7 +378,7 @@ class SubscribeTests(BusCase):
         self.assertEqual((client.datas, client.reasons, self.rig.bus.subscribers), ([b"1"], [], 0))
 
     def test_over_max_subscribed_nothing_is_added(self) -> None:
-        rig = self.rig = Rig(max_subscribed=3)
+        rig = self.rig = BusRig(max_subscribed=3)
         client, subscription, _ = rig.subscribe("a", "*/b")
         self.assertRaises(BadRequest, subscription.add, patterns("c", "d"), "earliest")
         self.assertEqual((len(subscription), list(rig.bus._audiences.names)), (2, ["a"]))
@@ -447,7 +447,7 @@ class SlowSubscriberTests(BusCase):
         self.assertEnded(client, CloseCause.TOO_SLOW)
 
     def test_up_to_the_limit_bytes_are_held_and_beyond_it_the_subscription_ends(self) -> None:
-        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES, default=Kept(0))
+        self.rig = BusRig(max_held_bytes=10 + 2 * ENTRY_BYTES, default=Kept(0))
         for more, causes in ((b"", []), (b"x", [CloseCause.TOO_SLOW])):
             client, subscription, _ = self.rig.subscribe("a", since="earliest")
             self.rig.publish_each("a", b"12345", b"12345", *([more] if more else []))
@@ -457,7 +457,7 @@ class SlowSubscriberTests(BusCase):
             subscription.close()
 
     def test_beyond_the_limit_what_a_history_retains_is_read_from_there(self) -> None:
-        self.rig = Rig(max_held_bytes=10 + 2 * ENTRY_BYTES)
+        self.rig = BusRig(max_held_bytes=10 + 2 * ENTRY_BYTES)
         client, subscription, _ = self.rig.subscribe("a", since="earliest")
         datas = [b"%d" % number for number in range(50)]
         self.rig.publish_each("a", *datas)
@@ -467,7 +467,7 @@ class SlowSubscriberTests(BusCase):
 
     def test_a_client_that_reads_twice_as_fast_as_is_published_becomes_live(self) -> None:
         for texts in (("a",), ("*",), ("a", "b")):
-            self.rig = Rig(max_held_bytes=2000, default=Kept(1000))
+            self.rig = BusRig(max_held_bytes=2000, default=Kept(1000))
             datas = [b"%d" % number + b"x" * 100 for number in range(400)]
             self.rig.publish_each("a", *datas)
             client, subscription, _ = self.rig.subscribe(*texts, since="earliest")
@@ -484,7 +484,7 @@ class SlowSubscriberTests(BusCase):
             self.assertLess(steps, 500)
 
     def test_room_is_made_for_what_no_history_retains_by_what_one_does(self) -> None:
-        self.rig = Rig(max_held_bytes=5 * (1 + ENTRY_BYTES), kept={"none": Kept(0)})
+        self.rig = BusRig(max_held_bytes=5 * (1 + ENTRY_BYTES), kept={"none": Kept(0)})
         client, _, _ = self.rig.subscribe("*", since="earliest")
         self.rig.publish_each("a", *[b"1"] * 5)
         self.rig.publish_each("none", *[b"2"] * 5)
@@ -495,7 +495,7 @@ class SlowSubscriberTests(BusCase):
 
     def test_an_event_of_several_channels_is_left_to_all_of_their_histories(self) -> None:
         for removed in ("a", "b"):
-            self.rig = Rig(max_held_bytes=0)
+            self.rig = BusRig(max_held_bytes=0)
             client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
             self.rig.publish_each("a", b"0")
             self.rig.publish("a", "b", data=b"1")
@@ -504,7 +504,7 @@ class SlowSubscriberTests(BusCase):
             self.assertEqual(client.datas, [b"1"] if removed == "a" else [b"0", b"1"])
 
     def test_what_is_left_to_a_history_and_dropped_there_is_too_late(self) -> None:
-        self.rig = Rig(max_held_bytes=0, default=Kept(3))
+        self.rig = BusRig(max_held_bytes=0, default=Kept(3))
         client, subscription, _ = self.rig.subscribe("a", since="earliest")
         self.rig.publish_each("a", b"1", b"2", b"3")
         self.assertLive(client)
@@ -514,14 +514,14 @@ class SlowSubscriberTests(BusCase):
         self.assertEnded(client, CloseCause.TOO_SLOW)
 
     def test_one_event_fits_whatever_the_limit_is(self) -> None:
-        self.rig = Rig(max_held_bytes=0, default=Kept(0))
+        self.rig = BusRig(max_held_bytes=0, default=Kept(0))
         client, subscription, _ = self.rig.subscribe("a", since="earliest")
         self.rig.publish("a", data=b"x" * 1000)
         catch_up(subscription)
         self.assertEqual((client.datas, client.causes), ([b"x" * 1000], []))
 
     def test_what_was_replayed_no_longer_counts_as_held(self) -> None:
-        self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
+        self.rig = BusRig(max_held_bytes=10 + ENTRY_BYTES)
         client, subscription, _ = self.rig.subscribe("a", since="earliest")
         for _ in range(5):
             self.rig.publish("a", data=b"1234567890")
@@ -530,7 +530,7 @@ class SlowSubscriberTests(BusCase):
         self.assertEqual(len(client.entries), 5)
 
     def test_a_slow_subscriber_does_not_end_or_delay_another(self) -> None:
-        self.rig = Rig(max_held_bytes=0, default=Kept(0))
+        self.rig = BusRig(max_held_bytes=0, default=Kept(0))
         before, _, _ = self.rig.subscribe("a")
         slow, _, _ = self.rig.subscribe("a", since="earliest")
         after, _, _ = self.rig.subscribe("a")
@@ -539,7 +539,7 @@ class SlowSubscriberTests(BusCase):
         self.assertEqual((len(before.entries), len(slow.entries), len(after.entries)), (2, 0, 2))
 
     def test_what_comes_live_is_never_held(self) -> None:
-        self.rig = Rig(max_held_bytes=0)
+        self.rig = BusRig(max_held_bytes=0)
         client, _, _ = self.rig.subscribe("a")
         self.rig.publish("a", data=b"x" * 1000)
         self.assertEqual(len(client.entries), 1)
@@ -910,7 +910,7 @@ class NothingLeftTests(BusCase):
             self.assertIsNone(gone(), text)
 
     def test_every_reason_fits_into_a_close_frame(self) -> None:
-        self.rig = Rig(max_held_bytes=0, default=Kept(0))
+        self.rig = BusRig(max_held_bytes=0, default=Kept(0))
         reasons: list[CloseReason] = []
         for client in (Client(acts=fail), Client(), Client()):
             since = "latest" if client.acts is fail else "earliest"
@@ -971,7 +971,7 @@ class UnsubscribeDuringReplayTests(BusCase):
         self.assertEqual(client.datas, [])
 
     def test_what_is_left_out_no_longer_counts_as_held(self) -> None:
-        self.rig = Rig(max_held_bytes=10 + ENTRY_BYTES)
+        self.rig = BusRig(max_held_bytes=10 + ENTRY_BYTES)
         client, subscription, _ = self.rig.subscribe("a", "b", since="earliest")
         self.rig.publish("a", data=b"1234567890")
         subscription.remove("a")
@@ -1005,13 +1005,13 @@ class BoundTests(BusCase):
     """What is remembered is bounded by what there is."""
 
     def test_audiences_of_channels_that_were_given_up_are_forgotten(self) -> None:
-        self.rig = Rig(max_channels=10, default=Kept(0))
+        self.rig = BusRig(max_channels=10, default=Kept(0))
         for number in range(1000):
             self.rig.publish(f"c{number}")
         self.assertLessEqual(len(self.rig.bus._audiences._kept), 3 * 10)
 
     def test_audiences_that_a_pattern_made_obsolete_are_freed_a_few_at_a_time(self) -> None:
-        self.rig = Rig(max_channels=10_000)
+        self.rig = BusRig(max_channels=10_000)
         audiences = self.rig.bus._audiences
         for number in range(3000):
             self.rig.publish(f"c{number}")
@@ -1037,7 +1037,7 @@ class BoundTests(BusCase):
         self.assertEqual(audiences.of("a").count, 0)
 
     def test_expiries_of_channels_that_were_given_up_are_forgotten(self) -> None:
-        self.rig = Rig(max_channels=10)
+        self.rig = BusRig(max_channels=10)
         for number in range(1000):
             self.rig.publish(f"c{number}")
             self.rig.bus.delete(f"c{number}", EVERYTHING)

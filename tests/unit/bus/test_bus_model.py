@@ -25,7 +25,7 @@ from pushd.bus.replaying import Done
 from pushd.bus.search import Work
 from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, Unavailable, Unprocessable
-from tests.builders import EPOCH, Client, Kept, Rig, datas, patterns
+from tests.rigs.builders import EPOCH, BusRig, Client, Kept, datas, patterns
 
 CHANNELS = {
     "a": Kept(2, 10),
@@ -129,8 +129,8 @@ class BusMachine(RuleBasedStateMachine):
         self.ended: list[tuple[Reader, int, int]] = []
         self.faults = 0
 
-    def make_rig(self, *, max_held_bytes: int) -> Rig:
-        return Rig(kept=CHANNELS, max_channels=self.max_channels, max_held_bytes=max_held_bytes)
+    def make_rig(self, *, max_held_bytes: int) -> BusRig:
+        return BusRig(kept=CHANNELS, max_channels=self.max_channels, max_held_bytes=max_held_bytes)
 
     # The model
 

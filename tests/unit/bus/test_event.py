@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.event import MAX_ID_BYTES, Draft, Entry, check_id, check_type, own_id, own_sequence
 from pushd.errors import BadRequest
-from tests.builders import EPOCH, entry
+from tests.rigs.builders import EPOCH, entry
 
 
 class IdTests(SynchronousTestCase):

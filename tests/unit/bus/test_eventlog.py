@@ -16,8 +16,8 @@ from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.search import drain
 from pushd.bus.storage import MemoryStorage, PublishedId, names_with
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
-from tests.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
-from tests.unit.sessions.test_cost import calls_of
+from tests.rigs.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
+from tests.rigs.calls import calls_of
 
 HOUR = 3600.0
 

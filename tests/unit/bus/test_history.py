@@ -13,7 +13,7 @@ from pushd.bus.event import Entry
 from pushd.bus.history import MemoryHistory
 from pushd.bus.partitioned_dict import PARTS
 from pushd.bus.sizes import EVENT_BYTES
-from tests.builders import Kept, entry
+from tests.rigs.builders import Kept, entry
 
 
 def made(kept: Kept | None = None, dropped: int = 0) -> MemoryHistory:

@@ -11,7 +11,7 @@ from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.publisher import DirectPublisher
 from pushd.bus.subscription import Group
-from tests.builders import Rig, a_caller, draft
+from tests.rigs.builders import BusRig, a_caller, draft
 
 NOISY, HONEST = a_caller(address="198.51.100.1"), a_caller(address="203.0.113.1")
 GROUP = cast(Group, object())
@@ -24,7 +24,7 @@ class PublisherTestCase(SynchronousTestCase):
         """Create the bus."""
         self.now_s = self.look_s = 0.0
         self.calls: list[Callable[[], None]] = []
-        self.rig = Rig(seconds=self.seconds)
+        self.rig = BusRig(seconds=self.seconds)
         self.bus = Bus(
             self.rig.log,
             max_subscribed=100,

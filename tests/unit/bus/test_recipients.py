@@ -6,7 +6,7 @@ from typing import Any
 from unittest import TestCase
 
 from pushd.bus.recipients import RecipientIndex
-from tests.builders import patterns
+from tests.rigs.builders import patterns
 
 NAMES = [f"c/{number}" for number in range(20_000)]
 

@@ -13,7 +13,7 @@ from pushd.bus.history import MemoryHistory
 from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay, Work
 from pushd.bus.search import drain
 from pushd.errors import Unavailable
-from tests.builders import Kept, entry
+from tests.rigs.builders import Kept, entry
 
 
 def history_of(channel: str, *sequences: int) -> MemoryHistory:

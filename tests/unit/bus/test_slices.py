@@ -25,7 +25,7 @@ from pushd.errors import Refused
 from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
-from tests.builders import a_caller, draft, patterns
+from tests.rigs.builders import a_caller, draft, patterns
 from tests.unit.sessions.test_session import Connection, House, Peer, framed
 
 CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")

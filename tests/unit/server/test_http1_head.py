@@ -25,7 +25,7 @@ from pushd.server.http1.head import MAX_FIELDS, is_start, parse_head
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request as PushdRequest
-from tests.builders import PATIENCE
+from tests.rigs.builders import PATIENCE
 
 CRLF = b"\r\n"
 

@@ -20,7 +20,7 @@ import pushd.server.http2.codec
 from pushd.server.http2.codec import STREAM_WINDOW, ClosedStream, Codec
 from pushd.server.http2.errors import Code, ConnectionFault, StreamFault
 from pushd.server.http2.limits import Limits
-from tests.builders import PATIENCE
+from tests.rigs.builders import PATIENCE
 
 
 class PinTests(SynchronousTestCase):

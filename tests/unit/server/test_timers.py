@@ -15,7 +15,7 @@ from pushd.server.net.timers import Timer, TimerWheel
 DELAYS = st.floats(0, 50)
 
 
-class Rig:
+class TimerWheelRig:
     """A wheel whose clock the test sets, and what rang when."""
 
     def __init__(self, time: float = 0.0) -> None:
@@ -55,7 +55,7 @@ def fault() -> None:
 
 class WheelCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.rig = Rig()
+        self.rig = TimerWheelRig()
 
     def assertRang(self, *names: str) -> None:
         self.assertEqual(self.rig.names, list(names))
@@ -256,7 +256,7 @@ class ClockTests(WheelCase):
 
     def test_a_clock_that_begins_anywhere_makes_no_difference(self) -> None:
         for begin in (0.0, 0.999, 12345.678, 1e9):
-            rig = Rig(begin)
+            rig = TimerWheelRig(begin)
             rig.set(5)
             rig.turn_at(begin + 4.99)
             self.assertEqual(rig.names, [])
@@ -283,7 +283,7 @@ class AnyAlarmTests(TestCase):
         self, begin: float, steps: list[tuple[float, float]]
     ) -> None:
         """Alarms are set at any time, and the wheel is turned after steps of any length."""
-        rig = Rig(begin)
+        rig = TimerWheelRig(begin)
         dues: dict[str, float] = {}
         for number, (delay, step) in enumerate(steps):
             dues[str(number)] = rig.time + delay
@@ -297,7 +297,7 @@ class AnyAlarmTests(TestCase):
 
     @given(st.lists(DELAYS))
     def test_turned_on_the_second_none_is_more_than_a_second_late(self, delays: list[float]) -> None:
-        rig = Rig()
+        rig = TimerWheelRig()
         for number, delay in enumerate(delays):
             rig.set(delay, str(number))
         rig.turn_until(52)
@@ -308,7 +308,7 @@ class AnyAlarmTests(TestCase):
     @given(st.floats(0, 1e3), DELAYS)
     @example(0.9, 1.2)
     def test_turned_every_second_none_is_more_than_two_seconds_late(self, begin: float, delay: float) -> None:
-        rig = Rig(begin)
+        rig = TimerWheelRig(begin)
         rig.set(delay)
         rig.turn_until(begin + delay + 3)
         ((_, time),) = rig.rang

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.server.net import tls
 from pushd.server.net.writer import TLSFactory, writer
-from tests.producers import Producer
+from tests.rigs.producers import Producer
 from tests.unit.server.test_tls import forgive_deprecated_certificates
 
 PLENTY = 1 << 40
@@ -122,7 +122,7 @@ class Peer(Protocol):
         self.is_lost = True
 
 
-class Rig:
+class SocketRig:
     """One connection over a socket of the test's."""
 
     def __init__(self) -> None:
@@ -159,9 +159,9 @@ ends = st.tuples(st.sampled_from(["lose", "half"]), st.just(0))
 violent = st.tuples(st.sampled_from(["abort", "break"]), st.just(0))
 
 
-def run(steps: list[Step], *, is_through: bool) -> Rig:
+def run(steps: list[Step], *, is_through: bool) -> SocketRig:
     """Take `steps` with a connection, writing through or with the transport's own write."""
-    rig = Rig()
+    rig = SocketRig()
     through: Write = writer(rig.transport).write if is_through else rig.transport.write
     number, is_open = 0, True
     for name, size in steps:
@@ -222,7 +222,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(told, ["pause", "resume"] * (len(told) // 2))
 
     def test_a_producer_is_paused_when_much_waits(self) -> None:
-        rig = Rig()
+        rig = SocketRig()
         rig.socket.room = 0
         rig.transport.registerProducer(rig.producer, True)
         writer(rig.transport).write(bytes(rig.transport.bufferSize + 1))
@@ -235,7 +235,7 @@ class SocketTests(SynchronousTestCase):
     """What one write does."""
 
     def setUp(self) -> None:
-        self.rig = Rig()
+        self.rig = SocketRig()
         self.write = writer(self.rig.transport).write
 
     def test_what_the_kernel_takes_is_sent_at_once_and_the_reactor_has_nothing_to_do(self) -> None:
@@ -315,7 +315,7 @@ class SocketTests(SynchronousTestCase):
         self.assertEqual((transport.dataBuffer, transport.offset, transport._tempDataLen), (b"abc", 2, 0))
 
 
-class TlsRig(Rig):
+class TlsSocketRig(SocketRig):
     """The same with TLS on top, and a client that decrypts."""
 
     directory = TemporaryDirectory()
@@ -323,9 +323,9 @@ class TlsRig(Rig):
 
     def __init__(self, version: int = SSL.TLS1_3_VERSION) -> None:
         super().__init__()
-        if TlsRig.credentials is None:
-            TlsRig.credentials = tls.Credentials(lambda: tls.self_signed(self.directory.name))
-        factory = TLSFactory(TlsRig.credentials, False, Factory.forProtocol(Peer), clock=self.reactor)
+        if TlsSocketRig.credentials is None:
+            TlsSocketRig.credentials = tls.Credentials(lambda: tls.self_signed(self.directory.name))
+        factory = TLSFactory(TlsSocketRig.credentials, False, Factory.forProtocol(Peer), clock=self.reactor)
         protocol: Any = factory.buildProtocol(cast(Any, None))
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
@@ -380,7 +380,7 @@ class TlsTests(SynchronousTestCase):
         forgive_deprecated_certificates(self)
 
     def test_one_write_is_one_record_and_one_send_at_once(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         sends, before = rig.socket.sends, len(rig.socket.sent)
         writer(rig.tls).write(b"abc" * 1000)
         self.assertEqual(rig.socket.sends, sends + 1)
@@ -389,7 +389,7 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(rig.received(), b"abc" * 1000)
 
     def test_the_shortest_way_sends_one_record_too(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         sends, before = rig.socket.sends, len(rig.socket.sent)
         for number in range(3):
             self.assertEqual(writer(rig.tls).send(b"%d" % number * 1000), 1000)
@@ -399,7 +399,7 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(rig.received(), b"0" * 1000 + b"1" * 1000 + b"2" * 1000)
 
     def test_the_shortest_way_leaves_the_others_in_order(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         way = writer(rig.tls)
         rig.tls.write(b"a")
         way.send(b"b")
@@ -413,12 +413,12 @@ class TlsTests(SynchronousTestCase):
 
     def test_a_full_record_fits_where_it_is_put(self) -> None:
         for size in (16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1):
-            rig = TlsRig()
+            rig = TlsSocketRig()
             writer(rig.tls).send(b"x" * size)
             self.assertEqual(rig.received(), b"x" * size)
 
     def test_a_client_that_has_ended_its_half_may_get_an_answer(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         peer: Any = rig.tls.wrappedProtocol
         peer.is_answering = True
         rig.end_input()
@@ -432,7 +432,7 @@ class TlsTests(SynchronousTestCase):
         self.assertTrue(rig.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN, "TLS has ended properly")
 
     def test_without_an_answer_it_ends_at_once_and_properly(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         peer: Any = rig.tls.wrappedProtocol
         peer.is_answering = False
         rig.end_input()
@@ -443,7 +443,7 @@ class TlsTests(SynchronousTestCase):
     def test_before_tls_1_3_and_without_its_end_nobody_is_asked(self) -> None:
         for version, is_said in (SSL.TLS1_2_VERSION, True), (SSL.TLS1_3_VERSION, False):
             with self.subTest(version=version):
-                rig = TlsRig(version)
+                rig = TlsSocketRig(version)
                 peer: Any = rig.tls.wrappedProtocol
                 peer.is_answering = True
                 rig.end_input(is_said=is_said)
@@ -451,7 +451,7 @@ class TlsTests(SynchronousTestCase):
                 self.assertTrue(peer.is_answering)
 
     def test_openssl_and_twisted_still_have_the_names_that_the_shortest_way_relies_on(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         self.assertEqual((rig.tls._appSendBuffer, rig.tls._aggregator._buffer), ([], []))
         self.assertEqual((rig.tls.disconnecting, rig.tls._lostTLSConnection), (False, False))
         connection = rig.tls._tlsConnection
@@ -459,7 +459,7 @@ class TlsTests(SynchronousTestCase):
         self.assertGreater(OPENSSL._lib.BIO_read(connection._from_ssl, OPENSSL._ffi.new("char[]", 100), 100), 3)
 
     def test_a_connection_that_has_ended_refers_to_no_producer_and_its_reason_to_no_frames(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         rig.tls.registerProducer(Producer(), True)
         self.assertIsNotNone(rig.tls._producer)
         try:
@@ -473,14 +473,14 @@ class TlsTests(SynchronousTestCase):
         self.assertIsNone(rig.tls._producer)
 
     def test_what_is_longer_than_a_record_is_one_send_all_the_same(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         sends = rig.socket.sends
         writer(rig.tls).write(bytes(100_000))
         self.assertEqual(rig.socket.sends, sends + 1)
         self.assertEqual(rig.received(), bytes(100_000))
 
     def test_pieces_by_the_ordinary_way_are_joined_and_go_before_what_is_written_through(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         rig.tls.write(b"a")
         rig.tls.write(b"b")
         sends = rig.socket.sends
@@ -496,11 +496,11 @@ class TlsTests(SynchronousTestCase):
                 writer(transport).write(b"abc")
                 transport.write(b"def")
 
-        rig = TlsRig()
-        assert TlsRig.credentials is not None
-        factory = TLSFactory(TlsRig.credentials, False, Factory.forProtocol(Eager), clock=rig.reactor)
-        other = TlsRig.__new__(TlsRig)
-        Rig.__init__(other)
+        rig = TlsSocketRig()
+        assert TlsSocketRig.credentials is not None
+        factory = TLSFactory(TlsSocketRig.credentials, False, Factory.forProtocol(Eager), clock=rig.reactor)
+        other = TlsSocketRig.__new__(TlsSocketRig)
+        SocketRig.__init__(other)
         other.tls = factory.buildProtocol(cast(Any, None))
         other.transport.protocol = other.tls
         other.tls.makeConnection(other.transport)
@@ -514,7 +514,7 @@ class TlsTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends), max_size=25))
     def test_the_client_decrypts_what_was_written_before_the_close_in_order(self, steps: list[Step]) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         way, number, is_open = writer(rig.tls), 0, True
         for name, size in steps:
             if name in ("through", "plain"):
@@ -538,7 +538,7 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(rig.received(), bytes(rig.written))
 
     def test_a_producer_hears_from_the_socket(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         rig.tls.registerProducer(rig.producer, True)
         rig.socket.room = 0
         writer(rig.tls).write(bytes(200_000))
@@ -548,7 +548,7 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(rig.received(), bytes(200_000))
 
     def test_a_lost_connection_takes_nothing(self) -> None:
-        rig = TlsRig()
+        rig = TlsSocketRig()
         rig.tls.abortConnection()
         way = writer(cast(ITransport, rig.tls))
         way.send(b"xyz")

@@ -7,7 +7,7 @@ import gc
 from twisted.logger import capturedLogs
 
 from pushd.bus.closing import CloseCause, CloseReason
-from tests.builders import patterns
+from tests.rigs.builders import patterns
 from tests.unit.sessions.test_session import House, Peer, SessionCase
 
 REASON = CloseReason(CloseCause.DELETED, "the channel was deleted")

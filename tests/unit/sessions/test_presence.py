@@ -20,8 +20,8 @@ from pushd.bus.subscription import Subscription
 from pushd.errors import Forbidden, NoRoom
 from pushd.server.net.addresses import ClientAddress
 from pushd.sessions.presence import Presence
-from tests.builders import Client, Kept, Rig, patterns
-from tests.outsiders import Notes
+from tests.rigs.builders import BusRig, Client, Kept, patterns
+from tests.rigs.outsiders import Notes
 
 PLACE = ClientAddress("192.0.2.1", 4711)
 
@@ -190,7 +190,7 @@ class Model:
     """A bus, those who are subscribed to it, and what is said of them."""
 
     def __init__(self) -> None:
-        self.rig = Rig(default=Kept(presence="events"), max_channels=1000)
+        self.rig = BusRig(default=Kept(presence="events"), max_channels=1000)
         self.notes = Notes()
         publisher = DirectPublisher(self.rig.bus)
         self.rig.bus.watch = Presence(

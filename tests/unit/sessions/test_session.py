@@ -26,7 +26,7 @@ from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
-from tests.builders import EPOCH, Client, Kept, Rig, a_caller, catch_up, patterns
+from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, patterns
 
 CHUNK = 64 * 1024
 """How much of a replay is written at once."""
@@ -124,7 +124,7 @@ class House:
         keeps: int = 1000,
         **kept: Kept,
     ) -> None:
-        self.rig = Rig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
+        self.rig = BusRig(default=Kept(keeps), max_held_bytes=max_held_bytes, kept=kept)
         self.clock = self.rig.clock
         self.wheel = TimerWheel(self.clock.seconds)
         self.sessions = SessionRegistry(

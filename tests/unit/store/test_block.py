@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.event import Entry, Event, own_id
 from pushd.bus.sizes import EVENT_BYTES, event_size
 from pushd.store.sqlite.block import Damaged, decode, encode
-from tests.builders import EPOCH, Rig, draft, entry
+from tests.rigs.builders import EPOCH, BusRig, draft, entry
 
 NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)
 TYPES = st.none() | st.sampled_from(("", "update")) | NAMES
@@ -103,7 +103,7 @@ class BlockTests(SynchronousTestCase):
 
     def test_what_is_written_does_not_depend_on_the_number_of_channels(self) -> None:
         many = draft(*(f"m/{number}" for number in range(100)), data=b"x", id="given", type="update")
-        log = Rig().log
+        log = BusRig().log
         entries, ones = log.append(many), log.append(draft("m/0", data=b"x", id="other", type="update"))
         (one,) = ones
         self.assertLessEqual(

@@ -22,8 +22,8 @@ from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer
 from pushd.transports.websocket.connection import WebSocketConnection, new_connection, new_factory
-from tests.builders import PATIENCE
-from tests.unit.transports.test_websocket import HANDSHAKE, frame
+from tests.rigs.builders import PATIENCE
+from tests.rigs.websocket_frames import HANDSHAKE, frame
 
 MAX_BYTES = 100_000
 

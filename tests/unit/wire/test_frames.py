@@ -32,7 +32,7 @@ from pushd.wire.frames import (
     websocket_message,
 )
 from pushd.wire.json import json_bytes, json_line
-from tests.builders import EPOCH
+from tests.rigs.builders import EPOCH
 
 ENCODERS: tuple[Encoder, ...] = (event_json, stream_line, websocket_event, websocket_data, sse_event)
 SIZES = (0, 1, 124, 125, 126, 127, 65534, 65535, 65536, 65537)

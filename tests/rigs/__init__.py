@@ -1,0 +1,1 @@
+"""What tests are made of: the daemon and its parts in memory, clients, keys and certificates."""
