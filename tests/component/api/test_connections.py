@@ -5,7 +5,6 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd.bus.closing import CloseCause, CloseReason
-from pushd.sessions import long_work as steps
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.http_client import HttpClient
 
@@ -20,7 +19,6 @@ class ConnectionsTests(DaemonTests):
         self.rig.turn()
         work = self.rig.parts.sessions.steps
         with (
-            patch.object(steps, "_STEPS", 1),
             patch.object(work, "_budget_s", -1.0),
             patch.object(work, "_go_on", wraps=work._go_on) as go_on,
         ):

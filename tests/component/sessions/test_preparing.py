@@ -5,7 +5,6 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd.bus.replay import Replay
-from pushd.sessions import long_work as steps
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.websocket_client import WebSocketClient
 
@@ -24,7 +23,7 @@ class PreparingTests(DaemonTests):
         found: list[Replay] = []
         self.patch(parts.bus.log, "discard", found.append)
         work = parts.sessions.steps
-        with patch.object(steps, "_STEPS", 1), patch.object(work, "_budget_s", -1.0):
+        with patch.object(work, "_budget_s", -1.0):
             work._credit_s = -1.0
             client = WebSocketClient(self.rig, "/ws?channel=a/*&channel=b/*&since=earliest")
             for _ in range(turns):
