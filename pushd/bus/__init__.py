@@ -17,6 +17,7 @@ from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import MAX_NAME_BYTES, Pattern, check_name
 from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.publisher import Deleted, DirectPublisher, Outcome, Publisher, SwappablePublisher
+from pushd.bus.recipients import Recipient
 from pushd.bus.record import record
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.bus.replaying import Done
@@ -25,7 +26,8 @@ from pushd.bus.shares import Shares
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size, event_size, memory_of, size_in, size_of
 from pushd.bus.slices import BYTES_PER_SEND, END_COST, MOST, STEP, Burst, Later, Slice, Slices, in_turns
 from pushd.bus.storage import HistoryStorage, MemoryStorage, PublishedId
-from pushd.bus.subscription import Group, Subscriber, Subscription
+from pushd.bus.subscriber import Subscriber
+from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 
 __all__ = [
@@ -67,7 +69,6 @@ __all__ = [
     "FairQueue",
     "FreeLater",
     "Grants",
-    "Group",
     "Headroom",
     "Histogram",
     "History",
@@ -82,6 +83,7 @@ __all__ = [
     "Pattern",
     "PublishedId",
     "Publisher",
+    "Recipient",
     "Settings",
     "Shares",
     "Slice",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 from pushd.bus.channel import Channel
 from pushd.bus.clientinfo import ClientInfo
@@ -29,7 +29,7 @@ from pushd.bus.grants import Grants
 from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import Pattern, check_name
 from pushd.bus.position import HistoryPage
-from pushd.bus.recipients import RecipientIndex
+from pushd.bus.recipients import Recipient, RecipientIndex, Subscribed
 from pushd.bus.record import record
 from pushd.bus.replay import Replay
 from pushd.bus.replaying import DoLater, at_once
@@ -37,8 +37,8 @@ from pushd.bus.search import Work, drain
 from pushd.bus.shares import Shares
 from pushd.bus.slices import END_COST, AtOnce, Later, Slices
 from pushd.bus.storage import PublishedId
+from pushd.bus.subscriber import Subscriber
 from pushd.bus.subscribers import Present, present
-from pushd.bus.subscription import Group, Subscriber, Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import BadRequest
 
@@ -108,7 +108,7 @@ class Bus:
 
     def __init__(
         self,
-        log: EventLog[Subscription],
+        log: EventLog[Any],
         *,
         max_subscribed: int,
         max_held_bytes: int,
@@ -132,10 +132,11 @@ class Bus:
         """The turn of the reactor."""
         self.max_subscribed = max_subscribed
         self.max_held_bytes = max_held_bytes
-        self._failed = failed
+        self.failed = failed
+        """Called for every subscriber that raised, with the exception."""
         self.figures = Counters() if figures is None else figures
         """The counters since the start."""
-        self._audiences: RecipientIndex[Subscription | Group, Subscription] = RecipientIndex(
+        self._audiences: RecipientIndex[Recipient, Subscribed] = RecipientIndex(
             log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
         )
         log.is_heard = self._audiences.has_name
@@ -148,9 +149,7 @@ class Bus:
         self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
         self.do_later: DoLater = at_once
         """Runs work in steps; set by the sessions."""
-        self.delivery = Delivery(
-            self._audiences.of_each, self._drop_all, self.figures, log.seconds, self.turn, call_later
-        )
+        self.delivery = Delivery(self._audiences.of_each, self.figures, log.seconds, self.turn, call_later)
         """Delivers the events."""
         self.subscribers = 0
         """The number of subscribers."""
@@ -201,39 +200,21 @@ class Bus:
             sends += len(self._audiences.of(entry.channel).recipients)
         return sends
 
-    def drop(self, subscription: Subscription, error: Exception) -> None:
-        """End the subscription of a subscriber that raised `error`."""
+    def report(self, subscriber: Subscriber, error: Exception) -> None:
+        """Count a subscriber that is dropped because of `error`, and report it, except for lack of memory."""
         self.failures += 1
-        self.delivery.pending.of(subscription)  # discard its pending events
-        if isinstance(error, MemoryError):
-            subscription.end_without_memory()
-            return
-        self._failed(subscription.subscriber, error)
-        self.end(subscription, CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
+        if not isinstance(error, MemoryError):
+            self.failed(subscriber, error)
 
     def discard(self, replay: Replay) -> None:
         """Free a replay that no client reads any more; a large one over several turns of the reactor."""
         self._slices.do(replay.clearing())
 
-    def _drop_all(self, recipient: Subscription | Group, error: Exception) -> None:
-        for subscription in list(recipient.subscriptions):
-            self.drop(subscription, error)
-
-    def end(self, subscription: Subscription, reason: CloseReason) -> None:
-        """End a subscription and close its subscriber with `reason`; no effect if it has ended already."""
-        subscriber = subscription.subscriber
-        if not subscription.close():
-            return
-        try:
-            subscriber.close(reason)
-        except Exception as error:  # noqa: BLE001  the subscription has ended all the same
-            self._failed(subscriber, error)
-
     def delete(self, name: str, grants: Grants) -> None:
         """Delete the history of a channel and end the subscriptions to it by name."""
         self.clear(name, self.deletable(name, grants))
 
-    def deletable(self, name: str, grants: Grants) -> Channel[Subscription] | None:
+    def deletable(self, name: str, grants: Grants) -> Channel[Any] | None:
         """Return the channel to delete, or None if only subscriptions use its name.
 
         Raises `Forbidden` or `NotFound`.
@@ -241,7 +222,7 @@ class Bus:
         grants.check_operator(f"delete the channel {name!r}")
         return None if self._is_only_subscribed(check_name(name)) else self.log.existing(name)
 
-    def clear(self, name: str, channel: Channel[Subscription] | None) -> None:
+    def clear(self, name: str, channel: Channel[Any] | None) -> None:
         """Delete the history of a channel and end the subscriptions to it by name.
 
         Many subscriptions end over several turns of the reactor, and receive new events until they end.
@@ -250,9 +231,9 @@ class Bus:
             self.log.clear(channel)
         self._slices.do(partial(self._end_deleted, name, one) for one in list(self._audiences.by_name(name)))
 
-    def _end_deleted(self, name: str, subscription: Subscription) -> int:
+    def _end_deleted(self, name: str, subscription: Subscribed) -> int:
         if subscription in self._audiences.by_name(name):
-            self.end(subscription, CloseReason(CloseCause.DELETED, "the channel was deleted"))
+            subscription.end(CloseReason(CloseCause.DELETED, "the channel was deleted"))
         return END_COST
 
     # Reading
@@ -343,10 +324,13 @@ class Bus:
             limit = f"a connection may subscribe to {self.max_subscribed} channels, see [limits] subscriptions"
             raise BadRequest(limit, "channel")
 
-    def subscribe(self, subscriber: Subscriber, caller: ClientInfo) -> Subscription:
-        """Register a subscriber; it receives nothing until channels are added to its subscription."""
+    def add_subscriber(self) -> None:
+        """Count a subscriber; it receives nothing until channels are added to its subscription."""
         self.subscribers += 1
-        return Subscription(self, subscriber, caller)
+
+    def remove_subscriber(self) -> None:
+        """Undo `add_subscriber`."""
+        self.subscribers -= 1
 
     def _max_audiences(self) -> int:
         return 2 * (len(self.log) + len(self._audiences.names))
@@ -363,7 +347,7 @@ class Bus:
     def _is_only_subscribed(self, name: str) -> bool:
         return self._audiences.has_name(name) and name not in self.log.by_name
 
-    def enter(self, pattern: Pattern, subscription: Subscription) -> None:
+    def enter(self, pattern: Pattern, subscription: Subscribed) -> None:
         """Start delivering events of `pattern` to `subscription`; call `check_names` first."""
         name = pattern.text
         if (count := self._audiences.enter(pattern, subscription)) == 1:
@@ -375,7 +359,7 @@ class Bus:
         if self.watch is not None:
             self.watch.entered(subscription.caller, pattern, count)
 
-    def leave(self, pattern: Pattern, subscription: Subscription) -> None:
+    def leave(self, pattern: Pattern, subscription: Subscribed) -> None:
         """Stop delivering events of `pattern` to `subscription`: undo `enter`."""
         name = pattern.text
         count = self._audiences.leave(pattern, subscription)

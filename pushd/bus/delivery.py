@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pushd.bus.counters import Counters
 from pushd.bus.event import Entry
 from pushd.bus.pending_deliveries import PendingDeliveries
-from pushd.bus.recipients import Recipients
+from pushd.bus.recipients import Recipient, Recipients
 from pushd.bus.slices import MOST, Later, Slice
 from pushd.bus.subscriber import nothing
-from pushd.bus.subscription import Group, Subscription
 from pushd.bus.turn import Turn
 
 __all__ = ["Delivery"]
@@ -25,8 +24,7 @@ _MOST_PENDING = 8
 """The number of events that may be delivered in slices at the same time. One more delivers the oldest at once:
 back-pressure on the publishers, and bounded memory."""
 
-_Recipient = Subscription | Group
-_Audiences = list[Recipients[_Recipient]]
+_Audiences = list[Recipients[Recipient]]
 
 
 class Delivery:
@@ -44,7 +42,6 @@ class Delivery:
     def __init__(
         self,
         audiences_of: Callable[[list[Entry]], _Audiences],
-        failed: Callable[[_Recipient, Exception], None],
         figures: Counters,
         seconds: Callable[[], float],
         turn: Turn,
@@ -52,12 +49,10 @@ class Delivery:
     ) -> None:
         """Start without events.
 
-        `audiences_of` returns the recipients of each entry of an event; `failed` is called in an ``except`` with
-        a recipient that raised. `figures` counts the latency, by the monotonic clock `seconds`. `turn` is the
-        turn of the reactor. Without `call_later`, there are no slices.
+        `audiences_of` returns the recipients of each entry of an event. `figures` counts the latency, by the
+        monotonic clock `seconds`. `turn` is the turn of the reactor. Without `call_later`, there are no slices.
         """
         self._audiences_of = audiences_of
-        self._failed = failed
         self._figures = figures
         self._seconds = seconds
         self.unwritten = 0
@@ -69,7 +64,7 @@ class Delivery:
         self._is_due = False
         self.pending = PendingDeliveries()
         """The events that are being delivered in slices."""
-        self.crowded: set[Group] = set()
+        self.crowded: set[Recipient] = set()
         """The fan-out groups with so many unsent bytes that publishers have to wait."""
         self.is_delivering = False
         """True while an event is being delivered."""
@@ -133,7 +128,7 @@ class Delivery:
                 try:
                     recipient.deliver(entry)
                 except Exception as error:  # noqa: BLE001  one that fails must not stop the others
-                    self._failed(recipient, error)
+                    _fail(recipient, error)
             entry.forget_frames()
 
     def _hand_out_in_slices(self, entries: list[Entry], audiences: _Audiences, *, is_large: bool) -> None:
@@ -142,10 +137,10 @@ class Delivery:
         Fan-out groups receive the event at once: a group has no pending events. So does a small audience, after
         the pending events of each recipient.
         """
-        unserved: dict[Subscription, Entry] = {}
+        unserved: dict[Recipient, Entry] = {}
         for entry, audience in zip(entries, audiences, strict=True):
             for recipient in audience.recipients:
-                if not isinstance(recipient, Subscription):
+                if recipient.is_group:
                     self._hand(recipient, entry)
                 elif is_large:
                     unserved[recipient] = entry
@@ -156,19 +151,19 @@ class Delivery:
             self._hand_next()
         self.pending.add(entries, unserved)
 
-    def _hand(self, recipient: _Recipient, entry: Entry) -> None:
+    def _hand(self, recipient: Recipient, entry: Entry) -> None:
         try:
             recipient.deliver(entry)
         except Exception as error:  # noqa: BLE001  as above
-            self._failed(recipient, error)
+            _fail(recipient, error)
 
     def _hand_next(self) -> bool:
         """Make the next pending delivery; return whether there was one."""
         step = self.pending.next()
         if step is None:
             return False
-        self.at_hand, subscription, entry = step
-        self._hand(subscription, entry)
+        self.at_hand, recipient, entry = step
+        self._hand(recipient, entry)
         return True
 
     def _go_on(self) -> None:
@@ -190,16 +185,22 @@ class Delivery:
         self._figures.latency.add(self._seconds() - self._came_s, self.unwritten)
         self.unwritten = 0
 
-    def take_pending(self, subscription: Subscription) -> bool:
-        """Deliver the pending events of `subscription` now; return whether there were any."""
-        steps = self.pending.of(subscription)
+    def take_pending(self, recipient: Recipient) -> bool:
+        """Deliver the pending events of `recipient` now; return whether there were any."""
+        steps = self.pending.of(recipient)
         before, at_hand = self.is_delivering, self.at_hand
         self.is_delivering = True
         try:
             for self.at_hand, entry in steps:
-                self._hand(subscription, entry)
+                self._hand(recipient, entry)
             if not before:
                 self._hand_out_undelivered()
         finally:
             self.is_delivering, self.at_hand = before, at_hand
         return bool(steps)
+
+
+def _fail(recipient: Recipient, error: Exception) -> None:
+    """End the subscriptions of a recipient that raised `error`."""
+    for subscription in list(recipient.subscriptions):
+        subscription.fail(error)

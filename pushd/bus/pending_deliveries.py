@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from pushd.bus.event import Entry
-from pushd.bus.subscription import Subscription
+from pushd.bus.recipients import Recipient
 
 __all__ = ["PendingDeliveries"]
 
@@ -16,19 +16,19 @@ class PendingDeliveries:
     __slots__ = ("events",)
 
     def __init__(self) -> None:
-        self.events: deque[tuple[list[Entry], dict[Subscription, Entry]]] = deque()
+        self.events: deque[tuple[list[Entry], dict[Recipient, Entry]]] = deque()
         """The events. Code that runs for each event checks this directly: a fast path that saves two calls."""
 
     def __len__(self) -> int:
         """Return the number of events."""
         return len(self.events)
 
-    def add(self, entries: list[Entry], unserved: dict[Subscription, Entry]) -> None:
-        """Add the event of `entries`; `unserved` has the entry for each subscription."""
+    def add(self, entries: list[Entry], unserved: dict[Recipient, Entry]) -> None:
+        """Add the event of `entries`; `unserved` has the entry for each recipient."""
         self.events.append((entries, unserved))
 
-    def next(self) -> tuple[list[Entry], Subscription, Entry] | None:
-        """Remove and return the next delivery: all entries of the event, the subscription, its entry; or None."""
+    def next(self) -> tuple[list[Entry], Recipient, Entry] | None:
+        """Remove and return the next delivery: all entries of the event, the recipient, its entry; or None."""
         self.tidy()
         if not self.events:
             return None
@@ -42,11 +42,11 @@ class PendingDeliveries:
             for entry in entries:
                 entry.forget_frames()
 
-    def of(self, subscription: Subscription) -> list[tuple[list[Entry], Entry]]:
-        """Remove and return the pending deliveries of `subscription`, in order."""
+    def of(self, recipient: Recipient) -> list[tuple[list[Entry], Entry]]:
+        """Remove and return the pending deliveries of `recipient`, in order."""
         found = []
         for entries, unserved in self.events:
-            entry = unserved.pop(subscription, None)
+            entry = unserved.pop(recipient, None)
             if entry is not None:
                 found.append((entries, entry))
         return found

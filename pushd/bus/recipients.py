@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
+from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseReason
 from pushd.bus.event import Entry
 from pushd.bus.many_patterns import ManyPatterns
 from pushd.bus.name_index import NameIndex
 from pushd.bus.partitioned_dict import PARTS, PartitionedDict
 from pushd.bus.patterns import Pattern
 
-__all__ = ["Recipient", "RecipientIndex", "Recipients"]
+__all__ = ["Recipient", "RecipientIndex", "Recipients", "Subscribed"]
 
 
 _FREED_AT_ONCE = 1000
@@ -22,9 +24,32 @@ _FREED_AT_ONCE = 1000
 class Recipient(Protocol):
     """A receiver of entries: one subscription, or a fan-out group in place of several."""
 
+    is_group: ClassVar[bool]
+    """True for a fan-out group: subscribers of one channel that receive identical events as one recipient."""
+
     @property
     def deliver(self) -> Callable[[Entry], None]:
         """Deliver an entry."""
+
+    @property
+    def subscriptions(self) -> Iterable[Subscribed]:
+        """The subscriptions that the recipient receives entries for."""
+
+
+class Subscribed(Recipient, Protocol):
+    """One subscription, as the bus sees it: a `pushd.bus.subscription.Subscription`."""
+
+    caller: ClientInfo
+    """The client that is subscribed."""
+
+    group: Recipient | None
+    """The fan-out group that receives entries in place of this subscription."""
+
+    def fail(self, error: Exception) -> None:
+        """End the subscription of a subscriber that raised `error`."""
+
+    def end(self, reason: CloseReason) -> None:
+        """End the subscription, and close its subscriber with `reason`."""
 
 
 R = TypeVar("R", bound=Recipient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.replay import Replay
@@ -23,14 +22,6 @@ def at_once(work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, d
     """Run all steps of a job now: a `DoLater`."""
     drain(work)
     done(None)
-
-
-class _Bus(Protocol):
-    """The part of the bus that this module uses."""
-
-    @property
-    def do_later(self) -> DoLater:
-        """Run a job in steps."""
 
 
 class Replaying:
@@ -65,19 +56,19 @@ class Replaying:
         self.then[go_on] = None
         return True
 
-    def _tidy(self, bus: _Bus) -> None:
+    def _tidy(self, do_later: DoLater) -> None:
         """Start to make the replay tidy, unless it is tidy or a job does so already."""
         replay = self._replay
         if replay is not None and not replay.is_tidy and self.then is None:
             self.then = {}
-            tidied = partial(self._tidied, bus, replay)
-            bus.do_later(replay.tidying(self._matches), lambda: self._replay is not replay, self.caller, tidied)
+            tidied = partial(self._tidied, do_later, replay)
+            do_later(replay.tidying(self._matches), lambda: self._replay is not replay, self.caller, tidied)
 
-    def _tidied(self, bus: _Bus, replay: Replay, error: Exception | None) -> None:
+    def _tidied(self, do_later: DoLater, replay: Replay, error: Exception | None) -> None:
         then, self.then = self.then or {}, None
         if error is not None and self._replay is replay:
-            self._fail(error)
-        self._tidy(bus)  # changes recorded meanwhile
+            self.fail(error)
+        self._tidy(do_later)  # changes recorded meanwhile
         for go_on in then:
             if not self.when_tidy(go_on):
                 go_on()
@@ -86,6 +77,6 @@ class Replaying:
         """Return whether the subscriber is subscribed to the channel `name`."""
         raise NotImplementedError
 
-    def _fail(self, error: Exception) -> None:
-        """End the subscription because of `error`: the replay cannot be made tidy."""
+    def fail(self, error: Exception) -> None:
+        """End the subscription because of `error`, such as a replay that cannot be made tidy."""
         raise NotImplementedError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Protocol
 
 from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.recipients import Recipient
 
 __all__ = ["Present", "present"]
 
@@ -16,17 +16,7 @@ _CALLERS = 200
 """How many clients are counted in one step."""
 
 
-class _Subscription(Protocol):
-    caller: ClientInfo
-
-
-class _Recipient(Protocol):
-    @property
-    def subscriptions(self) -> Iterable[_Subscription]:
-        """The subscriptions that the recipient receives entries for."""
-
-
-def present(recipients: Iterable[_Recipient], after: int, limit: int) -> Generator[None, None, Present]:
+def present(recipients: Iterable[Recipient], after: int, limit: int) -> Generator[None, None, Present]:
     """Count the clients and their users, and return the counts with one page of clients.
 
     The page has the first `limit` clients whose numbers are greater than `after`, ordered by number.

@@ -2,98 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
+from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.closing import CloseCause, CloseReason
-from pushd.bus.counters import Counters
 from pushd.bus.event import Entry
-from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.bus.patterns import Pattern, PatternTree
 from pushd.bus.position import StartPosition
-from pushd.bus.replay import Overtaken, Replay, cost_of
-from pushd.bus.replaying import DoLater, Replaying
+from pushd.bus.recipients import Recipient
+from pushd.bus.replay import Overtaken, cost_of
+from pushd.bus.replaying import Replaying
 from pushd.bus.search import drain, find_each
 from pushd.bus.subscriber import NO_SUBSCRIBER, Subscriber, discard_event, nothing
 from pushd.errors import OutOfMemory, Unavailable
 
-__all__ = ["Group", "Subscriber", "Subscription"]
-
-
-class Group(Protocol):
-    """A fan-out group: subscribers of one channel that receive identical events as one recipient."""
-
-    @property
-    def subscriptions(self) -> Iterable[Subscription]:
-        """The subscriptions of the group."""
-
-    def deliver(self, entry: Entry) -> None:
-        """Deliver the next event to all subscribers of the group."""
-
-
-class _Pending(Protocol):
-    """The part of `pushd.bus.pending_deliveries.PendingDeliveries` that a subscription uses."""
-
-    @property
-    def events(self) -> Sized:
-        """The events being delivered in slices."""
-
-
-class _Delivery(Protocol):
-    """The part of `pushd.bus.delivery` that a subscription uses."""
-
-    is_delivering: bool
-    at_hand: list[Entry]
-
-    @property
-    def pending(self) -> _Pending:
-        """The events being delivered in slices."""
-
-    def take_pending(self, subscription: Subscription) -> bool:
-        """Deliver the pending events of `subscription` now. Return whether there were any."""
-
-
-class _Bus(Protocol):
-    """The part of the bus that a subscription uses."""
-
-    log: EventLog[Subscription]
-    figures: Counters
-    max_held_bytes: int
-    subscribers: int
-
-    @property
-    def delivery(self) -> _Delivery:
-        """The delivery of events to subscribers."""
-
-    def check_count(self, count: int) -> None:
-        """Raise `BadRequest` if `count` channels and patterns exceed the limit of one subscriber."""
-
-    def check_names(self, texts: Iterable[str], caller: ClientInfo) -> None:
-        """Raise `TooMany` or `Unavailable` if the new names among `texts` exceed a limit."""
-
-    def enter(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Start to deliver events that match `pattern` to `subscription`."""
-
-    def leave(self, pattern: Pattern, subscription: Subscription) -> None:
-        """Undo `enter`."""
-
-    def regroup(self, name: str) -> None:
-        """Called when a subscriber of the channel `name` has joined or left a fan-out group."""
-
-    def drop(self, subscription: Subscription, error: Exception) -> None:
-        """End the subscription of a subscriber that raised `error`."""
-
-    def discard(self, replay: Replay) -> None:
-        """Free a replay that is no longer read."""
-
-    @property
-    def do_later(self) -> DoLater:
-        """Run a job in steps."""
-
-    def end(self, subscription: Subscription, reason: CloseReason) -> None:
-        """End a subscription and notify its subscriber of the reason."""
+__all__ = ["Subscription"]
 
 
 class Subscription(Replaying):
@@ -120,7 +46,11 @@ class Subscription(Replaying):
         "subscriber",
     )
 
-    def __init__(self, bus: _Bus, subscriber: Subscriber, caller: ClientInfo) -> None:
+    is_group: ClassVar = False
+
+    def __init__(self, bus: Bus, subscriber: Subscriber, caller: ClientInfo) -> None:
+        """Subscribe `subscriber` to nothing yet."""
+        bus.add_subscriber()
         self._bus = bus
         self._replay = self.then = None
         self.caller = caller
@@ -129,7 +59,7 @@ class Subscription(Replaying):
         self._tree: PatternTree[None] | None = None  # built from `_patterns` on first use
         self.only_channel: str | None = None
         """The name of the channel if it is the only subscription, else None."""
-        self.group: Group | None = None
+        self.group: Recipient | None = None
         """The fan-out group that receives events in place of this subscription."""
         self.subscriber = subscriber
         """The receiver of the events; `NO_SUBSCRIBER` after `close`."""
@@ -158,7 +88,7 @@ class Subscription(Replaying):
         """
         return bool(self._bus.delivery.pending.events) and self._bus.delivery.take_pending(self)
 
-    def join(self, group: Group) -> None:
+    def join(self, group: Recipient) -> None:
         """Let `group` receive the events of `only_channel` from now on. Requires no replay and no pending event."""
         assert self.only_channel is not None
         assert self._replay is None
@@ -234,14 +164,14 @@ class Subscription(Replaying):
                     self._replay, self.deliver = prepared.replay, self._hold
                 else:
                     self._replay.join(prepared.replay)
-            self._tidy(self._bus)
+            self._tidy(self._bus.do_later)
         return [prepared.start for prepared in found]
 
     def remove(self, text: str) -> bool:
         """Unsubscribe from the channel or pattern `text`. Return False if there was no such subscription."""
         if not self._remove(text):
             return False
-        self._tidy(self._bus)
+        self._tidy(self._bus.do_later)
         return True
 
     def _remove(self, text: str) -> bool:
@@ -267,11 +197,8 @@ class Subscription(Replaying):
         lost = [text for text in self._patterns if not reach.has(text)]
         for text in lost:
             self._remove(text)
-        self._tidy(self._bus)
+        self._tidy(self._bus.do_later)
         return lost
-
-    def _fail(self, error: Exception) -> None:
-        self._bus.drop(self, error)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -339,7 +266,7 @@ class Subscription(Replaying):
         try:
             self.subscriber.deliver(entry)
         except Exception as error:  # noqa: BLE001  as when an event is published
-            self._bus.drop(self, error)
+            self.fail(error)
         entry.forget_frames()
         return self._replay is not None
 
@@ -363,10 +290,19 @@ class Subscription(Replaying):
                 if replay.held_bytes > max_bytes and replay.held > 1:  # as in an outbox, there is room for one
                     self._end_too_slow()
 
+    # The end
+
+    def fail(self, error: Exception) -> None:
+        """End the subscription because its subscriber, or its replay, raised `error`."""
+        self._bus.delivery.pending.of(self)  # discard its pending events
+        self._bus.report(self.subscriber, error)
+        if isinstance(error, MemoryError):
+            self.end_without_memory()
+        else:
+            self.end(CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
+
     def _end_too_slow(self) -> None:
-        self._bus.end(
-            self, CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id")
-        )
+        self.end(CloseReason(CloseCause.TOO_SLOW, "too slow for what is published; resume from the last id"))
 
     def end_without_memory(self) -> None:
         """End the subscription for lack of memory for its next event; resume from the event before it."""
@@ -374,7 +310,17 @@ class Subscription(Replaying):
         self._end_unreadable(OutOfMemory())
 
     def _end_unreadable(self, error: Unavailable) -> None:
-        self._bus.end(self, CloseReason(CloseCause.FAILED, error.detail))
+        self.end(CloseReason(CloseCause.FAILED, error.detail))
+
+    def end(self, reason: CloseReason) -> None:
+        """End the subscription and close its subscriber with `reason`; no effect if it has ended already."""
+        subscriber = self.subscriber
+        if not self.close():
+            return
+        try:
+            subscriber.close(reason)
+        except Exception as error:  # noqa: BLE001  the subscription has ended all the same
+            self._bus.failed(subscriber, error)
 
     def close(self) -> bool:
         """End the subscription: no more events are delivered. Return False if it has ended already."""
@@ -386,7 +332,7 @@ class Subscription(Replaying):
         if self._replay is not None:
             self._bus.discard(self._replay)
             self._replay = None
-        self._bus.subscribers -= 1
+        self._bus.remove_subscriber()
         for text in list(self._patterns):
             self._remove(text)
         return True

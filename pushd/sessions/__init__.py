@@ -2,11 +2,11 @@
 
 from pushd.sessions.admission import Admission, Asking
 from pushd.sessions.closed_connection import GONE
-from pushd.sessions.interfaces import ConnectedSubscriber, SessionLimits
+from pushd.sessions.interfaces import ConnectedSubscriber, Connection, SessionLimits
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.presence import Presence, Telling
 from pushd.sessions.registry import SessionRegistry
-from pushd.sessions.session import Connection, Session
+from pushd.sessions.session import Session
 
 __all__ = [
     "GONE",

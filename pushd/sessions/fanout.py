@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import ceil, inf
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from pushd.bus import BYTES_PER_SEND, MOST, STEP, Counters, Encoder, Entry, Group, Slice, Subscription
+from pushd.bus import BYTES_PER_SEND, MOST, STEP, Counters, Encoder, Entry, Recipient, Slice, Subscription
 from pushd.server import Send, TimerWheel
 
 __all__ = ["LONG_S", "SHORT_S", "FanoutGroup", "FanoutMember"]
@@ -62,7 +62,9 @@ _Sends = Iterator[tuple[FanoutMember, Send]]
 
 
 class FanoutGroup:
-    """Subscribers that the bus treats as one recipient: a `pushd.bus.subscription.Group`."""
+    """Subscribers that the bus treats as one recipient: a `pushd.bus.recipients.Recipient`."""
+
+    is_group: ClassVar = True
 
     __slots__ = (
         "__weakref__",
@@ -97,7 +99,7 @@ class FanoutGroup:
         flush_later: Callable[[FanoutGroup], None],
         wheel: TimerWheel,
         figures: Counters,
-        crowded: set[Group],
+        crowded: set[Recipient],
         *,
         max_bytes: int,
         max_waiting_bytes: int,

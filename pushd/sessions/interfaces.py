@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pushd.bus import ClientInfo, CloseReason, Subscription
+from pushd.server import Writer
 
-__all__ = ["Attendance", "ConnectedSubscriber", "Flushed", "Leaving", "SessionLimits"]
+__all__ = ["Attendance", "ConnectedSubscriber", "Connection", "Flushed", "Leaving", "SessionLimits"]
 
 
 class ConnectedSubscriber(Protocol):
@@ -33,6 +34,24 @@ class ConnectedSubscriber(Protocol):
 
     def close(self, reason: CloseReason) -> None:
         """Send `reason` to the client and end."""
+
+
+class Connection(Protocol):
+    """The connection of one session, as its transport provides it."""
+
+    @property
+    def client_name(self) -> str:
+        """Return the client's name in the log."""
+
+    @property
+    def writer(self) -> Writer:
+        """Return the writer that sends to the client."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Send `reason` after the bytes already written, and close the connection."""
+
+    def abort(self) -> None:
+        """Close the connection now; discard unsent bytes."""
 
 
 class Leaving(ConnectedSubscriber, Protocol):

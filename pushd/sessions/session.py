@@ -10,21 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushd.bus import BYTES_PER_SEND, ClientInfo, CloseCause, CloseReason, Encoder, Entry, Pattern, StartPosition
-from pushd.server import Timer, Writer
+from pushd.bus import (
+    BYTES_PER_SEND,
+    ClientInfo,
+    CloseCause,
+    CloseReason,
+    Encoder,
+    Entry,
+    Pattern,
+    StartPosition,
+    Subscription,
+)
+from pushd.server import Timer
 from pushd.sessions.closed_connection import GONE
 from pushd.sessions.fanout import FanoutGroup
+from pushd.sessions.interfaces import Connection
 from pushd.sessions.outbox import Outbox
 from pushd.sessions.registry import CHUNK_BYTES, SessionRegistry
 
-__all__ = ["Connection", "Session"]
+__all__ = ["Session"]
 
 _log = Logger()
 
@@ -38,27 +48,9 @@ _CLOSE_TIMEOUT_S = 10.0
 """How long a closing connection may take to send its remaining bytes, in seconds."""
 
 
-class Connection(Protocol):
-    """The connection of one session, as its transport provides it."""
-
-    @property
-    def client_name(self) -> str:
-        """Return the client's name in the log."""
-
-    @property
-    def writer(self) -> Writer:
-        """Return the writer that sends to the client."""
-
-    def close(self, reason: CloseReason) -> None:
-        """Send `reason` after the bytes already written, and close the connection."""
-
-    def abort(self) -> None:
-        """Close the connection now; discard unsent bytes."""
-
-
 @implementer(IPushProducer)
 class Session:
-    """One connected subscriber: a `pushd.bus.bus.Subscriber`, and the producer of its connection.
+    """One connected subscriber: a `pushd.bus.Subscriber`, and the producer of its connection.
 
     State: `is_paused` (back-pressure from the transport), `_is_unflushed` (a flush is due at the end of the turn),
     `_is_flushing` (a replay fills the outbox, past its limit), `_is_parting` (closing; the abort timer runs),
@@ -109,7 +101,7 @@ class Session:
         self._crowd_wrote_s = 0.0  # the group's `wrote_s` when this session joined
         self.own_sent_bytes = 0
         """Bytes sent to the client, except those sent through its fan-out group."""
-        self.subscription = sessions.bus.subscribe(self, caller)
+        self.subscription = Subscription(sessions.bus, self, caller)
 
     def enter(
         self, groups: Sequence[Sequence[Pattern]], since: str, or_among: Sequence[Pattern] = ()

@@ -57,7 +57,7 @@ class StreamSession(Protocol):
 
 
 class ResponseStream:
-    """The body of one response, to which events are written: a `pushd.sessions.session.Connection`.
+    """The body of one response, to which events are written: a `pushd.sessions.interfaces.Connection`.
 
     `twisted.web` writes the head and the first bytes of the body. Events bypass it, in frames that are identical
     for all clients.

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Work, owner_of
+from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Subscription, Work, owner_of
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server import (
     DEFAULT_LIMIT,
@@ -97,7 +97,7 @@ def _answer(request: Request, page: HistoryPage) -> bytes:
 
 
 class _Waiting:
-    """A request that waits for the next event: a `pushd.bus.bus.Subscriber`."""
+    """A request that waits for the next event: a `pushd.bus.Subscriber`."""
 
     __slots__ = (
         "_bus",
@@ -128,7 +128,7 @@ class _Waiting:
         """The client and its grants."""
         self.end_reason: CloseReason | None = None
         """Why pushd ended the wait; None if the client did."""
-        self.subscription = self._bus.subscribe(self, request.caller)
+        self.subscription = Subscription(self._bus, self, request.caller)
 
     def begin(self, patterns: list[Pattern], timeout_s: float) -> None:
         try:

@@ -17,7 +17,8 @@ from pushd.bus.patterns import Pattern
 from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.storage import HistoryStorage, MemoryStorage
-from pushd.bus.subscription import Subscriber, Subscription
+from pushd.bus.subscriber import Subscriber
+from pushd.bus.subscription import Subscription
 from pushd.config.timeouts import Timeouts
 from pushd.server.net.addresses import ClientAddress
 
@@ -191,7 +192,7 @@ class BusRig:
     ) -> tuple[Client, Subscription, StartPosition]:
         """Subscribe a client to `texts`; what is replayed waits for `advance`."""
         client = client or Client()
-        subscription = self.bus.subscribe(client, a_caller(grants))
+        subscription = Subscription(self.bus, client, a_caller(grants))
         return client, subscription, subscription.add(patterns(*texts), since)
 
     def caught_up(self, *texts: str, since: str) -> tuple[Client, StartPosition]:

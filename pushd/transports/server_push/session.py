@@ -14,7 +14,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from pushd.bus import ENTRY_BYTES, ClientInfo, CloseCause, CloseReason, Entry, Pattern, StartPosition
+from pushd.bus import ENTRY_BYTES, ClientInfo, CloseCause, CloseReason, Entry, Pattern, StartPosition, Subscription
 from pushd.server import Answer, Outcome, Stream, event_fields, path_of_event
 from pushd.sessions import GONE, Connection, SessionRegistry
 
@@ -49,7 +49,7 @@ class _Push(NamedTuple):
 
 @implementer(IPushProducer)
 class PushSession:
-    """One connected subscriber: a `pushd.bus.bus.Subscriber` that makes promises on one stream.
+    """One connected subscriber: a `pushd.bus.Subscriber` that makes promises on one stream.
 
     =============  ==================================================================
     _is_held       too much is in flight; a promise's outcome flushes
@@ -126,7 +126,7 @@ class PushSession:
         """Why pushd ended the session; None if the client did."""
         self.sent_bytes = 0
         """Bytes sent to the client: the promised data, and the body."""
-        self.subscription = sessions.bus.subscribe(self, caller)
+        self.subscription = Subscription(sessions.bus, self, caller)
 
     def enter(self, groups: Sequence[Sequence[Pattern]], since: str) -> list[StartPosition]:
         """Register the session and subscribe to `groups` of patterns; see `Session.enter`."""

@@ -121,7 +121,7 @@ _GONE = _Gone()
 
 
 class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ignore[misc]
-    """One WebSocket after its opening handshake: a `pushd.sessions.session.Connection`.
+    """One WebSocket after its opening handshake: a `pushd.sessions.interfaces.Connection`.
 
     Autobahn's attributes per connection are attributes of the class here, which saves time; see `new_factory`.
     """

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.api.metrics.lag import ReactorLag
 from pushd.bus.closing import CloseCause
 from pushd.bus.counters import Counters, Histogram
+from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, TooMany, Unauthorized
 from tests.rigs.builders import BusRig, Client, a_caller, draft, patterns
 from tests.rigs.daemon import DaemonTests, StoredDaemonRig
@@ -71,7 +72,7 @@ class BusTests(SynchronousTestCase):
 
     def subscribe(self, *texts: str, since: str = "latest") -> None:
         """Subscribe somebody."""
-        subscription = self.bus.subscribe(Client(), a_caller())
+        subscription = Subscription(self.bus, Client(), a_caller())
         subscription.add(patterns(*texts), since)
         while subscription.advance():
             pass
@@ -102,7 +103,7 @@ class BusTests(SynchronousTestCase):
         self.assertEqual((self.figures.replayed, self.figures.delivered), (3, 0))
 
     def test_subscriptions(self) -> None:
-        subscription = self.bus.subscribe(Client(), a_caller())
+        subscription = Subscription(self.bus, Client(), a_caller())
         subscription.add(patterns("a", "b/**"), "latest")
         subscription.add(patterns("a"), "latest")
         self.assertEqual(self.bus.subscriptions, 2)

@@ -165,7 +165,7 @@ class InterleavedTests(TestCase):
         caller.prepared = {key_of(wanted, text): prepared}
         for act in after_it:
             world.act(act)
-        subscription: Subscription = world.rig.bus.subscribe(client, caller)
+        subscription: Subscription = Subscription(world.rig.bus, client, caller)
         there = world.retained(texts, place or 0)
         start = subscription.add(wanted, text)
         assert caller.prepared == {}

@@ -213,7 +213,7 @@ class AssembleTests(ServiceCase):
 
         causes: list[CloseCause] = []
         self.make()
-        self.parts.bus.subscribe(Faulty(), DAEMON).add(patterns("a"), "latest")
+        Subscription(self.parts.bus, Faulty(), DAEMON).add(patterns("a"), "latest")
         self.parts.bus.publish(draft("a"), EVERYTHING)
         self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), causes), (1, [CloseCause.FAILED]))
 
@@ -584,7 +584,7 @@ class StopTests(ServiceCase):
 
         daemon = self.start(PLAIN + STOP)
         faulty = Faulty()
-        faulty.subscription = self.parts.bus.subscribe(faulty, faulty.caller)
+        faulty.subscription = Subscription(self.parts.bus, faulty, faulty.caller)
         self.parts.sessions.register(faulty)
         wire = self.connect(STREAM)
         faults: list[object] = []

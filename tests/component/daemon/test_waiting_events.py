@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from pushd.bus.subscription import Group
+from pushd.bus.recipients import Recipient
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.http_client import Client
 from tests.rigs.sse_client import EventStream
 
-GROUP = cast(Group, object())
+GROUP = cast(Recipient, object())
 
 
 class WaitingEventsTests(DaemonTests):

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.grants import EVERYTHING
+from pushd.bus.subscription import Subscription
 from pushd.errors import NoRoom, Refused, StartFailed, Unavailable
 from pushd.store.sqlite import continuity
 from pushd.store.sqlite.check import check
@@ -59,7 +60,7 @@ class RefusalTests(StoreCase):
     def assertRefuses(self, stored: StoreRig, kind: type[Refused], status: int, says: str) -> None:
         """Check that publishing is refused, that all else goes on, and that the log says it once."""
         client = Client()
-        stored.bus.subscribe(client, DAEMON).add(patterns("a"), "latest")
+        Subscription(stored.bus, client, DAEMON).add(patterns("a"), "latest")
         with capturedLogs() as events:
             for _ in range(5):
                 outcome = stored.publish("a", "new", data=b"refused" * 1000)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON
 from pushd.bus.publisher import Outcome
+from pushd.bus.subscription import Subscription
 from pushd.errors import Unavailable
 from pushd.store.sqlite.block import encode as encode_block
 from pushd.store.sqlite.transaction import Transaction
@@ -93,7 +94,7 @@ class SubmissionTests(JournalTestCase):
     def test_subscribers_count_as_often_as_they_get_an_event(self) -> None:
         clients = [Client() for _ in range(100)]
         for client in clients:
-            self.stored.bus.subscribe(client, a_caller()).add(patterns("new/*"), "latest")
+            Subscription(self.stored.bus, client, a_caller()).add(patterns("new/*"), "latest")
         self.publish(100)
         self.assertEqual(max(self.rows()), 10)
         self.assertEqual([len(client.entries) for client in clients], [100] * 100)

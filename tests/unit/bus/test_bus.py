@@ -201,7 +201,7 @@ class PublishTests(BusCase):
         self.rig.publish("real")
 
         def subscribe(address: str, *texts: str) -> Subscription:
-            subscription = bus.subscribe(Client(), a_caller(address=address))
+            subscription = Subscription(bus, Client(), a_caller(address=address))
             subscription.check(patterns(*texts), "latest")
             subscription.add(patterns(*texts), "latest")
             return subscription
@@ -390,7 +390,7 @@ class SubscribeTests(BusCase):
 
     def test_without_the_right_nothing_is_added(self) -> None:
         client = Client()
-        subscription = self.rig.bus.subscribe(client, a_caller(Grants.of(["publish"])))
+        subscription = Subscription(self.rig.bus, client, a_caller(Grants.of(["publish"])))
         self.assertRaises(Forbidden, subscription.add, patterns("a"), "earliest")
         self.rig.publish("a")
         self.assertEqual((client.entries, len(subscription)), ([], 0))

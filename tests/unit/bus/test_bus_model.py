@@ -332,7 +332,7 @@ class BusMachine(RuleBasedStateMachine):
     @rule(texts=SOME_PATTERNS, since=SINCE)
     def subscribe(self, texts: list[str], since: str | int) -> None:
         client = Client()
-        reader = Reader(client, self.rig.bus.subscribe(client, DAEMON))
+        reader = Reader(client, Subscription(self.rig.bus, client, DAEMON))
         self.readers.append(reader)
         self.add_to(reader, texts, since)
 

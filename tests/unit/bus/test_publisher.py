@@ -10,11 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.bus import Bus
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.publisher import DirectPublisher
-from pushd.bus.subscription import Group
+from pushd.bus.recipients import Recipient
 from tests.rigs.builders import BusRig, a_caller, draft
 
 NOISY, HONEST = a_caller(address="198.51.100.1"), a_caller(address="203.0.113.1")
-GROUP = cast(Group, object())
+GROUP = cast(Recipient, object())
 
 
 class PublisherTestCase(SynchronousTestCase):

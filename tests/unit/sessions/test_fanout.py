@@ -164,7 +164,7 @@ class OrderTests(CrowdCase):
     def test_closing_sends_what_waits_first(self) -> None:
         peer, other = self.house.subscribed(), self.house.subscribed()
         self.house.publish(b"1")
-        self.house.rig.bus.end(peer.session.subscription, REASON)
+        peer.session.subscription.end(REASON)
         self.assertGot(peer, b"<1>")
         self.assertClosed(peer, CloseCause.DELETED)
         self.house.turn()

@@ -218,7 +218,7 @@ class Model:
     def _of(self, who: int) -> Subscription:
         if who not in self.subscriptions:
             self._count += 1
-            self.subscriptions[who] = self.rig.bus.subscribe(Client(), numbered(self._count))
+            self.subscriptions[who] = Subscription(self.rig.bus, Client(), numbered(self._count))
         return self.subscriptions[who]
 
 
@@ -277,7 +277,7 @@ class ModelTests(SynchronousTestCase):
     def test_who_may_not_subscribe_is_not_spoken_of(self) -> None:
         model = Model()
         caller = ClientInfo(Identity(Grants.of([], subscribe=patterns("hall"))), PLACE)
-        subscription = model.rig.bus.subscribe(Client(), caller)
+        subscription = Subscription(model.rig.bus, Client(), caller)
         self.assertRaises(Forbidden, subscription.add, patterns("hall", "room"), "latest")
         self.assertRaises(Forbidden, subscription.check, patterns("hall", "room"), "latest")
         self.assertEqual(model.notes.said, [])

@@ -22,6 +22,7 @@ from pushd.bus.position import StartPosition
 from pushd.bus.replay import ENTRY_BYTES, Replay
 from pushd.bus.replaying import Done
 from pushd.bus.search import Work, drain
+from pushd.bus.subscription import Subscription
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import SessionRegistry
@@ -803,7 +804,7 @@ class AnyInterleavingTests(TestCase):
     ) -> None:
         house = House(max_outbox_bytes=outbox, max_held_bytes=held, keeps=keeps)
         peer, expected = house.join(), Client()
-        at_once = house.rig.bus.subscribe(expected, DAEMON)
+        at_once = Subscription(house.rig.bus, expected, DAEMON)
         if pauses_at_each_write:
             peer.connection.acts = lambda data: peer.session.pauseProducing()
         for step in steps:
