@@ -331,6 +331,30 @@ class SubscribeTests(BusCase):
         catch_up(subscription)
         self.assertEqual(client.datas, [b"1", b"2", b"3"])
 
+    def test_each_of_several_groups_has_its_start_and_all_come_in_order(self) -> None:
+        ids = [self.rig.publish(channel, data=b"%d" % n).id for n, channel in enumerate("aabb")]
+        self.rig.bus.delete("b", EVERYTHING)
+        self.rig.publish("b", data=b"4")
+        client, subscription, _ = self.rig.subscribe()
+        starts = subscription.add_each([patterns("a"), patterns("b")], ids[0])
+        catch_up(subscription)
+        self.assertEqual([(start.position, start.recovered) for start in starts], [(ids[0], True), (ids[0], False)])
+        self.assertEqual(client.datas, [b"1", b"4"])
+
+    def test_all_groups_are_checked_before_anything_changes(self) -> None:
+        _, subscription, _ = self.rig.subscribe(grants=Grants.of((), (), patterns("a", "c/*")))
+        found: list[object] = []
+
+        def checked() -> None:
+            found.append((len(subscription), self.rig.bus.has_audience("a")))
+
+        for groups, since in (([["a"], ["b"]], "latest"), ([["c/*"], ["a"], ["b"]], "earliest")):
+            wanted = [patterns(*texts) for texts in groups]
+            self.assertRaises(Forbidden, subscription.add_each, wanted, since, checked=checked)
+            self.assertEqual((found, len(subscription), subscription.is_replaying), ([], 0, False))
+        subscription.add_each([patterns("a"), patterns("c/*")], "latest", checked=checked)
+        self.assertEqual((found, len(subscription)), ([(0, False)], 2))
+
     def test_two_channels_from_different_positions_lose_nothing(self) -> None:
         ids = [self.rig.publish(channel, data=b"%d" % n).id for n, channel in enumerate("abab")]
         client, subscription, _ = self.rig.subscribe("a", since=ids[0])
