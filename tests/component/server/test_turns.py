@@ -47,7 +47,8 @@ class TurnsTests(SynchronousTestCase):
         """Begin at a time in hand."""
         self.now = 1000.0
         self.reactor = Reactor()
-        self.turns = Turns(self.reactor.call_later, Turn(lambda: self.now))
+        self.clock = Turn(lambda: self.now)
+        self.turns = Turns(self.reactor.call_later, self.clock)
         self.done: list[str] = []
 
     def works(self, name: str, count: int, cost_s: float) -> Callable[[], None]:
@@ -82,6 +83,18 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(len(self.done), 1)
         self.reactor.turn()
         self.assertEqual(len(self.done), 2)
+
+    def test_a_turn_that_is_over_serves_none_of_those_who_wait_but_the_next_one_does(self) -> None:
+        self.works("a", 9, 0.009)()
+        for done in (2, 3, 4):
+            self.clock.begin(self.now)
+            self.now += 0.01  # others have used this turn
+            self.reactor.turn()
+            self.assertEqual(len(self.done), done - 1)
+            self.clock.begin(self.now)
+            self.now += 0.01
+            self.reactor.turn()
+            self.assertEqual(len(self.done), done)
 
     def test_many_connections_share_a_turn_and_none_is_left_out(self) -> None:
         for name in "abcdefghij":
