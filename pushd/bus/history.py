@@ -172,6 +172,9 @@ class History(Protocol):
     def oldest_sequence(self) -> int:
         """The sequence of the oldest entry, which must exist."""
 
+    def __hash__(self) -> int:
+        """Return a hash: histories are compared by identity."""
+
     def __len__(self) -> int:
         """Return the number of entries."""
 

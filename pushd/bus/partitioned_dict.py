@@ -24,12 +24,13 @@ class PartitionedDict(MutableMapping[K, V]):
     that runs for each event reads ``table.parts[hash(key) % PARTS]`` directly: a fast path that saves a call.
     """
 
-    __slots__ = ("_size", "parts")
+    __slots__ = ("_full", "_size", "parts")
 
     def __init__(self) -> None:
         self.parts: tuple[dict[K, V], ...] = tuple({} for _ in range(PARTS))
         """The dictionaries. Only the methods may change them, because the methods count the entries."""
         self._size = 0
+        self._full = 0  # the part that `popitem` tries first
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -73,6 +74,16 @@ class PartitionedDict(MutableMapping[K, V]):
         else:
             value = default
         return value
+
+    def popitem(self) -> tuple[K, V]:
+        """Remove and return an entry; raise `KeyError` if there is none. Emptying the table takes linear time."""
+        for _ in range(PARTS):
+            part = self.parts[self._full]
+            if part:
+                self._size -= 1
+                return part.popitem()
+            self._full = (self._full + 1) % PARTS
+        raise KeyError("the table is empty")
 
     def clear(self) -> None:
         """Remove all entries."""

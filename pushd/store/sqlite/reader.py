@@ -24,6 +24,9 @@ _CHUNK_OFFSETS = 256
 _CHUNK_BYTES = 1024 * 1024
 """About how many bytes they may take, unless a single block is larger."""
 
+_CHUNKS = 20_000
+"""How many chunks are cached at most, however small: the table of 170,000 takes 15 ms to grow."""
+
 _FRONTS = 16
 """For how many channels the block last read to find entries to drop is cached."""
 
@@ -176,7 +179,7 @@ class BlockReader:
             raise self._missing(reader, offset)
         self._chunks[key] = chunk
         self.size_bytes += chunk.cost
-        while self.size_bytes > self._max_bytes and len(self._chunks) > 1:
+        while (self.size_bytes > self._max_bytes and len(self._chunks) > 1) or len(self._chunks) > _CHUNKS:
             self.size_bytes -= self._chunks.popitem(last=False)[1].cost
         return chunk
 

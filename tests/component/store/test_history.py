@@ -340,6 +340,16 @@ class ReadingTests(StoredBusCase):
                 found = history.after(sequence)
                 self.assertEqual(found and found.offset, wanted)
 
+    def test_the_number_of_small_chunks_is_bounded_too(self) -> None:
+        self.patch(past, "_CHUNKS", 3)
+        rig = self.made(recent_bytes=0)
+        rig.publish_together(*[((name,), b"", None) for name in "abcdef"])
+        kept = rig.store.archive._past
+        for name in "abcdef":
+            self.assertIsNotNone(self.history(rig, name).at(1))
+            self.assertLessEqual(len(kept._chunks), 3)
+        self.assertEqual(kept.size_bytes, sum(one.cost for one in kept._chunks.values()))
+
     def test_chunks_are_read_once_and_as_many_kept_as_there_is_room_for(self) -> None:
         self.patch(past, "_CHUNK_OFFSETS", 10)
         rig = self.made(recent_bytes=0, past_bytes=25 * (EVENT_BYTES + OBJECT_BYTES + 1))

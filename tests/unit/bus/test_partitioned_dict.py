@@ -33,8 +33,29 @@ class TableTests(TestCase):
                 self.assertRaises(KeyError, table.pop, key)
                 self.assertRaises(KeyError, table.__getitem__, key)
                 self.assertRaises(KeyError, table.__delitem__, key)
+        for _ in range(len(model) // 2):
+            key, value = table.popitem()
+            self.assertEqual(model.pop(key), value)
+        self.assertEqual(dict(table), model)
         table.clear()
         self.assertEqual((len(table), list(table)), (0, []))
+        self.assertRaises(KeyError, table.popitem)
+
+    def test_emptying_a_table_takes_linear_time(self) -> None:
+        table = PartitionedDict[int, None]()
+        for key in range(1000):
+            table[key] = None
+        tried: list[object] = []
+
+        class Part(dict[int, None]):
+            def __bool__(self) -> bool:
+                tried.append(self)
+                return len(self) > 0
+
+        table.parts = tuple(Part(part) for part in table.parts)
+        while table:
+            table.popitem()
+        self.assertLessEqual(len(tried), 1000 + PARTS)
 
     def test_no_part_is_much_larger_than_the_others(self) -> None:
         for keys in ([f"public/{number}" for number in range(100_000)], range(100_000), range(0, 10**9, 10_000)):

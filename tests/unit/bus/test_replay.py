@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from hypothesis import given
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.event import Entry
 from pushd.bus.history import MemoryHistory
+from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay, Work
 from pushd.bus.search import drain
 from pushd.errors import Unavailable
@@ -53,6 +55,26 @@ class ReplayTests(SynchronousTestCase):
         self.replay.add(history_of("b", 1, 2, 4), 0)
         self.replay.add(history_of("c", 4), 0)
         self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 4])
+
+    def test_no_table_of_many_cursors_grows_in_one_piece(self) -> None:
+        for number in range(5000):
+            self.replay.add(history_of(f"c/{number}", number + 1), 0)
+        assert isinstance(self.replay._cursors, PartitionedDict)
+        self.assertLess(max(map(len, self.replay._cursors.parts)), 200)
+        self.assertEqual(self.replay.width, 5000)
+        self.assertEqual([sequence for sequence, _ in self.rest()], list(range(1, 5001)))
+        self.assertEqual(self.replay.width, 0)
+
+    def test_an_abandoned_replay_leaves_nothing_to_the_garbage_collector(self) -> None:
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for number in range(2000):
+            self.replay.add(history_of(f"c/{number}", number + 1), 0)
+        for free in self.replay.clearing():
+            free()
+        del self.replay
+        self.assertLess(gc.collect(), 100)
 
     def test_what_is_appended_later_is_left_to_hold(self) -> None:
         history = history_of("a", 1, 2)

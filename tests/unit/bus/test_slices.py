@@ -172,7 +172,7 @@ class BoundTests(HallCase):
         self.assertGreater(replay.width, 7_000)
         self.assertLessEqual(self.most_in_one_turn(lambda: -replay.width), 10 * MOST)
         self.assertLess(replay.width, 100)
-        self.assertLess(len(replay._heap) + len(replay._ends), 200)
+        self.assertLess(len(replay._heap) + len(replay._cursors), 200)
 
     def test_replays_that_are_being_prepared_for_clients_that_go(self) -> None:
         log = self.many_channels(2_000)
