@@ -72,6 +72,7 @@ reference: $(VENV)/installed-docs  ## files made from the table of options
 	$(BIN)/python -m pushd.config.reference ini > etc/pushd.ini
 	$(BIN)/python -m pushd.config.reference rst > docs/configuration.rst
 	$(BIN)/python docs/reference.py > docs/endpoints.rst
+	$(BIN)/python -m tests.test_layers > docs/floors.txt
 
 # Units, the user and directories; docs/systemd.rst says what comes next. A configuration that is there stays. twistd is
 # run because Twisted writes a list of its plugins beside them, which the service may not.

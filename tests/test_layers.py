@@ -1,9 +1,13 @@
-"""The plan of the house: imports point down its floors, and across packages only through their faces."""
+"""The floors of pushd: imports point down, and across packages only through their faces.
+
+``python -m tests.test_layers`` prints the floors for ``docs/floors.txt``.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import TestCase
@@ -79,7 +83,21 @@ def floor_of(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
+def picture() -> str:
+    """Return the floors, a line each, with what the docstrings of their packages say."""
+    lines = []
+    for floor in FLOORS:
+        for name in floor:
+            summary = (importlib.import_module(f"pushd.{name}").__doc__ or "").partition("\n")[0].rstrip(".")
+            lines.append(f"{name:<12}{summary}\n")
+        lines.append("\n")
+    return "".join(lines[:-1])
+
+
 class LayerTests(TestCase):
+    def test_the_picture_in_the_documents_shows_these_floors(self) -> None:
+        self.assertEqual((ROOT / "docs" / "floors.txt").read_text(), picture(), "run `make reference`")
+
     def test_every_package_has_a_floor(self) -> None:
         packages = {floor_of(name) for name in modules()} - {""}
         self.assertEqual(packages, set(RANK))
@@ -176,3 +194,7 @@ class TestFolderTests(TestCase):
                 with self.subTest(path=path.name, module=module):
                     self.assertNotIn(module, banned)
                     self.assertFalse(module.startswith("tests.component"))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(picture())
