@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -212,19 +213,19 @@ class SqliteStorage:
                 change.remove(history)
                 if is_over():
                     break
+        return partial(self._removed, done, given_up)
 
-        def removed() -> None:
-            for before, heir in self._heirs:  # created while the store removed rows of `before`
-                heir.mark = before.mark
-            for history, first in done:
-                history.removed_through = first - 1
-                if history.first == first and self._to_remove.get(history.key) is history:
-                    del self._to_remove[history.key]  # nothing more to remove
-            for history in given_up:
-                if self._given_up.get(history.name) is history:
-                    del self._given_up[history.name]
-
-        return removed
+    def _removed(self, done: list[tuple[SqliteHistory, int]], given_up: list[SqliteHistory]) -> None:
+        """Called after the commit: rows before the offsets of `done`, and channels `given_up`, are gone."""
+        for before, heir in self._heirs:  # created while the store removed rows of `before`
+            heir.mark = before.mark
+        for history, first in done:
+            history.removed_through = first - 1
+            if history.first == first and self._to_remove.get(history.key) is history:
+                del self._to_remove[history.key]  # nothing more to remove
+        for history in given_up:
+            if self._given_up.get(history.name) is history:
+                del self._given_up[history.name]
 
     def _remove_blocks(self, history: SqliteHistory, first: int, room: _Room, change: Transaction) -> bool:
         """Remove blocks of events before offset `first`; return whether these were the last."""
