@@ -1,7 +1,8 @@
 """The configuration: one table of options, and everything derived from it.
 
 ``options`` is the table. ``loader`` converts an ini file to frozen dataclasses and back; ``reference`` generates
-the sample file and the reference page."""
+the sample file and the reference page.
+"""
 
 from pushd.config.addresses import parse_endpoint
 from pushd.config.loader import changed_options, default, parse_bytes, print_config, state_directory

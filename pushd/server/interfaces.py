@@ -91,11 +91,15 @@ class Serving(Protocol):
 
 
 class Expecting(Protocol):
+    """A resource that decides from the head of a request whether to read its body."""
+
     def expect(self, request: Any) -> Deferred[None] | None:
         """Decide from the head, now or later, whether to read the body: see `pushd.server.web.resource`."""
 
 
 class AtSite(Protocol):
+    """What a request uses of the site that received it."""
+
     comeback: EventSourceRetry
     figures: Counters
     request_log: Log

@@ -104,7 +104,7 @@ def _size_in_json(data: bytes, is_text: bool) -> int:
 def longest_message(max_event_bytes: int, max_channels: int = MAX_CHANNELS) -> int:
     """Return the maximum bytes of a JSON object with an event of up to `max_event_bytes` to `max_channels`.
 
-    JSON may take six bytes per byte (a control character as ``\\u0001``), in the names of channels as well.
+    JSON may take six bytes per byte (a control character, as its escape), in the names of channels as well.
     """
     return 6 * max_event_bytes + _OTHER_BYTES + _NAME_BYTES * max_channels
 
@@ -137,6 +137,7 @@ def parse_object(
 
 
 def json_type(value: object) -> str:
+    """Return the JSON type of a parsed value, for messages."""
     if value is None:
         return "null"
     names = {list: "array", dict: "object", str: "string", bool: "boolean"}
@@ -144,6 +145,7 @@ def json_type(value: object) -> str:
 
 
 def check_fields(message: dict[str, Any], known: Set[str]) -> None:
+    """Raise `BadRequest` with a suggestion if `message` has a field that is not in `known`."""
     if message.keys() <= known:
         return
     for name in message:
@@ -153,6 +155,7 @@ def check_fields(message: dict[str, Any], known: Set[str]) -> None:
 
 
 def text_field(message: dict[str, Any], name: str) -> str:
+    """Return a required string of `message`; raise `BadRequest` if it is missing or has another type."""
     value = message.get(name)
     if isinstance(value, str):
         return value
@@ -162,6 +165,7 @@ def text_field(message: dict[str, Any], name: str) -> str:
 
 
 def optional_text_field(message: dict[str, Any], name: str) -> str | None:
+    """Return a string of `message`, or None if it is null or missing; raise `BadRequest` for another type."""
     value = message.get(name)
     return value if value is None or isinstance(value, str) else text_field(message, name)
 

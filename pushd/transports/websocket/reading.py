@@ -1,6 +1,4 @@
-"""Reading from a WebSocket: the half of the adapter to Autobahn that receives bytes (see
-`pushd.transports.websocket.connection`).
-"""
+"""The half of the adapter to Autobahn that receives bytes: see `pushd.transports.websocket.connection`."""
 
 from __future__ import annotations
 

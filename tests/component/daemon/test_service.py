@@ -255,7 +255,6 @@ class StartTests(ServiceCase):
 
     def taken(self, text: str, port: int) -> Daemon:
         """Make a daemon one of whose ports is taken."""
-
         self.reactor.taken = port
         return self.make(text)
 
