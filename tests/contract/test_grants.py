@@ -9,7 +9,6 @@ trying names which patterns a pattern covers. The daemon must answer and deliver
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -18,13 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pushd.bus.grants import Identity
 from pushd.daemon.integrations import Integrations
 from tests.rigs.daemon import DaemonRig, StoredDaemonRig
+from tests.rigs.effort import model
 from tests.rigs.http2_client import Http2Client
 from tests.rigs.http_client import HttpClient, Response
 from tests.rigs.subscribers import (
@@ -597,17 +597,9 @@ class StoredGrantsMachine(GrantsMachine):
             self.directory.cleanup()
 
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-
-RUNS = settings(
-    max_examples=2000 if LONG else 150,
-    stateful_step_count=80 if LONG else 40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    phases=tuple(Phase) if LONG else (Phase.explicit, Phase.reuse, Phase.generate),
-)
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 GrantsTests = GrantsMachine.TestCase
-GrantsTests.settings = RUNS
+GrantsTests.settings = model(150, 40, long=(2000, 80), suppress_health_check=SLOW)
 StoredGrantsTests = StoredGrantsMachine.TestCase
-StoredGrantsTests.settings = settings(RUNS, max_examples=500 if LONG else 60)
+StoredGrantsTests.settings = model(60, 40, long=(500, 80), suppress_health_check=SLOW)

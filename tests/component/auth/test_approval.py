@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +25,7 @@ from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Refused, TooMany, Unavailable
 from tests.rigs.builders import BusRig, a_caller, draft
 from tests.rigs.daemon import DaemonTests, StoredDaemonRig, query
+from tests.rigs.effort import examples
 from tests.rigs.http2_client import Http2Client
 from tests.rigs.http_client import HttpClient, json_lines
 from tests.rigs.outsiders import Answers, Ask, Later, Registry, deny
@@ -244,7 +245,7 @@ class AskedTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(house.asked._queues, {})
 
-    @settings(max_examples=100)
+    @examples(100)
     @given(st.data(), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=12))
     def test_in_whatever_order_answers_come(self, data: st.DataObject, requests: list[tuple[int, int]]) -> None:
         house, callers = House(), [a_caller(MAY) for _ in range(3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +18,7 @@ from pushd.daemon.integrations import Integrations
 from pushd.errors import TooMany
 from tests.rigs.builders import BusRig, a_caller, draft
 from tests.rigs.daemon import DaemonTests, query
+from tests.rigs.effort import examples
 from tests.rigs.http_client import Response, json_lines
 from tests.rigs.outsiders import Registry
 from tests.rigs.websocket_client import WebSocketClient
@@ -248,7 +249,7 @@ class Model:
 class ThrottledTests(SynchronousTestCase):
     """`RateLimitedPublisher` by itself."""
 
-    @settings(max_examples=100)
+    @examples(100)
     @given(
         st.lists(
             st.tuples(st.sampled_from(range(4)), st.integers(0, 12), st.integers(0, 8)),

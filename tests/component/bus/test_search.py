@@ -8,7 +8,7 @@ from typing import Any
 from unittest import TestCase
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pushd.bus import search as finding
@@ -18,6 +18,7 @@ from pushd.bus.search import Prepared, Work, key_of
 from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, Unavailable
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, patterns
+from tests.rigs.effort import examples
 from tests.rigs.stored import StoredBusRig, directory
 
 CHANNELS = {
@@ -120,7 +121,7 @@ MEANWHILE = st.lists(st.lists(ACTS, max_size=2), max_size=40)
 
 
 class InterleavedTests(TestCase):
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     @given(st.lists(ACTS, max_size=40), READ_TEXTS, SINCE, st.integers(1, 5), MEANWHILE, st.sampled_from((5, 100)))
     def test_a_page_is_what_is_promised_whatever_happens_meanwhile(
         self, before: list[Any], texts: list[str], since: str | int, limit: int, meanwhile: Any, most: int
@@ -150,7 +151,7 @@ class InterleavedTests(TestCase):
         else:
             assert world.has_lost(texts, after) or world.rig.log.given_up_sequence > after
 
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     @given(st.lists(ACTS, max_size=40), READ_TEXTS, SINCE, MEANWHILE, st.lists(ACTS, max_size=4))
     def test_what_is_prepared_for_a_subscriber_is_complete_when_it_subscribes(
         self, before: list[Any], texts: list[str], since: str | int, meanwhile: Any, after_it: list[Any]

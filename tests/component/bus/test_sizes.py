@@ -10,7 +10,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pushd.bus.clientinfo import DAEMON
@@ -23,6 +23,7 @@ from pushd.store.sqlite.check import check
 from pushd.store.sqlite.store import Store
 from tests.component.store.test_bus import StoredBusCase
 from tests.rigs.builders import BusRig, Kept
+from tests.rigs.effort import examples
 from tests.rigs.stored import StoredBusRig
 
 MEBIBYTE = 1 << 20
@@ -152,7 +153,7 @@ class DiskTests(StoredBusCase):
         TEXTS,
     )
 
-    @settings(max_examples=60)
+    @examples(60)
     @given(st.lists(st.lists(DRAFTS, min_size=1, max_size=8), min_size=1, max_size=8))
     def test_whatever_is_published_counts_the_same_after_a_restart(self, turns: list[list[Draft]]) -> None:
         rig = self.made(default=KEPT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import ClassVar
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -16,6 +16,7 @@ from pushd.daemon.integrations import Integrations
 from pushd.server.web.negotiation import AlpnSwitch
 from tests.rigs.application import Application, answer, hooks
 from tests.rigs.daemon import DaemonRig, DaemonTests
+from tests.rigs.effort import examples
 from tests.rigs.http_client import HttpClient
 from tests.rigs.outsiders import Registry
 from tests.rigs.websocket_client import WebSocketClient
@@ -225,7 +226,7 @@ class EndTests(HalfClosedCase):
 class PropertyTests(HalfClosedCase):
     """Whatever was sent before."""
 
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     @given(
         st.lists(st.sampled_from((PUBLISH, CHUNKED, LOOK)), max_size=4),
         st.binary(max_size=40) | st.integers(0, len(PUBLISH) - 1).map(lambda size: PUBLISH[:size]),

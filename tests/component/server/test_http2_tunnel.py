@@ -8,12 +8,13 @@ from copy import deepcopy
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pushd.bus.memory_headroom import memory
 from tests.component.transports import test_websocket as over_http1
 from tests.rigs.daemon import DaemonTests
+from tests.rigs.effort import examples
 from tests.rigs.http_client import Response
 from tests.rigs.tunnel_client import StreamConnection, TunnelClient, WebSocketOverHttp2
 from tests.rigs.websocket_client import WebSocketTalk
@@ -546,7 +547,7 @@ class FlowTests(TunnelTests):
     def test_whatever_comes_on_a_stream_the_others_go_on(self) -> None:
         other = self.open("/ws?channel=other")
 
-        @settings(max_examples=100, deadline=None)
+        @examples(100)
         @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.booleans())
         def send(chunks: list[bytes], ends: bool) -> None:
             socket = self.open()

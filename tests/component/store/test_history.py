@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from unittest.mock import patch
 from zlib import crc32
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -22,8 +21,8 @@ from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
 from tests.component.store.test_bus import StoredBusCase
 from tests.rigs.builders import EPOCH, STARTED, Kept
+from tests.rigs.effort import model
 from tests.rigs.stored import StoredBusRig, directory
-from tests.unit.bus.test_bus_model import RUNS
 
 RECENT_BYTES = 4 * (EVENT_BYTES + OBJECT_BYTES)
 LIMITS = st.tuples(
@@ -165,7 +164,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
 
 HistoryModelTests = HistoryMachine.TestCase
-HistoryModelTests.settings = settings(RUNS, max_examples=RUNS.max_examples // 2, stateful_step_count=25)
+HistoryModelTests.settings = model(150, 25, long=(1500, 25))
 
 
 class WritingTests(StoredBusCase):

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
@@ -33,8 +32,9 @@ from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
 from pushd.store.sqlite.submission import Submission
 from tests.rigs.builders import draft
+from tests.rigs.effort import model
 from tests.rigs.stored import StoredBusRig, directory
-from tests.unit.bus.test_bus_model import CHANNELS, GIVEN_IDS, LONG, RUNS, SOME_CHANNELS, BusMachine, Fact, data_of
+from tests.unit.bus.test_bus_model import CHANNELS, GIVEN_IDS, SOME_CHANNELS, BusMachine, Fact, data_of
 
 SMALL = (
     (past, "_CHUNK_OFFSETS", 4),
@@ -439,7 +439,7 @@ class CrowdedThreadedStoreMachine(ThreadedStoreMachine):
     max_channels = 3
 
 
-FEWER = settings(RUNS, max_examples=1000 if LONG else 80)
+FEWER = model(80, 40, long=(1000, 100))
 
 StoreModelTests = StoreMachine.TestCase
 StoreModelTests.settings = FEWER

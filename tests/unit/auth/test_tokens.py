@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.grants import Identity
 from pushd.config.settings import Key
 from pushd.errors import Forbidden, Unauthorized
+from tests.rigs.effort import examples
 from tests.rigs.tokens import (
     ALGORITHMS,
     NOW,
@@ -548,7 +549,7 @@ CLAIMED = st.fixed_dictionaries(
 )
 
 
-ANYTHING = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ANYTHING = examples(200, suppress_health_check=[HealthCheck.too_slow])
 
 
 class AnythingTests(SynchronousTestCase):

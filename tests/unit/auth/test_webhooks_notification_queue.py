@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -82,7 +82,6 @@ STEPS = st.lists(
 
 
 class ModelTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(st.integers(1, 12), st.integers(1, 100), STEPS)
     def test_it_is_bounded_and_only_the_noisiest_lose(
         self, most: int, share: int, steps: list[tuple[str, str | None, int | None]]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.auth.webhooks.answers import Answer
 from pushd.auth.webhooks.notifier import MAX_BATCH, WebhookNotifier
 from tests.rigs.application import Application, Posted, answer, caller, hooks
+from tests.rigs.effort import examples
 
 URL = "https://app.example/told?key=hidden"
 NOW = 1_700_000_000.0
@@ -449,7 +450,7 @@ class _Model:
 
 
 class ModelTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=150)
+    @examples(150)
     @given(
         queue=st.integers(1, 300),
         retry_for_s=st.sampled_from([0, 3, 10_000]),
@@ -483,7 +484,7 @@ class ModelTests(SynchronousTestCase):
         if is_bounded and retry_for_s == 10_000 and all(reaction != "410" for _, reaction, _ in steps):
             self.assertEqual(numbers, list(range(model.happened)))
 
-    @settings(deadline=None, max_examples=150)
+    @examples(150)
     @given(
         queue=st.integers(1, 50),
         steps=st.lists(st.tuples(st.integers(0, 130), st.sampled_from(["taken", "refused", "410"])), max_size=25),

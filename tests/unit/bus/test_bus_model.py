@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -26,6 +24,7 @@ from pushd.bus.search import Work
 from pushd.bus.subscription import Subscription
 from pushd.errors import NotFound, Unavailable, Unprocessable
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, datas, patterns
+from tests.rigs.effort import model
 
 CHANNELS = {
     "a": Kept(2, 10),
@@ -534,9 +533,6 @@ class CrowdedBusMachine(BusMachine):
     max_channels = 3
 
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-
-
 class SteppedBusMachine(BusMachine):
     """The same with replays that are made tidy in steps: in between, everything else may happen."""
 
@@ -573,12 +569,7 @@ class SteppedBusMachine(BusMachine):
         super().teardown()
 
 
-RUNS = settings(
-    max_examples=3000 if LONG else 300,
-    stateful_step_count=100 if LONG else 40,
-    deadline=None,
-    phases=tuple(Phase) if LONG else (Phase.explicit, Phase.reuse, Phase.generate),
-)
+RUNS = model(300, 40, long=(3000, 100))
 
 BusModelTests = BusMachine.TestCase
 BusModelTests.settings = RUNS

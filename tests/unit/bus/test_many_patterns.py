@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import product
 from unittest.mock import patch
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus import many_patterns as manypatterns
 from pushd.bus.many_patterns import BLOCK_BITS, ManyPatterns, _Block
 from pushd.bus.patterns import MAX_REPEATS, Pattern, PatternTree
+from tests.rigs.effort import examples
 
 MARKS = "/."
 SEGMENTS = st.sampled_from(["a", "b", "*", "**", ""])
@@ -29,7 +30,7 @@ NAMES = texts(st.sampled_from(["a", "b", ""]))
 
 
 class MatchTests(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(150, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.lists(st.tuples(PATTERNS, st.sampled_from("xyz")), max_size=12),
         st.lists(NAMES, min_size=5),

@@ -7,12 +7,13 @@ from itertools import product
 from typing import Any
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.patterns import MAX_NAME_BYTES, MAX_REPEATS, Pattern, PatternTree, _stands_for, check_name
 from pushd.errors import BadRequest
+from tests.rigs.effort import examples
 
 SEPARATORS = "/.:"
 
@@ -173,12 +174,12 @@ class PatternTests(SynchronousTestCase):
 
 
 class MatchingPropertyTests(unittest.TestCase):
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     @given(PATTERNS, NAMES)
     def test_a_pattern_matches_what_the_slow_matcher_says(self, pattern: str, name: str) -> None:
         self.assertEqual(Pattern.parse(pattern).matches(name), means(pattern, name))
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.lists(PATTERNS, unique=True, max_size=8), st.data())
     def test_a_tree_finds_each_pattern_that_matches_once_whatever_was_removed(
         self, filed: list[str], data: st.DataObject
@@ -195,7 +196,7 @@ class MatchingPropertyTests(unittest.TestCase):
             tree.remove(Pattern.parse(filed[0]), filed.pop(0))
         self.assertEqual(tree._root.children, {})
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.lists(PATTERNS, unique=True, max_size=6), st.data())
     def test_a_value_under_several_patterns_stays_until_the_last_is_removed(
         self, filed: list[str], data: st.DataObject
@@ -247,7 +248,6 @@ class CoveringTests(unittest.TestCase):
             ]
             self.assertEqual(missed, [])
 
-    @settings(deadline=None)
     @given(SHORT_PATTERNS, SHORT_PATTERNS)
     def test_a_pattern_covers_just_those_whose_every_name_it_matches(self, wide: str, asked: str) -> None:
         is_covered = all(means(wide, name) for name in SHORT_NAMES if means(asked, name))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.task import Clock
@@ -26,6 +24,7 @@ from pushd.server.net.timers import TimerWheel
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 from tests.rigs.builders import a_caller, draft, patterns
+from tests.rigs.effort import model
 from tests.unit.sessions.test_session import Connection, House, Peer, framed
 
 CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
@@ -566,11 +565,5 @@ class SlicesMachine(RuleBasedStateMachine):
         assert self.hall.rig.failed == []
 
 
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-SlicesMachine.TestCase.settings = settings(
-    max_examples=500 if IS_LONG else 40,
-    stateful_step_count=60 if IS_LONG else 25,
-    deadline=None,
-    phases=tuple(Phase) if IS_LONG else (Phase.explicit, Phase.reuse, Phase.generate),
-)
+SlicesMachine.TestCase.settings = model(40, 25, long=(500, 60))
 SlicesModelTests = SlicesMachine.TestCase

@@ -8,7 +8,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,6 +26,7 @@ from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
 from pushd.server.request import Request as PushdRequest
 from tests.rigs.builders import PATIENCE
+from tests.rigs.effort import examples
 
 CRLF = b"\r\n"
 
@@ -325,7 +326,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 class SameTests(SynchronousTestCase):
-    @settings(max_examples=1000)
+    @examples(1000)
     @given(streams())
     @example(b"".join(REQUESTS))
     def test_what_is_taken_is_what_twisted_web_takes_and_no_more(self, data: bytes) -> None:
@@ -341,7 +342,7 @@ class SameTests(SynchronousTestCase):
         self.assertEqual(len(theirs), len(requests))
         self.assertEqual(taken_by(True, cut(data, places)), theirs)
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(streams(), st.lists(st.integers(0, 1000)))
     def test_where_it_is_cut_makes_no_difference(self, data: bytes, places: list[int]) -> None:
         self.assertEqual(taken_by(True, cut(data, places)), taken_by(True, [data]))

@@ -10,7 +10,7 @@ from itertools import groupby
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.server.net import tls
 from pushd.server.net.writer import TLSFactory, writer
+from tests.rigs.effort import examples
 from tests.rigs.producers import Producer
 from tests.unit.server.test_tls import forgive_deprecated_certificates
 
@@ -197,7 +198,7 @@ def run(steps: list[Step], *, is_through: bool) -> SocketRig:
 class PropertyTests(SynchronousTestCase):
     """Whatever happens, in whatever order."""
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends), max_size=30))
     def test_the_peer_gets_the_same_bytes_in_the_same_order(self, steps: list[Step]) -> None:
         through, plain = run(steps, is_through=True), run(steps, is_through=False)
@@ -205,7 +206,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(through.peer.is_lost, plain.peer.is_lost)
         self.assertEqual(through.transport.connected, plain.transport.connected)
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends, violent), max_size=30))
     def test_a_connection_that_breaks_had_the_beginning_of_the_same_bytes(self, steps: list[Step]) -> None:
         through, plain = run(steps, is_through=True), run(steps, is_through=False)
@@ -214,7 +215,7 @@ class PropertyTests(SynchronousTestCase):
         if through.peer.is_lost and "break" not in dict(steps):
             self.assertTrue(plain.peer.is_lost)
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(st.lists(gentle, max_size=40))
     def test_a_producer_that_was_paused_is_resumed_in_the_end(self, steps: list[Step]) -> None:
         rig = run([("register", 0), *(step for step in steps if "register" not in step[0])], is_through=True)
@@ -511,7 +512,7 @@ class TlsTests(SynchronousTestCase):
             other.exchange()
         self.assertEqual(other.received(), b"abcdef")
 
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     @given(st.lists(st.one_of(gentle, gentle, gentle, ends), max_size=25))
     def test_the_client_decrypts_what_was_written_before_the_close_in_order(self, steps: list[Step]) -> None:
         rig = TlsSocketRig()

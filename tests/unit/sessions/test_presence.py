@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -21,6 +21,7 @@ from pushd.errors import Forbidden, NoRoom
 from pushd.server.net.addresses import ClientAddress
 from pushd.sessions.presence import Presence
 from tests.rigs.builders import BusRig, Client, Kept, patterns
+from tests.rigs.effort import examples
 from tests.rigs.outsiders import Notes
 
 PLACE = ClientAddress("192.0.2.1", 4711)
@@ -223,7 +224,7 @@ class Model:
 
 
 class ModelTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(STEPS)
     def test_what_is_said_is_what_is_so(self, steps: list[tuple[str, int, str]]) -> None:
         model = Model()

@@ -7,7 +7,7 @@ from typing import Any
 import autobahn.twisted.websocket
 import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerProtocol
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
@@ -23,6 +23,7 @@ from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Writer
 from pushd.transports.websocket.connection import WebSocketConnection, new_connection, new_factory
 from tests.rigs.builders import PATIENCE
+from tests.rigs.effort import examples
 from tests.rigs.websocket_frames import HANDSHAKE, frame
 
 MAX_BYTES = 100_000
@@ -199,7 +200,7 @@ class AutobahnTests(SynchronousTestCase):
                 self.assertEqual(ours.state, theirs.state)
                 self.assertEqual([it for it in listener.told if isinstance(it, tuple)], received)
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 400), max_size=8))
     def test_however_it_comes_it_is_taken_as_by_autobahn(self, frames: list[bytes], cuts: list[int]) -> None:
         data = b"".join(frames)

@@ -6,13 +6,14 @@ import contextlib
 import json
 from base64 import b64encode
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.wire.json_shape import check_shape
 from pushd.wire.messages import longest_message, parse_draft, parse_object
+from tests.rigs.effort import examples
 
 SIZE = 2**20
 MANY = 2**16 // 3 + 100
@@ -53,7 +54,7 @@ class ShapeTests(SynchronousTestCase):
             for form in (encoded, encoded.replace(b"/", b"\\/"), b"\\u002f" + encoded[1:]):
                 self.assertEqual(len(self.read(line(form, "data_base64"))), SIZE)
 
-    @settings(max_examples=50, deadline=None)
+    @examples(50)
     @given(st.text(min_size=1, max_size=50), st.booleans())
     def test_any_text_is_read_however_it_is_written(self, text: str, ascii_only: bool) -> None:
         if not text.isprintable():
@@ -88,7 +89,7 @@ class ShapeTests(SynchronousTestCase):
         for escape in (b"a", b'\\"', b"\\\\", b"\\u0430", b"\\ud83d\\ude00", b"\xd0\xb0"):
             self.assertRaises(TooLarge, parse_object, line(escape * (most // len(escape))), SIZE)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.lists(st.sampled_from([b'"', b"\\", b"[", b",", b"a", b"\\u", b"\xff"]), min_size=1, max_size=6))
     def test_nothing_raises_anything_else(self, pieces: list[bytes]) -> None:
         text = b"".join(pieces) * 40_000
