@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from contextlib import redirect_stdout
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from unittest import TestCase
@@ -24,6 +25,8 @@ from pushd.daemon.assembly import assemble
 from pushd.transports.websocket.commands import parse_command
 from pushd.wire.messages import parse_object
 from tests.e2e.documents import alike, named
+from tests.rigs.about import about
+from tests.test_layers import parsed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -35,6 +38,7 @@ EXAMPLES = {"app.py", "push.py"}
 """Modules of the applications in ``docs/howto``, which tests/e2e/test_frameworks.py writes."""
 
 
+@cache
 def document(path: Path) -> nodes.document:
     """Read a document; whatever docutils complains of is an error."""
     settings = {"halt_level": docutils.utils.Reporter.INFO_LEVEL, "report_level": 5, "syntax_highlight": "none"}
@@ -49,7 +53,7 @@ def blocks(path: Path, language: str) -> list[str]:
 class MarkupTests(TestCase):
     def test_every_document_is_valid(self) -> None:
         for path in DOCUMENTS:
-            with self.subTest(path.name):
+            with about(path.name):
                 document(path)
 
     def test_links_lead_to_files(self) -> None:
@@ -57,7 +61,7 @@ class MarkupTests(TestCase):
             for node in document(path).findall(nodes.reference):
                 target = node.get("refuri", "")
                 if target and not re.match("[a-z]+:", target):
-                    with self.subTest(f"{path.name}: {target}"):
+                    with about(f"{path.name}: {target}"):
                         self.assertTrue((path.parent / target).is_file())
 
     def test_every_page_is_in_the_index_once(self) -> None:
@@ -74,7 +78,7 @@ class MarkupTests(TestCase):
     def test_modules_that_are_named_exist(self) -> None:
         for path in DOCUMENTS:
             for name in re.findall(r"``((?:[a-z0-9_]+/)*[a-z0-9_]+\.py)``", path.read_text()):
-                with self.subTest(f"{path.name}: {name}"):
+                with about(f"{path.name}: {name}"):
                     if path.stem in ("flask", "django") and (name in EXAMPLES or name.startswith("mysite/")):
                         continue
                     self.assertTrue((ROOT / name).is_file() or any((ROOT / "pushd").rglob(name)))
@@ -92,7 +96,7 @@ class PromiseTests(TestCase):
         promises = list(section.findall(nodes.list_item))
         self.assertGreater(len(promises), 30)
         for promise in promises:
-            with self.subTest(promise.astext()):
+            with about(promise.astext()):
                 self.assertTrue(any(node.astext().startswith("tests/") for node in promise.findall(nodes.literal)))
 
     def test_every_resource_has_a_bound_and_names_its_tests(self) -> None:
@@ -105,17 +109,17 @@ class PromiseTests(TestCase):
         self.assertGreater(len(rows), 15)
         for row in rows:
             resource, *bounds, _, test = (cell.astext() for cell in row.findall(nodes.entry))
-            with self.subTest(resource):
+            with about(resource):
                 self.assertTrue(any(bound != "-" for bound in bounds))
                 self.assertIn("tests/", test)
 
     def test_tests_that_are_named_exist(self) -> None:
         for path in DOCUMENTS:
             for name in re.findall(r"``(tests/[\w/]+\.py(?:::\w+)*)``", path.read_text()):
-                with self.subTest(f"{path.name}: {name}"):
+                with about(f"{path.name}: {name}"):
                     file, *names = name.split("::")
                     self.assertTrue((ROOT / file).is_file())
-                    inside: ast.AST = ast.parse((ROOT / file).read_text())
+                    inside: ast.AST = parsed(ROOT / file)
                     for part in names:
                         inside = self.definition(inside, part)
 
@@ -161,7 +165,7 @@ class ExampleTests(TestCase):
         known = {f"[{section.name}] {option.name}" for section in SECTIONS for option in section.options}
         for path in DOCUMENTS:
             for name in re.findall(r"``(\[[a-z]+\]\s+[a-z_]+)", path.read_text()):
-                with self.subTest(f"{path.name}: {name}"):
+                with about(f"{path.name}: {name}"):
                     self.assertIn(re.sub(r"\s+", " ", name), known)
 
 

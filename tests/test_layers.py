@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from unittest import TestCase
+
+from tests.rigs.about import about
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pushd"
@@ -60,6 +62,13 @@ ASSEMBLED = {
 RANK = {name: depth for depth, floor in enumerate(FLOORS) for name in floor}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def modules() -> dict[str, Path]:
     """Return every module of the package by its name; a package goes by its ``__init__``."""
     found = {}
@@ -69,13 +78,16 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+@cache
+def imports(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Return each module that a file imports, anywhere in it, with the names that it takes from it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", tuple(alias.name for alias in node.names)
+            found.append((node.module or "", tuple(alias.name for alias in node.names)))
+    return found
 
 
 def floor_of(module: str) -> str:
@@ -108,7 +120,7 @@ class LayerTests(TestCase):
                 here, there = floor_of(name), floor_of(other)
                 if other.split(".")[0] != "pushd" or not there or here == there or not here:
                     continue
-                with self.subTest(f"{name} imports {other}"):
+                with about(f"{name} imports {other}"):
                     self.assertGreater(RANK[there], RANK[here], "down only")
                     self.assertEqual(other, f"pushd.{there}", "only what the package's face names")
                     self.assertTrue(taken)
@@ -117,7 +129,7 @@ class LayerTests(TestCase):
         for name in RANK:
             module = importlib.import_module(f"pushd.{name}")
             for exported in module.__all__:
-                with self.subTest(f"{name}.{exported}"):
+                with about(f"{name}.{exported}"):
                     self.assertTrue(hasattr(module, exported))
 
     def test_a_face_names_nothing_that_nobody_wants(self) -> None:
@@ -125,14 +137,14 @@ class LayerTests(TestCase):
         for package in set(RANK) - {"tap", "log", "errors"}:
             module = importlib.import_module(f"pushd.{package}")
             for exported in module.__all__:
-                with self.subTest(f"{package}.{exported}"):
+                with about(f"{package}.{exported}"):
                     self.assertIn((f"pushd.{package}", exported), wanted)
 
     def test_the_core_imports_only_pure_modules(self) -> None:
         for name, path in modules().items():
             if floor_of(name) in PURE:
                 foreign = {other.split(".")[0] for other, _ in imports(path)} - PURE_IMPORTS - {"pushd"}
-                with self.subTest(name):
+                with about(name):
                     self.assertEqual(foreign, set())
 
     def test_what_only_one_module_may_import(self) -> None:
@@ -144,7 +156,7 @@ class LayerTests(TestCase):
                     ]
                     if owners:
                         library, owner = max(owners)
-                        with self.subTest(f"{name} imports {library}"):
+                        with about(f"{name} imports {library}"):
                             self.assertEqual(name, owner)
 
     def test_private_names_of_others_are_used_in_the_codec_only(self) -> None:
@@ -152,9 +164,9 @@ class LayerTests(TestCase):
         for name, path in modules().items():
             if not name.startswith("pushd.server.http2.") or name == "pushd.server.http2.codec":
                 continue
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                    with self.subTest(f"{name}:{node.lineno} {node.attr}"):
+                    with about(f"{name}:{node.lineno} {node.attr}"):
                         self.assertIsInstance(node.value, ast.Name)
                         self.assertEqual(getattr(node.value, "id", None), "self")
 
@@ -163,17 +175,17 @@ class SizeTests(TestCase):
     def test_no_module_is_longer_than_400_lines_and_no_function_than_60(self) -> None:
         for name, path in modules().items():
             text = path.read_text()
-            with self.subTest(name):
+            with about(name):
                 self.assertLessEqual(text.count("\n"), 400)
-            for node in ast.walk(ast.parse(text)):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    with self.subTest(f"{name}.{node.name}"):
+                    with about(f"{name}.{node.name}"):
                         self.assertLessEqual((node.end_lineno or 0) - node.lineno, 60)
 
     def test_every_module_says_what_it_is_and_what_it_offers(self) -> None:
         for name, path in modules().items():
-            tree = ast.parse(path.read_text())
-            with self.subTest(name):
+            tree = parsed(path)
+            with about(name):
                 self.assertIsNotNone(ast.get_docstring(tree))
                 assigned = [target.id for node in tree.body if isinstance(node, ast.Assign)
                             for target in node.targets if isinstance(target, ast.Name)]  # fmt: skip
@@ -191,7 +203,7 @@ class TestFolderTests(TestCase):
         banned = {f"tests.rigs.{name}" for name in ASSEMBLED}
         for path in sorted((ROOT / "tests" / "unit").rglob("*.py")):
             for module, _ in imports(path):
-                with self.subTest(path=path.name, module=module):
+                with about(f"{path.name} imports {module}"):
                     self.assertNotIn(module, banned)
                     self.assertFalse(module.startswith("tests.component"))
 

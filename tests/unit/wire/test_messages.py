@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import TestCase
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -328,6 +329,7 @@ class SizeTests(SynchronousTestCase):
         for data in (b"\x01" * 100_000, b'"' * 100_000, b"\xff" * 100_000):
             check_size(data, 100_000)
 
+    @pytest.mark.slow
     def test_with_the_defaults_every_message_fits_into_a_mebibyte(self) -> None:
         most = reading.parse("", "x").limits.event_size_bytes
         largest = 0
