@@ -344,9 +344,9 @@ class EventLog(Generic[S]):
         """Do the work of `read` in steps."""
         return finding.read(self, patterns, since, limit)
 
-    def preparing(self, patterns: Sequence[Pattern], since: str, *among: Sequence[Pattern]) -> Work[Prepared]:
-        """Prepare, in steps, the start position and the replay: see `pushd.bus.search.prepare` and `where`."""
-        return finding.prepare(self, patterns, since, self.where(since, *(among or (patterns,))))
+    def preparing(self, patterns: Sequence[Pattern], since: str, place: int | None) -> Work[Prepared]:
+        """Prepare, in steps, the start position and the replay from `place`, where `since` is: see `where`."""
+        return finding.prepare(self, patterns, since, place)
 
     def bookmark(self) -> Bookmark[Channel[S]]:
         """Return a bookmark behind the latest of the channels that had events."""

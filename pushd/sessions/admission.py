@@ -149,9 +149,10 @@ class Admission:
             caller.prepared = prepared = {}
             log, among = self.sessions.bus.log, [[*patterns, *others]]
             among += [list(self.readable(caller))] if is_websocket else []
+            place = log.where(since, *among)
             try:
                 for each in together:
-                    prepared[key_of(each, since)] = yield from log.preparing(each, since, *among)
+                    prepared[key_of(each, since)] = yield from log.preparing(each, since, place)
             except GeneratorExit:  # the client has disconnected
                 for one in prepared.values():
                     log.discard(one.replay)

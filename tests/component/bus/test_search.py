@@ -162,7 +162,7 @@ class InterleavedTests(TestCase):
         (text, place), wanted, log = world.place(since), patterns(*texts), world.rig.log
         client, caller = Client(), a_caller()
         with small():
-            prepared: Prepared = world.run(log.preparing(wanted, text), iter(meanwhile))
+            prepared: Prepared = world.run(log.preparing(wanted, text, log.where(text, wanted)), iter(meanwhile))
         caller.prepared = {key_of(wanted, text): prepared}
         for act in after_it:
             world.act(act)
@@ -207,7 +207,7 @@ class CatchingUpTests(TestCase):
         names = [f"a/{number}" for number in range(3000)]
         for name in names:
             rig.publish(name)
-        work = rig.log.preparing(patterns("**"), "earliest")
+        work = rig.log.preparing(patterns("**"), "earliest", None)
         for _ in range(10):
             next(work)
         for name in names:

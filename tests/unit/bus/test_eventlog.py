@@ -50,7 +50,8 @@ class LogCase(SynchronousTestCase):
         return [self.append(channel, data=data)[0].event.id for data in each]
 
     def start(self, *texts: str, since: str) -> StartPosition:
-        return drain(self.log.preparing(patterns(*texts), since)).start
+        wanted = patterns(*texts)
+        return drain(self.log.preparing(wanted, since, self.log.where(since, wanted))).start
 
     def read(self, *texts: str, since: str = "earliest", limit: int = 1000) -> HistoryPage:
         return self.log.read(patterns(*texts), since, limit)

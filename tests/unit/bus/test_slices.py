@@ -177,7 +177,7 @@ class BoundTests(HallCase):
         log = self.many_channels(2_000)
         found: list[Replay] = []
         self.patch(log, "discard", found.append)
-        work = log.preparing(patterns("**"), "earliest", patterns("**"))
+        work = log.preparing(patterns("**"), "earliest", None)
         for _ in range(1_500):
             next(work)
         work.close()
