@@ -2,7 +2,7 @@
 
 orjson is the fast path, several times as fast as the standard library. The standard library is the slow path for:
 
-- lone surrogates, numbers that are not doubles, deep nesting, and error messages for invalid texts;
+- lone surrogates, numbers that are not doubles, and error messages for invalid texts;
 - all texts while memory is short, and long texts without memory for them: orjson crashes if an allocation fails.
 """
 
@@ -43,7 +43,9 @@ def read_json(text: bytes | str) -> Any:
     try:
         return orjson.loads(text)
     except ValueError as error:
-        if len(text) > _LONGEST_REPEATED and "depth limit" not in str(error):
+        if "depth" in str(error):  # over 1024; from Python 3.14 on, the standard library accepts far more
+            raise RecursionError(str(error)) from None
+        if len(text) > _LONGEST_REPEATED:
             raise
         return _read_safely(text)
 

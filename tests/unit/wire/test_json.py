@@ -40,6 +40,11 @@ def expected(text: str) -> Any:
 
 
 class ReadTests(SynchronousTestCase):
+    def test_nesting_is_limited_to_1024_with_every_python(self) -> None:
+        self.assertIsInstance(read_json("[" * 1024 + "]" * 1024), list)
+        for depth in (1025, 30_000):
+            self.assertRaises(RecursionError, read_json, "[" * depth + "]" * depth)
+
     def assertRead(self, text: str) -> None:
         """It comes as the standard library reads it, or is refused in the same words."""
         try:
