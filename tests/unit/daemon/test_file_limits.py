@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from resource import RLIM_INFINITY
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,7 +31,7 @@ class PlanTests(SynchronousTestCase):
         return plan(config(limits, hooks, more))
 
     def test_without_a_number_connections_are_what_is_left(self) -> None:
-        for files, most in ((1024, 896), (65536, 65408), (100, 50), (-1, 0)):
+        for files, most in ((1024, 896), (65536, 65408), (100, 50), (RLIM_INFINITY, 0)):
             self.assertEqual(self.plan(files).connections, most)
         self.assertEqual(self.plan(1024, "connections = 7").connections, 7)
 
@@ -39,7 +41,7 @@ class PlanTests(SynchronousTestCase):
             self.plan(524288, "connections = 7").summary, "at most 7 connections at once: 524288 files may be open"
         )
         self.assertEqual(
-            self.plan(-1).summary, "any number of connections at once: any number of files may be open"
+            self.plan(RLIM_INFINITY).summary, "any number of connections at once: any number of files may be open"
         )
 
     def test_without_hooks_nothing_is_kept_for_questions(self) -> None:
