@@ -44,16 +44,15 @@ def publish_one(request: Request, publisher: Publisher, channels: tuple[str, ...
 
 
 def _answer_one(request: Request, outcome: Outcome) -> None:
-    if request.is_gone:
-        return
     if isinstance(outcome, Refused):
-        body = answer_problem(request, outcome)
-    else:
-        request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
-        if outcome.is_duplicate:
-            request.setHeader(b"idempotent-replayed", b"true")
-        body = json_answer(request, shown(outcome), status=200 if outcome.is_duplicate else 201)
-    answer_later(request, body)
+        if not request.is_gone:
+            answer_later(request, answer_problem(request, outcome))
+        return
+    document = shown(outcome)
+    request.setHeader(b"location", path_of_event(outcome.channel, outcome.id).encode("ascii"))
+    if outcome.is_duplicate:
+        request.setHeader(b"idempotent-replayed", b"true")
+    answer_later(request, json_answer(request, document, status=200 if outcome.is_duplicate else 201))
 
 
 def _option(request: Request, name: str, header: bytes) -> str | None:

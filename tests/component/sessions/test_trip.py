@@ -86,5 +86,5 @@ class TripTests(SynchronousTestCase):
         rig = DaemonRig()
         send = self.client(rig).connection.send
         send(request)
-        self.check(lambda: send(request), packages=17, modules=56)
+        self.check(lambda: send(request), packages=15, modules=54)
         self.assertEqual(rig.parts.bus.log.sequence, 2)
