@@ -602,7 +602,9 @@ class SubjectTests(SynchronousTestCase):
         except ValueError:
             assume(False)
         self.assertTrue(text.isprintable())
-        self.assertEqual(x509.Name.from_rfc4514_string(text), name)
+        ae = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ä")])
+        if x509.Name.from_rfc4514_string(r"CN=\C3\A4") == ae:  # cryptography before 47 reads two characters
+            self.assertEqual(x509.Name.from_rfc4514_string(text), name)
 
     def test_a_connection_without_tls_has_none(self) -> None:
         for transport in (None, StringTransport()):

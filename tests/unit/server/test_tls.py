@@ -13,6 +13,7 @@ from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import skipUnless
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,6 +33,8 @@ from pushd.server.net import tls as keyexchange
 NOW = datetime(2030, 6, 15, 12, tzinfo=UTC)
 openssl: Any = SSL
 """The same, with what it does not show."""
+CHOOSES_GROUPS = hasattr(SSL.Connection, "get_group_name") and hasattr(openssl._lib, "SSL_CTX_set1_curves_list")
+"""Whether the libraries let pushd choose the groups; the oldest accepted ones do not."""
 LIFETIME = timedelta(days=365) - timedelta(hours=1)
 
 
@@ -259,7 +262,8 @@ class LoadTests(DirectoryCase):
                     one.do_handshake()
                 with contextlib.suppress(SSL.WantReadError):
                     other.bio_write(one.bio_read(65536))
-        self.version, self.group = client.get_protocol_version_name(), client.get_group_name()
+        self.version = client.get_protocol_version_name()
+        self.group = client.get_group_name() if CHOOSES_GROUPS else None
         chain = client.get_peer_cert_chain(as_cryptography=True) or []
         return [str(one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value) for one in chain]
 
@@ -318,6 +322,7 @@ class LoadTests(DirectoryCase):
                 },
             )
 
+    @skipUnless(CHOOSES_GROUPS, "pyOpenSSL or cryptography is too old to choose groups")
     def test_keys_are_exchanged_in_the_groups_of_browsers_and_in_none_that_costs_a_multiple(self) -> None:
         options, taken = tls.load(self.certificate, self.key), set()
         for group in (
@@ -333,6 +338,7 @@ class LoadTests(DirectoryCase):
             taken.add(group)
         self.assertEqual(taken, {"X25519MLKEM768", "X25519", "P-256", "P-384"})
 
+    @skipUnless(CHOOSES_GROUPS, "pyOpenSSL or cryptography is too old to choose groups")
     def test_of_what_both_have_the_hybrid_is_taken(self) -> None:
         self.handshake(tls.load(self.certificate, self.key))
         self.assertEqual(self.group, "X25519MLKEM768")
