@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SCANNERS := build/scanners
 
+IN_MEMORY := tests/unit tests/component tests/contract tests/conformance
+QUICK := tests/unit tests/test_layers.py tests/test_docs.py
+PARALLEL := -n $(shell nproc) --dist worksteal
+
 # For install-systemd: where pushd is installed, with twistd in its bin; where the files go; and what stands before all
 # of it in a package that is being built.
 PREFIX ?= /opt/pushd
@@ -21,15 +25,26 @@ run: $(VENV)/installed  ## start the server
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
-check: lint types $(VENV)/installed-test  ## lint, types and unit tests
-	$(BIN)/python -m pytest -q tests/unit tests/test_layers.py tests/test_docs.py
+check: $(VENV)/installed-lint $(VENV)/installed-test  ## lint, types and unit tests, at once
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint types quick
 
-# T is a path, or path::Class.
+.PHONY: quick
+quick:
+	HYPOTHESIS_PROFILE=dev $(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow' $(QUICK)
+
+# T is a path, or path::Class. Only tests of whole processes measure time, so they run one after the other.
+ifdef T
 test: $(VENV)/installed-test  ## all tests, or those of T=path::Class
-	$(BIN)/python -m pytest -rs $(or $(T),tests)
+	$(BIN)/python -m pytest -rs $(T)
+else
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -rs -q $(PARALLEL) $(IN_MEMORY)
+	$(BIN)/python -m pytest -rs tests/e2e $(wildcard tests/test_*.py)
+endif
 
-cov: $(VENV)/installed-test  ## branch coverage of the unit and contract tests
-	$(BIN)/python -m pytest -q --cov=pushd --cov-branch --cov-report=term-missing:skip-covered tests/unit tests/contract
+cov: $(VENV)/installed-test  ## branch coverage of the tests in memory
+	$(BIN)/python -m pytest -q $(PARALLEL) --cov=pushd --cov-branch --cov-report=term-missing:skip-covered \
+		tests/unit tests/component tests/contract
 
 dist: $(VENV)/installed-test  ## the wheel and the source archive, in dist
 	$(BIN)/python -m build
