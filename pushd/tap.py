@@ -116,14 +116,14 @@ class Options(usage.Options):
     def _token(self) -> str:
         """Return the token specified on the command line."""
         key = choose_key(self["configuration"].keys, self["key"])
-        wish = TokenRequest(
+        token_request = TokenRequest(
             self["user"],
             self._argument("publish", PATTERNS, ""),
             self._argument("subscribe", PATTERNS, ""),
             bool(self["operator"]),
             self._argument("expires", _LIFETIME, "1h"),
         )
-        return mint(key, wish, time.time())
+        return mint(key, token_request, time.time())
 
     def _argument(self, name: str, kind: OptionType, default: str) -> Any:
         """Parse the option `name` in the syntax of the ini file; raise `ConfigError` if it is invalid."""
@@ -172,7 +172,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
     Raises `StartFailed` if something that it needs is missing.
     """
     config: Config = options["configuration"]
-    store, figures = None, Counters()
+    store, counters = None, Counters()
     if config.store == "sqlite":
         kept = Store(
             Path(directory),
@@ -181,16 +181,23 @@ def _daemon(options: Options, directory: str) -> Daemon:
             size_bytes=config.store_size_bytes,
             now=time.time,
             seconds=time.monotonic,
-            figures=figures,
+            counters=counters,
         )
         store = kept, Worker(reactor)
     seconds, now = time.monotonic, time.time
-    reach = IntegrationLoader(reactor, seconds=seconds, now=now, figures=figures)
-    outside, commit = reach(config)
+    reach = IntegrationLoader(reactor, seconds=seconds, now=now, counters=counters)
+    integrations, commit = reach(config)
     commit()
     turn = Turn(seconds)
     parts = assemble(
-        config, reactor, seconds=seconds, now=now, store=store, outside=outside, figures=figures, turn=turn
+        config,
+        reactor,
+        seconds=seconds,
+        now=now,
+        store=store,
+        integrations=integrations,
+        counters=counters,
+        turn=turn,
     )
     looks = watch(memory, reactor)
     collector = Collector(time.thread_time)

@@ -89,29 +89,31 @@ class ChannelList(Branch):
     }
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Admission, publisher: Publisher, *, max_event_bytes: int) -> None:
+    def __init__(
+        self, guard: RequestGuard, admission: Admission, publisher: Publisher, *, max_event_bytes: int
+    ) -> None:
         """Serve the channels, and publish events of up to `max_event_bytes` with `publisher`.
 
-        `door` authorizes reading the history as it authorizes subscribing.
+        `admission` authorizes reading the history as it authorizes subscribing.
         """
-        super().__init__(gate)
-        self._door = door
-        self._bus = door.sessions.bus
+        super().__init__(guard)
+        self._admission = admission
+        self._bus = admission.sessions.bus
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
 
     def child(self, segment: bytes) -> IResource:
         """Return the resource of one channel."""
         name = check_name(decoded(segment, "channel"))
-        return _Channel(self.gate, self._door, self._publisher, name, self._max_event_bytes)
+        return _Channel(self.guard, self._admission, self._publisher, name, self._max_event_bytes)
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: authorize the list or one channel (grants, webhook), and read the list."""
         if request.method not in _READS:
             return None
         if b"channel" in request.args:
-            return self._door.look(request.caller, _in_query(request))
-        self._door.look_at_all(request.caller)
+            return self._admission.look(request.caller, _in_query(request))
+        self._admission.look_at_all(request.caller)
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
 
@@ -119,7 +121,7 @@ class ChannelList(Branch):
             grants = request.caller.grants
             request.found = yield from self._bus.listing(grants, prefix=prefix, after=after, limit=limit + 1)
 
-        return self._door.do(read, None, lambda: request.is_gone, owner_of(request.caller))
+        return self._admission.do(read, None, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Return ``{"channels":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -158,11 +160,11 @@ class _Channel(Branch):
     reads = _READS
 
     def __init__(
-        self, gate: RequestGuard, door: Admission, publisher: Publisher, name: str, max_event_bytes: int
+        self, guard: RequestGuard, admission: Admission, publisher: Publisher, name: str, max_event_bytes: int
     ) -> None:
-        super().__init__(gate)
-        self._door = door
-        self._bus = door.sessions.bus
+        super().__init__(guard)
+        self._admission = admission
+        self._bus = admission.sessions.bus
         self._publisher = publisher
         self._name = name
         self._max_event_bytes = max_event_bytes
@@ -170,9 +172,9 @@ class _Channel(Branch):
     def child(self, segment: bytes) -> IResource:
         """Return the resource of the history or of the presence."""
         if segment == b"events":
-            return _History(self.gate, self._door, self._name)
+            return _History(self.guard, self._admission, self._name)
         if segment == b"presence":
-            return _Presence(self.gate, self._door, self._name)
+            return _Presence(self.guard, self._admission, self._name)
         raise NotFound(
             "a channel has only events and presence below it; write / in its name as %2F, or put the name "
             "into the query, as /history?channel=NAME"
@@ -180,7 +182,7 @@ class _Channel(Branch):
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: authorize reading the channel (grants, webhook)."""
-        return self._door.look(request.caller, self._name) if request.method in _READS else None
+        return self._admission.look(request.caller, self._name) if request.method in _READS else None
 
     def render_GET(self, request: Request) -> bytes:
         """Return the state of the channel."""
@@ -218,10 +220,10 @@ class _History(Branch):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"since", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Admission, name: str) -> None:
-        super().__init__(gate)
-        self._door = door
-        self._bus = door.sessions.bus
+    def __init__(self, guard: RequestGuard, admission: Admission, name: str) -> None:
+        super().__init__(guard)
+        self._admission = admission
+        self._bus = admission.sessions.bus
         self._name = name
 
     def named(self, request: Request) -> str:
@@ -230,7 +232,7 @@ class _History(Branch):
 
     def child(self, segment: bytes) -> IResource:
         """Return the resource of one event."""
-        return _Event(self.gate, self._door, self._name, decoded(segment, "id"))
+        return _Event(self.guard, self._admission, self._name, decoded(segment, "id"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: authorize reading as subscribing (grants, webhook), and read the page."""
@@ -242,8 +244,8 @@ class _History(Branch):
         def read() -> Work[None]:
             request.found = yield from self._bus.reading([pattern], since, limit, request.caller.grants)
 
-        waiting = self._door.read(request.caller, [pattern], since)
-        return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
+        waiting = self._admission.read(request.caller, [pattern], since)
+        return self._admission.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Return a page of the history."""
@@ -258,9 +260,9 @@ class History(_History):
     isLeaf = True
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "since", "limit"})}
 
-    def __init__(self, gate: RequestGuard, door: Admission) -> None:
+    def __init__(self, guard: RequestGuard, admission: Admission) -> None:
         """Serve the history of any channel."""
-        super().__init__(gate, door, "")
+        super().__init__(guard, admission, "")
 
     def named(self, request: Request) -> str:
         """Override: return the channel of the query."""
@@ -273,10 +275,10 @@ class _Presence(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"after", "limit"})}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Admission, name: str) -> None:
-        super().__init__(gate)
-        self._door = door
-        self._bus = door.sessions.bus
+    def __init__(self, guard: RequestGuard, admission: Admission, name: str) -> None:
+        super().__init__(guard)
+        self._admission = admission
+        self._bus = admission.sessions.bus
         self._name = name
 
     def named(self, request: Request) -> str:
@@ -296,8 +298,8 @@ class _Presence(Endpoint):
             grants = request.caller.grants
             request.found = yield from self._bus.presence(name, grants, first, limit + 1)
 
-        waiting = self._door.look(request.caller, name)
-        return self._door.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
+        waiting = self._admission.look(request.caller, name)
+        return self._admission.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Return a page ``{"channel","count","users","connections":[...],"next":..}``, ordered by connection id."""
@@ -316,9 +318,9 @@ class PresenceEndpoint(_Presence):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "after", "limit"})}
 
-    def __init__(self, gate: RequestGuard, door: Admission) -> None:
+    def __init__(self, guard: RequestGuard, admission: Admission) -> None:
         """Serve the presence of any channel."""
-        super().__init__(gate, door, "")
+        super().__init__(guard, admission, "")
 
     def named(self, request: Request) -> str:
         """Override: return the channel of the query."""
@@ -335,10 +337,10 @@ class _Event(Endpoint):
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
     reads = _READS
 
-    def __init__(self, gate: RequestGuard, door: Admission, name: str, event_id: str) -> None:
-        super().__init__(gate)
-        self._door = door
-        self._bus = door.sessions.bus
+    def __init__(self, guard: RequestGuard, admission: Admission, name: str, event_id: str) -> None:
+        super().__init__(guard)
+        self._admission = admission
+        self._bus = admission.sessions.bus
         self._name = name
         self._id = event_id
 
@@ -351,7 +353,7 @@ class _Event(Endpoint):
         if request.method not in _READS:
             return None
         name, event_id = self.named(request)
-        return self._door.read(request.caller, [Pattern.parse(name)], event_id)
+        return self._admission.read(request.caller, [Pattern.parse(name)], event_id)
 
     def render_GET(self, request: Request) -> bytes:
         """Return the data of the event."""
@@ -366,9 +368,9 @@ class OneEvent(_Event):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {"GET": frozenset({"channel", "id"})}
 
-    def __init__(self, gate: RequestGuard, door: Admission) -> None:
+    def __init__(self, guard: RequestGuard, admission: Admission) -> None:
         """Serve any event."""
-        super().__init__(gate, door, "", "")
+        super().__init__(guard, admission, "", "")
 
     def named(self, request: Request) -> tuple[str, str]:
         """Override: return the channel and the event id of the query."""

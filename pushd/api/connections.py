@@ -35,16 +35,16 @@ _FILTERS = ("user", "channel", "transport", "address")
 _CLOSED = CloseReason(CloseCause.REFUSED, "closed by an operator")
 
 
-def _state(guest: ConnectedSubscriber) -> dict[str, object]:
+def _state(subscriber: ConnectedSubscriber) -> dict[str, object]:
     """Return the state of a subscriber as a JSON object."""
-    caller = guest.caller
+    caller = subscriber.caller
     return {
         **shown(caller),
         "address": caller.address,
         "since": caller.since,
         "expires": caller.identity.expires_at,
-        "channels": list(guest.subscription.texts),
-        "outbox_bytes": guest.outbox_bytes,
+        "channels": list(subscriber.subscription.texts),
+        "outbox_bytes": subscriber.outbox_bytes,
     }
 
 
@@ -56,13 +56,13 @@ class ConnectionList(Branch):
         "DELETE": frozenset(_FILTERS),
     }
 
-    def __init__(self, gate: RequestGuard, sessions: SessionRegistry) -> None:
-        super().__init__(gate)
+    def __init__(self, guard: RequestGuard, sessions: SessionRegistry) -> None:
+        super().__init__(guard)
         self._sessions = sessions
 
     def child(self, segment: bytes) -> IResource:
         """Return the resource of one connection."""
-        return _Connection(self.gate, self._sessions, decoded(segment, "connection"))
+        return _Connection(self.guard, self._sessions, decoded(segment, "connection"))
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: find the connections in steps, as thousands take long."""
@@ -70,15 +70,17 @@ class ConnectionList(Branch):
             request.caller.grants.check_operator("close connections")
             if not request.args.keys() & {name.encode("ascii") for name in _FILTERS}:
                 raise BadRequest(f"expected at least one of {', '.join(_FILTERS)}")
-            guests, most = iter(self._sessions), sys.maxsize
+            subscribers, most = iter(self._sessions), sys.maxsize
         elif request.method != b"OPTIONS":
             request.caller.grants.check_operator("list connections")
             most = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT) + 1
-            guests = self._sessions.after(parameter(request, "after"))
+            subscribers = self._sessions.after(parameter(request, "after"))
         else:
             return None
         fits = _Filter(request).fits
-        return unless_done(self._sessions.steps.run(_find(request, fits, guests, most), lambda: request.is_gone))
+        return unless_done(
+            self._sessions.steps.run(_find(request, fits, subscribers, most), lambda: request.is_gone)
+        )
 
     def render_GET(self, request: Request) -> bytes:
         """Return ``{"connections":[...],"next":..}``; ``next`` is the ``after`` of the following page, or null."""
@@ -99,14 +101,17 @@ class ConnectionList(Branch):
 
 
 def _find(
-    request: Request, fits: Callable[[ConnectedSubscriber], bool], guests: Iterator[ConnectedSubscriber], most: int
+    request: Request,
+    fits: Callable[[ConnectedSubscriber], bool],
+    subscribers: Iterator[ConnectedSubscriber],
+    most: int,
 ) -> Work[None]:
     """Put up to `most` matching subscribers into ``request.found``; some may disconnect meanwhile."""
     found: list[ConnectedSubscriber] = []
     request.found = found
-    for guest in guests:
-        if fits(guest):
-            found.append(guest)
+    for subscriber in subscribers:
+        if fits(subscriber):
+            found.append(subscriber)
             if len(found) == most:
                 break
         yield
@@ -118,14 +123,14 @@ class _Filter:
     def __init__(self, request: Request) -> None:
         self._user, self._channel, self._transport, self._address = (parameter(request, name) for name in _FILTERS)
 
-    def fits(self, guest: ConnectedSubscriber) -> bool:
+    def fits(self, subscriber: ConnectedSubscriber) -> bool:
         """Return whether a subscriber matches the filter."""
-        caller, channel = guest.caller, self._channel
+        caller, channel = subscriber.caller, self._channel
         return (
             (self._user is None or self._user == caller.user)
             and (self._transport is None or self._transport == caller.transport)
             and (self._address is None or self._address == caller.address)
-            and (channel is None or any(_gets(text, channel) for text in guest.subscription.texts))
+            and (channel is None or any(_gets(text, channel) for text in subscriber.subscription.texts))
         )
 
 
@@ -138,25 +143,25 @@ class _Connection(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: RequestGuard, sessions: SessionRegistry, connection_id: str) -> None:
-        super().__init__(gate)
+    def __init__(self, guard: RequestGuard, sessions: SessionRegistry, connection_id: str) -> None:
+        super().__init__(guard)
         self._sessions = sessions
         self._id = connection_id
 
-    def _guest(self) -> ConnectedSubscriber:
-        guest = self._sessions.get(self._id)
-        if guest is None:
+    def _subscriber(self) -> ConnectedSubscriber:
+        subscriber = self._sessions.get(self._id)
+        if subscriber is None:
             raise NotFound(f"there is no connection {self._id[:64]!r}", "connection")
-        return guest
+        return subscriber
 
     def render_GET(self, request: Request) -> bytes:
         """Return the state of the connection."""
         request.caller.grants.check_operator("see a connection")
         request.setHeader(b"cache-control", b"no-store")
-        return json_answer(request, _state(self._guest()))
+        return json_answer(request, _state(self._subscriber()))
 
     def render_DELETE(self, request: Request) -> int:
         """Close the connection."""
         request.caller.grants.check_operator("close a connection")
-        self._guest().close(_CLOSED)
+        self._subscriber().close(_CLOSED)
         return answer_nothing(request)

@@ -42,27 +42,27 @@ class _Probed(Answering):
 
     isLeaf = True
 
-    def __init__(self, gate: RequestGuard | None) -> None:
-        """Serve the clients that `gate` admits; None serves everybody, as an admin listener does."""
+    def __init__(self, guard: RequestGuard | None) -> None:
+        """Serve the clients that `guard` admits; None serves everybody, as an admin listener does."""
         super().__init__()
-        self._gate = gate
+        self._guard = guard
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Override: check the request with the gate, if there is one."""
-        return None if self._gate is None else self._gate.admit(request)
+        return None if self._guard is None else self._guard.admit(request)
 
 
 class Health(_Probed):
     """``200`` while the reactor runs; with counts for operators, or for everybody without a gate."""
 
-    def __init__(self, gate: RequestGuard | None, counts: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, guard: RequestGuard | None, counts: Callable[[], dict[str, int]]) -> None:
         """Show the result of `counts`."""
-        super().__init__(gate)
+        super().__init__(guard)
         self._counts = counts
 
     def render_GET(self, request: Request) -> bytes:
         """Return ``{"status":"ok",...}``."""
-        is_shown = self._gate is None or request.caller.grants.is_operator
+        is_shown = self._guard is None or request.caller.grants.is_operator
         return json_answer(request, {"status": "ok", **(self._counts() if is_shown else {})})
 
 
@@ -72,9 +72,9 @@ class Ready(_Probed):
     Probes repeat all the time, so the reason is neither logged nor counted.
     """
 
-    def __init__(self, gate: RequestGuard | None, readiness: Readiness) -> None:
+    def __init__(self, guard: RequestGuard | None, readiness: Readiness) -> None:
         """Show `readiness`."""
-        super().__init__(gate)
+        super().__init__(guard)
         self._readiness = readiness
 
     def render_GET(self, request: Request) -> bytes:

@@ -35,30 +35,30 @@ class OperatorEndpoints:
     watchers: Watchers
     """The clients of the status stream."""
 
-    def for_everybody(self, gate: RequestGuard | None) -> dict[bytes, IResource]:
-        """Return the resources that need no grants, behind `gate`; None on an admin listener."""
-        return {b"healthz": Health(gate, self.counts), b"readyz": Ready(gate, self.readiness)}
+    def for_everybody(self, guard: RequestGuard | None) -> dict[bytes, IResource]:
+        """Return the resources that need no grants, behind `guard`; None on an admin listener."""
+        return {b"healthz": Health(guard, self.counts), b"readyz": Ready(guard, self.readiness)}
 
     def for_operators(
-        self, gate: RequestGuard, door: Admission, limits: Limits, *, publishes: bool
+        self, guard: RequestGuard, admission: Admission, limits: Limits, *, publishes: bool
     ) -> dict[bytes, IResource]:
-        """Return the resources for operators, behind `gate` and `door`; `publishes`: publishing is served, too."""
+        """Return the resources for operators, behind `guard` and `admission`; `publishes`: also publishing."""
         events = StatusEvents(
-            gate,
-            door,
+            guard,
+            admission,
             self.watchers,
             retry_s=limits.retry_s,
             heartbeat_s=limits.heartbeat_s,
             publishes=publishes,
         )
-        return {b"connections": ConnectionList(gate, door.sessions), b"status": status_page(events)}
+        return {b"connections": ConnectionList(guard, admission.sessions), b"status": status_page(events)}
 
-    def behind(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
+    def behind(self, guard: RequestGuard, admission: Admission, limits: Limits) -> dict[bytes, IResource]:
         """Return all these resources for a public listener; the metrics require an operator."""
-        operators = self.for_operators(gate, door, limits, publishes=True)
-        return {**self.for_everybody(gate), **operators, b"metrics": Metrics(gate, self.exposition)}
+        operators = self.for_operators(guard, admission, limits, publishes=True)
+        return {**self.for_everybody(guard), **operators, b"metrics": Metrics(guard, self.exposition)}
 
-    def of_operations(self, gate: RequestGuard, door: Admission, limits: Limits) -> dict[bytes, IResource]:
+    def of_operations(self, guard: RequestGuard, admission: Admission, limits: Limits) -> dict[bytes, IResource]:
         """Return the resources of an admin listener; probes and metrics need no grants."""
-        operators = self.for_operators(gate, door, limits, publishes=False)
+        operators = self.for_operators(guard, admission, limits, publishes=False)
         return {**self.for_everybody(None), **operators, b"metrics": OpenMetrics(self.exposition)}

@@ -57,7 +57,7 @@ class PublishMany(Endpoint):
 
     def __init__(
         self,
-        gate: RequestGuard,
+        guard: RequestGuard,
         publisher: Publisher,
         *,
         max_event_bytes: int,
@@ -69,7 +69,7 @@ class PublishMany(Endpoint):
 
         All batches share the time of `turns`; `seconds` is a monotonic clock.
         """
-        super().__init__(gate)
+        super().__init__(guard)
         self._publisher = publisher
         self._max_event_bytes = max_event_bytes
         self._max_channels = max_channels
@@ -101,7 +101,7 @@ class PublishMany(Endpoint):
             raise _no_lines()
         bounds = self._max_event_bytes, self._max_channels
         reading = _Reading(request, self._publisher, lines, *bounds, self._seconds, self._turns)
-        batch = _Batch(request, reading, partial(self.gate.readmit, request), self._turns)
+        batch = _Batch(request, reading, partial(self.guard.readmit, request), self._turns)
         batch.begin(is_large=len(body) > _LARGE_BYTES)
         return NOT_DONE_YET
 
@@ -200,14 +200,14 @@ class _Reading:
             detail = f"{self._row} lines in a row were refused; the lines after them were not read"
             refused.append(BadRequest(detail))
             answers.append(json_line(shown(refused[-1])))
-        _log_refused(refused, len(outcomes), self._request.caller, self._request.figures)
+        _log_refused(refused, len(outcomes), self._request.caller, self._request.counters)
         done(b"".join(answers))
 
 
-def _log_refused(refused: Sequence[Refused], count: int, caller: ClientInfo, figures: Counters) -> None:
+def _log_refused(refused: Sequence[Refused], count: int, caller: ClientInfo, counters: Counters) -> None:
     """Count the refused lines, and log their number among `count` and the reason of the first."""
     for outcome in refused:
-        figures.refuse(outcome)
+        counters.refuse(outcome)
     _log.info(
         "refused {count} of {total} lines of a batch from {peer}, the first of them: {status} {detail}",
         count=len(refused),

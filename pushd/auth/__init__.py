@@ -1,6 +1,6 @@
 """Authentication and authorization: tokens, webhooks and rate limits."""
 
-from pushd.auth.approval import ApprovedPublisher, AskingToPublish, Waiting
+from pushd.auth.approval import ApprovedPublisher, PublishAuthorizer, Waiting
 from pushd.auth.command_rates import CommandRates
 from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets, take
 from pushd.auth.tokens.authenticator import Tokens
@@ -13,9 +13,9 @@ from pushd.auth.webhooks.signing import Signer
 
 __all__ = [
     "ApprovedPublisher",
-    "AskingToPublish",
     "CommandRates",
     "HttpsFetch",
+    "PublishAuthorizer",
     "RateLimitedPublisher",
     "Signer",
     "TokenBuckets",

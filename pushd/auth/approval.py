@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from pushd.bus import ClientInfo, Deleted, Draft, Outcome, Publisher, Shares, owner_of
 from pushd.errors import Refused, TooMany, Unavailable
 
-__all__ = ["ApprovedPublisher", "AskingToPublish", "Waiting"]
+__all__ = ["ApprovedPublisher", "PublishAuthorizer", "Waiting"]
 
 _log = Logger()
 
@@ -31,7 +31,7 @@ _RETRY_S = 1.0
 """The ``Retry-After`` of an event over the limit, in seconds: responses take less."""
 
 
-class AskingToPublish(Protocol):
+class PublishAuthorizer(Protocol):
     """The authorization webhook: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
@@ -75,26 +75,26 @@ class Waiting:
         self.units.take(owner, units)
         if owner is None:
             return DeferredSemaphore(_AT_ONCE)  # without an owner, only the limit of each client applies
-        asking, count = self._owners.get(owner) or (DeferredSemaphore(self._at_once), 0)
-        self._owners[owner] = asking, count + 1
-        return asking
+        semaphore, count = self._owners.get(owner) or (DeferredSemaphore(self._at_once), 0)
+        self._owners[owner] = semaphore, count + 1
+        return semaphore
 
     def leave(self, owner: str | None, units: int) -> None:
         """Release the units taken by `enter`."""
         self.units.give_back(owner, units)
         if owner is not None:
-            asking, count = self._owners.pop(owner)
+            semaphore, count = self._owners.pop(owner)
             if count > 1:
-                self._owners[owner] = asking, count - 1
+                self._owners[owner] = semaphore, count - 1
 
 
 class _Queue:
     """The waiting events of one client: authorized concurrently, published in order."""
 
-    __slots__ = ("asking", "count", "size", "turn")
+    __slots__ = ("count", "semaphore", "size", "turn")
 
     def __init__(self) -> None:
-        self.asking = DeferredSemaphore(_AT_ONCE)
+        self.semaphore = DeferredSemaphore(_AT_ONCE)
         """Limits the concurrent webhooks of the client."""
         self.turn = DeferredLock()
         """Keeps the order of requests."""
@@ -110,17 +110,17 @@ class ApprovedPublisher:
     def __init__(
         self,
         publisher: Publisher,
-        asking: AskingToPublish,
+        authorizer: PublishAuthorizer,
         waiting: Waiting,
         refresh: Callable[[ClientInfo], None],
     ) -> None:
-        """Ask with `asking`, and publish with `publisher`; `waiting` counts waiting events, across reloads.
+        """Ask with `authorizer`, and publish with `publisher`; `waiting` counts waiting events, across reloads.
 
         `refresh` updates the grants of a caller, and raises `Refused` if they have expired.
         """
         self._refresh = refresh
         self._publisher = publisher
-        self._asking = asking
+        self._authorizer = authorizer
         self._waiting = waiting
         self._queues: dict[ClientInfo, _Queue] = {}
 
@@ -199,7 +199,7 @@ class ApprovedPublisher:
         try:
             for name in draft.channels:
                 caller.grants.check_publish(name)
-            return await queue.asking.run(turns.run, self._begin_to_ask, caller, draft)
+            return await queue.semaphore.run(turns.run, self._begin_to_ask, caller, draft)
         except Refused as refused:
             return refused
         except Exception:  # noqa: BLE001  the others of the batch have their answers
@@ -211,7 +211,7 @@ class ApprovedPublisher:
         self._refresh(caller)
         for name in draft.channels:
             caller.grants.check_publish(name)
-        return Deferred.fromCoroutine(self._asking.before_publish(caller, draft))
+        return Deferred.fromCoroutine(self._authorizer.before_publish(caller, draft))
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel; call `done` with the outcome."""

@@ -113,7 +113,7 @@ class Bus:
         max_subscribed: int,
         max_held_bytes: int,
         failed: Callable[[Subscriber, Exception], None],
-        figures: Counters | None = None,
+        counters: Counters | None = None,
         names: Shares | None = None,
         owner: Callable[[ClientInfo], str | None] = lambda caller: None,
         call_later: Later | None = None,
@@ -122,7 +122,7 @@ class Bus:
         """Start without subscribers.
 
         Each subscriber may subscribe to `max_subscribed` channels and patterns, and have `max_held_bytes` of data
-        held back during a replay. `failed` is called for every subscriber that raised; `figures` are the counters.
+        held back during a replay. `failed` is called for every subscriber that raised; `counters` are the counters.
         `names` limits the names that exist only because a client subscribed to them; each counts for the `owner`
         of the first subscriber. With `call_later`, the reactor's, work for many subscribers is done in slices,
         which share the time of `turn`.
@@ -134,7 +134,7 @@ class Bus:
         self.max_held_bytes = max_held_bytes
         self.failed = failed
         """Called for every subscriber that raised, with the exception."""
-        self.figures = Counters() if figures is None else figures
+        self.counters = Counters() if counters is None else counters
         """The counters since the start."""
         self._audiences: RecipientIndex[Recipient, Subscribed] = RecipientIndex(
             log.by_name, lambda subscription: subscription.group or subscription, self._max_audiences
@@ -149,7 +149,7 @@ class Bus:
         self._slices = AtOnce() if call_later is None else Slices(call_later, self.turn)
         self.do_later: DoLater = at_once
         """Runs work in steps; set by the sessions."""
-        self.delivery = Delivery(self._audiences.of_each, self.figures, log.seconds, self.turn, call_later)
+        self.delivery = Delivery(self._audiences.of_each, self.counters, log.seconds, self.turn, call_later)
         """Delivers the events."""
         self.subscribers = 0
         """The number of subscribers."""
@@ -186,9 +186,9 @@ class Bus:
         subscribers = 0
         for audience in audiences:
             subscribers += audience.count
-        self.figures.published += 1
+        self.counters.published += 1
         if subscribers:
-            self.figures.delivered += subscribers
+            self.counters.delivered += subscribers
             self.delivery.hand_out(entries, audiences, came_s)
         first = entries[0]
         return Published(first.event.id, first.channel, first.offset, subscribers)

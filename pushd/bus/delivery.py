@@ -42,18 +42,18 @@ class Delivery:
     def __init__(
         self,
         audiences_of: Callable[[list[Entry]], _Audiences],
-        figures: Counters,
+        counters: Counters,
         seconds: Callable[[], float],
         turn: Turn,
         call_later: Later | None,
     ) -> None:
         """Start without events.
 
-        `audiences_of` returns the recipients of each entry of an event. `figures` counts the latency, by the
+        `audiences_of` returns the recipients of each entry of an event. `counters` counts the latency, by the
         monotonic clock `seconds`. `turn` is the turn of the reactor. Without `call_later`, there are no slices.
         """
         self._audiences_of = audiences_of
-        self._figures = figures
+        self._counters = counters
         self._seconds = seconds
         self.unwritten = 0
         """The number of events delivered but not yet written; the end of this turn writes them."""
@@ -182,7 +182,7 @@ class Delivery:
 
     def written(self) -> None:
         """Called when all delivered events are written, except for subscribers that do not read."""
-        self._figures.latency.add(self._seconds() - self._came_s, self.unwritten)
+        self._counters.latency.add(self._seconds() - self._came_s, self.unwritten)
         self.unwritten = 0
 
     def take_pending(self, recipient: Recipient) -> bool:

@@ -91,11 +91,11 @@ class EventLog(Generic[S]):
         self.discard: Callable[[Replay], None] = lambda replay: None
         """Free a replay that no client reads any more; set by the bus."""
         self.given_up_sequence, self._given_up_offset = state.given_up_sequence, state.given_up_offset
-        self._trimming = RetentionQueue[S](max_bytes, self.trim, self._drop, self._is_here, self.__len__)
+        self._retention_queue = RetentionQueue[S](max_bytes, self.trim, self._drop, self._is_here, self.__len__)
 
     def configuring(self, settings: Callable[[str], Settings], *, max_channels: int, max_bytes: int) -> Work[None]:
         """Set new settings and limits, in steps; retained events keep their expiry time."""
-        self.settings, self._max_channels, self._trimming.max_bytes = settings, max_channels, max_bytes
+        self.settings, self._max_channels, self._retention_queue.max_bytes = settings, max_channels, max_bytes
         for name in self.index.each():
             if (channel := self.by_name.get(name)) is not None:
                 channel.settings = channel.history.settings = self.settings(name)
@@ -120,7 +120,7 @@ class EventLog(Generic[S]):
     @property
     def size_bytes(self) -> int:
         """The approximate size of all events, in bytes."""
-        return self._trimming.size_bytes
+        return self._retention_queue.size_bytes
 
     # Writing
 
@@ -145,8 +145,8 @@ class EventLog(Generic[S]):
             self._archive.keep_id(entries, draft.fingerprint())
         for place, channel in enumerate(channels):  # costs less than `zip`
             self._keep(channel, entries[place : place + 1], seconds)
-        if self._trimming.size_bytes > self._trimming.max_bytes:
-            self._trimming.make_room()
+        if self._retention_queue.size_bytes > self._retention_queue.max_bytes:
+            self._retention_queue.make_room()
         return entries
 
     def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
@@ -160,8 +160,8 @@ class EventLog(Generic[S]):
         for channel, entries in sorted(by_channel.items(), key=lambda item: item[1][-1].event.sequence):
             self._keep(channel, entries, seconds)
             self.sequence = entries[-1].event.sequence
-        if self._trimming.size_bytes > self._trimming.max_bytes:
-            self._trimming.make_room(sum(map(len, by_channel.values())))
+        if self._retention_queue.size_bytes > self._retention_queue.max_bytes:
+            self._retention_queue.make_room(sum(map(len, by_channel.values())))
 
     def _keep(self, channel: Channel[S], entries: list[Entry], seconds: float) -> None:
         history = channel.history
@@ -170,13 +170,13 @@ class EventLog(Generic[S]):
         if channel is not self._latest:
             self._by_sequence.put_last(channel)
             self._latest = channel
-        is_filled, trimming = history.trim(seconds), self._trimming
-        trimming.count(channel)
+        is_filled, retention_queue = history.trim(seconds), self._retention_queue
+        retention_queue.count(channel)
         if is_filled:
             if channel.idle is not None:
                 self._idle.remove(channel)
             if not channel.awaits_expiry or not channel.awaits_room:
-                trimming.watch(channel)
+                retention_queue.watch(channel)
         elif channel.is_idle:
             self._idle.add(channel)
 
@@ -242,9 +242,9 @@ class EventLog(Generic[S]):
         channel = self.by_name[name] = Channel(name, settings, history(settings), offset=offset)
         self.index.add(name)
         self._by_sequence.put_last(channel)
-        self._trimming.count(channel)
+        self._retention_queue.count(channel)
         if channel.history:
-            self._trimming.watch_later(channel)
+            self._retention_queue.watch_later(channel)
         else:
             self._idle.add(channel)
         return channel
@@ -303,25 +303,25 @@ class EventLog(Generic[S]):
 
     def expire(self, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Drop some events over the limits of age or size; stop and return True once the time `is_over`."""
-        return self._trimming.expire(self.seconds(), is_over)
+        return self._retention_queue.expire(self.seconds(), is_over)
 
     def trim(self, channel: Channel[S]) -> bool:
         """Drop events over the limits of the channel, or some of them; return whether any was dropped."""
         count = len(channel.history)
         channel.history.trim(self.seconds())
-        self._trimming.count(channel)
+        self._retention_queue.count(channel)
         self.release(channel)
         return len(channel.history) < count
 
     def _drop(self, channel: Channel[S]) -> None:
         channel.history.drop()
-        self._trimming.count(channel)
+        self._retention_queue.count(channel)
         self.release(channel)
 
     def clear(self, channel: Channel[S]) -> None:
         """Drop all events of the channel."""
         channel.history.clear()
-        self._trimming.count(channel)
+        self._retention_queue.count(channel)
         self.release(channel)
 
     # Reading
@@ -354,7 +354,7 @@ class EventLog(Generic[S]):
 
     def oldest_first(self) -> list[list[tuple[int, int, Channel[S]]]]:
         """Return heaps of the channels with events, by a lower bound of the sequence of the oldest event."""
-        return self._trimming.oldest_first()
+        return self._retention_queue.oldest_first()
 
     def position_of(self, sequence: int) -> str:
         """Return the position after the event at `sequence`."""

@@ -225,7 +225,7 @@ class Subscription(Replaying):
             return []
         try:
             run = replay.run(most_bytes)
-            self._bus.figures.replayed += len(run)
+            self._bus.counters.replayed += len(run)
             return run
         except Overtaken:
             self._end_too_slow()
@@ -262,7 +262,7 @@ class Subscription(Replaying):
             self._replay = None
             self.deliver = self.subscriber.deliver
             return False
-        self._bus.figures.replayed += 1
+        self._bus.counters.replayed += 1
         try:
             self.subscriber.deliver(entry)
         except Exception as error:  # noqa: BLE001  as when an event is published
@@ -286,7 +286,7 @@ class Subscription(Replaying):
         if replay.held_bytes > max_bytes:
             replay.hold_less(bus.log.history_with, max_bytes)
             if replay.held_bytes > max_bytes:
-                bus.figures.missed += replay.miss_held()
+                bus.counters.missed += replay.miss_held()
                 if replay.held_bytes > max_bytes and replay.held > 1:  # as in an outbox, there is room for one
                     self._end_too_slow()
 

@@ -183,7 +183,7 @@ class Limits:
     """Minimum average rate at which a response is read after `request_timeout_s`, in bytes per second."""
 
     @property
-    def patience(self) -> Timeouts:
+    def timeouts(self) -> Timeouts:
         """The timeouts and minimum transfer rates of clients."""
         return Timeouts(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
 

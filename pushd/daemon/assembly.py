@@ -44,7 +44,7 @@ from pushd.bus import (
 )
 from pushd.config import Config, Limits, Site
 from pushd.daemon.file_limits import plan
-from pushd.daemon.ingress import Ingress, new_entrance
+from pushd.daemon.ingress import Ingress, new_ingress
 from pushd.daemon.integrations import ALONE, Integrations
 from pushd.errors import Refused
 from pushd.server import (
@@ -104,13 +104,13 @@ class Components:
     every_second: tuple[Callable[[], None], ...]
     """Functions to call every second."""
 
-    attendance: Presence
+    presence: Presence
     """Presence, which publishes joins and leaves."""
 
-    entrance: Ingress
+    ingress: Ingress
     """The checks that every client passes."""
 
-    insight: OperatorEndpoints
+    operator_endpoints: OperatorEndpoints
     """Health, metrics and status endpoints."""
 
     operations: PushdSite
@@ -127,24 +127,24 @@ def assemble(
     seconds: Callable[[], float],
     now: Callable[[], float],
     store: tuple[Store, Worker] | None = None,
-    outside: Integrations = ALONE,
-    figures: Counters | None = None,
+    integrations: Integrations = ALONE,
+    counters: Counters | None = None,
     turn: Turn | None = None,
 ) -> Components:
     """Build and connect the components, which share the time budget of the reactor's `turn`.
 
     `seconds` is a monotonic clock; `now` returns the time in seconds since 1970. Events are kept in the `store`, or
-    in memory without one. Counters are in `figures`.
+    in memory without one. Counters are in `counters`.
     """
     limits = config.limits
     log = _log_of(config, archive := _archive_of(store), seconds, now)
-    figures = Counters() if figures is None else figures
-    bus = _bus(limits, log, figures, reactor, turn)
+    counters = Counters() if counters is None else counters
+    bus = _bus(limits, log, counters, reactor, turn)
     storage = None if store is None else _storage(config, bus, reactor, *store)
     publisher = DirectPublisher(bus) if storage is None else storage.journal
     wheel = TimerWheel(seconds, reactor.callLater, bus.turn)
-    attendance = bus.watch = Presence(
-        publisher, reactor.callLater, lambda name: log.settings(name).presence, outside.telling
+    presence = bus.watch = Presence(
+        publisher, reactor.callLater, lambda name: log.settings(name).presence, integrations.notifier
     )
     sessions = SessionRegistry(
         bus,
@@ -154,30 +154,30 @@ def assemble(
         now=now,
         prefix=new_epoch(),
         bounds=_bounds(limits),
-        attendance=attendance,
+        presence=presence,
     )
     archive.later = partial(_in_steps, sessions, "it freed events")
-    entrance = new_entrance(config, sessions, publisher, outside)
-    insight = _insight(sessions, lambda: len(site.connections), storage, now)
+    ingress = new_ingress(config, sessions, publisher, integrations)
+    operator_endpoints = _operator_endpoints(sessions, lambda: len(site.connections), storage, now)
     site = PushdSite(
-        _tree(config, entrance, reactor, insight),
+        _tree(config, ingress, reactor, operator_endpoints),
         reactor,
         wheel=wheel,
-        turnstile=entrance.turnstile,
-        is_proxy=entrance.trust.is_trusted,
-        serving=_serving(config, entrance),
-        figures=figures,
+        limiter=ingress.limiter,
+        is_proxy=ingress.trust.is_trusted,
+        serving=_serving(config, ingress),
+        counters=counters,
         now=now,
-        bodies=entrance.bodies,
+        bodies=ingress.bodies,
         answers=UnreadResponses(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
-    operations = _operations(config, reactor, entrance, insight, outside)
+    operations = _operations(config, reactor, ingress, operator_endpoints, integrations)
     tick: Callable[[], None] = partial(
-        _tick, ReactorLag(figures.lag, seconds), demo.Clock(bus, publisher, now), site
+        _tick, ReactorLag(counters.lag, seconds), demo.Clock(bus, publisher, now), site
     )
-    every_second = (wheel.turn, _expires(bus, reactor), tick, insight.watchers.tick, *_tends(storage))
+    every_second = (wheel.turn, _expires(bus, reactor), tick, operator_endpoints.watchers.tick, *_tends(storage))
     return Components(
-        bus, publisher, sessions, site, every_second, attendance, entrance, insight, operations, storage
+        bus, publisher, sessions, site, every_second, presence, ingress, operator_endpoints, operations, storage
     )
 
 
@@ -192,14 +192,14 @@ def _expires(bus: Bus, reactor: IReactorTime) -> Callable[[], None]:
 
 
 def _bus(
-    limits: Limits, log: EventLog[Subscription], figures: Counters, reactor: IReactorTime, turn: Turn | None
+    limits: Limits, log: EventLog[Subscription], counters: Counters, reactor: IReactorTime, turn: Turn | None
 ) -> Bus:
     return Bus(
         log,
         max_subscribed=limits.subscriptions,
         max_held_bytes=limits.outbox_bytes,
         failed=_subscriber_failed,
-        figures=figures,
+        counters=counters,
         names=Shares("names of channels", "[limits] channels", limits.channels, limits.share_percent),
         owner=owner_of,
         call_later=reactor.callLater,
@@ -208,35 +208,39 @@ def _bus(
 
 
 def _operations(
-    config: Config, reactor: IReactorTime, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
+    config: Config,
+    reactor: IReactorTime,
+    ingress: Ingress,
+    operator_endpoints: OperatorEndpoints,
+    integrations: Integrations,
 ) -> PushdSite:
     """Return the site of the admin listeners; it does not update the counters."""
-    wheel = entrance.door.sessions.wheel
+    wheel = ingress.admission.sessions.wheel
     return PushdSite(
-        _operations_tree(config, entrance, insight, outside),
+        _operations_tree(config, ingress, operator_endpoints, integrations),
         reactor,
         wheel=wheel,
-        turnstile=ConnectionLimiter(_MAX_OPERATIONS, 0, wheel),
+        limiter=ConnectionLimiter(_MAX_OPERATIONS, 0, wheel),
         serving=_plainly(config),
-        now=entrance.door.sessions.now,
+        now=ingress.admission.sessions.now,
     )
 
 
 def _operations_tree(
-    config: Config, entrance: Ingress, insight: OperatorEndpoints, outside: Integrations
+    config: Config, ingress: Ingress, operator_endpoints: OperatorEndpoints, integrations: Integrations
 ) -> IResource:
     """Return the pages of admin listeners, where anonymous clients have no grants, whatever ``[auth]`` sets."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
-    gate = RequestGuard(auth, entrance.trust, outside.tokens, entrance.door.sessions.now)
-    return tree(insight.of_operations(gate, entrance.door, config.limits), None)
+    guard = RequestGuard(auth, ingress.trust, integrations.tokens, ingress.admission.sessions.now)
+    return tree(operator_endpoints.of_operations(guard, ingress.admission, config.limits), None)
 
 
-def configure(parts: Components, config: Config, outside: Integrations, reactor: IReactorTime) -> None:
+def configure(parts: Components, config: Config, integrations: Integrations, reactor: IReactorTime) -> None:
     """Apply another configuration to a running daemon, except for options that need a restart.
 
     Open connections keep the limits that they started with. Those whose anonymous grants were withdrawn are closed.
     """
-    limits, bus, entrance = config.limits, parts.bus, parts.entrance
+    limits, bus, ingress = config.limits, parts.bus, parts.ingress
     max_bytes = config.store_size_bytes
     work = bus.log.configuring(config.channels.settings, max_channels=limits.channels, max_bytes=max_bytes)
     _in_steps(parts.sessions, "it reloaded", work)
@@ -247,13 +251,15 @@ def configure(parts: Components, config: Config, outside: Integrations, reactor:
         share_percent=limits.share_percent,
     )
     parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
-    before, certified = entrance.gate.anonymous.grants, entrance.gate.certified
-    entrance.configure(config, parts.publisher, outside)
-    parts.sessions.regrant(before, entrance.gate.anonymous.grants)
-    parts.sessions.regrant(certified, entrance.gate.certified)
+    before, certified = ingress.guard.anonymous.grants, ingress.guard.certified
+    ingress.configure(config, parts.publisher, integrations)
+    parts.sessions.regrant(before, ingress.guard.anonymous.grants)
+    parts.sessions.regrant(certified, ingress.guard.certified)
     parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
-    parts.site.configure(_tree(config, entrance, reactor, parts.insight), _serving(config, entrance))
-    parts.operations.configure(_operations_tree(config, entrance, parts.insight, outside), _plainly(config))
+    parts.site.configure(_tree(config, ingress, reactor, parts.operator_endpoints), _serving(config, ingress))
+    parts.operations.configure(
+        _operations_tree(config, ingress, parts.operator_endpoints, integrations), _plainly(config)
+    )
 
 
 def _tends(storage: StoreParts | None) -> list[Callable[[], None]]:
@@ -316,7 +322,7 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
     _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
 
 
-def _insight(
+def _operator_endpoints(
     sessions: SessionRegistry, connections: Callable[[], int], storage: StoreParts | None, now: Callable[[], float]
 ) -> OperatorEndpoints:
     bus = sessions.bus
@@ -325,23 +331,25 @@ def _insight(
         return {"connections": connections(), "subscribers": bus.subscribers, "channels": len(bus.log)}
 
     def store_failure() -> Refused | None:
-        return None if storage is None else storage.journal.condition.failure
+        return None if storage is None else storage.journal.health.failure
 
     readiness = Readiness(store_failure)
-    census = Gauges(sessions, connections, None if storage is None else storage.store.path)
-    exposition = PrometheusExposition(bus, census, lambda: readiness.why_not is None)
-    return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, census, now)))
+    gauges = Gauges(sessions, connections, None if storage is None else storage.store.path)
+    exposition = PrometheusExposition(bus, gauges, lambda: readiness.why_not is None)
+    return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, gauges, now)))
 
 
-def _tree(config: Config, entrance: Ingress, reactor: IReactorTime, insight: OperatorEndpoints) -> IResource:
-    seen = insight.behind(entrance.gate, entrance.door, config.limits)
-    return tree({**_endpoints(config, entrance, reactor), **seen}, *_files(config.site))
+def _tree(
+    config: Config, ingress: Ingress, reactor: IReactorTime, operator_endpoints: OperatorEndpoints
+) -> IResource:
+    seen = operator_endpoints.behind(ingress.guard, ingress.admission, config.limits)
+    return tree({**_endpoints(config, ingress, reactor), **seen}, *_files(config.site))
 
 
-def _serving(config: Config, entrance: Ingress) -> Serving:
+def _serving(config: Config, ingress: Ingress) -> Serving:
     return Serving(
         max_body_bytes=config.limits.batch_size_bytes,
-        patience=config.limits.patience,
+        timeouts=config.limits.timeouts,
         logs_requests=config.log.requests,
         assets=_assets(config),
         has_demo=_has_demo(config.site),
@@ -349,48 +357,48 @@ def _serving(config: Config, entrance: Ingress) -> Serving:
         strict_transport_s=config.site.strict_transport_s,
         retry_s=config.limits.retry_s,
         reconnect_spread_s=config.limits.reconnect_spread_s,
-        cors=entrance.gate.cors_fields,
+        cors=ingress.guard.cors_fields,
     )
 
 
 def _plainly(config: Config) -> Serving:
     """Return the settings of the admin listeners."""
     limits = config.limits
-    return Serving(max_body_bytes=0, patience=limits.patience, logs_requests=config.log.requests)
+    return Serving(max_body_bytes=0, timeouts=limits.timeouts, logs_requests=config.log.requests)
 
 
-def _endpoints(config: Config, entrance: Ingress, reactor: IReactorTime) -> dict[bytes, IResource]:
+def _endpoints(config: Config, ingress: Ingress, reactor: IReactorTime) -> dict[bytes, IResource]:
     """Return the endpoints by their first path segment."""
-    gate, door, publisher = entrance.gate, entrance.door, entrance.publisher
+    guard, admission, publisher = ingress.guard, ingress.admission, ingress.publisher
     limits = config.limits
-    turns = Turns(reactor.callLater, door.sessions.wheel.reactor_turn)
+    turns = Turns(reactor.callLater, admission.sessions.wheel.reactor_turn)
     return {
-        b"channels": ChannelList(gate, door, publisher, max_event_bytes=limits.event_size_bytes),
-        b"history": History(gate, door),
-        b"event": OneEvent(gate, door),
-        b"presence": PresenceEndpoint(gate, door),
+        b"channels": ChannelList(guard, admission, publisher, max_event_bytes=limits.event_size_bytes),
+        b"history": History(guard, admission),
+        b"event": OneEvent(guard, admission),
+        b"presence": PresenceEndpoint(guard, admission),
         b"publish": PublishMany(
-            gate,
+            guard,
             publisher,
             max_event_bytes=limits.event_size_bytes,
             max_channels=limits.channels_per_event,
             turns=turns,
-            seconds=door.sessions.wheel.seconds,
+            seconds=admission.sessions.wheel.seconds,
         ),
         b"ws": WebSocket(
-            gate,
-            door,
+            guard,
+            admission,
             publisher,
             max_event_bytes=limits.event_size_bytes,
             max_channels=limits.channels_per_event,
             heartbeat_s=limits.heartbeat_s,
             ping_timeout_s=limits.ping_timeout_s,
-            patience=limits.patience,
-            bodies=entrance.bodies,
+            timeouts=limits.timeouts,
+            bodies=ingress.bodies,
             turns=turns,
         ),
-        b"sse": ServerSentEvents(gate, door, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
-        b"stream": JsonStream(gate, door, heartbeat_s=limits.heartbeat_s),
-        b"poll": LongPoll(gate, door, timeout_s=limits.poll_timeout_s),
-        b"push": EventPush(gate, door, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
+        b"sse": ServerSentEvents(guard, admission, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
+        b"stream": JsonStream(guard, admission, heartbeat_s=limits.heartbeat_s),
+        b"poll": LongPoll(guard, admission, timeout_s=limits.poll_timeout_s),
+        b"push": EventPush(guard, admission, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
     }

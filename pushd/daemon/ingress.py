@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pushd.auth import ApprovedPublisher, AskingToPublish, CommandRates, RateLimitedPublisher, TokenBuckets, Waiting
+from pushd.auth import (
+    ApprovedPublisher,
+    CommandRates,
+    PublishAuthorizer,
+    RateLimitedPublisher,
+    TokenBuckets,
+    Waiting,
+)
 from pushd.bus import Publisher, SwappablePublisher
 from pushd.config import Config, Limits
 from pushd.daemon.file_limits import plan
@@ -13,7 +20,7 @@ from pushd.daemon.integrations import Integrations
 from pushd.server import ConnectionLimiter, IncompleteBodies, RequestGuard, TrustedProxies
 from pushd.sessions import Admission, SessionRegistry
 
-__all__ = ["Ingress", "new_entrance"]
+__all__ = ["Ingress", "new_ingress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +30,13 @@ class Ingress:
     trust: TrustedProxies
     """Trusted proxies."""
 
-    turnstile: ConnectionLimiter
+    limiter: ConnectionLimiter
     """Connection limits."""
 
-    gate: RequestGuard
+    guard: RequestGuard
     """Authentication of requests, and their rate limit."""
 
-    door: Admission
+    admission: Admission
     """Admission of subscribers."""
 
     publisher: SwappablePublisher
@@ -41,36 +48,46 @@ class Ingress:
     bodies: IncompleteBodies
     """Incomplete requests and messages held in memory."""
 
-    def configure(self, config: Config, publisher: Publisher, outside: Integrations) -> None:
+    def configure(self, config: Config, publisher: Publisher, integrations: Integrations) -> None:
         """Apply another configuration; clients publish with `publisher`, behind rate limit and webhook."""
-        limits, seconds = config.limits, self.door.sessions.wheel.seconds
+        limits, seconds = config.limits, self.admission.sessions.wheel.seconds
         self.trust.configure(config.proxies)
-        self.turnstile.limit(plan(config).connections, limits.connections_per_address)
-        self.gate.configure(config.auth, outside.tokens)
-        self.gate.limit_reads(_reads(limits, seconds))
+        self.limiter.limit(plan(config).connections, limits.connections_per_address)
+        self.guard.configure(config.auth, integrations.tokens)
+        self.guard.limit_reads(_reads(limits, seconds))
         publishes = _publishes(limits, seconds)
-        self.door.configure(_connects(limits, seconds), outside.asking, publishes, _commands(limits, seconds))
+        self.admission.configure(
+            _connects(limits, seconds), integrations.authorizer, publishes, _commands(limits, seconds)
+        )
         self.bodies.limit(limits.bodies_bytes, limits.share_percent)
         self.waiting.limit(limits.share_percent, config.hooks.questions)
-        self.publisher.replace(_guarded(publisher, outside.asking, publishes, self.waiting, self.door.sessions))
+        self.publisher.replace(
+            _guarded(publisher, integrations.authorizer, publishes, self.waiting, self.admission.sessions)
+        )
 
 
-def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher, outside: Integrations) -> Ingress:
+def new_ingress(
+    config: Config, sessions: SessionRegistry, publisher: Publisher, integrations: Integrations
+) -> Ingress:
     """Return the checks in front of `sessions` and `publisher`."""
     limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
     most, most_per_address = plan(config).connections, limits.connections_per_address
     publishes = _publishes(limits, wheel.seconds)
-    gate = RequestGuard(config.auth, trust, outside.tokens, sessions.now)
-    gate.limit_reads(_reads(limits, wheel.seconds))
+    guard = RequestGuard(config.auth, trust, integrations.tokens, sessions.now)
+    guard.limit_reads(_reads(limits, wheel.seconds))
     waiting = Waiting(limits.share_percent, config.hooks.questions)
     return Ingress(
         trust,
-        ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.figures),
-        gate,
+        ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.counters),
+        guard,
         Admission(
-            sessions, _connects(limits, wheel.seconds), outside.asking, publishes, _commands(limits, wheel.seconds)
+            sessions,
+            _connects(limits, wheel.seconds),
+            integrations.authorizer,
+            publishes,
+            _commands(limits, wheel.seconds),
         ),
-        SwappablePublisher(_guarded(publisher, outside.asking, publishes, waiting, sessions)),
+        SwappablePublisher(_guarded(publisher, integrations.authorizer, publishes, waiting, sessions)),
         waiting,
         IncompleteBodies(limits.bodies_bytes, limits.share_percent),
     )
@@ -78,14 +95,14 @@ def new_entrance(config: Config, sessions: SessionRegistry, publisher: Publisher
 
 def _guarded(
     publisher: Publisher,
-    asking: AskingToPublish | None,
+    authorizer: PublishAuthorizer | None,
     rates: TokenBuckets | None,
     waiting: Waiting,
     sessions: SessionRegistry,
 ) -> Publisher:
     """Return the publisher for clients: the rate limit applies first, then the webhook."""
-    if asking is not None and asking.asks_publish:
-        publisher = ApprovedPublisher(publisher, asking, waiting, sessions.refresh)
+    if authorizer is not None and authorizer.asks_publish:
+        publisher = ApprovedPublisher(publisher, authorizer, waiting, sessions.refresh)
     return publisher if rates is None else RateLimitedPublisher(publisher, rates)
 
 

@@ -9,20 +9,26 @@ from random import random
 from secrets import token_hex
 from typing import Any, Protocol
 
-from pushd.auth import AskingToPublish, HttpsFetch, Signer, WebhookClient, new_questions
+from pushd.auth import (
+    HttpsFetch,
+    PublishAuthorizer,
+    Signer,
+    WebhookAuthorizer,
+    WebhookClient,
+    WebhookNotifier,
+    new_questions,
+)
 from pushd.auth import Tokens as KeyedTokens
-from pushd.auth import WebhookAuthorizer as HooksAsking
-from pushd.auth import WebhookNotifier as HooksTelling
 from pushd.bus import Counters
 from pushd.config import Config
 from pushd.daemon.file_limits import plan
 from pushd.server import Tokens
-from pushd.sessions import Asking, Telling
+from pushd.sessions import Notifier, SubscribeAuthorizer
 
 __all__ = ["ALONE", "Commit", "IntegrationLoader", "Integrations", "alone"]
 
 
-class AskingOfAll(Asking, AskingToPublish, Protocol):
+class Authorizer(SubscribeAuthorizer, PublishAuthorizer, Protocol):
     """All authorization webhooks: connect, subscribe and publish."""
 
 
@@ -33,10 +39,10 @@ class Integrations:
     tokens: Tokens | None = None
     """Verifies tokens, if there is a key."""
 
-    asking: AskingOfAll | None = None
+    authorizer: Authorizer | None = None
     """Authorization webhooks, if the application uses webhooks."""
 
-    telling: Telling | None = None
+    notifier: Notifier | None = None
     """Notifications, if ``[hooks] after`` is set."""
 
 
@@ -62,18 +68,18 @@ class IntegrationLoader:
         *,
         seconds: Callable[[], float],
         now: Callable[[], float],
-        figures: Counters | None = None,
+        counters: Counters | None = None,
     ) -> None:
         """Connect with `reactor`; `seconds` is a monotonic clock, `now` returns the time in seconds since 1970.
 
-        Outcomes of webhooks are counted in `figures`.
+        Outcomes of webhooks are counted in `counters`.
         """
         self._reactor = reactor
-        self._outcomes = (Counters() if figures is None else figures).hooks
+        self._outcomes = (Counters() if counters is None else counters).hooks
         self._seconds = seconds
         self._now = now
         self._config: Config | None = None
-        self._outside = ALONE
+        self._integrations = ALONE
         self._tokens: KeyedTokens | None = None
         self._post: WebhookClient | None = None
         self._questions = new_questions(1, 100)
@@ -97,25 +103,25 @@ class IntegrationLoader:
         hooks = config.hooks
         has_hooks = bool(hooks.before_connect or hooks.before_subscribe or hooks.before_publish or hooks.after)
         signer = Signer.of(hooks) if has_hooks else None
-        post, outside = None, Integrations(tokens)
+        post, integrations = None, Integrations(tokens)
         if signer is not None:
             post = self._post if self._is_same_application(config) else None
             if post is None:
                 post = WebhookClient(self._reactor, signer, timeout_s=hooks.timeout_s, now=self._now)
-                asking, telling = self._application(config, post)
-                outside = Integrations(tokens, asking, telling)
+                authorizer, notifier = self._application(config, post)
+                integrations = Integrations(tokens, authorizer, notifier)
             else:
-                outside = Integrations(tokens, self._outside.asking, self._outside.telling)
+                integrations = Integrations(tokens, self._integrations.authorizer, self._integrations.notifier)
 
         def commit() -> None:
-            self._config, self._outside, self._tokens, self._post = config, outside, tokens, post
+            self._config, self._integrations, self._tokens, self._post = config, integrations, tokens, post
             self._questions.limit(plan(config).questions, config.limits.share_percent)
-            if isinstance(outside.telling, HooksTelling):
-                outside.telling.limit(config.limits.share_percent)
+            if isinstance(integrations.notifier, WebhookNotifier):
+                integrations.notifier.limit(config.limits.share_percent)
             if post is not None and signer is not None:
                 post.sign_by(signer)
 
-        return outside, commit
+        return integrations, commit
 
     def _is_same_application(self, config: Config) -> bool:
         before = self._config
@@ -125,9 +131,9 @@ class IntegrationLoader:
             and before.limits.event_size_bytes == config.limits.event_size_bytes
         )
 
-    def _application(self, config: Config, post: WebhookClient) -> tuple[AskingOfAll, Telling | None]:
+    def _application(self, config: Config, post: WebhookClient) -> tuple[Authorizer, Notifier | None]:
         hooks, prefix, numbers = config.hooks, token_hex(8), count(1)
-        asking = HooksAsking(
+        authorizer = WebhookAuthorizer(
             hooks,
             post,
             max_event_bytes=config.limits.event_size_bytes,
@@ -137,7 +143,7 @@ class IntegrationLoader:
             questions=self._questions,
             outcomes=self._outcomes,
         )
-        telling = HooksTelling(
+        notifier = WebhookNotifier(
             hooks,
             post,
             call_later=self._reactor.callLater,
@@ -148,4 +154,4 @@ class IntegrationLoader:
             share_percent=config.limits.share_percent,
             outcomes=self._outcomes,
         )
-        return asking, telling if hooks.after else None
+        return authorizer, notifier if hooks.after else None

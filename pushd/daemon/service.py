@@ -103,14 +103,14 @@ class Daemon(Service):
         self.twistd, self.suggests = "twistd", True
         """The command that starts pushd, and whether to log commands to try."""
         self._systemd = Systemd({}) if systemd is None else systemd
-        self._bulletin = SystemdStatus(self._systemd, reactor, self._figures)
+        self._systemd_status = SystemdStatus(self._systemd, reactor, self._counters)
         self._not_reloaded = ""  # why the running configuration differs from the file
         self._is_store_open = False
         self._is_hurried = False
         self._awaited: Deferred[None] | None = None
-        limits, trust, wheel = config.limits, parts.entrance.trust, parts.sessions.wheel
+        limits, trust, wheel = config.limits, parts.ingress.trust, parts.sessions.wheel
         sites = {"everything": parts.site, "operations": parts.operations}
-        receptions = {
+        proxy_settings = {
             serves: ProxyProtocolSettings(trust, it.connections, wheel, limits.head_timeout_s)
             for serves, it in sites.items()
         }
@@ -121,7 +121,7 @@ class Daemon(Service):
                 reactor,
                 partial(tls.self_signed, state_directory),
                 silence_s=limits.heartbeat_s + limits.ping_timeout_s,
-                behind_proxy=receptions[listener.serves],
+                behind_proxy=proxy_settings[listener.serves],
                 sockets=self._systemd.sockets,
             )
             for listener in config.listeners
@@ -167,12 +167,12 @@ class Daemon(Service):
 
     def _ready(self) -> None:
         if self.running:
-            self._parts.insight.readiness.started()
+            self._parts.operator_endpoints.readiness.started()
             self._greet()
             self._systemd.ready()
-            self._bulletin.start()
+            self._systemd_status.start()
 
-    def _figures(self) -> str:
+    def _counters(self) -> str:
         """Return the state of the daemon in one line, for systemd."""
         parts = self._parts
         connections = f"connections: {len(parts.site.connections)}"
@@ -217,11 +217,11 @@ class Daemon(Service):
             self._reload()
         finally:
             self._systemd.ready()
-            self._bulletin.issue()
+            self._systemd_status.issue()
 
     def _reload(self) -> None:
         try:
-            config, outside, commits = self._read_again()
+            config, integrations, commits = self._read_again()
         except (ConfigError, StartFailed) as error:
             _log.error("not reloaded, everything stays as it was: {error}", error=error)
             self._not_reloaded = f"; not reloaded: {error}"
@@ -231,10 +231,10 @@ class Daemon(Service):
         before, self._config = self._config, config
         for commit in commits:
             commit()
-        telling = self._parts.attendance.replace(outside.telling)
-        if telling is not None and telling is not outside.telling:
-            Deferred.fromCoroutine(telling.close(before.hooks.retry_for_s)).addErrback(self._reload_failed)
-        configure(self._parts, config, outside, self._reactor)
+        notifier = self._parts.presence.replace(integrations.notifier)
+        if notifier is not None and notifier is not integrations.notifier:
+            Deferred.fromCoroutine(notifier.close(before.hooks.retry_for_s)).addErrback(self._reload_failed)
+        configure(self._parts, config, integrations, self._reactor)
         for port in self._ports:
             port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
         self._tell_what_changed(applied, list(fixed_differences(self._started_with, config)))
@@ -256,7 +256,7 @@ class Daemon(Service):
         """Read all again, and return it with the calls that apply it; raise `ConfigError` or `StartFailed`."""
         config = self._reread()
         _check_site(config)
-        outside, commit = self._reach(config)
+        integrations, commit = self._reach(config)
         commits = [commit]
         listeners = {listener.name: listener for listener in config.listeners}
         for port in self._ports:
@@ -264,7 +264,7 @@ class Daemon(Service):
             if listener is not None and listener.tls == port.listener.tls:
                 now = port.listener
                 commits.append(port.renewed(replace(listener, endpoint=now.endpoint, serves=now.serves)))
-        return config, outside, commits
+        return config, integrations, commits
 
     def _reload_failed(self, failure: Failure) -> None:
         _log.failure("a fault in pushd after it reloaded its configuration", failure)
@@ -272,7 +272,7 @@ class Daemon(Service):
     def stopService(self) -> Deferred[None]:
         """Override: shut down gracefully; fires when connections and store are closed, or their timeouts expire."""
         super().stopService()
-        self._parts.insight.readiness.stopping()
+        self._parts.operator_endpoints.readiness.stopping()
         return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
 
     def _stop_failed(self, failure: Failure) -> None:
@@ -290,18 +290,18 @@ class Daemon(Service):
         deadline_s = self._reactor.seconds() + timeout_s
         closing_s = len(self._ports) * _CLOSE_PORT_S
         self._systemd.stopping(closing_s + _ACKNOWLEDGE_S + timeout_s + _TELL_S + _CLOSE_STORE_S + _SPARE_S)
-        self._bulletin.issue()
+        self._systemd_status.issue()
         await self._close_ports("everything")
         connections = self._parts.site.connections
         _log.info("stopping; {count} connections are open", count=len(connections))
         published: Deferred[None] = Deferred()
         self._parts.publisher.when_published(lambda: published.callback(None))
         await self._within(min(_ACKNOWLEDGE_S, timeout_s), published)
-        self._parts.attendance.stop()
+        self._parts.presence.stop()
         self._parts.sessions.close(self._farewell)
         connections.finish()
         await self._drain(deadline_s)
-        await self._parts.attendance.close(0 if self._is_hurried else _TELL_S)
+        await self._parts.presence.close(0 if self._is_hurried else _TELL_S)
         await self._close_ports("operations")  # open until here, to show the progress of the drain
         for connection in self._parts.operations.connections:
             connection.abort()
@@ -309,7 +309,7 @@ class Daemon(Service):
             if loop.running:
                 loop.stop()
         await self._close_store()
-        self._bulletin.stop()
+        self._systemd_status.stop()
         self._systemd.close()
 
     async def _close_ports(self, serves: str) -> None:

@@ -30,7 +30,7 @@ _STEP_S = 30
 _MAX_STATUS = 1000
 """Maximum length of a status, in characters."""
 
-_PATIENCE = struct.pack("ll", 1, 0)
+_SEND_TIMEOUT = struct.pack("ll", 1, 0)
 """Send timeout for notifications that must not be lost: one second, as a timeval."""
 
 
@@ -98,7 +98,7 @@ class Systemd:
         try:
             if self._socket is None:  # kept open, to work at the file limit too
                 self._socket = socket(AF_UNIX, SOCK_DGRAM)
-                self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _PATIENCE)
+                self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _SEND_TIMEOUT)
             self._socket.sendto(state.encode("utf-8", "replace"), 0 if waits else MSG_DONTWAIT, self._address)
         except OSError as error:
             if waits:
@@ -112,10 +112,10 @@ class Systemd:
 class SystemdStatus:
     """Sends the status regularly, and pings the watchdog from the reactor."""
 
-    def __init__(self, systemd: Systemd, reactor: IReactorTime, figures: Callable[[], str]) -> None:
-        """Send the line that `figures` returns."""
+    def __init__(self, systemd: Systemd, reactor: IReactorTime, counters: Callable[[], str]) -> None:
+        """Send the line that `counters` returns."""
         self._systemd = systemd
-        self._figures = figures
+        self._counters = counters
         self._signs, self._statuses = LoopingCall(systemd.alive), LoopingCall(self.issue)
         self._signs.clock = self._statuses.clock = reactor
 
@@ -127,7 +127,7 @@ class SystemdStatus:
 
     def issue(self) -> None:
         """Send the status now."""
-        self._systemd.status(self._figures())
+        self._systemd.status(self._counters())
 
     def stop(self) -> None:
         """Stop."""

@@ -16,7 +16,7 @@ from pushd.server.net.tls import check_directory
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
-from pushd.server.request import Request, Visit
+from pushd.server.request import AccessRecord, Request
 from pushd.server.unread_responses import UnreadResponses
 from pushd.server.web.guard import RequestGuard, Tokens
 from pushd.server.web.preload import Assets, link_to
@@ -47,6 +47,7 @@ from pushd.server.web.static import StaticFiles, tree
 __all__ = [
     "DEFAULT_LIMIT",
     "MAX_LIMIT",
+    "AccessRecord",
     "Answer",
     "Answering",
     "Assets",
@@ -72,7 +73,6 @@ __all__ = [
     "Turns",
     "TwoWay",
     "UnreadResponses",
-    "Visit",
     "Writer",
     "answer",
     "answer_later",

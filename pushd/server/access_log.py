@@ -31,7 +31,7 @@ def new_request_id() -> str:
     return token_hex(8)
 
 
-class Asking(Protocol):
+class LoggedRequest(Protocol):
     """The attributes of a request that the log needs."""
 
     method: bytes
@@ -71,7 +71,7 @@ class RequestRecord:
 
     __slots__ = ("_began_s", "_method", "_path", "_request_id", "_seconds", "detail")
 
-    def __init__(self, request: Asking, seconds: Callable[[], float]) -> None:
+    def __init__(self, request: LoggedRequest, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._began_s = seconds()
         self._method, self._path = request.method, request.path
@@ -95,14 +95,14 @@ class RequestLog:
         self._is_proxy = is_proxy
         self._seconds = seconds
 
-    def id_of(self, request: Asking) -> str:
+    def id_of(self, request: LoggedRequest) -> str:
         """Return the ``X-Request-ID`` that a trusted proxy sent, or a new id."""
         values = request.requestHeaders.getRawHeaders(b"x-request-id", [])
         if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(request.getClientAddress()):
             return str(values[0].decode("ascii"))
         return new_request_id()
 
-    def begin(self, request: Asking) -> RequestRecord:
+    def begin(self, request: LoggedRequest) -> RequestRecord:
         """Return the record that logs `request` when it ends."""
         return RequestRecord(request, self._seconds)
 

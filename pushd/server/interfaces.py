@@ -17,7 +17,7 @@ from pushd.server.net.client_certificates import Certificate
 from pushd.server.net.connections import UpgradedProtocol
 from pushd.server.net.writer import Writer
 
-__all__ = ["AtSite", "Connection", "Expecting", "Streamed", "Visit"]
+__all__ = ["AccessRecord", "AtSite", "Connection", "Expecting", "Streamed"]
 
 
 class Connection(Protocol):
@@ -52,8 +52,8 @@ class Connection(Protocol):
     def certificate(self) -> Certificate | None:
         """The client certificate, if any."""
 
-    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send a response with `fields` to the current request, and hand the connection to `speaker`."""
+    def upgrade(self, protocol: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send a response with `fields` to the current request, and hand the connection to `protocol`."""
 
     def finish(self) -> None:
         """Close the connection once the current request has its response."""
@@ -65,7 +65,7 @@ class Connection(Protocol):
         """Abort the connection; unsent output is lost."""
 
 
-class Visit(Protocol):
+class AccessRecord(Protocol):
     """Logs a request when it ends: `pushd.server.access_log.RequestRecord`."""
 
     detail: str | None
@@ -80,7 +80,7 @@ class Log(Protocol):
     def id_of(self, request: Any) -> str:
         """Return the id of a request."""
 
-    def begin(self, request: Any) -> Visit:
+    def begin(self, request: Any) -> AccessRecord:
         """Return the record that logs a request when it ends."""
 
 
@@ -101,7 +101,7 @@ class AtSite(Protocol):
     """What a request uses of the site that received it."""
 
     comeback: EventSourceRetry
-    figures: Counters
+    counters: Counters
     request_log: Log
     bodies: IncompleteBodies
     serving: Serving

@@ -22,11 +22,11 @@ from pushd.bus import ClientInfo, Counters, Pattern, limit_key, memory, owner_of
 from pushd.errors import OutOfMemory, Refused, TooLarge
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBody
-from pushd.server.interfaces import AtSite, Connection, Expecting, Streamed, Visit
+from pushd.server.interfaces import AccessRecord, AtSite, Connection, Expecting, Streamed
 from pushd.server.problems import http_date
 from pushd.wire import json_line
 
-__all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed", "Visit"]
+__all__ = ["LITTLE_BYTES", "AccessRecord", "Connection", "Request", "Streamed"]
 
 _FAULT: dict[str, object] = {
     "title": "Internal Server Error",
@@ -60,7 +60,7 @@ class Request(server.Request):
     found: Any
     """A subscription: its channels and patterns, and the position to resume from."""
 
-    visit: Visit | None = None
+    access_record: AccessRecord | None = None
     """Logs the request when it ends; None if requests are not logged."""
 
     true_status: int | None = None
@@ -228,7 +228,7 @@ class Request(server.Request):
         self.site = channel.site
         self.set_common_headers()
         if channel.site.request_log.is_wanted:
-            self.visit = channel.site.request_log.begin(self)
+            self.access_record = channel.site.request_log.begin(self)
             self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         if self.path == b"*":  # OPTIONS for the whole server: RFC 9110, section 9.3.7
             self.setHeader(b"content-length", b"0")
@@ -254,9 +254,9 @@ class Request(server.Request):
         return connection  # type: ignore[no-any-return]
 
     @property
-    def figures(self) -> Counters:
+    def counters(self) -> Counters:
         """The counters of the site."""
-        return cast(AtSite, self.site).figures
+        return cast(AtSite, self.site).counters
 
     @property
     def comeback(self) -> EventSourceRetry:
@@ -303,10 +303,10 @@ class Request(server.Request):
 
     def end_visit(self, status: int) -> None:
         """Log the end of the request with `status`, once, if requests are logged."""
-        visit, self.visit = self.visit, None
-        if visit is not None:
+        access_record, self.access_record = self.access_record, None
+        if access_record is not None:
             size = self.sentLength if self.streamed is None else self.streamed.sent_bytes
-            visit.ended(status, size, self.sender_name, self.user_name)
+            access_record.ended(status, size, self.sender_name, self.user_name)
 
     def connectionLost(self, reason: Failure) -> None:
         """Override: called when the client disconnects before the response is complete."""
@@ -375,7 +375,7 @@ class Request(server.Request):
             memory.missed()
             refused = OutOfMemory()
             status, problem = refused.status, refused.problem()
-            self.figures.refuse(refused)
+            self.counters.refuse(refused)
             self.setHeader(b"retry-after", b"%d" % refused.default_retry_s)
         else:
             self.log.failure(

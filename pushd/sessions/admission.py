@@ -14,12 +14,12 @@ from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.registry import SessionRegistry
 
-__all__ = ["Admission", "Asking", "Rates"]
+__all__ = ["Admission", "Rates", "SubscribeAuthorizer"]
 
 _ALL = Pattern.parse("**")
 
 
-class Asking(Protocol):
+class SubscribeAuthorizer(Protocol):
     """The authorization webhooks: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
 
     @property
@@ -51,32 +51,32 @@ class Admission:
         self,
         sessions: SessionRegistry,
         connects: Rates | None = None,
-        asking: Asking | None = None,
+        authorizer: SubscribeAuthorizer | None = None,
         publishes: Rates | None = None,
         commands: CommandRates | None = None,
     ) -> None:
-        """Admit clients to `sessions`, at the rate of `connects` and as `asking` authorizes.
+        """Admit clients to `sessions`, at the rate of `connects` and as `authorizer` authorizes.
 
         `publishes` limits the rate of subscriptions to channels that publish joins; `commands` that of commands.
         """
         self.sessions = sessions
         """The admitted subscribers."""
-        self.configure(connects, asking, publishes, commands)
+        self.configure(connects, authorizer, publishes, commands)
 
     def configure(
         self,
         connects: Rates | None,
-        asking: Asking | None,
+        authorizer: SubscribeAuthorizer | None,
         publishes: Rates | None,
         commands: CommandRates | None = None,
     ) -> None:
         """Use these limits and webhooks from now on."""
         self._connects, self._publishes, self._commands = connects, publishes, commands
-        self._asking = asking
+        self._authorizer = authorizer
 
     @property
     def _asks_subscribe(self) -> bool:
-        return self._asking is not None and self._asking.asks_subscribe
+        return self._authorizer is not None and self._authorizer.asks_subscribe
 
     def admit(
         self,
@@ -94,26 +94,26 @@ class Admission:
         begins once `is_gone` returns true: the client has disconnected.
         """
         patterns = list(dict.fromkeys(patterns))
-        sessions, asking = self.sessions, self._asking
+        sessions, authorizer = self.sessions, self._authorizer
         sessions.bus.check_count(len(patterns))
         caller.transport = transport
         sessions.name(caller)
         sessions.check_room(caller)
         self._check_rate(caller)
-        if asking is None or not asking.asks_connect:  # that webhook may add grants
+        if authorizer is None or not authorizer.asks_connect:  # that webhook may add grants
             _check(caller, patterns)
         if read is None:
             read = self._replay(caller, patterns, since)
-        if asking is None or not (asking.asks_connect or asking.asks_subscribe):
+        if authorizer is None or not (authorizer.asks_connect or authorizer.asks_subscribe):
             if read is None:
                 return None
             return unless_done(Deferred.fromCoroutine(self._wait(None, caller, patterns, since, is_gone, read)))
         sessions.bus.check_names([pattern.text for pattern in patterns if pattern.is_name], caller)
-        return Deferred.fromCoroutine(self._wait(asking, caller, patterns, since, is_gone, read))
+        return Deferred.fromCoroutine(self._wait(authorizer, caller, patterns, since, is_gone, read))
 
     async def _wait(
         self,
-        asking: Asking | None,
+        authorizer: SubscribeAuthorizer | None,
         caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
@@ -122,7 +122,7 @@ class Admission:
     ) -> None:
         """Do the steps of `admit` that may take several turns of the reactor."""
         sessions = self.sessions
-        if asking is not None and asking.asks_connect:
+        if authorizer is not None and authorizer.asks_connect:
             with sessions.reserve(caller):
                 caller.identity = await self.identity(caller, caller.identity)
             if is_gone():
@@ -130,8 +130,10 @@ class Admission:
             sessions.check_room(caller)  # as the user that the webhook returned
             _check(caller, patterns)
         with sessions.reserve(caller):
-            if asking is not None:
-                await self._ask_each(asking, caller, patterns if asking.asks_subscribe else (), since, is_gone)
+            if authorizer is not None:
+                await self._ask_each(
+                    authorizer, caller, patterns if authorizer.asks_subscribe else (), since, is_gone
+                )
             if read is not None and not is_gone():
                 await sessions.steps.run(read(), is_gone, owner_of(caller))
         sessions.regrant_late(caller)
@@ -207,25 +209,25 @@ class Admission:
 
     async def identity(self, caller: ClientInfo, identity: Identity) -> Identity:
         """Return the identity that the webhook gives `caller` for `identity`; without a webhook, `identity`."""
-        asking = self._asking
-        if asking is None or not asking.asks_connect:
+        authorizer = self._authorizer
+        if authorizer is None or not authorizer.asks_connect:
             return identity
-        return await asking.before_connect(caller.appearing_as(identity))
+        return await authorizer.before_connect(caller.appearing_as(identity))
 
-    def subscribe(self, guest: ConnectedSubscriber, pattern: Pattern, since: str) -> Deferred[None] | None:
-        """Allow `guest`, an admitted subscriber, to subscribe to `pattern`; raise `Refused` if it may not."""
-        caller, asking = guest.caller, self._asking
+    def subscribe(self, subscriber: ConnectedSubscriber, pattern: Pattern, since: str) -> Deferred[None] | None:
+        """Allow `subscriber`, an admitted subscriber, to subscribe to `pattern`; raise `Refused` if it may not."""
+        caller, authorizer = subscriber.caller, self._authorizer
         _check(caller, [pattern])
         self._check_join(caller, pattern)
-        waiting, others = None, [Pattern.parse(text) for text in guest.subscription.texts]
-        if asking is not None and asking.asks_subscribe:
-            guest.subscription.check([pattern], since)
-            waiting = Deferred.fromCoroutine(asking.before_subscribe(caller, pattern.text, since))
+        waiting, others = None, [Pattern.parse(text) for text in subscriber.subscription.texts]
+        if authorizer is not None and authorizer.asks_subscribe:
+            subscriber.subscription.check([pattern], since)
+            waiting = Deferred.fromCoroutine(authorizer.before_subscribe(caller, pattern.text, since))
             waiting.addCallback(lambda _: self.sessions.refresh(caller))
         prepare = self._replay(caller, [pattern], since, others)
         if prepare is None:
             return waiting
-        return self.do(prepare, waiting, lambda: guest.end_reason is not None, owner_of(caller))
+        return self.do(prepare, waiting, lambda: subscriber.end_reason is not None, owner_of(caller))
 
     def read(
         self,
@@ -238,10 +240,10 @@ class Admission:
         patterns = list(dict.fromkeys(patterns))
         _check(caller, patterns)
         self.sessions.bus.check_count(len(patterns))
-        asking = self._asking
-        if asking is None or not asking.asks_subscribe:
+        authorizer = self._authorizer
+        if authorizer is None or not authorizer.asks_subscribe:
             return None
-        return Deferred.fromCoroutine(self._ask_each(asking, caller, patterns, since, is_gone))
+        return Deferred.fromCoroutine(self._ask_each(authorizer, caller, patterns, since, is_gone))
 
     def readable(self, caller: ClientInfo) -> Sequence[Pattern]:
         """Return the patterns that `caller` may read; none if a webhook authorizes each subscription."""
@@ -269,7 +271,7 @@ class Admission:
 
     async def _ask_each(
         self,
-        asking: Asking,
+        authorizer: SubscribeAuthorizer,
         caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
@@ -278,7 +280,7 @@ class Admission:
         for pattern in patterns:
             if is_gone():
                 return
-            await asking.before_subscribe(caller, pattern.text, since)
+            await authorizer.before_subscribe(caller, pattern.text, since)
         self.sessions.refresh(caller)
         _check(caller, patterns)
 

@@ -46,9 +46,9 @@ class CloseLog:
         self.is_stopping = False
         """True during shutdown: every end is logged at once, because the reactor is about to stop."""
 
-    def log(self, guest: _Ended, why: str) -> None:
-        """Log that `guest` has ended."""
-        caller, now_s = guest.caller, self._wheel.seconds()
+    def log(self, subscriber: _Ended, why: str) -> None:
+        """Log that `subscriber` has ended."""
+        caller, now_s = subscriber.caller, self._wheel.seconds()
         line = partial(
             _log.info,
             _END if caller.user is None else _END_OF_USER,
@@ -57,7 +57,7 @@ class CloseLog:
             duration_s=round(now_s - caller.since_s, 1),
             reason=why,
             connection=caller.id,
-            bytes=guest.sent_bytes,
+            bytes=subscriber.sent_bytes,
             **({} if caller.user is None else {"user": caller.user}),
         )
         if now_s - self._since_s > _AT_ONCE_S:

@@ -70,9 +70,9 @@ class FanoutGroup:
         "__weakref__",
         "_ahead",
         "_cost",
+        "_counters",
         "_crowded",
         "_encode",
-        "_figures",
         "_flush_later",
         "_frames",
         "_gone",
@@ -98,7 +98,7 @@ class FanoutGroup:
         encode: Encoder,
         flush_later: Callable[[FanoutGroup], None],
         wheel: TimerWheel,
-        figures: Counters,
+        counters: Counters,
         crowded: set[Recipient],
         *,
         max_bytes: int,
@@ -108,10 +108,10 @@ class FanoutGroup:
 
         `flush_later` calls `flush` at the end of the turn. A backlog over `max_bytes` is sent earlier, except that
         up to `max_waiting_bytes` wait while a piece is sent in slices. Above that, the group is in `crowded`, and
-        publishers wait. `wheel` provides the clock; `figures` counts the bytes sent.
+        publishers wait. `wheel` provides the clock; `counters` counts the bytes sent.
         """
         self._encode = encode
-        self._figures = figures
+        self._counters = counters
         self._crowded = crowded
         self._wheel = wheel
         self._max_bytes = max_bytes
@@ -172,7 +172,7 @@ class FanoutGroup:
         if ahead is not None:
             return b"".join(self._piece_frames[ahead:])
         member.own_sent_bytes -= len(self._piece)  # the member sends and counts the piece itself
-        self._figures.written_bytes -= len(self._piece)
+        self._counters.written_bytes -= len(self._piece)
         return self._piece
 
     def deliver(self, entry: Entry) -> None:
@@ -241,7 +241,7 @@ class FanoutGroup:
         self.wrote_s = self._wheel.turned_s
         size, behind = len(data), []
         self.sent_bytes += size
-        self._figures.written_bytes += size * len(self._members)
+        self._counters.written_bytes += size * len(self._members)
         self._gone = []
         for member, send in self._members.items():
             try:
@@ -284,7 +284,7 @@ class FanoutGroup:
         self._unserved = self._members if slices <= _LONG_SLICES and not ahead else dict(self._members)
         self.wrote_s = self._wheel.turned_s
         self.sent_bytes += size
-        self._figures.written_bytes += size * (len(self._members) - len(ahead))
+        self._counters.written_bytes += size * (len(self._members) - len(ahead))
         for member in ahead:
             member.own_sent_bytes -= size
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from pushd.bus import ClientInfo, CloseReason, Subscription
 from pushd.server import Writer
 
-__all__ = ["Attendance", "ConnectedSubscriber", "Connection", "Flushed", "Leaving", "SessionLimits"]
+__all__ = ["ConnectedSubscriber", "Connection", "Flushed", "Leaving", "Presence", "SessionLimits"]
 
 
 class ConnectedSubscriber(Protocol):
@@ -61,7 +61,7 @@ class Leaving(ConnectedSubscriber, Protocol):
         """Send `reason` to the client, and close the connection."""
 
 
-class Attendance(Protocol):
+class Presence(Protocol):
     """An observer of connecting and disconnecting subscribers."""
 
     def connected(self, caller: ClientInfo) -> None:

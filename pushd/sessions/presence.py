@@ -13,7 +13,7 @@ from pushd.bus import DAEMON, ClientInfo, Draft, Outcome, Pattern, Publisher, sh
 from pushd.errors import Refused
 from pushd.wire import json_bytes
 
-__all__ = ["Presence", "Telling"]
+__all__ = ["Notifier", "Presence"]
 
 _log = Logger()
 
@@ -22,7 +22,7 @@ _EVENTS_PER_TURN = 200
 """Maximum number of joins and leaves published in one turn of the reactor."""
 
 
-class Telling(Protocol):
+class Notifier(Protocol):
     """The notifications to the application: `pushd.auth.webhooks.notifier.WebhookNotifier`."""
 
     def connected(self, caller: ClientInfo) -> None:
@@ -48,20 +48,20 @@ class Telling(Protocol):
 
 
 class Presence:
-    """Sends notifications and publishes joins and leaves: a `SubscriptionObserver` and an `Attendance`."""
+    """Sends notifications and publishes joins and leaves: a `SubscriptionObserver` and an `Presence`."""
 
     def __init__(
         self,
         publisher: Publisher,
         call_later: Callable[[float, Callable[[], None]], object],
         presence: Callable[[str], str],
-        telling: Telling | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """Publish with `publisher`, at the end of the turn, to channels whose `presence` is ``events``."""
         self._publisher = publisher
         self._call_later = call_later
         self._presence = presence
-        self._telling = telling
+        self._notifier = notifier
         self._waiting: dict[tuple[ClientInfo, str], Draft] = {}
         self._is_due = False
         self._is_refused = False
@@ -72,44 +72,44 @@ class Presence:
         self._is_stopping = True
         self._waiting.clear()
 
-    def replace(self, telling: Telling | None) -> Telling | None:
-        """Send notifications through `telling` from now on; return the previous one."""
-        before, self._telling = self._telling, telling
+    def replace(self, notifier: Notifier | None) -> Notifier | None:
+        """Send notifications through `notifier` from now on; return the previous one."""
+        before, self._notifier = self._notifier, notifier
         return before
 
     async def close(self, timeout_s: float) -> None:
         """Send the waiting notifications, within `timeout_s`."""
-        if self._telling is None:
+        if self._notifier is None:
             return
         turn: Deferred[None] = Deferred()
         self._call_later(0, lambda: turn.callback(None))
         await turn  # until the sessions of the last connections have ended, too
-        await self._telling.close(timeout_s)
+        await self._notifier.close(timeout_s)
 
     def connected(self, caller: ClientInfo) -> None:
         """Called when subscriber `caller` was admitted."""
-        if self._telling is not None:
-            self._telling.connected(caller)
+        if self._notifier is not None:
+            self._notifier.connected(caller)
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Called when subscriber `caller` has disconnected, for `reason`."""
-        if self._telling is not None:
-            self._telling.disconnected(caller, reason)
+        if self._notifier is not None:
+            self._notifier.disconnected(caller, reason)
 
     def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Called when `caller` subscribes to a channel or pattern, which then has `count` subscribers."""
-        if self._telling is not None:
-            self._telling.subscribed(caller, pattern.text)
+        if self._notifier is not None:
+            self._notifier.subscribed(caller, pattern.text)
             if count == 1:
-                self._telling.occupied(pattern.text, caller)
+                self._notifier.occupied(pattern.text, caller)
         self._publish("pushd.join", caller, pattern)
 
     def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Called when `caller` unsubscribes; `count` subscribers remain."""
-        if self._telling is not None:
-            self._telling.unsubscribed(caller, pattern.text)
+        if self._notifier is not None:
+            self._notifier.unsubscribed(caller, pattern.text)
             if pattern.is_name and not count:
-                self._telling.vacated(pattern.text, caller)
+                self._notifier.vacated(pattern.text, caller)
         self._publish("pushd.leave", caller, pattern)
 
     def _publish(self, kind: str, caller: ClientInfo, pattern: Pattern) -> None:

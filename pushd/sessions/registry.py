@@ -34,7 +34,7 @@ from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.server import Timer, TimerWheel
 from pushd.sessions.close_log import CloseLog
 from pushd.sessions.fanout import FanoutGroup
-from pushd.sessions.interfaces import Attendance, ConnectedSubscriber, Flushed, Leaving, SessionLimits
+from pushd.sessions.interfaces import ConnectedSubscriber, Flushed, Leaving, Presence, SessionLimits
 from pushd.sessions.long_work import LongWork
 
 __all__ = ["CHUNK_BYTES", "SessionRegistry"]
@@ -73,14 +73,14 @@ class SessionRegistry:
         now: Callable[[], float],
         prefix: str,
         bounds: SessionLimits = _NO_LIMITS,
-        attendance: Attendance | None = None,
+        presence: Presence | None = None,
     ) -> None:
         """Create a registry without sessions; `call_later` is the reactor's, `now` the time in seconds since 1970.
 
-        Connection ids begin with `prefix`. `attendance` is called when subscribers connect and disconnect.
+        Connection ids begin with `prefix`. `presence` is called when subscribers connect and disconnect.
         """
         self.bus = bus
-        self.figures = bus.figures
+        self.counters = bus.counters
         """Counters for the metrics."""
         self.wheel = wheel
         self.max_outbox_bytes = max_outbox_bytes
@@ -95,12 +95,12 @@ class SessionRegistry:
         self._prefix = prefix
         self._count = 0
         self._bounds = bounds
-        self._attendance = attendance
+        self._presence = presence
         self._open: dict[int, ConnectedSubscriber] = {}
         self._per_address: Counter[str] = Counter()
         self._per_user: Counter[str] = Counter()
         self._expiries: dict[ConnectedSubscriber, Timer] = {}
-        self._crowds: WeakValueDictionary[tuple[str, Encoder], FanoutGroup] = WeakValueDictionary()
+        self._groups: WeakValueDictionary[tuple[str, Encoder], FanoutGroup] = WeakValueDictionary()
         self._regrants: deque[tuple[Grants, Grants]] = deque(maxlen=_MAX_REGRANTS)
         self._ends = CloseLog(wheel, call_later)
         self._unflushed: deque[Flushed] = deque()
@@ -114,7 +114,7 @@ class SessionRegistry:
         """Apply new limits to subscribers admitted from now on."""
         self.max_outbox_bytes = max_outbox_bytes
         self._bounds = bounds
-        self._crowds.clear()
+        self._groups.clear()
 
     def _do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
         """Run a work in steps: a `pushd.bus.replaying.DoLater`."""
@@ -133,12 +133,14 @@ class SessionRegistry:
         number = 0 if connection_id is None else number_of(connection_id)
         numbers = sorted(self._open)  # a webhook may admit clients out of order
         open_ = map(self._open.get, numbers[bisect_right(numbers, number) :])
-        return (guest for guest in open_ if guest is not None)  # subscribers may leave during iteration
+        return (
+            subscriber for subscriber in open_ if subscriber is not None
+        )  # subscribers may leave during iteration
 
     def get(self, connection_id: str) -> ConnectedSubscriber | None:
         """Return the subscriber with the id `connection_id`, or None."""
-        guest = self._open.get(number_of(connection_id))
-        return guest if guest is not None and guest.caller.id == connection_id else None
+        subscriber = self._open.get(number_of(connection_id))
+        return subscriber if subscriber is not None and subscriber.caller.id == connection_id else None
 
     def name(self, caller: ClientInfo) -> None:
         """Assign a connection id to `caller`, unless it has one."""
@@ -146,92 +148,92 @@ class SessionRegistry:
             self._count += 1
             caller.number, caller.prefix = self._count, self._prefix
 
-    def register(self, guest: ConnectedSubscriber) -> None:
+    def register(self, subscriber: ConnectedSubscriber) -> None:
         """Register a subscriber that was admitted; raise `Unavailable` during shutdown."""
         self._check_open()
-        caller = guest.caller
+        caller = subscriber.caller
         self.name(caller)
         caller.since, caller.since_s = self.now(), self.wheel.seconds()
-        self._open[caller.number] = guest
-        self.figures.connected[caller.transport] += 1
+        self._open[caller.number] = subscriber
+        self.counters.connected[caller.transport] += 1
         self._count_up(limit_key(caller.place.address), caller.identity.user)
-        self.expire_later(guest)
-        if self._attendance is not None:
-            self._attendance.connected(caller)
+        self.expire_later(subscriber)
+        if self._presence is not None:
+            self._presence.connected(caller)
 
-    def remove(self, guest: ConnectedSubscriber, why: str = "the client has gone") -> None:
+    def remove(self, subscriber: ConnectedSubscriber, why: str = "the client has gone") -> None:
         """Remove a subscriber that has ended; idempotent. `why` is the reason unless pushd ended it."""
-        caller = guest.caller
-        if self._open.get(caller.number) is not guest:
+        caller = subscriber.caller
+        if self._open.get(caller.number) is not subscriber:
             return
         del self._open[caller.number]
         self._count_down(limit_key(caller.address), caller.user)
-        reason = guest.end_reason
-        self.figures.ended[caller.transport, None if reason is None else reason.cause] += 1
-        if (alarm := self._expiries.pop(guest, None)) is not None:
+        reason = subscriber.end_reason
+        self.counters.ended[caller.transport, None if reason is None else reason.cause] += 1
+        if (alarm := self._expiries.pop(subscriber, None)) is not None:
             alarm.cancel()
         why = why if reason is None else reason.text
         if caller.transport != "poll":  # a poll is logged as a request
-            self._ends.log(guest, why)
-        if self._attendance is not None:
-            self._attendance.disconnected(caller, why)
+            self._ends.log(subscriber, why)
+        if self._presence is not None:
+            self._presence.disconnected(caller, why)
 
     def regrant(self, before: Grants, after: Grants) -> None:
         """Replace the grants `before` with `after`; end subscribers whose channels are no longer granted."""
         self._regrants.append((before, after))
-        self._slices.do(partial(self._regrant, guest, before, after) for guest in self)
+        self._slices.do(partial(self._regrant, subscriber, before, after) for subscriber in self)
 
-    def _regrant(self, guest: ConnectedSubscriber, before: Grants, after: Grants) -> int:
+    def _regrant(self, subscriber: ConnectedSubscriber, before: Grants, after: Grants) -> int:
         """Replace the grants of one subscriber; return the cost, in sends."""
-        identity = regranted(guest.caller.identity, before, after)
-        if identity is guest.caller.identity:
+        identity = regranted(subscriber.caller.identity, before, after)
+        if identity is subscriber.caller.identity:
             return 1
-        guest.caller.identity = identity
-        if not all(map(identity.grants.subscribe.has, guest.subscription.texts)):
+        subscriber.caller.identity = identity
+        if not all(map(identity.grants.subscribe.has, subscriber.subscription.texts)):
             self._end(
-                guest,
+                subscriber,
                 CloseReason(CloseCause.REFUSED, "the rights of everybody have changed; come back with a token"),
             )
         return END_COST
 
-    def end_each(self, guests: Iterable[ConnectedSubscriber], reason: CloseReason) -> None:
+    def end_each(self, subscribers: Iterable[ConnectedSubscriber], reason: CloseReason) -> None:
         """End several subscribers; if they are many, in slices over several turns of the reactor."""
-        self._slices.do(partial(self._end, guest, reason) for guest in list(guests))
+        self._slices.do(partial(self._end, subscriber, reason) for subscriber in list(subscribers))
 
-    def _end(self, guest: ConnectedSubscriber, reason: CloseReason) -> int:
+    def _end(self, subscriber: ConnectedSubscriber, reason: CloseReason) -> int:
         """End one subscriber, unless it has ended; return the cost, in sends."""
-        if self._open.get(guest.caller.number) is guest:
+        if self._open.get(subscriber.caller.number) is subscriber:
             try:
-                guest.close(reason)
+                subscriber.close(reason)
             except Exception:  # noqa: BLE001  the others are to be ended all the same
-                _log.failure("a fault in pushd while it closed {peer}", peer=guest.caller.name)
+                _log.failure("a fault in pushd while it closed {peer}", peer=subscriber.caller.name)
         return END_COST
 
-    def expire_later(self, guest: ConnectedSubscriber) -> None:
+    def expire_later(self, subscriber: ConnectedSubscriber) -> None:
         """Schedule the end of a subscriber for when its grants expire."""
-        if (alarm := self._expiries.pop(guest, None)) is not None:
+        if (alarm := self._expiries.pop(subscriber, None)) is not None:
             alarm.cancel()
-        expires_at = guest.caller.identity.expires_at
+        expires_at = subscriber.caller.identity.expires_at
         if expires_at is not None:
-            reason = CloseReason(CloseCause.REFUSED, guest.caller.identity.end)
+            reason = CloseReason(CloseCause.REFUSED, subscriber.caller.identity.end)
             delay_s = max(0.0, expires_at - self.now())
-            self._expiries[guest] = self.wheel.call_in(delay_s, partial(guest.close, reason))
+            self._expiries[subscriber] = self.wheel.call_in(delay_s, partial(subscriber.close, reason))
 
-    def crowd(self, channel: str, encode: Encoder) -> FanoutGroup:
+    def group(self, channel: str, encode: Encoder) -> FanoutGroup:
         """Return the fan-out group of `channel` for the format `encode`."""
-        crowd = self._crowds.get((channel, encode))
-        if crowd is None:
-            crowd = FanoutGroup(
+        group = self._groups.get((channel, encode))
+        if group is None:
+            group = FanoutGroup(
                 encode,
                 self.flush_later,
                 self.wheel,
-                self.figures,
+                self.counters,
                 self.bus.delivery.crowded,
                 max_bytes=min(CHUNK_BYTES, self.max_outbox_bytes // 2),
                 max_waiting_bytes=self.max_outbox_bytes // 2,
             )
-            self._crowds[channel, encode] = crowd
-        return crowd
+            self._groups[channel, encode] = group
+        return group
 
     def flush_later(self, session: Flushed) -> None:
         """Flush `session` at the end of this turn of the reactor, or in one of the next turns."""
@@ -340,8 +342,8 @@ class SessionRegistry:
         """Close all subscribers and admit no more; `farewell` returns the reason for each."""
         self._farewell = farewell
         self._ends.is_stopping = True
-        for guest in self:
-            self._end(guest, farewell())
+        for subscriber in self:
+            self._end(subscriber, farewell())
 
 
 def _count_down(counts: Counter[str], key: str | None) -> None:

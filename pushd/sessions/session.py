@@ -59,9 +59,9 @@ class Session:
 
     __slots__ = (
         "_abort_alarm",
-        "_crowd",
-        "_crowd_wrote_s",
         "_encode",
+        "_group",
+        "_group_wrote_s",
         "_has_missed",
         "_is_flushing",
         "_is_parting",
@@ -96,9 +96,9 @@ class Session:
         """The client and its grants."""
         self.end_reason: CloseReason | None = None
         """Why pushd ended the session; None if the client did."""
-        self._crowd: FanoutGroup | None = None
+        self._group: FanoutGroup | None = None
         self._wrote_s = sessions.wheel.turned_s
-        self._crowd_wrote_s = 0.0  # the group's `wrote_s` when this session joined
+        self._group_wrote_s = 0.0  # the group's `wrote_s` when this session joined
         self.own_sent_bytes = 0
         """Bytes sent to the client, except those sent through its fan-out group."""
         self.subscription = Subscription(sessions.bus, self, caller)
@@ -117,21 +117,21 @@ class Session:
 
     def subscribe(self, patterns: Sequence[Pattern], since: str, or_among: Sequence[Pattern] = ()) -> StartPosition:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add_each`."""
-        self._leave_crowd()
+        self._leave_group()
         start = self.subscription.add(patterns, since, or_among)
         self._go_on()
         return start
 
     def unsubscribe(self, text: str) -> bool:
         """Unsubscribe from a channel or pattern; return False if there was no such subscription."""
-        self._leave_crowd()
+        self._leave_group()
         was_there = self.subscription.remove(text)
         self._go_on()
         return was_there
 
     def revoke(self) -> list[str]:
         """Unsubscribe from all channels and patterns that the caller may no longer subscribe to; return them."""
-        self._leave_crowd()
+        self._leave_group()
         lost = self.subscription.revoke()
         self._go_on()
         return lost
@@ -155,7 +155,7 @@ class Session:
     @property
     def sent_bytes(self) -> int:
         """Return the number of bytes sent to the client."""
-        return self.own_sent_bytes + (0 if self._crowd is None else self._crowd.sent_bytes)
+        return self.own_sent_bytes + (0 if self._group is None else self._group.sent_bytes)
 
     def wrote(self, size: int) -> None:
         """Count `size` bytes that the connection wrote itself: the start and the end of the stream."""
@@ -166,8 +166,8 @@ class Session:
         """Return the time of the last write to the client, by the timer wheel; now, while the session is paused."""
         if self.is_paused:
             return self._sessions.wheel.turned_s
-        crowd, own_s = self._crowd, self._wrote_s
-        return own_s if crowd is None or crowd.wrote_s <= self._crowd_wrote_s else max(own_s, crowd.wrote_s)
+        group, own_s = self._group, self._wrote_s
+        return own_s if group is None or group.wrote_s <= self._group_wrote_s else max(own_s, group.wrote_s)
 
     def deliver(self, entry: Entry) -> None:
         """Called by the bus with an event: put its frame into the outbox."""
@@ -185,8 +185,8 @@ class Session:
     def _send(self, frame: bytes) -> None:
         if self.is_closed:
             return
-        if self._crowd is not None:
-            self._put_anyway(self._crowd.catch_up(self))
+        if self._group is not None:
+            self._put_anyway(self._group.catch_up(self))
         if self._is_flushing:
             self._outbox.put_anyway(frame)
         elif self._outbox.put(frame):
@@ -202,7 +202,7 @@ class Session:
     def _send_or_miss(self, frame: bytes) -> None:
         """Send `frame`, or drop it if the outbox of a slow client is full of frames that must not be missed."""
         if self.is_paused and not self._make_room(len(frame)):
-            self._sessions.figures.missed += 1
+            self._sessions.counters.missed += 1
         else:
             self._send(frame)
             self._outbox.mark()
@@ -213,7 +213,7 @@ class Session:
         if missed and not self._has_missed:
             self._has_missed = True
             _log.info("{peer} is slow and misses events: on_overflow is latest", peer=self.connection.client_name)
-        self._sessions.figures.missed += missed
+        self._sessions.counters.missed += missed
         return self._outbox.has_room(size)
 
     def _flush_later(self) -> None:
@@ -267,7 +267,7 @@ class Session:
 
     def _write(self) -> None:
         self.own_sent_bytes += self._outbox.size
-        self._sessions.figures.written_bytes += self._outbox.size
+        self._sessions.counters.written_bytes += self._outbox.size
         self._wrote_s = self._sessions.wheel.turned_s
         self.connection.writer.write(self._outbox.take())
 
@@ -282,21 +282,21 @@ class Session:
         channel = self.subscription.only_channel
         assert channel is not None
         if self.is_paused or self.is_closed or not self.connection.writer.is_idle:
-            self._leave_crowd()
-        elif self._crowd is None and not self.subscription.is_replaying and not self.subscription.take_pending():
-            crowd = self._crowd = self._sessions.crowd(channel, self._encode)
-            crowd.add(self, self.connection.writer.send)
-            self.subscription.join(crowd)
-            self._crowd_wrote_s = crowd.wrote_s
-            self.own_sent_bytes -= crowd.sent_bytes
+            self._leave_group()
+        elif self._group is None and not self.subscription.is_replaying and not self.subscription.take_pending():
+            group = self._group = self._sessions.group(channel, self._encode)
+            group.add(self, self.connection.writer.send)
+            self.subscription.join(group)
+            self._group_wrote_s = group.wrote_s
+            self.own_sent_bytes -= group.sent_bytes
 
-    def _leave_crowd(self) -> None:
+    def _leave_group(self) -> None:
         """Leave the fan-out group, if in one; from now on, frames go through the outbox."""
-        if (crowd := self._crowd) is None:
+        if (group := self._group) is None:
             return
-        self._wrote_s, self._crowd = self.wrote_s, None
-        self.own_sent_bytes += crowd.sent_bytes
-        rest = crowd.remove(self)
+        self._wrote_s, self._group = self.wrote_s, None
+        self.own_sent_bytes += group.sent_bytes
+        rest = group.remove(self)
         if rest:  # the group sends in slices, and this session's turn had not come
             self._outbox.put_anyway(rest)
             self._flush_later()
@@ -310,7 +310,7 @@ class Session:
     def fall_behind(self, data: bytes, sent: int) -> None:
         """Called when only the first `sent` bytes of `data` were accepted: leave the group, queue the rest."""
         if not self.is_closed:
-            self._leave_crowd()
+            self._leave_group()
             self.connection.writer.write_later(data, sent)
 
     def fail(self) -> None:
@@ -325,10 +325,10 @@ class Session:
         if self.is_closed:
             return
         self.end_reason = reason
-        self._leave_crowd()
+        self._leave_group()
         if reason.cause is CloseCause.TOO_SLOW:
             self.is_closed = True
-            self._sessions.figures.too_slow += len(self._outbox) + 1
+            self._sessions.counters.too_slow += len(self._outbox) + 1
             self._outbox.clear()
             self._sessions.dismiss(self, reason)
             return
@@ -346,7 +346,7 @@ class Session:
         if self._is_parting:
             return
         self._is_parting = True
-        self._leave_crowd()
+        self._leave_group()
         if self._outbox.size and not self.is_closed:  # for example, replies to received commands
             self._write()
         self.is_closed = True
@@ -356,7 +356,7 @@ class Session:
 
     def ended(self) -> None:
         """Called when the connection has ended, for any reason."""
-        self._leave_crowd()
+        self._leave_group()
         self.is_closed = self._is_parting = True
         self.subscription.close()
         self._sessions.remove(self)
@@ -373,7 +373,7 @@ class Session:
     def pauseProducing(self) -> None:
         """Called when the transport's buffer is full: stop writing and leave the fan-out group."""
         self.is_paused = True
-        self._leave_crowd()
+        self._leave_group()
 
     def resumeProducing(self) -> None:
         """Called when the transport's buffer is empty: write again."""
@@ -387,4 +387,4 @@ class Session:
     def stopProducing(self) -> None:
         """Called when the transport is gone; `ended` follows."""
         self.is_paused = True
-        self._leave_crowd()
+        self._leave_group()

@@ -21,10 +21,10 @@ class SubscribeEndpoint(Endpoint):
 
     reads = frozenset({b"HEAD"})
 
-    def __init__(self, gate: RequestGuard, door: Admission) -> None:
-        """Serve the clients that `gate` and `door` admit."""
-        super().__init__(gate)
-        self.door = door
+    def __init__(self, guard: RequestGuard, admission: Admission) -> None:
+        """Serve the clients that `guard` and `admission` admit."""
+        super().__init__(guard)
+        self.admission = admission
 
     def ask(self, request: Request) -> Deferred[None] | None:
         """Override: parse the query and check admission."""
@@ -32,9 +32,9 @@ class SubscribeEndpoint(Endpoint):
             return None
         request.wanted = patterns, since = self.wanted(request)
         if request.method == b"HEAD":
-            return self.door.read(request.caller, patterns, since, lambda: request.is_gone)
+            return self.admission.read(request.caller, patterns, since, lambda: request.is_gone)
         outlast(request)
-        return self.door.admit(request.caller, self.transport, patterns, since, lambda: request.is_gone)
+        return self.admission.admit(request.caller, self.transport, patterns, since, lambda: request.is_gone)
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Return the channels and patterns, and the position to start at."""

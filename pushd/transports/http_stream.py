@@ -110,7 +110,7 @@ class ResponseStream:
         request.write(first)
         self.session.wrote(len(self._framed(first)))
         self.writer = request.connection.body_writer()
-        if request.visit is not None:
+        if request.access_record is not None:
             request.streamed = self.session
         request.forget_head()
         self._set_heartbeat(self._heartbeat_s)

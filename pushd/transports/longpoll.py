@@ -44,14 +44,14 @@ class LongPoll(SubscribeEndpoint):
 
     def __init__(
         self,
-        gate: RequestGuard,
-        door: Admission,
+        guard: RequestGuard,
+        admission: Admission,
         *,
         timeout_s: float,
     ) -> None:
         """Set the longest wait of a request to `timeout_s`."""
-        super().__init__(gate, door)
-        self._sessions = door.sessions
+        super().__init__(guard, admission)
+        self._sessions = admission.sessions
         self._timeout_s = timeout_s
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
@@ -68,12 +68,12 @@ class LongPoll(SubscribeEndpoint):
 
         def read() -> Work[None]:
             work = bus.reading(patterns, since, limit, caller.grants)
-            request.found = yield from self.gate.reading(caller, work)
+            request.found = yield from self.guard.reading(caller, work)
 
         if request.method == b"HEAD":
-            waiting = self.door.read(caller, patterns, since, lambda: request.is_gone)
-            return self.door.do(read, waiting, lambda: request.is_gone, owner_of(caller))
-        return self.door.admit(caller, self.transport, patterns, since, lambda: request.is_gone, read)
+            waiting = self.admission.read(caller, patterns, since, lambda: request.is_gone)
+            return self.admission.do(read, waiting, lambda: request.is_gone, owner_of(caller))
+        return self.admission.admit(caller, self.transport, patterns, since, lambda: request.is_gone, read)
 
     def render_GET(self, request: Request) -> bytes | int:
         """Return the events found, or wait for the next one."""
@@ -155,7 +155,7 @@ class _Waiting:
         if not self._end("it was answered"):
             return 1
         body = _answer(self._request, self._bus.log.page(self._entries, self._limit))
-        self._sessions.figures.written_bytes += len(body)
+        self._sessions.counters.written_bytes += len(body)
         self._request.write(body)
         self._request.finish()
         return _ANSWER_COST

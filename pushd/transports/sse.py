@@ -41,9 +41,9 @@ class ServerSentEvents(StreamEndpoint):
     format = FORMAT
     parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 
-    def __init__(self, gate: RequestGuard, door: Admission, *, retry_s: float, heartbeat_s: float) -> None:
+    def __init__(self, guard: RequestGuard, admission: Admission, *, retry_s: float, heartbeat_s: float) -> None:
         """Set the reconnection delay of clients to `retry_s`, and send a heartbeat every `heartbeat_s` seconds."""
-        super().__init__(gate, door, heartbeat_s=heartbeat_s)
+        super().__init__(guard, admission, heartbeat_s=heartbeat_s)
         self._shown_heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 

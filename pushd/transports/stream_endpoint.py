@@ -22,10 +22,10 @@ class StreamEndpoint(SubscribeEndpoint):
     format: ClassVar[StreamFormat]
     """The format of the stream."""
 
-    def __init__(self, gate: RequestGuard, door: Admission, *, heartbeat_s: float) -> None:
+    def __init__(self, guard: RequestGuard, admission: Admission, *, heartbeat_s: float) -> None:
         """Send an idle client a heartbeat every `heartbeat_s` seconds."""
-        super().__init__(gate, door)
-        self._sessions = door.sessions
+        super().__init__(guard, admission)
+        self._sessions = admission.sessions
         self._heartbeat_s = heartbeat_s
 
     def make_session(self, request: Request, body: ResponseStream) -> StreamSession:

@@ -211,8 +211,8 @@ class GrantsMachine(RuleBasedStateMachine):
         tokens = FakeTokens(**{who: _identity(has) for who, has in self.rights.items() if who is not None})
         self.rig = self.make_rig(CONFIG.format(", ".join(publish), ", ".join(subscribe)), Integrations(tokens))
 
-    def make_rig(self, config: str, outside: Integrations) -> DaemonRig:
-        return DaemonRig(config, outside=outside)
+    def make_rig(self, config: str, integrations: Integrations) -> DaemonRig:
+        return DaemonRig(config, integrations=integrations)
 
     def turn(self) -> None:
         """Let the reactor have its turn, and compare what everybody has got."""
@@ -582,9 +582,9 @@ def _answer(message: dict[str, Any]) -> tuple[object, ...]:
 class StoredGrantsMachine(GrantsMachine):
     """The same with a store, which takes what is published at the end of the turn."""
 
-    def make_rig(self, config: str, outside: Integrations) -> DaemonRig:
+    def make_rig(self, config: str, integrations: Integrations) -> DaemonRig:
         self.directory = TemporaryDirectory(prefix="pushd-grants-")
-        return StoredDaemonRig(Path(self.directory.name), config, outside=outside)
+        return StoredDaemonRig(Path(self.directory.name), config, integrations=integrations)
 
     def go_on(self, hurries: bool) -> None:
         self.turn()

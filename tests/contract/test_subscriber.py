@@ -608,7 +608,7 @@ class StreamingRules(_Base):
         self.assertEqual(numbers, sorted(set(numbers)))
         self.assertEqual(numbers[-1], 999)
         self.assertLess(len(numbers), 1000)
-        self.assertEqual(self.rig.parts.bus.figures.missed, 1000 - len(numbers))
+        self.assertEqual(self.rig.parts.bus.counters.missed, 1000 - len(numbers))
         self.assertEqual(len(neighbour.datas), 1000)
         self.rig.publish("prices", b"1000")
         self.rig.turn()

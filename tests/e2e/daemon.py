@@ -389,12 +389,12 @@ class Daemon:
     @property
     def counts(self) -> dict[str, int]:
         """How many connections (with the one that asks), subscribers and channels there are."""
-        asking = HTTPConnection("localhost", timeout=15)
-        asking.sock = socket.socket(socket.AF_UNIX)
-        with closing(asking):
-            asking.sock.connect(str(self.socket.with_name("counts.sock")))
-            asking.request("GET", "/healthz")
-            counted = dict(json.loads(asking.getresponse().read()))
+        authorizer = HTTPConnection("localhost", timeout=15)
+        authorizer.sock = socket.socket(socket.AF_UNIX)
+        with closing(authorizer):
+            authorizer.sock.connect(str(self.socket.with_name("counts.sock")))
+            authorizer.request("GET", "/healthz")
+            counted = dict(json.loads(authorizer.getresponse().read()))
         counted["connections"] += 1  # those for operations do not count among the others
         return counted
 

@@ -24,9 +24,9 @@ _FIGURES = struct.Struct("<3q")
 class MeasuredPoller:
     """Notes how long the caller of a poller takes between two calls of `poll`, whatever it polls meanwhile."""
 
-    def __init__(self, epoll: Any, figures: mmap.mmap) -> None:
+    def __init__(self, epoll: Any, counters: mmap.mmap) -> None:
         self._epoll = epoll
-        self._figures = figures
+        self._counters = counters
         self._began: tuple[int, int] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -35,10 +35,10 @@ class MeasuredPoller:
     def poll(self, timeout: float = -1, maxevents: int = -1) -> Iterable[tuple[int, int]]:
         """Note how long this turn took, and wait for the next one."""
         if self._began is not None:
-            cpu, wall, turns = _FIGURES.unpack_from(self._figures)
+            cpu, wall, turns = _FIGURES.unpack_from(self._counters)
             cpu = max(cpu, time.thread_time_ns() - self._began[0])
             wall = max(wall, time.perf_counter_ns() - self._began[1])
-            _FIGURES.pack_into(self._figures, 0, cpu, wall, turns + 1)
+            _FIGURES.pack_into(self._counters, 0, cpu, wall, turns + 1)
         try:
             events: Iterable[tuple[int, int]] = self._epoll.poll(timeout, maxevents)
             return events
@@ -50,12 +50,12 @@ def main() -> None:
     """Run it."""
     path = Path(sys.argv.pop(1))
     with open(path, "r+b") as file:
-        figures = mmap.mmap(file.fileno(), _FIGURES.size)
+        counters = mmap.mmap(file.fileno(), _FIGURES.size)
     epollreactor.install()
     from twisted.internet import reactor  # noqa: TID251  it is installed only now
 
     def measure() -> None:
-        reactor._poller = MeasuredPoller(reactor._poller, figures)  # type: ignore[attr-defined]
+        reactor._poller = MeasuredPoller(reactor._poller, counters)  # type: ignore[attr-defined]
 
     # after what pushd has put there, which polls several times in each turn
     reactor.callWhenRunning(reactor.callLater, 0, measure)

@@ -414,7 +414,7 @@ class TestMany:
     def test_200_subscribers_each_get_200_events_in_order(self, daemon: Daemon) -> None:
         channel, count = "crowd", 200
 
-        async def crowd() -> None:
+        async def group() -> None:
             ready = asyncio.Semaphore(0)
             readers = [
                 asyncio.create_task(_read_websocket(f"{daemon.ws}?channel={channel}", count, ready))
@@ -435,7 +435,7 @@ class TestMany:
             for received in await asyncio.gather(*readers):
                 assert received == [str(number) for number in range(count)]
 
-        asyncio.run(asyncio.wait_for(crowd(), 60))
+        asyncio.run(asyncio.wait_for(group(), 60))
         eventually(lambda: daemon.has_subscribers(channel, 0), "all are gone")
 
     def test_nothing_was_wrong(self, daemon: Daemon) -> None:

@@ -88,22 +88,22 @@ def flood(daemon: Daemon, count: int, *says: tuple[bytes, bytes | None]) -> list
     Return the longest turn in each step.
     """
     longest: list[float] = []
-    with Crowd(daemon.http) as crowd:
+    with Crowd(daemon.http) as group:
         with measured(daemon, longest):
             with all_at_once(daemon):
-                crowd.come(count)
-            crowd.until_let_in(daemon)
+                group.come(count)
+            group.until_let_in(daemon)
         for text, end in says:
             with measured(daemon, longest):
                 with all_at_once(daemon):
-                    crowd.say(text)
+                    group.say(text)
                 is_enough = answered if end is None else partial(contains, end)
-                heard = crowd.hear(is_enough)
+                heard = group.hear(is_enough)
             assert all(map(is_enough, heard))
         with measured(daemon, longest):
             with all_at_once(daemon):
-                crowd.leave()
-            crowd.until_let_in(daemon, 0)
+                group.leave()
+            group.until_let_in(daemon, 0)
     return longest
 
 
@@ -139,15 +139,15 @@ class TestFloods:
         )
 
     def test_others_are_served_meanwhile(self, daemon: Daemon) -> None:
-        with Crowd(daemon.http) as crowd, Crowd(daemon.http) as other:
-            crowd.come(4000)
+        with Crowd(daemon.http) as group, Crowd(daemon.http) as other:
+            group.come(4000)
             other.come(1)
-            crowd.until_let_in(daemon, 4001)
+            group.until_let_in(daemon, 4001)
             with all_at_once(daemon):
-                crowd.say(GET * 20)
+                group.say(GET * 20)
                 other.say(GET)
             other.hear(answered)
-            behind = sum(1 for client in crowd.clients if not _has_all(client.recv(2**20), 20))
+            behind = sum(1 for client in group.clients if not _has_all(client.recv(2**20), 20))
             assert behind > 1000
 
 
@@ -171,9 +171,9 @@ class TestHandshakes:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         longest: list[float] = []
-        with Crowd(daemon.https) as crowd:
-            crowd.come(count)
-            crowd.until_let_in(daemon)
+        with Crowd(daemon.https) as group:
+            group.come(count)
+            group.until_let_in(daemon)
             sides = []
             for _ in range(count):
                 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -182,9 +182,9 @@ class TestHandshakes:
                     sides[-1][0].do_handshake()
             with measured(daemon, longest):
                 with all_at_once(daemon):
-                    for client, (_, _, outgoing) in zip(crowd.clients, sides, strict=True):
+                    for client, (_, _, outgoing) in zip(group.clients, sides, strict=True):
                         client.send(outgoing.read())
-                answers = crowd.hear(lambda heard: len(heard) > 500)
+                answers = group.hear(lambda heard: len(heard) > 500)
             lasts = []
             for (side, incoming, outgoing), answer in zip(sides, answers, strict=True):
                 incoming.write(answer)
@@ -193,13 +193,13 @@ class TestHandshakes:
                 lasts.append(outgoing.read())
             with measured(daemon, longest):
                 with all_at_once(daemon):
-                    for client, last in zip(crowd.clients, lasts, strict=True):
+                    for client, last in zip(group.clients, lasts, strict=True):
                         client.send(last)
-                crowd.hear(lambda heard: len(heard) > 200)
+                group.hear(lambda heard: len(heard) > 200)
             with measured(daemon, longest):
                 with all_at_once(daemon):
-                    crowd.leave()
-                crowd.until_let_in(daemon, 0)
+                    group.leave()
+                group.until_let_in(daemon, 0)
         return longest
 
 

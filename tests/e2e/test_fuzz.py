@@ -309,9 +309,9 @@ class TestFuzz:
         end = monotonic() + SECONDS_PER_ATTACK
         count = 0
         while monotonic() < end:
-            door = DOORS[doors[count % len(doors)]]
+            entry = DOORS[doors[count % len(doors)]]
             with suppress(OSError):
-                attack(dice, lambda door=door: door(daemon))  # type: ignore[misc]
+                attack(dice, lambda entry=entry: entry(daemon))  # type: ignore[misc]
             count += 1
         print(f"{count} connections")
         assert count > 20
@@ -336,7 +336,7 @@ class TestFuzz:
 
     def test_a_connection_that_says_nothing_is_closed_in_time(self, daemon: Daemon) -> None:
         before = len(daemon.log)
-        connections = {name: door(daemon) for name, door in DOORS.items()}
+        connections = {name: entry(daemon) for name, entry in DOORS.items()}
         connections["tcp"].sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
         began = monotonic()
         for name, connection in connections.items():

@@ -49,7 +49,7 @@ class HooksTests(TestCase):
     def setUp(self) -> None:
         self.server = self.enter(hook_server(SECRET))
         self.poster = self.a_poster()
-        self.asking, self.telling = self.hooked()
+        self.authorizer, self.notifier = self.hooked()
 
     def enter(self, context: Any) -> Any:
         """Enter a context for as long as the test lasts."""
@@ -67,7 +67,7 @@ class HooksTests(TestCase):
         configured: Hooks = hooks(
             **{name: f"{url}/{name}" for name in names}, breaker_pause_s=0.5, retry_for_s=20, **settings
         )
-        asking = WebhookAuthorizer(
+        authorizer = WebhookAuthorizer(
             configured,
             self.poster,
             max_event_bytes=100_000,
@@ -76,7 +76,7 @@ class HooksTests(TestCase):
             new_id=lambda: f"q-{next(numbers)}",
             questions=new_questions(1000, 100),
         )
-        telling = WebhookNotifier(
+        notifier = WebhookNotifier(
             configured,
             self.poster,
             call_later=reactor.callLater,
@@ -85,8 +85,8 @@ class HooksTests(TestCase):
             random=random,
             token="t",
         )
-        self.addCleanup(lambda: Deferred.fromCoroutine(telling.close(0.1)))
-        return asking, telling
+        self.addCleanup(lambda: Deferred.fromCoroutine(notifier.close(0.1)))
+        return authorizer, notifier
 
     async def until(self, condition: Callable[[], object], timeout_s: float = 15) -> None:
         """Wait for something."""
@@ -104,7 +104,7 @@ class HooksTests(TestCase):
         return self.fail("it did not fail")
 
     def subscribe(self) -> Any:
-        return self.asking.before_subscribe(caller(), "a/b", "latest")
+        return self.authorizer.before_subscribe(caller(), "a/b", "latest")
 
 
 class AskingTests(HooksTests):
@@ -114,10 +114,10 @@ class AskingTests(HooksTests):
             {"when": {"channel": "a/*"}, "answer": {"allow": False, "reason": "closed\r\non Sundays"}},
             {"when": {"channels": "a"}, "answer": {"data": "changed ☃"}},
         )
-        identity = await self.asking.before_connect(caller(payload={"ä": "\ud800"}))
+        identity = await self.authorizer.before_connect(caller(payload={"ä": "\ud800"}))
         self.assertEqual((identity.user, identity.grants.publish.texts), ("Ådä", ("x/*",)))
         self.assertEqual(str(await self.fails(Forbidden, self.subscribe())), "closed on Sundays")
-        draft = await self.asking.before_publish(caller(), Draft(("a", "b"), "☃".encode() * 30_000, True))
+        draft = await self.authorizer.before_publish(caller(), Draft(("a", "b"), "☃".encode() * 30_000, True))
         self.assertEqual(draft.data.decode(), "changed ☃")
         requests = self.server.requests
         self.assertEqual([request["fault"] for request in requests], [None] * 3)
@@ -128,7 +128,7 @@ class AskingTests(HooksTests):
 
     async def test_another_secret_is_seen_through(self) -> None:
         self.poster = self.a_poster("whsec_" + "A" * 32)
-        self.asking, _ = self.hooked()
+        self.authorizer, _ = self.hooked()
         await self.fails(Unavailable, self.subscribe())
         self.assertEqual(self.server.requests[0]["fault"], "No matching signature found")
 
@@ -142,7 +142,7 @@ class AskingTests(HooksTests):
             {"headers": {"Content-Encoding": "gzip"}},
             {"status": 302, "headers": {"Location": f"{self.server.url}/elsewhere"}},
         ):
-            self.asking, _ = self.hooked()
+            self.authorizer, _ = self.hooked()
             self.server.rules(rule)
             began = monotonic()
             await self.fails(Unavailable, self.subscribe())
@@ -155,18 +155,18 @@ class AskingTests(HooksTests):
         self.server.down()
         for _ in range(4):
             await self.fails(Unavailable, self.subscribe())
-        self.assertEqual((self.asking.asked, self.asking.unasked), (4, 1))
+        self.assertEqual((self.authorizer.asked, self.authorizer.unasked), (4, 1))
         self.server.up()
         await deferLater(reactor, 0.6)
         await self.subscribe()
         await self.subscribe()
-        self.assertEqual(self.asking.allowed, 3)
+        self.assertEqual(self.authorizer.allowed, 3)
 
     async def test_many_questions_at_once(self) -> None:
-        self.asking, _ = self.hooked(timeout_s=60)  # how long a hundred answers take is up to the machine
+        self.authorizer, _ = self.hooked(timeout_s=60)  # how long a hundred answers take is up to the machine
         self.server.rules({"when": {"channel": "c/*7"}, "answer": {"allow": False}, "delay_s": 0.05})
         asked = [
-            Deferred.fromCoroutine(self.asking.before_subscribe(caller(), f"c/{number}", "latest")).addErrback(
+            Deferred.fromCoroutine(self.authorizer.before_subscribe(caller(), f"c/{number}", "latest")).addErrback(
                 lambda failure: failure.trap(Forbidden)
             )
             for number in range(100)
@@ -174,7 +174,7 @@ class AskingTests(HooksTests):
         answers = await gatherResults(asked)
         refused = [number for number, answer in enumerate(answers) if answer is Forbidden]
         self.assertEqual(refused, list(range(7, 100, 10)))
-        self.assertEqual((self.asking.allowed, self.asking.denied), (90, 10))
+        self.assertEqual((self.authorizer.allowed, self.authorizer.denied), (90, 10))
 
     async def test_twisted_does_not_log_each_connection(self) -> None:
         with capturedLogs() as events:
@@ -191,27 +191,27 @@ class TellingTests(HooksTests):
             {"fault": "hang", "times": 1},
         )
         for number in range(150):
-            self.telling.occupied(str(number))
-        await self.until(lambda: self.telling.told >= 100)
+            self.notifier.occupied(str(number))
+        await self.until(lambda: self.notifier.told >= 100)
         self.server.down()
         for number in range(150, 450):
-            self.telling.occupied(str(number))
+            self.notifier.occupied(str(number))
         await deferLater(reactor, 0.5)
         self.server.up()
-        await self.until(lambda: self.telling.told == 450, 40)
+        await self.until(lambda: self.notifier.told == 450, 40)
         self.assertEqual([event["channel"] for event in self.server.told], [str(number) for number in range(450)])
         self.assertEqual({request["fault"] for request in self.server.requests}, {None})
-        self.assertEqual(self.telling.dropped, 0)
+        self.assertEqual(self.notifier.dropped, 0)
 
     async def test_closing_tells_the_rest_or_says_what_is_left(self) -> None:
-        self.telling.occupied("a")
-        await self.telling.close(5)
+        self.notifier.occupied("a")
+        await self.notifier.close(5)
         self.assertEqual([event["channel"] for event in self.server.told], ["a"])
-        _, telling = self.hooked()
+        _, notifier = self.hooked()
         self.server.rules({"fault": "hang"})
-        telling.occupied("b")
+        notifier.occupied("b")
         with capturedLogs() as events:
-            await telling.close(0.3)
+            await notifier.close(0.3)
         self.assertIn("was not told 1 events", formatEvent(events[-1]))
 
 

@@ -288,12 +288,12 @@ class TestDeciding:
             401,
             "log in again",
         )
-        with whole.websocket("channel=granted/2", whole.token("guest")) as guest:
-            said(guest, type="subscribed", channel="granted/2")
+        with whole.websocket("channel=granted/2", whole.token("guest")) as subscriber:
+            said(subscriber, type="subscribed", channel="granted/2")
             (shown,) = whole.connections(user="Ada")
             assert shown["payload"] == {"name": "Ada L."}
-            assert say(guest, type="publish", channel="granted/1", data="x")["type"] == "published"
-            refused = say(guest, type="publish", channel="granted/2", data="x")
+            assert say(subscriber, type="publish", channel="granted/1", data="x")["type"] == "published"
+            refused = say(subscriber, type="publish", channel="granted/2", data="x")
             assert (refused["status"], "[hooks] before_connect" in refused["detail"]) == (403, True)
             whole.details.append(refused["detail"])
         (question,) = [one for one in whole.application.questions if one["user"] == "guest"]

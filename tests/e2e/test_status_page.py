@@ -131,7 +131,7 @@ class Page:
         """Wait until it is live."""
         eventually(lambda: self.text("#state") == "Live" and self.shows("#status"), "it is live")
 
-    def figures(self) -> dict[str, str]:
+    def counters(self) -> dict[str, str]:
         """Return the value of each figure."""
         script = """return Object.fromEntries([...document.querySelectorAll(".figure")].map(
             (figure) => [figure.querySelector("dt").textContent, figure.querySelector(".value").textContent]))"""
@@ -293,7 +293,7 @@ class TestFigures:
     def test_they_move(self, page: Page) -> None:
         page.come_in()
         with subscribe(page.daemon, "ann", "news"), subscribe(page.daemon, "bob", "news"):
-            eventually(lambda: page.figures()["Subscribers"] == "3", "all are counted")
+            eventually(lambda: page.counters()["Subscribers"] == "3", "all are counted")
             assert "sse 1, websocket 2" in page.text("#figures")
             for _ in range(20):
                 publish(page.daemon, "news")
@@ -306,7 +306,7 @@ class TestFigures:
                 "return [...document.querySelectorAll('.figure path')].map((path) => path.getAttribute('d'))"
             )
             assert all(path.count("L") >= 2 for path in paths[:2]), paths
-        eventually(lambda: page.figures()["Subscribers"] == "1", "they have gone")
+        eventually(lambda: page.counters()["Subscribers"] == "1", "they have gone")
         eventually(lambda: float(page.rows("channels")[0][1]) == 0, "it is quiet", 20)
 
     def test_they_can_be_paused(self, page: Page) -> None:
@@ -499,7 +499,7 @@ class TestLooks:
                 names = [f"{HOSTILE[number % 7]}", "a/long/name/" + "segment-" * 25, f"channel/{number}"]
                 stack.enter_context(subscribe(page.daemon, HOSTILE[number % 7], *names))
                 publish(page.daemon, names[number % 3], "x" * 500)
-            eventually(lambda: page.figures()["Subscribers"] == "31", "all are counted")
+            eventually(lambda: page.counters()["Subscribers"] == "31", "all are counted")
             page.find("#filter .primary").click()
             eventually(lambda: len(page.users()) == 25, "a page is full")
             self.picture(page, tmp_path / "busy.png")

@@ -26,21 +26,21 @@ class Turns:
         with open(self.path, "r+b" if self.path.exists() else "wb") as file:
             file.write(_FIGURES.pack(0, 0, 0))
 
-    def _figures(self) -> tuple[int, int, int]:
+    def _counters(self) -> tuple[int, int, int]:
         cpu, wall, turns = _FIGURES.unpack(self.path.read_bytes())
         return cpu, wall, turns
 
     @property
     def longest_ms(self) -> float:
         """The most CPU time of the reactor's thread in one turn: does not depend on what else the machine does."""
-        return self._figures()[0] / 1e6
+        return self._counters()[0] / 1e6
 
     @property
     def longest_wall_ms(self) -> float:
         """The longest turn by the clock: has what waits for the disk, and for the machine."""
-        return self._figures()[1] / 1e6
+        return self._counters()[1] / 1e6
 
     @property
     def count(self) -> int:
         """How many turns there were."""
-        return self._figures()[2]
+        return self._counters()[2]

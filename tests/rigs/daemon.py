@@ -56,14 +56,14 @@ class DaemonRig:
         self,
         config: str = "",
         http: Callable[[DaemonRig], Client] = lambda rig: HttpClient(rig),
-        outside: Integrations = ALONE,
+        integrations: Integrations = ALONE,
     ) -> None:
         """Start a daemon with the text of an ini file, whose clients speak `http`.
 
-        It has to do with `outside`. It takes WebSockets over HTTP/2 unless the file has a section about that.
+        It has to do with `integrations`. It takes WebSockets over HTTP/2 unless the file has a section about that.
         """
         self._http = http
-        self._outside = outside
+        self._integrations = integrations
         self.comes_from: str | None = "127.0.0.1"
         """From which address clients come now; None: by a Unix socket."""
         self.failures: list[object] = []
@@ -86,7 +86,7 @@ class DaemonRig:
             fail=self.failures.append,
             random=lambda: self.chance(),
             reread=lambda: self._read_config(self._config),
-            reach=lambda config: (self._outside, lambda: None),
+            reach=lambda config: (self._integrations, lambda: None),
         )
         self._daemon.privilegedStartService()
         self._daemon.startService()
@@ -97,14 +97,16 @@ class DaemonRig:
         http2 = "" if "[http2]" in config else "\n[http2]\nwebsocket = yes\n"
         return parse(_LISTEN + config + http2, "the test")
 
-    def reload(self, config: str, outside: Integrations | None = None) -> None:
-        """Have another configuration read, as SIGHUP does, and `outside` be what is reached, if it is another."""
+    def reload(self, config: str, integrations: Integrations | None = None) -> None:
+        """Reload with another configuration, as SIGHUP does, and other `integrations` unless None."""
         self._config = config
-        self._outside = self._outside if outside is None else outside
+        self._integrations = self._integrations if integrations is None else integrations
         self._daemon.reload()
 
     def _assemble(self, settings: Config) -> Components:
-        return assemble(settings, self.reactor, seconds=self.reactor.seconds, now=self.now, outside=self._outside)
+        return assemble(
+            settings, self.reactor, seconds=self.reactor.seconds, now=self.now, integrations=self._integrations
+        )
 
     def now(self) -> float:
         """The time of day, in seconds since 1970."""
@@ -267,14 +269,14 @@ class StoredDaemonRig(DaemonRig):
         directory: Path,
         config: str = "",
         http: Callable[[DaemonRig], Client] = lambda rig: HttpClient(rig),
-        outside: Integrations = ALONE,
+        integrations: Integrations = ALONE,
     ) -> None:
         """Start a daemon as a `DaemonRig` does, whose store is in `directory`."""
         self.directory = directory
-        super().__init__(config, http, outside)
+        super().__init__(config, http, integrations)
 
     def _assemble(self, settings: Config) -> Components:
-        self.worker, figures = InTurn(), Counters()
+        self.worker, counters = InTurn(), Counters()
         self._store = Store(
             self.directory,
             is_safe=settings.durability == "power",
@@ -282,7 +284,7 @@ class StoredDaemonRig(DaemonRig):
             size_bytes=settings.store_size_bytes,
             now=self.now,
             seconds=self.reactor.seconds,
-            figures=figures,
+            counters=counters,
         )
         return assemble(
             settings,
@@ -290,8 +292,8 @@ class StoredDaemonRig(DaemonRig):
             seconds=self.reactor.seconds,
             now=self.now,
             store=(self._store, cast(Worker, self.worker)),
-            outside=self._outside,
-            figures=figures,
+            integrations=self._integrations,
+            counters=counters,
         )
 
     @property

@@ -315,7 +315,7 @@ class HTTP2TestCase(SynchronousTestCase):
             self.pages,
             self.clock,
             wheel=self.wheel,
-            turnstile=ConnectionLimiter(0, 0, self.wheel),
+            limiter=ConnectionLimiter(0, 0, self.wheel),
             serving=Serving(MAX_BODY, PATIENCE),
         )
         self.peer = self.new_peer()

@@ -134,29 +134,29 @@ class Notes:
         return [event for event, *what in self.said if event in ("occupied", "vacated") and what == [channel]]
 
     def connected(self, caller: ClientInfo) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("connect", caller.number))
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("disconnect", caller.number, reason))
 
     def subscribed(self, caller: ClientInfo, channel: str) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("subscribe", caller.number, channel))
 
     def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("unsubscribe", caller.number, channel))
 
     def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("occupied", channel))
 
     def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("vacated", channel))
 
     async def close(self, timeout_s: float) -> None:
-        """See `Telling`."""
+        """See `Notifier`."""
         self.said.append(("close",))

@@ -672,18 +672,18 @@ def _no_answer(target: Target) -> object:
 def _at_once(target: Target, *texts: bytes, count: int = 5000, url: str | None = None) -> object:
     """Connect `count` clients at once, then send each of `texts` at once, then disconnect all at once."""
     heard = 0
-    with Crowd(url or target.daemon.http) as crowd:
+    with Crowd(url or target.daemon.http) as group:
         with all_at_once(target.daemon):
-            crowd.come(min(count, 4000))
-        crowd.come(count - len(crowd.clients))
+            group.come(min(count, 4000))
+        group.come(count - len(group.clients))
         for text in texts:
-            crowd.until_let_in(target.daemon)
+            group.until_let_in(target.daemon)
             with all_at_once(target.daemon):
-                crowd.say(text)
-            heard = sum(map(len, crowd.hear(bool)))
+                group.say(text)
+            heard = sum(map(len, group.hear(bool)))
         with all_at_once(target.daemon):
-            crowd.leave()
-        crowd.until_let_in(target.daemon, 0)
+            group.leave()
+        group.until_let_in(target.daemon, 0)
     return heard
 
 
@@ -701,14 +701,14 @@ def _many_posts(target: Target) -> object:
 
 @case("many at once: 3,000 connections poll, and get the event that one publishes")
 def _many_polls(target: Target) -> object:
-    with Crowd(target.daemon.http) as crowd:
-        crowd.come(3000)
-        crowd.until_let_in(target.daemon)
+    with Crowd(target.daemon.http) as group:
+        group.come(3000)
+        group.until_let_in(target.daemon)
         with all_at_once(target.daemon):
-            crowd.say(get("/poll?channel=t/polled", close=False))
+            group.say(get("/poll?channel=t/polled", close=False))
         sleep(1)
         answer = target.http(post("/channels/t%2Fpolled", b"hello"))
-        return answer[-40:], sum(map(len, crowd.hear(bool)))
+        return answer[-40:], sum(map(len, group.hear(bool)))
 
 
 @case("many at once: 3,000 event streams and WebSockets, a command of each, and leave")
@@ -722,13 +722,13 @@ def _many_streams(target: Target) -> object:
 
 @case("many at once: 3,000 connections send garbage, a large head or half of a request")
 def _many_bad(target: Target) -> object:
-    with Crowd(target.daemon.http) as crowd:
-        crowd.come(3000)
-        crowd.until_let_in(target.daemon)
+    with Crowd(target.daemon.http) as group:
+        group.come(3000)
+        group.until_let_in(target.daemon)
         with all_at_once(target.daemon):
-            crowd.say(b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3000, b"POST /publish HT")
+            group.say(b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3000, b"POST /publish HT")
         sleep(2)
-    crowd.until_let_in(target.daemon, 0)
+    group.until_let_in(target.daemon, 0)
     return 3000
 
 
@@ -742,15 +742,15 @@ def _many_handshakes(target: Target) -> object:
         with suppress(ssl.SSLWantReadError):
             context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
         hellos.append(outgoing.read())
-    with Crowd(target.daemon.https) as crowd:
-        crowd.come(1000)
-        crowd.until_let_in(target.daemon)
+    with Crowd(target.daemon.https) as group:
+        group.come(1000)
+        group.until_let_in(target.daemon)
         with all_at_once(target.daemon):
-            crowd.say(*hellos)
-        heard = sum(map(len, crowd.hear(bool)))
+            group.say(*hellos)
+        heard = sum(map(len, group.hear(bool)))
         with all_at_once(target.daemon):
-            crowd.leave()
-    crowd.until_let_in(target.daemon, 0)
+            group.leave()
+    group.until_let_in(target.daemon, 0)
     return heard
 
 

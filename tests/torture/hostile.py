@@ -92,7 +92,7 @@ def honest(daemon: Daemon, seconds: float) -> list[float]:
     return sorted(took)
 
 
-def figures(daemon: Daemon) -> tuple[int, float]:
+def counters(daemon: Daemon) -> tuple[int, float]:
     """Return how many files the daemon has open, and its resident memory in MiB."""
     files = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
     pages = int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1])
@@ -102,7 +102,7 @@ def figures(daemon: Daemon) -> tuple[int, float]:
 def show(name: str, took: list[float], daemon: Daemon) -> float:
     """Print what it was like; return the 99th percentile."""
     p99 = took[len(took) * 99 // 100]
-    files, memory = figures(daemon)
+    files, memory = counters(daemon)
     print(
         f"{name:<24} {len(took):>6} answers  p50 {took[len(took) // 2]:6.2f} ms  p99 {p99:6.2f} ms"
         f"  most {took[-1]:6.2f} ms  files {files:>5}  memory {memory:6.1f} MiB"

@@ -22,9 +22,9 @@ class Metrics(Endpoint):
 
     parameters: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def __init__(self, gate: RequestGuard, exposition: Callable[[], bytes]) -> None:
-        """Show the result of `exposition` to operators that `gate` admits."""
-        super().__init__(gate)
+    def __init__(self, guard: RequestGuard, exposition: Callable[[], bytes]) -> None:
+        """Show the result of `exposition` to operators that `guard` admits."""
+        super().__init__(guard)
         self._exposition = exposition
 
     def render_GET(self, request: Request) -> bytes:

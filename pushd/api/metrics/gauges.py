@@ -59,9 +59,9 @@ class Gauges:
         """Count everything and return the values."""
         bus: Bus = self._sessions.bus
         subscribers, outbox_bytes = Counter[str](), 0
-        for guest in self._sessions:
-            subscribers[guest.caller.transport] += 1
-            outbox_bytes += guest.outbox_bytes
+        for subscriber in self._sessions:
+            subscribers[subscriber.caller.transport] += 1
+            outbox_bytes += subscriber.outbox_bytes
         store = self._store
         return GaugeSnapshot(
             connections=self._connections(),

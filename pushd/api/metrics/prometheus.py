@@ -44,10 +44,10 @@ _ENDS = (None, *CloseCause)
 class PrometheusExposition:
     """Formats all metrics."""
 
-    def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
-        """Show the counters of `bus`, the gauges of `census`, and whether the daemon is ready."""
+    def __init__(self, bus: Bus, gauges: Gauges, is_ready: Callable[[], bool]) -> None:
+        """Show the counters of `bus`, the gauges of `gauges`, and whether the daemon is ready."""
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Figures(bus, census, is_ready))
+        self._registry.register(_CounterCollector(bus, gauges, is_ready))
         self._registry.register(_Process(registry=None))
 
     def __call__(self) -> bytes:
@@ -66,13 +66,13 @@ class _Process(ProcessCollector):
         return time() - clock_gettime(CLOCK_BOOTTIME)
 
 
-class _Figures(Collector):
+class _CounterCollector(Collector):
     """The metrics of pushd."""
 
-    def __init__(self, bus: Bus, census: Gauges, is_ready: Callable[[], bool]) -> None:
-        self._figures = bus.figures
+    def __init__(self, bus: Bus, gauges: Gauges, is_ready: Callable[[], bool]) -> None:
+        self._counters = bus.counters
         self._bus = bus
-        self._census = census
+        self._gauges = gauges
         self._is_ready = is_ready
 
     def collect(self) -> Iterator[Metric]:
@@ -82,43 +82,43 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "pushd_ready", "1 if /readyz responds with 200, otherwise 0.", int(self._is_ready())
         )
-        present = self._census.take()
+        present = self._gauges.take()
         yield from self._of_connections(present)
         yield from self._of_subscribers(present)
         yield from self._of_events(present)
         yield from self._of_what_is_around(present)
 
     def _of_connections(self, present: GaugeSnapshot) -> Iterator[Metric]:
-        figures = self._figures
+        counters = self._counters
         yield GaugeMetricFamily("pushd_connections", "Open connections.", present.connections)
-        yield CounterMetricFamily("pushd_connections_accepted", "Accepted connections.", figures.accepted)
+        yield CounterMetricFamily("pushd_connections_accepted", "Accepted connections.", counters.accepted)
         yield _counter(
             "connections_turned_away",
             "Rejected connections, by the option in [limits].",
             ["limit"],
-            {(limit,): figures.turned_away[limit] for limit in _LIMITS},
+            {(limit,): counters.turned_away[limit] for limit in _LIMITS},
         )
         yield _counter(
             "tls_handshakes",
             "TLS handshakes, by outcome.",
             ["outcome"],
-            {(outcome,): figures.handshakes[outcome] for outcome in _HANDSHAKES},
+            {(outcome,): counters.handshakes[outcome] for outcome in _HANDSHAKES},
         )
         yield _counter(
             "http_responses",
             "HTTP responses, by status.",
             ["code"],
-            {(str(code),): count for code, count in sorted(figures.answered.items())},
+            {(str(code),): count for code, count in sorted(counters.answered.items())},
         )
         yield _counter(
             "refused",
             "Refused requests, lines of batches and WebSocket messages, by kind of error.",
             ["reason"],
-            {(_name(kind),): figures.refused[kind] for kind in _kinds(Refused)},
+            {(_name(kind),): counters.refused[kind] for kind in _kinds(Refused)},
         )
 
     def _of_subscribers(self, present: GaugeSnapshot) -> Iterator[Metric]:
-        figures = self._figures
+        counters = self._counters
         yield _gauge(
             "subscribers",
             "Connected subscribers, by transport.",
@@ -129,14 +129,14 @@ class _Figures(Collector):
             "subscribers_connected",
             "Accepted subscribers, by transport.",
             ["transport"],
-            {(transport,): figures.connected[transport] for transport in TRANSPORTS},
+            {(transport,): counters.connected[transport] for transport in TRANSPORTS},
         )
         yield _counter(
             "subscribers_ended",
             "Disconnected subscribers, by transport and reason.",
             ["transport", "reason"],
             {
-                (transport, "gone" if cause is None else cause.name.lower()): figures.ended[transport, cause]
+                (transport, "gone" if cause is None else cause.name.lower()): counters.ended[transport, cause]
                 for transport in TRANSPORTS
                 for cause in _ENDS
             },
@@ -149,25 +149,25 @@ class _Figures(Collector):
         yield GaugeMetricFamily("pushd_outbox_bytes", "Size of all outboxes, in bytes.", present.outbox_bytes)
 
     def _of_events(self, present: GaugeSnapshot) -> Iterator[Metric]:
-        figures, bus = self._figures, self._bus
-        yield CounterMetricFamily("pushd_events_published", "Published events.", figures.published)
+        counters, bus = self._counters, self._bus
+        yield CounterMetricFamily("pushd_events_published", "Published events.", counters.published)
         yield _counter(
             "events_delivered",
             "Events delivered to subscribers, counted per subscriber.",
             ["when"],
-            {("live",): figures.delivered, ("replay",): figures.replayed},
+            {("live",): counters.delivered, ("replay",): counters.replayed},
         )
         yield _counter(
             "events_dropped",
             "Events that subscribers missed, counted per subscriber.",
             ["reason"],
-            {("latest",): figures.missed, ("too_slow",): figures.too_slow, ("failed",): bus.failures},
+            {("latest",): counters.missed, ("too_slow",): counters.too_slow, ("failed",): bus.failures},
         )
-        yield CounterMetricFamily("pushd_written_bytes", "Bytes written to subscribers.", figures.written_bytes)
+        yield CounterMetricFamily("pushd_written_bytes", "Bytes written to subscribers.", counters.written_bytes)
         yield _histogram(
             "publish_latency_seconds",
             "Time from the receipt of an event to its write to the last subscriber.",
-            figures.latency,
+            counters.latency,
         )
         yield GaugeMetricFamily("pushd_channels", "Channels with state.", present.channels)
         yield GaugeMetricFamily(
@@ -177,25 +177,25 @@ class _Figures(Collector):
         )
 
     def _of_what_is_around(self, present: GaugeSnapshot) -> Iterator[Metric]:
-        figures = self._figures
+        counters = self._counters
         yield _gauge(
             "store_size_bytes",
             "Size of the files of the store.",
             ["file"],
             {("database",): present.database_bytes, ("journal",): present.journal_bytes},
         )
-        yield _histogram("store_commit_seconds", "Duration of the transactions of the store.", figures.commits)
+        yield _histogram("store_commit_seconds", "Duration of the transactions of the store.", counters.commits)
         yield CounterMetricFamily(
-            "pushd_store_failed_commits", "Failed transactions of the store.", figures.failed_commits
+            "pushd_store_failed_commits", "Failed transactions of the store.", counters.failed_commits
         )
         yield _counter(
             "hook_outcomes",
             "Outcomes of webhooks, by the option in [hooks].",
             ["hook", "outcome"],
-            {(hook, outcome): figures.hooks[hook, outcome] for hook, outcome in _HOOKS},
+            {(hook, outcome): counters.hooks[hook, outcome] for hook, outcome in _HOOKS},
         )
         yield _histogram(
-            "reactor_lag_seconds", "Event-loop lag: delay of a task that is due each second.", figures.lag
+            "reactor_lag_seconds", "Event-loop lag: delay of a task that is due each second.", counters.lag
         )
 
 

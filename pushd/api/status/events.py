@@ -26,7 +26,7 @@ class _Overview(Protocol):
     def look(self) -> None:
         """Take a sample of the activity."""
 
-    def figures(self) -> Mapping[str, object]:
+    def counters(self) -> Mapping[str, object]:
         """Return the current figures."""
 
     def forget(self) -> None:
@@ -71,7 +71,7 @@ class Watchers:
                 send(block)
 
     def _block(self) -> bytes:
-        return sse_block(json_bytes(self._overview.figures()).decode(), type="pushd.figures")
+        return sse_block(json_bytes(self._overview.counters()).decode(), type="pushd.figures")
 
 
 class StatusEvents(StreamEndpoint):
@@ -87,8 +87,8 @@ class StatusEvents(StreamEndpoint):
 
     def __init__(
         self,
-        gate: RequestGuard,
-        door: Admission,
+        guard: RequestGuard,
+        admission: Admission,
         watchers: Watchers,
         *,
         retry_s: float,
@@ -96,7 +96,7 @@ class StatusEvents(StreamEndpoint):
         publishes: bool = True,
     ) -> None:
         """Add clients to `watchers`; `publishes` tells them whether this listener accepts events, too."""
-        super().__init__(gate, door, heartbeat_s=heartbeat_s)
+        super().__init__(guard, admission, heartbeat_s=heartbeat_s)
         self._watchers = watchers
         self._publishes = publishes
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()

@@ -18,10 +18,10 @@ MAX_CHANNELS = 50
 class StatusSnapshot:
     """Samples the daemon once a second, while the status stream has clients."""
 
-    def __init__(self, bus: Bus, census: Gauges, now: Callable[[], float]) -> None:
-        """Sample `bus` and the gauges of `census`; `now` returns the time in seconds since 1970."""
+    def __init__(self, bus: Bus, gauges: Gauges, now: Callable[[], float]) -> None:
+        """Sample `bus` and the gauges of `gauges`; `now` returns the time in seconds since 1970."""
         self._bus = bus
-        self._census = census
+        self._gauges = gauges
         self._now = now
         self._began = now()
         self._activity = ChannelActivity(bus)
@@ -44,9 +44,9 @@ class StatusSnapshot:
         """Take a sample of the activity."""
         self._activity.look()
 
-    def figures(self) -> Mapping[str, object]:
+    def counters(self) -> Mapping[str, object]:
         """Return the current figures. Counters run since the start; the client computes the differences."""
-        bus, figures, present = self._bus, self._bus.figures, self._census.take()
+        bus, counters, present = self._bus, self._bus.counters, self._gauges.take()
         return {
             "time": self._now(),
             "seconds": bus.log.seconds(),
@@ -54,12 +54,12 @@ class StatusSnapshot:
             "subscribers": present.subscribers.total(),
             "transports": present.subscribers,
             "channels": present.channels,
-            "published": figures.published,
-            "delivered": figures.delivered,
-            "written_bytes": figures.written_bytes,
-            "missed": figures.missed + figures.too_slow,
-            "lag": _mean_of(figures.lag),
-            "latency": _mean_of(figures.latency),
+            "published": counters.published,
+            "delivered": counters.delivered,
+            "written_bytes": counters.written_bytes,
+            "missed": counters.missed + counters.too_slow,
+            "lag": _mean_of(counters.lag),
+            "latency": _mean_of(counters.latency),
             "outbox_bytes": present.outbox_bytes,
             "history_bytes": present.events_bytes,
             "store_bytes": present.database_bytes + present.journal_bytes,

@@ -75,8 +75,8 @@ def check_audience(claims: Mapping[str, Any], wanted: str | None) -> None:
     if wanted in audiences or (wanted is None and not audiences):
         return
     shown = ", ".join(quote(one) for one in audiences[:3]) + ", ..." * (len(audiences) > 3)
-    wish = f"wanted {wanted!r}" if wanted is not None else "wanted none, because the key has no audience"
-    raise wrong(f"aud is {shown or 'missing'}; {wish}")
+    token_request = f"wanted {wanted!r}" if wanted is not None else "wanted none, because the key has no audience"
+    raise wrong(f"aud is {shown or 'missing'}; {token_request}")
 
 
 def read_identity(claims: Mapping[str, Any], times: Times, *, leeway_s: float, origin: str) -> Identity:

@@ -63,16 +63,16 @@ def choose_key(keys: Sequence[Key], name: str | None) -> Key:
     return shared[0]
 
 
-def mint(key: Key, wish: TokenRequest, now: float) -> str:
+def mint(key: Key, token_request: TokenRequest, now: float) -> str:
     """Return a token; raise `StartFailed` if the secret is unusable, `ConfigError` if the claims are invalid."""
     rights: dict[str, object] = {
-        "publish": [pattern.text for pattern in wish.publish],
-        "subscribe": [pattern.text for pattern in wish.subscribe],
+        "publish": [pattern.text for pattern in token_request.publish],
+        "subscribe": [pattern.text for pattern in token_request.subscribe],
     }
-    if wish.is_operator:
+    if token_request.is_operator:
         rights["operator"] = True
-    claims: dict[str, Any] = {"iat": int(now), "exp": int(now + wish.lasts_s), "pushd": rights}
-    for name, value in ("iss", key.issuer), ("aud", key.audience), ("sub", wish.user):
+    claims: dict[str, Any] = {"iat": int(now), "exp": int(now + token_request.lasts_s), "pushd": rights}
+    for name, value in ("iss", key.issuer), ("aud", key.audience), ("sub", token_request.user):
         if value is not None:
             claims[name] = value
     token = jwt.encode(claims, read_secret(key), key.algorithm, headers={"kid": key.name})

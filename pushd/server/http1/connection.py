@@ -70,11 +70,11 @@ class HTTP1(WritingChannel):
     least_held_bytes = sys.maxsize
     """The smallest response that is counted while it is unread; see `pushd.server.http1.responses`."""
 
-    def __init__(self, max_body_bytes: int, patience: Timeouts, wheel: TimerWheel) -> None:
-        """Accept bodies of up to `max_body_bytes`; apply the timeouts of `patience`, with timers on `wheel`."""
+    def __init__(self, max_body_bytes: int, timeouts: Timeouts, wheel: TimerWheel) -> None:
+        """Accept bodies of up to `max_body_bytes`; apply the timeouts of `timeouts`, with timers on `wheel`."""
         super().__init__()
         self._max_body_bytes = max_body_bytes
-        self._watch = ConnectionTimeouts(self, patience, wheel)
+        self._watch = ConnectionTimeouts(self, timeouts, wheel)
         self._upgraded: WireProtocol | None = None
         self._discarded: int | None = None
         """How many bytes were discarded since a request was refused; None if none was refused."""
@@ -131,7 +131,7 @@ class HTTP1(WritingChannel):
         answer = refusal(refused, self._head, self.site.comeback, self.place.address, shared)
         if refused is not self.turned_away:
             self.site.request_log.refused(answer.unread, self.place.name)
-        self.site.figures.refuse(refused)
+        self.site.counters.refuse(refused)
         fields = answer.fields if skips else [*answer.fields, (b"connection", b"close")]
         lines = [f"HTTP/1.1 {answer.status} {answer.reason}".encode("ascii")]
         lines += [b"%b: %b" % (name.title(), value) for name, value in fields]
@@ -184,8 +184,8 @@ class HTTP1(WritingChannel):
         if transport is not None:
             transport.abortConnection()
 
-    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send ``101`` with `fields` as the response to the current request, and hand the connection to `speaker`.
+    def upgrade(self, protocol: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send ``101`` with `fields` as the response to the current request, and hand the connection to `protocol`.
 
         Called from the request's ``render`` or later; the request is dropped (RFC 9110, section 7.8).
         """
@@ -197,10 +197,10 @@ class HTTP1(WritingChannel):
         lines += [b"%b: %b" % field for field in fields]
         self._unsent.append(b"\r\n".join(lines) + b"\r\n\r\n")
         self._flush()
-        self._upgraded = speaker
+        self._upgraded = protocol
         self._networkProducer.resumeProducing()  # paused if the request waited for its response
         unread, self._unread = self._unread, b""
-        self.hand_to(speaker, unread)
+        self.hand_to(protocol, unread)
 
     # Reading
 

@@ -35,14 +35,14 @@ class HTTP1Answers(HTTP1):
     def __init__(
         self,
         max_body_bytes: int,
-        patience: Timeouts,
+        timeouts: Timeouts,
         wheel: TimerWheel,
         answers: UnreadResponses,
-        sparing: RateLimitedLog,
+        limited_log: RateLimitedLog,
     ) -> None:
-        """Override: count unread responses in `answers`; log slow clients to `sparing`."""
-        super().__init__(max_body_bytes, patience, wheel)
-        self._patience, self._wheel, self._sparing = patience, wheel, sparing
+        """Override: count unread responses in `answers`; log slow clients to `limited_log`."""
+        super().__init__(max_body_bytes, timeouts, wheel)
+        self._timeouts, self._wheel, self._limited_log = timeouts, wheel, limited_log
         self._held = Held(answers)
         self._is_live = self.has_input_ended = False
         self._slow: Timer | None = None
@@ -74,17 +74,17 @@ class HTTP1Answers(HTTP1):
     def _look_later(self) -> None:
         if not self._is_live and self._slow is None:
             self._paused_at_s, self._waiting_bytes = self._wheel.seconds(), waiting_bytes(self.transport)
-            self._slow = self._wheel.call_in(self._patience.request_timeout_s, self._look_at_answer)
+            self._slow = self._wheel.call_in(self._timeouts.request_timeout_s, self._look_at_answer)
 
     def _look_at_answer(self) -> None:
         taken = max(0, self._waiting_bytes - waiting_bytes(self.transport))
         passed_s = self._wheel.seconds() - self._paused_at_s
-        left_s = self._patience.answer_s(taken) - passed_s
+        left_s = self._timeouts.answer_s(taken) - passed_s
         if left_s > 0:
             self._slow = self._wheel.call_in(left_s, self._look_at_answer)
             return
         self._slow = None
-        self._sparing.info(
+        self._limited_log.info(
             f"slow answer {self.place.address}",
             "closed {peer}: it read {taken} bytes of a response in {passed_s} s, less than [limits] answer_rate",
             peer=self.place.name,

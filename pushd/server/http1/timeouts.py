@@ -38,12 +38,12 @@ class ConnectionTimeouts:
     timer fires, `_look` computes the remaining time and sets it again.
     """
 
-    __slots__ = ("_alarm", "_connection", "_patience", "_since", "_wheel", "what")
+    __slots__ = ("_alarm", "_connection", "_since", "_timeouts", "_wheel", "what")
 
-    def __init__(self, connection: Watched, patience: Timeouts, wheel: TimerWheel) -> None:
+    def __init__(self, connection: Watched, timeouts: Timeouts, wheel: TimerWheel) -> None:
         """Watch `connection`, starting with the first `sees`."""
         self._connection: Watched | None = connection
-        self._patience = patience
+        self._timeouts = timeouts
         self._wheel = wheel
         self._since = 0.0
         self._alarm: Timer | None = None
@@ -57,9 +57,9 @@ class ConnectionTimeouts:
         self.what = what
         self._since = self._wheel.seconds()
         if what is HEAD:
-            self._set_alarm(self._patience.head_timeout_s)
+            self._set_alarm(self._timeouts.head_timeout_s)
         elif self._alarm is None:
-            self._set_alarm(self._patience.request_timeout_s)
+            self._set_alarm(self._timeouts.request_timeout_s)
 
     def pause(self) -> None:
         """Stop watching until the next `sees`."""
@@ -80,15 +80,15 @@ class ConnectionTimeouts:
 
     def _look(self) -> None:
         self._alarm = None
-        what, connection, patience = self.what, self._connection, self._patience
+        what, connection, timeouts = self.what, self._connection, self._timeouts
         if what is None or connection is None:
             return
         if what is HEAD:
-            most_s = patience.head_timeout_s
+            most_s = timeouts.head_timeout_s
         elif what is NOTHING:
-            most_s = patience.request_timeout_s
+            most_s = timeouts.request_timeout_s
         else:
-            most_s = patience.body_s(connection.body_bytes)
+            most_s = timeouts.body_s(connection.body_bytes)
         left_s = self._since + most_s - self._wheel.seconds()
         if left_s > 0:
             self._set_alarm(left_s)

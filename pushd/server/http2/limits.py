@@ -19,7 +19,7 @@ class Limits:
     max_body_bytes: int
     """The largest request body."""
 
-    patience: Timeouts
+    timeouts: Timeouts
     """The timeouts of a slow client. The timeout of a request head also applies to the preface."""
 
     takes_websockets: bool = False

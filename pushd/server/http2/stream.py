@@ -182,7 +182,7 @@ class Stream(Promising, Holding):
         self._carrier.refused(f"{refused.detail} ({answer.unread.request_id})", answer.unread)
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
-        self._carrier.site.figures.refuse(refused)
+        self._carrier.site.counters.refuse(refused)
         self.answer(b"%d" % answer.status, answer.fields, answer.body)
 
     @property

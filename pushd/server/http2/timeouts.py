@@ -120,15 +120,15 @@ class ConnectionTimeouts:
 
     def _look(self) -> None:
         self._alarm = self._wheel.call_in(_EACH_S, self._look)
-        now, patience, connection = self._seconds(), self._limits.patience, self._connection
-        if not connection.codec.is_begun and now - self._began >= patience.head_timeout_s:
+        now, timeouts, connection = self._seconds(), self._limits.timeouts, self._connection
+        if not connection.codec.is_begun and now - self._began >= timeouts.head_timeout_s:
             connection.refused("no HTTP/2 preface in time")
             connection.close(Code.NO_ERROR, "too late")
         elif self._is_head_late(now):
-            connection.refused(f"a header block was not complete within {patience.head_timeout_s:g} s")
+            connection.refused(f"a header block was not complete within {timeouts.head_timeout_s:g} s")
             connection.close(Code.ENHANCE_YOUR_CALM, "a header block was not complete in time, see [limits]")
         elif not connection.streams:
-            if now - self._idle_since >= patience.request_timeout_s:
+            if now - self._idle_since >= timeouts.request_timeout_s:
                 connection.close(Code.NO_ERROR, "idle")
         else:
             self._look_at_streams(now)
@@ -143,7 +143,7 @@ class ConnectionTimeouts:
         if head is None or head != self._head:
             self._head, self._head_since = head, now
             return False
-        return now - self._head_since >= self._limits.patience.head_timeout_s - _EACH_S
+        return now - self._head_since >= self._limits.timeouts.head_timeout_s - _EACH_S
 
     def _look_at_streams(self, now: float) -> None:
         limits, connection = self._limits, self._connection
@@ -165,7 +165,7 @@ class ConnectionTimeouts:
                 continue
             if connection.is_held_up(stream):
                 stream.began_at = now
-            most_s = limits.patience.body_s(stream.received)
+            most_s = limits.timeouts.body_s(stream.received)
             if now - stream.began_at >= most_s:
                 text = f"only {stream.received} bytes of the body arrived within {most_s:.0f} s, see [limits]"
                 stream.refuse(TimedOut(text))
@@ -176,19 +176,19 @@ class ConnectionTimeouts:
         Time that a response waits for others, while its own window is open, counts only if the client reads these
         too slowly, too.
         """
-        connection, patience = self._connection, self._limits.patience
+        connection, timeouts = self._connection, self._limits.timeouts
         passed_s, since_s = now - self._looked_at, now - self._measured_at
         self._looked_at = now
         if since_s >= _MEASURED_S:
             size, self._data_bytes = connection.codec.data_bytes - self._data_bytes, connection.codec.data_bytes
-            self._measured_at, self._is_slow = now, size < patience.answer_rate_bytes * since_s
+            self._measured_at, self._is_slow = now, size < timeouts.answer_rate_bytes * since_s
         for stream in list(connection.streams.values()):
             if not (stream.held.size and stream.outgoing.size):
                 continue
             if connection.codec.has_own_room(stream.stream_id) and not self._is_slow:
                 continue
             stream.waited_s += passed_s
-            if stream.waited_s >= patience.answer_s(stream.sent_bytes):
+            if stream.waited_s >= timeouts.answer_s(stream.sent_bytes):
                 text = f"read {stream.sent_bytes} bytes of the response on stream {stream.stream_id}"
                 connection.refused(f"the client {text} in {stream.waited_s:.0f} s, less than [limits] answer_rate")
                 connection.reset(stream, Code.CANCEL)

@@ -28,7 +28,7 @@ class Tunnel(Stream):
     The HTTP/2 connection and its other streams continue.
     """
 
-    __slots__ = ("_early", "_is_client_done", "_speaker", "disconnecting")
+    __slots__ = ("_early", "_is_client_done", "_protocol", "disconnecting")
 
     _log = Logger()
 
@@ -37,7 +37,7 @@ class Tunnel(Stream):
     def __init__(self, carrier: StreamOwner[Stream], stream_id: int, urgency: int) -> None:
         """Override: create the stream, without an upgraded protocol yet."""
         super().__init__(carrier, stream_id, urgency)
-        self._speaker: UpgradedProtocol | None = None
+        self._protocol: UpgradedProtocol | None = None
         self._early = b""
         self._is_client_done = False
         self.disconnecting = False
@@ -55,38 +55,38 @@ class Tunnel(Stream):
         if is_ended:
             self.receive(b"", True)
 
-    def upgrade(self, speaker: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send ``200`` with `fields`, then connect `speaker` to the client."""
+    def upgrade(self, protocol: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send ``200`` with `fields`, then connect `protocol` to the client."""
         self._request = self._head = None
         self._begin_answer(b"200", fields)
         self._carrier.wake(self)
-        self._speaker = speaker
-        speaker.makeConnection(self)
+        self._protocol = protocol
+        protocol.makeConnection(self)
         early, self._early = self._early, b""
         if early or self._is_client_done:
             self.receive(early, self._is_client_done)
 
     def receive(self, data: bytes, is_ended: bool) -> None:
         """Override: pass received data to the protocol, unless refused; `is_ended` means that no more follows."""
-        speaker = self._speaker
-        if speaker is None and self._request is not None:  # buffered until the response; the window stays closed
+        protocol = self._protocol
+        if protocol is None and self._request is not None:  # buffered until the response; the window stays closed
             self._early += data
             self._is_client_done |= is_ended
-        if speaker is None or self.disconnecting:
+        if protocol is None or self.disconnecting:
             return
         try:
-            speaker.dataReceived(data)
+            protocol.dataReceived(data)
         except Exception:  # noqa: BLE001  the other streams have nothing to do with it
             if not memory.was_missed():
                 self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
             self.abort()
-        if self._speaker is None:
+        if self._protocol is None:
             return  # the protocol has ended the stream
         if is_ended:
             self._lose(Failure(ConnectionDone()))
             self.complete()
         elif not self.disconnecting:
-            self._carrier.holds(self, speaker.held_bytes)
+            self._carrier.holds(self, protocol.held_bytes)
 
     def lost(self, reason: Failure) -> None:
         """Override: called when the stream ends early."""
@@ -99,17 +99,17 @@ class Tunnel(Stream):
         self._lose(Failure(ConnectionDone()))
 
     def _lose(self, reason: Failure) -> None:
-        speaker, self._speaker = self._speaker, None
-        if speaker is not None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
             self.disconnecting = True
             self.unregisterProducer()
-            speaker.connectionLost(reason)
+            protocol.connectionLost(reason)
 
     # ITransport, besides the methods of every stream
 
     def loseConnection(self) -> None:
         """Override: end the stream once everything is sent."""
-        if self._speaker is None:
+        if self._protocol is None:
             super().loseConnection()
         elif not self.disconnecting:
             self.disconnecting = True
@@ -120,8 +120,8 @@ class Tunnel(Stream):
 
     def resumeProducing(self) -> None:
         """Open the flow-control window, as far as held messages allow."""
-        if self._speaker is not None and not self.disconnecting:
-            self._carrier.holds(self, self._speaker.held_bytes)
+        if self._protocol is not None and not self.disconnecting:
+            self._carrier.holds(self, self._protocol.held_bytes)
 
     def abortConnection(self) -> None:
         """Reset the stream."""

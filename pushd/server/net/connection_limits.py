@@ -81,21 +81,21 @@ class ConnectionLimiter:
         most_per_address: int,
         wheel: TimerWheel,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
-        figures: Counters | None = None,
+        counters: Counters | None = None,
     ) -> None:
         """Accept `most` connections, and `most_per_address` of one `pushd.bus.clientaddress.limit_key`.
 
         0 means unlimited. An address that `is_proxy` has no limit of its own, because many clients share it.
-        `figures` counts accepted and rejected connections.
+        `counters` counts accepted and rejected connections.
         """
-        self.figures = Counters() if figures is None else figures
+        self.counters = Counters() if counters is None else counters
         """The counters."""
         self.limit(most, most_per_address)
         self._is_proxy = is_proxy
         self._count = 0
         self._per_address: Counter[str] = Counter()
         self._turned_away = 0
-        self._sparing = RateLimitedLog(self.log, wheel)
+        self._limited_log = RateLimitedLog(self.log, wheel)
 
     def limit(self, most: int, most_per_address: int) -> None:
         """Set the limits for new connections; open connections stay open."""
@@ -116,26 +116,26 @@ class ConnectionLimiter:
             key = limit_key(address_of(peer))
         if key is None:
             self._count += 1
-            self.figures.accepted += 1
+            self.counters.accepted += 1
             return ConnectionSlot(None, self._leave)
         if self._per_address[key] >= self._most_per_address:
             detail = f"{key} has {self._most_per_address} connections open: [limits] connections_per_address"
             return self._turn_away(peer, "connections_per_address", TooMany(detail, retry_s=_RETRY_S))
         self._count += 1
-        self.figures.accepted += 1
+        self.counters.accepted += 1
         self._per_address[key] += 1
         return ConnectionSlot(None, partial(self._leave, key))
 
     def handshake_failed(self, peer: IAddress, timeout_s: float) -> None:
         """Called when a TLS handshake times out. Count and log the timeout."""
         text = "closed a connection of {peer}: its TLS handshake took more than {timeout_s:g} s"
-        self.figures.handshakes["timed_out"] += 1
-        self._sparing.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)
+        self.counters.handshakes["timed_out"] += 1
+        self._limited_log.info("handshake", text, peer=peer_name(peer), timeout_s=timeout_s)
 
     def _turn_away(self, peer: IAddress, kind: str, refused: Refused) -> ConnectionSlot | None:
-        self.figures.turned_away[kind] += 1
+        self.counters.turned_away[kind] += 1
         name, is_told = peer_name(peer), self._turned_away < _MAX_TURNED_AWAY
-        self._sparing.info(kind, "turned away {peer}: {detail}", peer=name, detail=refused.detail)
+        self._limited_log.info(kind, "turned away {peer}: {detail}", peer=name, detail=refused.detail)
         if not is_told:
             return None
         self._turned_away += 1

@@ -181,9 +181,9 @@ class ProxyProtocolFactory(Factory[Protocol]):
     noisy = False
     log = Logger()
 
-    def __init__(self, reception: ProxyProtocolSettings, inner: IProtocolFactory) -> None:
+    def __init__(self, settings: ProxyProtocolSettings, inner: IProtocolFactory) -> None:
         """Build the protocol after the header with `inner`."""
-        self._reception = reception
+        self._settings = settings
         self._inner = inner
 
     def doStart(self) -> None:
@@ -198,13 +198,13 @@ class ProxyProtocolFactory(Factory[Protocol]):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Override: return the protocol of a new connection; None, which closes it, if `addr` is not trusted."""
-        if addr is None or not self._reception.trust.is_trusted(addr):
+        if addr is None or not self._settings.trust.is_trusted(addr):
             self.log.info(
                 "refused a connection from {peer}: only those in [proxies] trusted may speak the PROXY protocol",
                 peer="nowhere" if addr is None else peer_name(addr),
             )
             return None
-        return _Introduced(self._reception, self._inner.buildProtocol)
+        return _Introduced(self._settings, self._inner.buildProtocol)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -213,24 +213,24 @@ class _Introduced(Protocol):
 
     log = Logger()
 
-    def __init__(self, reception: ProxyProtocolSettings, build: Callable[[IAddress], IProtocol | None]) -> None:
-        self._reception = reception
+    def __init__(self, settings: ProxyProtocolSettings, build: Callable[[IAddress], IProtocol | None]) -> None:
+        self._settings = settings
         self._build = build
         self._received = b""
-        self._speaker: IProtocol | None = None
+        self._protocol: IProtocol | None = None
         self._alarm: Timer | None = None
         self._is_refused = False
 
     def connectionMade(self) -> None:
         """Override: called when the connection is established."""
-        reception = self._reception
-        reception.connections.add(self)
-        self._alarm = reception.wheel.call_in(reception.timeout_s, self._late)
+        settings = self._settings
+        settings.connections.add(self)
+        self._alarm = settings.wheel.call_in(settings.timeout_s, self._late)
 
     def dataReceived(self, data: bytes) -> None:
         """Override: called when bytes of the header, or after it, are received."""
-        if self._speaker is not None:
-            self._speaker.dataReceived(data)
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
             return
         if self._is_refused:
             return
@@ -253,19 +253,19 @@ class _Introduced(Protocol):
         elif not header.is_local:
             peer = UnknownAddress(peer)
         self._stop_waiting()
-        speaker = self._build(peer)
-        if speaker is None:
+        protocol = self._build(peer)
+        if protocol is None:
             self._is_refused = True
             self.abort()
             return
-        self._speaker = speaker
-        speaker.makeConnection(ProxiedTransport(self.transport, peer, host))  # type: ignore[arg-type]
-        self._reception.connections.discard(self)
+        self._protocol = protocol
+        protocol.makeConnection(ProxiedTransport(self.transport, peer, host))  # type: ignore[arg-type]
+        self._settings.connections.discard(self)
         if rest:
-            speaker.dataReceived(rest)
+            protocol.dataReceived(rest)
 
     def _late(self) -> None:
-        self._refuse(f"no PROXY protocol header within {self._reception.timeout_s:g} s")
+        self._refuse(f"no PROXY protocol header within {self._settings.timeout_s:g} s")
 
     def _refuse(self, why: str) -> None:
         assert self.transport is not None
@@ -282,11 +282,11 @@ class _Introduced(Protocol):
 
     def readConnectionLost(self) -> None:
         """Override: called when the client or its proxy closes its half of the connection."""
-        speaker = IHalfCloseableProtocol(self._speaker, None)
-        if speaker is None:
+        protocol = IHalfCloseableProtocol(self._protocol, None)
+        if protocol is None:
             end_now(self.transport)
         else:
-            speaker.readConnectionLost()
+            protocol.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
         """Override: required by the interface; never called, as both directions are closed at once."""
@@ -294,15 +294,15 @@ class _Introduced(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Override: called when the connection is lost."""
         self._stop_waiting()
-        self._reception.connections.discard(self)
-        speaker, self._speaker = self._speaker, None
-        if speaker is not None:
-            speaker.connectionLost(reason)
+        self._settings.connections.discard(self)
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.connectionLost(reason)
 
     def finish(self) -> None:
         """Close the connection unless its header is complete within `LAST_WORD_S`."""
         self._stop_waiting()
-        self._alarm = self._reception.wheel.call_in(LAST_WORD_S, self.abort)
+        self._alarm = self._settings.wheel.call_in(LAST_WORD_S, self.abort)
 
     def abort(self) -> None:
         """Abort the connection; unsent output is lost."""

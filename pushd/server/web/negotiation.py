@@ -39,7 +39,7 @@ class AlpnChoice:
     http2: Callable[[Refused | None], WireProtocol]
     """Builds the HTTP/2 protocol, from the refusal to send if the connection is rejected."""
 
-    turnstile: ConnectionLimiter
+    limiter: ConnectionLimiter
     """Applies the connection limits."""
 
     connections: Connections
@@ -64,23 +64,23 @@ class AlpnSwitch(Protocol):
     def __init__(self, choice: AlpnChoice) -> None:
         """Use the settings of `choice`."""
         self._choice = choice
-        self._speaker: WireProtocol | None = None
+        self._protocol: WireProtocol | None = None
         self._alarm: Timer | None = None
-        self._ticket: ConnectionSlot | None = None
+        self._slot: ConnectionSlot | None = None
         self._is_shaking_hands = False
 
     def connectionMade(self) -> None:
         """Override: called when the connection is established. Apply the limits; wait for TLS, if any."""
         assert self.transport is not None
         choice = self._choice
-        ticket = self._ticket = choice.turnstile.enter(self.transport.getPeer())
-        if ticket is None:
+        slot = self._slot = choice.limiter.enter(self.transport.getPeer())
+        if slot is None:
             self.abort()
             return
-        if ticket.refused is not None:
+        if slot.refused is not None:
             self._alarm = choice.wheel.call_in(choice.timeout_s, self.abort)
         if ISSLTransport(self.transport, None) is None:
-            self._begin(choice.http1(self.hand_to, ticket.refused))
+            self._begin(choice.http1(self.hand_to, slot.refused))
             return
         self._is_shaking_hands = True
         choice.connections.add(self)
@@ -89,53 +89,53 @@ class AlpnSwitch(Protocol):
         if choice.connections.is_finishing:
             self.finish()
 
-    def _begin(self, speaker: WireProtocol) -> None:
-        self.hand_to(speaker)
+    def _begin(self, protocol: WireProtocol) -> None:
+        self.hand_to(protocol)
         if self._choice.connections.is_finishing:
-            speaker.finish()
+            protocol.finish()
 
     def _handshake_failed(self) -> None:
         assert self.transport is not None
         self._is_shaking_hands = False
-        self._choice.turnstile.handshake_failed(self.transport.getPeer(), self._choice.timeout_s)
+        self._choice.limiter.handshake_failed(self.transport.getPeer(), self._choice.timeout_s)
         self.abort()
 
     def handshakeCompleted(self) -> None:
         """Override: called when the TLS handshake is complete. Start the selected protocol."""
-        choice, ticket = self._choice, self._ticket
-        if ticket is None:
+        choice, slot = self._choice, self._slot
+        if slot is None:
             return
         self._is_shaking_hands = False
-        choice.turnstile.figures.handshakes["completed"] += 1
+        choice.limiter.counters.handshakes["completed"] += 1
         negotiated = INegotiated(self.transport, None)
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
-        if ticket.refused is None:
+        if slot.refused is None:
             self._stop_waiting()
-        if ticket.refused is None and (certificate := certificate_of(self.transport)) is not None:
+        if slot.refused is None and (certificate := certificate_of(self.transport)) is not None:
             self._alarm = choice.wheel.call_in(max(0.0, certificate.expires_at - choice.now()), self._expired)
-        self._begin(choice.http2(ticket.refused) if is_http2 else choice.http1(self.hand_to, ticket.refused))
+        self._begin(choice.http2(slot.refused) if is_http2 else choice.http1(self.hand_to, slot.refused))
 
     def _expired(self) -> None:
         """Called when the client certificate expires: drain the connection, so that the client reconnects.
 
         New requests are refused; streams and WebSockets close on their own (`Identity.expires_at`).
         """
-        if self._speaker is not None:
-            self._speaker.finish()
+        if self._protocol is not None:
+            self._protocol.finish()
 
-    def hand_to(self, speaker: WireProtocol, unread: bytes = b"") -> None:
-        """Replace the protocol of the connection by `speaker`, and pass it the `unread` bytes."""
+    def hand_to(self, protocol: WireProtocol, unread: bytes = b"") -> None:
+        """Replace the protocol of the connection by `protocol`, and pass it the `unread` bytes."""
         assert self.transport is not None
-        before = self._speaker or self
-        self._speaker = speaker
-        self.dataReceived = speaker.dataReceived  # type: ignore[method-assign]
-        self._choice.connections.add(speaker)
+        before = self._protocol or self
+        self._protocol = protocol
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        self._choice.connections.add(protocol)
         self._choice.connections.discard(before)
-        speaker.makeConnection(self.transport)
+        protocol.makeConnection(self.transport)
         if not unread:
             return
         try:
-            speaker.dataReceived(unread)
+            protocol.dataReceived(unread)
         except Exception:  # noqa: BLE001  not a fault of the previous protocol, which is on the call stack
             if not memory.was_missed():
                 self.log.failure(
@@ -153,7 +153,7 @@ class AlpnSwitch(Protocol):
 
         It is kept while a response is pending; otherwise it ends, as if the client had closed both halves.
         """
-        return self._speaker is not None and self._speaker.input_ended()
+        return self._protocol is not None and self._protocol.input_ended()
 
     def readConnectionLost(self) -> None:
         """Override: called when the client closes its half without TLS; with TLS, `input_ended` is called."""
@@ -167,14 +167,14 @@ class AlpnSwitch(Protocol):
         """Override: called when the connection is lost."""
         self._stop_waiting()
         if self._is_shaking_hands:
-            self._choice.turnstile.figures.handshakes["failed"] += 1
-        if self._ticket is not None:
-            self._ticket.give_back()
-        speaker, self._speaker = self._speaker, None
-        self._choice.connections.discard(speaker or self)
-        if speaker is not None:
+            self._choice.limiter.counters.handshakes["failed"] += 1
+        if self._slot is not None:
+            self._slot.give_back()
+        protocol, self._protocol = self._protocol, None
+        self._choice.connections.discard(protocol or self)
+        if protocol is not None:
             del self.dataReceived
-            speaker.connectionLost(reason)
+            protocol.connectionLost(reason)
         elif has_no_certificate(reason) and self.transport is not None:
             self.log.info(
                 "refused a TLS handshake with {peer}: it has no certificate, which client_ca requires",

@@ -86,8 +86,8 @@ def answer_problem(request: Request, refused: Refused) -> bytes:
 
 def note_refusal(request: Request, refused: Refused) -> None:
     """Count and log a refusal: in the access log entry, if requests are logged."""
-    if request.visit is not None:
-        request.visit.detail = refused.detail
+    if request.access_record is not None:
+        request.access_record.detail = refused.detail
     else:
         _log.info(
             "{status} {method} {path} from {peer}: {detail} ({request_id})",
@@ -98,7 +98,7 @@ def note_refusal(request: Request, refused: Refused) -> None:
             detail=refused.detail,
             request_id=request.request_id,
         )
-    request.figures.refuse(refused)
+    request.counters.refuse(refused)
 
 
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
@@ -241,19 +241,19 @@ class Endpoint(Answering):
     reads: ClassVar[frozenset[bytes]] = frozenset()
     """The methods that ``[limits] read_rate`` counts."""
 
-    def __init__(self, gate: RequestGuard) -> None:
-        """Serve the requests that `gate` admits."""
+    def __init__(self, guard: RequestGuard) -> None:
+        """Serve the requests that `guard` admits."""
         super().__init__()
-        self.gate = gate
+        self.guard = guard
 
     def charge(self, request: Request) -> None:
         """Override: count the methods in `reads`."""
         if request.method in self.reads:
-            self.gate.charge_read(request.caller)
+            self.guard.charge_read(request.caller)
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Override: admit the request with the guard, and check it again once the body is complete."""
-        return self.gate.readmit(request) if request.is_admitted else self.gate.admit(request)
+        return self.guard.readmit(request) if request.is_admitted else self.guard.admit(request)
 
     def render_OPTIONS(self, request: Request) -> int:
         """Send the allowed methods (RFC 9110, section 9.3.7); the guard has set the CORS headers."""
@@ -275,14 +275,14 @@ class Branch(Endpoint):
         try:
             return self.child(path)
         except Refused as refused:
-            return Problem(self.gate, refused)
+            return Problem(self.guard, refused)
 
 
 class Problem(Endpoint):
     """A resource that responds to every admitted request with the same problem."""
 
-    def __init__(self, gate: RequestGuard, refused: Refused) -> None:
-        super().__init__(gate)
+    def __init__(self, guard: RequestGuard, refused: Refused) -> None:
+        super().__init__(guard)
         self._refused = refused
 
     def check(self, request: Request) -> None:

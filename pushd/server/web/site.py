@@ -67,7 +67,7 @@ class Serving:
     max_body_bytes: int
     """The largest request body, in bytes."""
 
-    patience: Timeouts
+    timeouts: Timeouts
     """The timeouts of clients."""
 
     logs_requests: bool = False
@@ -106,25 +106,25 @@ class PushdSite(Site):
         reactor: IReactorTime,
         *,
         wheel: TimerWheel,
-        turnstile: ConnectionLimiter,
+        limiter: ConnectionLimiter,
         serving: Serving,
         is_proxy: Callable[[IAddress], bool] = lambda peer: False,
-        figures: Counters | None = None,
+        counters: Counters | None = None,
         answers: UnreadResponses | None = None,
         now: Callable[[], float] = time,
         bodies: IncompleteBodies | None = None,
     ) -> None:
-        """Serve `root` with the options of `serving`. `turnstile` limits connections; timeouts are on `wheel`.
+        """Serve `root` with the options of `serving`. `limiter` limits connections; timeouts are on `wheel`.
 
         `now` returns the time in seconds since 1970.
 
-        Request ids from a client that `is_proxy` are trusted. `figures` counts events, `bodies` limits incomplete
+        Request ids from a client that `is_proxy` are trusted. `counters` counts events, `bodies` limits incomplete
         bodies, and `answers` limits unread responses.
         """
         super().__init__(root, Request, timeout=None, parsePOSTFormSubmission=False, reactor=reactor)
         self.connections = Connections()
         """The open connections."""
-        self.figures = Counters() if figures is None else figures
+        self.counters = Counters() if counters is None else counters
         """The counters of the site."""
         self.bodies = IncompleteBodies(_HELD_BYTES, 100) if bodies is None else bodies
         """Limits the bytes of incomplete bodies."""
@@ -134,25 +134,25 @@ class PushdSite(Site):
         """Shares the event loop fairly among connections with pipelined requests."""
         bound_header_names()
         self._wheel = wheel
-        self._turnstile = turnstile
+        self._limiter = limiter
         self._is_proxy = is_proxy
         self._clock = reactor
         self._now = now
         self._memory = Memory()
         self.answers = UnreadResponses() if answers is None else answers
         """Limits the bytes of responses that clients have not read."""
-        self._sparing = RateLimitedLog(_log, wheel)
+        self._limited_log = RateLimitedLog(_log, wheel)
         self.configure(root, serving)
 
     def configure(self, root: IResource, serving: Serving) -> None:
         """Apply `serving`; the body limit, timeouts and WebSocket over HTTP/2 change for new connections only."""
         self.serving = serving
         """The current options."""
-        max_body_bytes, patience = serving.max_body_bytes, serving.patience
+        max_body_bytes, timeouts = serving.max_body_bytes, serving.timeouts
         wheel = self._wheel
         self.comeback.configure(serving.retry_s, serving.reconnect_spread_s, serving.cors)
         self.resource = root
-        http1 = partial(HTTP1Answers, max_body_bytes, patience, wheel, self.answers, self._sparing)
+        http1 = partial(HTTP1Answers, max_body_bytes, timeouts, wheel, self.answers, self._limited_log)
         self.protocol = http1  # type: ignore[method-assign,assignment]
         strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
@@ -162,7 +162,7 @@ class PushdSite(Site):
         self._http2 = Http2Context(
             self,
             self.connections,
-            Limits(max_body_bytes, patience, takes_websockets=serving.websocket_over_http2),
+            Limits(max_body_bytes, timeouts, takes_websockets=serving.websocket_over_http2),
             wheel,
             wheel.seconds,
             self._clock.callLater,
@@ -173,11 +173,11 @@ class PushdSite(Site):
         self._choice = AlpnChoice(
             self._new_http1,
             partial(HTTP2, self._http2),
-            self._turnstile,
+            self._limiter,
             self.connections,
             wheel,
             self._now,
-            patience.head_timeout_s,
+            timeouts.head_timeout_s,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> AlpnSwitch:  # type: ignore[override]
@@ -218,6 +218,6 @@ class PushdSite(Site):
     def log(self, request: AnyRequest) -> None:
         """Override: called when a response is complete. Count and log the request."""
         status = request.code if not isinstance(request, Request) else request.true_status or request.code
-        self.figures.answered[status] += 1
-        if isinstance(request, Request) and request.visit is not None:
+        self.counters.answered[status] += 1
+        if isinstance(request, Request) and request.access_record is not None:
             request.end_visit(status)

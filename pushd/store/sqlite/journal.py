@@ -83,7 +83,7 @@ class SqlitePublisher:
         self._call_later = call_later
         self._in_thread = in_thread
         self._writes_in_thread = writes_in_thread
-        self.condition = StoreHealth(lambda: store.is_full)
+        self.health = StoreHealth(lambda: store.is_full)
         """Whether the store accepts events."""
         self._waiting: FairQueue[Submission] = FairQueue()
         self._came_s = 0.0  # when the first waiting submission arrived
@@ -190,7 +190,7 @@ class SqlitePublisher:
     ) -> None:
         """Deliver the stored events, which arrived at `came_s`, or report the `failure` to their publishers."""
         if batch:
-            self.condition.note(failure)
+            self.health.note(failure)
         if failure is None:
             batch.commit()
         else:
@@ -232,7 +232,7 @@ class SqlitePublisher:
         self._write(change, partial(self._deleted, channel, submission))
 
     def _deleted(self, channel: Channel[Subscription], submission: Submission, failure: Refused | None) -> None:
-        self.condition.note(failure)
+        self.health.note(failure)
         if failure is None:
             self._bus.clear(channel.name, channel)
         submission.tell(failure)
@@ -287,8 +287,8 @@ class SqlitePublisher:
         """Remove expired data and checkpoint the store. To be called every second."""
         if not self._is_busy:  # else the log lacks the events being written
             self._store.archive.look(self._bus.log.sequence)
-            if self.condition.may_be_over and not self._is_ending:  # maybe no publisher is left to find out
-                self._write(Transaction(self._bus.log.state, is_trial=True), self.condition.note)
+            if self.health.may_be_over and not self._is_ending:  # maybe no publisher is left to find out
+                self._write(Transaction(self._bus.log.state, is_trial=True), self.health.note)
         if self._is_tending or self._is_ending:
             return
         self._is_tending = True

@@ -73,7 +73,7 @@ class BlockReader:
         self._max_bytes = max_bytes
         self._now = now
         self._seconds = seconds
-        self._calendar = ClockJumps(now, seconds)
+        self._clock_jumps = ClockJumps(now, seconds)
         self._chunks: OrderedDict[tuple[int, int], _Chunk] = (
             OrderedDict()
         )  # by channel and number, latest used last
@@ -83,7 +83,7 @@ class BlockReader:
 
     def look(self, sequence: int) -> None:
         """Check whether the system clock was set: see `pushd.store.sqlite.clock_jumps`."""
-        self._calendar.look(sequence)
+        self._clock_jumps.look(sequence)
 
     def at(self, reader: Reader, offset: int) -> Entry:
         """Return the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
@@ -232,7 +232,7 @@ class BlockReader:
         entries = []
         try:
             for event in decode(block, reader.name):
-                left_s = min(age_s, self._calendar.time_of(event) + age_s - now)
+                left_s = min(age_s, self._clock_jumps.time_of(event) + age_s - now)
                 entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
                 offset += 1
         except Damaged as error:

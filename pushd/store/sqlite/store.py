@@ -98,13 +98,13 @@ class Store:
         recent_bytes: int,
         now: Callable[[], float],
         seconds: Callable[[], float],
-        figures: Counters | None = None,
+        counters: Counters | None = None,
         size_bytes: int = 1 << 30,
     ) -> None:
         """Prepare to `open` the store in `directory`.
 
         With `is_safe`, a completed transaction is on the disk, not only with the operating system.
-        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `figures`.
+        `recent_bytes` of the latest events are kept in memory. Transactions are counted in `counters`.
         `size_bytes` is about the size of the store, from which `log_bytes` is derived.
         """
         self.log_bytes = max(_LEAST_LOG_BYTES, min(_LOG_BYTES, size_bytes // 16))
@@ -113,7 +113,7 @@ class Store:
         self._directory = directory
         self._is_safe = is_safe
         self._seconds = seconds
-        self._figures = Counters() if figures is None else figures
+        self._counters = Counters() if counters is None else counters
         self._seal = 0
         self.unmoved_bytes = 0
         """About how many bytes were written since `turn_over`."""
@@ -258,7 +258,7 @@ class Store:
 
     def write(self, change: Transaction) -> None:
         """Commit a change atomically; raise `NoRoom` or `Unavailable` if it is not committed."""
-        writer, figures = self._writer, self._figures
+        writer, counters = self._writer, self._counters
         began_s = self._seconds()
         summary = self._summary.after(change.state.sequence, _log_sum(change.state), change.summary_change)
         self._mark.write(self._summary, summary)  # the store matches one of them, whatever happens now
@@ -271,7 +271,7 @@ class Store:
             memory.missed()
             raise OutOfMemory from None
         except sqlite3.Error as error:
-            figures.failed_commits += 1
+            counters.failed_commits += 1
             self._roll_back()
             raise refusal(error, self.path) from error
         except BaseException:
@@ -280,7 +280,7 @@ class Store:
         self._summary = summary
         self._mark.write(summary, summary)
         self.unmoved_bytes += change.size_bytes
-        figures.commits.add(self._seconds() - began_s)
+        counters.commits.add(self._seconds() - began_s)
 
     def _make(self, change: Transaction) -> None:
         execute, execute_many = self._writer.execute, self._writer.executemany

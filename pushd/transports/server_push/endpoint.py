@@ -24,14 +24,14 @@ class EventPush(NdjsonEndpoint):
 
     def __init__(
         self,
-        gate: RequestGuard,
-        door: Admission,
+        guard: RequestGuard,
+        admission: Admission,
         *,
         heartbeat_s: float,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Send an idle client an empty line every `heartbeat_s` seconds. `call_later` is the reactor's."""
-        super().__init__(gate, door, heartbeat_s=heartbeat_s)
+        super().__init__(guard, admission, heartbeat_s=heartbeat_s)
         self._call_later = call_later
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:

@@ -174,7 +174,7 @@ class PushSession:
         older = set(sorted(older)[: (len(older) + 1) // 2])
         self._waiting = deque(push for push in self._waiting if push.number not in older)
         self._waiting_bytes = sum(push.cost for push in self._waiting)
-        self._sessions.figures.missed += len(older)
+        self._sessions.counters.missed += len(older)
 
     def send(self, line: bytes) -> None:
         """Write `line`, a heartbeat, to the body of the stream, unless the client does not read it."""
@@ -243,7 +243,7 @@ class PushSession:
         self._in_flight[push.number] = push
         self._in_flight_bytes += push.cost
         self.sent_bytes += push.cost - ENTRY_BYTES
-        self._sessions.figures.written_bytes += push.cost - ENTRY_BYTES
+        self._sessions.counters.written_bytes += push.cost - ENTRY_BYTES
         entry = push.entry
         path = path_of_event(entry.channel, entry.event.id).encode("ascii")
         answer = Answer(event_fields(entry.event), entry.event.data)
@@ -306,7 +306,7 @@ class PushSession:
         if reason.cause is not CloseCause.TOO_SLOW:
             self.flush()
         else:
-            self._sessions.figures.too_slow += len(self._waiting) + len(self._refused) + 1
+            self._sessions.counters.too_slow += len(self._waiting) + len(self._refused) + 1
         self._stop()
         self._connection.close(reason)
 

@@ -299,9 +299,9 @@ class WebSocketConnection(Reading, TwoWay, WebSocketServerProtocol):  # type: ig
 
 
 def new_factory(
-    patience: Timeouts, wheel: TimerWheel, bodies: IncompleteBodies, turns: Turns
+    timeouts: Timeouts, wheel: TimerWheel, bodies: IncompleteBodies, turns: Turns
 ) -> WebSocketServerFactory:
-    """Make the factory of all WebSockets; `patience` limits the time of a message, or the connection ends.
+    """Make the factory of all WebSockets; `timeouts` limits the time of a message, or the connection ends.
 
     `bodies` counts the bytes of incomplete messages; `turns` shares the time among clients with many messages.
     """
@@ -315,7 +315,7 @@ def new_factory(
         autoPingInterval=0,
     )
     kind: Any = type("WebSocketConnection", (WebSocketConnection,), _state_after_handshake(factory))
-    kind._patience, kind._wheel, kind._bodies, kind._turns = patience, wheel, bodies, turns
+    kind._timeouts, kind._wheel, kind._bodies, kind._turns = timeouts, wheel, bodies, turns
     factory.protocol = kind
     return factory
 

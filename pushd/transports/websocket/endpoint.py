@@ -30,29 +30,29 @@ class WebSocket(SubscribeEndpoint):
 
     def __init__(
         self,
-        gate: RequestGuard,
-        door: Admission,
+        guard: RequestGuard,
+        admission: Admission,
         publisher: Publisher,
         *,
         max_event_bytes: int,
         max_channels: int,
         heartbeat_s: float,
         ping_timeout_s: float,
-        patience: Timeouts,
+        timeouts: Timeouts,
         bodies: IncompleteBodies,
         turns: Turns,
     ) -> None:
         """Accept events of up to `max_event_bytes` for `publisher`, each to up to `max_channels`.
 
-        A client is pinged every `heartbeat_s`, and closed if it then sends nothing for `ping_timeout_s`. `patience`
+        A client is pinged every `heartbeat_s`, and closed if it then sends nothing for `ping_timeout_s`. `timeouts`
         limits the time of a message, and `bodies` counts the bytes of incomplete ones. `turns` shares the time
         among clients with many messages.
         """
-        super().__init__(gate, door)
-        self._factory = new_factory(patience, door.sessions.wheel, bodies, turns)
+        super().__init__(guard, admission)
+        self._factory = new_factory(timeouts, admission.sessions.wheel, bodies, turns)
         self._max_message_bytes = longest_message(max_event_bytes, max_channels)
-        self._common = WebSocketSettings(
-            gate, door, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s
+        self._settings = WebSocketSettings(
+            guard, admission, publisher, max_event_bytes, max_channels, heartbeat_s, ping_timeout_s
         )
 
     def refuse(self, request: Request, refused: Refused) -> bytes:
@@ -82,9 +82,9 @@ class WebSocket(SubscribeEndpoint):
         """Subscribe to the channels in the query, accept the handshake, and upgrade the connection."""
         fields: list[Field]
         is_raw, fields = request.found
-        max_bytes = self._common.max_event_bytes if is_raw else self._max_message_bytes
+        max_bytes = self._settings.max_event_bytes if is_raw else self._max_message_bytes
         websocket = new_connection(self._factory, max_bytes, request.caller.place)
-        dialogue = (RawProtocol if is_raw else JsonProtocol)(websocket, self._common, request.caller)
+        dialogue = (RawProtocol if is_raw else JsonProtocol)(websocket, self._settings, request.caller)
         websocket.listener = dialogue
         try:
             dialogue.subscribe(*request.wanted)
@@ -92,8 +92,8 @@ class WebSocket(SubscribeEndpoint):
             dialogue.session.ended()
             raise
         dialogue.ping_later()
-        if request.visit is not None:
-            dialogue.visit, request.visit = request.visit, None
+        if request.access_record is not None:
+            dialogue.access_record, request.access_record = request.access_record, None
             fields.append((b"X-Request-ID", request.request_id.encode("ascii")))
         request.connection.upgrade(websocket, fields)
         return NOT_DONE_YET

@@ -13,11 +13,11 @@ __all__ = ["MessageTimeout"]
 class MessageTimeout:
     """Tracks the start time and size of an incomplete message; messages received in one piece bypass it."""
 
-    __slots__ = ("_alarm", "_began_at", "_patience", "_size", "_too_late", "_wheel")
+    __slots__ = ("_alarm", "_began_at", "_size", "_timeouts", "_too_late", "_wheel")
 
-    def __init__(self, patience: Timeouts, wheel: TimerWheel, too_late: Callable[[str], None]) -> None:
-        """Call `too_late` with the reason when a message takes longer than `patience` allows a body."""
-        self._patience = patience
+    def __init__(self, timeouts: Timeouts, wheel: TimerWheel, too_late: Callable[[str], None]) -> None:
+        """Call `too_late` with the reason when a message takes longer than `timeouts` allows a body."""
+        self._timeouts = timeouts
         self._wheel = wheel
         self._too_late: Callable[[str], None] | None = too_late
         self._alarm: Timer | None = None
@@ -30,7 +30,7 @@ class MessageTimeout:
             self._began_at = self._wheel.seconds()
             self._size = 0
             if self._alarm is None:
-                self._alarm = self._wheel.call_in(self._patience.request_timeout_s, self._look)
+                self._alarm = self._wheel.call_in(self._timeouts.request_timeout_s, self._look)
         self._size += size
 
     def completed(self) -> None:
@@ -48,7 +48,7 @@ class MessageTimeout:
         self._alarm = None
         if self._began_at is None or self._too_late is None:
             return
-        most_s = self._patience.body_s(self._size)
+        most_s = self._timeouts.body_s(self._size)
         left_s = self._began_at + most_s - self._wheel.seconds()
         if left_s > 0:
             self._alarm = self._wheel.call_in(left_s, self._look)

@@ -42,12 +42,12 @@ W = TypeVar("W", bound=_Pinged)
 class Pinging(Generic[T, W]):
     """Pings a client at each heartbeat, even while events are sent, as the client may be dead meanwhile."""
 
-    __slots__ = ("_alarm", "_common", "_ping_by_s", "_unanswered_s", "websocket")
+    __slots__ = ("_alarm", "_ping_by_s", "_settings", "_unanswered_s", "websocket")
 
-    def __init__(self, websocket: W, common: T) -> None:
+    def __init__(self, websocket: W, settings: T) -> None:
         """Ping over `websocket` at the times of `common`, from `ping_later` on."""
         self.websocket = websocket
-        self._common = common
+        self._settings = settings
         self._alarm: Timer | None = None
         self._ping_by_s = 0.0
         self._unanswered_s: float | None = None
@@ -59,7 +59,7 @@ class Pinging(Generic[T, W]):
 
     def ping_later(self) -> None:
         """Start pinging: the first ping is sent after one heartbeat interval."""
-        self._ping_by_s = self._common.wheel.seconds() + self._common.heartbeat_s
+        self._ping_by_s = self._settings.wheel.seconds() + self._settings.heartbeat_s
         self._look_later()
 
     def stop_pinging(self) -> None:
@@ -71,21 +71,21 @@ class Pinging(Generic[T, W]):
     def _look_later(self) -> None:
         next_s = self._ping_by_s
         if self._unanswered_s is not None:
-            next_s = min(next_s, self._unanswered_s + self._common.ping_timeout_s)
-        wheel = self._common.wheel
+            next_s = min(next_s, self._unanswered_s + self._settings.ping_timeout_s)
+        wheel = self._settings.wheel
         self._alarm = wheel.call_within(next_s - wheel.seconds(), self._look)
 
     def _look(self) -> None:
         """Send a ping, or call `silent`, when due."""
-        common, wheel = self._common, self._common.wheel
+        settings, wheel = self._settings, self._settings.wheel
         if self.websocket.has_heard:
             self._unanswered_s = None
-        elif self._unanswered_s is not None and wheel.has_reached(self._unanswered_s + common.ping_timeout_s):
+        elif self._unanswered_s is not None and wheel.has_reached(self._unanswered_s + settings.ping_timeout_s):
             self.silent()
             return
         if not wheel.turns_again_by(self._ping_by_s):
             if self._unanswered_s is None:
                 self._unanswered_s, self.websocket.has_heard = wheel.turned_s, False
             self.websocket.ping()
-            self._ping_by_s = wheel.turned_s + common.heartbeat_s
+            self._ping_by_s = wheel.turned_s + settings.heartbeat_s
         self._look_later()

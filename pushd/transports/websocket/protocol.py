@@ -24,7 +24,7 @@ from pushd.bus import (
     owner_of,
 )
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.server import RequestGuard, TimerWheel, Visit
+from pushd.server import AccessRecord, RequestGuard, TimerWheel
 from pushd.sessions import Admission, Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
@@ -46,8 +46,8 @@ _SWITCHED = 101
 class WebSocketSettings:
     """Settings of all WebSockets."""
 
-    gate: RequestGuard
-    door: Admission
+    guard: RequestGuard
+    admission: Admission
     publisher: Publisher
     max_event_bytes: int
     max_channels: int
@@ -58,20 +58,20 @@ class WebSocketSettings:
     @property
     def wheel(self) -> TimerWheel:
         """Return the timer wheel."""
-        return self.door.sessions.wheel
+        return self.admission.sessions.wheel
 
 
 class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
     """The base of both protocols: a `WebSocketListener`. Subclasses define the messages."""
 
-    __slots__ = ("session", "visit")
+    __slots__ = ("access_record", "session")
 
     encode: Encoder
 
-    def __init__(self, websocket: WebSocketConnection, common: WebSocketSettings, caller: ClientInfo) -> None:
-        super().__init__(websocket, common)
-        self.session = Session(common.door.sessions, websocket, self.encode, caller)
-        self.visit: Visit | None = None
+    def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings, caller: ClientInfo) -> None:
+        super().__init__(websocket, settings)
+        self.session = Session(settings.admission.sessions, websocket, self.encode, caller)
+        self.access_record: AccessRecord | None = None
         """Logs the handshake at the end of the connection; None if requests are not logged."""
 
     @property
@@ -119,9 +119,9 @@ class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
         """Called when the connection has ended."""
         self.stop_pinging()
         self.session.ended()
-        if self.visit is not None:
+        if self.access_record is not None:
             caller = self.session.caller
-            self.visit.ended(_SWITCHED, self.session.sent_bytes, caller.name, caller.user)
+            self.access_record.ended(_SWITCHED, self.session.sent_bytes, caller.name, caller.user)
 
     def silent(self) -> None:
         """Override: close the connection of a client that does not answer pings."""
@@ -151,9 +151,9 @@ class JsonProtocol(_Dialogue):
 
     encode = staticmethod(websocket_event)
 
-    def __init__(self, websocket: WebSocketConnection, common: WebSocketSettings, caller: ClientInfo) -> None:
+    def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings, caller: ClientInfo) -> None:
         """Override: start without waiting commands."""
-        super().__init__(websocket, common, caller)
+        super().__init__(websocket, settings, caller)
         self._is_busy = False
         self._later: deque[tuple[bytes, bool]] | None = None
         self._later_bytes = 0
@@ -170,7 +170,7 @@ class JsonProtocol(_Dialogue):
 
         It may subscribe to further channels one by one, and `since` may be the id of an event in those.
         """
-        return self._common.door.readable(self.session.caller)
+        return self._settings.admission.readable(self.session.caller)
 
     def _subscribe(self, pattern: Pattern, since: str, ref: Ref) -> None:
         self._subscribed(pattern, self.session.subscribe([pattern], since, self._readable), ref)
@@ -210,12 +210,12 @@ class JsonProtocol(_Dialogue):
         try:
             if is_binary:
                 raise BadRequest("a binary message; expected JSON in a text message, or format=raw")
-            message = parse_object(payload, self._common.max_event_bytes, self._common.max_channels)
+            message = parse_object(payload, self._settings.max_event_bytes, self._settings.max_channels)
             if is_too_much:
                 raise TooMany("too many messages are pending; wait for the answers to them", retry_s=1)
             if message.get("type") != "publish":
                 is_charged = True
-                self._common.door.charge_command(self.session.caller)
+                self._settings.admission.charge_command(self.session.caller)
             waiting = self._obey(message)
         except Refused as refused:
             self._refuse(refused if is_charged else self._charged(refused), _ref_of(message))
@@ -225,7 +225,7 @@ class JsonProtocol(_Dialogue):
     def _charged(self, refused: Refused) -> Refused:
         """Count a refused message as a command; return `refused`, or `TooMany` over the rate limit."""
         try:
-            self._common.door.charge_command(self.session.caller)
+            self._settings.admission.charge_command(self.session.caller)
         except TooMany as too_many:
             return too_many
         return refused
@@ -242,7 +242,7 @@ class JsonProtocol(_Dialogue):
         if self._later is None:
             self._later = deque()
         size = self._later_bytes + len(payload)
-        if len(self._later) >= _MAX_WAITING or size > max(self._common.max_event_bytes * 2, len(payload)):
+        if len(self._later) >= _MAX_WAITING or size > max(self._settings.max_event_bytes * 2, len(payload)):
             return False
         self._later.append((payload, is_binary))
         self._later_bytes = size
@@ -269,7 +269,7 @@ class JsonProtocol(_Dialogue):
         self._answered()
 
     def _refuse(self, refused: Refused, ref: Ref) -> None:
-        self._common.door.sessions.figures.refuse(refused)
+        self._settings.admission.sessions.counters.refuse(refused)
         _log.info("refused a message of {peer}: {detail}", peer=self.websocket.client_name, detail=refused.detail)
         self._answer({"type": "error", **refused.problem()}, ref)
 
@@ -291,20 +291,20 @@ class JsonProtocol(_Dialogue):
         identity = caller.identity
         if not identity.grants.publish.texts and message.get("type") == "publish":
             identity.grants.check_publish_anywhere()  # before parsing the event, which takes longer
-        command = parse_command(message, self._common.max_channels)
+        command = parse_command(message, self._settings.max_channels)
         if identity.expires_at is not None and not isinstance(command, Renew):
-            self._common.door.sessions.check_time(caller)  # the expiry timer is late by a second or two
+            self._settings.admission.sessions.check_time(caller)  # the expiry timer is late by a second or two
         ref = command.ref
         if isinstance(command, Publish):
             draft = command.draft
-            if len(draft.data) * 6 > self._common.max_event_bytes:
-                check_size(draft.data, self._common.max_event_bytes, is_text=draft.is_text)
-            self._common.publisher.publish(draft, caller, partial(self._published, ref))
+            if len(draft.data) * 6 > self._settings.max_event_bytes:
+                check_size(draft.data, self._settings.max_event_bytes, is_text=draft.is_text)
+            self._settings.publisher.publish(draft, caller, partial(self._published, ref))
             self.websocket.unanswered += 1  # 0 again if the reply was sent at once
         elif isinstance(command, Subscribe):
             pattern, since = command.pattern, command.since
             subscribe = partial(self._subscribe, pattern, since, ref)
-            waiting = self._common.door.subscribe(self.session, pattern, since) or self.session.tidied()
+            waiting = self._settings.admission.subscribe(self.session, pattern, since) or self.session.tidied()
             if waiting is not None:
                 return waiting.addCallback(lambda _: subscribe)
             subscribe()
@@ -318,11 +318,11 @@ class JsonProtocol(_Dialogue):
 
     async def _renew(self, command: Renew) -> Callable[[], None]:
         """Identify the client by a new token; return the function that applies it."""
-        identity = self._common.gate.identify(command.token)
+        identity = self._settings.guard.identify(command.token)
         if not isinstance(identity, Identity):
             identity = await identity
         identity = replace(identity, certified_until=self.session.caller.identity.certified_until)
-        identity = await self._common.door.identity(self.session.caller, identity)
+        identity = await self._settings.admission.identity(self.session.caller, identity)
         if identity.user != self.session.caller.user:
             raise Forbidden(
                 f"the token is of the user {identity.user!r}, not of {self.session.caller.user!r}", "token"
@@ -331,7 +331,7 @@ class JsonProtocol(_Dialogue):
 
     def _renewed(self, identity: Identity, ref: Ref) -> None:
         self.session.caller.identity = identity
-        self._common.door.sessions.expire_later(self.session)
+        self._settings.admission.sessions.expire_later(self.session)
         for text in self.session.revoke():
             detail = "the new token does not grant it"
             self._answer({"type": "unsubscribed", "channel": text, "detail": detail}, None)
@@ -370,13 +370,13 @@ class RawProtocol(_Dialogue):
             self._refuse("publishing in raw format requires exactly one channel name in the query")
             return
         try:
-            self._common.door.sessions.check_time(self.session.caller)
-            check_size(payload, self._common.max_event_bytes, is_text=not is_binary)
+            self._settings.admission.sessions.check_time(self.session.caller)
+            check_size(payload, self._settings.max_event_bytes, is_text=not is_binary)
             draft = Draft.checked((self._patterns[0].text,), payload, is_text=not is_binary)
         except Refused as refused:
             self._refuse(refused.detail)
         else:
-            self._common.publisher.publish(draft, self.session.caller, self._published)
+            self._settings.publisher.publish(draft, self.session.caller, self._published)
             self.websocket.unanswered += 1
 
     def _published(self, outcome: Outcome) -> None:

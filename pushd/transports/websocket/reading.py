@@ -62,7 +62,7 @@ class Reading:
     abort: Callable[[], None]
     """Ends the connection now."""
 
-    _patience: Timeouts
+    _timeouts: Timeouts
     _wheel: TimerWheel
     _bodies: IncompleteBodies
     _held: IncompleteBody | None = None
@@ -169,7 +169,7 @@ class Reading:
         else:
             self._hold()
             if self._watch is None:
-                self._watch = MessageTimeout(self._patience, self._wheel, self._close_late)
+                self._watch = MessageTimeout(self._timeouts, self._wheel, self._close_late)
             self._watch.came(size)
 
     def _hold(self) -> None:

@@ -23,11 +23,11 @@ class ConnectionsTests(DaemonTests):
             patch.object(work, "_go_on", wraps=work._go_on) as go_on,
         ):
             work._credit_s = -1.0
-            asking = HttpClient(self.rig)
-            asking.send("GET", "/connections?user=nobody")
+            authorizer = HttpClient(self.rig)
+            authorizer.send("GET", "/connections?user=nobody")
             self.rig.turn()
         self.assertGreater(go_on.call_count, 40)
-        self.assertEqual(asking.responses[0].json, {"connections": [], "next": None})
+        self.assertEqual(authorizer.responses[0].json, {"connections": [], "next": None})
 
     def test_who_goes_meanwhile_is_left_out(self) -> None:
         clients = [HttpClient(self.rig) for _ in range(3)]
@@ -35,8 +35,8 @@ class ConnectionsTests(DaemonTests):
             client.send("GET", STREAM)
         self.rig.turn()
         sessions = self.rig.parts.sessions
-        guests = sessions.after(None)
-        first = next(guests)
+        subscribers = sessions.after(None)
+        first = next(subscribers)
         gone = list(sessions)[1]
         sessions.end_each([gone], CloseReason(CloseCause.REFUSED, "closed"))
-        self.assertNotIn(gone, [first, *guests])
+        self.assertNotIn(gone, [first, *subscribers])

@@ -60,7 +60,7 @@ class MetricTests(DaemonTests):
 
     def scrape(self) -> Samples:
         """Return all samples, without leaving a trace in them."""
-        return parsed(self.rig.parts.insight.exposition())
+        return parsed(self.rig.parts.operator_endpoints.exposition())
 
     def value(self, name: str, **labels: str) -> float:
         """Return a sample."""
@@ -195,9 +195,9 @@ class StoreMetricTests(SynchronousTestCase):
     def test_sizes_and_transactions(self) -> None:
         with TemporaryDirectory() as directory:
             rig = StoredDaemonRig(Path(directory))
-            before = parsed(rig.parts.insight.exposition())
+            before = parsed(rig.parts.operator_endpoints.exposition())
             rig.publish("a", b"x" * 10000)
-            after = parsed(rig.parts.insight.exposition())
+            after = parsed(rig.parts.operator_endpoints.exposition())
             none = frozenset[tuple[str, str]]()
             count = "pushd_store_commit_seconds_count", none
             self.assertEqual(after[count] - before[count], 1)
@@ -210,7 +210,7 @@ class StoreMetricTests(SynchronousTestCase):
             client.send("POST", "/channels/a", body=b"x")
             rig.turn()
             failed = "pushd_store_failed_commits_total", none
-            self.assertEqual(parsed(rig.parts.insight.exposition())[failed], 1)
+            self.assertEqual(parsed(rig.parts.operator_endpoints.exposition())[failed], 1)
             rig.abandon()
 
 
@@ -218,7 +218,7 @@ class ExpositionTests(MetricTests):
     def test_it_is_what_the_document_says(self) -> None:
         self.rig.get("/healthz")
         shown = {}
-        for family in text_string_to_metric_families(self.rig.parts.insight.exposition().decode()):
+        for family in text_string_to_metric_families(self.rig.parts.operator_endpoints.exposition().decode()):
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             shown[name] = (family.type, labels)
@@ -237,9 +237,9 @@ class ExpositionTests(MetricTests):
         self.assertEqual(dict(labels)["version"], __version__)
 
     def test_classes_of_histograms_have_those_below_in_them(self) -> None:
-        figures = self.rig.parts.bus.figures
+        counters = self.rig.parts.bus.counters
         for value in (0.0001, 0.3, 0.3, 99):
-            figures.latency.add(value)
+            counters.latency.add(value)
         name = "pushd_publish_latency_seconds"
         counts = {le: self.value(f"{name}_bucket", le=le) for le in ("0.0005", "0.2", "0.5", "10.0", "+Inf")}
         self.assertEqual(counts, {"0.0005": 1, "0.2": 1, "0.5": 3, "10.0": 3, "+Inf": 4})
@@ -261,7 +261,7 @@ class ExpositionTests(MetricTests):
             self.rig.request(f"X{number}", f"/{number}?a{number}=1", headers={"Accept": name})
             self.rig.request("GET", "/healthz", headers={"User-Agent": f"agent {number}", "X-Request-ID": name})
         self.rig.turn()
-        text = self.rig.parts.insight.exposition()
+        text = self.rig.parts.operator_endpoints.exposition()
         new = {key for key in parsed(text) if key not in before}
         self.assertEqual({name for name, _ in new}, {"pushd_http_responses_total"})
         self.assertLess(len(new), 5)
@@ -378,7 +378,7 @@ class OperationsTests(SynchronousTestCase):
     def test_the_status_is_for_operators_who_show_a_token(self) -> None:
         tokens = FakeTokens(operator=identity(operator=True), other=identity(publish=("**",), subscribe=("**",)))
         for anonymous in ("", "operator, publish, subscribe"):
-            rig = _OperationsRig(f"[auth]\nanonymous = {anonymous}\n", outside=Integrations(tokens))
+            rig = _OperationsRig(f"[auth]\nanonymous = {anonymous}\n", integrations=Integrations(tokens))
             for target in ("/connections", "/status/events"):
                 for token, status in (("operator", 200), ("other", 403), ("unknown", 401)):
                     self.assertEqual(rig.get(target, Authorization=f"Bearer {token}").status, status, target)
@@ -400,13 +400,13 @@ class OperationsTests(SynchronousTestCase):
         self.assertEqual(rig.get("/connections", Authorization="Bearer operator").status, 200)
 
     def test_nobody_publishes_there_and_the_page_is_told_so(self) -> None:
-        rig = _OperationsRig(outside=Integrations(FakeTokens(operator=identity(operator=True))))
+        rig = _OperationsRig(integrations=Integrations(FakeTokens(operator=identity(operator=True))))
         response = rig.get("/status/events", Authorization="Bearer operator")
         self.assertIn(b'"publishes":false', response.body)
 
     def test_it_has_the_same_figures_and_is_not_in_them(self) -> None:
         rig = _OperationsRig()
-        rig.parts.bus.figures.published = 7
+        rig.parts.bus.counters.published = 7
         for _ in range(3):
             samples = parsed(rig.get("/metrics").body)
         none = frozenset[tuple[str, str]]()

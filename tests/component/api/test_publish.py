@@ -317,13 +317,13 @@ class PublishManyTests(DaemonTests):
         self.start("[limits]\nchannels = 1000\n")
         line = json.dumps({"channels": [f"m/{number}" for number in range(100)], "data": "x"}).encode() + b"\n"
         published: list[int] = []
-        publish_all = self.rig.parts.entrance.publisher.publish_all
+        publish_all = self.rig.parts.ingress.publisher.publish_all
 
         def noting(drafts: Sequence[Draft], *more: Any) -> None:
             published.append(sum(len(draft.channels) for draft in drafts))
             publish_all(drafts, *more)
 
-        self.patch(self.rig.parts.entrance.publisher, "publish_all", noting)
+        self.patch(self.rig.parts.ingress.publisher, "publish_all", noting)
         client = self.rig.client()
         client.send("POST", "/publish", body=line * 23)
         while not client.responses or not client.response.is_complete:

@@ -100,13 +100,13 @@ class RightsTests(StatusTestCase):
         self.assert_problem(self.refused(), 403, says="[auth] anonymous does not give operator")
 
     def test_the_application_may_refuse(self) -> None:
-        self.world = Integrations(self.tokens, asking=_Asking(Forbidden("not by night")))
+        self.world = Integrations(self.tokens, authorizer=_Asking(Forbidden("not by night")))
         DaemonTests.start(self, self.config)
         self.assert_problem(self.refused(**OPERATOR), 403, says="not by night")
 
     def test_who_is_somebody_else_for_the_application_may_not_see_it(self) -> None:
         before = self.rig.traces
-        self.world = Integrations(self.tokens, asking=_Asking(identity(user="nobody")))
+        self.world = Integrations(self.tokens, authorizer=_Asking(identity(user="nobody")))
         DaemonTests.start(self, self.config)
         self.assert_problem(self.refused(**OPERATOR), 403, says="no right to see the status")
         self.assert_no_traces(before)
@@ -118,7 +118,7 @@ class RightsTests(StatusTestCase):
 
 
 class _Asking:
-    """A `pushd.sessions.admission.Asking` that is asked who connects, and always answers the same."""
+    """A `pushd.sessions.admission.SubscribeAuthorizer` that is asked who connects, and always answers the same."""
 
     asks_connect, asks_subscribe, asks_publish = True, False, False
 
@@ -126,16 +126,16 @@ class _Asking:
         self._answer = answer
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """See `pushd.sessions.admission.Asking`."""
+        """See `pushd.sessions.admission.SubscribeAuthorizer`."""
         if isinstance(self._answer, Forbidden):
             raise self._answer
         return self._answer
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
-        """See `pushd.sessions.admission.Asking`."""
+        """See `pushd.sessions.admission.SubscribeAuthorizer`."""
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """See `pushd.auth.approval.AskingToPublish`."""
+        """See `pushd.auth.approval.PublishAuthorizer`."""
         return draft
 
 
@@ -174,13 +174,13 @@ class EventsTests(StatusTestCase):
         client = self.watch()
         self.assertTrue(client.response.body.startswith(b"retry: 2500\nevent: pushd.about\n"))
         (about,) = self.told(client, "pushd.about")
-        (guest,) = self.rig.parts.sessions
+        (subscriber,) = self.rig.parts.sessions
         self.assertEqual(
             about,
             {
                 "version": __version__,
                 "began": STARTED,
-                "connection": guest.caller.id,
+                "connection": subscriber.caller.id,
                 "user": "olga",
                 "expires": None,
                 "publishes": True,
@@ -191,9 +191,9 @@ class EventsTests(StatusTestCase):
         client = self.watch()
         self.assertEqual(len(self.told(client)), 1)
         self.rig.wait(3)
-        figures = self.told(client)
-        self.assertEqual([one["time"] for one in figures], [STARTED + second for second in range(4)])
-        self.assertEqual([one["seconds"] for one in figures], [0, 1, 2, 3])
+        counters = self.told(client)
+        self.assertEqual([one["time"] for one in counters], [STARTED + second for second in range(4)])
+        self.assertEqual([one["seconds"] for one in counters], [0, 1, 2, 3])
 
     def test_they_say_how_it_is(self) -> None:
         self.start("[auth]\nanonymous = operator, publish, subscribe\n[site]\ndemo = no\n")
@@ -205,16 +205,16 @@ class EventsTests(StatusTestCase):
         for data in (b"one", b"two"):
             self.rig.publish("news", data)
         self.rig.wait(1)
-        figures = self.told(client)[-1]
-        self.assertEqual(figures["connections"], 5)
-        self.assertEqual((figures["subscribers"], figures["channels"]), (4, 1))
-        self.assertEqual(figures["transports"], {"sse": 2, "stream": 1, "websocket": 1})
-        self.assertEqual((figures["published"], figures["delivered"], figures["missed"]), (2, 6, 0))
-        self.assertGreater(figures["written_bytes"], 0)
-        self.assertEqual((figures["latency"]["count"], figures["lag"]["count"]), (2, 1))
-        self.assertEqual((figures["outbox_bytes"], figures["store_bytes"]), (0, 0))
-        (news,) = figures["busiest"]
-        self.assertEqual(figures["history_bytes"], news["bytes"])
+        counters = self.told(client)[-1]
+        self.assertEqual(counters["connections"], 5)
+        self.assertEqual((counters["subscribers"], counters["channels"]), (4, 1))
+        self.assertEqual(counters["transports"], {"sse": 2, "stream": 1, "websocket": 1})
+        self.assertEqual((counters["published"], counters["delivered"], counters["missed"]), (2, 6, 0))
+        self.assertGreater(counters["written_bytes"], 0)
+        self.assertEqual((counters["latency"]["count"], counters["lag"]["count"]), (2, 1))
+        self.assertEqual((counters["outbox_bytes"], counters["store_bytes"]), (0, 0))
+        (news,) = counters["busiest"]
+        self.assertEqual(counters["history_bytes"], news["bytes"])
         self.assertEqual((news["channel"], news["rate"], news["subscribers"], news["retained"]), ("news", 2, 3, 2))
         idle.connection.disconnect()
 
@@ -247,8 +247,8 @@ class EventsTests(StatusTestCase):
         self.start("[auth]\nanonymous = operator, publish\n")
         for number in range(60):
             self.rig.publish(f"channel/{number}")
-        figures = self.told(self.watch({}))[0]
-        self.assertEqual((len(figures["busiest"]), figures["channels"]), (50, 60))
+        counters = self.told(self.watch({}))[0]
+        self.assertEqual((len(counters["busiest"]), counters["channels"]), (50, 60))
 
     def test_they_are_the_same_over_http2(self) -> None:
         client = Http2Client(self.rig)
@@ -262,7 +262,7 @@ class EventsTests(StatusTestCase):
         self.assertEqual((self.rig.parts.bus.log.sequence, len(self.rig.parts.bus.log)), (0, 0))
 
     def test_while_nobody_watches_nothing_is_looked_at(self) -> None:
-        overview = self.rig.parts.insight.watchers._overview
+        overview = self.rig.parts.operator_endpoints.watchers._overview
         looks: list[None] = []
         self.patch(overview, "look", lambda: looks.append(None))
         self.rig.wait(3)
@@ -272,7 +272,7 @@ class EventsTests(StatusTestCase):
         self.assertEqual(len(looks), 2)
         client.connection.disconnect()
         self.rig.wait(3)
-        self.assertEqual((len(looks), len(self.rig.parts.insight.watchers)), (2, 0))
+        self.assertEqual((len(looks), len(self.rig.parts.operator_endpoints.watchers)), (2, 0))
 
 
 class WatcherTests(StatusTestCase):
@@ -332,8 +332,8 @@ class WatcherTests(StatusTestCase):
         client = self.watch()
         client.connection.stop_reading()
         self.rig.wait(300)
-        (guest,) = self.rig.parts.sessions
-        self.assertLess(guest.outbox_bytes, 1000)
+        (subscriber,) = self.rig.parts.sessions
+        self.assertLess(subscriber.outbox_bytes, 1000)
         client.connection.start_reading()
         self.rig.wait(2)
         self.assertLess(len(self.told(client)), 250)

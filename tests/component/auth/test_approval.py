@@ -434,7 +434,9 @@ class AskedOverTransportsTests(DaemonTests):
     def test_what_is_answered_after_the_stop_is_not_published(self) -> None:
         answers = Answers(lambda ask: Later, asks_publish=True)
         with TemporaryDirectory() as directory, capturedLogs() as logs:
-            rig = StoredDaemonRig(Path(directory), "[site]\ndemo = no\n", outside=Integrations(Registry(), answers))
+            rig = StoredDaemonRig(
+                Path(directory), "[site]\ndemo = no\n", integrations=Integrations(Registry(), answers)
+            )
             client = WebSocketClient(rig, "/ws")
             rig.turn()
             client.say(type="publish", channel="a", data="x")

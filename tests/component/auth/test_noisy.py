@@ -31,7 +31,7 @@ class NoisyTests(DaemonTests):
         self.application.always(None)
         self.outcomes = Counter[tuple[str, str]]()
         super().setUp()
-        self.telling = WebhookNotifier(
+        self.notifier = WebhookNotifier(
             hooks(after=URL, queue=QUEUE),
             self.application,
             call_later=self.rig.reactor.callLater,
@@ -42,7 +42,7 @@ class NoisyTests(DaemonTests):
             share_percent=SHARE,
             outcomes=self.outcomes,
         )
-        self.rig.reload(self.config, Integrations(Registry(), None, self.telling))
+        self.rig.reload(self.config, Integrations(Registry(), None, self.notifier))
         HttpClient(self.rig).send("GET", "/sse?channel=first")  # about which a request is under way from now on
         self.rig.turn()
 
@@ -61,7 +61,7 @@ class NoisyTests(DaemonTests):
             if not posted.answered.called:
                 posted.answered.callback(answer())
         self.rig.turn()
-        self.assertEqual(self.telling.waiting, 0)
+        self.assertEqual(self.notifier.waiting, 0)
         return [event for body in self.application.bodies for event in body["events"]]
 
     def assert_honest_are_told(self, dropped: int | None = None) -> None:
@@ -74,7 +74,7 @@ class NoisyTests(DaemonTests):
             of_channel = [event["event"] for event in told if event.get("channel") == f"honest/{number}"]
             self.assertIn("occupied", of_channel)
         missing = sum(int(str(event["count"])) for event in told if event["event"] == "dropped")
-        self.assertEqual(missing, self.telling.dropped)
+        self.assertEqual(missing, self.notifier.dropped)
         self.assertEqual(self.outcomes["after", "dropped"], missing)
         if dropped is not None:
             self.assertEqual(missing, dropped)
@@ -88,9 +88,9 @@ class NoisyTests(DaemonTests):
             socket.say(type="unsubscribe", channel=f"c{number % 50}")
         self.rig.turn()
         self.honest()
-        self.assertLess(self.telling.waiting, 100)
+        self.assertLess(self.notifier.waiting, 100)
         self.assert_honest_are_told(dropped=0)
-        self.assertEqual(self.telling.cancelled, 4 * 3000)
+        self.assertEqual(self.notifier.cancelled, 4 * 3000)
 
     def test_one_that_connects_and_goes_in_a_loop(self) -> None:
         self.rig.comes_from = NOISY
@@ -101,9 +101,9 @@ class NoisyTests(DaemonTests):
             client.connection.disconnect()
             if number == 700:
                 self.honest()
-        self.assertLessEqual(self.telling.waiting, 3 + QUEUE * SHARE // 100 + 3 * 20)
+        self.assertLessEqual(self.notifier.waiting, 3 + QUEUE * SHARE // 100 + 3 * 20)
         self.assert_honest_are_told()
-        self.assertGreater(self.telling.dropped, 2000)
+        self.assertGreater(self.notifier.dropped, 2000)
 
     def test_many_that_are_noisy_together(self) -> None:
         self.honest()
@@ -114,7 +114,7 @@ class NoisyTests(DaemonTests):
                 client.send("GET", "/stream?channel=c")
                 self.rig.turn()
                 client.connection.disconnect()
-        self.assertLessEqual(self.telling.waiting, QUEUE + 3)
+        self.assertLessEqual(self.notifier.waiting, QUEUE + 3)
         self.assert_honest_are_told()
 
     def test_what_the_application_knows_afterwards_is_so(self) -> None:
@@ -155,9 +155,9 @@ class NoisyTests(DaemonTests):
         self.assertEqual(events, ["subscribe", "occupied", "unsubscribe", "vacated"])
 
     def test_the_share_is_changed_by_a_reload(self) -> None:
-        self.telling.limit(1)
+        self.notifier.limit(1)
         self.rig.comes_from = NOISY
         for _ in range(20):
             WebSocketClient(self.rig, "/ws")
         self.rig.turn()
-        self.assertEqual(self.telling.waiting, 3 + 10)
+        self.assertEqual(self.notifier.waiting, 3 + 10)

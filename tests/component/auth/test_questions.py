@@ -36,7 +36,7 @@ class _Questions(DaemonTests):
         self.application.always(None)
         numbers = count()
         self.questions = new_questions(40, 25)
-        asking = WebhookAuthorizer(
+        authorizer = WebhookAuthorizer(
             hooks(**{name: URL if name in asked else None for name in _ALL_HOOKS}),
             self.application,
             max_event_bytes=1000,
@@ -45,7 +45,7 @@ class _Questions(DaemonTests):
             new_id=lambda: f"q{next(numbers)}",
             questions=self.questions,
         )
-        self.world = Integrations(Registry(), asking)
+        self.world = Integrations(Registry(), authorizer)
         self.start(self.config + config)
 
     def flood(self, method: str, target: str, body: bytes = b"") -> list[Client]:

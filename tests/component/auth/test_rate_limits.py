@@ -8,7 +8,7 @@ from pushd.bus.clientinfo import ClientInfo
 from pushd.config.loader import parse
 from pushd.daemon.integrations import Integrations
 from pushd.server.net.addresses import ClientAddress
-from pushd.server.web import guard as gate
+from pushd.server.web import guard as guard
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.outsiders import Registry, a_user
 
@@ -52,7 +52,7 @@ class ReadRateTests(DaemonTests):
         for number in range(300):
             self.rig.publish(f"a/{number}")
         self.rig.comes_from = STRANGER
-        with patch.object(gate, "_FREE_STEPS", 100):
+        with patch.object(guard, "_FREE_STEPS", 100):
             for _ in range(3):  # which count for one each
                 self.assertEqual(self.rig.get("/poll?channel=a/1&since=earliest").status, 200)
             self.rig.reactor.advance(2)
@@ -96,7 +96,7 @@ class DefaultRateTests(DaemonTests):
         clients = limits.connections_per_address
         self.assertEqual(clients, 1000)
         self.rig.comes_from = STRANGER
-        taken = self.rig.parts.entrance.gate
+        taken = self.rig.parts.ingress.guard
         caller = self.a_caller()
         for _ in range(4 * clients):  # all begin at once
             taken.charge_read(caller)
@@ -106,14 +106,14 @@ class DefaultRateTests(DaemonTests):
                 taken.charge_read(caller)
 
     def test_they_come_back_after_a_restart(self) -> None:
-        door, caller = self.rig.parts.entrance.door, self.a_caller()
+        admission, caller = self.rig.parts.ingress.admission, self.a_caller()
         caller.transport = "sse"
         for _cut in range(3):
             for _ in range(1000):
-                door._check_rate(caller)
+                admission._check_rate(caller)
             self.rig.reactor.advance(5)
         self.rig.reactor.advance(5)
 
     def a_caller(self) -> ClientInfo:
         """A client at another address."""
-        return ClientInfo(self.rig.parts.entrance.gate.anonymous, ClientAddress(STRANGER, 1))
+        return ClientInfo(self.rig.parts.ingress.guard.anonymous, ClientAddress(STRANGER, 1))

@@ -22,8 +22,8 @@ class MintTests(TapCase):
     def test_a_token_claims_what_was_wished_and_is_taken(self) -> None:
         for algorithm in "HS256", "HS384", "HS512":
             key = hs_key("a", algorithm, issuer="https://i", audience="push")
-            wish = TokenRequest("ann", (Pattern.parse("a/*"),), (Pattern.parse("**"),), True, 60)
-            identity = TokensRig(hs_key("b", algorithm), key).identify(mint(key, wish, NOW))
+            token_request = TokenRequest("ann", (Pattern.parse("a/*"),), (Pattern.parse("**"),), True, 60)
+            identity = TokensRig(hs_key("b", algorithm), key).identify(mint(key, token_request, NOW))
             self.assertEqual((identity.user, identity.expires_at), ("ann", NOW + 70))
             grants = identity.grants
             self.assertEqual((grants.publish.texts, grants.subscribe.texts), (("a/*",), ("**",)))
@@ -45,14 +45,14 @@ class MintTests(TapCase):
     def test_what_no_token_may_claim_is_refused(self) -> None:
         many = tuple(Pattern.parse(f"a{number}") for number in range(101))
         long = tuple(Pattern.parse(f"{number:0250}") for number in range(100))
-        for wish, why in (
+        for token_request, why in (
             (TokenRequest("a\nb"), "sub is 'a\\nb'; wanted text without control characters"),
             (TokenRequest("a" * 256), "sub has 256 bytes; wanted 1 to 255"),
             (TokenRequest("\udcff"), "sub is '\\udcff'; wanted text without control characters"),
             (TokenRequest(publish=many), "publish in pushd has 101 patterns; wanted 100 at most"),
             (TokenRequest(publish=long), "the token has 33927 bytes; wanted 8192 at most"),
         ):
-            error = self.assertRaises(ConfigError, mint, hs_key(), wish, NOW)
+            error = self.assertRaises(ConfigError, mint, hs_key(), token_request, NOW)
             self.assertEqual(str(error), f"no token can claim that: {why}")
 
     def test_the_only_key_with_a_secret_is_chosen(self) -> None:

@@ -68,7 +68,7 @@ class BusTests(SynchronousTestCase):
         """Make a bus."""
         super().setUp()
         self.rig = BusRig()
-        self.bus, self.figures = self.rig.bus, self.rig.bus.figures
+        self.bus, self.counters = self.rig.bus, self.rig.bus.counters
 
     def subscribe(self, *texts: str, since: str = "latest") -> None:
         """Subscribe somebody."""
@@ -83,24 +83,24 @@ class BusTests(SynchronousTestCase):
         self.subscribe("*")
         self.rig.publish("a")
         self.rig.publish("b")
-        self.assertEqual((self.figures.published, self.figures.delivered), (3, 3))
+        self.assertEqual((self.counters.published, self.counters.delivered), (3, 3))
 
     def test_an_event_of_several_channels_is_one(self) -> None:
         self.subscribe("a")
         self.subscribe("b")
         self.bus.publish(draft("a", "b"), a_caller().grants)
-        self.assertEqual((self.figures.published, self.figures.delivered), (1, 2))
+        self.assertEqual((self.counters.published, self.counters.delivered), (1, 2))
 
     def test_one_that_was_there_already_is_none(self) -> None:
         self.rig.publish("a", id="x")
         self.rig.publish("a", id="x")
-        self.assertEqual(self.figures.published, 1)
+        self.assertEqual(self.counters.published, 1)
 
     def test_what_was_replayed(self) -> None:
         for _ in range(3):
             self.rig.publish("a")
         self.subscribe("a", since="earliest")
-        self.assertEqual((self.figures.replayed, self.figures.delivered), (3, 0))
+        self.assertEqual((self.counters.replayed, self.counters.delivered), (3, 0))
 
     def test_subscriptions(self) -> None:
         subscription = Subscription(self.bus, Client(), a_caller())
@@ -119,9 +119,9 @@ class DaemonFigureTests(DaemonTests):
     config = "[site]\ndemo = no\n"
 
     @property
-    def figures(self) -> Counters:
+    def counters(self) -> Counters:
         """What it has counted."""
-        return self.rig.parts.bus.figures
+        return self.rig.parts.bus.counters
 
     def test_bytes_that_were_written_are_those_of_the_events(self) -> None:
         client = HttpClient(self.rig)
@@ -130,17 +130,17 @@ class DaemonFigureTests(DaemonTests):
         before = len(client.connection.received)
         self.rig.publish("a", b"hello")
         self.rig.turn()
-        self.assertEqual(self.figures.written_bytes, len(client.connection.received) - before)
+        self.assertEqual(self.counters.written_bytes, len(client.connection.received) - before)
 
     def test_bytes_of_a_crowd_are_counted_for_each(self) -> None:
         clients = [WebSocketClient(self.rig, "/ws?channel=a") for _ in range(3)]
         self.rig.turn()
-        before = self.figures.written_bytes
+        before = self.counters.written_bytes
         sizes = [len(client.connection.received) for client in clients]
         self.rig.publish_each("a", b"hello", b"you")
         self.rig.turn()
         came = sum(len(client.connection.received) - size for client, size in zip(clients, sizes, strict=True))
-        self.assertEqual(self.figures.written_bytes - before, came)
+        self.assertEqual(self.counters.written_bytes - before, came)
 
     def test_bytes_of_a_poll_and_of_pushes_are_counted(self) -> None:
         poll = HttpClient(self.rig)
@@ -148,26 +148,26 @@ class DaemonFigureTests(DaemonTests):
         self.rig.turn()
         self.rig.publish("a", b"hello")
         self.rig.turn()
-        self.assertEqual(self.figures.written_bytes, len(poll.response.body))
+        self.assertEqual(self.counters.written_bytes, len(poll.response.body))
         push = Http2Client(self.rig)
         push.send("GET", "/push?channel=b")
         self.rig.turn()
-        before = self.figures.written_bytes
+        before = self.counters.written_bytes
         self.rig.publish("b", b"hello")
         self.rig.turn()
-        self.assertEqual(self.figures.written_bytes, before + len(b"hello"))
+        self.assertEqual(self.counters.written_bytes, before + len(b"hello"))
 
     def test_subscribers_come_and_go_by_transport_and_reason(self) -> None:
         websocket = WebSocketClient(self.rig, "/ws?channel=a")
         stream = HttpClient(self.rig)
         stream.send("GET", "/sse?channel=b")
         self.rig.turn()
-        self.assertEqual(self.figures.connected, {"websocket": 1, "sse": 1})
-        self.assertEqual(self.figures.ended, {})
+        self.assertEqual(self.counters.connected, {"websocket": 1, "sse": 1})
+        self.assertEqual(self.counters.ended, {})
         websocket.connection.disconnect()
         self.rig.request("DELETE", "/channels/b")
         self.rig.turn()
-        self.assertEqual(self.figures.ended, {("websocket", None): 1, ("sse", CloseCause.DELETED): 1})
+        self.assertEqual(self.counters.ended, {("websocket", None): 1, ("sse", CloseCause.DELETED): 1})
 
     def test_events_that_waited_for_who_is_too_slow(self) -> None:
         self.start("[limits]\noutbox = 16KiB\nevent_size = 8KiB\n[site]\ndemo = no\n")
@@ -177,9 +177,9 @@ class DaemonFigureTests(DaemonTests):
         for _ in range(40):
             self.rig.publish("a", b"x" * 8000)
             self.rig.turn()
-        self.assertEqual(self.figures.ended, {})
-        self.assertGreaterEqual(self.figures.too_slow, 3)
-        self.assertLess(self.figures.too_slow, 10)
+        self.assertEqual(self.counters.ended, {})
+        self.assertGreaterEqual(self.counters.too_slow, 3)
+        self.assertLess(self.counters.too_slow, 10)
 
     def test_refusals_by_kind_wherever_they_are_said(self) -> None:
         self.rig.get("/nowhere")
@@ -194,14 +194,14 @@ class DaemonFigureTests(DaemonTests):
         raw = HttpClient(self.rig)
         raw.send_raw("GET", b"GET / HTTP/7.7\r\n\r\n")
         self.rig.turn()
-        counts = {kind.__name__: count for kind, count in self.figures.refused.items()}
+        counts = {kind.__name__: count for kind, count in self.counters.refused.items()}
         self.assertEqual(counts, {"NotFound": 1, "BadRequest": 4, "TooLarge": 1})
 
     def test_answers_by_status(self) -> None:
         self.rig.publish("a")
         self.rig.get("/nowhere")
         self.rig.get("/healthz")
-        self.assertEqual(self.figures.answered, {201: 1, 404: 1, 200: 1})
+        self.assertEqual(self.counters.answered, {201: 1, 404: 1, 200: 1})
 
     def test_connections_that_were_let_in_and_those_that_were_not(self) -> None:
         self.start("[limits]\nconnections = 2\nconnections_per_address = 1\n")
@@ -211,8 +211,8 @@ class DaemonFigureTests(DaemonTests):
         self.rig.comes_from = "192.0.2.2"
         self.rig.connect()
         self.rig.connect()
-        self.assertEqual(self.figures.accepted, 2)
-        self.assertEqual(self.figures.turned_away, {"connections_per_address": 1, "connections": 1})
+        self.assertEqual(self.counters.accepted, 2)
+        self.assertEqual(self.counters.turned_away, {"connections_per_address": 1, "connections": 1})
 
 
 class LatencyTests(DaemonTests):
@@ -223,7 +223,7 @@ class LatencyTests(DaemonTests):
     @property
     def latency(self) -> Histogram:
         """What was measured."""
-        return self.rig.parts.bus.figures.latency
+        return self.rig.parts.bus.counters.latency
 
     def test_all_events_of_a_turn_count(self) -> None:
         WebSocketClient(self.rig, "/ws?channel=a")
@@ -270,7 +270,7 @@ class LatencyTests(DaemonTests):
 
 class RefusedTests(SynchronousTestCase):
     def test_what_is_refused_is_counted_by_its_kind(self) -> None:
-        figures = Counters()
+        counters = Counters()
         for refused in (NotFound("x"), NotFound("y"), TooMany("z"), Unauthorized("w", is_token_wrong=True)):
-            figures.refuse(refused)
-        self.assertEqual(figures.refused, {NotFound: 2, TooMany: 1, Unauthorized: 1})
+            counters.refuse(refused)
+        self.assertEqual(counters.refused, {NotFound: 2, TooMany: 1, Unauthorized: 1})

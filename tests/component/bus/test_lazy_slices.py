@@ -23,7 +23,7 @@ class LazyTests(DaemonTests):
         self.rig.turn()
         parts = self.rig.parts
         sessions, bus = parts.sessions, parts.bus
-        grants = parts.entrance.gate.anonymous.grants
+        grants = parts.ingress.guard.anonymous.grants
         works: tuple[tuple[str, object, Callable[[], None]], ...] = (
             ("pushd.sessions.registry.partial", sessions._slices, lambda: sessions.regrant(grants, EVERYTHING)),
             (

@@ -163,7 +163,7 @@ class ExpiryTests(TrimmingCase):
         for rig in self.both():
             for _ in range(100):
                 rig.publish("a")
-            rig.log._trimming.max_bytes = 0
+            rig.log._retention_queue.max_bytes = 0
             self.assertTrue(rig.log.expire(lambda: True))
             self.assertGreaterEqual(self.count(rig), 99)
             self.assertFalse(rig.log.expire())
@@ -175,7 +175,7 @@ class ExpiryTests(TrimmingCase):
                 rig.publish(name)
             rig.clock.advance(10)
             with patch.object(rig.log, "trim", wraps=rig.log.trim) as trim:
-                rig.log._trimming._trim = trim
+                rig.log._retention_queue._trim = trim
                 rig.log.expire()
                 rig.log.expire()
             self.assertEqual([call.args[0].name for call in trim.call_args_list], ["short"])
@@ -201,8 +201,8 @@ class ExpiryTests(TrimmingCase):
                 rig.clock.advance(1)
                 if not number % 3:
                     rig.log.expire()
-                trimming = rig.log._trimming
-                self.assertLessEqual(max(len(trimming._expiries), len(trimming._oldest)), 21)
+                retention_queue = rig.log._retention_queue
+                self.assertLessEqual(max(len(retention_queue._expiries), len(retention_queue._oldest)), 21)
             if isinstance(rig, StoredBusRig):
                 rig.clock.advance(5)
                 rig.log.expire()

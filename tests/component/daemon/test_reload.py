@@ -24,16 +24,16 @@ class ReloadCase(DaemonTests):
 
     config = OPEN
 
-    def reload(self, config: str, outside: Integrations | None = None) -> list[str]:
+    def reload(self, config: str, integrations: Integrations | None = None) -> list[str]:
         """Reload it with another file; return what was logged."""
         with capturedLogs() as logged:
-            self.rig.reload(config, outside)
+            self.rig.reload(config, integrations)
             self.rig.turn()
         return [formatEvent(event) for event in logged]
 
-    def assert_reloads(self, config: str, outside: Integrations | None = None) -> None:
+    def assert_reloads(self, config: str, integrations: Integrations | None = None) -> None:
         """Reload it, and nothing else is to be said than that."""
-        (line,) = self.reload(config, outside)
+        (line,) = self.reload(config, integrations)
         self.assertTrue(line.startswith("reloaded the configuration"), line)
         self.assertNotIn("restart", line)
 

@@ -396,7 +396,7 @@ class FloodTests(DaemonTests):
             client.send("GET", "/healthz", headers=[("Connection", "close")])
             client.send("GET", "/healthz")
             client.connection.stop_reading()
-            client.connection.protocol._speaker.timeoutConnection()
+            client.connection.protocol._protocol.timeoutConnection()
         self.rig.wait(20)
         self.assertEqual(self.written.texts[0].getvalue().count("Forcibly"), 0)
 
@@ -410,9 +410,9 @@ class FloodTests(DaemonTests):
         self.written.assert_bounded("turned away {peer}: {detail}")
 
     def test_handshakes_that_take_too_long(self) -> None:
-        turnstile = self.rig.parts.site._turnstile
+        limiter = self.rig.parts.site._limiter
         for number in range(TIMES):
-            turnstile.handshake_failed(IPv4Address("TCP", STRANGER, number), 10)
+            limiter.handshake_failed(IPv4Address("TCP", STRANGER, number), 10)
         self.written.assert_bounded("closed a connection of {peer}: its TLS handshake")
 
     def test_joins_that_come_and_go(self) -> None:
@@ -445,7 +445,7 @@ class ApplicationTests(DaemonTests):
         self.application.always(reaction)
         settings: Any = {"breaker_failures": 2, "breaker_pause_s": 0, "queue": 200, "retry_for_s": 5, **urls}
         rig = self.rig
-        asking = WebhookAuthorizer(
+        authorizer = WebhookAuthorizer(
             hooks(**settings),
             self.application,
             max_event_bytes=1000,
@@ -454,7 +454,7 @@ class ApplicationTests(DaemonTests):
             new_id=lambda: "q",
             questions=new_questions(40, 25),
         )
-        telling = WebhookNotifier(
+        notifier = WebhookNotifier(
             hooks(**settings),
             self.application,
             call_later=rig.reactor.callLater,
@@ -465,7 +465,7 @@ class ApplicationTests(DaemonTests):
             share_percent=100,
             outcomes=Counter(),
         )
-        rig.reload(self.config, Integrations(Registry(), asking, telling if "after" in urls else None))
+        rig.reload(self.config, Integrations(Registry(), authorizer, notifier if "after" in urls else None))
         rig.comes_from = STRANGER
         self.written = Written(self, rig.reactor.seconds, rig.reactor.callLater)
 
@@ -564,10 +564,10 @@ class ConnectionTests(HTTP2TestCase):
 
     def proxied(self, trusted: str) -> ProxyProtocolFactory:
         """Make what listens for proxies."""
-        reception = ProxyProtocolSettings(
+        settings = ProxyProtocolSettings(
             TrustedProxies(Proxies((trusted,), "x-forwarded-for")), Connections(), self.wheel, 10
         )
-        return reception(Speakers())
+        return settings(Speakers())
 
 
 class TlsTests(CertifiedCase):

@@ -213,22 +213,22 @@ class CertifiedCase(SynchronousTestCase):
         server = self.issuer.issue("server", purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
         self.server = server.write(self.directory, "server")
         self.clock = MemoryReactorClock()
-        self.turnstile = ConnectionLimiter(0, 0, TimerWheel(self.clock.seconds))
+        self.limiter = ConnectionLimiter(0, 0, TimerWheel(self.clock.seconds))
         self.site = PushdSite(
             WhoAsks(),
             self.clock,
             wheel=TimerWheel(self.clock.seconds),
-            turnstile=self.turnstile,
+            limiter=self.limiter,
             serving=Serving(100, PATIENCE),
         )
-        self.credentials = self.asking(self.ca.pem)
+        self.credentials = self.authorizer(self.ca.pem)
         self.lines: list[str] = []
 
     def renew(self) -> None:
         """Read the authorities again."""
         self.credentials.renewed(lambda: self.server, Authorities(str(self.directory / "ca.pem"), True))()
 
-    def asking(self, authorities: bytes | None, *, is_required: bool = True) -> Credentials:
+    def authorizer(self, authorities: bytes | None, *, is_required: bool = True) -> Credentials:
         """Make credentials with which clients are asked for certificates of `authorities`, if that is not None."""
         path = self.directory / "ca.pem"
         if authorities is None:
@@ -264,7 +264,7 @@ class CertifiedCase(SynchronousTestCase):
     @property
     def handshakes(self) -> dict[str, int]:
         """How many handshakes were counted, by what came of them."""
-        return dict(self.turnstile.figures.handshakes)
+        return dict(self.limiter.counters.handshakes)
 
     def assert_is(self, issued: Issued | None, user: str | None) -> None:
         for version in VERSIONS:
@@ -298,7 +298,7 @@ class HandshakeTests(CertifiedCase):
 
     def test_over_http_2_too(self) -> None:
         for is_required in (True, False):
-            self.credentials = self.asking(self.ca.pem, is_required=is_required)
+            self.credentials = self.authorizer(self.ca.pem, is_required=is_required)
             talk = self.connect(self.client(self.alice, alpn="h2"))
             self.assertEqual((talk.client.tls.selected_alpn_protocol(), talk.who_over_http2()), ("h2", repr(ALICE)))
         self.assertEqual(self.connect(self.client(alpn="h2")).who_over_http2(), "None")
@@ -307,12 +307,12 @@ class HandshakeTests(CertifiedCase):
         self.assert_refuses(None, NO_CERTIFICATE)
 
     def test_without_one_a_client_is_nobody_if_it_is_optional(self) -> None:
-        self.credentials = self.asking(self.ca.pem, is_required=False)
+        self.credentials = self.authorizer(self.ca.pem, is_required=False)
         self.assert_is(None, None)
         self.assert_is(self.alice, ALICE)
 
     def test_who_is_not_asked_is_nobody(self) -> None:
-        self.credentials = self.asking(None)
+        self.credentials = self.authorizer(None)
         self.assert_is(self.alice, None)
 
     def test_who_asks_is_found_out_once_for_a_connection(self) -> None:
@@ -335,7 +335,7 @@ class RefusalTests(CertifiedCase):
 
     def assert_refuses(self, issued: Issued | None, line: str) -> None:
         for is_required in (True, False):
-            self.credentials = self.asking(self.ca.pem, is_required=is_required)
+            self.credentials = self.authorizer(self.ca.pem, is_required=is_required)
             super().assert_refuses(issued, line)
 
     def test_of_another_authority(self) -> None:
@@ -403,7 +403,7 @@ class ChainTests(CertifiedCase):
 
     def test_an_authority_need_not_be_a_root(self) -> None:
         below, beside = Authority("Below", self.ca), Authority("Beside", self.ca)
-        self.credentials = self.asking(below.pem)
+        self.credentials = self.authorizer(below.pem)
         self.assert_is(below.issue(), ALICE)
         for issued in (beside.issue(), self.alice):
             self.assertIsNone(self.connect(self.client(issued)).who())
@@ -411,7 +411,7 @@ class ChainTests(CertifiedCase):
 
     def test_there_may_be_several(self) -> None:
         other = Authority("Other CA")
-        self.credentials = self.asking(self.ca.pem + other.pem)
+        self.credentials = self.authorizer(self.ca.pem + other.pem)
         self.assert_is(self.alice, ALICE)
         self.assert_is(other.issue("bob"), "CN=bob,O=Example")
 
@@ -436,7 +436,7 @@ class SessionTests(CertifiedCase):
     def test_a_session_does_not_stand_for_a_certificate(self) -> None:
         for is_required, user in ((True, None), (False, "None")):
             for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
-                self.credentials = self.asking(self.ca.pem, is_required=is_required)
+                self.credentials = self.authorizer(self.ca.pem, is_required=is_required)
                 context = SSL.Context(SSL.TLS_METHOD)
                 context.set_min_proto_version(version)
                 context.set_max_proto_version(version)
@@ -448,16 +448,16 @@ class SessionTests(CertifiedCase):
 
     def test_a_session_from_where_nobody_is_asked_is_nobodys(self) -> None:
         for version in VERSIONS:
-            self.credentials = self.asking(None)
+            self.credentials = self.authorizer(None)
             context = self.client(None, version)
             session = self.session_of(context, None)
-            self.credentials = self.asking(self.ca.pem)
+            self.credentials = self.authorizer(self.ca.pem)
             talk = self.connect(context, session)
             self.assertEqual((talk.who(), self.lines), (None, [NO_CERTIFICATE]))
 
     def test_a_session_does_not_outlive_the_trust_in_its_authority(self) -> None:
         for version in VERSIONS:
-            self.credentials = self.asking(self.ca.pem)
+            self.credentials = self.authorizer(self.ca.pem)
             context = self.client(self.alice, version)
             session = self.session_of(context, ALICE)
             (self.directory / "ca.pem").write_bytes(Authority("Other CA").pem)
@@ -476,7 +476,7 @@ class ExpiryTests(CertifiedCase):
             WhoAsks(),
             self.clock,
             wheel=self.wheel,
-            turnstile=self.turnstile,
+            limiter=self.limiter,
             serving=Serving(100, PATIENCE),
             now=lambda: started + self.clock.seconds(),
         )

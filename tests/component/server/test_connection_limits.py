@@ -50,7 +50,7 @@ class CountTests(SynchronousTestCase):
         super().setUp()
         self.wheel = TimerWheel(Clock().seconds)
 
-    def turnstile(self, most: int, most_per_address: int, proxies: tuple[str, ...] = ()) -> ConnectionLimiter:
+    def limiter(self, most: int, most_per_address: int, proxies: tuple[str, ...] = ()) -> ConnectionLimiter:
         return ConnectionLimiter(
             most, most_per_address, self.wheel, lambda peer: isinstance(peer, IPv4Address) and peer.host in proxies
         )
@@ -60,11 +60,11 @@ class CountTests(SynchronousTestCase):
 
     def refused(self, one: ConnectionLimiter, *hosts: str) -> list[int | None]:
         """Let them in; answer with which status each is refused."""
-        tickets = self.enter(one, *hosts)
-        return [None if it is None or it.refused is None else it.refused.status for it in tickets]
+        slots = self.enter(one, *hosts)
+        return [None if it is None or it.refused is None else it.refused.status for it in slots]
 
     def test_so_many_are_let_in_and_others_when_they_have_gone(self) -> None:
-        one = self.turnstile(2, 0)
+        one = self.limiter(2, 0)
         first, second, third = self.enter(one, "127.0.0.1", "192.0.2.1", "192.0.2.2")
         assert first is not None and second is not None and third is not None
         self.assertEqual((first.refused, second.refused), (None, None))
@@ -77,14 +77,14 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(self.refused(one, "192.0.2.3", "192.0.2.3"), [None, 503])
 
     def test_so_many_of_one_address_are_let_in(self) -> None:
-        one = self.turnstile(0, 2)
+        one = self.limiter(0, 2)
         same = "192.0.2.1"
-        tickets = self.enter(one, same, "192.0.2.2", same)
+        slots = self.enter(one, same, "192.0.2.2", same)
         (refused,) = self.enter(one, same)
-        assert refused is not None and tickets[0] is not None
+        assert refused is not None and slots[0] is not None
         self.assertIsInstance(refused.refused, TooMany)
         self.assertEqual(self.refused(one, "192.0.2.2"), [None])
-        tickets[0].give_back()
+        slots[0].give_back()
         self.assertEqual(self.refused(one, same, same), [None, 429])
 
     def test_a_network_of_ipv6_is_one_address_and_ipv4_in_ipv6_is_ipv4(self) -> None:
@@ -95,36 +95,36 @@ class CountTests(SynchronousTestCase):
             ("::ffff:192.0.2.1", "::ffff:192.0.2.2", None),
         ):
             with self.subTest((first, second)):
-                self.assertEqual(self.refused(self.turnstile(0, 1), first, second), [None, status])
+                self.assertEqual(self.refused(self.limiter(0, 1), first, second), [None, status])
 
     def test_loopback_unix_sockets_and_proxies_are_not_counted_by_their_address(self) -> None:
-        one = self.turnstile(0, 1, ("192.0.2.9",))
+        one = self.limiter(0, 1, ("192.0.2.9",))
         self.assertEqual(self.refused(one, *["127.0.0.1", "127.1.2.3", "::1", "192.0.2.9"] * 3), [None] * 12)
         for _ in range(3):
-            ticket = one.enter(UNIXAddress(None))
-            assert ticket is not None
-            self.assertIsNone(ticket.refused)
+            slot = one.enter(UNIXAddress(None))
+            assert slot is not None
+            self.assertIsNone(slot.refused)
         self.assertEqual(len(one), 15)
 
     def test_they_are_counted_in_all(self) -> None:
-        one = self.turnstile(2, 1, ("192.0.2.9",))
+        one = self.limiter(2, 1, ("192.0.2.9",))
         self.assertEqual(self.refused(one, "127.0.0.1", "192.0.2.9", "127.0.0.1"), [None, None, 503])
 
     def test_of_who_has_gone_nothing_is_kept(self) -> None:
-        one = self.turnstile(0, 5)
+        one = self.limiter(0, 5)
         for number in range(1000):
-            for ticket in self.enter(one, *[f"10.0.{number // 250}.{number % 250}"] * 2):
-                assert ticket is not None
-                ticket.give_back()
+            for slot in self.enter(one, *[f"10.0.{number // 250}.{number % 250}"] * 2):
+                assert slot is not None
+                slot.give_back()
         self.assertEqual((len(one), len(one._per_address)), (0, 0))
 
     def test_only_so_many_are_told(self) -> None:
-        one = self.turnstile(1, 0)
+        one = self.limiter(1, 0)
         self.enter(one, "127.0.0.1")
-        tickets = self.enter(one, *["192.0.2.1"] * (TURNED_AWAY + 10))
-        self.assertEqual([it is None for it in tickets], [False] * TURNED_AWAY + [True] * 10)
-        assert tickets[0] is not None
-        tickets[0].give_back()
+        slots = self.enter(one, *["192.0.2.1"] * (TURNED_AWAY + 10))
+        self.assertEqual([it is None for it in slots], [False] * TURNED_AWAY + [True] * 10)
+        assert slots[0] is not None
+        slots[0].give_back()
         self.assertEqual([it is None for it in self.enter(one, "192.0.2.1", "192.0.2.1")], [False, True])
 
 
@@ -134,7 +134,7 @@ class SparingTests(SynchronousTestCase):
         self.clock = Clock()
         self.wheel = TimerWheel(self.clock.seconds)
         self.said = Said(self)
-        self.sparing = RateLimitedLog(Logger(namespace="tests"), self.wheel)
+        self.limited_log = RateLimitedLog(Logger(namespace="tests"), self.wheel)
 
     def wait(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -143,24 +143,24 @@ class SparingTests(SynchronousTestCase):
 
     def test_the_first_is_logged_at_once_and_the_others_are_counted(self) -> None:
         for number in range(1000):
-            self.sparing.info("flood", "a {thing}", thing=f"flood {number}")
+            self.limited_log.info("flood", "a {thing}", thing=f"flood {number}")
         self.assertEqual(self.said.about("flood"), ["a flood 0"])
         self.wait(3)
         self.assertEqual(self.said.about("flood"), ["a flood 0", "a flood 0, and 999 more like this"])
         self.wait(10)
         self.assertEqual((len(self.said.about("flood")), len(self.wheel)), (2, 0))
-        self.sparing.info("flood", "a {thing}", thing="flood again")
+        self.limited_log.info("flood", "a {thing}", thing="flood again")
         self.assertEqual(len(self.said.about("flood")), 3)
 
     def test_kinds_are_apart(self) -> None:
-        self.sparing.info("a", "first of a")
-        self.sparing.info("b", "first of b")
+        self.limited_log.info("a", "first of a")
+        self.limited_log.info("b", "first of b")
         self.assertEqual(len(self.said.about("first of")), 2)
 
     def test_a_flood_is_a_line_a_second_at_most(self) -> None:
         for _ in range(30):
             for _ in range(100):
-                self.sparing.info("flood", "flood")
+                self.limited_log.info("flood", "flood")
             self.wait(1)
         self.assertLessEqual(len(self.said.about("flood")), 31)
 

@@ -218,7 +218,7 @@ class SecureTests(CookieRules):
     """Behind TLS, a page that came without it is another's: whoever is on the way may have written it."""
 
     def test_its_own_pages_have_come_over_tls(self) -> None:
-        protocol = type(HttpClient(self.rig).connection.protocol._speaker)
+        protocol = type(HttpClient(self.rig).connection.protocol._protocol)
         self.patch(protocol, "isSecure", lambda channel: True)
         for headers in ([COOKIE], []):
             response = self.ask("POST", *headers, ("Origin", "http://localhost"))

@@ -248,9 +248,9 @@ class ComebackTests(DaemonTests):
         self.begin()
         with capturedLogs() as logs:
             self.ask()
-        figures = self.rig.parts.sessions.figures
-        self.assertEqual(figures.refused[Unavailable], 1)
-        self.assertEqual((figures.answered[503], figures.answered[200]), (1, 0))
+        counters = self.rig.parts.sessions.counters
+        self.assertEqual(counters.refused[Unavailable], 1)
+        self.assertEqual((counters.answered[503], counters.answered[200]), (1, 0))
         lines = [formatEvent(event) for event in logs]
         (line,) = (line for line in lines if "/sse" in line)
         self.assertTrue(line.startswith("503 GET /sse from"), line)
@@ -272,7 +272,7 @@ class ComebackTests(DaemonTests):
             self.assert_stream(client.written[0], 503, 10)
             allowed = client.written[0].header("access-control-allow-origin")
             self.assertEqual(allowed, "https://app.example" if "app" in str(origin) else None)
-            self.assertEqual(self.rig.parts.sessions.figures.refused[Unavailable], 1)
+            self.assertEqual(self.rig.parts.sessions.counters.refused[Unavailable], 1)
             client = self.turned_away()
             client.send("GET", "/sse?channel=a", headers=OTHERS[1])
             self.rig.turn()

@@ -40,7 +40,7 @@ class HalfClosedCase(DaemonTests):
         self.application = Application()
         self.application.always(None)
         numbers = count()
-        asking = WebhookAuthorizer(
+        authorizer = WebhookAuthorizer(
             hooks(**{name: URL if name in self.asked else None for name in _HOOKS}),
             self.application,
             max_event_bytes=MIB,
@@ -49,7 +49,7 @@ class HalfClosedCase(DaemonTests):
             new_id=lambda: f"q{next(numbers)}",
             questions=new_questions(40, 25),
         )
-        self.world = Integrations(Registry(), asking)
+        self.world = Integrations(Registry(), authorizer)
         super().start(config)
 
     def tearDown(self) -> None:

@@ -334,7 +334,7 @@ class ConnectionTests(HttpTests):
     def test_what_waits_behind_a_stream_that_is_closed_is_not_begun(self) -> None:
         stream = b"GET /stream?channel=news HTTP/1.1\r\nHost: localhost\r\n\r\n"
         client = self.sent(stream + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answered = sum(self.rig.parts.site.figures.answered.values())
+        answered = sum(self.rig.parts.site.counters.answered.values())
         self.rig.publish("news", b"x")
         self.rig.request("DELETE", "/channels/news")
         self.rig.turn()
@@ -343,7 +343,7 @@ class ConnectionTests(HttpTests):
         self.assertTrue(response.is_complete)
         self.assertIn(b"deleted", response.body)
         # the publish, the deletion and the stream
-        self.assertEqual(sum(self.rig.parts.site.figures.answered.values()) - answered, 3)
+        self.assertEqual(sum(self.rig.parts.site.counters.answered.values()) - answered, 3)
 
     def test_a_client_that_pipelines_without_end_is_not_read(self) -> None:
         client = HttpClient(self.rig)

@@ -266,7 +266,7 @@ class FileTests(SynchronousTestCase):
             StaticFiles(str(folder)),
             self.clock,
             wheel=self.wheel,
-            turnstile=ConnectionLimiter(0, 0, self.wheel),
+            limiter=ConnectionLimiter(0, 0, self.wheel),
             serving=Serving(1000, PATIENCE),
         )
         self.peer = Peer(site, self.wheel, self.clock).begin()

@@ -337,7 +337,7 @@ class EndTests(TunnelTests):
     def test_a_fault_in_one_ends_that_one(self) -> None:
         socket = self.open()
         (stream,) = self.client.connection.protocol.streams.values()
-        self.patch(stream._speaker, "dataReceived", None)
+        self.patch(stream._protocol, "dataReceived", None)
         socket.say(type="subscribe", channel="x")
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.rig.turn()
@@ -351,7 +351,7 @@ class EndTests(TunnelTests):
         self.addCleanup(memory.look)
         socket = self.open()
         (stream,) = self.client.connection.protocol.streams.values()
-        self.patch(stream._speaker, "dataReceived", no_memory)
+        self.patch(stream._protocol, "dataReceived", no_memory)
         socket.say(type="subscribe", channel="x")
         self.assertEqual(self.flushLoggedErrors(MemoryError), [])
         self.assertTrue(memory.is_short)
@@ -361,7 +361,7 @@ class EndTests(TunnelTests):
     def test_a_fault_with_the_end_of_the_stream_ends_that_one(self) -> None:
         socket = self.open()
         (stream,) = self.client.connection.protocol.streams.values()
-        self.patch(stream._speaker, "dataReceived", None)
+        self.patch(stream._protocol, "dataReceived", None)
         socket.connection.send_end()
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.assert_over(socket)

@@ -140,7 +140,7 @@ class HeadRules(DaemonTests):
                     self.assertEqual(self.answer(one).status, status)
                     self.assertFalse(one.was_asked)
                     self.assertEqual(self.answer(one).header("content-type"), "application/problem+json")
-                    self.assertEqual(self.rig.parts.entrance.bodies.used, 0)
+                    self.assertEqual(self.rig.parts.ingress.bodies.used, 0)
 
     def test_by_its_token_or_its_page(self) -> None:
         for fields, status in (
@@ -181,13 +181,13 @@ class HeadRules(DaemonTests):
     def test_a_body_that_comes_later_is_published_once(self) -> None:
         one = self.begin("POST", "/channels/open%2Fa", 10, ("Origin", "https://page.example"))
         one.more(b"01234")
-        self.assertEqual(self.rig.parts.entrance.bodies.used, 5)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, 5)
         one.finish(b"56789")
         self.rig.turn()
         self.assertEqual(self.answer(one).status, 201)
         self.assertEqual(self.answer(one).all("vary"), ["origin"])
         self.assertEqual(self.rig.get("/channels/open%2Fa/events").json["events"][0]["data"], "0123456789")
-        self.assertEqual(self.rig.parts.entrance.bodies.used, 0)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, 0)
 
     def test_rights_that_end_while_a_body_comes_have_ended(self) -> None:
         one = self.begin("POST", "/channels/open%2Fa", 10)
@@ -207,7 +207,7 @@ class HeadRules(DaemonTests):
         one = self.begin("POST", "/channels/closed", 10, *fields)
         self.assertIsNone(one.response())
         self.assertFalse(one.was_asked)
-        waiting.callback(Identity(self.rig.parts.entrance.gate.anonymous.grants))
+        waiting.callback(Identity(self.rig.parts.ingress.guard.anonymous.grants))
         self.rig.turn()
         self.assertEqual(self.answer(one).status, 401)
         self.assertFalse(one.was_asked)
@@ -278,7 +278,7 @@ class HeldRules(DaemonTests):
 
     def test_all_together_hold_no_more_than_there_may_be_and_short_ones_pass(self) -> None:
         many = [self.begin(f"203.0.113.{number}", 1_000_000) for number in range(1, 20)]
-        self.assertLessEqual(self.rig.parts.entrance.bodies.used, 10 * MIB * 9 // 8)
+        self.assertLessEqual(self.rig.parts.ingress.bodies.used, 10 * MIB * 9 // 8)
         refused = [one.response() for one in many]
         statuses = [one.status for one in refused if one is not None]
         self.assertEqual((len(statuses), set(statuses)), (9, {503}))
@@ -292,7 +292,7 @@ class HeldRules(DaemonTests):
         for one in [*many, short]:
             one.connection.disconnect()
         self.rig.turn()
-        self.assertEqual(self.rig.parts.entrance.bodies.used, 0)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, 0)
 
     def test_a_body_that_is_too_slow_is_let_go(self) -> None:
         one = self.begin(STRANGER, 1000)
@@ -300,7 +300,7 @@ class HeldRules(DaemonTests):
         answer = one.response()
         assert answer is not None
         self.assertEqual(answer.status, 408)
-        self.assertEqual(self.rig.parts.entrance.bodies.used, 0)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, 0)
 
 
 class HeldOverHttp2Tests(HeldRules):
@@ -321,10 +321,10 @@ class HeldBatchTests(DaemonTests):
         one.more(line * 1999)
         one.more(line)
         self.assertEqual(one.client.responses, [])
-        self.assertEqual(self.rig.parts.entrance.bodies.used, size)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, size)
         for _ in range(10):
             self.rig.turn()
-        self.assertEqual(self.rig.parts.entrance.bodies.used, 0)
+        self.assertEqual(self.rig.parts.ingress.bodies.used, 0)
 
 
 class MessageTests(DaemonTests):
@@ -334,7 +334,7 @@ class MessageTests(DaemonTests):
 
     def test_they_count_and_one_too_many_ends_its_connection(self) -> None:
         self.rig.comes_from = STRANGER
-        held = self.rig.parts.entrance.bodies
+        held = self.rig.parts.ingress.bodies
         head = b"\x81\xff" + (1_000_000).to_bytes(8) + bytes(4)
         one, other = (WebSocketClient(self.rig, "/ws") for _ in range(2))
         self.rig.turn()

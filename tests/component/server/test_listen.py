@@ -329,7 +329,7 @@ class TlsTests(ListenCase):
             Resource(),
             self.reactor,
             wheel=TimerWheel(self.reactor.seconds),
-            turnstile=ConnectionLimiter(0, 0, TimerWheel(self.reactor.seconds)),
+            limiter=ConnectionLimiter(0, 0, TimerWheel(self.reactor.seconds)),
             serving=Serving(100, PATIENCE),
         )
 

@@ -228,9 +228,9 @@ class ReceptionCase(SynchronousTestCase):
         self.wheel = TimerWheel(lambda: self.now)
         self.connections = Connections()
         trust = TrustedProxies(Proxies(("10.0.0.0/8", "unix"), "x-forwarded-for"))
-        self.reception = ProxyProtocolSettings(trust, self.connections, self.wheel, 10)
+        self.settings = ProxyProtocolSettings(trust, self.connections, self.wheel, 10)
         self.speakers = Speakers()
-        self.factory = self.reception(self.speakers)
+        self.factory = self.settings(self.speakers)
         self.wire = Wire()
 
     def connect(self) -> Any:
@@ -250,11 +250,11 @@ class ConnectionTests(ReceptionCase):
             protocol = self.connect()
             protocol.dataReceived(data + b"abc")
             protocol.dataReceived(b"def")
-            speaker = self.speakers.made[-1]
-            self.assertEqual(speaker.data, b"abcdef")
+            protocol = self.speakers.made[-1]
+            self.assertEqual(protocol.data, b"abcdef")
             if addresses is None:
                 addresses = (PROXY if is_local else UnknownAddress(PROXY), HERE)
-            self.assertEqual(speaker.addresses, addresses)
+            self.assertEqual(protocol.addresses, addresses)
             self.assertEqual(self.speakers.built_for[-1], addresses[0])
             protocol.connectionLost()
             self.assert_waits_for_nothing()
@@ -404,7 +404,7 @@ class WritingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         forgive_deprecated_certificates(self)
-        self.reception = ProxyProtocolSettings(
+        self.settings = ProxyProtocolSettings(
             TrustedProxies(Proxies(("10.0.0.1",), "none")), Connections(), TimerWheel(lambda: 0.0), timeout_s=10
         )
 
@@ -412,11 +412,11 @@ class WritingTests(SynchronousTestCase):
         rig = SocketRig()
         rig.transport.getPeer = lambda: PROXY  # type: ignore[method-assign]
         rig.transport.getHost = lambda: HERE  # type: ignore[method-assign]
-        factory = ProxyProtocolFactory(self.reception, Factory.forProtocol(Peer))
+        factory = ProxyProtocolFactory(self.settings, Factory.forProtocol(Peer))
         protocol: Any = factory.buildProtocol(PROXY)
         protocol.makeConnection(rig.transport)
         protocol.dataReceived(V1)
-        transport = protocol._speaker.transport
+        transport = protocol._protocol.transport
         self.assertEqual((transport.getPeer(), transport.getHost()), (CLIENT, ASKED))
         self.assertIs(type(writer(transport)), type(writer(rig.transport)))
         writer(transport).write(b"abc")
@@ -438,10 +438,10 @@ class WritingTests(SynchronousTestCase):
         rig.transport.getHost = lambda: HERE  # type: ignore[method-assign]
         assert TlsSocketRig.credentials is not None
         inner = TLSFactory(TlsSocketRig.credentials, False, Factory.forProtocol(Peer), clock=rig.reactor)
-        protocol: Any = ProxyProtocolFactory(self.reception, inner).buildProtocol(PROXY)
+        protocol: Any = ProxyProtocolFactory(self.settings, inner).buildProtocol(PROXY)
         protocol.makeConnection(rig.transport)
         protocol.dataReceived(V1)
-        rig.tls = protocol._speaker
+        rig.tls = protocol._protocol
         rig.client, rig.read = SSL.Connection(SSL.Context(SSL.TLS_METHOD)), 0
         rig.client.set_connect_state()
         for _ in range(3):
@@ -480,7 +480,7 @@ class DaemonTests(SynchronousTestCase):
             "[log]\nrequests = yes\n[proxies]\ntrusted = 10.0.0.1\n[auth]\nanonymous = publish, subscribe\n"
         )
         site = self.rig.parts.site
-        self.reception = ProxyProtocolSettings(
+        self.settings = ProxyProtocolSettings(
             TrustedProxies(Proxies(("10.0.0.1",), "x-forwarded-for")),
             site.connections,
             self.rig.parts.sessions.wheel,
@@ -491,7 +491,7 @@ class DaemonTests(SynchronousTestCase):
     def talk(self, data: bytes, factory: Any = None) -> list[str]:
         """Send `data` after a header; return what is logged."""
         self.wire = Wire()
-        protocol: Any = ProxyProtocolFactory(self.reception, factory or self.rig.parts.site).buildProtocol(PROXY)
+        protocol: Any = ProxyProtocolFactory(self.settings, factory or self.rig.parts.site).buildProtocol(PROXY)
         protocol.makeConnection(self.wire)
         with capturedLogs() as logs:
             protocol.dataReceived(V1 + data)

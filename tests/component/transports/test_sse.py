@@ -73,8 +73,8 @@ class SseTests(SseTestCase):
     def test_the_body_begins_with_the_retry_time_and_an_event_that_has_the_position(self) -> None:
         event_id = self.rig.publish("news")
         client = self.open("news")
-        (guest,) = self.rig.parts.sessions
-        data = f'{{"position":"{event_id}","recovered":true,"heartbeat":20,"connection":"{guest.caller.id}"}}'
+        (subscriber,) = self.rig.parts.sessions
+        data = f'{{"position":"{event_id}","recovered":true,"heartbeat":20,"connection":"{subscriber.caller.id}"}}'
         self.assertEqual(
             client.response.body, f"retry: 2500\nid: {event_id}\nevent: pushd.open\ndata: {data}\n\n".encode()
         )

@@ -108,11 +108,11 @@ class PublicKeyFileTests(KeyFileCase):
             "EdDSA": "an Ed25519 or Ed448 key with EdDSA",
         }
         fitting = {("RS256", rsa_key), ("PS512", rsa_key), ("ES256", p256), ("EdDSA", ed25519)}
-        for algorithm, wish in wanted.items():
+        for algorithm, token_request in wanted.items():
             for what, key in found.items():
                 if (algorithm, key) not in fitting:
-                    self.assertFileNoGood(public_pem(key), f"is {what}; wanted {wish}", algorithm)
-            self.assertFileNoGood(public_pem(x_key), f"is a key of another kind; wanted {wish}", algorithm)
+                    self.assertFileNoGood(public_pem(key), f"is {what}; wanted {token_request}", algorithm)
+            self.assertFileNoGood(public_pem(x_key), f"is a key of another kind; wanted {token_request}", algorithm)
 
     def test_a_key_on_another_curve_is_refused(self) -> None:
         for curve, name in (ec.SECP256K1(), "secp256k1"), (ec.SECP521R1(), "secp521r1"):

@@ -37,7 +37,7 @@ class AskingTests(SynchronousTestCase):
     def configure(self, **settings: Any) -> None:
         urls = {name: f"{URL}&{name}" for name in ("before_connect", "before_subscribe", "before_publish")}
         numbers = count(1)
-        self.asking = WebhookAuthorizer(
+        self.authorizer = WebhookAuthorizer(
             hooks(**{**urls, **settings}),
             self.application,
             max_event_bytes=1000,
@@ -53,17 +53,17 @@ class AskingTests(SynchronousTestCase):
 
     def connect(self, reaction: Answer | str | None, who: ClientInfo | None = None) -> Identity:
         self.application.always(reaction)
-        return self.successResultOf(self.ask(self.asking.before_connect(who or caller())))
+        return self.successResultOf(self.ask(self.authorizer.before_connect(who or caller())))
 
     def publish(self, reaction: Answer | str | None, draft: Draft | None = None) -> Draft:
         self.application.always(reaction)
-        asked = self.asking.before_publish(caller(), draft or Draft(("a",), b"hello", True))
+        asked = self.authorizer.before_publish(caller(), draft or Draft(("a",), b"hello", True))
         return self.successResultOf(self.ask(asked))
 
     def refused(self, kind: type[Refused], reaction: Answer | str | None) -> Refused:
         """Return how it is refused to subscribe."""
         self.application.always(reaction)
-        asked = self.ask(self.asking.before_subscribe(caller(), "a/b", "latest"))
+        asked = self.ask(self.authorizer.before_subscribe(caller(), "a/b", "latest"))
         refusal = self.failureResultOf(asked, kind).value
         assert isinstance(refusal, Refused)
         return refusal
@@ -84,7 +84,7 @@ class QuestionTests(AskingTests):
         self.assertEqual(posted.body, {"hook": "before_connect", **self.WHO})
 
     def test_subscribing(self) -> None:
-        self.successResultOf(self.ask(self.asking.before_subscribe(caller(payload=[1]), "a/*", "earliest")))
+        self.successResultOf(self.ask(self.authorizer.before_subscribe(caller(payload=[1]), "a/*", "earliest")))
         wanted = {"hook": "before_subscribe", **self.WHO, "channel": "a/*", "since": "earliest"}
         self.assertEqual(self.application.bodies, [wanted])
 
@@ -97,9 +97,13 @@ class QuestionTests(AskingTests):
         self.assertEqual(self.application.bodies, [{**who, **text}, {**who, **binary}])
 
     def test_without_a_url_nothing_is_asked_and_everything_is_allowed(self) -> None:
-        self.assertTrue(self.asking.asks_connect and self.asking.asks_subscribe and self.asking.asks_publish)
+        self.assertTrue(
+            self.authorizer.asks_connect and self.authorizer.asks_subscribe and self.authorizer.asks_publish
+        )
         self.configure(before_connect=None, before_subscribe=None, before_publish=None)
-        self.assertFalse(self.asking.asks_connect or self.asking.asks_subscribe or self.asking.asks_publish)
+        self.assertFalse(
+            self.authorizer.asks_connect or self.authorizer.asks_subscribe or self.authorizer.asks_publish
+        )
         who = caller()
         self.assertIs(self.connect(answer({"allow": False}), who), who.identity)
         self.publish(answer({"allow": False}))
@@ -113,7 +117,7 @@ class AllowedTests(AskingTests):
             self.assertEqual(self.connect(reaction, who), who.identity)
             draft = Draft(("a",), b"\xff", False, "t", "i")
             self.assertEqual(self.publish(reaction, draft), draft)
-        self.assertEqual((self.asking.asked, self.asking.allowed), (8, 8))
+        self.assertEqual((self.authorizer.asked, self.authorizer.allowed), (8, 8))
         self.assertEqual(self.outcomes, {("before_connect", "allowed"): 4, ("before_publish", "allowed"): 4})
 
     def test_what_an_answer_sets_replaces_that_part_of_the_identity(self) -> None:
@@ -158,7 +162,7 @@ class DeniedTests(AskingTests):
             answer({"reason": "not on Sundays"}, 403),
         ):
             self.assertEqual(self.refused(Forbidden, reaction).detail, "not on Sundays")
-        self.assertEqual((self.asking.denied, self.asking.failed), (2, 0))
+        self.assertEqual((self.authorizer.denied, self.authorizer.failed), (2, 0))
 
     def test_401_is_unauthorized_and_429_too_many(self) -> None:
         self.assertEqual(self.refused(Unauthorized, answer({"reason": "log in"}, 401)).detail, "log in")
@@ -184,7 +188,7 @@ class DeniedTests(AskingTests):
     def test_a_denial_is_no_failure(self) -> None:
         for _ in range(10):
             self.refused(TooMany, answer(status=429))
-        self.assertEqual((self.asking.asked, self.asking.denied, self.asking.unasked), (10, 10, 0))
+        self.assertEqual((self.authorizer.asked, self.authorizer.denied, self.authorizer.unasked), (10, 10, 0))
         self.assertEqual({outcome for _, outcome in self.outcomes}, {"denied"})
         self.assertEqual(sum(self.outcomes.values()), 10)
 
@@ -237,7 +241,7 @@ class WrongTests(AskingTests):
         self.assertIn(why, line)
         self.assertIn("https://app.example/hook:", line)
         self.assertNotIn("hidden", line)
-        self.assertEqual((self.asking.asked, self.asking.failed, self.asking.denied), (1, 1, 0))
+        self.assertEqual((self.authorizer.asked, self.authorizer.failed, self.authorizer.denied), (1, 1, 0))
         self.assertEqual({outcome for _, outcome in self.outcomes}, {"failed"})
 
     def test_a_wrong_answer_to_any_question_is_a_failure(self) -> None:
@@ -254,7 +258,7 @@ class WrongTests(AskingTests):
                     self.assert_fails(why, self.connect_in_vain)
 
     def connect_in_vain(self) -> None:
-        self.failureResultOf(self.ask(self.asking.before_connect(caller())), Unavailable)
+        self.failureResultOf(self.ask(self.authorizer.before_connect(caller())), Unavailable)
 
     def test_so_is_an_event_that_nobody_may_publish(self) -> None:
         for why, bodies in WRONG_PUBLISH.items():
@@ -264,7 +268,7 @@ class WrongTests(AskingTests):
                     self.assert_fails(why, self.publish_in_vain)
 
     def publish_in_vain(self) -> None:
-        asked = self.asking.before_publish(caller(), Draft(("a",), b"x", True))
+        asked = self.authorizer.before_publish(caller(), Draft(("a",), b"x", True))
         self.failureResultOf(self.ask(asked), Unavailable)
 
     def test_a_retry_is_known_by_what_its_publisher_sent_whatever_the_application_makes_of_it(self) -> None:
@@ -307,19 +311,19 @@ class DownTests(AskingTests):
             self.assertIs(self.connect("no", who), who.identity)
         draft = Draft(("a",), b"x", True)
         self.assertIs(self.publish(answer({"data": 5}), draft), draft)
-        self.assertEqual((self.asking.failed, self.asking.unasked, self.asking.allowed), (4, 2, 0))
+        self.assertEqual((self.authorizer.failed, self.authorizer.unasked, self.authorizer.allowed), (4, 2, 0))
         self.assertEqual(self.refused(Forbidden, answer(status=403)).status, 403)
 
     def test_when_it_is_down_it_is_not_asked_until_one_question_shows_that_it_is_back(self) -> None:
         for _ in range(9):
             self.refused(Unavailable, answer(status=500))
-        self.assertEqual((self.asking.asked, self.asking.unasked), (3, 6))
+        self.assertEqual((self.authorizer.asked, self.authorizer.unasked), (3, 6))
         self.assertEqual(sum(count for (_, outcome), count in self.outcomes.items() if outcome == "unasked"), 6)
         self.clock.advance(5)
         self.application.always(None)
-        trial = self.ask(self.asking.before_subscribe(caller(), "a", "latest"))
+        trial = self.ask(self.authorizer.before_subscribe(caller(), "a", "latest"))
         self.refused(Unavailable, answer())
-        self.assertEqual(self.asking.asked, 4)
+        self.assertEqual(self.authorizer.asked, 4)
         self.application.posted[-1].answered.callback(answer())
         self.successResultOf(trial)
         self.refused(Forbidden, answer(status=403))
@@ -350,14 +354,14 @@ class DownTests(AskingTests):
         for _ in range(3):
             self.refused(Unavailable, "no")
         self.application.always(answer())
-        self.failureResultOf(self.ask(self.asking.before_connect(caller())), Unavailable)
+        self.failureResultOf(self.ask(self.authorizer.before_connect(caller())), Unavailable)
 
     def test_a_question_that_nobody_waits_for_any_more_is_taken_back(self) -> None:
         for _ in range(3):
             self.refused(Unavailable, "no")
         self.clock.advance(5)
         self.application.always(None)
-        trial = self.ask(self.asking.before_subscribe(caller(), "a", "latest"))
+        trial = self.ask(self.authorizer.before_subscribe(caller(), "a", "latest"))
         trial.cancel()
         self.failureResultOf(trial, CancelledError)
         self.refused(Forbidden, answer(status=403))
@@ -366,7 +370,7 @@ class DownTests(AskingTests):
         self.configure(when_down="allow")
         self.application.always(None)
         for number in range(self.questions.most):
-            self.ask(self.asking.before_subscribe(caller(f"user {number}"), "a", "latest"))
+            self.ask(self.authorizer.before_subscribe(caller(f"user {number}"), "a", "latest"))
         refused = self.refused(Unavailable, None)
         self.assertEqual(
             (refused.detail, refused.retry_s),
@@ -376,12 +380,12 @@ class DownTests(AskingTests):
     def test_so_many_may_wait_and_more_are_not_asked_which_is_no_failure(self) -> None:
         self.application.always(None)
         waiting = [
-            self.ask(self.asking.before_subscribe(caller(f"user {number}"), "a", "latest"))
+            self.ask(self.authorizer.before_subscribe(caller(f"user {number}"), "a", "latest"))
             for number in range(self.questions.most)
         ]
         lines = self.logged(lambda: [self.refused(Unavailable, None) for _ in range(10)])
         self.assertEqual(lines, ["1000 questions wait for the application; no more are asked"])
-        self.assertEqual((self.asking.asked, self.asking.unasked, self.asking.failed), (1000, 10, 0))
+        self.assertEqual((self.authorizer.asked, self.authorizer.unasked, self.authorizer.failed), (1000, 10, 0))
         for posted in self.application.posted:
             posted.answered.callback(answer())
         for asked in waiting:
@@ -401,11 +405,11 @@ class ShareTests(AskingTests):
         who = caller(user)
         asked: Coroutine[Deferred[Any], Any, Any]
         if hook == "before_connect":
-            asked = self.asking.before_connect(who)
+            asked = self.authorizer.before_connect(who)
         elif hook == "before_publish":
-            asked = self.asking.before_publish(who, Draft(("a",), b"x", True))
+            asked = self.authorizer.before_publish(who, Draft(("a",), b"x", True))
         else:
-            asked = self.asking.before_subscribe(who, "a", "latest")
+            asked = self.authorizer.before_subscribe(who, "a", "latest")
         return self.ask(asked)
 
     def test_an_owner_has_its_share_of_them_and_is_told_so_the_others_go_on(self) -> None:

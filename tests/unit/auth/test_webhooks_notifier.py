@@ -32,7 +32,7 @@ class TellingTests(SynchronousTestCase):
         self.configure()
 
     def configure(self, **options: Any) -> None:
-        self.telling = WebhookNotifier(
+        self.notifier = WebhookNotifier(
             replace(hooks(after=URL), **options),
             self.application,
             call_later=self.clock.callLater,
@@ -46,7 +46,7 @@ class TellingTests(SynchronousTestCase):
     def occupy(self, *channels: object) -> None:
         """Let something happen that is known by its channel."""
         for channel in channels:
-            self.telling.occupied(str(channel))
+            self.notifier.occupied(str(channel))
 
     def told(self, posted: Iterable[Posted] | None = None) -> list[str]:
         """Return the channels that were told of, in every request."""
@@ -76,12 +76,12 @@ class TellingTests(SynchronousTestCase):
 class EventTests(TellingTests):
     def test_what_is_told_of_each_event(self) -> None:
         who = caller(payload={"x": 1})
-        self.telling.connected(who)
-        self.telling.subscribed(who, "a/*")
-        self.telling.occupied("a/b")
-        self.telling.unsubscribed(who, "a/*")
-        self.telling.vacated("a/b")
-        self.telling.disconnected(who, "went away\n")
+        self.notifier.connected(who)
+        self.notifier.subscribed(who, "a/*")
+        self.notifier.occupied("a/b")
+        self.notifier.unsubscribed(who, "a/*")
+        self.notifier.vacated("a/b")
+        self.notifier.disconnected(who, "went away\n")
         self.turn()
         client: dict[str, Any] = {
             "connection": "c-1",
@@ -106,7 +106,7 @@ class EventTests(TellingTests):
         )
 
     def test_a_payload_of_none_is_left_out_and_a_user_is_null(self) -> None:
-        self.telling.connected(caller(None))
+        self.notifier.connected(caller(None))
         self.turn()
         [event] = self.application.bodies[0]["events"]
         self.assertNotIn("payload", event)
@@ -115,14 +115,14 @@ class EventTests(TellingTests):
     def test_only_what_after_events_names_is_told(self) -> None:
         self.configure(after_events=frozenset({"vacated"}))
         self.occupy("a")
-        self.telling.vacated("b")
+        self.notifier.vacated("b")
         self.turn()
         self.assertEqual(self.told(), ["b"])
 
     def test_without_a_url_nothing_is_told_nor_kept(self) -> None:
         self.configure(after=None)
         self.occupy("a")
-        self.assertEqual((self.telling.waiting, self.telling.dropped, self.clock.getDelayedCalls()), (0, 0, []))
+        self.assertEqual((self.notifier.waiting, self.notifier.dropped, self.clock.getDelayedCalls()), (0, 0, []))
 
 
 class BatchTests(TellingTests):
@@ -132,11 +132,11 @@ class BatchTests(TellingTests):
         self.turn()
         self.assertEqual([len(body["events"]) for body in self.application.bodies], [100, 100, 50])
         self.assertEqual(self.told(), [str(number) for number in range(250)])
-        self.assertEqual((self.telling.told, self.telling.waiting), (250, 0))
+        self.assertEqual((self.notifier.told, self.notifier.waiting), (250, 0))
 
     def test_large_events_go_in_smaller_requests(self) -> None:
         for size in (60_000, 10_000, 70_000, 10, 10):
-            self.telling.connected(caller(payload="x" * size))
+            self.notifier.connected(caller(payload="x" * size))
         self.turn()
         self.assertEqual([len(body["events"]) for body in self.application.bodies], [1, 1, 1, 2])
 
@@ -155,7 +155,7 @@ class BatchTests(TellingTests):
             self.application.always(answer(b"<html>", status))
             self.occupy("a")
             self.turn()
-        self.assertEqual((self.telling.told, len(self.application.posted)), (4, 4))
+        self.assertEqual((self.notifier.told, len(self.application.posted)), (4, 4))
 
 
 class RetryTests(TellingTests):
@@ -209,9 +209,9 @@ class RetryTests(TellingTests):
         self.configure(retry_for_s=10)
         self.occupy("a", "b")
         lines = self.logged(lambda: self.clock.pump([0, 0.5, 1, 2, 4, 2.4]))
-        self.assertEqual(self.telling.dropped, 0)
+        self.assertEqual(self.notifier.dropped, 0)
         lines += self.logged(lambda: self.clock.advance(0.1))
-        self.assertEqual((self.telling.dropped, self.telling.told, len(self.application.posted)), (2, 0, 6))
+        self.assertEqual((self.notifier.dropped, self.notifier.told, len(self.application.posted)), (2, 0, 6))
         self.assertEqual(
             lines,
             [
@@ -225,12 +225,12 @@ class RetryTests(TellingTests):
         self.configure(retry_for_s=1)
         self.occupy("a", "b")
         self.clock.pump([0, 0.5, 0.5])
-        self.assertEqual(self.telling.dropped, 2)
+        self.assertEqual(self.notifier.dropped, 2)
         self.application.always(answer())
         self.occupy("c")
         self.assertTrue(self.tried_after(2))
         self.assertEqual(self.told(self.application.posted[-1:]), ["dropped 2", "c"])
-        self.assertEqual(self.telling.told, 1)
+        self.assertEqual(self.notifier.told, 1)
 
     def test_a_notice_of_what_was_dropped_is_not_lost_with_its_batch(self) -> None:
         self.configure(retry_for_s=0)
@@ -249,7 +249,7 @@ class RetryTests(TellingTests):
             self.application.always(answer(status=status))
             self.occupy("a")
             self.clock.advance(60)
-        self.assertEqual((self.telling.dropped, len(self.application.posted)), (7, 7))
+        self.assertEqual((self.notifier.dropped, len(self.application.posted)), (7, 7))
 
     def test_what_it_may_take_later_is_tried_again(self) -> None:
         for status in (302, 408, 409, 425, 429, 500, 503):
@@ -258,7 +258,7 @@ class RetryTests(TellingTests):
             self.clock.advance(60)
             self.application.always(answer())
             self.clock.advance(60)
-        self.assertEqual((self.telling.dropped, self.telling.told), (0, 7))
+        self.assertEqual((self.notifier.dropped, self.notifier.told), (0, 7))
 
     def test_retry_after_is_obeyed(self) -> None:
         self.application.always(answer(status=503, retry_after_s=77))
@@ -275,7 +275,7 @@ class RetryTests(TellingTests):
         self.turn()
         self.occupy("b")
         self.application.always(answer())
-        self.assertEqual(self.telling.dropped, 1)
+        self.assertEqual(self.notifier.dropped, 1)
         self.assertTrue(self.tried_after(60))
         self.assertEqual(self.told(), ["a", "dropped 1", "b"])
 
@@ -311,13 +311,13 @@ class QueueTests(TellingTests):
         self.assertEqual(
             lines, ["the hook https://app.example/told is not told everything: [hooks] queue or retry_for is over"]
         )
-        self.assertEqual((self.telling.waiting, self.telling.dropped), (4, 4))
+        self.assertEqual((self.notifier.waiting, self.notifier.dropped), (4, 4))
         self.application.always(answer())
         self.application.posted[0].answered.callback(answer())
         self.assertEqual(self.told(), ["first", "dropped 4", "e", "f", "g"])
         [dropped, *_] = self.application.bodies[1]["events"]
         self.assertEqual(dropped, {"event": "dropped", "count": 4, "id": dropped["id"], "time": NOW})
-        self.assertEqual((self.telling.told, self.telling.dropped), (4, 4))
+        self.assertEqual((self.notifier.told, self.notifier.dropped), (4, 4))
 
     def test_it_is_told_once_only(self) -> None:
         self.configure(queue=1)
@@ -336,7 +336,7 @@ class QueueTests(TellingTests):
 
 class CloseTests(TellingTests):
     def close(self, timeout_s: float = 5) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.telling.close(timeout_s))
+        return Deferred.fromCoroutine(self.notifier.close(timeout_s))
 
     def test_what_waits_is_told_first(self) -> None:
         self.occupy("a")
@@ -358,7 +358,7 @@ class CloseTests(TellingTests):
         self.occupy("c")
         self.clock.advance(60)
         self.assertEqual(self.told(), ["a", "b"])
-        self.assertEqual((self.telling.told, self.telling.dropped), (2, 1))
+        self.assertEqual((self.notifier.told, self.notifier.dropped), (2, 1))
         self.assertEqual(self.outcomes, {("after", "told"): 2, ("after", "dropped"): 1})
 
     def test_a_pause_is_not_waited_for(self) -> None:
@@ -367,7 +367,7 @@ class CloseTests(TellingTests):
         self.clock.pump([0, 0.5, 1, 2, 4])
         self.application.always(answer())
         self.successResultOf(self.close())
-        self.assertEqual((self.telling.told, self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual((self.notifier.told, self.clock.getDelayedCalls()), (1, []))
 
     def test_it_is_tried_again_within_the_time(self) -> None:
         self.application.always("no route")
@@ -377,7 +377,7 @@ class CloseTests(TellingTests):
         self.application.always(answer())
         self.clock.advance(1)
         self.successResultOf(closed)
-        self.assertEqual(self.telling.told, 1)
+        self.assertEqual(self.notifier.told, 1)
 
     def test_after_the_time_it_says_how_many_were_not_told(self) -> None:
         self.application.always(None)
@@ -390,7 +390,7 @@ class CloseTests(TellingTests):
         lines = self.logged(lambda: self.clock.advance(0.1))
         self.successResultOf(closed)
         self.assertEqual(lines, ["the hook https://app.example/told was not told 3 events"])
-        self.assertEqual((self.telling.told, self.telling.dropped, self.telling.waiting), (0, 3, 0))
+        self.assertEqual((self.notifier.told, self.notifier.dropped, self.notifier.waiting), (0, 3, 0))
         self.assertEqual(self.outcomes, {("after", "dropped"): 3})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -400,7 +400,7 @@ class CloseTests(TellingTests):
         closed = self.close(0.1)
         self.clock.advance(0.1)
         self.successResultOf(closed)
-        self.assertEqual((self.telling.dropped, self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual((self.notifier.dropped, self.clock.getDelayedCalls()), (1, []))
 
 
 REACTIONS = st.sampled_from(["taken", "lost", "refused", "503", "410", "later"])
@@ -416,7 +416,7 @@ class _Model:
         self.reaction = "taken"
         self.taken: dict[str, list[dict[str, Any]]] = {}
         self.happened = 0
-        self.telling = WebhookNotifier(
+        self.notifier = WebhookNotifier(
             hooks(after=URL, queue=queue, retry_for_s=retry_for_s),
             self.application,
             call_later=self.clock.callLater,
@@ -438,13 +438,13 @@ class _Model:
 
     def happen(self, times: int) -> None:
         for _ in range(times):
-            self.telling.occupied(str(self.happened))
+            self.notifier.occupied(str(self.happened))
             self.happened += 1
 
     def answer_late(self) -> None:
         """Answer the request that waits for its answer, if one does."""
         waiting = [posted for posted in self.application.posted[-1:] if not posted.answered.called]
-        if self.reaction == "later" and self.telling.waiting and waiting:
+        if self.reaction == "later" and self.notifier.waiting and waiting:
             self.reaction = "taken"
             waiting[0].answered.callback(answer())
 
@@ -470,16 +470,16 @@ class ModelTests(SynchronousTestCase):
         model.happen(1)
         for _ in range(80):
             model.clock.advance(30)
-        telling = model.telling
-        self.assertEqual(telling.waiting, 0)
-        self.assertEqual(telling.told + telling.dropped, model.happened)
+        notifier = model.notifier
+        self.assertEqual(notifier.waiting, 0)
+        self.assertEqual(notifier.told + notifier.dropped, model.happened)
         heard = [event for events in model.taken.values() for event in events]
         numbers = [int(event["channel"]) for event in heard if event["event"] == "occupied"]
         self.assertEqual(numbers, sorted(set(numbers)))
         ids = [event["id"] for event in heard]
         self.assertEqual(len(ids), len(set(ids)))
         self.assertEqual(numbers[-1:], [model.happened - 1])
-        self.assertLessEqual(model.happened - len(numbers), telling.dropped)
+        self.assertLessEqual(model.happened - len(numbers), notifier.dropped)
         is_bounded = sum(times for times, _, _ in steps) < queue
         if is_bounded and retry_for_s == 10_000 and all(reaction != "410" for _, reaction, _ in steps):
             self.assertEqual(numbers, list(range(model.happened)))

@@ -898,7 +898,7 @@ class NothingLeftTests(BusCase):
         self.rig.clock.advance(3600)
         self.rig.log.expire()
         log = self.rig.log
-        self.assertEqual((len(self.rig.archive._given), len(log._trimming._expiries)), (0, 0))
+        self.assertEqual((len(self.rig.archive._given), len(log._retention_queue._expiries)), (0, 0))
         self.assertEqual(sorted(log.names()), ["a", "b", "none", "short"])
         self.assertEqual({channel.name for channel in log._idle}, {"a", "b", "none", "short"})
         self.assertEqual({channel.name for channel in log._by_sequence}, {"a", "b", "none", "short"})
@@ -1065,7 +1065,7 @@ class BoundTests(BusCase):
         for number in range(1000):
             self.rig.publish(f"c{number}")
             self.rig.bus.delete(f"c{number}", EVERYTHING)
-        self.assertLessEqual(len(self.rig.log._trimming._expiries), 3 * 10)
+        self.assertLessEqual(len(self.rig.log._retention_queue._expiries), 3 * 10)
 
     def test_who_subscribes_to_the_same_past_again_and_again_has_one_cursor_for_each_channel(self) -> None:
         for number in range(50):

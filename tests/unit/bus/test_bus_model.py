@@ -494,7 +494,7 @@ class BusMachine(RuleBasedStateMachine):
     def no_expiry_is_forgotten(self) -> None:
         log = self.rig.log
         filled = {name for name in log.names() if log.by_name[name].history}
-        expiring = {channel.name for heap in log._trimming._expiries.heaps() for _, _, channel in heap}
+        expiring = {channel.name for heap in log._retention_queue._expiries.heaps() for _, _, channel in heap}
         assert filled <= expiring
 
     def teardown(self) -> None:
@@ -519,7 +519,7 @@ class BusMachine(RuleBasedStateMachine):
         assert bus._audiences._by_name == {}
         assert not any(channel.is_heard or channel.history for channel in log.by_name.values())
         assert set(log._idle) == set(log.by_name.values()) == set(log._by_sequence)
-        assert len(log._trimming._expiries) == 0
+        assert len(log._retention_queue._expiries) == 0
         self.nothing_is_left()
 
     def nothing_is_left(self) -> None:

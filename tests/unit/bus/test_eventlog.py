@@ -137,7 +137,7 @@ class RetentionTests(LogCase):
         self.clock.advance(HOUR)
         self.log.expire()
         self.assertEqual(self.histories(), {"a": 0, "b": 0})
-        self.assertEqual(len(self.log._trimming._expiries), 0)
+        self.assertEqual(len(self.log._retention_queue._expiries), 0)
 
     def histories(self) -> dict[str, int]:
         return {name: len(channel.history) for name, channel in self.log.by_name.items()}
@@ -161,7 +161,7 @@ class RetentionTests(LogCase):
         self.clock.advance(HOUR / 2)
         self.log.expire()
         self.assertEqual(self.histories(), {"a": 1})
-        self.assertEqual(len(self.log._trimming._expiries), 1)
+        self.assertEqual(len(self.log._retention_queue._expiries), 1)
 
     def test_clear_drops_everything_of_one_channel(self) -> None:
         self.append("a", "b", data=b"1")
@@ -618,7 +618,7 @@ class LimitTests(LogCase):
             self.append(f"c{number}")
         self.clock.advance(HOUR)
         trimmed: list[str] = []
-        self.patch(self.log._trimming, "_trim", lambda channel: trimmed.append(channel.name))
+        self.patch(self.log._retention_queue, "_trim", lambda channel: trimmed.append(channel.name))
         self.assertRaises(Unavailable, self.append, "new")
         self.assertLessEqual(len(trimmed), 105)
 

@@ -283,7 +283,7 @@ class BoundTests(HallCase):
         for _, connection in peers:
             connection.takes = 1
         self.hall.publish(b"2")
-        self.assertLessEqual(self.most_in_one_turn(lambda: sum(s._crowd is None for s, _ in peers)), 125)
+        self.assertLessEqual(self.most_in_one_turn(lambda: sum(s._group is None for s, _ in peers)), 125)
         self.assertEqual({c.bytes for _, c in peers}, {b"<1><2>"})
 
     def test_events_for_those_who_follow_a_pattern(self) -> None:
@@ -341,7 +341,7 @@ class BoundTests(HallCase):
         peers = self.many(MOST + 1)
         for number in range(1000):
             self.hall.publish(b"%d" % number)
-            self.assertTrue(all(crowd._size <= 1005 for crowd in self.hall.sessions._crowds.values()))
+            self.assertTrue(all(group._size <= 1005 for group in self.hall.sessions._groups.values()))
         self.hall.settle()
         expected = b"".join(b"<%d>" % number for number in range(1000))
         self.assertEqual({c.bytes for _, c in peers}, {expected})
@@ -360,12 +360,12 @@ class BoundTests(HallCase):
         publisher.publish_all([draft("a", data=one) for one in data[3:]], caller, outcomes.extend)
         publisher.delete("a", caller, lambda deleted: outcomes.append(Refused("deleted")))
         self.assertLess(len(outcomes), 3)
-        crowd = next(iter(self.hall.sessions._crowds.values()))
+        group = next(iter(self.hall.sessions._groups.values()))
         while self.hall.clock.calls:
             before = self.hall.sent_bytes
             self.hall.turn()
             self.assertLessEqual(self.hall.sent_bytes - before, 40 * 600_002)
-            self.assertLessEqual(crowd._size, 600_002)
+            self.assertLessEqual(group._size, 600_002)
         self.assertEqual([type(one) for one in outcomes], [Published] * 6 + [Refused])
         expected = b"".join(b"<" + one + b">" for one in data)
         self.assertTrue(all(c.bytes == expected for _, c in peers))

@@ -198,11 +198,11 @@ class BulletinTests(SystemdCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.figures = "1"
+        self.counters = "1"
 
     def start(self, **environ: str) -> SystemdStatus:
         """Make one that tells what the test says, and start it."""
-        bulletin = SystemdStatus(self.make(**environ), self.clock, lambda: self.figures)
+        bulletin = SystemdStatus(self.make(**environ), self.clock, lambda: self.counters)
         bulletin.start()
         return bulletin
 
@@ -219,12 +219,12 @@ class BulletinTests(SystemdCase):
 
     def test_the_figures_are_told_every_few_seconds_and_when_asked_for(self) -> None:
         bulletin = self.start()
-        self.figures = "2"
+        self.counters = "2"
         self.clock.advance(4)
         self.assertTold("STATUS=1")
         self.clock.advance(1)
         self.assertTold("STATUS=2")
-        self.figures = "3"
+        self.counters = "3"
         bulletin.issue()
         self.assertTold("STATUS=3")
 

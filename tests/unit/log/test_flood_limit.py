@@ -35,8 +35,8 @@ class FloodgateTests(SynchronousTestCase):
         self.clock.advance(1000)
         self.events: list[LogEvent] = []
         self.at: list[float] = []
-        self.gate = FloodLimit(self.write, self.clock.seconds, self.call_later)
-        self.log = Logger("pushd.here", observer=self.gate)
+        self.guard = FloodLimit(self.write, self.clock.seconds, self.call_later)
+        self.log = Logger("pushd.here", observer=self.guard)
 
     def write(self, event: LogEvent) -> None:
         """Record a written event and its time."""
@@ -68,7 +68,7 @@ class FloodgateTests(SynchronousTestCase):
         self.assertEqual(self.count, 3000)
         self.assertTrue(self.lines[1].endswith(f", and {self.events[1]['left_out']} more like this"), self.lines)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.gate._seen, {})
+        self.assertEqual(self.guard._seen, {})
 
     def test_each_client_and_cause_has_its_own(self) -> None:
         for peer in ("192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8:0:1::1]:1", "a Unix socket"):
@@ -84,7 +84,7 @@ class FloodgateTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), 2)
         self.clock.pump([1, 1])
         self.assertEqual(self.count, 100)
-        self.assertEqual(self.gate._seen, {})
+        self.assertEqual(self.guard._seen, {})
 
     def test_reasons_that_a_client_makes_up_are_counted_together(self) -> None:
         for number in range(2000):
@@ -116,17 +116,17 @@ class FloodgateTests(SynchronousTestCase):
 
     def test_request_lines_and_those_for_operators_are_always_written(self) -> None:
         for name in _OF_OPERATORS:
-            log = Logger(name, observer=self.gate)
+            log = Logger(name, observer=self.guard)
             for _ in range(50):
                 log.warn("{what} changed; restart pushd to apply it", what="x")
         for _ in range(50):
-            Logger("pushd.requests", observer=self.gate).info("200 from {peer}", peer="192.0.2.1:1")
+            Logger("pushd.requests", observer=self.guard).info("200 from {peer}", peer="192.0.2.1:1")
         self.assertEqual(len(self.lines), 50 * len(_OF_OPERATORS) + 50)
 
     def test_lines_of_a_client_are_limited_in_every_module(self) -> None:
         for name in _OF_OPERATORS:
             self.begin()
-            log = Logger(name, observer=self.gate)
+            log = Logger(name, observer=self.guard)
             for _ in range(50):
                 log.info("{peer} did something", peer="192.0.2.1:1")
             self.assertEqual(len(self.lines), 1)
@@ -142,7 +142,7 @@ class FloodgateTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), 1)
 
     def test_connections_that_cannot_be_accepted_have_one_line_together(self) -> None:
-        twisted = Logger("twisted.internet.tcp.Port", observer=self.gate)
+        twisted = Logger("twisted.internet.tcp.Port", observer=self.guard)
         for _ in range(50):
             twisted.info("EMFILE encountered; releasing reserved file descriptor.")
             twisted.info("EMFILE recovery: Closed socket from {address}", address="x")
@@ -153,7 +153,7 @@ class FloodgateTests(SynchronousTestCase):
         self.assertEqual(self.count, 200)
 
     def test_some_ends_of_subscribers_have_a_line_each(self) -> None:
-        ends = Logger("pushd.sessions", observer=self.gate)
+        ends = Logger("pushd.sessions", observer=self.guard)
         for number in range(100):
             ends.info("sse of {peer} ended", peer=f"192.0.2.1:{number}")
         self.assertEqual(len(self.lines), 20)
@@ -161,10 +161,10 @@ class FloodgateTests(SynchronousTestCase):
     def test_its_memory_is_bounded_and_others_are_counted_together(self) -> None:
         for number in range(10_000):
             self.log.info(REFUSED, peer=f"10.{number >> 8}.{number & 255}.1:1", detail="x")
-        self.assertLessEqual(len(self.gate._seen), 1001)
+        self.assertLessEqual(len(self.guard._seen), 1001)
         self.assertLessEqual(len(self.lines), 1001)
         self.clock.pump([1, 1])
-        self.assertEqual(self.gate._seen, {})
+        self.assertEqual(self.guard._seen, {})
         self.assertEqual(self.count, 10_000)
 
     def test_clients_of_an_earlier_second_make_room_for_others(self) -> None:

@@ -90,7 +90,7 @@ class PinTests(SynchronousTestCase):
         self.assertIs(self.connection._closed_streams.get(1), StreamClosedBy.SEND_END_STREAM)
 
     def test_closed_streams_are_bounded_by_a_class_attribute(self) -> None:
-        codec = Codec(Limits(max_body_bytes=1, patience=PATIENCE))
+        codec = Codec(Limits(max_body_bytes=1, timeouts=PATIENCE))
         for n in range(2000):
             codec._state._closed_streams[n] = None
         self.assertEqual(len(codec._state._closed_streams), 1000)
@@ -130,7 +130,7 @@ class PinTests(SynchronousTestCase):
 
 class CodecTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.codec = Codec(Limits(max_body_bytes=1000, patience=PATIENCE))
+        self.codec = Codec(Limits(max_body_bytes=1000, timeouts=PATIENCE))
         self.codec.start()
         self.codec.take()
         self.codec.receive_settings(0, b"")

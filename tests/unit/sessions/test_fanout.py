@@ -23,8 +23,8 @@ class CrowdCase(SessionCase):
     def assertCrowds(self, *sizes: int) -> None:
         """There are crowds of so many members."""
         gc.collect()
-        crowds = self.house.sessions._crowds.values()
-        self.assertEqual(sorted(len(crowd._members) for crowd in crowds), sorted(sizes))
+        crowds = self.house.sessions._groups.values()
+        self.assertEqual(sorted(len(group._members) for group in crowds), sorted(sizes))
 
     def assertGot(self, peer: Peer, data: bytes) -> None:
         self.assertEqual(peer.connection.bytes, data)

@@ -64,13 +64,13 @@ class StepsTests(SynchronousTestCase):
         self.assertLess(max(self.turns()), 0.0065)
 
     def test_an_owner_with_many_works_delays_another_one_by_one_work(self) -> None:
-        crowd = [self.steps.run(self.work(1000), owner="mallory") for _ in range(230)]
+        group = [self.steps.run(self.work(1000), owner="mallory") for _ in range(230)]
         one = self.steps.run(self.work(100, "done"), owner="ada")
         for _ in range(20):
             self.turn()
         self.assertEqual(self.successResultOf(one), "done")
         list(self.turns())
-        for each in crowd:
+        for each in group:
             self.successResultOf(each)
         self.assertEqual(len(self.steps), 0)
 

@@ -81,16 +81,16 @@ class PublishTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock, self.publisher = Clock(), Later()
-        self.attendance = Presence(self.publisher, self.clock.callLater, lambda name: "events")
+        self.presence = Presence(self.publisher, self.clock.callLater, lambda name: "events")
 
     def turn(self) -> None:
         """Let one turn of the reactor end."""
         self.clock.advance(0)
 
     def test_they_are_published_at_the_end_of_the_turn_in_order(self) -> None:
-        self.attendance.entered(numbered(1), ROOM, 1)
-        self.attendance.entered(numbered(2), ROOM, 2)
-        self.attendance.left(numbered(3), HALL, 0)
+        self.presence.entered(numbered(1), ROOM, 1)
+        self.presence.entered(numbered(2), ROOM, 2)
+        self.presence.left(numbered(3), HALL, 0)
         self.assertEqual(self.publisher.batches, [])
         self.turn()
         self.assertEqual(self.publisher.finish(), ["join 1", "join 2", "leave 3"])
@@ -98,9 +98,9 @@ class PublishTests(SynchronousTestCase):
         self.assertEqual((self.publisher.batches, self.clock.getDelayedCalls()), ([], []))
 
     def test_what_comes_meanwhile_waits_until_they_are_published(self) -> None:
-        self.attendance.entered(numbered(1), ROOM, 1)
+        self.presence.entered(numbered(1), ROOM, 1)
         self.turn()
-        self.attendance.entered(numbered(2), ROOM, 2)
+        self.presence.entered(numbered(2), ROOM, 2)
         self.turn()
         self.assertEqual(self.publisher.finish(), ["join 1"])
         self.turn()
@@ -108,25 +108,25 @@ class PublishTests(SynchronousTestCase):
 
     def test_a_join_and_a_leave_before_that_are_not_spoken_of(self) -> None:
         one, other = numbered(1), numbered(2)
-        self.attendance.entered(one, ROOM, 1)
-        self.attendance.entered(other, ROOM, 2)
-        self.attendance.entered(one, HALL, 1)
-        self.attendance.left(one, ROOM, 1)
+        self.presence.entered(one, ROOM, 1)
+        self.presence.entered(other, ROOM, 2)
+        self.presence.entered(one, HALL, 1)
+        self.presence.left(one, ROOM, 1)
         self.turn()
         self.assertEqual(self.publisher.finish(), ["join 2", "join 1"])
-        self.attendance.left(one, HALL, 0)
-        self.attendance.entered(one, HALL, 1)
+        self.presence.left(one, HALL, 0)
+        self.presence.entered(one, HALL, 1)
         self.turn()
         self.assertEqual(self.publisher.batches, [])
-        self.attendance.left(one, HALL, 0)
+        self.presence.left(one, HALL, 0)
         self.turn()
         self.assertEqual(self.publisher.finish(), ["leave 1"])
 
     def test_who_comes_and_goes_a_thousand_times_in_a_turn_takes_no_room(self) -> None:
         one = numbered(1)
         for _ in range(1000):
-            self.attendance.entered(one, ROOM, 1)
-            self.attendance.left(one, ROOM, 0)
+            self.presence.entered(one, ROOM, 1)
+            self.presence.left(one, ROOM, 0)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.turn()
         self.assertEqual((self.publisher.batches, self.clock.getDelayedCalls()), ([], []))
@@ -134,7 +134,7 @@ class PublishTests(SynchronousTestCase):
     def test_a_storm_is_published_over_many_turns(self) -> None:
         callers = [numbered(number) for number in range(1, 5001)]
         for caller in callers:
-            self.attendance.entered(caller, ROOM, 1)
+            self.presence.entered(caller, ROOM, 1)
         seen, turns = list[str](), 0
         while self.clock.getDelayedCalls():
             self.turn()
@@ -147,18 +147,18 @@ class PublishTests(SynchronousTestCase):
 
     def test_patterns_other_channels_and_who_polls_are_not_spoken_of(self) -> None:
         presences = {"room": "subscribers", "hall": "operator"}
-        attendance = Presence(self.publisher, self.clock.callLater, lambda name: presences.get(name, "events"))
-        attendance.entered(numbered(1), ROOM, 1)
-        attendance.entered(numbered(1), HALL, 1)
-        attendance.entered(numbered(1), patterns("**")[0], 0)
-        attendance.entered(numbered(1, "poll"), patterns("other")[0], 1)
+        presence = Presence(self.publisher, self.clock.callLater, lambda name: presences.get(name, "events"))
+        presence.entered(numbered(1), ROOM, 1)
+        presence.entered(numbered(1), HALL, 1)
+        presence.entered(numbered(1), patterns("**")[0], 0)
+        presence.entered(numbered(1, "poll"), patterns("other")[0], 1)
         self.turn()
         self.assertEqual(self.publisher.batches, [])
 
     def test_nothing_is_published_once_it_stops(self) -> None:
-        self.attendance.entered(numbered(1), ROOM, 1)
-        self.attendance.stop()
-        self.attendance.left(numbered(2), ROOM, 0)
+        self.presence.entered(numbered(1), ROOM, 1)
+        self.presence.stop()
+        self.presence.left(numbered(2), ROOM, 0)
         self.turn()
         self.assertEqual((self.publisher.batches, self.clock.getDelayedCalls()), ([], []))
 
@@ -167,7 +167,7 @@ class PublishTests(SynchronousTestCase):
         outcomes: list[Outcome] = [full, full, Published("x-1", "room", 1, 1), full]
         with capturedLogs() as logs:
             for number, outcome in enumerate(outcomes, start=1):
-                self.attendance.entered(numbered(number), ROOM, 1)
+                self.presence.entered(numbered(number), ROOM, 1)
                 self.turn()
                 self.publisher.finish(outcome)
         refused = "joins and leaves are not published: the disk of the store is full"

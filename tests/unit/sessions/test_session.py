@@ -402,7 +402,7 @@ class SlowTests(SessionCase):
         self.assertOpen(peer)
         peer.session.resumeProducing()
         self.assertWrote(peer, b"<6><7><8>")
-        self.assertEqual(self.house.rig.bus.figures.missed, 6)
+        self.assertEqual(self.house.rig.bus.counters.missed, 6)
 
     def test_what_may_be_missed_makes_room_for_what_may_not_and_never_the_other_way_round(self) -> None:
         self.house = House(max_outbox_bytes=10, prices=Kept(on_overflow="latest"))
@@ -869,16 +869,16 @@ class LongReplayTests(SynchronousTestCase):
         house = House()
         for number in range(1000):
             house.publish(b"x", channel=f"c/{number}")
-        figures, session = house.rig.bus.figures, house.join().session
+        counters, session = house.rig.bus.counters, house.join().session
         session.subscribe(patterns("**"), "earliest")
         flushes = 0
         while session.subscription.is_replaying:
-            before = figures.replayed
+            before = counters.replayed
             cost = session.flush()
-            self.assertLessEqual(figures.replayed - before, 100)
-            self.assertGreater(cost, (figures.replayed - before) // 4)
+            self.assertLessEqual(counters.replayed - before, 100)
+            self.assertGreater(cost, (counters.replayed - before) // 4)
             flushes += 1
-        self.assertEqual((flushes, figures.replayed), (11, 1000))
+        self.assertEqual((flushes, counters.replayed), (11, 1000))
 
 
 class TidyingTests(SynchronousTestCase):

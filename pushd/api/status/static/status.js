@@ -111,7 +111,7 @@ let asked = {};
 let following = null;
 let isListing = false;
 
-const connections = new Rows($("connections"), ({ key, guest }) => {
+const connections = new Rows($("connections"), ({ key, subscriber }) => {
   const id = cell("mono short");
   id.append(key, ...(key === about?.connection ? [" ", element("span", "muted", "(this page)")] : []));
   const [transport, user, address] = [cell("short"), cell("", "user"), cell("mono address")];
@@ -120,14 +120,14 @@ const connections = new Rows($("connections"), ({ key, guest }) => {
   const close = element("button", "small", "Close");
   close.type = "button";
   close.setAttribute("aria-label", `Close ${key}`);
-  close.onclick = () => askToClose(key, guest);
+  close.onclick = () => askToClose(key, subscriber);
   act.append(close);
   const node = row(id, transport, user, address, age, outbox, where, act);
   node.classList.toggle("own", key === about?.connection);
   let shown = null;
   return {
     node,
-    update({ guest: now, time }) {
+    update({ subscriber: now, time }) {
       age.textContent = duration(time - now.since);
       outbox.textContent = bytes(now.outbox_bytes);
       const text = JSON.stringify([now.transport, now.user, now.address, now.channels]);
@@ -171,7 +171,7 @@ async function listAgain() {
     if (wanted !== asked) return;
     following = found.next;
     const time = latest?.time ?? Date.now() / 1000;
-    connections.show(found.connections.map((guest) => ({ key: guest.connection, guest, time })));
+    connections.show(found.connections.map((subscriber) => ({ key: subscriber.connection, subscriber, time })));
     $("no-connections").hidden = found.connections.length > 0;
     $("first").hidden = !wanted.after;
     $("next").hidden = following === null;
@@ -185,10 +185,10 @@ async function listAgain() {
 
 let toClose = null;
 
-function askToClose(key, guest) {
+function askToClose(key, subscriber) {
   toClose = key;
-  const who = guest.user === null ? [] : [", ", isolated(guest.user)];
-  $("closing-what").replaceChildren(key, ", ", guest.transport, ", ", guest.address, ...who);
+  const who = subscriber.user === null ? [] : [", ", isolated(subscriber.user)];
+  $("closing-what").replaceChildren(key, ", ", subscriber.transport, ", ", subscriber.address, ...who);
   $("closing").showModal();
 }
 
