@@ -88,11 +88,11 @@ class TurnsTests(SynchronousTestCase):
         self.works("a", 9, 0.009)()
         for done in (2, 3, 4):
             self.clock.begin(self.now)
-            self.now += 0.01  # others have used this turn
+            self.now += 0.012  # others have used this turn
             self.reactor.turn()
             self.assertEqual(len(self.done), done - 1)
             self.clock.begin(self.now)
-            self.now += 0.01
+            self.now += 0.012
             self.reactor.turn()
             self.assertEqual(len(self.done), done)
 
