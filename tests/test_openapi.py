@@ -214,7 +214,7 @@ class TemporaryRefusalTests(DaemonTests):
         self.assertGreater(seen, 70)
 
     def test_it_is_said_before_and_after_the_daemon_works(self) -> None:
-        self.rig.parts.operator_endpoints.readiness.stopping()
+        self.rig.parts.operators.readiness.stopping()
         response = self.rig.get("/readyz")
         self.assertEqual((response.status, response.header("retry-after")), (503, "5"))
 

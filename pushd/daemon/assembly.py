@@ -110,7 +110,7 @@ class Components:
     ingress: Ingress
     """The checks that every client passes."""
 
-    operator_endpoints: OperatorEndpoints
+    operators: OperatorEndpoints
     """Health, metrics and status endpoints."""
 
     operations: PushdSite
@@ -158,9 +158,9 @@ def assemble(
     )
     archive.later = partial(_in_steps, sessions, "it freed events")
     ingress = new_ingress(config, sessions, publisher, integrations)
-    operator_endpoints = _operator_endpoints(sessions, lambda: len(site.connections), storage, now)
+    operators = _operators(sessions, lambda: len(site.connections), storage, now)
     site = PushdSite(
-        _tree(config, ingress, reactor, operator_endpoints),
+        _tree(config, ingress, reactor, operators),
         reactor,
         wheel=wheel,
         limiter=ingress.limiter,
@@ -171,13 +171,13 @@ def assemble(
         bodies=ingress.bodies,
         answers=UnreadResponses(limits.answers_bytes, limits.share_percent, plan(config).site_files),
     )
-    operations = _operations(config, reactor, ingress, operator_endpoints, integrations)
+    operations = _operations(config, reactor, ingress, operators, integrations)
     tick: Callable[[], None] = partial(
         _tick, ReactorLag(counters.lag, seconds), demo.Clock(bus, publisher, now), site
     )
-    every_second = (wheel.turn, _expires(bus, reactor), tick, operator_endpoints.watchers.tick, *_tends(storage))
+    every_second = (wheel.turn, _expires(bus, reactor), tick, operators.watchers.tick, *_tends(storage))
     return Components(
-        bus, publisher, sessions, site, every_second, presence, ingress, operator_endpoints, operations, storage
+        bus, publisher, sessions, site, every_second, presence, ingress, operators, operations, storage
     )
 
 
@@ -211,13 +211,13 @@ def _operations(
     config: Config,
     reactor: IReactorTime,
     ingress: Ingress,
-    operator_endpoints: OperatorEndpoints,
+    operators: OperatorEndpoints,
     integrations: Integrations,
 ) -> PushdSite:
     """Return the site of the admin listeners; it does not update the counters."""
     wheel = ingress.admission.sessions.wheel
     return PushdSite(
-        _operations_tree(config, ingress, operator_endpoints, integrations),
+        _operations_tree(config, ingress, operators, integrations),
         reactor,
         wheel=wheel,
         limiter=ConnectionLimiter(_MAX_OPERATIONS, 0, wheel),
@@ -227,12 +227,12 @@ def _operations(
 
 
 def _operations_tree(
-    config: Config, ingress: Ingress, operator_endpoints: OperatorEndpoints, integrations: Integrations
+    config: Config, ingress: Ingress, operators: OperatorEndpoints, integrations: Integrations
 ) -> IResource:
     """Return the pages of admin listeners, where anonymous clients have no grants, whatever ``[auth]`` sets."""
     auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
     guard = RequestGuard(auth, ingress.trust, integrations.tokens, ingress.admission.sessions.now)
-    return tree(operator_endpoints.of_operations(guard, ingress.admission, config.limits), None)
+    return tree(operators.of_operations(guard, ingress.admission, config.limits), None)
 
 
 def configure(parts: Components, config: Config, integrations: Integrations, reactor: IReactorTime) -> None:
@@ -256,10 +256,8 @@ def configure(parts: Components, config: Config, integrations: Integrations, rea
     parts.sessions.regrant(before, ingress.guard.anonymous.grants)
     parts.sessions.regrant(certified, ingress.guard.certified)
     parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
-    parts.site.configure(_tree(config, ingress, reactor, parts.operator_endpoints), _serving(config, ingress))
-    parts.operations.configure(
-        _operations_tree(config, ingress, parts.operator_endpoints, integrations), _plainly(config)
-    )
+    parts.site.configure(_tree(config, ingress, reactor, parts.operators), _serving(config, ingress))
+    parts.operations.configure(_operations_tree(config, ingress, parts.operators, integrations), _plainly(config))
 
 
 def _tends(storage: StoreParts | None) -> list[Callable[[], None]]:
@@ -322,7 +320,7 @@ def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
     _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
 
 
-def _operator_endpoints(
+def _operators(
     sessions: SessionRegistry, connections: Callable[[], int], storage: StoreParts | None, now: Callable[[], float]
 ) -> OperatorEndpoints:
     bus = sessions.bus
@@ -339,10 +337,8 @@ def _operator_endpoints(
     return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, gauges, now)))
 
 
-def _tree(
-    config: Config, ingress: Ingress, reactor: IReactorTime, operator_endpoints: OperatorEndpoints
-) -> IResource:
-    seen = operator_endpoints.behind(ingress.guard, ingress.admission, config.limits)
+def _tree(config: Config, ingress: Ingress, reactor: IReactorTime, operators: OperatorEndpoints) -> IResource:
+    seen = operators.behind(ingress.guard, ingress.admission, config.limits)
     return tree({**_endpoints(config, ingress, reactor), **seen}, *_files(config.site))
 
 

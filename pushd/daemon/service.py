@@ -167,7 +167,7 @@ class Daemon(Service):
 
     def _ready(self) -> None:
         if self.running:
-            self._parts.operator_endpoints.readiness.started()
+            self._parts.operators.readiness.started()
             self._greet()
             self._systemd.ready()
             self._systemd_status.start()
@@ -272,7 +272,7 @@ class Daemon(Service):
     def stopService(self) -> Deferred[None]:
         """Override: shut down gracefully; fires when connections and store are closed, or their timeouts expire."""
         super().stopService()
-        self._parts.operator_endpoints.readiness.stopping()
+        self._parts.operators.readiness.stopping()
         return Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed)
 
     def _stop_failed(self, failure: Failure) -> None:

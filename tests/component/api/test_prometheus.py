@@ -60,7 +60,7 @@ class MetricTests(DaemonTests):
 
     def scrape(self) -> Samples:
         """Return all samples, without leaving a trace in them."""
-        return parsed(self.rig.parts.operator_endpoints.exposition())
+        return parsed(self.rig.parts.operators.exposition())
 
     def value(self, name: str, **labels: str) -> float:
         """Return a sample."""
@@ -195,9 +195,9 @@ class StoreMetricTests(SynchronousTestCase):
     def test_sizes_and_transactions(self) -> None:
         with TemporaryDirectory() as directory:
             rig = StoredDaemonRig(Path(directory))
-            before = parsed(rig.parts.operator_endpoints.exposition())
+            before = parsed(rig.parts.operators.exposition())
             rig.publish("a", b"x" * 10000)
-            after = parsed(rig.parts.operator_endpoints.exposition())
+            after = parsed(rig.parts.operators.exposition())
             none = frozenset[tuple[str, str]]()
             count = "pushd_store_commit_seconds_count", none
             self.assertEqual(after[count] - before[count], 1)
@@ -210,7 +210,7 @@ class StoreMetricTests(SynchronousTestCase):
             client.send("POST", "/channels/a", body=b"x")
             rig.turn()
             failed = "pushd_store_failed_commits_total", none
-            self.assertEqual(parsed(rig.parts.operator_endpoints.exposition())[failed], 1)
+            self.assertEqual(parsed(rig.parts.operators.exposition())[failed], 1)
             rig.abandon()
 
 
@@ -218,7 +218,7 @@ class ExpositionTests(MetricTests):
     def test_it_is_what_the_document_says(self) -> None:
         self.rig.get("/healthz")
         shown = {}
-        for family in text_string_to_metric_families(self.rig.parts.operator_endpoints.exposition().decode()):
+        for family in text_string_to_metric_families(self.rig.parts.operators.exposition().decode()):
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             shown[name] = (family.type, labels)
@@ -261,7 +261,7 @@ class ExpositionTests(MetricTests):
             self.rig.request(f"X{number}", f"/{number}?a{number}=1", headers={"Accept": name})
             self.rig.request("GET", "/healthz", headers={"User-Agent": f"agent {number}", "X-Request-ID": name})
         self.rig.turn()
-        text = self.rig.parts.operator_endpoints.exposition()
+        text = self.rig.parts.operators.exposition()
         new = {key for key in parsed(text) if key not in before}
         self.assertEqual({name for name, _ in new}, {"pushd_http_responses_total"})
         self.assertLess(len(new), 5)

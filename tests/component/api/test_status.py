@@ -262,7 +262,7 @@ class EventsTests(StatusTestCase):
         self.assertEqual((self.rig.parts.bus.log.sequence, len(self.rig.parts.bus.log)), (0, 0))
 
     def test_while_nobody_watches_nothing_is_looked_at(self) -> None:
-        overview = self.rig.parts.operator_endpoints.watchers._overview
+        overview = self.rig.parts.operators.watchers._overview
         looks: list[None] = []
         self.patch(overview, "look", lambda: looks.append(None))
         self.rig.wait(3)
@@ -272,7 +272,7 @@ class EventsTests(StatusTestCase):
         self.assertEqual(len(looks), 2)
         client.connection.disconnect()
         self.rig.wait(3)
-        self.assertEqual((len(looks), len(self.rig.parts.operator_endpoints.watchers)), (2, 0))
+        self.assertEqual((len(looks), len(self.rig.parts.operators.watchers)), (2, 0))
 
 
 class WatcherTests(StatusTestCase):

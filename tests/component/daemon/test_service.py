@@ -640,9 +640,9 @@ class OperationsTests(ServiceCase):
         daemon = self.make(PLAIN)
         daemon.privilegedStartService()
         daemon.startService()
-        self.assertEqual(str(self.parts.operator_endpoints.readiness.why_not), "the server is starting")
+        self.assertEqual(str(self.parts.operators.readiness.why_not), "the server is starting")
         self.reactor.advance(0)
-        self.assertIsNone(self.parts.operator_endpoints.readiness.why_not)
+        self.assertIsNone(self.parts.operators.readiness.why_not)
 
     def test_it_serves_what_it_is_for_until_the_others_have_gone(self) -> None:
         daemon = self.start(f"{PLAIN}{GreetingTests.OPERATIONS}[pushd]\nstop_timeout = 60s\n")

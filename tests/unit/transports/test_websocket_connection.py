@@ -244,7 +244,7 @@ class AutobahnTests(SynchronousTestCase):
         changing = {name for name, value in state.items() if not isinstance(value, plain)}
         self.assertEqual(
             changing - {"__doc__", "__module__"},
-            {"factory", "trafficStats", "_patience", "_wheel", "_bodies", "_turns"},
+            {"factory", "trafficStats", "_timeouts", "_wheel", "_bodies", "_turns"},
         )
 
     def test_connections_do_not_mix(self) -> None:
