@@ -166,25 +166,30 @@ def _end_of(error: ConfigError | StartFailed) -> SystemExit:
     return SystemExit(f"pushd: {error}")
 
 
+def _store(config: Config, directory: str, counters: Counters) -> tuple[Store, Worker] | None:
+    """Return the store in the state directory `directory`; None if the configuration has none."""
+    if config.store != "sqlite":
+        return None
+    store = Store(
+        Path(directory),
+        is_safe=config.durability == "power",
+        recent_bytes=config.store_memory_bytes,
+        size_bytes=config.store_size_bytes,
+        now=time.time,
+        seconds=time.monotonic,
+        counters=counters,
+    )
+    return store, Worker(reactor)
+
+
 def _daemon(options: Options, directory: str) -> Daemon:
     """Return the configured daemon, with the state directory `directory`.
 
     Raises `StartFailed` if something that it needs is missing.
     """
     config: Config = options["configuration"]
-    store, counters = None, Counters()
-    if config.store == "sqlite":
-        kept = Store(
-            Path(directory),
-            is_safe=config.durability == "power",
-            recent_bytes=config.store_memory_bytes,
-            size_bytes=config.store_size_bytes,
-            now=time.time,
-            seconds=time.monotonic,
-            counters=counters,
-        )
-        store = kept, Worker(reactor)
-    seconds, now = time.monotonic, time.time
+    counters, seconds, now = Counters(), time.monotonic, time.time
+    store = _store(config, directory, counters)
     reach = IntegrationLoader(reactor, seconds=seconds, now=now, counters=counters)
     integrations, commit = reach(config)
     commit()
@@ -204,11 +209,26 @@ def _daemon(options: Options, directory: str) -> Daemon:
     reactor.callWhenRunning(serve_few, reactor, turn, collector.look)
     reactor.callWhenRunning(collector.start)
     reactor.callWhenRunning(looks.start, 1.0)
-    twistd: Mapping[str, Any] = options.parent or {}
     systemd = Systemd(os.environ)
+    filename = None if options["config"] is None else os.path.abspath(options["config"])
+    return Daemon(
+        config,
+        parts,
+        reactor,
+        state_directory=directory,
+        fail=_failing(options, systemd),
+        filename=filename,
+        reread=lambda: _configuration(filename),
+        reach=reach,
+        systemd=systemd,
+    )
+
+
+def _failing(options: Options, systemd: Systemd) -> Callable[[StartFailed], NoReturn]:
+    """Return a function that reports an error, and ends the process before the reactor runs."""
+    twistd: Mapping[str, Any] = options.parent or {}
 
     def fail(error: StartFailed) -> NoReturn:
-        """Report the error, and end the process before the reactor runs."""
         systemd.failed(error)
         if options.pidfile is not None:
             options.pidfile.remove()
@@ -221,18 +241,7 @@ def _daemon(options: Options, directory: str) -> Daemon:
             _log.critical("{error}", error=error)
         raise SystemExit(1)
 
-    filename = None if options["config"] is None else os.path.abspath(options["config"])
-    return Daemon(
-        config,
-        parts,
-        reactor,
-        state_directory=directory,
-        fail=fail,
-        filename=filename,
-        reread=lambda: _configuration(filename),
-        reach=reach,
-        systemd=systemd,
-    )
+    return fail
 
 
 class _Logged(MultiService):
