@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.webhooks.deadlines import Deadlines
+from pushd.auth.deadlines import Deadlines
 from pushd.bus.slices import END_COST, MOST
 
 
