@@ -8,9 +8,10 @@ from hashlib import sha256
 
 from twisted.internet.defer import Deferred
 
+from pushd.auth.identity_input import kind_of, quote
 from pushd.auth.tokens.fetch import Fetch
 from pushd.auth.tokens.issuer import Nearness, Rejection, TokenIssuer, VerifiedToken
-from pushd.auth.tokens.jws import CompactJws, check_size, kind_of, quote, read_compact, wrong
+from pushd.auth.tokens.jws import CompactJws, check_size, read_compact, wrong
 from pushd.bus import Identity
 from pushd.config import Key
 from pushd.errors import Refused, Unauthorized

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pushd.auth.identity_limits import (
-    MAX_DEPTH,
-    MAX_PAYLOAD_BYTES,
-    MAX_USER_BYTES,
-    has_control_characters,
-    is_too_deep,
-    payload_size,
-)
-from pushd.auth.tokens.jws import kind_of, quote, wrong
-from pushd.bus import MAX_PATTERNS, ChannelScope, Grants, Identity, Pattern
-from pushd.errors import BadRequest, suggestion
+from pushd.auth.identity_input import Invalid, check_payload, kind_of, quote, read_scope, read_user
+from pushd.auth.tokens.jws import wrong
+from pushd.bus import Grants, Identity
+from pushd.errors import suggestion
 
 __all__ = ["Times", "check_audience", "read_identity", "read_times"]
 
@@ -91,56 +84,13 @@ def read_identity(claims: Mapping[str, Any], times: Times, *, leeway_s: float, o
     is_operator = said.get("operator", False)
     if not isinstance(is_operator, bool):
         raise wrong(f"operator in pushd is {kind_of(is_operator)}; wanted true or false")
-    grants = Grants(_read_reach(said, "publish"), _read_reach(said, "subscribe"), is_operator, origin)
-    payload = said.get("payload")
-    _check_payload(payload)
+    try:
+        publish = read_scope(said.get("publish", []), "publish in pushd")
+        subscribe = read_scope(said.get("subscribe", []), "subscribe in pushd")
+        payload = said.get("payload")
+        check_payload(payload, "payload in pushd")
+        user = read_user(claims["sub"], "sub") if "sub" in claims else None
+    except Invalid as error:
+        raise wrong(str(error)) from None
     expires_at = None if times.expires_at is None else times.expires_at + leeway_s
-    return Identity(grants, _read_user(claims), payload, expires_at)
-
-
-def _read_user(claims: Mapping[str, Any]) -> str | None:
-    if "sub" not in claims:
-        return None
-    user = claims["sub"]
-    if not isinstance(user, str):
-        raise wrong(f"sub is {kind_of(user)}; wanted text")
-    size = len(user.encode(errors="replace"))
-    if not 1 <= size <= MAX_USER_BYTES:
-        raise wrong(f"sub has {size} bytes; wanted 1 to {MAX_USER_BYTES}")
-    if has_control_characters(user) or _is_not_unicode(user):
-        raise wrong(f"sub is {quote(user)}; wanted text without control characters")
-    return user
-
-
-def _is_not_unicode(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _read_reach(said: Mapping[str, Any], right: str) -> ChannelScope:
-    texts = said.get(right, [])
-    if not isinstance(texts, list):
-        raise wrong(f"{right} in pushd is {kind_of(texts)}; wanted a list of channels and patterns")
-    if len(texts) > MAX_PATTERNS:
-        raise wrong(f"{right} in pushd has {len(texts)} patterns; wanted {MAX_PATTERNS} at most")
-    return ChannelScope(map(_reader(right), texts))
-
-
-def _reader(right: str) -> Callable[[object], Pattern]:
-    def read(text: object) -> Pattern:
-        if not isinstance(text, str):
-            raise wrong(f"{right} in pushd has {kind_of(text)}; wanted channels and patterns, which are text")
-        try:
-            return Pattern.parse(text)
-        except BadRequest as error:
-            raise wrong(f"{right} in pushd: {error.detail}") from None
-
-    return read
-
-
-def _check_payload(payload: object) -> None:
-    """Raise `Unauthorized` if `payload` is too large or nested too deeply to be sent to others."""
-    if is_too_deep(payload):
-        raise wrong(f"payload in pushd is nested more than {MAX_DEPTH} levels deep")
-    size = payload_size(payload)
-    if size > MAX_PAYLOAD_BYTES:
-        raise wrong(f"payload in pushd has {size} bytes; wanted {MAX_PAYLOAD_BYTES} at most")
+    return Identity(Grants(publish, subscribe, is_operator, origin), user, payload, expires_at)

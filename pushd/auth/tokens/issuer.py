@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pushd.auth.identity_input import quote
 from pushd.auth.tokens.claims import Times, check_audience, read_identity, read_times
 from pushd.auth.tokens.fetch import Fetch
-from pushd.auth.tokens.jws import CompactJws, quote
+from pushd.auth.tokens.jws import CompactJws
 from pushd.auth.tokens.keys import Verifier, read_key
 from pushd.auth.tokens.keyset import KeySet
 from pushd.bus import Identity

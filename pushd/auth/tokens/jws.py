@@ -8,26 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pushd.auth.identity_input import kind_of
 from pushd.errors import Unauthorized
 from pushd.wire import read_strict_json
 
-__all__ = ["MAX_TOKEN_BYTES", "CompactJws", "check_size", "kind_of", "quote", "read_compact", "wrong"]
+__all__ = ["MAX_TOKEN_BYTES", "CompactJws", "check_size", "read_compact", "wrong"]
 
 MAX_TOKEN_BYTES = 8192
 """Maximum length of a token, in bytes."""
 
 _FORM = "wanted three parts in base64url, separated by dots (RFC 7519)"
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
-_MAX_QUOTED = 80
-_KINDS = {
-    bool: "true or false",
-    dict: "an object",
-    float: "a number",
-    int: "a number",
-    list: "a list",
-    str: "text",
-    type(None): "null",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +43,6 @@ class CompactJws:
 def wrong(detail: str) -> Unauthorized:
     """Return the error for an invalid token, with `detail`."""
     return Unauthorized(detail, is_token_wrong=True)
-
-
-def quote(text: str) -> str:
-    """Return `text` from a token, quoted and shortened: it may be long and have any characters."""
-    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}...")
-
-
-def kind_of(value: object) -> str:
-    """Return the name of the type of a JSON value, for messages."""
-    return _KINDS[type(value)]
 
 
 def check_size(token: str) -> None:

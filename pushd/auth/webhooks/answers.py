@@ -7,15 +7,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from pushd.auth.identity_limits import (
-    MAX_DEPTH,
-    MAX_PAYLOAD_BYTES,
-    MAX_USER_BYTES,
-    has_control_characters,
-    is_too_deep,
-    payload_size,
-)
-from pushd.bus import MAX_PATTERNS, ChannelScope, Draft, Grants, Identity, Pattern, check_type
+from pushd.auth.identity_input import Invalid, check_payload, read_scope, read_user
+from pushd.bus import Draft, Grants, Identity, check_type
 from pushd.errors import BadRequest, Forbidden, PushdError, Refused, TooLarge, TooMany, Unauthorized
 from pushd.wire import check_size, parse_draft, parse_object
 
@@ -133,40 +126,20 @@ def changed_identity(identity: Identity, members: dict[str, Any], now: float) ->
     `now` is the time in seconds since 1970.
     """
     changes: dict[str, Any] = {}
-    if "user" in members:
-        changes["user"] = _user(members["user"])
-    if "payload" in members:
-        changes["payload"] = _payload(members["payload"])
+    try:
+        if "user" in members:
+            user = members["user"]
+            changes["user"] = None if user is None else read_user(user, "user of the answer")
+        if "payload" in members:
+            changes["payload"] = members["payload"]
+            check_payload(members["payload"], "payload of the answer")
+        if members.keys() & {"publish", "subscribe", "operator"}:
+            changes["grants"] = _grants(identity.grants, members)
+    except Invalid as error:
+        raise NoAnswer(str(error)) from None
     if "expires_in" in members:
         changes["expires_at"] = now + _expires_in_s(members["expires_in"])
-    if members.keys() & {"publish", "subscribe", "operator"}:
-        changes["grants"] = _grants(identity.grants, members)
     return replace(identity, **changes)
-
-
-def _user(user: object) -> str | None:
-    if user is None:
-        return None
-    try:
-        size = len(user.encode()) if isinstance(user, str) else 0
-    except UnicodeEncodeError:
-        size = 0
-    if not 1 <= size <= MAX_USER_BYTES or has_control_characters(str(user)):
-        wanted = f"wanted null or 1 to {MAX_USER_BYTES} bytes of text without control characters"
-        raise NoAnswer(f"user of the answer: {wanted}")
-    return str(user)
-
-
-def _payload(payload: object) -> object:
-    if is_too_deep(payload):
-        raise NoAnswer(f"payload of the answer is nested more than {MAX_DEPTH} deep")
-    try:
-        size = payload_size(payload)
-    except ValueError:
-        raise NoAnswer("payload of the answer has a number that is not finite") from None
-    if size > MAX_PAYLOAD_BYTES:
-        raise NoAnswer(f"payload of the answer has {size} bytes; wanted {MAX_PAYLOAD_BYTES} at most")
-    return payload
 
 
 def _expires_in_s(value: object) -> float:
@@ -179,24 +152,17 @@ def _expires_in_s(value: object) -> float:
 def _grants(grants: Grants, members: dict[str, Any]) -> Grants:
     _check_kind(members, "operator", bool, "true or false")
     is_all = members.keys() >= {"publish", "subscribe"}
+    publish, subscribe = (
+        read_scope(members[name], f"{name} of the answer") if name in members else before
+        for name, before in (("publish", grants.publish), ("subscribe", grants.subscribe))
+    )
     return Grants(
-        _reach(members["publish"], "publish") if "publish" in members else grants.publish,
-        _reach(members["subscribe"], "subscribe") if "subscribe" in members else grants.subscribe,
+        publish,
+        subscribe,
         members.get("operator", grants.is_operator),
         _ORIGIN if is_all else f"{grants.origin} with {_ORIGIN}",
         grants.wants_token and not is_all,
     )
-
-
-def _reach(texts: object, name: str) -> ChannelScope:
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise NoAnswer(f"{name} of the answer is of another kind; wanted an array of channel patterns")
-    if len(texts) > MAX_PATTERNS:
-        raise NoAnswer(f"{name} of the answer has {len(texts)} patterns; wanted {MAX_PATTERNS} at most")
-    try:
-        return ChannelScope([Pattern.parse(text) for text in texts])
-    except BadRequest as error:
-        raise NoAnswer(f"{name} of the answer: {error.detail}") from None
 
 
 # before_publish

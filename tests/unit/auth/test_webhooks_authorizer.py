@@ -212,11 +212,12 @@ WRONG: dict[str, list[Answer | str]] = {
 
 WRONG_CONNECT: dict[str, list[object]] = {
     "user of the answer": members("user", 5, "", "a\nb", "\ud800", "x" * 256, True, []),
-    "nested more than 32 deep": [{"payload": eval("[" * deep + "1" + "]" * deep)} for deep in (33, 90)],
+    "nested more than 32 levels deep": [{"payload": eval("[" * deep + "1" + "]" * deep)} for deep in (33, 90)],
     "not finite": [b'{"payload":1e999}'],
     "payload of the answer has 4097 bytes": members("payload", "x" * 4095),
     "expires_in of the answer": members("expires_in", 0, -1, "60", True, None, 1e10),
-    "wanted an array of channel patterns": members("publish", None, "a", {}, [1], ["a", None]),
+    "publish of the answer is ": members("publish", None, "a", {}),
+    "wanted channels and patterns, which are text": members("publish", [1], ["a", None]),
     "has 101 patterns": [{"subscribe": ["a"] * 101}],
     "subscribe of the answer: ": [{"subscribe": [value]} for value in ("", "a\n", "**/a/**/b/**/c/**/d/**")],
     "operator of the answer": members("operator", 1, None, "yes"),
