@@ -34,7 +34,7 @@ from bench.machine import build, certificate
 from bench.measure import Bench
 from bench.servers import PEERS, Server, free_port, start_pushd
 from pushd.auth.tokens.authenticator import Tokens
-from pushd.config.settings import Key
+from pushd.config.access import Key
 
 __all__ = ["application", "judge_tokens", "servers"]
 

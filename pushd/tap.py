@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
@@ -34,6 +34,8 @@ from pushd.server import check_directory, serve_few
 from pushd.store import Store, Worker, check
 
 __all__ = ["Options", "makeService"]
+
+T = TypeVar("T")
 
 _log = Logger()
 _LIFETIME = duration(1, 366 * 86400)
@@ -125,7 +127,7 @@ class Options(usage.Options):
         )
         return mint(key, token_request, time.time())
 
-    def _argument(self, name: str, kind: OptionType, default: str) -> Any:
+    def _argument(self, name: str, kind: OptionType[T], default: str) -> T:
         """Parse the option `name` in the syntax of the ini file; raise `ConfigError` if it is invalid."""
         text = default if self[name] is None else self[name]
         try:

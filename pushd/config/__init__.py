@@ -1,13 +1,17 @@
-"""The configuration: one table of options, and everything derived from it.
+"""The configuration: each option declared once, and everything derived from the declarations.
 
-``options`` is the table. ``loader`` converts an ini file to frozen dataclasses and back; ``reference`` generates
+``settings`` has the frozen dataclasses whose fields declare the options, ``options`` the table of them. ``loader``
+converts an ini file to the dataclasses and back; ``changes`` compares two configurations; ``reference`` generates
 the sample file and the reference page.
 """
 
+from pushd.config.access import Auth, Key, Proxies
 from pushd.config.addresses import parse_endpoint
-from pushd.config.loader import changed_options, default, parse_bytes, print_config, state_directory
-from pushd.config.restart import fixed_differences
-from pushd.config.settings import Auth, Config, Hooks, Key, Limits, Listener, Log, Proxies, Site
+from pushd.config.changes import changed_options, fixed_differences
+from pushd.config.hooks import Hooks
+from pushd.config.limits import Limits
+from pushd.config.loader import default, parse_bytes, print_config, state_directory
+from pushd.config.settings import Config, Listener, Log, Site
 from pushd.config.timeouts import Timeouts
 from pushd.config.types import PATTERNS, OptionType, duration
 

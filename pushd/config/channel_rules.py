@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pushd.bus import Pattern
+from pushd.config.option import option
+from pushd.config.types import choice, count, duration, size
 
 __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 
@@ -13,53 +17,51 @@ __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 class ChannelSettings:
     """The settings of one channel."""
 
-    history_size: int
-    """Maximum number of events in the history."""
+    history_size: int = option(count(), "100", "How many events are kept, the latest ones. 0: none.")
 
-    history_bytes: int
-    """Maximum size of the history in bytes, as counted by `pushd.bus.history.size_of`."""
+    history_bytes: int = option(
+        replace(size(1024, 2**40), suffix=""),
+        "64MiB",
+        "How much the events that are kept may take. Each counts with its data, its type and 128 bytes. An id "
+        "that a publisher gave counts twice, with the name of the channel and 40 bytes. With store = memory an "
+        "event counts with 400 bytes more, or 900 if it has such an id.",
+    )
+    """The size is counted by `pushd.bus.history.size_of`."""
 
-    history_age_s: float
-    """Maximum age of an event in the history, in seconds."""
+    history_age_s: float = option(duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all.")
 
-    on_overflow: str
-    """Action on outbox overflow: ``close``, or ``latest``: the subscriber loses older events."""
+    on_overflow: str = option(
+        choice("close", "latest"),
+        "close",
+        "What becomes of a subscriber for whom more is waiting than [limits] outbox. close: its connection is "
+        "closed as too slow, and it may come back and go on from the last event that it got, so that it loses "
+        "nothing. latest: it stays connected, and the older half of what is waiting for it from such channels "
+        "is dropped; that is for channels on which only the latest counts.",
+    )
 
-    presence: str = "operator"
-    """Access to presence: ``operator``, ``subscribers``, or ``events``: subscribers, with join and leave events."""
+    presence: str = option(
+        choice("operator", "subscribers", "events"),
+        "operator",
+        "Who is told who is subscribed to a channel. operator: who has that right, for GET "
+        "/channels/CHANNEL/presence. subscribers: everybody who may subscribe to the channel. events: the "
+        "same, and whenever a client subscribes to the channel by its name, or does so no more, an event of "
+        "the type pushd.join or pushd.leave is published to it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOverride:
-    """Settings for the channels that match a pattern; None: not overridden."""
+    """Settings for the channels that match a pattern."""
 
     pattern: Pattern
     """The pattern of the channels."""
 
-    history_size: int | None = None
-    """See `ChannelSettings.history_size`."""
-
-    history_bytes: int | None = None
-    """See `ChannelSettings.history_bytes`."""
-
-    history_age_s: float | None = None
-    """See `ChannelSettings.history_age_s`, in seconds."""
-
-    on_overflow: str | None = None
-    """See `ChannelSettings.on_overflow`."""
-
-    presence: str | None = None
-    """See `ChannelSettings.presence`."""
+    changes: Mapping[str, Any]
+    """The overridden fields of `ChannelSettings`, by name."""
 
     def apply(self, settings: ChannelSettings) -> ChannelSettings:
         """Return `settings` with this override applied."""
-        return ChannelSettings(
-            settings.history_size if self.history_size is None else self.history_size,
-            settings.history_bytes if self.history_bytes is None else self.history_bytes,
-            settings.history_age_s if self.history_age_s is None else self.history_age_s,
-            settings.on_overflow if self.on_overflow is None else self.on_overflow,
-            settings.presence if self.presence is None else self.presence,
-        )
+        return replace(settings, **self.changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,31 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pushd.bus import Pattern
+from pushd.config.access import Auth, Key, Proxies
 from pushd.config.addresses import parse_endpoint, parse_path
 from pushd.config.channel_rules import ChannelOverride, ChannelRules, ChannelSettings
+from pushd.config.hooks import Hooks
 from pushd.config.ini import decode_ini, read_ini
-from pushd.config.option import Section
-from pushd.config.options import LISTENERS, SECTIONS
-from pushd.config.settings import (
-    Auth,
-    Config,
-    Hooks,
-    Http2,
-    Key,
-    Limits,
-    Listener,
-    Log,
-    Proxies,
-    PushList,
-    Site,
-)
+from pushd.config.limits import Limits
+from pushd.config.option import Option, Section
+from pushd.config.options import FAMILIES, LISTENERS, SINGLE, sections_of
+from pushd.config.settings import Config, Http2, Listener, Log, PushList, Site
 from pushd.config.units import show_size
 from pushd.errors import BadRequest, ConfigError, one_line, suggestion
 
-__all__ = ["changed_options", "default", "parse", "parse_bytes", "print_config", "state_directory"]
+__all__ = ["default", "parse", "parse_bytes", "print_config", "state_directory"]
 
-_SINGLE = {section.name: section for section in SECTIONS if section.parameter is None}
-_FAMILIES = {section.name: section for section in SECTIONS if section.parameter is not None}
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
 _UNSAID = (
     "and [auth] does not say what anybody may do: wanted anonymous = publish, subscribe to let everyone in, or "
@@ -93,49 +82,13 @@ def print_config(config: Config) -> str:
 
     Secrets are replaced by a comment.
     """
-    return "\n".join(_print_section(*section) for section in _sections_of(config))
+    return "\n".join(_print_section(*section) for section in sections_of(config))
 
 
-def changed_options(before: Config, after: Config) -> list[str]:
-    """Return the changed options as ``[section] option``, or ``[section]`` if it was added or removed.
-
-    Only the options are compared, not the files that they name.
-    """
-    old = {header: values for header, _, values in _sections_of(before)}
-    new = {header: (section, values) for header, section, values in _sections_of(after)}
-    changed = [f"[{header}]" for header in old if header not in new]
-    for header, (section, values) in new.items():
-        if header not in old:
-            changed.append(f"[{header}]")
-            continue
-        differing = (it for it in section.options if getattr(old[header], it.field) != getattr(values, it.field))
-        changed += [f"[{header}] {option.name}" for option in differing]
-    return changed
-
-
-def _sections_of(config: Config) -> list[tuple[str, Section, object]]:
-    """Return every section of a complete file: header, table entry, and the object with its values."""
-    return [
-        ("pushd", _SINGLE["pushd"], config),
-        *((f"listen:{it.name}", _FAMILIES["listen"], it) for it in config.listeners),
-        ("site", _SINGLE["site"], config.site),
-        ("http2", _SINGLE["http2"], config.http2),
-        *((f"push:{it.path}", _FAMILIES["push"], it) for it in config.pushes),
-        ("channels", _SINGLE["channels"], config.channels.usual),
-        *((f"channels:{it.pattern.text}", _FAMILIES["channels"], it) for it in config.channels.overrides),
-        ("limits", _SINGLE["limits"], config.limits),
-        ("auth", _SINGLE["auth"], config.auth),
-        *((f"key:{it.name}", _FAMILIES["key"], it) for it in config.keys),
-        ("proxies", _SINGLE["proxies"], config.proxies),
-        ("hooks", _SINGLE["hooks"], config.hooks),
-        ("log", _SINGLE["log"], config.log),
-    ]
-
-
-def _print_section(header: str, section: Section, values: object) -> str:
+def _print_section(header: str, section: Section, values: Mapping[str, Any]) -> str:
     lines = [f"[{header}]"]
     for option in section.options:
-        value = getattr(values, option.field)
+        value = values.get(option.field)
         if value is not None and option.kind.is_secret:
             lines.append(f"# {option.name} is not shown")
         elif value is not None or option.default is not None:
@@ -171,7 +124,7 @@ def _check_names(header: str, said: Mapping[str, str]) -> None:
     """Raise `ConfigError` unless the section and its options exist."""
     section = _table(header)
     if section is None:
-        known = _SINGLE | _FAMILIES if ":" in header else _FAMILIES | _SINGLE
+        known = SINGLE | FAMILIES if ":" in header else FAMILIES | SINGLE
         headers = {name: f"[{section.header}]" for name, section in known.items()}
         hint = suggestion(header.partition(":")[0], headers)
         raise ConfigError(f"[{_short(header)}]: there is no such section: {hint}")
@@ -184,7 +137,7 @@ def _check_names(header: str, said: Mapping[str, str]) -> None:
 def _table(header: str) -> Section | None:
     """Return the entry of a section in the option table, or None."""
     name, colon, _ = header.partition(":")
-    return (_FAMILIES if colon else _SINGLE).get(name)
+    return (FAMILIES if colon else SINGLE).get(name)
 
 
 def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
@@ -196,23 +149,21 @@ def _family(name: str, sections: _Sections) -> Iterator[tuple[str, str]]:
 
 
 def _read(header: str, sections: _Sections) -> dict[str, Any]:
-    """Return the fields of the dataclass of a section, with defaults for missing options."""
+    """Return the values of the options in a section, by the names of the fields."""
     section = _table(header)
     assert section is not None
     said = sections.get(header, {})
-    fields: dict[str, Any] = {}
-    for option in section.options:
-        text = said.get(option.name, option.default)
-        fields[option.field] = None
-        if text is None:
-            continue
-        try:
-            fields[option.field] = option.kind.parse(text)
-        except ValueError as error:
-            part, shown = (text, "...") if option.kind.is_secret else (str(error), text)
-            but = f", not {_short(part)!r}" if part != text else ""
-            raise ConfigError(f"{_place(header, option.name, shown)}: wanted {option.kind.form}{but}") from None
-    return fields
+    return {it.field: _value(header, it, said[it.name]) for it in section.options if it.name in said}
+
+
+def _value(header: str, option: Option, text: str) -> Any:
+    """Parse the value of an option; raise `ConfigError` if it is invalid."""
+    try:
+        return option.kind.parse(text)
+    except ValueError as error:
+        part, shown = (text, "...") if option.kind.is_secret else (str(error), text)
+        but = f", not {_short(part)!r}" if part != text else ""
+        raise ConfigError(f"{_place(header, option.name, shown)}: wanted {option.kind.form}{but}") from None
 
 
 def _listeners(sections: _Sections) -> Iterator[Listener]:
@@ -272,7 +223,7 @@ def _overrides(sections: _Sections) -> Iterator[ChannelOverride]:
             pattern = Pattern.parse(text)
         except BadRequest as error:
             raise ConfigError(f"[{_short(header)}]: wanted a channel or a pattern: {error.detail}") from None
-        yield ChannelOverride(pattern, **_read(header, sections))
+        yield ChannelOverride(pattern, _read(header, sections))
 
 
 def _pushes(sections: _Sections) -> Iterator[PushList]:

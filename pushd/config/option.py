@@ -1,23 +1,26 @@
-"""The types of the option table: one option and one section."""
+"""The declaration of an option: a field of a frozen dataclass that knows its syntax, default and description."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from pushd.config.types import OptionType
 
-__all__ = ["Option", "Section"]
+__all__ = ["Option", "Section", "option", "options_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option of a section."""
 
-    name: str
-    """The name, before the ``=``."""
+    field: str
+    """The name of the field of the dataclass."""
 
-    kind: OptionType
+    kind: OptionType[Any]
     """The type of the value, after the ``=``."""
 
     default: str | None
@@ -26,10 +29,30 @@ class Option:
     doc: str
     """The description of the option, as text."""
 
+    needs_restart: bool = False
+    """Whether a reload cannot apply the option."""
+
     @property
-    def field(self) -> str:
-        """The name of the field in the dataclasses of `pushd.config.settings`."""
-        return self.name + self.kind.suffix
+    def name(self) -> str:
+        """The name in the file, before the ``=``: that of the field, without its unit."""
+        return self.field.removesuffix(self.kind.suffix)
+
+
+def option(kind: OptionType[T], default: str | None, doc: str, *, needs_restart: bool = False) -> T:
+    """Declare a field of a dataclass as an option, with the parsed `default` as the default of the field.
+
+    The parameters are the fields of `Option`. The return type is that of the values, so that type checkers compare
+    it with the annotation of the field. The value of a secret is left out of the ``repr``.
+    """
+    declared: dict[str, Any] = {} if default is None else {"default": kind.parse(default)}
+    metadata = {"kind": kind, "default": default, "doc": doc, "needs_restart": needs_restart}
+    made: Any = field(**declared, repr=not kind.is_secret, metadata=metadata)
+    return made  # type: ignore[no-any-return]
+
+
+def options_of(declaring: type) -> tuple[Option, ...]:
+    """Return the options declared by a dataclass, in the order of its fields."""
+    return tuple(Option(it.name, **it.metadata) for it in fields(declaring) if it.metadata)
 
 
 @dataclass(frozen=True, slots=True)

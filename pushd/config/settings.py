@@ -1,26 +1,18 @@
-"""The configuration as frozen dataclasses."""
+"""The configuration as frozen dataclasses, which declare the options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pushd.bus import Pattern
+from pushd.config.access import Auth, Key, Proxies
+from pushd.config.addresses import parse_resource
 from pushd.config.channel_rules import ChannelRules
-from pushd.config.timeouts import Timeouts
+from pushd.config.hooks import Hooks
+from pushd.config.limits import Limits
+from pushd.config.option import option
+from pushd.config.types import ENDPOINT, FLAG, PATH, choice, duration, listing, size
 
-__all__ = [
-    "Auth",
-    "Config",
-    "Hooks",
-    "Http2",
-    "Key",
-    "Limits",
-    "Listener",
-    "Log",
-    "Proxies",
-    "PushList",
-    "Site",
-]
+__all__ = ["Config", "Http2", "Listener", "Log", "PushList", "Site"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,54 +22,104 @@ class Listener:
     name: str
     """Name in the log."""
 
-    endpoint: str
-    """The Twisted server endpoint string."""
+    endpoint: str = option(
+        ENDPOINT,
+        None,
+        "Where to listen, in Twisted's notation for server endpoints; it must be said. A colon inside a "
+        "value is written with a backslash before it, as in tcp6:8080:interface=\\:\\:1. Without "
+        "interface=, a tcp endpoint is open to the whole network. Instead of an ssl: endpoint, use tcp: "
+        "and tls = yes.",
+        needs_restart=True,
+    )
 
-    tls: bool = False
-    """Whether TLS is used."""
+    tls: bool = option(FLAG, "no", "Whether to speak TLS.", needs_restart=True)
 
-    certificate: str | None = None
-    """Path of the PEM file with the certificate chain; None with `tls`: the self-signed certificate."""
+    certificate: str | None = option(
+        PATH,
+        "",
+        "The file with the certificate and its chain, in PEM. With tls = yes, and neither this nor a "
+        "key, the daemon makes a self-signed certificate and keeps it in the state directory.",
+    )
 
-    key: str | None = None
-    """Path of the PEM file with the private key; None exactly if `certificate` is None."""
+    key: str | None = option(PATH, "", "The file with the private key of the certificate, in PEM.")
+    """None exactly if `certificate` is None."""
 
-    serves: str = "everything"
-    """``everything``, or ``operations`` for an admin listener."""
+    serves: str = option(
+        choice("everything", "operations"),
+        "everything",
+        "What is served there. operations: only /healthz, /readyz and /metrics, all without rights, so that "
+        "only those must reach it who may see them, and /status with /connections, for operators who show a "
+        "token, whatever anonymous says.",
+        needs_restart=True,
+    )
 
-    client_ca: str | None = None
-    """Path of the PEM file with the CAs of client certificates; None: clients need no certificate."""
+    client_ca: str | None = option(
+        PATH,
+        "",
+        "The file with the certificates, in PEM, of the authorities that clients' certificates must come "
+        "from. Clients are then asked for one (mutual TLS), and its subject is the user, as in "
+        "CN=alice,O=Example. What they may do is said by certified in [auth].",
+    )
 
-    client_certificate: str = "required"
-    """With `client_ca`: ``required`` or ``optional``."""
+    client_certificate: str = option(
+        choice("required", "optional"),
+        "required",
+        "With client_ca: whether clients without a certificate are refused, in the TLS handshake, or served "
+        "like anybody.",
+    )
 
-    proxy_protocol: bool = False
-    """Whether only connections from trusted proxies, with a PROXY protocol header, are accepted."""
+    proxy_protocol: bool = option(
+        FLAG,
+        "no",
+        "Whether connections from the addresses in [proxies] begin with a header of the PROXY protocol, "
+        "version 1 or 2, which says where the client is. Connections from other addresses are closed then.",
+        needs_restart=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """The static files and their HTTP features."""
 
-    root: str | None
-    """Path of the directory of static files; None: no static files."""
+    root: str | None = option(
+        PATH,
+        "",
+        "A directory of static files, to be served under /. Files whose names begin with a dot are not served, "
+        "nor are links that lead out of it. Empty: none.",
+    )
 
-    demo: bool
-    """Whether the demo page and the channel ``clock`` are served if `root` is None."""
+    demo: bool = option(
+        FLAG,
+        "yes",
+        "Whether to serve the built-in demo page, and the channel clock that it shows, when there is no root.",
+    )
 
-    early_hints: bool
-    """Whether HTTP/1.1 clients also get 103 Early Hints."""
+    early_hints: bool = option(
+        FLAG,
+        "no",
+        "Whether 103 Early Hints goes to clients of HTTP/1.1 as well; some of them take it for the response. "
+        "Those of HTTP/2 get it anyway.",
+    )
 
-    strict_transport_s: float
-    """Max-age of ``Strict-Transport-Security``, in seconds; 0: not sent."""
+    strict_transport_s: float = option(
+        duration(0, 36500 * 86400),
+        "0s",
+        "For how long browsers that came with TLS are to come back with nothing else, as in 730d "
+        "(Strict-Transport-Security). That binds the whole name of the host, at every port, so it is for you "
+        "to say. 0: they are not told.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Http2:
     """Options of HTTP/2."""
 
-    websocket: bool
-    """Whether WebSocket over an HTTP/2 stream is supported."""
+    websocket: bool = option(
+        FLAG,
+        "no",
+        "Whether a WebSocket can be one stream of a connection (RFC 8441). Browsers that see it offered open "
+        "theirs that way, on the connection that they have; without it they open another one, over HTTP/1.1.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,260 +129,92 @@ class PushList:
     path: str
     """Path of the page."""
 
-    resources: tuple[str, ...]
-    """Paths of the resources."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits and timeouts of clients."""
-
-    event_size_bytes: int
-    """Maximum size of the data of one event, in bytes."""
-
-    batch_size_bytes: int
-    """Maximum size of a request body, in bytes; at least `event_size_bytes`."""
-
-    bodies_bytes: int
-    """Maximum size of all incomplete requests and messages in memory, in bytes."""
-
-    outbox_bytes: int
-    """Maximum size of the outbox of one subscriber, in bytes; see `ChannelSettings.on_overflow`."""
-
-    connections: int
-    """Connection limit; 0: derived from the file limit (`pushd.daemon.file_limits`)."""
-
-    connections_per_address: int
-    """Connection limit of one address; 0: unlimited."""
-
-    connections_per_user: int
-    """Limit of connected subscribers of one user; 0: unlimited."""
-
-    share_percent: int
-    """Maximum share of each shared resource for one user or address, in percent."""
-
-    connect_rate: float
-    """Rate limit of connecting subscribers of one address, per second; 0: unlimited."""
-
-    connect_burst: int
-    """Burst of this rate limit."""
-
-    read_rate: float
-    """Rate limit of read requests of one user or address, per second; 0: unlimited."""
-
-    read_burst: int
-    """Burst of this rate limit."""
-
-    publish_rate: float
-    """Rate limit of events published by one user or address, per second; 0: unlimited."""
-
-    publish_burst: int
-    """Burst of this rate limit."""
-
-    command_rate: float
-    """Rate limit of commands on one WebSocket, per second; 0: unlimited."""
-
-    command_burst: int
-    """Burst of this rate limit."""
-
-    channels_per_event: int
-    """Maximum number of channels of one event."""
-
-    channels: int
-    """Maximum number of channels in memory."""
-
-    subscriptions: int
-    """Maximum number of channels and patterns that one connection subscribes to."""
-
-    heartbeat_s: float
-    """Heartbeat interval of an idle connection, in seconds."""
-
-    ping_timeout_s: float
-    """Ping timeout of a WebSocket client, in seconds."""
-
-    poll_timeout_s: float
-    """Timeout of ``/poll`` without an event, in seconds."""
-
-    retry_s: float
-    """Reconnection time sent to SSE clients, in seconds."""
-
-    reconnect_spread_s: float
-    """Jitter added to the reconnection time when the daemon stops, in seconds."""
-
-    request_timeout_s: float
-    """Idle timeout of an HTTP connection without a complete request, in seconds."""
-
-    head_timeout_s: float
-    """Timeout of the head of a request and of a TLS handshake, in seconds."""
-
-    body_rate_bytes: int
-    """Minimum average transfer rate of a body after `request_timeout_s`, in bytes per second."""
-
-    answers_bytes: int
-    """Maximum size of all responses that clients have not yet read, in bytes."""
-
-    answer_rate_bytes: int
-    """Minimum average rate at which a response is read after `request_timeout_s`, in bytes per second."""
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """The timeouts and minimum transfer rates of clients."""
-        return Timeouts(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """Authentication and default grants."""
-
-    anonymous: frozenset[str]
-    """Grants of anonymous clients: any of ``operator``, ``publish`` and ``subscribe``."""
-
-    anonymous_publish: tuple[Pattern, ...]
-    """Channels that anonymous clients may publish to, unless `anonymous` allows all."""
-
-    anonymous_subscribe: tuple[Pattern, ...]
-    """Channels that anonymous clients may subscribe to, unless `anonymous` allows all."""
-
-    certified: frozenset[str]
-    """Grants of clients with a certificate."""
-
-    certified_publish: tuple[Pattern, ...]
-    """Channels that clients with a certificate may publish to, unless `certified` allows all."""
-
-    certified_subscribe: tuple[Pattern, ...]
-    """Channels that clients with a certificate may subscribe to, unless `certified` allows all."""
-
-    cookie: str | None
-    """Name of the cookie that may hold a token; None: no cookie."""
-
-    leeway_s: float
-    """Accepted clock difference to the issuers of tokens, in seconds."""
-
-    hosts: tuple[str, ...]
-    """Additional names of the daemon: ``host`` or ``host:port``, in lower case."""
-
-    origins: tuple[str, ...]
-    """Web origins with access to the daemon, in the form sent by browsers; ``*``: any."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key or key set to verify tokens; exactly one secret, file or URL is set."""
-
-    name: str
-    """Name in the log."""
-
-    algorithm: str
-    """The only accepted algorithm of signatures, such as ``HS256``."""
-
-    secret: str | None = field(default=None, repr=False)
-    """The secret, for HS256, HS384 or HS512."""
-
-    secret_file: str | None = None
-    """Path of the file with the secret."""
-
-    public_key_file: str | None = None
-    """Path of the PEM file with the public key."""
-
-    jwks_url: str | None = None
-    """URL of the key set."""
-
-    issuer: str | None = None
-    """Required value of the claim ``iss``; None: any."""
-
-    audience: str | None = None
-    """Required value or member of the claim ``aud``; None: the claim must be absent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proxies:
-    """The reverse proxies in front of the daemon."""
-
-    trusted: tuple[str, ...]
-    """Addresses and networks of the proxies; ``unix``: every Unix socket."""
-
-    header: str
-    """Header with the address of the client: ``x-forwarded-for``, ``forwarded`` or ``none``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """Webhooks of the application."""
-
-    before_connect: str | None
-    """URL of the authorization webhook for connecting; None: no webhook. The same for the next two."""
-
-    before_subscribe: str | None
-    before_publish: str | None
-    after: str | None
-    """URL of notifications; None: no notifications."""
-
-    after_events: frozenset[str]
-    """Any of ``connect``, ``disconnect``, ``subscribe``, ``unsubscribe``, ``occupied``, ``vacated``."""
-
-    secret: str | None = field(repr=False)
-    """The secret that signs requests, ``whsec_...``; None exactly if `secret_file` or no URL is set."""
-
-    secret_file: str | None
-    """Path of the file with the secret."""
-
-    timeout_s: float
-    """Timeout of a webhook, in seconds."""
-
-    questions: int
-    """Maximum number of pending authorization webhooks."""
-
-    when_down: str
-    """Decision while the application does not respond: ``deny`` or ``allow``."""
-
-    retry_for_s: float
-    """Time limit of retries of a notification, in seconds."""
-
-    queue: int
-    """Maximum number of waiting notifications."""
-
-    breaker_failures: int
-    """Number of failures in a row that opens the circuit breaker."""
-
-    breaker_pause_s: float
-    """Time that the circuit breaker stays open, in seconds."""
+    resources: tuple[str, ...] = option(
+        listing("paths such as /style.css or /app.js", parse_resource),
+        None,
+        "The paths of what the page needs, on this server; it must be said. What they are is seen by their "
+        "endings; .mjs stands for a module.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
     """Options of the log."""
 
-    level: str
-    """The lowest level logged: ``debug``, ``info``, ``warn``, ``error`` or ``critical``."""
+    level: str = option(
+        choice("debug", "info", "warn", "error", "critical"), "info", "The least important events that are logged."
+    )
 
-    format: str
-    """Line format: ``auto``, ``text`` or ``json``."""
+    format: str = option(
+        choice("auto", "text", "json"),
+        "auto",
+        "How lines are written. text: as people read them, in colours on a terminal. json: one JSON object "
+        "a line. auto: for the journal if standard output, or else standard error, is connected to it, "
+        "without the time, which it adds, and with priorities; else text.",
+        needs_restart=True,
+    )
 
-    requests: bool
-    """Whether every HTTP request is logged."""
+    requests: bool = option(
+        FLAG,
+        "no",
+        "Whether to log every HTTP request, when it is answered, and to give it an id in X-Request-ID.",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration."""
 
-    state_directory: str | None
-    """Path of the state directory; None: see `pushd.config.loader.state_directory`."""
+    state_directory: str | None = option(
+        PATH,
+        "",
+        "Where the daemon keeps what must outlive it, such as its self-signed certificate. If this is "
+        "empty, it is $STATE_DIRECTORY, which systemd sets; else $XDG_STATE_HOME/pushd; else "
+        "~/.local/state/pushd. Only one daemon at a time can use it.",
+        needs_restart=True,
+    )
+    """None: see `pushd.config.loader.state_directory`."""
 
-    store: str
-    """Store of events: ``sqlite`` or ``memory``."""
+    store: str = option(
+        choice("sqlite", "memory"),
+        "sqlite",
+        "Where events are kept. sqlite: in the file pushd.db in the state directory, so that clients that come "
+        "back after a restart get what they have missed. memory: they end with the daemon.",
+        needs_restart=True,
+    )
 
-    durability: str
-    """Failure that an acknowledged event survives: the end of the ``process``, or loss of ``power``."""
+    durability: str = option(
+        choice("process", "power"),
+        "process",
+        "What an event has survived when its publisher is told that it was published. process: the end of the "
+        "daemon, even by kill -9; if the machine fails, what was published last may be lost, which clients are "
+        "told then. power: that too, because the daemon waits for the disk each time. With store = memory it "
+        "means nothing.",
+        needs_restart=True,
+    )
 
-    store_size_bytes: int
-    """Approximate maximum size of the events of all channels, in bytes."""
+    store_size_bytes: int = option(
+        size(1024 * 1024, 2**44),
+        "1GiB",
+        "About how much the events of all channels may take, counted as in [channels] history_bytes. Each "
+        "channel that has any counts as well, with twice its name and 128 bytes (928 with store = memory). "
+        "When it is more, the oldest events of all go. The file on the disk has up to half as much again, and "
+        "the log of what is written, beside it, about a sixteenth (4 to 64 MiB; set at the start).",
+    )
 
-    store_memory_bytes: int
-    """Approximate size of the latest events also kept in memory, in bytes."""
+    store_memory_bytes: int = option(
+        size(1024 * 1024),
+        "64MiB",
+        "About how much of that is also kept in memory, the latest events, so that they need not be read from "
+        "the disk for clients that come back.",
+        needs_restart=True,
+    )
 
-    stop_timeout_s: float
-    """Time for connections to drain when the daemon stops, in seconds."""
+    stop_timeout_s: float = option(
+        duration(),
+        "5s",
+        "How long connections get to take what is waiting for them when the daemon stops.",
+    )
 
     listeners: tuple[Listener, ...]
     """The listeners, at least one, in the order of the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from pushd.bus import Pattern
 from pushd.config.addresses import parse_endpoint, parse_url
@@ -41,22 +41,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 """A token of RFC 9110, as required by RFC 6265, section 4.1.1."""
 
 
 @dataclass(frozen=True, slots=True)
-class OptionType:
+class OptionType(Generic[T]):
     """The syntax of the values of an option."""
 
     form: str
     """The expected form, for messages and docs: ``a size such as ...``."""
 
-    parse: Callable[[str], Any]
+    parse: Callable[[str], T]
     """Parses a value; raises `ValueError` with the invalid text, which may be a part of the value."""
 
-    show: Callable[[Any], str]
+    show: Callable[[T], str]
     """Formats a value so that `parse` returns an equal one."""
 
     suffix: str = ""
@@ -66,49 +67,49 @@ class OptionType:
     """Whether values are never shown."""
 
 
-def size(least_bytes: int = 0, most_bytes: int = 2**36) -> OptionType:
+def size(least_bytes: int = 0, most_bytes: int = 2**36) -> OptionType[int]:
     """Return the type for a number of bytes within bounds."""
     form = f"a size such as 64KiB, 1MiB or 1000, from {show_size(least_bytes)} to {show_size(most_bytes)}"
     return OptionType(form, _within(parse_size, least_bytes, most_bytes), show_size, "_bytes")
 
 
-def duration(least_s: float = 0, most_s: float = 7 * 86400) -> OptionType:
+def duration(least_s: float = 0, most_s: float = 7 * 86400) -> OptionType[float]:
     """Return the type for a duration within bounds."""
     span = f"from {show_duration(least_s)} to {show_duration(most_s)}"
     form = f"a duration such as 500ms, 10s, 5m, 1h or 7d, {span}"
     return OptionType(form, _within(parse_duration, least_s, most_s), show_duration, "_s")
 
 
-def count(least: int = 0, most: int = 10**9) -> OptionType:
+def count(least: int = 0, most: int = 10**9) -> OptionType[int]:
     """Return the type for a whole number within bounds."""
     return OptionType(f"a whole number from {least} to {most}", _within(parse_count, least, most), str)
 
 
-def choice(*words: str) -> OptionType:
+def choice(*words: str) -> OptionType[str]:
     """Return the type for one of `words`."""
     return OptionType(f"one of {', '.join(words)}", lambda text: _one_of(text, words), str)
 
 
-def url(*schemes: str) -> OptionType:
+def url(*schemes: str) -> OptionType[str | None]:
     """Return the type for a URL with one of `schemes`; ``http to this machine`` is http to loopback only."""
     form = f"a URL such as https://app.example.com/hook, with {' or '.join(schemes)}"
-    return OptionType(form, lambda text: parse_url(text, schemes) if text else None, lambda value: value or "")
+    return OptionType(form, lambda text: parse_url(text, schemes) if text else None, _show_optional)
 
 
-def words(*words: str) -> OptionType:
+def words(*words: str) -> OptionType[frozenset[str]]:
     """Return the type for a set of `words`."""
     parse = _each(lambda text: _one_of(text, words))
     form = f"any of {', '.join(words)}, separated by commas, or nothing"
     return OptionType(form, lambda text: frozenset(parse(text)), lambda chosen: ", ".join(sorted(chosen)))
 
 
-def listing(form: str, parse: Callable[[str], str]) -> OptionType:
+def listing(form: str, parse: Callable[[str], str]) -> OptionType[tuple[str, ...]]:
     """Return the type for a list with items parsed by `parse`; duplicates are dropped."""
     return OptionType(f"{form}, separated by commas, or nothing", _each(parse), ", ".join)
 
 
-def _within(parse: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
-    def parse_within(text: str) -> float:
+def _within(parse: Callable[[str], N], least: N, most: N) -> Callable[[str], N]:
+    def parse_within(text: str) -> N:
         number = parse(text)
         if not least <= number <= most:
             raise ValueError(text)
@@ -146,11 +147,19 @@ def _parse_flag(text: str) -> bool:
     return _FLAGS[text]
 
 
+def _show_optional(value: str | None) -> str:
+    return value or ""
+
+
 def _parse_line(text: str) -> str:
     """Reject continuation lines of an ini file: they are probably an indentation error."""
     if "\n" in text:
         raise ValueError(text)
     return text
+
+
+def _parse_path(text: str) -> str | None:
+    return _parse_line(text) or None
 
 
 def _parse_text(text: str) -> str | None:
@@ -183,7 +192,7 @@ def _parse_percent(text: str) -> int:
     if not text.endswith("%"):
         raise ValueError(text)
     try:
-        return int(_within(parse_count, 1, 100)(text[:-1]))
+        return _within(parse_count, 1, 100)(text[:-1])
     except ValueError:
         raise ValueError(text) from None
 
@@ -196,7 +205,7 @@ def _parse_endpoint(text: str) -> str:
 FLAG = OptionType("yes or no", _parse_flag, lambda value: "yes" if value else "no")
 """Yes or no."""
 
-PATH = OptionType("a path", lambda text: _parse_line(text) or None, lambda value: value or "")
+PATH = OptionType("a path", _parse_path, _show_optional)
 """The path of a file, or None."""
 
 ENDPOINT = OptionType(
@@ -207,13 +216,13 @@ ENDPOINT = OptionType(
 )
 """A server endpoint."""
 
-TEXT = OptionType("text on one line", _parse_text, lambda value: value or "")
+TEXT = OptionType("text on one line", _parse_text, _show_optional)
 """Any text, or None."""
 
-SECRET = OptionType("text on one line", _parse_secret, lambda value: value or "", is_secret=True)
+SECRET = OptionType("text on one line", _parse_secret, _show_optional, is_secret=True)
 """Text that is never logged or printed, or None."""
 
-NAME = OptionType("a name as cookies have", _parse_name, lambda value: value or "")
+NAME = OptionType("a name as cookies have", _parse_name, _show_optional)
 """The name of a cookie, or None."""
 
 RATE = OptionType("a number such as 10 or 0.5, from 0 to 1000000000", parse_rate, show_rate)

@@ -29,7 +29,7 @@ from pushd.auth.webhooks.client import WebhookClient
 from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.auth.webhooks.signing import Signer
 from pushd.bus.event import Draft
-from pushd.config.settings import Hooks
+from pushd.config.hooks import Hooks
 from pushd.errors import Forbidden, Unavailable
 from pushd.server.net.tls import self_signed
 from tests.e2e.daemon import REPOSITORY

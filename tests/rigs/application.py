@@ -13,7 +13,7 @@ from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
-from pushd.config.settings import Hooks
+from pushd.config.hooks import Hooks
 from pushd.server.net.addresses import ClientAddress
 
 __all__ = ["NO_HOOKS", "SECRET", "Application", "Posted", "answer", "caller", "hooks"]

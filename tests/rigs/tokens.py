@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from pushd.auth.tokens.authenticator import MAX_KEPT, Tokens
 from pushd.bus.grants import Identity
-from pushd.config.settings import Key
+from pushd.config.access import Key
 
 __all__ = [
     "ALGORITHMS",

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pushd.auth.tokens.mint import TokenRequest, choose_key, mint
 from pushd.bus.patterns import Pattern
+from pushd.config.access import Key
 from pushd.config.loader import parse
-from pushd.config.settings import Key
 from pushd.errors import ConfigError, StartFailed
 from tests.component.daemon.test_tap import PLAIN, TapCase
 from tests.rigs.tokens import NOW, SECRET, TokensRig, hs_key

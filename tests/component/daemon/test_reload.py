@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.logger import capturedLogs, formatEvent
 
 from pushd.bus.grants import EVERYTHING
+from pushd.config.changes import fixed_differences
 from pushd.config.loader import parse
-from pushd.config.restart import fixed_differences
 from pushd.daemon.integrations import Integrations
 from tests.rigs.builders import datas, patterns
 from tests.rigs.daemon import DaemonTests, query

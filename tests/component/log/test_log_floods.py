@@ -26,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import pushd
 from pushd.auth.webhooks.authorizer import WebhookAuthorizer, new_questions
 from pushd.auth.webhooks.notifier import WebhookNotifier
-from pushd.config.settings import Proxies
+from pushd.config.access import Proxies
 from pushd.daemon.integrations import Integrations
 from pushd.log.flood_limit import FloodLimit
 from pushd.log.lines import json_text, plain

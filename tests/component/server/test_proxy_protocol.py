@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from pushd.config.settings import Proxies
+from pushd.config.access import Proxies
 from pushd.server.http2.connection import HTTP2
 from pushd.server.net.addresses import UnknownAddress, peer_name
 from pushd.server.net.connections import Connections

@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from pushd.bus.closing import CloseReason
 from pushd.bus.event import Draft, Encoder
 from pushd.bus.grants import EVERYTHING, ChannelScope
-from pushd.config.settings import Proxies
+from pushd.config.access import Proxies
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.writer import ProxiedTransport, Writer, writer

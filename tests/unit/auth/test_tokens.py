@@ -14,7 +14,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.grants import Identity
-from pushd.config.settings import Key
+from pushd.config.access import Key
 from pushd.errors import Forbidden, Unauthorized
 from tests.rigs.effort import examples
 from tests.rigs.tokens import (

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
 from cryptography.x509.oid import NameOID
 
 from pushd.auth.tokens.keys import read_key
-from pushd.config.settings import Key
+from pushd.config.access import Key
 from pushd.errors import StartFailed
 from tests.rigs.tokens import SECRET, TokensRig, private_key, public_pem, token
 from tests.unit.server.test_tls import DirectoryCase, pem_of, pem_of_key

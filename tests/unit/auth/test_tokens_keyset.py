@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.grants import Identity
-from pushd.config.settings import Key
+from pushd.config.access import Key
 from pushd.errors import Unauthorized, Unavailable
 from tests.rigs.tokens import TokensRig, base64url, hs_key, jwk_of, private_key, token
 

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.patterns import Pattern
+from pushd.config.access import Auth, Key, Proxies
 from pushd.config.channel_rules import ChannelOverride, ChannelRules, ChannelSettings
+from pushd.config.hooks import Hooks
+from pushd.config.limits import Limits
 from pushd.config.loader import default, parse, parse_bytes, print_config, state_directory
 from pushd.config.options import SECTIONS
-from pushd.config.settings import Auth, Config, Hooks, Http2, Key, Limits, Listener, Log, Proxies, PushList, Site
+from pushd.config.settings import Config, Http2, Listener, Log, PushList, Site
 from pushd.errors import BadRequest, ConfigError
 
 HTTP = Listener("http", "tcp:8080:interface=127.0.0.1")
@@ -538,9 +541,7 @@ LISTENERS = st.one_of(
         *(st.sampled_from(["required", "optional"]), st.booleans()),
     ),
 )
-OVERRIDES = st.builds(
-    ChannelOverride, PATTERNS, **{name: st.none() | strategy for name, strategy in HISTORY.items()}
-)
+OVERRIDES = st.builds(ChannelOverride, PATTERNS, st.fixed_dictionaries({}, optional=HISTORY))
 ANY_NUMBER = st.integers(0, 10**9)
 MOST_BYTES = 64 * 2**30
 LIMITS = st.builds(

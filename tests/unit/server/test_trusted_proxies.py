@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from pushd.config.settings import Proxies
+from pushd.config.access import Proxies
 from pushd.errors import BadRequest
 from pushd.server.net.addresses import UnknownAddress
 from pushd.server.net.trusted_proxies import TrustedProxies
