@@ -1,8 +1,8 @@
 """Authentication and authorization: tokens, webhooks and rate limits."""
 
-from pushd.auth.approval import ApprovedPublisher, PublishAuthorizer, Waiting
+from pushd.auth.approval import ApprovedPublisher, Waiting
 from pushd.auth.command_rates import CommandRates
-from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets, take
+from pushd.auth.rate_limits import RateLimitedPublisher, take
 from pushd.auth.tokens.authenticator import Tokens
 from pushd.auth.tokens.fetch import HttpsFetch
 from pushd.auth.tokens.mint import TokenRequest, choose_key, mint
@@ -15,10 +15,8 @@ __all__ = [
     "ApprovedPublisher",
     "CommandRates",
     "HttpsFetch",
-    "PublishAuthorizer",
     "RateLimitedPublisher",
     "Signer",
-    "TokenBuckets",
     "TokenRequest",
     "Tokens",
     "Waiting",

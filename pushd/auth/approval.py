@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer
 from pushd.bus import ClientInfo, Deleted, Draft, Outcome, Publisher, Shares, owner_of
 from pushd.errors import Refused, TooMany, Unavailable
 
-__all__ = ["ApprovedPublisher", "PublishAuthorizer", "Waiting"]
+__all__ = ["ApprovedPublisher", "Waiting"]
 
 _log = Logger()
 
@@ -29,17 +29,6 @@ _MOST_UNITS = 64 * 1024
 
 _RETRY_S = 1.0
 """The ``Retry-After`` of an event over the limit, in seconds: responses take less."""
-
-
-class PublishAuthorizer(Protocol):
-    """The authorization webhook: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
-
-    @property
-    def asks_publish(self) -> bool:
-        """Whether the application is asked before each event is published."""
-
-    async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """Return the event to publish; raise `Refused` if it is denied."""
 
 
 class Waiting:
@@ -110,7 +99,7 @@ class ApprovedPublisher:
     def __init__(
         self,
         publisher: Publisher,
-        authorizer: PublishAuthorizer,
+        authorizer: WebhookAuthorizer,
         waiting: Waiting,
         refresh: Callable[[ClientInfo], None],
     ) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushd.auth.rate_limits import TokenBuckets
-from pushd.bus import ClientInfo, owner_of
+from pushd.bus import ClientInfo, TokenBuckets, owner_of
 from pushd.errors import TooMany
 
 __all__ = ["CommandRates"]

@@ -28,6 +28,7 @@ from pushd.bus.slices import BYTES_PER_SEND, END_COST, MOST, STEP, Burst, Later,
 from pushd.bus.storage import HistoryStorage, MemoryStorage, PublishedId
 from pushd.bus.subscriber import Subscriber
 from pushd.bus.subscription import Subscription
+from pushd.bus.token_buckets import TokenBuckets
 from pushd.bus.turn import Turn
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "Subscriber",
     "Subscription",
     "SwappablePublisher",
+    "TokenBuckets",
     "Turn",
     "Work",
     "at_once",

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pushd.auth import (
-    ApprovedPublisher,
-    CommandRates,
-    PublishAuthorizer,
-    RateLimitedPublisher,
-    TokenBuckets,
-    Waiting,
-)
-from pushd.bus import Publisher, SwappablePublisher
+from pushd.auth import ApprovedPublisher, CommandRates, RateLimitedPublisher, Waiting, WebhookAuthorizer
+from pushd.bus import Publisher, SwappablePublisher, TokenBuckets
 from pushd.config import Config, Limits
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Integrations
@@ -95,7 +88,7 @@ def new_ingress(
 
 def _guarded(
     publisher: Publisher,
-    authorizer: PublishAuthorizer | None,
+    authorizer: WebhookAuthorizer | None,
     rates: TokenBuckets | None,
     waiting: Waiting,
     sessions: SessionRegistry,

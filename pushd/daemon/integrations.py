@@ -7,29 +7,22 @@ from dataclasses import dataclass
 from itertools import count
 from random import random
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any
 
 from pushd.auth import (
     HttpsFetch,
-    PublishAuthorizer,
     Signer,
+    Tokens,
     WebhookAuthorizer,
     WebhookClient,
     WebhookNotifier,
     new_questions,
 )
-from pushd.auth import Tokens as KeyedTokens
 from pushd.bus import Counters
 from pushd.config import Config
 from pushd.daemon.file_limits import plan
-from pushd.server import Tokens
-from pushd.sessions import Notifier, SubscribeAuthorizer
 
 __all__ = ["ALONE", "Commit", "IntegrationLoader", "Integrations", "alone"]
-
-
-class Authorizer(SubscribeAuthorizer, PublishAuthorizer, Protocol):
-    """All authorization webhooks: connect, subscribe and publish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +32,10 @@ class Integrations:
     tokens: Tokens | None = None
     """Verifies tokens, if there is a key."""
 
-    authorizer: Authorizer | None = None
+    authorizer: WebhookAuthorizer | None = None
     """Authorization webhooks, if the application uses webhooks."""
 
-    notifier: Notifier | None = None
+    notifier: WebhookNotifier | None = None
     """Notifications, if ``[hooks] after`` is set."""
 
 
@@ -80,7 +73,7 @@ class IntegrationLoader:
         self._now = now
         self._config: Config | None = None
         self._integrations = ALONE
-        self._tokens: KeyedTokens | None = None
+        self._tokens: Tokens | None = None
         self._post: WebhookClient | None = None
         self._questions = new_questions(1, 100)
         """Pending webhooks to every application configured so far: those posted before a reload still count."""
@@ -92,7 +85,7 @@ class IntegrationLoader:
         """
         tokens = None
         if config.keys:
-            tokens = KeyedTokens(
+            tokens = Tokens(
                 config.keys,
                 leeway_s=config.auth.leeway_s,
                 now=self._now,
@@ -116,7 +109,7 @@ class IntegrationLoader:
         def commit() -> None:
             self._config, self._integrations, self._tokens, self._post = config, integrations, tokens, post
             self._questions.limit(plan(config).questions, config.limits.share_percent)
-            if isinstance(integrations.notifier, WebhookNotifier):
+            if integrations.notifier is not None:
                 integrations.notifier.limit(config.limits.share_percent)
             if post is not None and signer is not None:
                 post.sign_by(signer)
@@ -131,7 +124,7 @@ class IntegrationLoader:
             and before.limits.event_size_bytes == config.limits.event_size_bytes
         )
 
-    def _application(self, config: Config, post: WebhookClient) -> tuple[Authorizer, Notifier | None]:
+    def _application(self, config: Config, post: WebhookClient) -> tuple[WebhookAuthorizer, WebhookNotifier | None]:
         hooks, prefix, numbers = config.hooks, token_hex(8), count(1)
         authorizer = WebhookAuthorizer(
             hooks,

@@ -18,7 +18,7 @@ from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
 from pushd.server.request import AccessRecord, Request
 from pushd.server.unread_responses import UnreadResponses
-from pushd.server.web.guard import RequestGuard, Tokens
+from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.resource import (
     DEFAULT_LIMIT,
@@ -68,7 +68,6 @@ __all__ = [
     "Stream",
     "Timer",
     "TimerWheel",
-    "Tokens",
     "TrustedProxies",
     "Turns",
     "TwoWay",

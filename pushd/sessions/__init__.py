@@ -1,10 +1,10 @@
 """Sessions: the connected subscribers, and admission to them."""
 
-from pushd.sessions.admission import Admission, SubscribeAuthorizer
+from pushd.sessions.admission import Admission
 from pushd.sessions.closed_connection import GONE
 from pushd.sessions.interfaces import ConnectedSubscriber, Connection, SessionLimits
 from pushd.sessions.long_work import unless_done
-from pushd.sessions.presence import Notifier, Presence
+from pushd.sessions.presence import Presence
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 
@@ -13,11 +13,9 @@ __all__ = [
     "Admission",
     "ConnectedSubscriber",
     "Connection",
-    "Notifier",
     "Presence",
     "Session",
     "SessionLimits",
     "SessionRegistry",
-    "SubscribeAuthorizer",
     "unless_done",
 ]

@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from pushd.auth import CommandRates, take
-from pushd.bus import ClientInfo, Identity, Pattern, Work, key_of, limit_key, owner_of
+from pushd.auth import CommandRates, WebhookAuthorizer, take
+from pushd.bus import ClientInfo, Identity, Pattern, TokenBuckets, Work, key_of, limit_key, owner_of
 from pushd.errors import Forbidden, TooMany
 from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.registry import SessionRegistry
 
-__all__ = ["Admission", "Rates", "SubscribeAuthorizer"]
+__all__ = ["Admission"]
 
 _ALL = Pattern.parse("**")
-
-
-class SubscribeAuthorizer(Protocol):
-    """The authorization webhooks: `pushd.auth.webhooks.authorizer.WebhookAuthorizer`."""
-
-    @property
-    def asks_connect(self) -> bool:
-        """Return whether a webhook authorizes each connection."""
-
-    @property
-    def asks_subscribe(self) -> bool:
-        """Return whether a webhook authorizes each subscription."""
-
-    async def before_connect(self, caller: ClientInfo) -> Identity:
-        """Return the identity that the application gives `caller`; raise `Refused` if it may not connect."""
-
-    async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
-        """Raise `Refused` if `caller` may not subscribe to `channel`."""
-
-
-class Rates(Protocol):
-    """A rate limit by key: `pushd.auth.rate_limits.TokenBuckets`."""
-
-    def take(self, key: str, count: int = 1) -> float:
-        """Count `count` uses and return 0; over the limit, return the seconds to wait before a retry."""
 
 
 class Admission:
@@ -50,9 +24,9 @@ class Admission:
     def __init__(
         self,
         sessions: SessionRegistry,
-        connects: Rates | None = None,
-        authorizer: SubscribeAuthorizer | None = None,
-        publishes: Rates | None = None,
+        connects: TokenBuckets | None = None,
+        authorizer: WebhookAuthorizer | None = None,
+        publishes: TokenBuckets | None = None,
         commands: CommandRates | None = None,
     ) -> None:
         """Admit clients to `sessions`, at the rate of `connects` and as `authorizer` authorizes.
@@ -65,9 +39,9 @@ class Admission:
 
     def configure(
         self,
-        connects: Rates | None,
-        authorizer: SubscribeAuthorizer | None,
-        publishes: Rates | None,
+        connects: TokenBuckets | None,
+        authorizer: WebhookAuthorizer | None,
+        publishes: TokenBuckets | None,
         commands: CommandRates | None = None,
     ) -> None:
         """Use these limits and webhooks from now on."""
@@ -113,7 +87,7 @@ class Admission:
 
     async def _wait(
         self,
-        authorizer: SubscribeAuthorizer | None,
+        authorizer: WebhookAuthorizer | None,
         caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,
@@ -271,7 +245,7 @@ class Admission:
 
     async def _ask_each(
         self,
-        authorizer: SubscribeAuthorizer,
+        authorizer: WebhookAuthorizer,
         caller: ClientInfo,
         patterns: Sequence[Pattern],
         since: str,

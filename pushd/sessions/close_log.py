@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from twisted.logger import Logger
 
-from pushd.bus import ClientInfo, Later
+from pushd.bus import Later
 from pushd.server import TimerWheel
+from pushd.sessions.interfaces import ConnectedSubscriber
 
 __all__ = ["CloseLog"]
 
@@ -26,14 +26,6 @@ _AT_ONCE_S = 0.005
 """Period in seconds in which `_PER_TURN` ends are logged at once; further ends wait for the next turns."""
 
 
-class _Ended(Protocol):
-    caller: ClientInfo
-
-    @property
-    def sent_bytes(self) -> int:
-        """Return the number of bytes sent to the subscriber."""
-
-
 class CloseLog:
     """Logs why subscribers have ended, in slices: other clients do not wait while thousands end together."""
 
@@ -46,7 +38,7 @@ class CloseLog:
         self.is_stopping = False
         """True during shutdown: every end is logged at once, because the reactor is about to stop."""
 
-    def log(self, subscriber: _Ended, why: str) -> None:
+    def log(self, subscriber: ConnectedSubscriber, why: str) -> None:
         """Log that `subscriber` has ended."""
         caller, now_s = subscriber.caller, self._wheel.seconds()
         line = partial(

@@ -8,7 +8,7 @@ from typing import Protocol
 from pushd.bus import ClientInfo, CloseReason, Subscription
 from pushd.server import Writer
 
-__all__ = ["ConnectedSubscriber", "Connection", "Flushed", "Leaving", "Presence", "SessionLimits"]
+__all__ = ["ConnectedSubscriber", "Connection", "Flushed", "Leaving", "SessionLimits"]
 
 
 class ConnectedSubscriber(Protocol):
@@ -59,16 +59,6 @@ class Leaving(ConnectedSubscriber, Protocol):
 
     def farewell(self, reason: CloseReason) -> None:
         """Send `reason` to the client, and close the connection."""
-
-
-class Presence(Protocol):
-    """An observer of connecting and disconnecting subscribers."""
-
-    def connected(self, caller: ClientInfo) -> None:
-        """Called when subscriber `caller` was admitted."""
-
-    def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Called when subscriber `caller` has disconnected, for `reason`."""
 
 
 @dataclass(frozen=True, slots=True)

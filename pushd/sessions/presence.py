@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from pushd.auth import WebhookNotifier
 from pushd.bus import DAEMON, ClientInfo, Draft, Outcome, Pattern, Publisher, shown
 from pushd.errors import Refused
 from pushd.wire import json_bytes
 
-__all__ = ["Notifier", "Presence"]
+__all__ = ["Presence"]
 
 _log = Logger()
 
@@ -22,40 +22,15 @@ _EVENTS_PER_TURN = 200
 """Maximum number of joins and leaves published in one turn of the reactor."""
 
 
-class Notifier(Protocol):
-    """The notifications to the application: `pushd.auth.webhooks.notifier.WebhookNotifier`."""
-
-    def connected(self, caller: ClientInfo) -> None:
-        """Send that subscriber `caller` was admitted."""
-
-    def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """Send that subscriber `caller` has disconnected."""
-
-    def subscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Send that `caller` has subscribed to a channel or pattern."""
-
-    def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
-        """Send that `caller` has unsubscribed from a channel or pattern."""
-
-    def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Send that a channel has its first subscriber, `by`."""
-
-    def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
-        """Send that a channel has lost its last subscriber, `by`."""
-
-    async def close(self, timeout_s: float) -> None:
-        """Send the waiting notifications, within `timeout_s`."""
-
-
 class Presence:
-    """Sends notifications and publishes joins and leaves: a `SubscriptionObserver` and an `Presence`."""
+    """Sends notifications and publishes joins and leaves: a `pushd.bus.SubscriptionObserver`."""
 
     def __init__(
         self,
         publisher: Publisher,
         call_later: Callable[[float, Callable[[], None]], object],
         presence: Callable[[str], str],
-        notifier: Notifier | None = None,
+        notifier: WebhookNotifier | None = None,
     ) -> None:
         """Publish with `publisher`, at the end of the turn, to channels whose `presence` is ``events``."""
         self._publisher = publisher
@@ -72,7 +47,7 @@ class Presence:
         self._is_stopping = True
         self._waiting.clear()
 
-    def replace(self, notifier: Notifier | None) -> Notifier | None:
+    def replace(self, notifier: WebhookNotifier | None) -> WebhookNotifier | None:
         """Send notifications through `notifier` from now on; return the previous one."""
         before, self._notifier = self._notifier, notifier
         return before

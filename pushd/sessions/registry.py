@@ -34,8 +34,9 @@ from pushd.errors import TooMany, Unauthorized, Unavailable
 from pushd.server import Timer, TimerWheel
 from pushd.sessions.close_log import CloseLog
 from pushd.sessions.fanout import FanoutGroup
-from pushd.sessions.interfaces import ConnectedSubscriber, Flushed, Leaving, Presence, SessionLimits
+from pushd.sessions.interfaces import ConnectedSubscriber, Flushed, Leaving, SessionLimits
 from pushd.sessions.long_work import LongWork
+from pushd.sessions.presence import Presence
 
 __all__ = ["CHUNK_BYTES", "SessionRegistry"]
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from pushd.auth.tokens.authenticator import Tokens
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer
+from pushd.auth.webhooks.notifier import WebhookNotifier
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING, Grants, Identity
@@ -25,8 +28,8 @@ def a_user(
     return Identity(grants, name, payload, expires_at)
 
 
-class Registry:
-    """The known tokens: a `pushd.server.web.guard.Tokens`. ``boss`` may do everything."""
+class Registry(Tokens):
+    """The known tokens: ``boss`` may do everything."""
 
     def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
         self.identities = {"boss": Identity(EVERYTHING, "boss"), **(identities or {})}
@@ -70,8 +73,8 @@ class Ask:
 
 
 @dataclass
-class Answers:
-    """The authorization webhooks: a `pushd.daemon.integrations.AskingOfAll`."""
+class Answers(WebhookAuthorizer):
+    """The authorization webhooks"""
 
     decide: Callable[[Ask], object] = lambda ask: None
     """What is decided: None leaves it as it is, an error is raised, `Later` waits for `Ask.answered`."""
@@ -79,27 +82,27 @@ class Answers:
     asks_connect: bool = False
     asks_subscribe: bool = False
     asks_publish: bool = False
-    asked: list[Ask] = field(default_factory=list)
-    """What was asked."""
+    asked: list[Ask] = field(default_factory=list)  # type: ignore[assignment]
+    """What was asked, instead of how often."""
 
     in_flight: int = 0
     """How many wait for an answer."""
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
         """Return who it is."""
-        identity: Identity | None = await self._answer(Ask("connect", caller, caller.identity))
+        identity: Identity | None = await self._decided(Ask("connect", caller, caller.identity))
         return caller.identity if identity is None else identity
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
         """Return whether it may."""
-        await self._answer(Ask("subscribe", caller, caller.identity, channel, since))
+        await self._decided(Ask("subscribe", caller, caller.identity, channel, since))
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
         """Return what is published."""
-        changed: Draft | None = await self._answer(Ask("publish", caller, caller.identity, draft))
+        changed: Draft | None = await self._decided(Ask("publish", caller, caller.identity, draft))
         return draft if changed is None else changed
 
-    async def _answer(self, ask: Ask) -> Any:
+    async def _decided(self, ask: Ask) -> Any:
         self.asked.append(ask)
         decided = self.decide(ask)
         if decided is Later:
@@ -118,8 +121,8 @@ def deny(refused: Refused) -> Callable[[Ask], object]:
     return lambda ask: refused
 
 
-class Notes:
-    """The notifications: a `pushd.sessions.presence.Telling` that records all of them."""
+class Notes(WebhookNotifier):
+    """The notifications, which are recorded."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
@@ -134,29 +137,29 @@ class Notes:
         return [event for event, *what in self.said if event in ("occupied", "vacated") and what == [channel]]
 
     def connected(self, caller: ClientInfo) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("connect", caller.number))
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("disconnect", caller.number, reason))
 
     def subscribed(self, caller: ClientInfo, channel: str) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("subscribe", caller.number, channel))
 
     def unsubscribed(self, caller: ClientInfo, channel: str) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("unsubscribe", caller.number, channel))
 
     def occupied(self, channel: str, by: ClientInfo | None = None) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("occupied", channel))
 
     def vacated(self, channel: str, by: ClientInfo | None = None) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("vacated", channel))
 
     async def close(self, timeout_s: float) -> None:
-        """See `Notifier`."""
+        """See `WebhookNotifier`."""
         self.said.append(("close",))

@@ -11,6 +11,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.auth.tokens.authenticator import Tokens
 from pushd.bus.grants import Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.errors import Unauthorized
@@ -36,8 +37,8 @@ def identity(
     return Identity(grants, user, payload, expires_at)
 
 
-class FakeTokens:
-    """A `Tokens` that knows some tokens; while it `is_slow`, it answers when the test says."""
+class FakeTokens(Tokens):
+    """Knows some tokens; while it `is_slow`, it answers when the test says."""
 
     def __init__(self, **known: Identity | Exception) -> None:
         self.known: dict[str, Identity | Exception] = dict(known)
@@ -49,7 +50,7 @@ class FakeTokens:
         self._waiting: list[tuple[str, Deferred[Identity]]] = []
 
     def identify(self, token: str) -> Identity | Deferred[Identity]:
-        """See `pushd.server.web.guard.Tokens`."""
+        """See `Tokens`."""
         self.shown.append(token)
         if self.is_slow:
             answer: Deferred[Identity] = Deferred()

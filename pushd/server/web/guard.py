@@ -20,17 +20,17 @@ from typing import Protocol, TypeVar
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.web.http_headers import Headers
 
-from pushd.bus import ClientInfo, Grants, Identity, Work, owner_of
+from pushd.bus import ClientInfo, Grants, Identity, TokenBuckets, Work, owner_of
 from pushd.config import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.request import Request
 from pushd.server.web.wildcards import Wildcards
 
-__all__ = ["RequestGuard", "Tokens", "Trust"]
+__all__ = ["RequestGuard", "Tokens"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
@@ -55,16 +55,6 @@ class Tokens(Protocol):
         """Return the identity of a token, now or later; raise `Unauthorized` if the token is invalid."""
 
 
-class Trust(Protocol):
-    """Finds client addresses behind proxies: `pushd.server.net.trusted_proxies.TrustedProxies`."""
-
-    is_any: bool
-    """Whether any proxy is trusted."""
-
-    def client_address(self, peer: IAddress, headers: Headers) -> str:
-        """Return the client's IP address, or ``unix``."""
-
-
 T = TypeVar("T")
 
 _FREE_STEPS = 4000
@@ -74,23 +64,13 @@ _STEPS_PER_READ = 25
 """How many further ones count as one more request. One takes about 10 microseconds."""
 
 
-class Rates(Protocol):
-    """Rate limits by key: `pushd.auth.rate_limits.TokenBuckets`."""
-
-    def take(self, key: str, count: int = 1) -> float:
-        """Count `count` actions and return 0, or return in how many seconds they would be allowed."""
-
-    def owe(self, key: str, count: int) -> None:
-        """Count `count` actions, even above the limit."""
-
-
 class RequestGuard:
     """Admits requests: checks ``Host`` and ``Origin``, identifies the client, and applies the read rate limit."""
 
-    _reads: Rates | None = None
+    _reads: TokenBuckets | None = None
 
     def __init__(
-        self, auth: Auth, trust: Trust, tokens: Tokens | None = None, now: Callable[[], float] = time
+        self, auth: Auth, trust: TrustedProxies, tokens: Tokens | None = None, now: Callable[[], float] = time
     ) -> None:
         """Apply `auth`; verify tokens with `tokens`, or ignore tokens if that is None.
 
@@ -166,7 +146,7 @@ class RequestGuard:
             request.caller.identity = self.anonymous
         return None
 
-    def limit_reads(self, reads: Rates | None) -> None:
+    def limit_reads(self, reads: TokenBuckets | None) -> None:
         """Set the rate limit of read requests; None removes it."""
         self._reads = reads
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.rate_limits import RateLimitedPublisher, TokenBuckets
+from pushd.auth.rate_limits import RateLimitedPublisher
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import DirectPublisher, Outcome
+from pushd.bus.token_buckets import TokenBuckets
 from pushd.daemon.integrations import Integrations
 from pushd.errors import TooMany
 from tests.rigs.builders import BusRig, a_caller, draft

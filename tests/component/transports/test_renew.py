@@ -6,6 +6,7 @@ import gc
 import json
 from typing import Any
 
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
@@ -435,7 +436,7 @@ class OrderTests(RenewRules):
         self.assertEqual(socket.close, (1001, "the server is going away"))
 
 
-class _Application:
+class _Application(WebhookAuthorizer):
     """An application that is asked, and gives users other names."""
 
     asks_connect = True
@@ -444,7 +445,7 @@ class _Application:
 
     def __init__(self) -> None:
         self.users: dict[str | None, str] = {}
-        self.asked: list[str | None] = []
+        self.asked: list[str | None] = []  # type: ignore[assignment]
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
         self.asked.append(caller.user)

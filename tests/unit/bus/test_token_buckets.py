@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.auth.rate_limits import TokenBuckets
+from pushd.bus.token_buckets import TokenBuckets
 
 
 class Clock:
