@@ -6,26 +6,13 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from heapq import nsmallest
 from itertools import chain, islice
-from typing import Protocol
 
-from pushd.bus import EventLog, Subscription, record
+from pushd.bus import Bus, record
 
 __all__ = ["WINDOW", "BusyChannel", "ChannelActivity"]
 
 WINDOW = 10
 """Number of samples, one per second, over which the rate of a channel is computed."""
-
-
-class _Bus(Protocol):
-    """The part of `pushd.bus.bus.Bus` used here."""
-
-    log: EventLog[Subscription]
-
-    def names(self) -> Iterator[str]:
-        """Return the names of all channels with state, then those of channels with subscribers only."""
-
-    def audience_size(self, name: str) -> int:
-        """Return the number of subscribers that would get an event of the channel `name`."""
 
 
 @record()
@@ -55,7 +42,7 @@ class ChannelActivity:
     samples, and when an event is published, it costs nothing.
     """
 
-    def __init__(self, bus: _Bus) -> None:
+    def __init__(self, bus: Bus) -> None:
         """Start without samples."""
         self._bus = bus
         self.forget()

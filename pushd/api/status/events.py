@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, cast
+from collections.abc import Callable
+from typing import ClassVar, cast
 
-from pushd.bus import ClientInfo, CloseCause, CloseReason, Pattern, StartPosition
+from pushd.api.status.snapshot import StatusSnapshot
+from pushd.bus import CloseCause, CloseReason, Pattern, StartPosition
 from pushd.server import Request, RequestGuard
 from pushd.sessions import Admission, Session
 from pushd.transports import FORMAT, ResponseStream, StreamEndpoint
@@ -17,26 +18,10 @@ _WHAT = "see the status"
 _REVOKED = CloseReason(CloseCause.REFUSED, "no right to see the status any more")
 
 
-class _Overview(Protocol):
-    """The source of the figures: `pushd.api.status.snapshot.StatusSnapshot`."""
-
-    def about(self, caller: ClientInfo) -> Mapping[str, object]:
-        """Return the figures that are constant for `caller`."""
-
-    def look(self) -> None:
-        """Take a sample of the activity."""
-
-    def counters(self) -> Mapping[str, object]:
-        """Return the current figures."""
-
-    def forget(self) -> None:
-        """Called when the last client has disconnected."""
-
-
 class Watchers:
     """The clients of the status stream. Without clients, it costs nothing."""
 
-    def __init__(self, overview: _Overview) -> None:
+    def __init__(self, overview: StatusSnapshot) -> None:
         """Send the figures of `overview`."""
         self._overview = overview
         self._watching: dict[Session, Callable[[bytes], None]] = {}

@@ -14,7 +14,8 @@ from pushd.sessions import Admission
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.websocket.connection import new_connection, new_factory
 from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
-from pushd.transports.websocket.protocol import JsonProtocol, RawProtocol, WebSocketSettings
+from pushd.transports.websocket.protocol import JsonProtocol, RawProtocol
+from pushd.transports.websocket.settings import WebSocketSettings
 from pushd.wire import longest_message
 
 __all__ = ["WebSocket"]

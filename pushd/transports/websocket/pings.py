@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from pushd.server import Timer
+from pushd.transports.websocket.connection import WebSocketConnection
+from pushd.transports.websocket.settings import WebSocketSettings
 
-from pushd.server import Timer, TimerWheel
-
-__all__ = ["Pinging", "Timing"]
-
-
-class Timing(Protocol):
-    """The settings of pings."""
-
-    @property
-    def heartbeat_s(self) -> float:
-        """Return the time between pings, in seconds."""
-
-    @property
-    def ping_timeout_s(self) -> float:
-        """Return how long a client may send nothing after a ping, in seconds."""
-
-    @property
-    def wheel(self) -> TimerWheel:
-        """Return the timer wheel."""
+__all__ = ["Pinging"]
 
 
-class _Pinged(Protocol):
-    """A connection whose client answers pings: `pushd.transports.websocket.connection.WebSocketConnection`."""
-
-    has_heard: bool
-    """True if any bytes were received since it was last set to False."""
-
-    def ping(self) -> None:
-        """Send a ping."""
-
-
-T = TypeVar("T", bound=Timing)
-W = TypeVar("W", bound=_Pinged)
-
-
-class Pinging(Generic[T, W]):
+class Pinging:
     """Pings a client at each heartbeat, even while events are sent, as the client may be dead meanwhile."""
 
     __slots__ = ("_alarm", "_ping_by_s", "_settings", "_unanswered_s", "websocket")
 
-    def __init__(self, websocket: W, settings: T) -> None:
-        """Ping over `websocket` at the times of `common`, from `ping_later` on."""
+    def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings) -> None:
+        """Ping over `websocket` at the times of `settings`, from `ping_later` on."""
         self.websocket = websocket
         self._settings = settings
         self._alarm: Timer | None = None

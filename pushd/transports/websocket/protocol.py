@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -19,19 +19,19 @@ from pushd.bus import (
     Identity,
     Outcome,
     Pattern,
-    Publisher,
     StartPosition,
     owner_of,
 )
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.server import AccessRecord, RequestGuard, TimerWheel
-from pushd.sessions import Admission, Session
+from pushd.server import AccessRecord
+from pushd.sessions import Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
 from pushd.transports.websocket.pings import Pinging
+from pushd.transports.websocket.settings import WebSocketSettings
 from pushd.wire import Ref, check_size, parse_object, websocket_data, websocket_event, websocket_message
 
-__all__ = ["JsonProtocol", "RawProtocol", "WebSocketSettings"]
+__all__ = ["JsonProtocol", "RawProtocol"]
 
 _log = Logger()
 
@@ -42,26 +42,7 @@ _SWITCHED = 101
 """Status of a handshake in the request log, over HTTP/2 too."""
 
 
-@dataclass(frozen=True, slots=True)
-class WebSocketSettings:
-    """Settings of all WebSockets."""
-
-    guard: RequestGuard
-    admission: Admission
-    publisher: Publisher
-    max_event_bytes: int
-    max_channels: int
-    """Maximum number of channels of one event."""
-    heartbeat_s: float
-    ping_timeout_s: float
-
-    @property
-    def wheel(self) -> TimerWheel:
-        """Return the timer wheel."""
-        return self.admission.sessions.wheel
-
-
-class _Dialogue(Pinging[WebSocketSettings, WebSocketConnection]):
+class _Dialogue(Pinging):
     """The base of both protocols: a `WebSocketListener`. Subclasses define the messages."""
 
     __slots__ = ("access_record", "session")

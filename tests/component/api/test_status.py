@@ -12,6 +12,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from pushd import __version__
+from pushd.auth.webhooks.authorizer import WebhookAuthorizer
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
 from pushd.bus.grants import Identity
@@ -117,25 +118,25 @@ class RightsTests(StatusTestCase):
         self.assert_problem(self.refused(**OPERATOR), 429)
 
 
-class _Asking:
-    """A `pushd.sessions.admission.SubscribeAuthorizer` that is asked who connects, and always answers the same."""
+class _Asking(WebhookAuthorizer):
+    """Is asked who connects, and always answers the same."""
 
     asks_connect, asks_subscribe, asks_publish = True, False, False
 
     def __init__(self, answer: Identity | Forbidden) -> None:
-        self._answer = answer
+        self._decided = answer
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
-        """See `pushd.sessions.admission.SubscribeAuthorizer`."""
-        if isinstance(self._answer, Forbidden):
-            raise self._answer
-        return self._answer
+        """See `WebhookAuthorizer`."""
+        if isinstance(self._decided, Forbidden):
+            raise self._decided
+        return self._decided
 
     async def before_subscribe(self, caller: ClientInfo, channel: str, since: str) -> None:
-        """See `pushd.sessions.admission.SubscribeAuthorizer`."""
+        """See `WebhookAuthorizer`."""
 
     async def before_publish(self, caller: ClientInfo, draft: Draft) -> Draft:
-        """See `pushd.auth.approval.PublishAuthorizer`."""
+        """See `WebhookAuthorizer`."""
         return draft
 
 
