@@ -10,7 +10,7 @@ from pushd.bus.counters import Counters, Histogram
 from pushd.bus.event import FINGERPRINT_BYTES, Draft, Encoder, Entry, Event, check_type, own_id, sequence_in
 from pushd.bus.eventlog import EventLog, LogState
 from pushd.bus.fair_queue import FairQueue
-from pushd.bus.grants import EVERYTHING, MAX_PATTERNS, ChannelScope, Grants, Identity, regranted
+from pushd.bus.grants import MAX_PATTERNS, ChannelScope, Grants, Identity, regranted
 from pushd.bus.history import Entries, FreeLater, History, at_once, freeing
 from pushd.bus.memory_headroom import ENOUGH_BYTES, Headroom, memory
 from pushd.bus.partitioned_dict import PartitionedDict
@@ -38,7 +38,6 @@ __all__ = [
     "ENOUGH_BYTES",
     "ENTRY_BYTES",
     "EVENT_BYTES",
-    "EVERYTHING",
     "FINGERPRINT_BYTES",
     "MAX_CACHED",
     "MAX_NAME_BYTES",

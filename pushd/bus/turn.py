@@ -43,3 +43,8 @@ class Turn:
         """Return the deadline in this turn of a job with the budget `budget_s`: at least `LEAST_S` from now."""
         now_s = self.seconds()
         return min(now_s + budget_s, max(self.end_s, now_s + LEAST_S))
+
+    def is_over_after(self, budget_s: float) -> Callable[[], bool]:
+        """Return a function that returns whether `budget_s` of this turn is used up."""
+        until_s, seconds = self.until_s(budget_s), self.seconds
+        return lambda: seconds() >= until_s

@@ -8,12 +8,13 @@ discarded. One transaction is in progress at a time; later events wait for the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +26,8 @@ from pushd.bus import (
     Deleted,
     Draft,
     FairQueue,
+    Grants,
+    LogState,
     Outcome,
     Subscription,
     owner_of,
@@ -33,9 +36,10 @@ from pushd.bus import (
 from pushd.errors import Refused, Unavailable
 from pushd.store.sqlite.health import StoreHealth
 from pushd.store.sqlite.history import SqliteHistory
+from pushd.store.sqlite.maintenance import Maintenance
 from pushd.store.sqlite.staging import stage
 from pushd.store.sqlite.store import Store
-from pushd.store.sqlite.submission import Limit, Staged, Submission, mark
+from pushd.store.sqlite.submission import Limit, Staged, Submission, Task
 from pushd.store.sqlite.transaction import Transaction
 
 __all__ = ["InThread", "SqlitePublisher"]
@@ -51,9 +55,6 @@ Writing, keeping, delivering and acknowledging them takes twice as long, in the 
 
 _TURN_IN_THREAD_S = 0.004
 """How long it is filled if transactions run in the thread: waiting for the disk is worth a larger batch."""
-
-_REMOVAL_S = 0.002
-"""How long one turn collects rows to remove. Removing them takes about as long again."""
 
 _BYTES_PER_BATCH, _SENDS_PER_BATCH = 512 * 1024, 1000
 """The most data in one transaction, unless a single event is larger, and the most sends of its events."""
@@ -85,16 +86,15 @@ class SqlitePublisher:
         self._writes_in_thread = writes_in_thread
         self.health = StoreHealth(lambda: store.is_full)
         """Whether the store accepts events."""
-        self._waiting: FairQueue[Submission] = FairQueue()
+        self._waiting: FairQueue[Submission | Task] = FairQueue()
         self._came_s = 0.0  # when the first waiting submission arrived
-        self._is_due = self._is_busy = self._is_tending = self._is_ending = False
-        self._unmoved_bytes = store.log_bytes // 8  # checkpoint after this many bytes
-        self._tend_at_bytes = 2 * self._unmoved_bytes  # after this many, without waiting for the next `tend`
-        self._cannot_remove = self._cannot_give_back = False
-        self._may_give_back = True  # until few pages are found to be free
+        self._is_due = self._is_busy = False
         self._refused: Refused | None = None
         self._when_idle: list[Deferred[None]] = []
-        self._when_free: deque[Callable[[], None]] = deque()  # calls that wait for the current transaction
+        self._when_free: deque[Deferred[None]] = deque()  # maintenance that waits for the current transaction
+        self._maintenance = Maintenance(
+            self, store, bus.turn, call_later, in_thread, gives_back_in_thread=writes_in_thread
+        )
 
     def publish(self, draft: Draft, caller: ClientInfo, done: Callable[[Outcome], None]) -> None:
         """Publish an event at the end of this turn; call `done` with its outcome."""
@@ -108,15 +108,15 @@ class SqlitePublisher:
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:
         """Delete a channel, after earlier submissions of the same owner; call `done` with the outcome."""
-        self._wait(Submission(name, caller.grants, done), owner_of(caller))
+        self._wait(Task(partial(self._delete, name, caller.grants), done), owner_of(caller))
 
-    def _wait(self, submission: Submission, owner: str | None = None) -> None:
+    def _wait(self, submission: Submission | Task, owner: str | None = None, *, is_mark: bool = False) -> None:
         if self._refused is not None:
             submission.refuse(self._refused)
             return
         if not self._waiting:
             self._came_s = self._bus.log.seconds()
-        self._waiting.add(owner, submission, is_mark=submission.what is None)
+        self._waiting.add(owner, submission, is_mark=is_mark)
         self._turn_later()
 
     def _turn_later(self) -> None:
@@ -133,10 +133,10 @@ class SqlitePublisher:
             return
         if self._waiting:
             first = self._waiting.first
-            if first.what is None or isinstance(first.what, str):
+            if isinstance(first, Task):
                 if not self._waiting.pop():
                     self._waiting.next_owner()
-                self._delete(first.what, first)
+                first.run(first)
             elif self._bus.delivery.is_full:
                 self._turn_later()  # deliver earlier events first, some in each turn
             else:
@@ -167,18 +167,12 @@ class SqlitePublisher:
     def _limit(self) -> Limit:
         """Return the limit of the next transaction."""
         return Limit(
-            self._is_over(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S),
+            self._bus.turn.is_over_after(_TURN_IN_THREAD_S if self._writes_in_thread else _TURN_S),
             self._bus.sends_of,
             entries=_EVENTS_PER_BATCH,
             size_bytes=_BYTES_PER_BATCH,
             sends=_SENDS_PER_BATCH,
         )
-
-    def _is_over(self, budget_s: float) -> Callable[[], bool]:
-        """Return a function that returns whether `budget_s` of this reactor turn is used up."""
-        turn = self._bus.turn
-        until_s, seconds = turn.until_s(budget_s), turn.seconds
-        return lambda: seconds() >= until_s
 
     def _published(
         self,
@@ -209,33 +203,31 @@ class SqlitePublisher:
         is_new = (event.channel, event.id) in batch.given  # first published in this batch
         return failure if failure is not None and is_new else published_before(event)
 
-    def _delete(self, name: str | None, submission: Submission) -> None:
-        if name is None:
-            submission.tell(None)
-            self._go_on()
-            return
+    def _delete(self, name: str, grants: Grants, task: Task) -> None:
         try:
-            channel = self._bus.deletable(name, submission.grants)
+            channel = self._bus.deletable(name, grants)
         except Refused as refused:
-            submission.tell(refused)
-            self._go_on()
+            self._done(task, refused)
             return
         if channel is None:  # the channel has subscribers only
             self._bus.clear(name, None)
-            submission.tell(None)
-            self._go_on()
+            self._done(task, None)
             return
         change = Transaction(self._bus.log.state)
         assert isinstance(channel.history, SqliteHistory)
         if channel.history.is_in_store:
             change.clear(channel.history)
-        self._write(change, partial(self._deleted, channel, submission))
+        self._write(change, partial(self._deleted, channel, task))
 
-    def _deleted(self, channel: Channel[Subscription], submission: Submission, failure: Refused | None) -> None:
+    def _deleted(self, channel: Channel[Subscription], task: Task, failure: Refused | None) -> None:
         self.health.note(failure)
         if failure is None:
             self._bus.clear(channel.name, channel)
-        submission.tell(failure)
+        task.tell(failure)
+
+    def _done(self, task: Task, failure: Refused | None) -> None:
+        task.tell(failure)
+        self._go_on()
 
     def _write(self, change: Transaction, then: Callable[[Refused | None], None]) -> None:
         """Write a change and call `then` with the failure, or None."""
@@ -254,20 +246,14 @@ class SqlitePublisher:
             self._written(change, None, then)
 
     def _failed(self, change: Transaction, failure: Failure, then: Callable[[Refused | None], None]) -> None:
-        refused = failure.value
-        if not isinstance(refused, Refused):
-            _log.failure("a fault in pushd while it wrote to the store", failure)
-            refused = Unavailable("a fault in pushd; see its log")
-        self._written(change, refused, then)
+        self._written(change, _refused(failure), then)
 
     def _written(
         self, change: Transaction, failure: Refused | None, then: Callable[[Refused | None], None]
     ) -> None:
         if failure is None:
             change.written()
-            if self._store.unmoved_bytes > self._tend_at_bytes:
-                self._tend_at_bytes = self._store.unmoved_bytes + self._unmoved_bytes
-                self._call_later(0, self.tend)
+            self._maintenance.look_at_size()
         try:
             then(failure)
         except Exception:  # noqa: BLE001  what waits must go on
@@ -277,7 +263,7 @@ class SqlitePublisher:
     def _go_on(self) -> None:
         self._is_busy = False
         if self._when_free:
-            self._when_free.popleft()()
+            self._when_free.popleft().callback(None)
         if self._waiting or self._when_idle:
             self._turn_later()
 
@@ -287,101 +273,37 @@ class SqlitePublisher:
         """Remove expired data and checkpoint the store. To be called every second."""
         if not self._is_busy:  # else the log lacks the events being written
             self._store.archive.look(self._bus.log.sequence)
-            if self.health.may_be_over and not self._is_ending:  # maybe no publisher is left to find out
-                self._write(Transaction(self._bus.log.state, is_trial=True), self.health.note)
-        if self._is_tending or self._is_ending:
-            return
-        self._is_tending = True
-        if self._store.unmoved_bytes > self._unmoved_bytes:
-            self._in_thread(self._store.checkpoint).addCallback(self._turn_over).addErrback(self._not_tended)
-        else:
-            self._remove_some()
+        self._maintenance.tend()
 
-    def _turn_over(self, is_moved: bool) -> None:
-        """Checkpoint the rest while nothing is written, then remove expired data."""
-        if self._is_ending:
-            return
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[LogState]:
+        """Wait until no transaction is in progress, and start none in the context; return the state of the log."""
         if self._is_busy:
-            self._when_free.append(lambda: self._turn_over(is_moved))
-            return
+            free: Deferred[None] = Deferred()
+            self._when_free.append(free)
+            await free
         self._is_busy = True
-
-        def done(result: Any) -> Any:
-            self._tend_at_bytes = self._store.unmoved_bytes + 2 * self._unmoved_bytes
-            self._go_on()
-            return result
-
-        turned = self._in_thread(self._store.turn_over).addBoth(done)
-        turned.addCallback(lambda _: self._remove_some()).addErrback(self._not_tended)
-
-    def _not_tended(self, failure: Failure) -> None:
-        self._is_tending = False
-        if not isinstance(failure.value, Refused):
-            _log.failure("a fault in pushd while it looked after the store", failure)
-            return
-        if not self._cannot_give_back:
-            _log.error("what is free cannot be given back: {detail}", detail=failure.value.detail)
-        self._cannot_give_back = True
-
-    def _remove_some(self) -> None:
-        """Remove one turn's share of expired data; continue in the next turn."""
-        if self._is_ending:
-            return
-        if self._is_busy:
-            self._when_free.append(self._remove_some)
-            return
-        archive = self._store.archive
-        if not archive.has_to_remove:
-            if self._may_give_back:
-                self._give_back()
-            else:
-                self._is_tending = False
-            return
-        log = self._bus.log
-        change = Transaction(log.state)
         try:
-            removed = archive.removal(change, self._is_over(_REMOVAL_S))
-        except Refused as refused:
-            self._is_tending = False
-            _log.error("cannot remove what has expired: {detail}", detail=refused.detail)
-            return
-
-        def then(failure: Refused | None) -> None:
-            if failure is not None and not self._cannot_remove:
-                _log.error("what was dropped cannot be removed: {detail}", detail=failure.detail)
-            self._cannot_remove = failure is not None
-            if failure is not None:
-                self._is_tending = False
-                return
-            removed()
-            self._may_give_back = True
-            self._call_later(0, self._remove_some)
-
-        self._write(change, then)
-
-    def _give_back(self) -> None:
-        """Return free pages to the file system, some in each turn."""
-        self._is_busy = True
-
-        def gave(is_more: bool) -> None:
-            self._may_give_back, self._cannot_give_back = is_more, False
-            if is_more:
-                self._call_later(0, self._remove_some)
-            else:
-                self._is_tending = False
-
-        def done(result: Any) -> Any:
+            yield self._bus.log.state
+        finally:
             self._go_on()
-            return result
 
-        work = self._in_thread if self._writes_in_thread else maybeDeferred
-        work(self._store.give_back).addBoth(done).addCallback(gave).addErrback(self._not_tended)
+    async def write_alone(self, change: Transaction) -> None:
+        """Write a change within `alone`; raise `Refused` if it is not written."""
+        try:
+            if self._writes_in_thread:
+                await self._in_thread(self._store.write, change)
+            else:
+                self._store.write(change)
+        except Exception:  # noqa: BLE001  what waits must go on
+            raise _refused(Failure()) from None
+        change.written()
 
     # Shutdown
 
     def when_published(self, done: Callable[[], None]) -> None:
         """Call `done` once all events published so far are acknowledged or refused."""
-        self._wait(mark(lambda _: done()))
+        self._wait(Task(partial(self._done, failure=None), lambda _: done()), is_mark=True)
 
     def refuse(self, refused: Refused) -> None:
         """Refuse waiting and future submissions; the current transaction continues."""
@@ -391,8 +313,16 @@ class SqlitePublisher:
 
     def finish(self) -> Deferred[None]:
         """Stop maintenance; return a Deferred that fires once all published events are written."""
-        self._is_ending = True
+        self._maintenance.stop()
         finished: Deferred[None] = Deferred()
         self._when_idle.append(finished)
         self._turn_later()
         return finished
+
+
+def _refused(failure: Failure) -> Refused:
+    """Return why a transaction was not written; log a fault in pushd."""
+    if isinstance(failure.value, Refused):
+        return failure.value
+    _log.failure("a fault in pushd while it wrote to the store", failure)
+    return Unavailable("a fault in pushd; see its log")

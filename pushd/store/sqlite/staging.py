@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pushd.bus import Batch, FairQueue, Subscription
-from pushd.store.sqlite.submission import Limit, Staged, Submission
+from pushd.store.sqlite.submission import Limit, Staged, Submission, Task
 
 __all__ = ["stage"]
 
@@ -15,9 +15,9 @@ _EACH = 4
 
 
 def stage(
-    waiting: FairQueue[Submission], batch: Batch[Subscription], limit: Limit
+    waiting: FairQueue[Submission | Task], batch: Batch[Subscription], limit: Limit
 ) -> list[tuple[Submission, list[Staged]]]:
-    """Add some events of each owner to `batch`, up to the first submission without events; return them.
+    """Add some events of each owner to `batch`, up to the first task; return them.
 
     A submission may be returned more than once, its events in order.
     """
@@ -25,7 +25,7 @@ def stage(
     owners = waiting.owners
     most = limit.entries if owners == 1 else max(_EACH, _PER_BATCH // owners)
     left = most
-    while waiting and len(staged) < _PER_BATCH and (first := waiting.first).has_events:
+    while waiting and len(staged) < _PER_BATCH and isinstance(first := waiting.first, Submission):
         events = first.stage(batch, limit, left)
         staged.append((first, events))
         left -= len(events)

@@ -1,4 +1,4 @@
-"""The submission: events or a deletion that one publisher passes to the journal in one call."""
+"""What waits for the journal: the events that one publisher passes in one call, and tasks between transactions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushd.bus import EVERYTHING, Batch, Draft, Entry, Grants, Outcome, PublishedId, Subscription
+from pushd.bus import Batch, Draft, Entry, Grants, Outcome, PublishedId, Subscription
 from pushd.errors import Refused
 
-__all__ = ["Limit", "Staged", "Submission", "mark"]
+__all__ = ["Limit", "Staged", "Submission", "Task"]
 
 _log = Logger()
 
@@ -47,29 +47,19 @@ class Limit:
 
 
 class Submission:
-    """Events published together, the name of a channel to delete, or None for a mark.
+    """Events published together. They may be split over several consecutive transactions."""
 
-    The events may be split over several consecutive transactions.
-    """
+    __slots__ = ("_count", "_done", "_drafts", "_grants", "_outcomes", "_rest", "_staged")
 
-    __slots__ = ("_count", "_done", "_outcomes", "_rest", "_staged", "grants", "what")
-
-    def __init__(self, what: Sequence[Draft] | str | None, grants: Grants, done: Callable[[Any], None]) -> None:
-        """Create a submission; `done` is called with its outcome, for events with a list in their order."""
-        self.what = what
-        """The events, the name of the channel to delete, or None."""
-        self.grants = grants
-        """The grants of the publisher."""
+    def __init__(self, drafts: Sequence[Draft], grants: Grants, done: Callable[[list[Outcome]], None]) -> None:
+        """Publish `drafts` with the grants of the publisher; `done` is called with the outcomes, in their order."""
+        self._drafts = drafts
+        self._grants = grants
         self._done = done
-        self._count = 0 if what is None else len(what)
+        self._count = len(drafts)
         self._staged = 0
         self._outcomes: list[Outcome] = []
         self._rest: list[Outcome] = []  # of events at the end that are in no transaction
-
-    @property
-    def has_events(self) -> bool:
-        """Whether the submission consists of events."""
-        return self.what is not None and not isinstance(self.what, str)
 
     @property
     def is_staged(self) -> bool:
@@ -78,11 +68,10 @@ class Submission:
 
     def stage(self, batch: Batch[Subscription], limit: Limit, most: int) -> list[Staged]:
         """Add the next events to `batch`: at least one, and up to `most` while there is room."""
-        assert self.what is not None and not isinstance(self.what, str)
         staged: list[Staged] = []
         look = _PER_LOOK
-        for draft in self.what[self._staged : self._staged + most] if self._count > 1 else self.what:
-            one = _add(batch, draft, self.grants)
+        for draft in self._drafts[self._staged : self._staged + most] if self._count > 1 else self._drafts:
+            one = _add(batch, draft, self._grants)
             staged.append(one)
             look -= 1
             if not isinstance(one, list):
@@ -104,23 +93,40 @@ class Submission:
         """Record the outcomes of the next events; notify the publisher after the last ones."""
         self._outcomes += outcomes
         if len(self._outcomes) + len(self._rest) == self._count:
-            self.tell(self._outcomes + self._rest)
+            _tell(self._done, self._outcomes + self._rest)
 
     def refuse(self, refused: Refused) -> None:
-        """Refuse the submission; of events, only those in no transaction yet."""
-        if self.what is None or isinstance(self.what, str):
-            self.tell(refused)
-            return
+        """Refuse the events that are in no transaction yet."""
         self._rest = [refused] * (self._count - self._staged)
         self._staged = self._count
         self.note([])
 
-    def tell(self, outcome: object) -> None:
-        """Notify the publisher of the outcome."""
-        try:
-            self._done(outcome)
-        except Exception:  # noqa: BLE001  the others are to be told all the same
-            _log.failure("a fault in pushd while it answered a publisher")
+
+@dataclass(slots=True)
+class Task:
+    """What is done between two transactions, after earlier submissions of the same owner."""
+
+    run: Callable[[Task], None]
+    """Does it, and lets the journal go on."""
+
+    done: Callable[[Refused | None], None]
+    """Called with the failure, or None, once it is done."""
+
+    def tell(self, failure: Refused | None) -> None:
+        """Notify whoever waits for it."""
+        _tell(self.done, failure)
+
+    def refuse(self, refused: Refused) -> None:
+        """Refuse it before it is run."""
+        _tell(self.done, refused)
+
+
+def _tell(done: Callable[[Any], None], outcome: object) -> None:
+    """Notify a publisher of an outcome."""
+    try:
+        done(outcome)
+    except Exception:  # noqa: BLE001  the others are to be told all the same
+        _log.failure("a fault in pushd while it answered a publisher")
 
 
 def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
@@ -131,8 +137,3 @@ def _add(batch: Batch[Subscription], draft: Draft, grants: Grants) -> Staged:
         return batch.add(draft)
     except Refused as refused:
         return refused.outcome()
-
-
-def mark(done: Callable[[Any], None]) -> Submission:
-    """Return a submission that is done once all submissions before it are."""
-    return Submission(None, EVERYTHING, done)

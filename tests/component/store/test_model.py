@@ -263,6 +263,7 @@ class StoreMachine(BusMachine):
         drafts = [draft(*one.channels, data=one.data, id=one.given_id) for one in waiting]
         self.stored.journal.publish_all(drafts, DAEMON, partial(self.all_told, waiting))
         (waits,) = self.stored.journal._waiting._by_owner.values()
+        assert isinstance(waits[-1], Submission)
         self.parts[waits[-1]] = list(waiting)
         if not self.writes_in_thread:
             self.settle()

@@ -15,7 +15,7 @@ from pushd.bus.fair_queue import FairQueue
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.publisher import Outcome
 from pushd.store.sqlite.staging import stage
-from pushd.store.sqlite.submission import Limit, Submission
+from pushd.store.sqlite.submission import Limit, Submission, Task
 from tests.component.store.test_submission import JournalTestCase
 from tests.rigs.builders import a_caller, draft
 
@@ -101,16 +101,20 @@ class OrderTests(JournalTestCase):
     def test_each_owner_has_its_order_and_a_mark_comes_after_all_before_it(
         self, added: list[tuple[str | None, int | str | None]], entries: int
     ) -> None:
-        waiting = FairQueue[Submission]()
+        waiting = FairQueue[Submission | Task]()
         submissions = []
         for number, (owner, size) in enumerate(added):
-            what = [draft("a", data=b"%d" % number)] * size if isinstance(size, int) else size
-            submissions.append((owner, Submission(what, EVERYTHING, ignore)))
-            waiting.add(*submissions[-1], is_mark=what is None)
+            submission = (
+                Submission([draft("a", data=b"%d" % number)] * size, EVERYTHING, ignore)
+                if isinstance(size, int)
+                else Task(ignore, ignore)
+            )
+            submissions.append((owner, submission))
+            waiting.add(owner, submission, is_mark=size is None)
         numbers = {id(submission): number for number, (_, submission) in enumerate(submissions)}
         order: list[int] = []
         while waiting:
-            if waiting.first.has_events:
+            if isinstance(waiting.first, Submission):
                 limit = Limit(lambda: False, lambda sends: 1, entries, 1 << 20, 1000)
                 staged = stage(waiting, Batch(self.stored.log), limit)
                 self.assertTrue(staged)
@@ -134,9 +138,12 @@ class OrderTests(JournalTestCase):
 
 class ClearTests(SynchronousTestCase):
     def test_nothing_is_left(self) -> None:
-        waiting = FairQueue[Submission]()
-        all_of_them = [Submission(what, EVERYTHING, ignore) for what in ([draft("a")], None, "b", None)]
-        for submission in all_of_them:
-            waiting.add("owner", submission, is_mark=submission.what is None)
+        waiting = FairQueue[Submission | Task]()
+        all_of_them: list[Submission | Task] = [
+            Submission([draft("a")], EVERYTHING, ignore),
+            *(Task(ignore, ignore) for _ in range(3)),
+        ]
+        for submission, is_mark in zip(all_of_them, (False, True, False, True), strict=True):
+            waiting.add("owner", submission, is_mark=is_mark)
         self.assertEqual(waiting.clear(), all_of_them)
         self.assertFalse(waiting)
