@@ -83,6 +83,24 @@ class MarkupTests(TestCase):
                         continue
                     self.assertTrue((ROOT / name).is_file() or any((ROOT / "pushd").rglob(name)))
 
+    def test_classes_and_methods_that_the_tour_names_exist(self) -> None:
+        found: dict[str, set[str]] = {}
+        for path in (ROOT / "pushd").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    methods = {
+                        one.name for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+                    }
+                    found.setdefault(node.name, set()).update(methods)
+        names = re.findall(
+            r"``([A-Z][A-Za-z]+)(?:\.([a-z_]+))?(?:\(\))?``", (DOCS / "architecture.rst").read_text()
+        )
+        self.assertGreater(len(names), 5)
+        for name, method in names:
+            with self.subTest(f"{name}.{method}"):
+                self.assertIn(name, found)
+                self.assertTrue(not method or method in found[name])
+
 
 class PromiseTests(TestCase):
     """Each promise of the page on security names tests, and these exist."""
