@@ -322,7 +322,7 @@ def makeService(options: Options) -> IService:
     if options.parent is not None:
         seen = observer_for(options.parent, options["configuration"].log, _call_from_thread)
     if isinstance(seen, Observer):
-        daemon.log_from = seen.begin_at
+        daemon.reloader.log_from = seen.begin_at
         seen.floodgate.call_later = _call_in_a_second
         daemon.suggests = seen.is_for_people
         reopen = seen.reopen

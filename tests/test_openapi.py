@@ -20,7 +20,8 @@ from pushd.api.metrics.endpoint import OpenMetrics
 from pushd.bus.eventlog import EventLog
 from pushd.bus.memory_headroom import memory
 from pushd.config.loader import default
-from pushd.daemon.assembly import Components, assemble
+from pushd.daemon.assembly import assemble
+from pushd.daemon.components import Components
 from pushd.errors import NoRoom, Refused, Unavailable
 from pushd.server.problems import refusal
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
 from functools import partial
-from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
 
 from pushd.api import (
-    ChannelList,
     Gauges,
-    History,
-    OneEvent,
     OperatorEndpoints,
-    PresenceEndpoint,
     PrometheusExposition,
-    PublishMany,
     ReactorLag,
     Readiness,
     StatusSnapshot,
@@ -42,82 +34,23 @@ from pushd.bus import (
     in_turns,
     owner_of,
 )
-from pushd.config import Config, Limits, Site
+from pushd.config import Config, Limits
+from pushd.daemon.components import Components, StoreParts
 from pushd.daemon.file_limits import plan
 from pushd.daemon.ingress import Ingress, new_ingress
 from pushd.daemon.integrations import ALONE, Integrations
+from pushd.daemon.pages import client_pages, operations_pages
 from pushd.errors import Refused
-from pushd.server import (
-    Assets,
-    ConnectionLimiter,
-    PushdSite,
-    RequestGuard,
-    Serving,
-    TimerWheel,
-    Turns,
-    UnreadResponses,
-    link_to,
-    tree,
-)
+from pushd.server import ConnectionLimiter, PushdSite, TimerWheel, UnreadResponses
 from pushd.sessions import Presence, SessionLimits, SessionRegistry
 from pushd.store import SqlitePublisher, Store, Worker, new_epoch
-from pushd.transports import EventPush, JsonStream, LongPoll, ServerSentEvents, WebSocket
 
-__all__ = ["Components", "StoreParts", "assemble", "configure"]
+__all__ = ["assemble", "configure"]
 
 _log = Logger()
 
 _MAX_OPERATIONS = 32
 """Connection limit of the admin listeners, separate from that of the clients."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreParts:
-    """A store, its worker and its publisher."""
-
-    store: Store
-    """The store of events."""
-
-    worker: Worker
-    """The thread that runs the blocking calls of the store."""
-
-    journal: SqlitePublisher
-    """The publisher that writes to the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Components:
-    """The components of the daemon, without ports and timers."""
-
-    bus: Bus
-    """The event bus."""
-
-    publisher: DirectPublisher | SqlitePublisher
-    """The publisher of the daemon itself, without rate limit and webhook."""
-
-    sessions: SessionRegistry
-    """The sessions of the connected subscribers."""
-
-    site: PushdSite
-    """The site of the client listeners."""
-
-    every_second: tuple[Callable[[], None], ...]
-    """Functions to call every second."""
-
-    presence: Presence
-    """Presence, which publishes joins and leaves."""
-
-    ingress: Ingress
-    """The checks that every client passes."""
-
-    operators: OperatorEndpoints
-    """Health, metrics and status endpoints."""
-
-    operations: PushdSite
-    """The site of the admin listeners."""
-
-    storage: StoreParts | None = None
-    """The store and its parts; None: events are kept in memory only."""
 
 
 def assemble(
@@ -159,13 +92,14 @@ def assemble(
     archive.later = partial(_in_steps, sessions, "it freed events")
     ingress = new_ingress(config, sessions, publisher, integrations)
     operators = _operators(sessions, lambda: len(site.connections), storage, now)
+    root, serving = client_pages(config, ingress, reactor, operators)
     site = PushdSite(
-        _tree(config, ingress, reactor, operators),
+        root,
         reactor,
         wheel=wheel,
         limiter=ingress.limiter,
         is_proxy=ingress.trust.is_trusted,
-        serving=_serving(config, ingress),
+        serving=serving,
         counters=counters,
         now=now,
         bodies=ingress.bodies,
@@ -179,6 +113,31 @@ def assemble(
     return Components(
         bus, publisher, sessions, site, every_second, presence, ingress, operators, operations, storage
     )
+
+
+def configure(parts: Components, config: Config, integrations: Integrations, reactor: IReactorTime) -> None:
+    """Apply another configuration to a running daemon, except for options that need a restart.
+
+    Open connections keep the limits that they started with. Those whose anonymous grants were withdrawn are closed.
+    """
+    limits, bus, ingress = config.limits, parts.bus, parts.ingress
+    max_bytes = config.store_size_bytes
+    work = bus.log.configuring(config.channels.settings, max_channels=limits.channels, max_bytes=max_bytes)
+    _in_steps(parts.sessions, "it reloaded", work)
+    bus.limit(
+        max_subscribed=limits.subscriptions,
+        max_held_bytes=limits.outbox_bytes,
+        max_names=limits.channels,
+        share_percent=limits.share_percent,
+    )
+    parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
+    before, certified = ingress.guard.anonymous.grants, ingress.guard.certified
+    ingress.configure(config, parts.publisher, integrations)
+    parts.sessions.regrant(before, ingress.guard.anonymous.grants)
+    parts.sessions.regrant(certified, ingress.guard.certified)
+    parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
+    parts.site.configure(*client_pages(config, ingress, reactor, parts.operators))
+    parts.operations.configure(*operations_pages(config, ingress, parts.operators, integrations))
 
 
 def _tick(lag: ReactorLag, clock: demo.Clock, site: PushdSite) -> None:
@@ -216,48 +175,15 @@ def _operations(
 ) -> PushdSite:
     """Return the site of the admin listeners; it does not update the counters."""
     wheel = ingress.admission.sessions.wheel
+    root, serving = operations_pages(config, ingress, operators, integrations)
     return PushdSite(
-        _operations_tree(config, ingress, operators, integrations),
+        root,
         reactor,
         wheel=wheel,
         limiter=ConnectionLimiter(_MAX_OPERATIONS, 0, wheel),
-        serving=_plainly(config),
+        serving=serving,
         now=ingress.admission.sessions.now,
     )
-
-
-def _operations_tree(
-    config: Config, ingress: Ingress, operators: OperatorEndpoints, integrations: Integrations
-) -> IResource:
-    """Return the pages of admin listeners, where anonymous clients have no grants, whatever ``[auth]`` sets."""
-    auth = replace(config.auth, anonymous=frozenset(), anonymous_publish=(), anonymous_subscribe=())
-    guard = RequestGuard(auth, ingress.trust, integrations.tokens, ingress.admission.sessions.now)
-    return tree(operators.of_operations(guard, ingress.admission, config.limits), None)
-
-
-def configure(parts: Components, config: Config, integrations: Integrations, reactor: IReactorTime) -> None:
-    """Apply another configuration to a running daemon, except for options that need a restart.
-
-    Open connections keep the limits that they started with. Those whose anonymous grants were withdrawn are closed.
-    """
-    limits, bus, ingress = config.limits, parts.bus, parts.ingress
-    max_bytes = config.store_size_bytes
-    work = bus.log.configuring(config.channels.settings, max_channels=limits.channels, max_bytes=max_bytes)
-    _in_steps(parts.sessions, "it reloaded", work)
-    bus.limit(
-        max_subscribed=limits.subscriptions,
-        max_held_bytes=limits.outbox_bytes,
-        max_names=limits.channels,
-        share_percent=limits.share_percent,
-    )
-    parts.sessions.limit(max_outbox_bytes=limits.outbox_bytes, bounds=_bounds(limits))
-    before, certified = ingress.guard.anonymous.grants, ingress.guard.certified
-    ingress.configure(config, parts.publisher, integrations)
-    parts.sessions.regrant(before, ingress.guard.anonymous.grants)
-    parts.sessions.regrant(certified, ingress.guard.certified)
-    parts.site.answers.limit(limits.answers_bytes, limits.share_percent, plan(config).site_files)
-    parts.site.configure(_tree(config, ingress, reactor, parts.operators), _serving(config, ingress))
-    parts.operations.configure(_operations_tree(config, ingress, parts.operators, integrations), _plainly(config))
 
 
 def _tends(storage: StoreParts | None) -> list[Callable[[], None]]:
@@ -299,23 +225,6 @@ def _bounds(limits: Limits) -> SessionLimits:
     return SessionLimits(limits.connections_per_address, limits.connections_per_user)
 
 
-def _has_demo(site: Site) -> bool:
-    return site.root is None and site.demo
-
-
-def _files(site: Site) -> tuple[Path | None, Sequence[tuple[bytes, bytes]]]:
-    """Return the directory of static files, or None, and their additional header fields."""
-    if site.root is not None:
-        return Path(site.root), ()
-    return (demo.PAGES, demo.FIELDS) if site.demo else (None, ())
-
-
-def _assets(config: Config) -> Assets:
-    lists = {page.path: [link_to(path) for path in page.resources] for page in config.pushes}
-    links = {**(demo.ASSETS if _has_demo(config.site) else {}), **lists}
-    return Assets(links, hints_over_http1=config.site.early_hints)
-
-
 def _subscriber_failed(subscriber: Subscriber, error: Exception) -> None:
     _log.failure("dropped {subscriber}, which failed", Failure(error), subscriber=subscriber)
 
@@ -335,66 +244,3 @@ def _operators(
     gauges = Gauges(sessions, connections, None if storage is None else storage.store.path)
     exposition = PrometheusExposition(bus, gauges, lambda: readiness.why_not is None)
     return OperatorEndpoints(counts, readiness, exposition, Watchers(StatusSnapshot(bus, gauges, now)))
-
-
-def _tree(config: Config, ingress: Ingress, reactor: IReactorTime, operators: OperatorEndpoints) -> IResource:
-    seen = operators.behind(ingress.guard, ingress.admission, config.limits)
-    return tree({**_endpoints(config, ingress, reactor), **seen}, *_files(config.site))
-
-
-def _serving(config: Config, ingress: Ingress) -> Serving:
-    return Serving(
-        max_body_bytes=config.limits.batch_size_bytes,
-        timeouts=config.limits.timeouts,
-        logs_requests=config.log.requests,
-        assets=_assets(config),
-        has_demo=_has_demo(config.site),
-        websocket_over_http2=config.http2.websocket,
-        strict_transport_s=config.site.strict_transport_s,
-        retry_s=config.limits.retry_s,
-        reconnect_spread_s=config.limits.reconnect_spread_s,
-        cors=ingress.guard.cors_fields,
-    )
-
-
-def _plainly(config: Config) -> Serving:
-    """Return the settings of the admin listeners."""
-    limits = config.limits
-    return Serving(max_body_bytes=0, timeouts=limits.timeouts, logs_requests=config.log.requests)
-
-
-def _endpoints(config: Config, ingress: Ingress, reactor: IReactorTime) -> dict[bytes, IResource]:
-    """Return the endpoints by their first path segment."""
-    guard, admission, publisher = ingress.guard, ingress.admission, ingress.publisher
-    limits = config.limits
-    turns = Turns(reactor.callLater, admission.sessions.wheel.reactor_turn)
-    return {
-        b"channels": ChannelList(guard, admission, publisher, max_event_bytes=limits.event_size_bytes),
-        b"history": History(guard, admission),
-        b"event": OneEvent(guard, admission),
-        b"presence": PresenceEndpoint(guard, admission),
-        b"publish": PublishMany(
-            guard,
-            publisher,
-            max_event_bytes=limits.event_size_bytes,
-            max_channels=limits.channels_per_event,
-            turns=turns,
-            seconds=admission.sessions.wheel.seconds,
-        ),
-        b"ws": WebSocket(
-            guard,
-            admission,
-            publisher,
-            max_event_bytes=limits.event_size_bytes,
-            max_channels=limits.channels_per_event,
-            heartbeat_s=limits.heartbeat_s,
-            ping_timeout_s=limits.ping_timeout_s,
-            timeouts=limits.timeouts,
-            bodies=ingress.bodies,
-            turns=turns,
-        ),
-        b"sse": ServerSentEvents(guard, admission, retry_s=limits.retry_s, heartbeat_s=limits.heartbeat_s),
-        b"stream": JsonStream(guard, admission, heartbeat_s=limits.heartbeat_s),
-        b"poll": LongPoll(guard, admission, timeout_s=limits.poll_timeout_s),
-        b"push": EventPush(guard, admission, heartbeat_s=limits.heartbeat_s, call_later=reactor.callLater),
-    }

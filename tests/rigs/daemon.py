@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pushd.bus.counters import Counters
 from pushd.config.loader import parse
 from pushd.config.settings import Config
-from pushd.daemon.assembly import Components, StoreParts, assemble
+from pushd.daemon.assembly import assemble
+from pushd.daemon.components import Components, StoreParts
 from pushd.daemon.integrations import ALONE, Integrations
 from pushd.daemon.service import Daemon
 from pushd.store.sqlite.store import Store

@@ -22,7 +22,8 @@ from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
 from pushd.daemon import service
-from pushd.daemon.assembly import Components, StoreParts, assemble
+from pushd.daemon.assembly import assemble
+from pushd.daemon.components import Components, StoreParts
 from pushd.daemon.service import Daemon
 from pushd.daemon.systemd import Systemd
 from pushd.errors import StartFailed
