@@ -1,5 +1,6 @@
 """The HTTP server: everything from the socket to the request."""
 
+from pushd.server.access_log import RequestRecord
 from pushd.server.half_close import outlast
 from pushd.server.http2.promises import Answer, Outcome
 from pushd.server.http2.stream import Stream
@@ -16,7 +17,7 @@ from pushd.server.net.tls import check_directory
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
-from pushd.server.request import AccessRecord, Request
+from pushd.server.request import Request
 from pushd.server.unread_responses import UnreadResponses
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
@@ -47,7 +48,6 @@ from pushd.server.web.static import StaticFiles, tree
 __all__ = [
     "DEFAULT_LIMIT",
     "MAX_LIMIT",
-    "AccessRecord",
     "Answer",
     "Answering",
     "Assets",
@@ -62,6 +62,7 @@ __all__ = [
     "PushdSite",
     "Request",
     "RequestGuard",
+    "RequestRecord",
     "Send",
     "Serving",
     "StaticFiles",

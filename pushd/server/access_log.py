@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Protocol
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -29,21 +28,6 @@ _LINE_OF_USER = "{status} {method} {path} from {peer} as {user}, {bytes} bytes i
 def new_request_id() -> str:
     """Return a unique request id."""
     return token_hex(8)
-
-
-class LoggedRequest(Protocol):
-    """The attributes of a request that the log needs."""
-
-    method: bytes
-    path: bytes
-    requestHeaders: Headers
-
-    @property
-    def request_id(self) -> str:
-        """The request id."""
-
-    def getClientAddress(self) -> IAddress:
-        """Return the address of the direct sender: the client or a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +55,11 @@ class RequestRecord:
 
     __slots__ = ("_began_s", "_method", "_path", "_request_id", "_seconds", "detail")
 
-    def __init__(self, request: LoggedRequest, seconds: Callable[[], float]) -> None:
+    def __init__(self, method: bytes, path: bytes, request_id: str, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._began_s = seconds()
-        self._method, self._path = request.method, request.path
-        self._request_id = request.request_id
+        self._method, self._path = method, path
+        self._request_id = request_id
         self.detail: str | None = None
         """The reason of a refusal, if any."""
 
@@ -95,16 +79,16 @@ class RequestLog:
         self._is_proxy = is_proxy
         self._seconds = seconds
 
-    def id_of(self, request: LoggedRequest) -> str:
-        """Return the ``X-Request-ID`` that a trusted proxy sent, or a new id."""
-        values = request.requestHeaders.getRawHeaders(b"x-request-id", [])
-        if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(request.getClientAddress()):
+    def request_id(self, headers: Headers, peer: IAddress) -> str:
+        """Return the ``X-Request-ID`` that a trusted proxy, `peer`, sent, or a new id."""
+        values = headers.getRawHeaders(b"x-request-id", [])
+        if len(values) == 1 and _ID.fullmatch(values[0]) and self._is_proxy(peer):
             return str(values[0].decode("ascii"))
         return new_request_id()
 
-    def begin(self, request: LoggedRequest) -> RequestRecord:
-        """Return the record that logs `request` when it ends."""
-        return RequestRecord(request, self._seconds)
+    def begin(self, method: bytes, path: bytes, request_id: str) -> RequestRecord:
+        """Return the record that logs a request when it ends."""
+        return RequestRecord(method, path, request_id, self._seconds)
 
     def refused(self, unread: UnreadRequest, peer: str) -> None:
         """Log a request of `peer` that was refused before it was complete."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from pushd.bus import ClientInfo, Counters
 from pushd.errors import Refused
+from pushd.server.access_log import RequestLog
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBodies
 from pushd.server.net.addresses import ClientAddress
@@ -17,7 +17,7 @@ from pushd.server.net.client_certificates import Certificate
 from pushd.server.net.connections import UpgradedProtocol
 from pushd.server.net.writer import Writer
 
-__all__ = ["AccessRecord", "AtSite", "Connection", "Expecting", "Streamed"]
+__all__ = ["AtSite", "Connection", "Streamed"]
 
 
 class Connection(Protocol):
@@ -65,46 +65,14 @@ class Connection(Protocol):
         """Abort the connection; unsent output is lost."""
 
 
-class AccessRecord(Protocol):
-    """Logs a request when it ends: `pushd.server.access_log.RequestRecord`."""
-
-    detail: str | None
-
-    def ended(self, status: int, size: int, peer: str, user: str | None) -> None:
-        """Log the response."""
-
-
-class Log(Protocol):
-    is_wanted: bool
-
-    def id_of(self, request: Any) -> str:
-        """Return the id of a request."""
-
-    def begin(self, request: Any) -> AccessRecord:
-        """Return the record that logs a request when it ends."""
-
-
-class Serving(Protocol):
-    @property
-    def max_body_bytes(self) -> int:
-        """The largest body of any request, in bytes."""
-
-
-class Expecting(Protocol):
-    """A resource that decides from the head of a request whether to read its body."""
-
-    def expect(self, request: Any) -> Deferred[None] | None:
-        """Decide from the head, now or later, whether to read the body: see `pushd.server.web.resource`."""
-
-
 class AtSite(Protocol):
     """What a request uses of the site that received it."""
 
     comeback: EventSourceRetry
     counters: Counters
-    request_log: Log
+    request_log: RequestLog
     bodies: IncompleteBodies
-    serving: Serving
+    max_body_bytes: int
 
     def getResourceFor(self, request: Any) -> IResource:
         """Return the resource at the path of a request."""

@@ -20,13 +20,14 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import ClientInfo, Counters, Pattern, limit_key, memory, owner_of
 from pushd.errors import OutOfMemory, Refused, TooLarge
+from pushd.server.access_log import RequestRecord
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBody
-from pushd.server.interfaces import AccessRecord, AtSite, Connection, Expecting, Streamed
+from pushd.server.interfaces import AtSite, Connection, Streamed
 from pushd.server.problems import http_date
 from pushd.wire import json_line
 
-__all__ = ["LITTLE_BYTES", "AccessRecord", "Connection", "Request", "Streamed"]
+__all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed"]
 
 _FAULT: dict[str, object] = {
     "title": "Internal Server Error",
@@ -52,7 +53,6 @@ class Request(server.Request):
     """
 
     log = Logger()
-
     caller: ClientInfo
     """The client, set once the request guard has admitted the request."""
 
@@ -60,7 +60,7 @@ class Request(server.Request):
     found: Any
     """A subscription: its channels and patterns, and the position to resume from."""
 
-    access_record: AccessRecord | None = None
+    access_record: RequestRecord | None = None
     """Logs the request when it ends; None if requests are not logged."""
 
     true_status: int | None = None
@@ -109,7 +109,7 @@ class Request(server.Request):
         are counted from this call on.
         """
         self._read_head(command, path, version)
-        self._most_bytes = self._at_site.serving.max_body_bytes
+        self._most_bytes = self._at_site.max_body_bytes
         try:
             waiting = self._expect()
             self._hold()
@@ -152,9 +152,8 @@ class Request(server.Request):
             self.expects(LITTLE_BYTES)
             return None
         resource = self._resource = self._find_resource()
-        if not hasattr(resource, "expect"):
-            return None
-        return cast(Expecting, resource).expect(self)
+        expect: Callable[[Request], Deferred[None] | None] | None = getattr(resource, "expect", None)
+        return None if expect is None else expect(self)
 
     def expects(self, most_bytes: int) -> None:
         """Admit the request by its head, with a body of up to `most_bytes`."""
@@ -228,7 +227,7 @@ class Request(server.Request):
         self.site = channel.site
         self.set_common_headers()
         if channel.site.request_log.is_wanted:
-            self.access_record = channel.site.request_log.begin(self)
+            self.access_record = channel.site.request_log.begin(self.method, self.path, self.request_id)
             self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
         if self.path == b"*":  # OPTIONS for the whole server: RFC 9110, section 9.3.7
             self.setHeader(b"content-length", b"0")
@@ -273,7 +272,8 @@ class Request(server.Request):
     def request_id(self) -> str:
         """The id of the request in the log, created on first use."""
         if self._request_id is None:
-            self._request_id = cast(AtSite, self.site).request_log.id_of(self)
+            log = cast(AtSite, self.site).request_log
+            self._request_id = log.request_id(self.requestHeaders, self.getClientAddress())
         return self._request_id
 
     @property

@@ -149,6 +149,8 @@ class PushdSite(Site):
         self.serving = serving
         """The current options."""
         max_body_bytes, timeouts = serving.max_body_bytes, serving.timeouts
+        self.max_body_bytes = max_body_bytes
+        """The largest body of any request, in bytes."""
         wheel = self._wheel
         self.comeback.configure(serving.retry_s, serving.reconnect_spread_s, serving.cors)
         self.resource = root

@@ -23,7 +23,7 @@ from pushd.bus import (
     owner_of,
 )
 from pushd.errors import BadRequest, Forbidden, NotFound, Refused, TooMany
-from pushd.server import AccessRecord
+from pushd.server import RequestRecord
 from pushd.sessions import Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
@@ -52,7 +52,7 @@ class _Dialogue(Pinging):
     def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings, caller: ClientInfo) -> None:
         super().__init__(websocket, settings)
         self.session = Session(settings.admission.sessions, websocket, self.encode, caller)
-        self.access_record: AccessRecord | None = None
+        self.access_record: RequestRecord | None = None
         """Logs the handshake at the end of the connection; None if requests are not logged."""
 
     @property
