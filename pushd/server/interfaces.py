@@ -12,8 +12,7 @@ from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBodies
-from pushd.server.net.addresses import ClientAddress
-from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.connections import UpgradedProtocol
 from pushd.server.net.writer import Writer
 
@@ -37,8 +36,8 @@ class Connection(Protocol):
         """Return the writer for the rest of a body, after `Request.write`; the caller adds HTTP/1.1 chunks."""
 
     @property
-    def place(self) -> ClientAddress:
-        """The address of the direct sender: the client or a proxy."""
+    def info(self) -> ConnectionInfo:
+        """The facts of the connection."""
 
     @property
     def is_tunnel(self) -> bool:
@@ -47,10 +46,6 @@ class Connection(Protocol):
     @property
     def has_input_ended(self) -> bool:
         """Whether the client has closed its half of the connection."""
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """The client certificate, if any."""
 
     def upgrade(self, protocol: UpgradedProtocol, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Send a response with `fields` to the current request, and hand the connection to `protocol`."""

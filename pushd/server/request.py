@@ -167,7 +167,7 @@ class Request(server.Request):
     def _hold(self) -> None:
         """Start counting the bytes of the incomplete body, towards the limits of its sender."""
         caller: ClientInfo | None = getattr(self, "caller", None)
-        owner = limit_key(self.connection.place.address) if caller is None else owner_of(caller)
+        owner = limit_key(self.connection.info.place.address) if caller is None else owner_of(caller)
         self._held = self._at_site.bodies.new(owner)
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -266,7 +266,7 @@ class Request(server.Request):
     def sender_address(self) -> str:
         """The address of the client."""
         caller: ClientInfo | None = getattr(self, "caller", None)
-        return self.connection.place.address if caller is None else caller.address
+        return self.connection.info.place.address if caller is None else caller.address
 
     @property
     def request_id(self) -> str:
@@ -286,7 +286,7 @@ class Request(server.Request):
     def sender_name(self) -> str:
         """The client's name in the log."""
         caller: ClientInfo | None = getattr(self, "caller", None)
-        return self.connection.place.name if caller is None else caller.name
+        return self.connection.info.place.name if caller is None else caller.name
 
     @property
     def is_gone(self) -> bool:

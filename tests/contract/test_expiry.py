@@ -63,10 +63,9 @@ class ExpiryRules(_Base):
     def certify(self, expires_at: float) -> None:
         """Give every connection a client certificate that expires at that time."""
         certificate = Certificate("CN=alice,O=Example", expires_at)
-        for module in ("pushd.server.http1.output", "pushd.server.http2.connection"):
-            patcher = patch(f"{module}.certificate_of", lambda transport: certificate)
-            patcher.start()
-            self.addCleanup(patcher.stop)
+        patcher = patch("pushd.server.net.connection_info.certificate_of", lambda transport: certificate)
+        patcher.start()
+        self.addCleanup(patcher.stop)
 
     def assert_ended(self, subscriber: Subscriber, why: str = REASON) -> None:
         """It was told `why`, and is gone."""

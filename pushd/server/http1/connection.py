@@ -53,9 +53,6 @@ class HTTP1(WritingChannel):
 
     abortTimeout = 5
 
-    site: Any
-    """The `twisted.web.server.Site` that serves the requests."""
-
     is_tunnel = False
 
     hand_to: Callable[[WireProtocol, bytes], None]
@@ -128,9 +125,9 @@ class HTTP1(WritingChannel):
         self._drop_bodies()
         request: Any = self.requests.pop() if self.requests else None
         shared = None if request is None else request.responseHeaders
-        answer = refusal(refused, self._head, self.site.comeback, self.place.address, shared)
+        answer = refusal(refused, self._head, self.site.comeback, self.info.place.address, shared)
         if refused is not self.turned_away:
-            self.site.request_log.refused(answer.unread, self.place.name)
+            self.site.request_log.refused(answer.unread, self.info.place.name)
         self.site.counters.refuse(refused)
         fields = answer.fields if skips else [*answer.fields, (b"connection", b"close")]
         lines = [f"HTTP/1.1 {answer.status} {answer.reason}".encode("ascii")]

@@ -6,14 +6,13 @@ It uses private names of twisted.web, for want of a public seam; `tests/componen
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
-from pushd.server.net.addresses import ClientAddress
-from pushd.server.net.client_certificates import Certificate, certificate_of
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.writer import Writer, writer
 
 __all__ = ["WritingChannel"]
@@ -28,6 +27,12 @@ class WritingChannel(HTTPChannel):
     Output written while requests are parsed is joined: the responses to pipelined requests take one write.
     """
 
+    info: ConnectionInfo
+    """The facts of the connection."""
+
+    site: Any
+    """The `twisted.web.server.Site` that serves the requests."""
+
     def __init__(self) -> None:
         super().__init__()
         self._unsent: list[bytes] = []
@@ -36,30 +41,22 @@ class WritingChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """Override: called when the connection is established."""
+        assert self.transport is not None
+        self.info = ConnectionInfo.of(self.transport, self.site.is_proxy)
         self._writer = writer(self.transport)
         super().connectionMade()
 
-    @cached_property
-    def _addresses(self) -> tuple[IAddress, IAddress]:
-        return super().getPeer(), super().getHost()
-
-    @cached_property
-    def place(self) -> ClientAddress:
-        """The address of the direct sender: the client or a proxy."""
-        return ClientAddress.of(self.getPeer())
-
     def getPeer(self) -> IAddress:
-        """Override: return the client's address, cached."""
-        return self._addresses[0]
+        """Override: return the address of the direct sender."""
+        return self.info.peer
 
     def getHost(self) -> IAddress:
-        """Override: return the address that the client connected to, cached."""
-        return self._addresses[1]
+        """Override: return the address that the client connected to."""
+        return self.info.host
 
-    @cached_property
-    def certificate(self) -> Certificate | None:
-        """The client certificate, if any."""
-        return certificate_of(self.transport)
+    def isSecure(self) -> bool:
+        """Override: return whether the connection is encrypted."""
+        return self.info.is_secure
 
     # Writing
 

@@ -50,7 +50,7 @@ class HTTP1Answers(HTTP1):
 
     def hold(self, caller: ClientInfo | None, size: int) -> None:
         """Count a response of `size` bytes to `caller`; raise `TooMany` or `Unavailable` above the limit."""
-        owner = self.site.owner_of_peer(self.getPeer()) if caller is None else owner_of(caller)
+        owner = self.info.owner if caller is None else owner_of(caller)
         self._held.take(owner, size)
         self._flush = self._flush_held  # type: ignore[method-assign]
 
@@ -85,9 +85,9 @@ class HTTP1Answers(HTTP1):
             return
         self._slow = None
         self._limited_log.info(
-            f"slow answer {self.place.address}",
+            f"slow answer {self.info.place.address}",
             "closed {peer}: it read {taken} bytes of a response in {passed_s} s, less than [limits] answer_rate",
-            peer=self.place.name,
+            peer=self.info.place.name,
             taken=taken,
             passed_s=round(passed_s),
         )

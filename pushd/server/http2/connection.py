@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,8 +31,7 @@ from pushd.server.http2.scheduler import Scheduler
 from pushd.server.http2.stream import Stream
 from pushd.server.http2.timeouts import ConnectionTimeouts
 from pushd.server.http2.tunnel import Tunnel
-from pushd.server.net.addresses import peer_name
-from pushd.server.net.client_certificates import certificate_of
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.connections import TwoWay
 from pushd.server.net.timers import Timer
 from pushd.server.net.writer import writer
@@ -89,10 +88,7 @@ class HTTP2(TwoWay, Protocol):
         self._write = writer(self.transport).write
         self._pace = Pace(self._incoming, self.site.turns, self._take, self.transport)
         self._shared.connections.add(self)
-        self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
-        self.owner = self._shared.owner_of_peer(self.peer)
-        self.is_secure = ISSLTransport(self.transport, None) is not None
-        self.certificate = certificate_of(self.transport)
+        self.info = ConnectionInfo.of(self.transport, self.site.is_proxy)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
@@ -138,7 +134,7 @@ class HTTP2(TwoWay, Protocol):
             self.close(fault.code, str(fault))
         except Exception:  # noqa: BLE001  half a connection must not live on
             if not memory.was_missed():
-                self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=peer_name(self.peer))
+                self.log.failure("a fault in pushd, in an HTTP/2 connection with {peer}", peer=self.info.place.name)
             self.close(Code.INTERNAL_ERROR)
 
     def refused(self, detail: str, unread: UnreadRequest | None = None) -> None:
@@ -146,13 +142,13 @@ class HTTP2(TwoWay, Protocol):
         if self._turned_away is not None:
             return  # logged where the connection was rejected
         if unread is not None and unread.target:
-            self.site.request_log.refused(unread, peer_name(self.peer))
+            self.site.request_log.refused(unread, self.info.place.name)
             return
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
-            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=peer_name(self.peer), detail=detail)
+            self.log.info("refused over HTTP/2 from {peer}: {detail}", peer=self.info.place.name, detail=detail)
         elif self._logged == _MAX_LOGGED + 1:
-            self.log.info("more was refused over HTTP/2 from {peer}", peer=peer_name(self.peer))
+            self.log.info("more was refused over HTTP/2 from {peer}", peer=self.info.place.name)
 
     @property
     def head_at_hand(self) -> int | None:
@@ -277,7 +273,7 @@ class HTTP2(TwoWay, Protocol):
 
     def _stream_failed(self, stream: Stream) -> None:
         if not memory.was_missed():
-            self.log.failure("a fault in pushd, in a response to {peer}", peer=peer_name(self.peer))
+            self.log.failure("a fault in pushd, in a response to {peer}", peer=self.info.place.name)
         self.reset(stream, Code.INTERNAL_ERROR)
 
     def _forget(self, stream: Stream) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IDelayedCall
 
 from pushd.server.http2.hpack_decoder import Memory
 from pushd.server.http2.hpack_encoder import FieldEncoder
@@ -48,6 +48,3 @@ class Http2Context:
 
     answers: UnreadResponses = field(default_factory=UnreadResponses)
     """The responses that clients have not read yet."""
-
-    owner_of_peer: Callable[[IAddress], str | None] = lambda peer: None
-    """Returns the owner that a connection counts for before the client is authenticated."""

@@ -35,7 +35,7 @@ class Holding:
     def hold(self, caller: ClientInfo | None, size: int) -> None:
         """Count a response of `size` bytes to `caller`; raise `TooMany` or `Unavailable` over the limit."""
         if self._producer is None and self._pull is None:
-            owner = self._carrier.owner if caller is None else owner_of(caller)
+            owner = self._carrier.info.owner if caller is None else owner_of(caller)
             self._own_held().take(owner, size + OVERHEAD_BYTES)
 
     def _hold(self, size: int) -> bool:
@@ -68,4 +68,4 @@ class Holding:
     def owner(self) -> str | None:
         """The owner that the response counts for."""
         caller = getattr(self._request, "caller", None)
-        return self._carrier.owner if caller is None else owner_of(caller)
+        return self._carrier.info.owner if caller is None else owner_of(caller)

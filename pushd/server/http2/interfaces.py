@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.interfaces import IAddress
-
 from pushd.server.access_log import UnreadRequest
 from pushd.server.http2.codec import Codec
 from pushd.server.http2.errors import Code
 from pushd.server.http2.hpack_encoder import FieldEncoder
 from pushd.server.http2.promises import Promises, Told
-from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.unread_responses import UnreadResponses
 
 __all__ = ["StreamOwner"]
@@ -27,12 +25,8 @@ class StreamOwner(Protocol[StreamT]):
 
     codec: Codec
     encoder: FieldEncoder
-    peer: IAddress
-    host: IAddress
-    is_secure: bool
-    certificate: Certificate | None
+    info: ConnectionInfo
     answers: UnreadResponses
-    owner: str | None
     promises: Promises
 
     @property

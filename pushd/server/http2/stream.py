@@ -17,8 +17,7 @@ from pushd.server.http2.held_response import Holding
 from pushd.server.http2.interfaces import StreamOwner
 from pushd.server.http2.scheduler import Next, Outgoing
 from pushd.server.http2.stream_promises import Promising
-from pushd.server.net.addresses import ClientAddress
-from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.writer import Writer, writer
 from pushd.server.problems import refusal
 from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES
@@ -178,7 +177,7 @@ class Stream(Promising, Holding):
         """Refuse a request before its end (RFC 9113, section 8.1); its `head` may be unknown."""
         request, self._request = self._request, None
         comeback, shared = self._carrier.site.comeback, getattr(request, "responseHeaders", None)
-        answer = refusal(refused, head or self._head, comeback, self.place.address, shared, is_head=is_head)
+        answer = refusal(refused, head or self._head, comeback, self.info.place.address, shared, is_head=is_head)
         self._carrier.refused(f"{refused.detail} ({answer.unread.request_id})", answer.unread)
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
@@ -186,9 +185,9 @@ class Stream(Promising, Holding):
         self.answer(b"%d" % answer.status, answer.fields, answer.body)
 
     @property
-    def certificate(self) -> Certificate | None:
-        """The client's certificate, if it sent one."""
-        return self._carrier.certificate
+    def info(self) -> ConnectionInfo:
+        """The facts of the connection."""
+        return self._carrier.info
 
     def body_writer(self) -> Writer:
         """Return the writer for the rest of a response body."""
@@ -233,22 +232,17 @@ class Stream(Promising, Holding):
 
     factory = site  # twisted.web logs requests through it
 
-    @property
-    def place(self) -> ClientAddress:
-        """The client's address."""
-        return ClientAddress.of(self._carrier.peer)
-
     def getPeer(self) -> IAddress:
         """Return the client's address."""
-        return self._carrier.peer
+        return self._carrier.info.peer
 
     def getHost(self) -> IAddress:
         """Return the local address of the connection."""
-        return self._carrier.host
+        return self._carrier.info.host
 
     def isSecure(self) -> bool:
         """Return whether the connection is encrypted."""
-        return self._carrier.is_secure
+        return self._carrier.info.is_secure
 
     def inform(self, status: bytes, fields: list[tuple[bytes, list[bytes]]]) -> None:
         """Send an informational response, such as 100 or 103, unless the final response has begun."""

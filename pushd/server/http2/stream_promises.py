@@ -53,7 +53,7 @@ class Promising:
         carrier, parent = self._carrier, self._head
         assert parent is not None and parent.authority is not None
         fields = [field for field in parent.fields if field[0] in COPIED] if answer is None else []
-        block = carrier.encoder.promise(parent.authority, path, fields, is_secure=carrier.is_secure)
+        block = carrier.encoder.promise(parent.authority, path, fields, is_secure=carrier.info.is_secure)
         pushed = carrier.promise(self, block, told)
         if answer is None:
             pushed.begin(promised(parent.authority, path, fields), True)

@@ -78,7 +78,7 @@ class Tunnel(Stream):
             protocol.dataReceived(data)
         except Exception:  # noqa: BLE001  the other streams have nothing to do with it
             if not memory.was_missed():
-                self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.place.name)
+                self._log.failure("a fault in pushd, in a stream of {peer}", peer=self.info.place.name)
             self.abort()
         if self._protocol is None:
             return  # the protocol has ended the stream

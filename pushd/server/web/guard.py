@@ -20,12 +20,14 @@ from typing import Protocol, TypeVar
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
+from twisted.web.http_headers import Headers
 
 from pushd.bus import ClientInfo, Grants, Identity, TokenBuckets, Work, owner_of
 from pushd.config import Auth
 from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.request import Request
 from pushd.server.web.wildcards import Wildcards
@@ -106,33 +108,31 @@ class RequestGuard:
         if request.method == b"OPTIONS":
             return None
         host, origin = _single_header(request, b"host"), _single_header(request, b"origin")
-        return self._identify(
-            request, None if origin is None else origin.lower(), None if host is None else host.lower()
-        )
+        origin, host = None if origin is None else origin.lower(), None if host is None else host.lower()
+        return self._identify(request, request.connection.info.certificate, origin, host)
 
     def admit(self, request: Request) -> Deferred[None] | None:
         """Check a request and set its ``caller``, now or when the Deferred fires; raise `Refused` if denied.
 
         Sets the CORS headers, by which a browser lets a page of an allowed origin read the response.
         """
-        host = self._check_host(request)
+        info = request.connection.info
+        host = self._check_host(request, info)
         origin = _single_header(request, b"origin")
         if origin is not None:
             origin = origin.lower()
-            self._check_origin(request, origin, host)
-        connection = request.connection
-        request.caller = ClientInfo(
-            self.anonymous, self._place(request) if self._trust.is_any else connection.place
-        )
+            self._check_origin(request, info, origin, host)
+        place = self._place(info, request.requestHeaders) if self._trust.is_any else info.place
+        request.caller = ClientInfo(self.anonymous, place)
         if request.method == b"OPTIONS":
             return None  # a preflight has no token
-        return self._identify(request, origin, host)
+        return self._identify(request, info.certificate, origin, host)
 
-    def _identify(self, request: Request, origin: str | None, host: str | None) -> Deferred[None] | None:
+    def _identify(
+        self, request: Request, certificate: Certificate | None, origin: str | None, host: str | None
+    ) -> Deferred[None] | None:
         """Set the identity of a request's ``caller`` from its token or certificate, now or later."""
-        connection = request.connection
         token = None if self._tokens is None else self._token(request, origin, host)
-        certificate = connection.certificate
         if certificate is not None and certificate.expires_at <= self._now():
             raise Unauthorized("the client certificate has expired; connect again with a new one")
         if token is not None:
@@ -178,9 +178,8 @@ class RequestGuard:
             if steps > _FREE_STEPS and self._reads is not None:
                 self._reads.owe(owner, (steps - _FREE_STEPS) // _STEPS_PER_READ)
 
-    def _place(self, request: Request) -> ClientAddress:
-        peer = request.getClientAddress()
-        return ClientAddress.of(peer, self._trust.client_address(peer, request.requestHeaders))
+    def _place(self, info: ConnectionInfo, headers: Headers) -> ClientAddress:
+        return ClientAddress.of(info.peer, self._trust.client_address(info.peer, headers))
 
     def _show(self, caller: ClientInfo, token: str, certificate: Certificate | None) -> Deferred[None] | None:
         """Set the identity of `caller` to that of the token, now or when the Deferred fires."""
@@ -242,8 +241,8 @@ class RequestGuard:
 
         Wildcards do not count here: an abandoned subdomain may have been taken over.
         """
-        name = "" if host is None else _without_port(host)
-        if host is not None and not {host, name} & (self._hosts.exact | _own_names(request.getHost())):
+        info, name = request.connection.info, "" if host is None else _without_port(host)
+        if host is not None and not {host, name} & (self._hosts.exact | _own_names(info.host)):
             raise Forbidden(
                 f"{what} requires a Host listed in [auth] hosts without a wildcard; "
                 f"to allow it: [auth] hosts = {name}",
@@ -255,7 +254,7 @@ class RequestGuard:
                 raise Forbidden(
                     f"{what} requires an Origin, which is missing from a request that is {site}", "Origin"
                 )
-        elif origin not in self._origins.exact and not _is_own(request, origin, host):
+        elif origin not in self._origins.exact and not _is_own(info, origin, host):
             raise Forbidden(
                 f"{what} from a page of {origin!r}, which [auth] origins allows only by a wildcard; "
                 f"to allow it: [auth] origins = {origin}",
@@ -264,7 +263,7 @@ class RequestGuard:
 
     # Host and Origin
 
-    def _check_host(self, request: Request) -> str | None:
+    def _check_host(self, request: Request, info: ConnectionInfo) -> str | None:
         host = _single_header(request, b"host")
         if host is None:
             if request.clientproto == b"HTTP/1.0":
@@ -273,7 +272,7 @@ class RequestGuard:
         host = host.lower()
         name = _without_port(host)
         exact = self._hosts.exact  # fast path; the wildcards below cost a call each
-        if host in exact or name in exact or name in _own_names(request.getHost()):
+        if host in exact or name in exact or name in _own_names(info.host):
             return host
         if host not in self._hosts and name not in self._hosts:
             raise Forbidden(
@@ -294,7 +293,7 @@ class RequestGuard:
             fields.append((b"access-control-allow-credentials", b"true"))
         return fields
 
-    def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
+    def _check_origin(self, request: Request, info: ConnectionInfo, origin: str, host: str | None) -> None:
         fields = self.cors_fields(origin)
         if fields:
             for name, value in fields:
@@ -303,7 +302,7 @@ class RequestGuard:
                 request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
                 request.setHeader(b"access-control-allow-headers", _taken(request))
                 request.setHeader(b"access-control-max-age", b"%d" % _PREFLIGHT_AGE_S)
-        elif not _is_own(request, origin, host):
+        elif not _is_own(info, origin, host):
             raise Forbidden(
                 f"Origin {origin!r} is not this server's own; to allow its pages: [auth] origins = {origin}",
                 "Origin",
@@ -323,13 +322,13 @@ def _taken(request: Request) -> bytes:
     return b", ".join([*own, *dict.fromkeys(more)])
 
 
-def _is_own(request: Request, origin: str, host: str | None) -> bool:
+def _is_own(info: ConnectionInfo, origin: str, host: str | None) -> bool:
     """Return whether `origin` is this server, addressed as `host`.
 
     Over plain HTTP, both schemes match, because a proxy may terminate TLS. Over TLS, a page loaded without it may
     be forged, so that only ``https`` matches.
     """
-    return origin == f"https://{host}" or (origin == f"http://{host}" and not request.isSecure())
+    return origin == f"https://{host}" or (origin == f"http://{host}" and not info.is_secure)
 
 
 def _cookies(request: Request, name: bytes) -> list[bytes]:

@@ -19,8 +19,10 @@ from zope.interface import implementer
 
 from pushd.bus import memory
 from pushd.errors import Refused
+from pushd.server.http1.responses import HTTP1Answers
+from pushd.server.http2.connection import HTTP2
 from pushd.server.net.addresses import peer_name
-from pushd.server.net.client_certificates import certificate_of, has_no_certificate
+from pushd.server.net.client_certificates import has_no_certificate
 from pushd.server.net.connection_limits import ConnectionLimiter, ConnectionSlot
 from pushd.server.net.connections import LAST_WORD_S, Connections, WireProtocol
 from pushd.server.net.timers import Timer, TimerWheel
@@ -33,10 +35,10 @@ __all__ = ["AlpnChoice", "AlpnSwitch"]
 class AlpnChoice:
     """The settings shared by all connections of a site before their protocol is selected."""
 
-    http1: Callable[[Callable[[WireProtocol, bytes], None], Refused | None], WireProtocol]
+    http1: Callable[[Callable[[WireProtocol, bytes], None], Refused | None], HTTP1Answers]
     """Builds the HTTP/1.1 protocol, from a function that hands the connection over and a refusal, if rejected."""
 
-    http2: Callable[[Refused | None], WireProtocol]
+    http2: Callable[[Refused | None], HTTP2]
     """Builds the HTTP/2 protocol, from the refusal to send if the connection is rejected."""
 
     limiter: ConnectionLimiter
@@ -111,9 +113,11 @@ class AlpnSwitch(Protocol):
         is_http2 = negotiated is not None and negotiated.negotiatedProtocol == b"h2"
         if slot.refused is None:
             self._stop_waiting()
-        if slot.refused is None and (certificate := certificate_of(self.transport)) is not None:
+        protocol = choice.http2(slot.refused) if is_http2 else choice.http1(self.hand_to, slot.refused)
+        self._begin(protocol)
+        certificate = protocol.info.certificate
+        if slot.refused is None and certificate is not None and self._protocol is not None:
             self._alarm = choice.wheel.call_in(max(0.0, certificate.expires_at - choice.now()), self._expired)
-        self._begin(choice.http2(slot.refused) if is_http2 else choice.http1(self.hand_to, slot.refused))
 
     def _expired(self) -> None:
         """Called when the client certificate expires: drain the connection, so that the client reconnects.

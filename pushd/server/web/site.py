@@ -13,7 +13,7 @@ from twisted.web.http import Request as AnyRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from pushd.bus import Counters, limit_key
+from pushd.bus import Counters
 from pushd.config import Timeouts
 from pushd.errors import Refused
 from pushd.server.access_log import RequestLog
@@ -24,7 +24,6 @@ from pushd.server.http2.context import Http2Context
 from pushd.server.http2.hpack_decoder import Memory
 from pushd.server.http2.limits import Limits
 from pushd.server.incomplete_bodies import IncompleteBodies
-from pushd.server.net.addresses import address_of
 from pushd.server.net.connection_limits import ConnectionLimiter, RateLimitedLog
 from pushd.server.net.connections import Connections, WireProtocol
 from pushd.server.net.timers import TimerWheel
@@ -135,7 +134,8 @@ class PushdSite(Site):
         bound_header_names()
         self._wheel = wheel
         self._limiter = limiter
-        self._is_proxy = is_proxy
+        self.is_proxy = is_proxy
+        """Tells whether an address is that of a trusted proxy."""
         self._clock = reactor
         self._now = now
         self._memory = Memory()
@@ -159,7 +159,7 @@ class PushdSite(Site):
         strict_transport_s = serving.strict_transport_s
         self._strict_transport = b"max-age=%d" % strict_transport_s if strict_transport_s else None
         self._assets = serving.assets or Assets({}, hints_over_http1=False)
-        self.request_log = RequestLog(serving.logs_requests, self._is_proxy, wheel.seconds)
+        self.request_log = RequestLog(serving.logs_requests, self.is_proxy, wheel.seconds)
         """Assigns request ids and logs requests."""
         self._http2 = Http2Context(
             self,
@@ -170,7 +170,6 @@ class PushdSite(Site):
             self._clock.callLater,
             memory=self._memory,
             answers=self.answers,
-            owner_of_peer=self.owner_of_peer,
         )
         self._choice = AlpnChoice(
             self._new_http1,
@@ -202,10 +201,6 @@ class PushdSite(Site):
         if self._strict_transport is not None and request.isSecure():  # TLS only: RFC 6797, 7.2
             request.setHeader(b"strict-transport-security", self._strict_transport)
         self._assets.begin(request)
-
-    def owner_of_peer(self, peer: IAddress) -> str | None:
-        """Return the limit key of a connection before its client is known; None for a proxy."""
-        return None if self._is_proxy(peer) else limit_key(address_of(peer))
 
     def body_begins(self, request: Request, body: bytes) -> bytes:
         """Return `body`, or a problem document if it exceeds the limit of unread responses."""

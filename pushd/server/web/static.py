@@ -81,7 +81,7 @@ class StaticFiles(Answering, File):  # type: ignore[misc]
         """Override: send the file; ignore a Range that is not ASCII (RFC 9110, section 14.2)."""
         if isinstance(request, Request):
             self._files = cast(PushdSite, request.site).answers.files
-            self._owner = limit_key(request.connection.place.address)
+            self._owner = limit_key(request.connection.info.place.address)
         ranges = request.requestHeaders.getRawHeaders(b"range", [])
         if not all(value.isascii() for value in ranges):
             request.requestHeaders.removeHeader(b"range")

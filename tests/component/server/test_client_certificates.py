@@ -30,7 +30,7 @@ from twisted.web.resource import Resource
 from zope.interface import directlyProvides
 
 from pushd.errors import StartFailed
-from pushd.server.net import tls
+from pushd.server.net import connection_info, tls
 from pushd.server.net.client_certificates import certificate_of, subject_text
 from pushd.server.net.connection_limits import ConnectionLimiter
 from pushd.server.net.timers import TimerWheel
@@ -54,7 +54,7 @@ class WhoAsks(Resource):
     def render_GET(self, request: Any) -> bytes:
         """See `Resource`."""
         request.setHeader(b"content-type", b"text/plain")
-        certificate = request.connection.certificate
+        certificate = request.connection.info.certificate
         return repr(None if certificate is None else certificate.subject).encode()
 
 
@@ -316,10 +316,8 @@ class HandshakeTests(CertifiedCase):
         self.assert_is(self.alice, None)
 
     def test_who_asks_is_found_out_once_for_a_connection(self) -> None:
-        talk = self.connect(self.client(self.alice))
-        with patch.object(
-            TLSFactory.protocol, "getPeerCertificate", side_effect=talk.server.getPeerCertificate
-        ) as it:
+        with patch.object(connection_info, "certificate_of", wraps=certificate_of) as it:
+            talk = self.connect(self.client(self.alice))
             self.assertEqual([talk.who() for _ in range(3)], [repr(ALICE)] * 3)
         self.assertEqual(it.call_count, 1)
 
@@ -508,7 +506,7 @@ class ExpiryTests(CertifiedCase):
         below = Authority("Below", self.ca)  # both authorities for a day
         talk = self.connect(self.client(below.issue(to_days=30)))
         (connection,) = self.site.connections
-        certificate = connection.certificate  # type: ignore[attr-defined]
+        certificate = connection.info.certificate  # type: ignore[attr-defined]
         self.assertEqual(certificate.subject, ALICE)
         self.assertLess(certificate.expires_at, time() + 1.01 * 86400)
         self.assertEqual(talk.who(), repr(ALICE))

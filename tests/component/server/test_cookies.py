@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pushd.daemon.integrations import Integrations
+from pushd.server.net import connection_info
 from tests.rigs.daemon import DaemonRig, DaemonTests
-from tests.rigs.http_client import HttpClient, Response
+from tests.rigs.http_client import Response
 from tests.rigs.tunnel_client import WebSocketOverHttp2
 from tests.rigs.vouching import FakeTokens, identity, logged
 from tests.rigs.websocket_client import WebSocketClient, WebSocketTalk
@@ -218,8 +219,7 @@ class SecureTests(CookieRules):
     """Behind TLS, a page that came without it is another's: whoever is on the way may have written it."""
 
     def test_its_own_pages_have_come_over_tls(self) -> None:
-        protocol = type(HttpClient(self.rig).connection.protocol._protocol)
-        self.patch(protocol, "isSecure", lambda channel: True)
+        self.patch(connection_info, "ISSLTransport", lambda transport, default: transport)
         for headers in ([COOKIE], []):
             response = self.ask("POST", *headers, ("Origin", "http://localhost"))
             self.assert_problem(response, 403, field="Origin")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from pushd.daemon.integrations import Integrations
-from pushd.server.http1.connection import HTTP1
+from pushd.server.net import connection_info
 from pushd.server.net.client_certificates import Certificate
 from tests.rigs.daemon import STARTED, DaemonTests
 from tests.rigs.http_client import HttpClient, Response
@@ -24,7 +24,11 @@ class CertificateTests(DaemonTests):
     def setUp(self) -> None:
         """Every connection has one."""
         super().setUp()
-        patcher = patch.object(HTTP1, "certificate", Certificate("CN=alice,O=Example", STARTED + 60))
+        patcher = patch.object(
+            connection_info,
+            "certificate_of",
+            lambda transport: Certificate("CN=alice,O=Example", STARTED + 60),
+        )
         patcher.start()
         self.addCleanup(patcher.stop)
 

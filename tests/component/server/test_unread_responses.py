@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -83,7 +84,7 @@ class Http2Tests(HTTP2TestCase):
     def reader(self, owner: str | None, window: int = 0) -> Peer:
         """Make a peer that opens a window of so many bytes for each stream."""
         peer = self.new_peer().begin({SettingsFrame.INITIAL_WINDOW_SIZE: window})
-        peer.connection.owner = owner
+        peer.connection.info = replace(peer.connection.info, owner=owner)
         return peer
 
     def test_what_is_read_at_once_holds_nothing(self) -> None:

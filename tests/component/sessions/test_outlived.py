@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pushd.bus.grants import NOTHING, Identity
 from pushd.daemon.integrations import Integrations
-from pushd.server.http1.connection import HTTP1
+from pushd.server.net import connection_info
 from pushd.server.net.client_certificates import Certificate
 from tests.rigs.daemon import STARTED, DaemonTests
 from tests.rigs.http_client import Client, json_lines
@@ -148,9 +148,9 @@ class CertifiedTests(DaemonTests):
 
     def test_streams_end_whose_rights_are_gone(self) -> None:
         self.patch(
-            HTTP1,
-            "certificate",
-            property(lambda self: Certificate("CN=ada", STARTED + 1000)),  # in memory
+            connection_info,
+            "certificate_of",
+            lambda transport: Certificate("CN=ada", STARTED + 1000),  # in memory
         )
         client = self.rig.client()
         client.send("GET", "/sse?channel=news")

@@ -277,6 +277,7 @@ def taken_by(is_pushd: bool, segments: list[bytes]) -> list[Taken]:
     log = RequestLog(False, lambda peer: False, lambda: 0.0)
     channel.site = SimpleNamespace(
         request_log=log,
+        is_proxy=lambda peer: False,
         counters=Counters(),
         comeback=EventSourceRetry(lambda: 0.0),
         turns=Turns(unwanted, Turn(lambda: 0.0)),
