@@ -10,8 +10,9 @@ from pushd.bus.bus import Bus, Published
 from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.fair_queue import FairQueue
+from pushd.bus.memory_headroom import memory
 from pushd.bus.search import Work, drain
-from pushd.errors import Refused
+from pushd.errors import OutOfMemory, Refused
 
 __all__ = ["Deleted", "DirectPublisher", "Outcome", "Publisher", "SwappablePublisher"]
 
@@ -131,6 +132,9 @@ class DirectPublisher:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:
                 outcomes.append(refused.outcome())
+            except MemoryError:
+                memory.missed()
+                outcomes.append(OutOfMemory())
         done(outcomes)
 
     def delete(self, name: str, caller: ClientInfo, done: Callable[[Deleted], None]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus.bus import Bus
+from pushd.bus.bus import Bus, Published
 from pushd.bus.clientinfo import ClientInfo
-from pushd.bus.publisher import DirectPublisher
+from pushd.bus.memory_headroom import memory
+from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.bus.recipients import Recipient
+from pushd.errors import OutOfMemory
 from tests.rigs.builders import BusRig, a_caller, draft
 
 NOISY, HONEST = a_caller(address="198.51.100.1"), a_caller(address="203.0.113.1")
@@ -162,3 +164,21 @@ class FaultTests(PublisherTestCase):
         self.assertRaises(ZeroDivisionError, self.turn)
         self.settle()
         self.assertEqual(self.done, ["next"])
+
+    def test_an_event_that_fails_for_lack_of_memory_is_answered_although_it_waited(self) -> None:
+        outcomes: list[Outcome] = []
+        self.fill()
+        self.publisher.publish_all([draft("a", data=b"1"), draft("a", data=b"2")], HONEST, outcomes.extend)
+        self.publisher.publish(draft("a", data=b"3"), HONEST, outcomes.append)
+        self.fill(full=False)
+        publish, left = self.bus.publish, [MemoryError]
+
+        def publish_or_fail(*arguments: Any) -> Published:
+            if left:
+                raise left.pop()
+            return publish(*arguments)
+
+        self.patch(self.bus, "publish", publish_or_fail)
+        self.settle()
+        self.assertEqual([type(one) for one in outcomes], [OutOfMemory, Published, Published])
+        self.assertTrue(memory.is_short)
