@@ -23,7 +23,7 @@ from pushd.config.loader import default
 from pushd.daemon.assembly import assemble
 from pushd.daemon.components import Components
 from pushd.errors import NoRoom, Refused, Unavailable
-from pushd.server.problems import refusal
+from pushd.server.problems import UnknownHead, refuse
 from pushd.server.web.resource import Answering, Branch, Endpoint, Problem
 from pushd.server.web.static import StaticFiles
 from pushd.transports.endpoint import SubscribeEndpoint
@@ -233,7 +233,8 @@ class TemporaryRefusalTests(DaemonTests):
         self.assertEqual((message["type"], message["status"], message["retry_after"]), ("error", 503, 5))
 
     def test_a_request_that_comes_to_no_resource_is_refused_with_it(self) -> None:
-        answer = refusal(Unavailable("no"), None, self.rig.parts.site.comeback, "192.0.2.1")
+        info = self.rig.client().connection.protocol._protocol.info
+        answer, _ = refuse(self.rig.parts.site, Unavailable("no"), UnknownHead(), info)
         self.assertIn((b"retry-after", b"5"), answer.fields)
 
 

@@ -1,9 +1,9 @@
-"""The response to a request that is refused before it reaches a resource."""
+"""The responses to refused requests."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import ceil
 from time import time
@@ -16,9 +16,18 @@ from pushd.bus import record
 from pushd.errors import Refused, Unauthorized, WrongMethod
 from pushd.server.access_log import UnreadRequest, new_request_id
 from pushd.server.eventsource_retry import EventSourceRetry, Field
+from pushd.server.interfaces import AtSite
+from pushd.server.net.connection_info import ConnectionInfo
 from pushd.wire import json_line
 
-__all__ = ["Refusal", "fields_of", "http_date", "refusal"]
+__all__ = ["FAULT", "Response", "UnknownHead", "document", "fields_of", "http_date", "refuse", "response_to"]
+
+FAULT: dict[str, object] = {
+    "title": "Internal Server Error",
+    "status": 500,
+    "detail": "a fault in pushd; see its log",
+}
+"""The problem document sent for an internal error."""
 
 _SHARED = (
     b"vary",
@@ -57,7 +66,7 @@ def _challenge(refused: Unauthorized) -> bytes:
 
 
 class Head(Protocol):
-    """The head of a request."""
+    """The head of a request: of either version of HTTP, or a `pushd.server.request.Request`."""
 
     @property
     def method(self) -> bytes:
@@ -72,8 +81,25 @@ class Head(Protocol):
 
 
 @record()
-class Refusal:
-    """A response to a refused request, with its log entry."""
+class UnknownHead:
+    """The head of a request that was not parsed."""
+
+    method: bytes = b""
+    """``HEAD`` if the response must have no body, else empty."""
+
+    @property
+    def target(self) -> bytes:
+        """Nothing: it is unknown."""
+        return b""
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Return nothing: the fields are unknown."""
+        return ()
+
+
+@record()
+class Response:
+    """The response to a refused request."""
 
     status: int
     """The status sent; 200 if the refusal is sent inside a stream."""
@@ -87,45 +113,50 @@ class Refusal:
     body: bytes
     """The body: a problem document (RFC 9457), or a stream."""
 
-    unread: UnreadRequest
-    """The request and its true status, for the log."""
 
-
-def refusal(
-    refused: Refused,
-    head: Head | None,
-    comeback: EventSourceRetry,
-    address: str,
-    answered: Headers | None = None,
-    *,
-    is_head: bool = False,
-) -> Refusal:
-    """Return the response to a refused request from `address`; `head` is None if unknown.
-
-    `answered` are the headers set so far; the CORS headers among them are kept.
-    """
-    request_id = new_request_id()
-    method, target = (b"HEAD" if is_head else b"", b"") if head is None else (head.method, head.target)
-    fields = [(b"server", b"pushd"), (b"date", http_date(int(time()))), (b"x-content-type-options", b"nosniff")]
-    if answered is not None:
-        fields += [(name, value) for name in _SHARED for value in answered.getRawHeaders(name, [])]
-    if head is not None and comeback.is_for(refused, method, target, head.values):
-        more, body = comeback.answer(refused, address, request_id)
-        fields += more
-        is_shared = answered is not None and answered.hasHeader(b"access-control-allow-origin")
-        if not is_shared and (origins := head.values(b"origin")):
-            fields += comeback.cors(origins[0].decode("ascii", "backslashreplace").lower())
-        return Refusal(200, "OK", fields, body, UnreadRequest(method, target, refused, len(body), request_id))
-    body = json_line({**refused.problem(), "request_id": request_id})
-    fields += [
+def document(members: Mapping[str, object], request_id: str, method: bytes) -> tuple[list[Field], bytes]:
+    """Return the header fields and the body of a problem document (RFC 9457) with these `members`."""
+    body = json_line({**members, "request_id": request_id})
+    fields = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id.encode("ascii")),
     ]
     if method != b"POST":
-        fields.append((b"cache-control", b"no-store"))  # as `pushd.server.web.resource.answer` does
-    fields += fields_of(refused)
-    if method == b"HEAD":
-        body = b""
-    unread = UnreadRequest(method, target, refused, len(body), request_id)
-    return Refusal(refused.status, refused.title, fields, body, unread)
+        fields.append((b"cache-control", b"no-store"))  # responses to POST are not cached anyway
+    return fields, body
+
+
+def response_to(
+    refused: Refused, request_id: str, head: Head, comeback: EventSourceRetry, address: str
+) -> Response:
+    """Return the response to a refused request from `address`.
+
+    It is a problem document; an ``EventSource`` gets its retry delay in a stream, as an error would end it.
+    """
+    if comeback.is_for(refused, head.method, head.target, head.values):
+        return Response(200, "OK", *comeback.answer(refused, address, request_id))
+    fields, body = document(refused.problem(), request_id, head.method)
+    return Response(refused.status, refused.title, fields + fields_of(refused), body)
+
+
+def refuse(
+    site: AtSite, refused: Refused, head: Head, info: ConnectionInfo, answered: Headers | None = None
+) -> tuple[Response, UnreadRequest]:
+    """Count a request that is refused before it is complete; return the response, and what is logged.
+
+    `answered` are the headers set so far; the CORS headers among them are kept.
+    """
+    site.counters.refuse(refused)
+    request_id = new_request_id()
+    response = response_to(refused, request_id, head, site.comeback, info.place.address)
+    fields = [(b"server", b"pushd"), (b"date", http_date(int(time()))), (b"x-content-type-options", b"nosniff")]
+    if answered is not None:
+        fields += [(name, value) for name in _SHARED for value in answered.getRawHeaders(name, [])]
+    fields += response.fields
+    is_shared = answered is not None and answered.hasHeader(b"access-control-allow-origin")
+    if response.status == 200 and not is_shared and (origins := head.values(b"origin")):
+        fields += site.comeback.cors(origins[0].decode("ascii", "backslashreplace").lower())
+    body = b"" if head.method == b"HEAD" else response.body
+    unread = UnreadRequest(head.method, head.target, refused, len(body), request_id)
+    return Response(response.status, response.reason, fields, body), unread

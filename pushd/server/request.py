@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from time import time
 from typing import Any, cast
@@ -21,20 +21,12 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.bus import ClientInfo, Counters, Pattern, limit_key, memory, owner_of
 from pushd.errors import OutOfMemory, Refused, TooLarge
 from pushd.server.access_log import RequestRecord
-from pushd.server.eventsource_retry import EventSourceRetry
+from pushd.server.eventsource_retry import EventSourceRetry, Field
 from pushd.server.incomplete_bodies import IncompleteBody
 from pushd.server.interfaces import AtSite, Connection, Streamed
-from pushd.server.problems import http_date
-from pushd.wire import json_line
+from pushd.server.problems import FAULT, document, fields_of, http_date
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed"]
-
-_FAULT: dict[str, object] = {
-    "title": "Internal Server Error",
-    "status": 500,
-    "detail": "a fault in pushd; see its log",
-}
-"""The problem document sent for an internal error."""
 
 _CLIENT_GONE = 499
 """The status logged for a request whose client disconnected before the response began, as in nginx."""
@@ -53,6 +45,7 @@ class Request(server.Request):
     """
 
     log = Logger()
+
     caller: ClientInfo
     """The client, set once the request guard has admitted the request."""
 
@@ -289,6 +282,15 @@ class Request(server.Request):
         return self.connection.info.place.name if caller is None else caller.name
 
     @property
+    def target(self) -> bytes:
+        """The path and the query, as received."""
+        return self.uri
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Return the values of a header field."""
+        return cast(Sequence[bytes], self.requestHeaders.getRawHeaders(name, []))
+
+    @property
     def is_gone(self) -> bool:
         """True if the client disconnected before the response was complete."""
         return self.channel is None
@@ -370,13 +372,12 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: called when a resource fails unexpectedly. Log the failure and send a 500 without details."""
-        status, problem = 500, _FAULT
+        status, problem, more = 500, FAULT, list[Field]()
         if reason.check(MemoryError):
             memory.missed()
             refused = OutOfMemory()
-            status, problem = refused.status, refused.problem()
+            status, problem, more = refused.status, refused.problem(), fields_of(refused)
             self.counters.refuse(refused)
-            self.setHeader(b"retry-after", b"%d" % refused.default_retry_s)
         else:
             self.log.failure(
                 "a fault in pushd while it served {path} ({request_id})",
@@ -389,12 +390,10 @@ class Request(server.Request):
         if self.startedWriting:
             self.loseConnection()
             return reason
-        body = json_line({**problem, "request_id": self.request_id})
+        fields, body = document(problem, self.request_id, self.method)
         self.setResponseCode(status)
-        self.setHeader(b"x-request-id", self.request_id.encode("ascii"))
-        self.setHeader(b"content-type", b"application/problem+json")
-        self.setHeader(b"cache-control", b"no-store")
-        self.setHeader(b"content-length", b"%d" % len(body))
+        for name, value in fields + more:
+            self.setHeader(name, value)
         self.write(body)
         self.finish()
         return reason

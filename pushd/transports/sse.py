@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 from pushd.bus import CloseReason, Pattern, StartPosition
-from pushd.errors import BadRequest, Refused
-from pushd.server import Request, RequestGuard, decoded, note_refusal, since_of, subscribed_patterns
+from pushd.errors import BadRequest
+from pushd.server import Request, RequestGuard, decoded, since_of, subscribed_patterns
 from pushd.sessions import Admission, Session
 from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
 from pushd.transports.stream_endpoint import StreamEndpoint
@@ -65,26 +64,9 @@ class ServerSentEvents(StreamEndpoint):
             first += sse_block(json_bytes({"since": since}).decode(), type="pushd.gap")
         return first
 
-    def refuse(self, request: Request, refused: Refused) -> bytes:
-        """Override: send an ``EventSource`` its retry delay in a stream; an error status would stop it for good."""
-        comeback = request.comeback
-        values = partial(_values, request)
-        if not comeback.is_for(refused, request.method, request.path, values):
-            return super().refuse(request, refused)
-        note_refusal(request, refused)
-        request.true_status = refused.status
-        fields, body = comeback.answer(refused, request.sender_address, request.request_id)
-        for name, value in fields:
-            request.setHeader(name, value)
-        return body
-
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: the ``Last-Event-ID`` of a client that reconnects takes precedence over its query."""
         return subscribed_patterns(request), _since(request)
-
-
-def _values(request: Request, name: bytes) -> list[bytes]:
-    return list(request.requestHeaders.getRawHeaders(name, []))
 
 
 def _since(request: Request) -> str:

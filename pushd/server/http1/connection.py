@@ -24,7 +24,7 @@ from pushd.server.http1.timeouts import HEAD, NOTHING, ConnectionTimeouts
 from pushd.server.net.connections import LAST_WORD_S, UpgradedProtocol, WireProtocol
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
-from pushd.server.problems import refusal
+from pushd.server.problems import UnknownHead, refuse
 
 __all__ = ["HTTP1"]
 
@@ -125,10 +125,9 @@ class HTTP1(WritingChannel):
         self._drop_bodies()
         request: Any = self.requests.pop() if self.requests else None
         shared = None if request is None else request.responseHeaders
-        answer = refusal(refused, self._head, self.site.comeback, self.info.place.address, shared)
+        answer, unread = refuse(self.site, refused, self._head or UnknownHead(), self.info, shared)
         if refused is not self.turned_away:
-            self.site.request_log.refused(answer.unread, self.info.place.name)
-        self.site.counters.refuse(refused)
+            self.site.request_log.refused(unread, self.info.place.name)
         fields = answer.fields if skips else [*answer.fields, (b"connection", b"close")]
         lines = [f"HTTP/1.1 {answer.status} {answer.reason}".encode("ascii")]
         lines += [b"%b: %b" % (name.title(), value) for name, value in fields]

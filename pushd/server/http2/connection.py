@@ -35,6 +35,7 @@ from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.connections import TwoWay
 from pushd.server.net.timers import Timer
 from pushd.server.net.writer import writer
+from pushd.server.problems import UnknownHead
 
 __all__ = ["HTTP2"]
 
@@ -169,9 +170,9 @@ class HTTP2(TwoWay, Protocol):
         else:
             stream.begin(head, is_ended)
 
-    def _refuse(self, stream: Stream, refused: Refused, head: Head | None, *, is_head: bool = False) -> None:
+    def _refuse(self, stream: Stream, refused: Refused, head: Head | UnknownHead) -> None:
         """Refuse a request; a rejected connection gets GOAWAY after it: httpx reads no response after GOAWAY."""
-        stream.refuse(self._turned_away or refused, head, is_head=is_head)
+        stream.refuse(self._turned_away or refused, head)
         if self._turned_away is not None:
             self._is_draining, self._takes_streams = True, False
 
@@ -179,7 +180,8 @@ class HTTP2(TwoWay, Protocol):
         """Refuse a request whose header section is too large; it was not parsed."""
         limit = self._shared.limits.max_section_bytes
         refused = HeadTooLarge(f"the header fields are larger than {limit} bytes (RFC 9113, section 6.5.2)")
-        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, None, is_head=is_head)
+        head = UnknownHead(b"HEAD" if is_head else b"")
+        self._refuse(self._begin(stream_id, priority.DEFAULT.urgency), refused, head)
 
     def _begin(self, stream_id: int, urgency: int, kind: type[Stream] = Stream) -> Stream:
         if not self._takes_streams:

@@ -19,7 +19,7 @@ from pushd.server.http2.scheduler import Next, Outgoing
 from pushd.server.http2.stream_promises import Promising
 from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.writer import Writer, writer
-from pushd.server.problems import refusal
+from pushd.server.problems import UnknownHead, refuse
 from pushd.server.unread_responses import NOTHING, OVERHEAD_BYTES
 
 __all__ = ["Stream"]
@@ -173,15 +173,14 @@ class Stream(Promising, Holding):
 
     # The connection interface that pushd's requests and sessions use
 
-    def refuse(self, refused: Refused, head: Head | None = None, *, is_head: bool = False) -> None:
-        """Refuse a request before its end (RFC 9113, section 8.1); its `head` may be unknown."""
+    def refuse(self, refused: Refused, head: Head | UnknownHead | None = None) -> None:
+        """Refuse a request before its end (RFC 9113, section 8.1); by default, its `head` is that of `begin`."""
         request, self._request = self._request, None
-        comeback, shared = self._carrier.site.comeback, getattr(request, "responseHeaders", None)
-        answer = refusal(refused, head or self._head, comeback, self.info.place.address, shared, is_head=is_head)
-        self._carrier.refused(f"{refused.detail} ({answer.unread.request_id})", answer.unread)
+        head, shared = head or self._head or UnknownHead(), getattr(request, "responseHeaders", None)
+        answer, unread = refuse(self._carrier.site, refused, head, self.info, shared)
+        self._carrier.refused(f"{refused.detail} ({unread.request_id})", unread)
         if request is not None:
             request.connectionLost(Failure(ConnectionDone("refused")))
-        self._carrier.site.counters.refuse(refused)
         self.answer(b"%d" % answer.status, answer.fields, answer.body)
 
     @property

@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Event, Pattern
 from pushd.errors import BadRequest, NotFound, Refused, WrongMethod, suggestion
-from pushd.server.problems import fields_of
+from pushd.server.problems import response_to
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
 from pushd.wire import check_since, json_line
@@ -34,7 +34,6 @@ __all__ = [
     "decoded",
     "event_fields",
     "json_answer",
-    "note_refusal",
     "nothing_at",
     "parameter",
     "path_of_channel",
@@ -79,12 +78,12 @@ def answer_nothing(request: Request) -> int:
 
 
 def answer_problem(request: Request, refused: Refused) -> bytes:
-    """Return a problem document (RFC 9457) and log the refusal: in the access log entry, if there is one."""
-    note_refusal(request, refused)
+    """Return the response to a refused request, and count and log the refusal."""
+    _note_refusal(request, refused)
     return unlogged_problem(request, refused)
 
 
-def note_refusal(request: Request, refused: Refused) -> None:
+def _note_refusal(request: Request, refused: Refused) -> None:
     """Count and log a refusal: in the access log entry, if requests are logged."""
     if request.access_record is not None:
         request.access_record.detail = refused.detail
@@ -102,14 +101,14 @@ def note_refusal(request: Request, refused: Refused) -> None:
 
 
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
-    """Return a problem document without logging or counting it."""
-    request.setHeader(b"x-request-id", request.request_id.encode("ascii"))
-    for name, value in fields_of(refused):
+    """Return the response to a refused request without logging or counting it."""
+    response = response_to(refused, request.request_id, request, request.comeback, request.sender_address)
+    request.setResponseCode(response.status, response.reason.encode("ascii"))
+    if response.status != refused.status:
+        request.true_status = refused.status
+    for name, value in response.fields:
         request.setHeader(name, value)
-    document = {**refused.problem(), "request_id": request.request_id}
-    body = answer(request, json_line(document), "application/problem+json", refused.status)
-    request.setResponseCode(refused.status, refused.title.encode("ascii"))
-    return body
+    return response.body
 
 
 class Answering(Resource):

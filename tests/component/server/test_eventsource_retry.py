@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -23,6 +24,7 @@ from pushd.errors import (
     Unavailable,
 )
 from pushd.server.eventsource_retry import EventSourceRetry
+from pushd.server.http2.stream import Stream
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.http2_client import Http2Client
 from tests.rigs.http_client import Client, HttpClient, Response
@@ -278,6 +280,14 @@ class ComebackTests(DaemonTests):
             self.rig.turn()
             self.assert_problem(client.written[0], 503, says="connections")
 
+    def test_so_is_one_without_room_for_its_response(self) -> None:
+        self.begin()
+        client = Http2Client(self.rig)
+        with patch.object(Stream, "hold", side_effect=TooMany("too many unread bytes", retry_s=9)):
+            client.send("GET", "/sse", headers=NATIVE)
+            self.rig.turn()
+        self.assert_stream(client.response, 429, 9)
+
     def turned_away(self) -> Client:
         """Connect a client that is one too many."""
         self.rig.reload(self.config + "connections = 1\n")
@@ -294,6 +304,14 @@ class ComebackOverHttp2Tests(ComebackTests):
     """Over HTTP/2."""
 
     http = Http2Client
+
+    def test_so_is_one_without_room_for_its_response(self) -> None:
+        self.begin()
+        client = Http2Client(self.rig)
+        with patch.object(Stream, "hold", side_effect=TooMany("too many unread bytes", retry_s=9)):
+            client.send("GET", "/sse", headers=NATIVE)
+            self.rig.turn()
+        self.assert_stream(client.response, 429, 9)
 
     def turned_away(self) -> Client:
         """Override: as the switch has it done."""
