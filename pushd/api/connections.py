@@ -128,7 +128,7 @@ class _Filter:
         caller, channel = subscriber.caller, self._channel
         return (
             (self._user is None or self._user == caller.user)
-            and (self._transport is None or self._transport == caller.transport)
+            and (self._transport is None or self._transport == caller.transport.name)
             and (self._address is None or self._address == caller.address)
             and (channel is None or any(_gets(text, channel) for text in subscriber.subscription.texts))
         )

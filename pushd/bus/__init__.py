@@ -4,7 +4,7 @@ from pushd.bus.batch import Batch
 from pushd.bus.bus import Bus, ChannelState, published_before
 from pushd.bus.channel import Channel, Settings
 from pushd.bus.clientaddress import MAX_CACHED, UNIX, limit_key, parse_ip
-from pushd.bus.clientinfo import DAEMON, ClientAddress, ClientInfo, number_of, owner_of, shown
+from pushd.bus.clientinfo import DAEMON, ClientAddress, ClientInfo, Transport, number_of, owner_of, shown
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.counters import Counters, Histogram
 from pushd.bus.event import FINGERPRINT_BYTES, Draft, Encoder, Entry, Event, check_type, own_id, sequence_in
@@ -93,6 +93,7 @@ __all__ = [
     "Subscription",
     "SwappablePublisher",
     "TokenBuckets",
+    "Transport",
     "Turn",
     "Work",
     "at_once",

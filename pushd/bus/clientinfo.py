@@ -9,7 +9,7 @@ from pushd.bus.clientaddress import limit_key
 from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.search import Key, Prepared
 
-__all__ = ["DAEMON", "ClientAddress", "ClientInfo", "number_of", "owner_of", "shown"]
+__all__ = ["DAEMON", "ClientAddress", "ClientInfo", "Transport", "number_of", "owner_of", "shown"]
 
 
 def owner_of(caller: ClientInfo) -> str | None:
@@ -25,7 +25,7 @@ def number_of(connection_id: str) -> int:
 
 def shown(caller: ClientInfo) -> dict[str, object]:
     """Return the public description of a subscriber, for JSON."""
-    members: dict[str, object] = {"connection": caller.id, "transport": caller.transport, "user": caller.user}
+    members: dict[str, object] = {"connection": caller.id, "transport": caller.transport.name, "user": caller.user}
     if caller.identity.payload is not None:
         members["payload"] = caller.identity.payload
     return members
@@ -41,6 +41,23 @@ class ClientAddress(Protocol):
     @property
     def name(self) -> str:
         """The name of the client in the log, such as ``192.0.2.1:40312``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How a client is connected."""
+
+    name: str
+    """The name in the log, in metrics and in responses: such as ``websocket`` or ``sse``."""
+
+    is_polling: bool = False
+    """Whether each response ends the subscriber, which connects anew for the next one."""
+
+    has_own_starts: bool = False
+    """Whether each channel of a subscriber has a start position of its own."""
+
+
+_HTTP = Transport("http")
 
 
 class ClientInfo:
@@ -59,8 +76,8 @@ class ClientInfo:
         """The number of the subscriber, counted from 1; 0 if the client is not a subscriber."""
         self.prefix = ""
         """The beginning of the connection id, before the number."""
-        self.transport = "http"
-        """The transport: ``websocket``, ``sse``, ``stream``, ``poll`` or ``push``; else ``http``."""
+        self.transport = _HTTP
+        """The transport of a subscriber; ``http`` for other clients."""
         self.since = 0.0
         """The time of admission, in seconds since 1970."""
         self.since_s = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import Deferred
 
 from pushd.auth import CommandRates, WebhookAuthorizer, take
-from pushd.bus import ClientInfo, Identity, Pattern, TokenBuckets, Work, key_of, limit_key, owner_of
+from pushd.bus import ClientInfo, Identity, Pattern, TokenBuckets, Transport, Work, key_of, limit_key, owner_of
 from pushd.errors import Forbidden, TooMany
 from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
@@ -55,7 +55,7 @@ class Admission:
     def admit(
         self,
         caller: ClientInfo,
-        transport: str,
+        transport: Transport,
         patterns: Sequence[Pattern],
         since: str,
         is_gone: Callable[[], bool] = lambda: False,
@@ -118,13 +118,13 @@ class Admission:
         """Return the work that prepares the replay for `caller`; None if reading it does not take long."""
         if since == "latest" or all(pattern.is_name for pattern in patterns):
             return None
-        is_websocket = caller.transport == "websocket"  # each pattern has a start of its own
-        together = [[pattern] for pattern in patterns] if is_websocket else [patterns]
+        has_own_starts = caller.transport.has_own_starts
+        together = [[pattern] for pattern in patterns] if has_own_starts else [patterns]
 
         def prepare() -> Work[None]:
             caller.prepared = prepared = {}
             log, among = self.sessions.bus.log, [[*patterns, *others]]
-            among += [list(self.readable(caller))] if is_websocket else []
+            among += [list(self.readable(caller))] if has_own_starts else []
             place = log.where(since, *among)
             try:
                 for each in together:
@@ -161,7 +161,7 @@ class Admission:
         key = limit_key(caller.place.address)
         if key is None or caller.identity.grants.is_operator:
             return
-        if caller.transport == "poll":
+        if caller.transport.is_polling:
             return  # each poll connects anew; they count as reads, see `pushd.server.web.resource.Endpoint.charge`
         wait_s = self._connects.take(key)
         if wait_s:

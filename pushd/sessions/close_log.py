@@ -44,7 +44,7 @@ class CloseLog:
         line = partial(
             _log.info,
             _END if caller.user is None else _END_OF_USER,
-            transport=caller.transport,
+            transport=caller.transport.name,
             peer=caller.name,
             duration_s=round(now_s - caller.since_s, 1),
             reason=why,

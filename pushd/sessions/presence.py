@@ -94,7 +94,7 @@ class Presence:
         subscriptions. Long polls are left out: they join and leave all the time, and each event would answer the
         poll.
         """
-        if self._is_stopping or not pattern.is_name or caller.transport == "poll":
+        if self._is_stopping or not pattern.is_name or caller.transport.is_polling:
             return
         if self._presence(pattern.text) != "events":
             return

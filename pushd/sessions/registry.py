@@ -156,7 +156,7 @@ class SessionRegistry:
         self.name(caller)
         caller.since, caller.since_s = self.now(), self.wheel.seconds()
         self._open[caller.number] = subscriber
-        self.counters.connected[caller.transport] += 1
+        self.counters.connected[caller.transport.name] += 1
         self._count_up(limit_key(caller.place.address), caller.identity.user)
         self.expire_later(subscriber)
         if self._presence is not None:
@@ -170,11 +170,11 @@ class SessionRegistry:
         del self._open[caller.number]
         self._count_down(limit_key(caller.address), caller.user)
         reason = subscriber.end_reason
-        self.counters.ended[caller.transport, None if reason is None else reason.cause] += 1
+        self.counters.ended[caller.transport.name, None if reason is None else reason.cause] += 1
         if (alarm := self._expiries.pop(subscriber, None)) is not None:
             alarm.cancel()
         why = why if reason is None else reason.text
-        if caller.transport != "poll":  # a poll is logged as a request
+        if not caller.transport.is_polling:  # a poll is logged as a request
             self._ends.log(subscriber, why)
         if self._presence is not None:
             self._presence.disconnected(caller, why)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 
-from pushd.bus import Pattern
+from pushd.bus import Pattern, Transport
 from pushd.server import Endpoint, Request, RequestGuard, outlast, since_of, subscribed_patterns
 from pushd.sessions import Admission
 
@@ -16,8 +16,8 @@ __all__ = ["SubscribeEndpoint"]
 class SubscribeEndpoint(Endpoint):
     """An endpoint for subscribers; ``request.wanted`` holds the requested patterns and position."""
 
-    transport: ClassVar[str]
-    """Name of the transport."""
+    transport: ClassVar[Transport]
+    """How the subscribers of this endpoint are connected."""
 
     reads = frozenset({b"HEAD"})
 

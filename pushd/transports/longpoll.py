@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Subscription, Work, owner_of
+from pushd.bus import CloseCause, CloseReason, Entry, HistoryPage, Pattern, Subscription, Transport, Work, owner_of
 from pushd.errors import Forbidden, NotFound, Refused, Unavailable
 from pushd.server import (
     DEFAULT_LIMIT,
@@ -38,7 +38,7 @@ class LongPoll(SubscribeEndpoint):
     In both cases, the header ``Event-Position`` is the position for the next request.
     """
 
-    transport = "poll"
+    transport = Transport("poll", is_polling=True)
     reads = frozenset({b"GET", b"HEAD"})
     parameters: ClassVar = {"GET": frozenset({"channel", "since", "limit"})}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pushd.bus import StartPosition
+from pushd.bus import StartPosition, Transport
 from pushd.server import Request
 from pushd.sessions import Session
 from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
@@ -33,7 +33,7 @@ class NdjsonEndpoint(StreamEndpoint):
 class JsonStream(NdjsonEndpoint):
     """A stream in which each event is a line, ``{"type":"event",...}``."""
 
-    transport = "stream"
+    transport = Transport("stream")
 
     def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
         """Override: create a session that writes events to the body."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pushd.bus import CloseReason, Pattern, StartPosition
+from pushd.bus import CloseReason, Pattern, StartPosition, Transport
 from pushd.errors import BadRequest
 from pushd.server import Request, RequestGuard, decoded, since_of, subscribed_patterns
 from pushd.sessions import Admission, Session
@@ -36,7 +36,7 @@ class ServerSentEvents(StreamEndpoint):
     If the requested position was lost, one ``pushd.gap`` follows, before the first event.
     """
 
-    transport = "sse"
+    transport = Transport("sse")
     format = FORMAT
     parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
 

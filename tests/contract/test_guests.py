@@ -251,7 +251,7 @@ class GuestRules(_Base):
         answers = self.answering(deny(Forbidden("not before noon")), connect=True)
         self.assert_refused(self.come("room/1"), 403, "not before noon")
         self.assertEqual([ask.kind for ask in answers.asked], ["connect"])
-        self.assertEqual(answers.asked[0].caller.transport, self.transport)
+        self.assertEqual(answers.asked[0].caller.transport.name, self.transport)
         self.assert_nothing_happened()
 
     def test_the_application_may_want_a_token_or_not_be_there(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 
 from pushd.auth.webhooks.answers import Answer, NoAnswer
-from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.clientinfo import ClientInfo, Transport
 from pushd.bus.grants import ChannelScope, Grants, Identity
 from pushd.bus.patterns import Pattern
 from pushd.config.hooks import Hooks
@@ -57,7 +57,7 @@ def caller(user: str | None = "ada", payload: object = None, *, expires_at: floa
     grants = Grants(reach, reach, origin="a token", wants_token=True)
     made = ClientInfo(Identity(grants, user, payload, expires_at), ClientAddress("192.0.2.7", "192.0.2.7:1"))
     made.number, made.prefix = 1, "c"
-    made.transport = "websocket"
+    made.transport = Transport("websocket")
     return made
 
 

@@ -60,7 +60,7 @@ class Gauges:
         bus: Bus = self._sessions.bus
         subscribers, outbox_bytes = Counter[str](), 0
         for subscriber in self._sessions:
-            subscribers[subscriber.caller.transport] += 1
+            subscribers[subscriber.caller.transport.name] += 1
             outbox_bytes += subscriber.outbox_bytes
         store = self._store
         return GaugeSnapshot(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar, cast
 
 from pushd.api.status.snapshot import StatusSnapshot
-from pushd.bus import CloseCause, CloseReason, Pattern, StartPosition
+from pushd.bus import CloseCause, CloseReason, Pattern, StartPosition, Transport
 from pushd.server import Request, RequestGuard
 from pushd.sessions import Admission, Session
 from pushd.transports import FORMAT, ResponseStream, StreamEndpoint
@@ -66,7 +66,7 @@ class StatusEvents(StreamEndpoint):
     daemon stops.
     """
 
-    transport = "sse"
+    transport = Transport("sse")
     format = FORMAT
     parameters: ClassVar = {"GET": frozenset()}
 

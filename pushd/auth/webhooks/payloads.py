@@ -19,7 +19,7 @@ def shown(url: str) -> str:
 def _who(caller: ClientInfo) -> dict[str, object]:
     return {
         "connection": caller.id,
-        "transport": caller.transport,
+        "transport": caller.transport.name,
         "address": caller.address,
         "user": caller.user,
     }

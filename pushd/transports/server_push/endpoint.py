@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
 
-from pushd.bus import Pattern
+from pushd.bus import Pattern, Transport
 from pushd.errors import Conflict, VersionNeeded
 from pushd.server import Request, RequestGuard, Stream
 from pushd.sessions import Admission
@@ -20,7 +20,7 @@ __all__ = ["EventPush"]
 class EventPush(NdjsonEndpoint):
     """A stream on which each event is promised as ``/channels/{channel}/events/{id}``; its body has no events."""
 
-    transport = "push"
+    transport = Transport("push")
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import Pattern, Publisher
+from pushd.bus import Pattern, Publisher, Transport
 from pushd.config import Timeouts
 from pushd.errors import BadRequest, Refused
 from pushd.server import IncompleteBodies, Request, RequestGuard, Turns, parameter, since_of, subscribed_patterns
@@ -26,7 +26,7 @@ _PARAMETERS = frozenset({"channel", "since", "format"})
 class WebSocket(SubscribeEndpoint):
     """The opening handshake. An invalid request gets an HTTP error, before the connection is upgraded."""
 
-    transport = "websocket"
+    transport = Transport("websocket", has_own_starts=True)
     parameters: ClassVar = {"GET": _PARAMETERS, "CONNECT": _PARAMETERS}
 
     def __init__(

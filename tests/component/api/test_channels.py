@@ -377,7 +377,7 @@ class AskedTests(DaemonTests):
             [("news", "earliest"), ("news", "latest"), ("news", "news-1"), ("a", "latest"), ("b", "latest")],
         )
         self.assertEqual(
-            {(ask.kind, ask.caller.id, ask.caller.transport) for ask in answers.asked},
+            {(ask.kind, ask.caller.id, ask.caller.transport.name) for ask in answers.asked},
             {("subscribe", None, "http")},
         )
 

@@ -127,7 +127,7 @@ class CauseTests(MetricTests):
             self.assertEqual(moved[f"subscribers_connected_total{{transport={transport}}}"], 1, moved)
         self.assertEqual(moved["subscriptions"], 6)
         self.assertNotIn("channels", moved, "names without events do not count")
-        self.assertEqual(set(TRANSPORTS), {it.transport for it in _ENDPOINTS})
+        self.assertEqual(set(TRANSPORTS), {it.transport.name for it in _ENDPOINTS})
 
     def test_a_subscriber_that_goes(self) -> None:
         self.subscribe("/sse?channel=a").connection.disconnect()

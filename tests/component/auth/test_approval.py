@@ -304,7 +304,7 @@ class AskedOverTransportsTests(DaemonTests):
         client = self.post()
         self.assertEqual((client.written, self.history()), ([], []))
         (ask,) = answers.asked
-        self.assertEqual((ask.caller.transport, ask.caller.id), ("http", None))
+        self.assertEqual((ask.caller.transport.name, ask.caller.id), ("http", None))
         ask.answered.callback(changed(ask))
         self.rig.turn()
         self.assertEqual((client.response.status, client.response.json["offset"]), (201, 1))
@@ -369,7 +369,7 @@ class AskedOverTransportsTests(DaemonTests):
         for ref in range(4):
             client.say(type="publish", channel="a", data=str(ref), ref=ref)
         self.rig.turn()
-        self.assertEqual([ask.caller.transport for ask in answers.asked], ["websocket"] * 4)
+        self.assertEqual([ask.caller.transport.name for ask in answers.asked], ["websocket"] * 4)
         for ask in reversed(answers.asked):
             ask.answered.callback(Forbidden("not two") if ask.what.data == b"2" else None)
         self.rig.turn()

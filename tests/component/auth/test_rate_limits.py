@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.clientinfo import ClientInfo, Transport
 from pushd.config.loader import parse
 from pushd.daemon.integrations import Integrations
 from pushd.server.net.addresses import ClientAddress
@@ -107,7 +107,7 @@ class DefaultRateTests(DaemonTests):
 
     def test_they_come_back_after_a_restart(self) -> None:
         admission, caller = self.rig.parts.ingress.admission, self.a_caller()
-        caller.transport = "sse"
+        caller.transport = Transport("sse")
         for _cut in range(3):
             for _ in range(1000):
                 admission._check_rate(caller)

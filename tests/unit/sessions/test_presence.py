@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Published
-from pushd.bus.clientinfo import DAEMON, ClientInfo
+from pushd.bus.clientinfo import DAEMON, ClientInfo, Transport
 from pushd.bus.event import Draft
 from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.publisher import Deleted, DirectPublisher, Outcome
@@ -31,7 +31,7 @@ def numbered(number: int, transport: str = "websocket") -> ClientInfo:
     """Make a subscriber."""
     caller = ClientInfo(Identity(EVERYTHING, f"user-{number}"), PLACE)
     caller.number, caller.prefix = number, "test"
-    caller.transport = transport
+    caller.transport = Transport(transport, is_polling=transport == "poll")
     return caller
 
 
