@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IPolicyForHTTPS
@@ -19,11 +20,8 @@ TIMEOUT_S = 10.0
 """Timeout of the whole request, in seconds."""
 
 
-class Fetch(Protocol):
-    """A function that fetches a document."""
-
-    def __call__(self, url: str) -> Deferred[bytes]:
-        """Return the document at `url`; fail with `Unavailable`, with the reason, on an error."""
+Fetch = Callable[[str], Deferred[bytes]]
+"""Returns the document at a URL; the Deferred fails with `Unavailable`, with the reason, on an error."""
 
 
 class HttpsFetch:
