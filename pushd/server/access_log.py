@@ -13,7 +13,7 @@ from twisted.web.http_headers import Headers
 
 from pushd.errors import Refused
 
-__all__ = ["RequestLog", "RequestRecord", "UnreadRequest", "new_request_id"]
+__all__ = ["RequestLog", "RequestRecord", "UnreadRequest", "log_refusal", "new_request_id"]
 
 _log = Logger(namespace="pushd.requests")
 _unread_log = Logger()
@@ -97,18 +97,24 @@ class RequestLog:
             path, _, _ = unread.target.partition(b"?")
             _tell(refused.status, unread.method, path, peer, unread.size, 0.0, request_id, None, refused.detail)
         elif unread.target:
-            _unread_log.info(
-                "{status} {method} {path} from {peer}: {detail} ({request_id})",
-                status=refused.status,
-                method=unread.method.decode("ascii", "backslashreplace"),
-                path=unread.target.partition(b"?")[0].decode("ascii", "backslashreplace"),
-                peer=peer,
-                detail=refused.detail,
-                request_id=request_id,
-            )
+            path, _, _ = unread.target.partition(b"?")
+            log_refusal(_unread_log, refused, unread.method, path, peer, request_id)
         else:
             text = "refused a request from {peer}: {detail} ({request_id})"
             _unread_log.info(text, peer=peer, detail=refused.detail, request_id=request_id)
+
+
+def log_refusal(log: Logger, refused: Refused, method: bytes, path: bytes, peer: str, request_id: str) -> None:
+    """Log to `log` that a request of `peer` was refused, if requests are not logged."""
+    log.info(
+        "{status} {method} {path} from {peer}: {detail} ({request_id})",
+        status=refused.status,
+        method=method.decode("ascii", "backslashreplace"),
+        path=path.decode("ascii", "backslashreplace"),
+        peer=peer,
+        detail=refused.detail,
+        request_id=request_id,
+    )
 
 
 def _tell(

@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Event, Pattern
 from pushd.errors import BadRequest, NotFound, Refused, WrongMethod, suggestion
+from pushd.server.access_log import log_refusal
 from pushd.server.problems import response_to
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
@@ -78,26 +79,13 @@ def answer_nothing(request: Request) -> int:
 
 
 def answer_problem(request: Request, refused: Refused) -> bytes:
-    """Return the response to a refused request, and count and log the refusal."""
-    _note_refusal(request, refused)
-    return unlogged_problem(request, refused)
-
-
-def _note_refusal(request: Request, refused: Refused) -> None:
-    """Count and log a refusal: in the access log entry, if requests are logged."""
+    """Count and log a refusal, in the access log if there is one; return the response."""
     if request.access_record is not None:
         request.access_record.detail = refused.detail
     else:
-        _log.info(
-            "{status} {method} {path} from {peer}: {detail} ({request_id})",
-            status=refused.status,
-            method=request.method.decode("ascii", "backslashreplace"),
-            path=request.path.decode("ascii", "backslashreplace"),
-            peer=request.sender_name,
-            detail=refused.detail,
-            request_id=request.request_id,
-        )
+        log_refusal(_log, refused, request.method, request.path, request.sender_name, request.request_id)
     request.counters.refuse(refused)
+    return unlogged_problem(request, refused)
 
 
 def unlogged_problem(request: Request, refused: Refused) -> bytes:
