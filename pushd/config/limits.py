@@ -204,6 +204,11 @@ class Limits:
     )
 
     @property
+    def silence_s(self) -> float:
+        """The time after which a client that acknowledges nothing is disconnected, in seconds."""
+        return self.heartbeat_s + self.ping_timeout_s
+
+    @property
     def timeouts(self) -> Timeouts:
         """The timeouts and minimum transfer rates of clients."""
         return Timeouts(self.head_timeout_s, self.request_timeout_s, self.body_rate_bytes, self.answer_rate_bytes)

@@ -1,4 +1,4 @@
-"""The checks that every client passes, built and reconfigured in one place."""
+"""The checks that every client passes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pushd.auth import ApprovedPublisher, CommandRates, RateLimitedPublisher, Waiting, WebhookAuthorizer
 from pushd.bus import Publisher, SwappablePublisher, TokenBuckets
-from pushd.config import Config, Limits
+from pushd.config import Auth, Config, Limits, Proxies
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Integrations
 from pushd.server import ConnectionLimiter, IncompleteBodies, RequestGuard, TrustedProxies
@@ -42,7 +42,7 @@ class Ingress:
     """Incomplete requests and messages held in memory."""
 
     def configure(self, config: Config, publisher: Publisher, integrations: Integrations) -> None:
-        """Apply another configuration; clients publish with `publisher`, behind rate limit and webhook."""
+        """Apply a configuration; clients publish with `publisher`, behind rate limit and webhook."""
         limits, seconds = config.limits, self.admission.sessions.wheel.seconds
         self.trust.configure(config.proxies)
         self.limiter.limit(plan(config).connections, limits.connections_per_address)
@@ -59,30 +59,18 @@ class Ingress:
         )
 
 
-def new_ingress(
-    config: Config, sessions: SessionRegistry, publisher: Publisher, integrations: Integrations
-) -> Ingress:
-    """Return the checks in front of `sessions` and `publisher`."""
-    limits, trust, wheel = config.limits, TrustedProxies(config.proxies), sessions.wheel
-    most, most_per_address = plan(config).connections, limits.connections_per_address
-    publishes = _publishes(limits, wheel.seconds)
-    guard = RequestGuard(config.auth, trust, integrations.tokens, sessions.now)
-    guard.limit_reads(_reads(limits, wheel.seconds))
-    waiting = Waiting(limits.share_percent, config.hooks.questions)
+def new_ingress(sessions: SessionRegistry, publisher: Publisher) -> Ingress:
+    """Return the checks in front of `sessions` and `publisher`, without limits or grants until configured."""
+    trust, wheel = TrustedProxies(Proxies()), sessions.wheel
+    nobody = Auth(anonymous=frozenset(), certified=frozenset())
     return Ingress(
         trust,
-        ConnectionLimiter(most, most_per_address, wheel, trust.is_trusted, sessions.counters),
-        guard,
-        Admission(
-            sessions,
-            _connects(limits, wheel.seconds),
-            integrations.authorizer,
-            publishes,
-            _commands(limits, wheel.seconds),
-        ),
-        SwappablePublisher(_guarded(publisher, integrations.authorizer, publishes, waiting, sessions)),
-        waiting,
-        IncompleteBodies(limits.bodies_bytes, limits.share_percent),
+        ConnectionLimiter(0, 0, wheel, trust.is_trusted, sessions.counters),
+        RequestGuard(nobody, trust, None, sessions.now),
+        Admission(sessions),
+        SwappablePublisher(publisher),
+        Waiting(0, 0),
+        IncompleteBodies(0, 0),
     )
 
 

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushd.config import Config, changed_options, fixed_differences
-from pushd.daemon.assembly import configure
+from pushd.daemon.assembly import reconfigure
 from pushd.daemon.components import Components
 from pushd.daemon.file_limits import plan
 from pushd.daemon.integrations import Commit, Integrations
@@ -76,12 +76,12 @@ class Reloader:
         before, self.config = self.config, config
         for commit in commits:
             commit()
-        notifier = self._parts.presence.replace(integrations.notifier)
+        notifier = self._parts.presence.notifier
+        reconfigure(self._parts, config, integrations, self._reactor)
         if notifier is not None and notifier is not integrations.notifier:
             Deferred.fromCoroutine(notifier.close(before.hooks.retry_for_s)).addErrback(_reload_failed)
-        configure(self._parts, config, integrations, self._reactor)
         for port in self._ports:
-            port.set_silence(config.limits.heartbeat_s + config.limits.ping_timeout_s)
+            port.set_silence(config.limits.silence_s)
         self._log_changes(changed_options(before, config), fixed_differences(self._started_with, config))
         if (complaint := plan(config).complaint) not in (None, plan(before).complaint):
             _log.warn("{line}", line=complaint)

@@ -101,7 +101,7 @@ class Daemon(Service):
                 sites[listener.serves],
                 self._reactor,
                 partial(tls.self_signed, state_directory),
-                silence_s=limits.heartbeat_s + limits.ping_timeout_s,
+                silence_s=limits.silence_s,
                 behind_proxy=proxy_settings[listener.serves],
                 sockets=self._systemd.sockets,
             )

@@ -18,7 +18,6 @@ from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
 from pushd.server.request import Request
-from pushd.server.unread_responses import UnreadResponses
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.resource import (
@@ -71,7 +70,6 @@ __all__ = [
     "TrustedProxies",
     "Turns",
     "TwoWay",
-    "UnreadResponses",
     "Writer",
     "answer",
     "answer_later",

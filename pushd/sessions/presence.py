@@ -36,7 +36,8 @@ class Presence:
         self._publisher = publisher
         self._call_later = call_later
         self._presence = presence
-        self._notifier = notifier
+        self.notifier = notifier
+        """Sends notifications to the application, if it wants any."""
         self._waiting: dict[tuple[ClientInfo, str], Draft] = {}
         self._is_due = False
         self._is_refused = False
@@ -47,44 +48,39 @@ class Presence:
         self._is_stopping = True
         self._waiting.clear()
 
-    def replace(self, notifier: WebhookNotifier | None) -> WebhookNotifier | None:
-        """Send notifications through `notifier` from now on; return the previous one."""
-        before, self._notifier = self._notifier, notifier
-        return before
-
     async def close(self, timeout_s: float) -> None:
         """Send the waiting notifications, within `timeout_s`."""
-        if self._notifier is None:
+        if self.notifier is None:
             return
         turn: Deferred[None] = Deferred()
         self._call_later(0, lambda: turn.callback(None))
         await turn  # until the sessions of the last connections have ended, too
-        await self._notifier.close(timeout_s)
+        await self.notifier.close(timeout_s)
 
     def connected(self, caller: ClientInfo) -> None:
         """Called when subscriber `caller` was admitted."""
-        if self._notifier is not None:
-            self._notifier.connected(caller)
+        if self.notifier is not None:
+            self.notifier.connected(caller)
 
     def disconnected(self, caller: ClientInfo, reason: str) -> None:
         """Called when subscriber `caller` has disconnected, for `reason`."""
-        if self._notifier is not None:
-            self._notifier.disconnected(caller, reason)
+        if self.notifier is not None:
+            self.notifier.disconnected(caller, reason)
 
     def entered(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Called when `caller` subscribes to a channel or pattern, which then has `count` subscribers."""
-        if self._notifier is not None:
-            self._notifier.subscribed(caller, pattern.text)
+        if self.notifier is not None:
+            self.notifier.subscribed(caller, pattern.text)
             if count == 1:
-                self._notifier.occupied(pattern.text, caller)
+                self.notifier.occupied(pattern.text, caller)
         self._publish("pushd.join", caller, pattern)
 
     def left(self, caller: ClientInfo, pattern: Pattern, count: int) -> None:
         """Called when `caller` unsubscribes; `count` subscribers remain."""
-        if self._notifier is not None:
-            self._notifier.unsubscribed(caller, pattern.text)
+        if self.notifier is not None:
+            self.notifier.unsubscribed(caller, pattern.text)
             if pattern.is_name and not count:
-                self._notifier.vacated(pattern.text, caller)
+                self.notifier.vacated(pattern.text, caller)
         self._publish("pushd.leave", caller, pattern)
 
     def _publish(self, kind: str, caller: ClientInfo, pattern: Pattern) -> None:
