@@ -75,7 +75,7 @@ class TripTests(SynchronousTestCase):
         rig = DaemonRig()
         self.client(rig).connection.send(request)  # fills caches
         send = self.client(rig).connection.send
-        self.check(lambda: send(request), packages=35, modules=95)
+        self.check(lambda: send(request), packages=35, modules=90)
         self.assertEqual(rig.parts.bus.subscribers, 2)
 
     def test_an_event_published_over_http(self) -> None:
@@ -86,5 +86,5 @@ class TripTests(SynchronousTestCase):
         rig = DaemonRig()
         send = self.client(rig).connection.send
         send(request)
-        self.check(lambda: send(request), packages=15, modules=54)
+        self.check(lambda: send(request), packages=15, modules=53)
         self.assertEqual(rig.parts.bus.log.sequence, 2)
