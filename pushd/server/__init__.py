@@ -17,6 +17,7 @@ from pushd.server.net.tls import check_directory
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
+from pushd.server.problems import answer_problem, unlogged_problem
 from pushd.server.request import Request
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
@@ -29,7 +30,6 @@ from pushd.server.web.resource import (
     answer,
     answer_later,
     answer_nothing,
-    answer_problem,
     decoded,
     event_fields,
     json_answer,
@@ -37,7 +37,6 @@ from pushd.server.web.resource import (
     path_of_event,
     since_of,
     subscribed_patterns,
-    unlogged_problem,
     whole_number,
 )
 from pushd.server.web.site import PushdSite, Serving

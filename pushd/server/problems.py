@@ -7,22 +7,38 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import ceil
 from time import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
 from pushd.bus import record
 from pushd.errors import Refused, Unauthorized, WrongMethod
-from pushd.server.access_log import UnreadRequest, new_request_id
+from pushd.server.access_log import UnreadRequest, log_refusal, new_request_id
 from pushd.server.eventsource_retry import EventSourceRetry, Field
 from pushd.server.interfaces import AtSite
 from pushd.server.net.connection_info import ConnectionInfo
 from pushd.wire import json_line
 
-__all__ = ["FAULT", "Response", "UnknownHead", "document", "fields_of", "http_date", "refuse", "response_to"]
+if TYPE_CHECKING:
+    from pushd.server.request import Request
 
-FAULT: dict[str, object] = {
+__all__ = [
+    "Response",
+    "UnknownHead",
+    "answer_fault",
+    "answer_problem",
+    "document",
+    "http_date",
+    "refuse",
+    "response_to",
+    "unlogged_problem",
+]
+
+_log = Logger(namespace="pushd.server.web.resource")  # operators filter by it
+
+_FAULT: dict[str, object] = {
     "title": "Internal Server Error",
     "status": 500,
     "detail": "a fault in pushd; see its log",
@@ -160,3 +176,33 @@ def refuse(
     body = b"" if head.method == b"HEAD" else response.body
     unread = UnreadRequest(head.method, head.target, refused, len(body), request_id)
     return Response(response.status, response.reason, fields, body), unread
+
+
+def answer_problem(request: Request, refused: Refused) -> bytes:
+    """Count and log a refusal, in the access log if there is one; return the response."""
+    if request.access_record is not None:
+        request.access_record.detail = refused.detail
+    else:
+        log_refusal(_log, refused, request.method, request.path, request.sender_name, request.request_id)
+    request.counters.refuse(refused)
+    return unlogged_problem(request, refused)
+
+
+def unlogged_problem(request: Request, refused: Refused) -> bytes:
+    """Return the response to a refused request without logging or counting it."""
+    response = response_to(refused, request.request_id, request, request.comeback, request.sender_address)
+    request.setResponseCode(response.status, response.reason.encode("ascii"))
+    if response.status != refused.status:
+        request.true_status = refused.status
+    for name, value in response.fields:
+        request.setHeader(name, value)
+    return response.body
+
+
+def answer_fault(request: Request) -> bytes:
+    """Return the response to a request at which pushd failed: no details, which the log has."""
+    fields, body = document(_FAULT, request.request_id, b"")
+    request.setResponseCode(500)
+    for name, value in fields:
+        request.setHeader(name, value)
+    return body

@@ -21,10 +21,10 @@ from twisted.web.server import NOT_DONE_YET
 from pushd.bus import ClientInfo, Counters, Pattern, limit_key, memory, owner_of
 from pushd.errors import OutOfMemory, Refused, TooLarge
 from pushd.server.access_log import RequestRecord
-from pushd.server.eventsource_retry import EventSourceRetry, Field
+from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.incomplete_bodies import IncompleteBody
 from pushd.server.interfaces import AtSite, Connection, Streamed
-from pushd.server.problems import FAULT, document, fields_of, http_date
+from pushd.server.problems import answer_fault, answer_problem, http_date
 
 __all__ = ["LITTLE_BYTES", "Connection", "Request", "Streamed"]
 
@@ -372,12 +372,9 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Override: called when a resource fails unexpectedly. Log the failure and send a 500 without details."""
-        status, problem, more = 500, FAULT, list[Field]()
-        if reason.check(MemoryError):
+        refused = OutOfMemory() if reason.check(MemoryError) else None
+        if refused is not None:
             memory.missed()
-            refused = OutOfMemory()
-            status, problem, more = refused.status, refused.problem(), fields_of(refused)
-            self.counters.refuse(refused)
         else:
             self.log.failure(
                 "a fault in pushd while it served {path} ({request_id})",
@@ -390,10 +387,6 @@ class Request(server.Request):
         if self.startedWriting:
             self.loseConnection()
             return reason
-        fields, body = document(problem, self.request_id, self.method)
-        self.setResponseCode(status)
-        for name, value in fields + more:
-            self.setHeader(name, value)
-        self.write(body)
+        self.write(answer_fault(self) if refused is None else answer_problem(self, refused))
         self.finish()
         return reason

@@ -8,15 +8,13 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import Event, Pattern
 from pushd.errors import BadRequest, NotFound, Refused, WrongMethod, suggestion
-from pushd.server.access_log import log_refusal
-from pushd.server.problems import response_to
+from pushd.server.problems import answer_problem
 from pushd.server.request import LITTLE_BYTES, Request
 from pushd.server.web.guard import RequestGuard
 from pushd.wire import check_since, json_line
@@ -31,7 +29,6 @@ __all__ = [
     "answer",
     "answer_later",
     "answer_nothing",
-    "answer_problem",
     "decoded",
     "event_fields",
     "json_answer",
@@ -41,11 +38,9 @@ __all__ = [
     "path_of_event",
     "since_of",
     "subscribed_patterns",
-    "unlogged_problem",
     "whole_number",
 ]
 
-_log = Logger()
 
 DEFAULT_LIMIT = 100
 """How many events or channels a response contains if the request sets no limit."""
@@ -76,27 +71,6 @@ def answer_nothing(request: Request) -> int:
     request.setResponseCode(204)
     request.finish()
     return NOT_DONE_YET
-
-
-def answer_problem(request: Request, refused: Refused) -> bytes:
-    """Count and log a refusal, in the access log if there is one; return the response."""
-    if request.access_record is not None:
-        request.access_record.detail = refused.detail
-    else:
-        log_refusal(_log, refused, request.method, request.path, request.sender_name, request.request_id)
-    request.counters.refuse(refused)
-    return unlogged_problem(request, refused)
-
-
-def unlogged_problem(request: Request, refused: Refused) -> bytes:
-    """Return the response to a refused request without logging or counting it."""
-    response = response_to(refused, request.request_id, request, request.comeback, request.sender_address)
-    request.setResponseCode(response.status, response.reason.encode("ascii"))
-    if response.status != refused.status:
-        request.true_status = refused.status
-    for name, value in response.fields:
-        request.setHeader(name, value)
-    return response.body
 
 
 class Answering(Resource):

@@ -28,12 +28,12 @@ from pushd.server.net.connection_limits import ConnectionLimiter, RateLimitedLog
 from pushd.server.net.connections import Connections, WireProtocol
 from pushd.server.net.timers import TimerWheel
 from pushd.server.net.turns import Turns
+from pushd.server.problems import answer_problem
 from pushd.server.request import Request
 from pushd.server.unread_responses import UnreadResponses
 from pushd.server.web.header_names import bound_header_names
 from pushd.server.web.negotiation import AlpnChoice, AlpnSwitch
 from pushd.server.web.preload import Assets
-from pushd.server.web.resource import answer_problem
 
 __all__ = ["PushdSite", "Serving"]
 

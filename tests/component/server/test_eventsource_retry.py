@@ -17,6 +17,7 @@ from pushd.errors import (
     Forbidden,
     NoRoom,
     NotFound,
+    OutOfMemory,
     Refused,
     TimedOut,
     TooMany,
@@ -25,6 +26,7 @@ from pushd.errors import (
 )
 from pushd.server.eventsource_retry import EventSourceRetry
 from pushd.server.http2.stream import Stream
+from pushd.transports.sse import ServerSentEvents
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.http2_client import Http2Client
 from tests.rigs.http_client import Client, HttpClient, Response
@@ -280,13 +282,11 @@ class ComebackTests(DaemonTests):
             self.rig.turn()
             self.assert_problem(client.written[0], 503, says="connections")
 
-    def test_so_is_one_without_room_for_its_response(self) -> None:
+    def test_so_is_one_for_which_there_is_no_memory(self) -> None:
         self.begin()
-        client = Http2Client(self.rig)
-        with patch.object(Stream, "hold", side_effect=TooMany("too many unread bytes", retry_s=9)):
-            client.send("GET", "/sse", headers=NATIVE)
-            self.rig.turn()
-        self.assert_stream(client.response, 429, 9)
+        with patch.object(ServerSentEvents, "wanted", side_effect=MemoryError):
+            self.assert_stream(self.ask(), 503, 10)
+        self.assertEqual(self.rig.parts.sessions.counters.refused, {OutOfMemory: 1})
 
     def turned_away(self) -> Client:
         """Connect a client that is one too many."""
