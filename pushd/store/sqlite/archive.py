@@ -55,7 +55,7 @@ _LOADED = (int, str, *[int] * 5, *[int | None] * 4)
 
 _GIVEN = " UNION ALL ".join(
     'SELECT * FROM (SELECT other, "offset", sequence, fingerprint FROM given '
-    f'WHERE id = ?1 AND channel = ?2 AND other = {other} AND "offset" >= ?3 ORDER BY "offset" LIMIT 1)'
+    f'WHERE id = ? AND channel = ? AND other = {other} AND "offset" >= ? ORDER BY "offset" LIMIT 1)'
     for other in (0, 1)
 )
 _NAMES = "SELECT DISTINCT channel FROM given WHERE id = ? AND channel >= ? AND channel < ? LIMIT ?"
@@ -124,7 +124,7 @@ class SqliteStorage:
 
     def given(self, name: str, event_id: str, first: int) -> list[PublishedId]:
         """Return the events of channel `name` with a given id; raise `Unavailable` if the store cannot be read."""
-        rows = self._rows(_GIVEN, event_id, name, first)
+        rows = self._rows(_GIVEN, *(event_id, name, first) * 2)
         of_kinds(rows, int, int, int, bytes | None)
         return [
             PublishedId(event_id, name, offset, sequence, not other, fingerprint)
