@@ -22,7 +22,7 @@ from pushd.bus.event import Draft
 from pushd.bus.grants import Grants
 from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.daemon.integrations import Integrations
-from pushd.errors import Forbidden, Refused, TooMany, Unavailable
+from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
 from tests.rigs.builders import BusRig, a_caller, draft
 from tests.rigs.daemon import DaemonTests, StoredDaemonRig, query
 from tests.rigs.effort import examples
@@ -42,13 +42,15 @@ def changed(ask: Ask) -> Draft:
 class House:
     """A bus whose publisher asks first."""
 
-    def __init__(self, decide: Callable[[Ask], object] = lambda ask: Later) -> None:
+    def __init__(
+        self,
+        decide: Callable[[Ask], object] = lambda ask: Later,
+        refresh: Callable[[ClientInfo], None] = lambda caller: None,
+    ) -> None:
         self.bus = BusRig()
         self.answers = Answers(decide)
         self.waiting = Waiting(10, 1000)
-        self.asked = ApprovedPublisher(
-            DirectPublisher(self.bus.bus), self.answers, self.waiting, lambda caller: None
-        )
+        self.asked = ApprovedPublisher(DirectPublisher(self.bus.bus), self.answers, self.waiting, refresh)
 
     def publish(self, caller: ClientInfo, *datas: bytes, channel: str = "a") -> list[list[Outcome]]:
         """Publish events; return where their outcomes come to."""
@@ -150,6 +152,21 @@ class AskedTests(SynchronousTestCase):
         caller.identity = a_caller(Grants.of([])).identity
         house.answer(b"1")
         self.assertEqual((kinds(told), house.published), ([Forbidden], []))
+
+    def test_a_token_that_expires_before_the_answer_publishes_nothing(self) -> None:
+        expired: list[ClientInfo] = []
+
+        def refresh(caller: ClientInfo) -> None:
+            if caller in expired:
+                raise Unauthorized("the token has expired")
+
+        house, caller = House(refresh=refresh), a_caller(MAY)
+        told = house.publish(caller, b"1", b"2")
+        house.answer(b"1", Forbidden("not this one"))
+        expired.append(caller)
+        house.answer(b"2")
+        self.assertEqual(kinds(told), [Forbidden, Unauthorized])
+        self.assertEqual(house.published, [])
 
     def test_the_lines_of_a_batch_keep_their_answers_in_their_places(self) -> None:
         def decide(ask: Ask) -> object:

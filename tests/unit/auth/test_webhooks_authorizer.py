@@ -454,3 +454,19 @@ class ShareTests(AskingTests):
             posted.answered.errback(NoAnswer("it was cut"))
         self.assertIsNone(self.successResultOf(self.ask_for("greedy")))
         self.assertEqual(self.questions.used, 0)
+
+    def test_while_it_is_down_that_holds_for_one_with_all_its_questions_pending_too(self) -> None:
+        for when_down in ("allow", "deny"):
+            self.questions = new_questions(20, 25)
+            self.configure(when_down=when_down, breaker_failures=1)
+            for _ in range(5):
+                self.ask_for("greedy")
+            failing = self.ask_for("another")
+            self.application.posted[-1].answered.errback(NoAnswer("it was cut"))
+            failing.addErrback(lambda failure: None)
+            asked, before = self.ask_for("greedy"), self.authorizer.unasked
+            if when_down == "allow":
+                self.assertIsNone(self.successResultOf(asked))
+            else:
+                self.failureResultOf(asked, Unavailable)
+            self.assertEqual((self.questions.used, before), (5, 1))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 from time import time
-from typing import Any
 
+from OpenSSL import SSL
 from standardwebhooks import Webhook
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,41 +18,11 @@ from pushd.auth.webhooks.answers import Answer, NoAnswer
 from pushd.auth.webhooks.client import MAX_ANSWER_BYTES, WebhookClient
 from pushd.auth.webhooks.signing import Signer
 from tests.rigs.application import SECRET
+from tests.rigs.wire import Wire
 
 URL = "http://app.example:9000/hook?key=hidden"
 NOW = 1_700_000_000.5
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-class _Wire(StringTransport):
-    """One connection to the application, seen from there."""
-
-    def __init__(self, reactor: MemoryReactorClock, factory: Any) -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 9000))
-        self.protocol = factory.buildProtocol(self.peerAddr)
-        self._reactor = reactor
-        self.was_aborted = self.is_gone = False
-        self.protocol.makeConnection(self)
-
-    def answer(self, data: bytes) -> None:
-        """Send something back."""
-        self.clear()
-        self.protocol.dataReceived(data)
-
-    def end(self, why: Exception | None = None) -> None:
-        """End the connection, as the network does."""
-        if not self.is_gone:
-            self.is_gone = True
-            self.protocol.connectionLost(Failure(why or ConnectionDone()))
-
-    def loseConnection(self) -> None:
-        """Override: this takes as long as the other one likes."""
-        self.disconnecting = True
-
-    def abortConnection(self) -> None:
-        """Override: it is lost in the next turn."""
-        self.was_aborted = True
-        self._reactor.callLater(0, self.end, ConnectionLost())
 
 
 class PostTests(SynchronousTestCase):
@@ -64,10 +33,10 @@ class PostTests(SynchronousTestCase):
     def post(self, url: str = URL, body: bytes = b'{"hook":"x"}') -> Deferred[Answer]:
         return Deferred.fromCoroutine(self.poster(url, "m-1", body))
 
-    def wire(self, number: int = -1) -> _Wire:
+    def wire(self, number: int = -1) -> Wire:
         """Let a connection be made, the last that was asked for unless another one is wanted."""
         self.reactor.advance(0)
-        return _Wire(self.reactor, self.reactor.tcpClients[number][2])
+        return Wire(self.reactor, self.reactor.tcpClients[number][2])
 
     def answered(self, data: bytes) -> Answer:
         """Return what is made of the bytes that come back over a connection of their own."""
@@ -235,6 +204,29 @@ class HostileTests(PostTests):
                 wire.answer(bomb)
             self.assertIn("content coding", self.failed(posted))
             self.assertTrue(wire.was_aborted)
+
+    def test_a_compressed_answer_that_came_whole_is_refused_too(self) -> None:
+        for end in (b"Content-Length: 2\r\n\r\n{}", b"Content-Length: 0\r\n\r\n"):
+            posted = self.post()
+            self.wire().answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + end)
+            self.assertIn("content coding", self.failed(posted))
+
+    def test_more_of_a_body_that_is_too_large_changes_nothing(self) -> None:
+        """Over TLS, data that was received already follows the end of the connection."""
+        posted = self.post()
+        wire = self.wire()
+        wire.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(2):
+            wire.answer(b"x" * (MAX_ANSWER_BYTES + 1))
+        self.assertEqual(self.failed(posted), "the answer has more than 65536 bytes")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_fault_of_tls_is_named_and_not_tried_again(self) -> None:
+        posted = self.post()
+        self.wire().end(SSL.Error([("SSL routines", "", "certificate verify failed")]))
+        self.assertEqual(self.failed(posted), "TLS failed: certificate verify failed")
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
 
     def test_one_that_ends_in_the_middle_is_no_answer(self) -> None:
         for start in (
