@@ -298,12 +298,13 @@ class WebhookNotifier:
         if self._start is not None:
             self._start.cancel()
             self._run()
-        if self._running is not None:
+        running = self._running
+        if running is not None:
             self._ended = Deferred()
             self._pauses = 0
             if self._resting is not None:
                 self._resting.cancel()
-            call = self._call_later(timeout_s, self._stop)
+            call = self._call_later(timeout_s, self._stop, running)
             await self._ended
             if call.active():
                 call.cancel()
@@ -314,7 +315,6 @@ class WebhookNotifier:
             self._queue.clear()
             self._batch = None
 
-    def _stop(self) -> None:
+    def _stop(self, running: Deferred[None]) -> None:
         self._is_closed = True
-        if self._running is not None:
-            self._running.cancel()
+        running.cancel()
