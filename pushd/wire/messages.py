@@ -148,10 +148,9 @@ def check_fields(message: dict[str, Any], known: Set[str]) -> None:
     """Raise `BadRequest` with a suggestion if `message` has a field that is not in `known`."""
     if message.keys() <= known:
         return
-    for name in message:
-        if name not in known:
-            hint = suggestion(name, {it: it for it in sorted(known)})
-            raise BadRequest(f"unknown field {name[:64]!r}; {hint}", name[:64])
+    name = next(name for name in message if name not in known)
+    hint = suggestion(name, {it: it for it in sorted(known)})
+    raise BadRequest(f"unknown field {name[:64]!r}; {hint}", name[:64])
 
 
 def text_field(message: dict[str, Any], name: str) -> str:

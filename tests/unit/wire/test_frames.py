@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Encoder, Entry, Event, check_id, check_type
 from pushd.bus.position import HistoryPage
 from pushd.errors import BadRequest
@@ -25,6 +26,7 @@ from pushd.wire.frames import (
     sse_block,
     sse_event,
     sse_line,
+    stream_end,
     stream_line,
     websocket_data,
     websocket_event,
@@ -165,6 +167,12 @@ class JsonTests(SynchronousTestCase):
             stream_line(published(b"a\nb")).decode(),
             '{"type":"event","id":"0123456789-7","channel":"news","offset":3,"data":"a\\nb","time":1.5}\n',
         )
+
+    def test_the_end_of_a_stream_says_why_and_when_to_come_back(self) -> None:
+        ending = CloseReason(CloseCause.STOPPING, "pushd stops")
+        self.assertEqual(stream_end(ending), b'{"type":"closed","detail":"pushd stops"}\n')
+        later = replace(ending, retry_s=1.23456)
+        self.assertEqual(stream_end(later), b'{"type":"closed","detail":"pushd stops","retry_after":1.235}\n')
 
     def test_an_object_is_written_without_spaces_and_as_utf_8(self) -> None:
         self.assertEqual(json_bytes({"a": [1, None], "b": "é"}), '{"a":[1,null],"b":"é"}'.encode())

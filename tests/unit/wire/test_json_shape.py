@@ -77,6 +77,19 @@ class ShapeTests(SynchronousTestCase):
             with self.subTest(name):
                 self.assertRaises(BadRequest, parse_object, text, SIZE)
 
+    def test_an_escaped_quote_does_not_end_a_string(self) -> None:
+        """Else what follows it would count as outside of strings, of which there are 64 KiB at most."""
+        for few in (1, 2, 31):
+            data = b'\\\\\\"' * few + b"a" * (MANY * 4) + b'\\"' * few
+            self.assertEqual(len(self.read(line(data))), 3 * few + MANY * 4)
+
+    def test_what_is_not_json_and_has_many_quotes_is_left_to_the_parser(self) -> None:
+        many = b'\\"' * 40_000
+        for end, why in ((b"\xff", "not valid UTF-8"), (b"\\x", "not JSON"), (b'","', "not JSON")):
+            with self.assertRaises(BadRequest) as raised:
+                self.read(line(many + end))
+            self.assertIn(why, str(raised.exception))
+
     def test_a_message_too_large_names_the_limit_of_an_event(self) -> None:
         size = SIZE // 2
         for data in (b"a" * 2 * size, b'\\"' * 9000 + b"a" * (size + size // 7)):
