@@ -82,8 +82,8 @@ class Answers(WebhookAuthorizer):
     asks_connect: bool = False
     asks_subscribe: bool = False
     asks_publish: bool = False
-    asked: list[Ask] = field(default_factory=list)  # type: ignore[assignment]
-    """What was asked, instead of how often."""
+    asked: list[Ask] = field(default_factory=list)
+    """What was asked."""
 
     in_flight: int = 0
     """How many wait for an answer."""

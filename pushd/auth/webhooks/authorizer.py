@@ -58,8 +58,10 @@ class WebhookAuthorizer:
         """Post to the URLs of `hooks` with `post`, which applies the timeout.
 
         `seconds` is a monotonic clock, `now` returns the time in seconds since 1970, and `new_id` an id for each
-        webhook, without a full stop. `questions` limits the pending webhooks, in total and for each owner. Outcomes
-        are also counted in `outcomes`, by option.
+        webhook, without a full stop. `questions` limits the pending webhooks, in total and for each owner.
+
+        `outcomes` counts by option: ``allowed``, ``denied``, ``failed`` without a valid response, and ``unasked``
+        without a request, if the circuit breaker is open or too many are pending. A cancelled one has no outcome.
         """
         self._hooks = hooks
         self._post = post
@@ -74,16 +76,6 @@ class WebhookAuthorizer:
         self._questions = questions
         self._is_crowded = False
         self._outcomes = Counter[tuple[str, str]]() if outcomes is None else outcomes
-        self.asked = 0
-        """Number of webhooks posted; each ends as allowed, denied or failed, unless it is cancelled."""
-        self.allowed = 0
-        """Number of webhooks that the application allowed."""
-        self.denied = 0
-        """Number of webhooks that the application denied."""
-        self.failed = 0
-        """Number of webhooks without a response, or with an invalid one."""
-        self.unasked = 0
-        """Number of webhooks not posted, because the circuit breaker was open or too many were pending."""
 
     @property
     def asks_connect(self) -> bool:
@@ -139,22 +131,18 @@ class WebhookAuthorizer:
         try:
             self._take(owner)
         except Refused:
-            self._left_unasked(hook)
+            self._outcomes[hook, "unasked"] += 1
             if not breaker.is_open:  # else when_down = allow would let a flood bypass the webhook
                 raise
             return self._without(breaker, unchanged)
         try:
             permit = breaker.permit()
             if permit is None:
-                self._left_unasked(hook)
+                self._outcomes[hook, "unasked"] += 1
                 return self._without(breaker, unchanged)
             return await self._answer(hook, permit, question, read, unchanged)
         finally:
             self._questions.give_back(owner)
-
-    def _left_unasked(self, hook: str) -> None:
-        self.unasked += 1
-        self._outcomes[hook, "unasked"] += 1
 
     async def _answer(
         self, hook: str, permit: int, question: bytes, read: Callable[[Answer], T], unchanged: T
@@ -162,16 +150,13 @@ class WebhookAuthorizer:
         """Post a webhook within the limit, with a `permit` of the circuit breaker."""
         url: str = getattr(self._hooks, hook)
         breaker = self._breakers[url]
-        self.asked += 1
         try:
             outcome = read(await self._post(url, self._new_id(), question))
         except Refused:
-            self.denied += 1
             self._outcomes[hook, "denied"] += 1
             self._answered(breaker, permit, url)
             raise
         except NoAnswer as error:
-            self.failed += 1
             self._outcomes[hook, "failed"] += 1
             _log.warn("no answer from the hook {url}: {why}", url=shown(url), why=str(error))
             if breaker.failed(permit):
@@ -179,7 +164,6 @@ class WebhookAuthorizer:
             return self._without(breaker, unchanged)
         finally:
             breaker.abandoned(permit)  # no effect unless the request was cancelled
-        self.allowed += 1
         self._outcomes[hook, "allowed"] += 1
         self._answered(breaker, permit, url)
         return outcome

@@ -445,7 +445,7 @@ class _Application(WebhookAuthorizer):
 
     def __init__(self) -> None:
         self.users: dict[str | None, str] = {}
-        self.asked: list[str | None] = []  # type: ignore[assignment]
+        self.asked: list[str | None] = []
 
     async def before_connect(self, caller: ClientInfo) -> Identity:
         self.asked.append(caller.user)

@@ -117,7 +117,7 @@ class AllowedTests(AskingTests):
             self.assertEqual(self.connect(reaction, who), who.identity)
             draft = Draft(("a",), b"\xff", False, "t", "i")
             self.assertEqual(self.publish(reaction, draft), draft)
-        self.assertEqual((self.authorizer.asked, self.authorizer.allowed), (8, 8))
+        self.assertEqual(len(self.application.posted), 8)
         self.assertEqual(self.outcomes, {("before_connect", "allowed"): 4, ("before_publish", "allowed"): 4})
 
     def test_what_an_answer_sets_replaces_that_part_of_the_identity(self) -> None:
@@ -162,7 +162,7 @@ class DeniedTests(AskingTests):
             answer({"reason": "not on Sundays"}, 403),
         ):
             self.assertEqual(self.refused(Forbidden, reaction).detail, "not on Sundays")
-        self.assertEqual((self.authorizer.denied, self.authorizer.failed), (2, 0))
+        self.assertEqual(self.outcomes, {("before_subscribe", "denied"): 2})
 
     def test_401_is_unauthorized_and_429_too_many(self) -> None:
         self.assertEqual(self.refused(Unauthorized, answer({"reason": "log in"}, 401)).detail, "log in")
@@ -188,9 +188,8 @@ class DeniedTests(AskingTests):
     def test_a_denial_is_no_failure(self) -> None:
         for _ in range(10):
             self.refused(TooMany, answer(status=429))
-        self.assertEqual((self.authorizer.asked, self.authorizer.denied, self.authorizer.unasked), (10, 10, 0))
-        self.assertEqual({outcome for _, outcome in self.outcomes}, {"denied"})
-        self.assertEqual(sum(self.outcomes.values()), 10)
+        self.assertEqual(len(self.application.posted), 10)
+        self.assertEqual(self.outcomes, {("before_subscribe", "denied"): 10})
 
 
 def members(name: str, *values: object) -> list[object]:
@@ -238,12 +237,14 @@ WRONG_PUBLISH: dict[str, list[object]] = {
 class WrongTests(AskingTests):
     def assert_fails(self, why: str, ask: Callable[[], object]) -> None:
         self.configure()
+        self.outcomes.clear()
+        self.application.posted.clear()
         [line] = self.logged(ask)
         self.assertIn(why, line)
         self.assertIn("https://app.example/hook:", line)
         self.assertNotIn("hidden", line)
-        self.assertEqual((self.authorizer.asked, self.authorizer.failed, self.authorizer.denied), (1, 1, 0))
-        self.assertEqual({outcome for _, outcome in self.outcomes}, {"failed"})
+        self.assertEqual(len(self.application.posted), 1)
+        self.assertEqual([(outcome, times) for (_, outcome), times in self.outcomes.items()], [("failed", 1)])
 
     def test_a_wrong_answer_to_any_question_is_a_failure(self) -> None:
         for why, reactions in WRONG.items():
@@ -312,19 +313,20 @@ class DownTests(AskingTests):
             self.assertIs(self.connect("no", who), who.identity)
         draft = Draft(("a",), b"x", True)
         self.assertIs(self.publish(answer({"data": 5}), draft), draft)
-        self.assertEqual((self.authorizer.failed, self.authorizer.unasked, self.authorizer.allowed), (4, 2, 0))
+        connects = {("before_connect", "failed"): 3, ("before_connect", "unasked"): 2}
+        self.assertEqual(self.outcomes, {**connects, ("before_publish", "failed"): 1})
         self.assertEqual(self.refused(Forbidden, answer(status=403)).status, 403)
 
     def test_when_it_is_down_it_is_not_asked_until_one_question_shows_that_it_is_back(self) -> None:
         for _ in range(9):
             self.refused(Unavailable, answer(status=500))
-        self.assertEqual((self.authorizer.asked, self.authorizer.unasked), (3, 6))
-        self.assertEqual(sum(count for (_, outcome), count in self.outcomes.items() if outcome == "unasked"), 6)
+        self.assertEqual(len(self.application.posted), 3)
+        self.assertEqual(self.outcomes, {("before_subscribe", "failed"): 3, ("before_subscribe", "unasked"): 6})
         self.clock.advance(5)
         self.application.always(None)
         trial = self.ask(self.authorizer.before_subscribe(caller(), "a", "latest"))
         self.refused(Unavailable, answer())
-        self.assertEqual(self.authorizer.asked, 4)
+        self.assertEqual(len(self.application.posted), 4)
         self.application.posted[-1].answered.callback(answer())
         self.successResultOf(trial)
         self.refused(Forbidden, answer(status=403))
@@ -363,8 +365,10 @@ class DownTests(AskingTests):
         self.clock.advance(5)
         self.application.always(None)
         trial = self.ask(self.authorizer.before_subscribe(caller(), "a", "latest"))
+        before = self.outcomes.copy()
         trial.cancel()
         self.failureResultOf(trial, CancelledError)
+        self.assertEqual(self.outcomes, before)
         self.refused(Forbidden, answer(status=403))
 
     def test_nothing_is_allowed_because_too_many_wait(self) -> None:
@@ -386,7 +390,8 @@ class DownTests(AskingTests):
         ]
         lines = self.logged(lambda: [self.refused(Unavailable, None) for _ in range(10)])
         self.assertEqual(lines, ["1000 questions wait for the application; no more are asked"])
-        self.assertEqual((self.authorizer.asked, self.authorizer.unasked, self.authorizer.failed), (1000, 10, 0))
+        self.assertEqual(len(self.application.posted), 1000)
+        self.assertEqual(self.outcomes, {("before_subscribe", "unasked"): 10})
         for posted in self.application.posted:
             posted.answered.callback(answer())
         for asked in waiting:
@@ -445,6 +450,17 @@ class ShareTests(AskingTests):
         self.configure(timeout_s=1)
         self.failureResultOf(self.ask_for("greedy"), TooMany)
 
+    def test_whoever_uses_its_share_is_allowed_while_the_application_is_down(self) -> None:
+        self.configure(when_down="allow")
+        for _ in range(5):
+            self.ask_for("greedy")
+        for posted in self.application.posted[:3]:
+            posted.answered.errback(NoAnswer("it was cut"))
+        self.questions.limit(8, 25)  # of which two wait still
+        self.assertIsNone(self.successResultOf(self.ask_for("greedy")))
+        self.assertEqual(self.outcomes["before_subscribe", "unasked"], 1)
+        self.assertEqual(self.questions.used_by("user greedy"), 2)
+
     def test_while_it_is_down_the_configuration_decides_and_not_who_asks_for_much(self) -> None:
         self.configure(when_down="allow")
         for _ in range(5):
@@ -464,7 +480,7 @@ class ShareTests(AskingTests):
             failing = self.ask_for("another")
             self.application.posted[-1].answered.errback(NoAnswer("it was cut"))
             failing.addErrback(lambda failure: None)
-            asked, before = self.ask_for("greedy"), self.authorizer.unasked
+            asked, before = self.ask_for("greedy"), self.outcomes["before_subscribe", "unasked"]
             if when_down == "allow":
                 self.assertIsNone(self.successResultOf(asked))
             else:
