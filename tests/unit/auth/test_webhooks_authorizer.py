@@ -473,6 +473,7 @@ class ShareTests(AskingTests):
 
     def test_while_it_is_down_that_holds_for_one_with_all_its_questions_pending_too(self) -> None:
         for when_down in ("allow", "deny"):
+            self.outcomes.clear()
             self.questions = new_questions(20, 25)
             self.configure(when_down=when_down, breaker_failures=1)
             for _ in range(5):
