@@ -61,11 +61,6 @@ class LinkedList(Generic[P]):
                 yield cast(P, place)
             place = place.older
 
-    @property
-    def newest(self) -> P | None:
-        """The item at the end, None if there is none."""
-        return next(reversed(self), None)
-
     def put_last(self, place: P) -> None:
         """Add an item at the end, or move it there."""
         if place.newer is None:
