@@ -19,7 +19,7 @@ from pushd.auth.webhooks.answers import changed_draft
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.event import Draft
-from pushd.bus.grants import Grants
+from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.daemon.integrations import Integrations
 from pushd.errors import Forbidden, Refused, TooMany, Unauthorized, Unavailable
@@ -182,6 +182,12 @@ class AskedTests(SynchronousTestCase):
         self.assertEqual(kinds(told), [Published, Forbidden, Published, Unavailable, Unavailable, Published])
         self.assertEqual(house.published, [b"0", b"2", b"5"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nobody_is_asked_about_a_deletion(self) -> None:
+        house, caller, told = House(lambda ask: None), a_caller(EVERYTHING), list[object]()
+        house.publish(caller, b"1")
+        house.asked.delete("a", caller, told.append)
+        self.assertEqual((told, house.published, house.questions), ([None], [], [b"1"]))
 
     def test_a_batch_of_nothing_is_answered(self) -> None:
         house = House()

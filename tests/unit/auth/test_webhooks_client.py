@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+from base64 import b64encode
 from time import time
 
 from OpenSSL import SSL
@@ -21,6 +23,7 @@ from tests.rigs.application import SECRET
 from tests.rigs.wire import Wire
 
 URL = "http://app.example:9000/hook?key=hidden"
+OTHER_SECRET = "whsec_" + b64encode(b"another" * 5).decode()
 NOW = 1_700_000_000.5
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -74,6 +77,14 @@ class RequestTests(PostTests):
         head, _, body = self.wire().value().partition(b"\r\n\r\n")
         headers = dict(field.split(": ", 1) for field in head.decode().split("\r\n")[1:])
         self.assertEqual(Webhook(SECRET).verify(body, headers), {"a": 1})
+
+    def test_after_a_reload_the_new_secret_signs(self) -> None:
+        self.poster.sign_by(Signer(OTHER_SECRET))
+        self.post()
+        head, _, body = self.wire().value().partition(b"\r\n\r\n")
+        (signature,) = re.findall(rb"(?i)webhook-signature: (.*)\r\n", head)
+        self.assertEqual(signature.decode(), Signer(OTHER_SECRET).headers("m-1", NOW, body)["webhook-signature"])
+        self.assertNotEqual(signature.decode(), Signer(SECRET).headers("m-1", NOW, body)["webhook-signature"])
 
     def test_a_connection_is_used_again_for_a_while(self) -> None:
         posted = self.post()

@@ -12,7 +12,7 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Entry
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.replay import ENTRY_BYTES
-from pushd.bus.search import Work
+from pushd.bus.search import Work, drain
 from pushd.bus.shares import Shares
 from pushd.bus.subscription import Subscription
 from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
@@ -1013,6 +1013,30 @@ class UnsubscribeDuringReplayTests(BusCase):
         catch_up(subscription)
         self.assertLive(client)
         self.assertEqual(client.datas, [b"3"])
+
+
+class PresenceTests(BusCase):
+    def setUp(self) -> None:
+        self.rig = BusRig(max_subscribed=1000)
+
+    def join(self, number: int, user: str | None) -> None:
+        subscription = Subscription(self.rig.bus, Client(), a_caller(user=user))
+        subscription.caller.number = number
+        subscription.add(patterns("a"), "latest")
+
+    def test_a_page_has_the_first_after_a_number_and_the_counts_have_all(self) -> None:
+        for number in reversed(range(1, 451)):
+            self.join(number, None if number % 3 else f"user {number % 6}")
+        for after, limit, first, last in ((0, 10, 1, 10), (195, 10, 196, 205), (440, 100, 441, 450)):
+            work = self.rig.bus.presence("a", EVERYTHING, after, limit)
+            count, users, page = drain(work)
+            self.assertEqual((count, users), (450, 2))
+            self.assertEqual([caller.number for caller in page], list(range(first, last + 1)))
+
+    def test_many_are_counted_in_several_steps(self) -> None:
+        for number in range(1, 451):
+            self.join(number, None)
+        self.assertEqual(sum(1 for _ in self.rig.bus.presence("a", EVERYTHING, 0, 1)), 3)
 
 
 class ReadPageTests(BusCase):

@@ -15,6 +15,11 @@ def reach(*texts: str) -> ChannelScope:
 
 
 class ReachTests(SynchronousTestCase):
+    def test_scopes_of_the_same_patterns_are_equal(self) -> None:
+        self.assertEqual(reach("a", "b/*"), reach("a", "b/*"))
+        self.assertEqual(len({reach("a"), reach("a"), reach("a/*")}), 2)
+        self.assertNotEqual(reach("a"), "a")
+
     def test_a_name_reaches_itself_only(self) -> None:
         self.assertTrue(reach("a/b").has("a/b"))
         for other in ("a", "a/b/c", "a/*", "**"):

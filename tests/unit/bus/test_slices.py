@@ -16,7 +16,7 @@ from pushd.bus.eventlog import EventLog
 from pushd.bus.grants import EVERYTHING, NOTHING, Grants, Identity
 from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.bus.replay import Replay
-from pushd.bus.slices import MOST, Slice, Slices
+from pushd.bus.slices import MOST, Burst, Slice, Slices
 from pushd.bus.subscription import Subscription
 from pushd.bus.turn import Turn
 from pushd.errors import Refused
@@ -62,6 +62,18 @@ class SliceTests(SynchronousTestCase):
             clock.advance(0)
         self.assertEqual(done, list(range(70)))
         self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class BurstTests(SynchronousTestCase):
+    def test_a_few_are_done_at_once_and_as_many_again_after_a_while(self) -> None:
+        clock = Clock()
+        clock.advance(1)
+        burst = Burst(clock.seconds)
+        for _ in range(2):
+            self.assertEqual([burst.take() for _ in range(10)], [True] * 8 + [False] * 2)
+            clock.advance(0.019)
+            self.assertFalse(burst.take())
+            clock.advance(0.002)
 
 
 class Hall(House):

@@ -217,6 +217,14 @@ class DraftTests(MessageCase):
         self.assertRefused(parse_draft, parse_object(b'{"channel":"a","data":"","\\ud800":1}'), "\ud800")
 
 
+class ChannelsTests(MessageCase):
+    def test_an_event_has_as_many_channels_as_the_limit_allows(self) -> None:
+        event = {"channels": ["a", "b", "c"], "data": "x"}
+        self.assertEqual(parse_draft(event, 3).channels, ("a", "b", "c"))
+        says = "the event is for 3 channels; [limits] channels_per_event is 2"
+        self.assertRefused(lambda message: parse_draft(message, 2), event, "channels", says)
+
+
 class RefTests(MessageCase):
     def test_a_ref_is_a_short_text_or_a_whole_number_and_comes_back_as_it_is(self) -> None:
         refs: tuple[Ref, ...] = (None, "", "a b", "é", "x" * 255, 0, -1, 2**53 - 1, 1 - 2**53)
