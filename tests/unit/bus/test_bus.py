@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,11 +12,12 @@ from pushd.bus.bus import Bus, Published
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Entry
 from pushd.bus.grants import EVERYTHING, Grants
-from pushd.bus.replay import ENTRY_BYTES
+from pushd.bus.memory_headroom import memory
+from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay
 from pushd.bus.search import Work, drain
 from pushd.bus.shares import Shares
 from pushd.bus.subscription import Subscription
-from pushd.errors import BadRequest, Forbidden, NotFound, TooMany, Unavailable, Unprocessable
+from pushd.errors import BadRequest, Forbidden, NotFound, OutOfMemory, TooMany, Unavailable, Unprocessable
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, datas, draft, offsets, patterns
 
 BEGINNING = f"{EPOCH}-0"
@@ -573,6 +575,46 @@ def held_bytes(subscription: Subscription) -> int:
     """Return how much is held for a subscription, in bytes."""
     replay = subscription._replay
     return 0 if replay is None else replay.held_bytes
+
+
+class UnreadableTests(BusCase):
+    """A replay whose next event cannot be had: each way to read it ends the subscription, with the reason."""
+
+    def advance(self, error: Exception, *, by_run: bool) -> Client:
+        """Subscribe from the beginning, read once with `error`, and return the client."""
+        self.rig.publish("a")
+        client, subscription, _ = self.rig.subscribe("a", since="earliest")
+
+        def fail(*_: object) -> None:
+            raise error
+
+        with patch.object(Replay, "run", fail), patch.object(Replay, "next", fail):
+            self.assertFalse(subscription.advance_run(1000) if by_run else subscription.advance())
+        self.assertEqual(client.entries, [])
+        self.assertNoSubscriptionLeft()
+        return client
+
+    def test_an_event_that_is_gone(self) -> None:
+        for by_run in (False, True):
+            self.assertEnded(self.advance(Overtaken(), by_run=by_run), CloseCause.TOO_SLOW)
+
+    def test_a_store_that_cannot_be_read(self) -> None:
+        for by_run in (False, True):
+            client = self.advance(Unavailable("the disk is gone"), by_run=by_run)
+            self.assertEqual(client.reasons, [CloseReason(CloseCause.FAILED, "the disk is gone")])
+
+    def test_no_memory_for_it(self) -> None:
+        for by_run in (False, True):
+            memory.is_short = False
+            client = self.advance(MemoryError(), by_run=by_run)
+            self.assertEqual(client.reasons, [CloseReason(CloseCause.FAILED, OutOfMemory().detail)])
+            self.assertTrue(memory.is_short)
+
+    def test_a_live_subscriber_has_no_run(self) -> None:
+        self.rig.publish("a")
+        client, subscription, _ = self.rig.subscribe("a")
+        self.assertEqual(subscription.advance_run(1000), [])
+        self.assertLive(client)
 
 
 class IsolationTests(BusCase):

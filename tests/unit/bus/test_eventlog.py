@@ -559,6 +559,24 @@ class LimitTests(LogCase):
     def names(self) -> list[str]:
         return sorted(self.log.names())
 
+    def test_the_entries_of_a_channel_that_was_given_up_are_in_no_history(self) -> None:
+        one = self.append("none1")[0]
+        for name in ("none2", "none3", "none4"):
+            self.append(name)
+        self.assertIs(self.log.get("none1"), None)
+        self.assertIs(self.log.history_with(one), None)
+
+    def test_a_channel_that_is_given_up_while_settings_change_in_steps_does_no_harm(self) -> None:
+        for name in ("none3", "none2", "none1"):
+            self.append(name)
+        kept = Kept(1, HOUR)
+        work = self.log.configuring(lambda name: kept, max_channels=3, max_bytes=1 << 40)
+        next(work)
+        self.append("none4")
+        self.assertEqual(sorted(self.log.names()), ["none1", "none2", "none4"])
+        drain(work)
+        self.assertTrue(all(self.log.by_name[name].settings is kept for name in self.log.names()))
+
     def test_over_the_limit_a_new_channel_is_refused_and_nothing_has_changed(self) -> None:
         for name in "abc":
             self.append(name, data=name.encode())

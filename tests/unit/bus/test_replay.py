@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,67 @@ class FaultTests(SynchronousTestCase):
         found = [self.replay.next(), self.replay.next()]
         self.assertEqual([one and one.offset for one in found], [1, 2])
         self.assertRaises(Unavailable, self.replay.next)
+
+
+class LeftToHistoriesTests(SynchronousTestCase):
+    """Events published meanwhile that `read_later` leaves to their histories."""
+
+    def setUp(self) -> None:
+        self.replay = Replay()
+        self.histories = {"a": history_of("a"), "b": history_of("b")}
+
+    def leave(self, sequence: int, *, missable: str = "") -> None:
+        """Publish an event to both channels and leave it to them; it may be missed in the channel `missable`."""
+        entries = [
+            replace(entry(sequence, channel=name), may_be_missed=name == missable) for name in self.histories
+        ]
+        for one in entries:
+            self.histories[one.channel].extend([one])
+        self.assertTrue(self.replay.read_later(entries, lambda found: self.histories[found.channel]))
+
+    def rest(self) -> list[tuple[int, str]]:
+        return [(one.event.sequence, one.channel) for one in iter(self.replay.next, None)]
+
+    def test_they_come_once_and_in_order(self) -> None:
+        for sequence in (1, 2, 3):
+            self.leave(sequence)
+        self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 3])
+
+    def test_one_that_is_gone_and_may_not_be_missed_overtakes_the_replay(self) -> None:
+        self.leave(1)
+        self.histories["a"].drop()
+        self.assertRaises(Overtaken, self.rest)
+
+    def test_one_that_is_gone_and_may_be_missed_is_left_out(self) -> None:
+        self.leave(1, missable="b")
+        self.histories["b"].drop()
+        self.assertEqual(self.rest(), [(1, "a")])
+        self.assertEqual(self.replay.width, 0)
+
+    def test_after_one_that_may_be_missed_its_history_goes_on_in_the_order_of_the_log(self) -> None:
+        for sequence in (1, 2, 3):
+            self.leave(sequence, missable="b")
+        self.histories["b"].drop()
+        self.histories["b"].drop()
+        self.assertEqual([sequence for sequence, _ in self.rest()], [1, 2, 3])
+        self.assertEqual(self.replay.width, 0)
+
+    def test_what_was_published_after_them_is_not_read(self) -> None:
+        """It is delivered live."""
+        self.leave(1, missable="b")
+        self.histories["b"].drop()
+        self.histories["b"].extend([entry(2, channel="b")])
+        self.assertEqual(self.rest(), [(1, "a")])
+
+    def test_one_that_cannot_be_read_ends_the_replay(self) -> None:
+        self.histories["a"] = Unreadable(Kept(1000), 0)
+        for sequence in (1, 2, 3):
+            self.histories["a"].extend([entry(sequence)])
+        one = self.histories["a"].run(1, 2)[-1]
+        later = replace(one, offset=3)
+        self.assertTrue(self.replay.read_later([later], lambda found: self.histories["a"]))
+        for _ in range(2):
+            self.assertRaises(Unavailable, self.replay.next)
 
 
 class RunTests(SynchronousTestCase):
