@@ -9,11 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Bus, Published
 from pushd.bus.clientinfo import ClientInfo
+from pushd.bus.closing import CloseCause
+from pushd.bus.event import Entry
 from pushd.bus.memory_headroom import memory
 from pushd.bus.publisher import DirectPublisher, Outcome
 from pushd.bus.recipients import Recipient
+from pushd.bus.slices import MOST
+from pushd.bus.subscription import Subscription
 from pushd.errors import OutOfMemory
-from tests.rigs.builders import BusRig, a_caller, draft
+from tests.rigs.builders import BusRig, Client, a_caller, draft, patterns
 
 NOISY, HONEST = a_caller(address="198.51.100.1"), a_caller(address="203.0.113.1")
 GROUP = cast(Recipient, object())
@@ -150,6 +154,40 @@ class WhenPublishedTests(PublisherTestCase):
         self.fill(full=False)
         self.settle()
         self.assertEqual(self.done, ["honest", "noise*10", "all", "later"])
+
+
+class SliceTests(PublisherTestCase):
+    """An event with so many recipients that it is delivered in slices."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first = self.subscribe("big", "small")
+        self.others = [self.subscribe("big") for _ in range(MOST + 50)]
+
+    def subscribe(self, *texts: str) -> Client:
+        client = Client()
+        Subscription(self.bus, client, a_caller()).add(patterns(*texts), "latest")
+        return client
+
+    def test_an_event_for_a_few_comes_after_what_is_pending_for_them(self) -> None:
+        self.bus.publish(draft("big", data=b"1"), HONEST.grants)
+        self.assertEqual(self.others[-1].datas + self.first.datas, [])
+        self.bus.publish(draft("small", data=b"2"), HONEST.grants)
+        self.assertEqual(self.first.datas, [b"1", b"2"])
+        self.settle()
+        self.assertEqual(self.first.datas, [b"1", b"2"])
+        self.assertEqual([other.datas for other in self.others], [[b"1"]] * len(self.others))
+
+    def test_one_that_fails_with_a_pending_event_is_closed_and_gets_no_more(self) -> None:
+        def fail(entry: Entry) -> None:
+            raise ZeroDivisionError
+
+        self.first.acts = fail
+        self.bus.publish(draft("big", data=b"1"), HONEST.grants)
+        self.bus.publish(draft("small", data=b"2"), HONEST.grants)
+        self.settle()
+        self.assertEqual((self.first.datas, self.first.causes), ([b"1"], [CloseCause.FAILED]))
+        self.assertEqual([other.datas for other in self.others], [[b"1"]] * len(self.others))
 
 
 class FaultTests(PublisherTestCase):
