@@ -42,9 +42,12 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -rs tests/e2e $(wildcard tests/test_*.py)
 endif
 
-cov: $(VENV)/installed-test  ## branch coverage of the tests in memory
+cov: $(VENV)/installed-test  ## branch coverage of the tests in memory, and its minimums
 	$(BIN)/python -m pytest -q $(PARALLEL) --cov=pushd --cov-branch --cov-report=term-missing:skip-covered \
 		tests/unit tests/component tests/contract
+	$(BIN)/coverage report --format=total --precision=2 --fail-under=100 --include='pushd/wire/*,pushd/auth/*'
+	$(BIN)/coverage report --format=total --precision=2 --fail-under=99 --include='pushd/bus/*'
+	$(BIN)/coverage report --format=total --precision=2 --fail-under=97
 
 dist: $(VENV)/installed-test  ## the wheel and the source archive, in dist
 	$(BIN)/python -m build
