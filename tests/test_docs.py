@@ -7,6 +7,7 @@ import json
 import re
 from contextlib import redirect_stdout
 from functools import cache
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from unittest import TestCase
@@ -147,6 +148,19 @@ class PromiseTests(TestCase):
         found = [node for node in ast.iter_child_nodes(inside) if isinstance(node, kinds) and node.name == name]
         self.assertEqual(len(found), 1, name)
         return found[0]
+
+
+class InterfaceTests(TestCase):
+    def test_what_the_page_on_python_documents_is_there(self) -> None:
+        """Sphinx finds this as well, but only on all pages together."""
+        text = (DOCS / "python.rst").read_text()
+        found = re.findall(r"(?m)^\.\. autoclass:: ([\w.]+)\.(\w+)(?:\n   :members: ?(.*))?$", text)
+        self.assertGreater(len(found), 10)
+        for module, name, members in found:
+            documented = getattr(import_module(module), name)
+            for member in filter(None, members.split(", ")):
+                with about(f"{name}.{member}"):
+                    self.assertTrue(hasattr(documented, member) or member in documented.__annotations__)
 
 
 class ExampleTests(TestCase):

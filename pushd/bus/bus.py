@@ -288,6 +288,10 @@ class Bus:
         """Return the names of all channels, then those with subscribers only, in no order."""
         return chain(self.log.names(), filter(self._is_only_subscribed, self._audiences.names))
 
+    def present(self, name: str, grants: Grants) -> list[ClientInfo]:
+        """Return the clients subscribed to a channel, ordered by connection id; see `presence`."""
+        return drain(self.presence(name, grants, 0, sys.maxsize))[2]
+
     def presence(self, name: str, grants: Grants, after: int, limit: int) -> Work[Present]:
         """Return, in steps, the clients subscribed to a channel: see `pushd.bus.subscribers.present`.
 

@@ -1075,6 +1075,12 @@ class PresenceTests(BusCase):
             self.assertEqual((count, users), (450, 2))
             self.assertEqual([caller.number for caller in page], list(range(first, last + 1)))
 
+    def test_all_clients_at_once_are_in_the_order_of_their_numbers(self) -> None:
+        for number in (3, 1, 2):
+            self.join(number, None)
+        found = self.rig.bus.present("a", EVERYTHING)
+        self.assertEqual([caller.number for caller in found], [1, 2, 3])
+
     def test_many_are_counted_in_several_steps(self) -> None:
         for number in range(1, 451):
             self.join(number, None)
