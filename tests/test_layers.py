@@ -36,7 +36,7 @@ PURE = ("bus", "config", "errors", "wire")
 """Plain Python: no Twisted, Autobahn, socket, clock or file."""
 
 PURE_IMPORTS = {
-    "__future__", "ast", "base64", "binascii", "bisect", "collections", "configparser", "contextlib",
+    "__future__", "abc", "ast", "base64", "binascii", "bisect", "collections", "configparser", "contextlib",
     "dataclasses", "difflib", "enum", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json",
     "math", "operator", "orjson", "re", "struct", "sys", "textwrap", "typing", "urllib",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -73,10 +74,10 @@ class Replaying:
             if not self.when_tidy(go_on):
                 go_on()
 
+    @abstractmethod
     def _matches(self, name: str) -> bool:
         """Return whether the subscriber is subscribed to the channel `name`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """End the subscription because of `error`, such as a replay that cannot be made tidy."""
-        raise NotImplementedError

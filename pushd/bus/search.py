@@ -93,11 +93,11 @@ class Prepared:
 
 
 Key = tuple[str, frozenset[str]]
-"""What a `Prepared` was prepared for: the position and the texts of the patterns."""
+"""The request that a `Prepared` is for: the position and the texts of the patterns."""
 
 
 def key_of(patterns: Sequence[Pattern], since: str) -> Key:
-    """Return the key of a `Prepared`: the position and the set of patterns."""
+    """Return the key by which a replay of `patterns` from the position `since` is stored until it is used."""
     return since, frozenset(pattern.text for pattern in patterns)
 
 
@@ -321,18 +321,16 @@ def read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Wo
 
     An empty page has the position of the end of the log at the last step.
     """
-    is_all, recovered = since == "earliest", True
-    for again in range(_AGAIN + 1):
+    is_all, recovered, tried = since == "earliest", True, 0
+    while True:
         end, work = log.sequence, _read(log, patterns, since, limit)
-        page = (yield from work) if again < _AGAIN else drain(work)
-        if page is None:
-            continue
-        recovered = recovered and page.recovered
-        if page.entries or end == log.sequence or since == "latest":
-            break
-        since = page.position  # no events up to `end`, but some may have been published since
-    assert page is not None
-    return HistoryPage(page.entries, page.position, is_all or recovered)
+        page = (yield from work) if tried < _AGAIN else drain(work)
+        tried += 1
+        if page is not None:
+            recovered = recovered and page.recovered
+            if page.entries or end == log.sequence or since == "latest":
+                return HistoryPage(page.entries, page.position, is_all or recovered)
+            since = page.position  # no events up to `end`, but some may have been published since
 
 
 def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> Work[HistoryPage | None]:
