@@ -19,6 +19,7 @@ from pushd.server.net.turns import Turns
 from pushd.server.net.writer import Send, Writer, writer
 from pushd.server.problems import answer_problem, unlogged_problem
 from pushd.server.request import Request
+from pushd.server.web.credentials import TOKEN, subprotocols
 from pushd.server.web.guard import RequestGuard
 from pushd.server.web.preload import Assets, link_to
 from pushd.server.web.resource import (
@@ -45,6 +46,7 @@ from pushd.server.web.static import StaticFiles, tree
 __all__ = [
     "DEFAULT_LIMIT",
     "MAX_LIMIT",
+    "TOKEN",
     "Answer",
     "Answering",
     "Assets",
@@ -85,6 +87,7 @@ __all__ = [
     "prepare",
     "serve_few",
     "since_of",
+    "subprotocols",
     "subscribed_patterns",
     "tls",
     "tree",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from h2.errors import ErrorCodes
@@ -222,6 +222,7 @@ class WebSocketOverHttp2(WebSocketTalk):
         origin: str | None = None,
         client: TunnelClient | None = None,
         fields: Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
     ) -> None:
         """Connect to `target` over `client`, or over a connection of its own, which it closes in the end.
 
@@ -231,7 +232,8 @@ class WebSocketOverHttp2(WebSocketTalk):
         own = client or TunnelClient(rig)
         origins = [] if origin is None else [("origin", origin)]
         version = ("sec-websocket-version", "13")
-        self.connection = StreamConnection(own, target, [version, *fields, *origins])
+        offers = [("sec-websocket-protocol", ", ".join(subprotocols))] if subprotocols else []
+        self.connection = StreamConnection(own, target, [version, *offers, *fields, *origins])
         self.connection.on_data = self._process
         if client is None:
             self.connection.on_end = self._close_own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from websockets.client import ClientProtocol
@@ -122,10 +122,13 @@ class WebSocketClient(WebSocketTalk):
         then: bytes = b"",
         origin: str | None = None,
         fields: Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
     ) -> None:
         """Connect to `target`, with more header `fields`; `then` is sent in the same segment as the handshake."""
         uri = parse_uri(f"ws://localhost{target}")
-        super().__init__(ClientProtocol(uri, max_size=None, origin=origin))  # type: ignore[arg-type]
+        super().__init__(
+            ClientProtocol(uri, max_size=None, origin=origin, subprotocols=subprotocols or None)  # type: ignore[arg-type]
+        )
         self.handshake: HandshakeResponse | None = None
         self.connection = rig.connect()
         self.connection.on_data = self._process

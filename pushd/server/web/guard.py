@@ -30,13 +30,13 @@ from pushd.server.net.client_certificates import Certificate
 from pushd.server.net.connection_info import ConnectionInfo
 from pushd.server.net.trusted_proxies import TrustedProxies
 from pushd.server.request import Request
+from pushd.server.web.credentials import cookies, explicit_token, is_upgrade
 from pushd.server.web.wildcards import Wildcards
 
 __all__ = ["RequestGuard", "Tokens"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)  # RFC 6750, section 2.1
 _PREFLIGHT_AGE_S = 600
 _SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _EXPOSED = (
@@ -200,38 +200,24 @@ class RequestGuard:
             raise Unauthorized("a token, but there is no [key:NAME] to check it with", is_token_wrong=True)
         return self._tokens.identify(token)
 
-    # Tokens: header, query or cookie
+    # Tokens: explicit or in a cookie
 
     def _token(self, request: Request, origin: str | None, host: str | None) -> str | None:
-        headers = request.requestHeaders
-        in_header = _single_header(request, b"authorization")
-        in_query: list[bytes] | None = request.args.get(b"access_token")
-        if in_header is not None and in_query is not None:
-            raise BadRequest("a token in both Authorization and access_token; expected one (RFC 6750, section 2)")
-        if in_header is not None:
-            bearer = _BEARER.fullmatch(in_header)
-            if bearer is None:
-                raise Unauthorized("Authorization is not of the form Bearer TOKEN (RFC 6750, section 2.1)")
-            return str(bearer[1])
-        if in_query is not None:
-            if len(in_query) > 1:
-                raise BadRequest(f"access_token appears {len(in_query)} times; expected once", "access_token")
-            return in_query[0].decode("utf-8", "replace")
-        if self._cookie is not None and headers.hasHeader(b"cookie"):
+        token = explicit_token(request, _single_header(request, b"authorization"))
+        if token is None and self._cookie is not None and request.requestHeaders.hasHeader(b"cookie"):
             return self._token_in_cookie(request, self._cookie, origin, host)
-        return None
+        return token
 
     def _token_in_cookie(self, request: Request, name: bytes, origin: str | None, host: str | None) -> str | None:
         """Return the token in the cookie `name`; raise `Forbidden` if the requesting page may not use it."""
-        values = _cookies(request, name)
+        values = cookies(request, name)
         if not values:
             return None
         if len(set(values)) > 1:
             raise BadRequest(
                 f"the cookie {name.decode('ascii')} appears {len(values)} times; expected once", "Cookie"
             )
-        is_upgrade = request.requestHeaders.hasHeader(b"upgrade") or request.method == b"CONNECT"
-        if origin is None and (request.method not in _SAFE_METHODS or is_upgrade):
+        if origin is None and (request.method not in _SAFE_METHODS or is_upgrade(request)):
             raise Forbidden("a token in a cookie requires an Origin, which is missing", "Origin")
         self._check_page(request, origin, host, "a token in a cookie")
         return values[0].decode("utf-8", "replace")
@@ -329,17 +315,6 @@ def _is_own(info: ConnectionInfo, origin: str, host: str | None) -> bool:
     be forged, so that only ``https`` matches.
     """
     return origin == f"https://{host}" or (origin == f"http://{host}" and not info.is_secure)
-
-
-def _cookies(request: Request, name: bytes) -> list[bytes]:
-    """Return all values of a cookie, which may be set for several paths (RFC 6265, section 5.4)."""
-    found = []
-    for line in request.requestHeaders.getRawHeaders(b"cookie", []):
-        for pair in line.split(b";"):
-            key, equals, value = pair.strip().partition(b"=")
-            if equals and key == name:
-                found.append(value.strip(b'"'))
-    return found
 
 
 def _single_header(request: Request, name: bytes) -> str | None:

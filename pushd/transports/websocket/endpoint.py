@@ -13,7 +13,7 @@ from pushd.server import IncompleteBodies, Request, RequestGuard, Turns, paramet
 from pushd.sessions import Admission
 from pushd.transports.endpoint import SubscribeEndpoint
 from pushd.transports.websocket.connection import new_connection, new_factory
-from pushd.transports.websocket.handshake import Field, accept_connect, accept_upgrade
+from pushd.transports.websocket.handshake import Handshake, accept_connect, accept_upgrade
 from pushd.transports.websocket.protocol import JsonProtocol, RawProtocol
 from pushd.transports.websocket.settings import WebSocketSettings
 from pushd.wire import longest_message
@@ -67,8 +67,7 @@ class WebSocket(SubscribeEndpoint):
         is_raw = _format(request) == "raw"
         has_channels = is_raw or b"channel" in request.args
         wanted = subscribed_patterns(request) if has_channels else [], since_of(request, "latest")
-        fields = (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
-        request.found = is_raw, fields
+        request.found = is_raw, (accept_connect if request.method == b"CONNECT" else accept_upgrade)(request)
         return wanted
 
     def render_GET(self, request: Request) -> int:
@@ -81,11 +80,12 @@ class WebSocket(SubscribeEndpoint):
 
     def _open(self, request: Request) -> int:
         """Subscribe to the channels in the query, accept the handshake, and upgrade the connection."""
-        fields: list[Field]
-        is_raw, fields = request.found
+        handshake: Handshake
+        is_raw, handshake = request.found
         max_bytes = self._settings.max_event_bytes if is_raw else self._max_message_bytes
         websocket = new_connection(self._factory, max_bytes, request.caller.place)
-        dialogue = (RawProtocol if is_raw else JsonProtocol)(websocket, self._settings, request.caller)
+        protocol = RawProtocol if is_raw else JsonProtocol
+        dialogue = protocol(websocket, self._settings, request.caller, speaks_v1=handshake.speaks_v1)
         websocket.listener = dialogue
         try:
             dialogue.subscribe(*request.wanted)
@@ -93,6 +93,7 @@ class WebSocket(SubscribeEndpoint):
             dialogue.session.ended()
             raise
         dialogue.ping_later()
+        fields = handshake.fields
         if request.access_record is not None:
             dialogue.access_record, request.access_record = request.access_record, None
             fields.append((b"X-Request-ID", request.request_id.encode("ascii")))

@@ -45,12 +45,21 @@ _SWITCHED = 101
 class _Dialogue(Pinging):
     """The base of both protocols: a `WebSocketListener`. Subclasses define the messages."""
 
-    __slots__ = ("access_record", "session")
+    __slots__ = ("access_record", "session", "speaks_v1")
 
     encode: Encoder
 
-    def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings, caller: ClientInfo) -> None:
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        settings: WebSocketSettings,
+        caller: ClientInfo,
+        *,
+        speaks_v1: bool = False,
+    ) -> None:
         super().__init__(websocket, settings)
+        self.speaks_v1 = speaks_v1
+        """Whether the subprotocol is ``pushd.v1``: the client understands messages that it did not ask for."""
         self.session = Session(settings.admission.sessions, websocket, self.encode, caller)
         self.access_record: RequestRecord | None = None
         """Logs the handshake at the end of the connection; None if requests are not logged."""
@@ -132,9 +141,16 @@ class JsonProtocol(_Dialogue):
 
     encode = staticmethod(websocket_event)
 
-    def __init__(self, websocket: WebSocketConnection, settings: WebSocketSettings, caller: ClientInfo) -> None:
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        settings: WebSocketSettings,
+        caller: ClientInfo,
+        *,
+        speaks_v1: bool = False,
+    ) -> None:
         """Override: start without waiting commands."""
-        super().__init__(websocket, settings, caller)
+        super().__init__(websocket, settings, caller, speaks_v1=speaks_v1)
         self._is_busy = False
         self._later: deque[tuple[bytes, bool]] | None = None
         self._later_bytes = 0
