@@ -296,17 +296,23 @@ class PushSession:
     # The end
 
     def close(self, reason: CloseReason) -> None:
-        """End the session: promise the events that have room, then send `reason`."""
+        """End the session: promise the events that have room, then send `reason`. One too slow loses them."""
         if reason.cause is not CloseCause.TOO_SLOW:
             self.subscription.take_pending()
         if self.is_closed:
             return
         self._failure = None
         self.end_reason = reason
-        if reason.cause is not CloseCause.TOO_SLOW:
-            self.flush()
-        else:
+        if reason.cause is CloseCause.TOO_SLOW:
+            self.is_closed = True
             self._sessions.counters.too_slow += len(self._waiting) + len(self._refused) + 1
+            self._sessions.dismiss(self, reason)
+            return
+        self.flush()
+        self.farewell(reason)
+
+    def farewell(self, reason: CloseReason) -> None:
+        """Send `reason` after the promises, and end the stream."""
         self._stop()
         self._connection.close(reason)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from h2.settings import SettingCodes
@@ -196,6 +198,53 @@ class RefusalTests(PushTestCase):
         self.rig.publish_each("news", *[b"x" * 50_000] * 20)
         self.rig.turn()
         self.assertEqual(len(client.pushes), 2)
+
+
+class OverloadTests(PushTestCase):
+    """However many clients fall behind, and whatever they refuse, the other clients do not wait for them."""
+
+    config = "[limits]\noutbox = 1KiB\n[channels]\nhistory_size = 0\n[channels:prices]\non_overflow = latest\n"
+
+    def stuck(self, *channels: str) -> Http2Client:
+        """Connect a client that accepts one promise and none of its body."""
+        return self.open(
+            *channels, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1, SettingCodes.INITIAL_WINDOW_SIZE: 0}
+        )
+
+    def each_turn(self, count: Callable[[], int]) -> list[int]:
+        """Return by how much `count` grows in each turn of the reactor, until nothing is left to do."""
+        counts = [count()]
+
+        def note() -> None:
+            counts.append(count())
+            if any(due_s <= self.rig.reactor.seconds() for due_s in self.rig.delayed):
+                self.rig.reactor.callLater(0, note)
+
+        self.rig.reactor.callLater(0, note)
+        self.rig.turn()
+        return [after - before for before, after in pairwise(counts)]
+
+    def test_however_many_overflow_on_one_event_few_are_closed_in_one_turn(self) -> None:
+        for _ in range(60):
+            self.stuck("news")
+        sessions = self.rig.parts.sessions
+        self.rig.publish_each("news", *[b"x"] * 4)
+        self.rig.turn()
+        self.rig.publish("news", b"one too many")
+        self.assertEqual(len(sessions), 60)
+        closed = self.each_turn(lambda: 60 - len(sessions))
+        self.assertEqual((sum(closed), max(closed)), (60, 20))
+        self.assertEqual(self.rig.parts.bus.counters.too_slow, 60 * 4)
+
+    def test_one_that_goes_before_it_is_closed_leaves_nothing(self) -> None:
+        before = self.rig.traces
+        client = self.stuck("news")
+        self.rig.publish_each("news", *[b"x"] * 5)
+        client.connection.disconnect()
+        self.rig.turn()
+        self.assertEqual((self.rig.traces.subscribers, self.rig.traces.sessions), (0, 0))
+        self.assertEqual(self.rig.traces.alarms, before.alarms)
+        self.assertEqual(self.rig.delayed, [])
 
 
 class AnswerTests(PushTestCase):
