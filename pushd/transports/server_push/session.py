@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
@@ -25,6 +26,9 @@ _IN_FLIGHT_BYTES = 64 * 1024
 
 _PROMISE_COST = 10
 """Cost of a promise, in sends."""
+
+_MAX_PROMISES = 50
+"""Maximum number of promises that one session makes in one turn of the reactor: about a millisecond."""
 
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 5.0
@@ -105,7 +109,7 @@ class PushSession:
         self._count = 0
         self._waiting: deque[_Push] = deque()
         self._waiting_bytes = 0
-        self._refused: dict[int, _Push] = {}
+        self._refused: list[_Push] = []  # a heap
         self._in_flight: dict[int, _Push] = {}
         self._in_flight_bytes = 0
         self._sent: OrderedDict[int, _Push] = OrderedDict()
@@ -139,11 +143,7 @@ class PushSession:
         if self.is_closed:
             return
         push = _Push(self._count, entry, len(entry.event.data) + ENTRY_BYTES)
-        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
-            self.flush()  # after many events in this turn, there may be room for promises
-        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
-            self._miss()
-        if self._waiting and self._waiting_bytes + push.cost > self._max_bytes:
+        if not self._fits(push) and not self._make_room(push):
             self.close(_TOO_SLOW)
             return
         self._count += 1
@@ -168,6 +168,21 @@ class PushSession:
         """
         return self._sessions.wheel.turned_s if self._is_paused else self._wrote_s
 
+    def _fits(self, push: _Push) -> bool:
+        return not self._waiting or self._waiting_bytes + push.cost <= self._max_bytes
+
+    def _make_room(self, push: _Push) -> bool:
+        """Promise waiting events, or drop those that may be missed, until `push` fits; return False if it does not.
+
+        After many events in one turn, there may be room for promises. One event may be too much for hundreds of
+        clients: those for which this turn has no time left are too slow.
+        """
+        if self._is_unflushed and not self._sessions.wheel.reactor_turn.is_over:
+            self.flush()
+        if not self._fits(push):
+            self._miss()
+        return self._fits(push) and not self.is_closed
+
     def _miss(self) -> None:
         """Drop the older half of the waiting events that may be missed."""
         older = {push.number for push in self._waiting if push.entry.may_be_missed}
@@ -191,28 +206,26 @@ class PushSession:
             self._sessions.flush_later(self)
 
     def flush(self) -> int:
-        """Promise waiting and replayed events, as far as there is room; return the cost, in sends."""
+        """Promise waiting and replayed events, up to the limits of client and turn; return the cost, in sends."""
         self._is_unflushed = self._is_held = False
-        sends = 1
         if self._failure is not None:
             self.close(self._failure)
+        left = _MAX_PROMISES
         try:
-            while self._has_more and self._has_room():
+            while left and (self._waiting or self._refused or self.subscription.is_replaying) and self._has_room():
                 push = self._next()
                 if push is None:
                     break
                 self._promise(push)
-                sends += _PROMISE_COST
+                left -= 1
         except MemoryError:  # events after the missing one must not be promised
             self._waiting.clear()
             self._refused.clear()
             self._waiting_bytes = 0
             self.subscription.end_without_memory()
-        return sends
-
-    @property
-    def _has_more(self) -> bool:
-        return bool(self._waiting or self._refused or self.subscription.is_replaying)
+        if not left:
+            self._flush_later()
+        return 1 + (_MAX_PROMISES - left) * _PROMISE_COST
 
     def _has_room(self) -> bool:
         if self.is_closed or self._retry_call is not None:
@@ -228,7 +241,7 @@ class PushSession:
     def _next(self) -> _Push | None:
         """Remove and return the oldest event to promise; None if there is none."""
         if self._refused:
-            return self._refused.pop(min(self._refused))
+            return heappop(self._refused)
         while not self._waiting:
             if not self.subscription.advance():
                 break
@@ -282,7 +295,7 @@ class PushSession:
 
     def _retry(self, push: _Push) -> None:
         """Schedule another promise of an event; no other event is promised before it."""
-        self._refused[push.number] = push
+        heappush(self._refused, push)
         if self._retry_call is None:
             self._retry_call = self._call_later(self._retry_s, self._retry_now)
 
@@ -291,7 +304,7 @@ class PushSession:
         self._retry_s = _FIRST_RETRY_S if is_any_taken else min(_LAST_RETRY_S, 2 * self._retry_s)
         self._tried = 0
         self._retry_call = None
-        self.flush()
+        self._flush_later()
 
     # The end
 
@@ -308,7 +321,8 @@ class PushSession:
             self._sessions.counters.too_slow += len(self._waiting) + len(self._refused) + 1
             self._sessions.dismiss(self, reason)
             return
-        self.flush()
+        while self._waiting and self._has_room() and (push := self._next()) is not None:
+            self._promise(push)
         self.farewell(reason)
 
     def farewell(self, reason: CloseReason) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from h2.settings import SettingCodes
 
+from pushd.bus.event import Draft
+from pushd.bus.grants import EVERYTHING
 from pushd.server.http2.errors import Code
 from tests.rigs.daemon import DaemonTests, query
 from tests.rigs.http2_client import Http2Client
@@ -222,6 +225,7 @@ class OverloadTests(PushTestCase):
 
         self.rig.reactor.callLater(0, note)
         self.rig.turn()
+        counts.append(count())
         return [after - before for before, after in pairwise(counts)]
 
     def test_however_many_overflow_on_one_event_few_are_closed_in_one_turn(self) -> None:
@@ -235,6 +239,58 @@ class OverloadTests(PushTestCase):
         closed = self.each_turn(lambda: 60 - len(sessions))
         self.assertEqual((sum(closed), max(closed)), (60, 20))
         self.assertEqual(self.rig.parts.bus.counters.too_slow, 60 * 4)
+
+    def test_however_many_are_promised_again_at_once_few_are_in_one_turn(self) -> None:
+        self.start()
+        clients = [self.open("news") for _ in range(5)]
+        for client in clients:
+            client.refuses = dict.fromkeys(range(50), Code.REFUSED_STREAM)
+        self.rig.publish_many(*({"channel": "news", "data": str(n)} for n in range(100)))
+        self.rig.turn()
+        self.rig.reactor.rightNow += 0.02
+        promised = self.each_turn(lambda: sum(len(client.pushes) for client in clients))
+        self.assertEqual(max(promised), 50)
+        for client in clients:
+            self.assertEqual({push.body for push in client.pushes[50:]}, {b"%d" % n for n in range(100)})
+
+    def test_a_replay_is_promised_over_several_turns(self) -> None:
+        self.start("[channels]\nhistory_size = 1000")
+        self.rig.publish_many(*({"channel": "news", "data": str(n)} for n in range(300)))
+        client = Http2Client(self.rig)
+        client.send("GET", "/push?channel=news&since=earliest")
+        promised = self.each_turn(lambda: len(client.pushes))
+        self.assertEqual((sum(promised), max(promised)), (300, 50))
+        self.assertEqual(self.got(client), [b"%d" % n for n in range(300)])
+
+    def test_events_of_one_turn_that_overflow_are_promised_in_it_while_there_is_time(self) -> None:
+        turn = self.rig.parts.sessions.wheel.reactor_turn
+        for is_over in False, True:
+            client = self.open("news")
+            turn.end_s = self.rig.reactor.seconds() if is_over else inf
+            draft = Draft.checked(("news",), b"x" * 100)
+            for _ in range(20):
+                self.rig.parts.bus.publish(draft, EVERYTHING)
+            self.assertEqual(self.rig.parts.bus.counters.too_slow > 0, is_over)
+            self.assertEqual(len(self.got(client)), 0 if is_over else 20)
+            client.connection.disconnect()
+
+    def test_one_that_is_closed_while_it_makes_room_takes_nothing_more(self) -> None:
+        client = self.open("news")
+        for _ in range(10):
+            self.rig.publish("news", b"x" * 500)
+            self.rig.turn()
+        (session,) = self.rig.parts.sessions
+        client.h2._closed_streams.clear()
+        client.connection.send(b"\0\0\4\3\0\0\0\0\2" + bytes((0, 0, 0, Code.REFUSED_STREAM)))  # too late
+        draft = Draft.checked(("news",), b"x" * 100)
+        for _ in range(2):
+            self.rig.parts.bus.publish(draft, EVERYTHING)
+        before = session.outbox_bytes
+        self.rig.parts.bus.publish(draft, EVERYTHING)
+        self.assertIsNotNone(session.end_reason)
+        self.assertEqual(session.outbox_bytes, before)
+        self.rig.turn()
+        self.assertEqual((self.rig.traces.sessions, self.rig.delayed), (0, []))
 
     def test_one_that_goes_before_it_is_closed_leaves_nothing(self) -> None:
         before = self.rig.traces
