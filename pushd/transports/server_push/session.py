@@ -74,6 +74,7 @@ class PushSession:
         "_is_paused",
         "_is_unflushed",
         "_max_bytes",
+        "_may_be_missed",
         "_refused",
         "_retry_call",
         "_retry_s",
@@ -107,7 +108,8 @@ class PushSession:
         self._call_later = call_later
         self._max_bytes = sessions.max_outbox_bytes
         self._count = 0
-        self._waiting: deque[_Push] = deque()
+        self._waiting: OrderedDict[int, _Push] = OrderedDict()
+        self._may_be_missed: deque[int] = deque()  # the numbers of those waiting events
         self._waiting_bytes = 0
         self._refused: list[_Push] = []  # a heap
         self._in_flight: dict[int, _Push] = {}
@@ -147,8 +149,10 @@ class PushSession:
             self.close(_TOO_SLOW)
             return
         self._count += 1
-        self._waiting.append(push)
+        self._waiting[push.number] = push
         self._waiting_bytes += push.cost
+        if entry.may_be_missed:
+            self._may_be_missed.append(push.number)
         self._flush_later()
 
     @property
@@ -185,11 +189,10 @@ class PushSession:
 
     def _miss(self) -> None:
         """Drop the older half of the waiting events that may be missed."""
-        older = {push.number for push in self._waiting if push.entry.may_be_missed}
-        older = set(sorted(older)[: (len(older) + 1) // 2])
-        self._waiting = deque(push for push in self._waiting if push.number not in older)
-        self._waiting_bytes = sum(push.cost for push in self._waiting)
-        self._sessions.counters.missed += len(older)
+        count = (len(self._may_be_missed) + 1) // 2
+        for _ in range(count):
+            self._waiting_bytes -= self._waiting.pop(self._may_be_missed.popleft()).cost
+        self._sessions.counters.missed += count
 
     def send(self, line: bytes) -> None:
         """Write `line`, a heartbeat, to the body of the stream, unless the client does not read it."""
@@ -220,6 +223,7 @@ class PushSession:
                 left -= 1
         except MemoryError:  # events after the missing one must not be promised
             self._waiting.clear()
+            self._may_be_missed.clear()
             self._refused.clear()
             self._waiting_bytes = 0
             self.subscription.end_without_memory()
@@ -247,8 +251,10 @@ class PushSession:
                 break
         if not self._waiting or self.is_closed:
             return None
-        push = self._waiting.popleft()
+        push = self._waiting.popitem(last=False)[1]
         self._waiting_bytes -= push.cost
+        if push.entry.may_be_missed:
+            self._may_be_missed.popleft()
         return push
 
     def _promise(self, push: _Push) -> None:
@@ -337,7 +343,7 @@ class PushSession:
         if self._retry_call is not None:
             self._retry_call.cancel()
             self._retry_call = None
-        for pushes in self._waiting, self._refused, self._in_flight, self._sent:
+        for pushes in self._waiting, self._may_be_missed, self._refused, self._in_flight, self._sent:
             pushes.clear()
 
     def ended(self) -> None:

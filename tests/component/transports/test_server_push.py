@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import inf
+from timeit import timeit
 from typing import Any
 
 from h2.settings import SettingCodes
@@ -273,6 +275,22 @@ class OverloadTests(PushTestCase):
             self.assertEqual(self.rig.parts.bus.counters.too_slow > 0, is_over)
             self.assertEqual(len(self.got(client)), 0 if is_over else 20)
             client.connection.disconnect()
+
+    def test_the_cost_of_a_missed_event_does_not_grow_with_the_events_that_wait(self) -> None:
+        costs = []
+        for waiting in 10, 1000:
+            self.start(f"[limits]\noutbox = {(waiting + 2) * 257}\n[channels:prices]\non_overflow = latest\n")
+            self.stuck("news", "prices")
+            self.rig.publish_many(*[{"channel": "news", "data": "x"}] * (waiting + 1))
+            self.rig.turn()
+            bus, price = self.rig.parts.bus, Draft.checked(("prices",), b"x")
+            for _ in range(20):
+                bus.publish(price, EVERYTHING)
+            before = bus.counters.missed
+            publish = partial(bus.publish, price, EVERYTHING)
+            costs.append(min(timeit(publish, number=1) for _ in range(20)))
+            self.assertEqual(bus.counters.missed - before, 20)
+        self.assertLess(costs[1], 3 * costs[0])
 
     def test_one_that_is_closed_while_it_makes_room_takes_nothing_more(self) -> None:
         client = self.open("news")
