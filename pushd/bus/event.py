@@ -176,6 +176,9 @@ class Event:
     id: str
     """The event id: assigned by pushd, unique in the log; or by the publisher, for the first channel."""
 
+    position: str
+    """The position after the event, from which a client resumes; the same as `id` if pushd assigned that."""
+
     data: bytes
     """The bytes that subscribers receive."""
 

@@ -151,9 +151,9 @@ class EventLog(Generic[S]):
 
     def event_of(self, draft: Draft, sequence: int, now: float) -> Event:
         """Return an event published `now` for the place `sequence`, without appending it."""
-        event_id = draft.id or f"{self._epoch}-{sequence}"  # `own_id`, inlined to save a call per event
-        size = event_size(draft.data, draft.type, draft.id)
-        return Event(event_id, draft.data, draft.is_text, draft.type, now, sequence, size, draft.id is not None)
+        position, given = f"{self._epoch}-{sequence}", draft.id  # `own_id`, inlined to save a call per event
+        size, text, kind = event_size(draft.data, draft.type, given), draft.is_text, draft.type
+        return Event(given or position, position, draft.data, text, kind, now, sequence, size, given is not None)
 
     def keep(self, by_channel: Mapping[Channel[S], list[Entry]], seconds: float) -> None:
         """Append events that the archive has stored: the entries of each channel, made at `seconds`."""

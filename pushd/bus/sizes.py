@@ -25,8 +25,11 @@ _GIVEN_BYTES = 40
 OBJECT_BYTES = 400
 """The approximate extra size of an event as objects in memory, in bytes."""
 
-GIVEN_OBJECT_BYTES = 500
-"""The approximate size of the objects that find an event in memory by a publisher's id, in bytes."""
+GIVEN_OBJECT_BYTES = 570
+"""The approximate size of the objects that find an event in memory by a publisher's id, in bytes.
+
+It includes the position of the event, which is an object of its own beside such an id.
+"""
 
 CHANNEL_OBJECT_BYTES = 800
 """The approximate extra size of a channel as objects in memory, in bytes."""

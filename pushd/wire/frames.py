@@ -53,10 +53,14 @@ def chunked(encode: Encoder) -> Encoder:
 def _members(entry: Entry) -> dict[str, object]:
     """Return the members of the JSON object of an event.
 
-    ``{"id","channel","offset","data" or "data_base64","event"?,"time"}``
+    ``{"id","position"?,"channel","offset","data" or "data_base64","event"?,"time"}``: an id that pushd assigned is
+    the position, too.
     """
     event = entry.event
-    members: dict[str, object] = {"id": event.id, "channel": entry.channel, "offset": entry.offset}
+    members: dict[str, object] = {"id": event.id}
+    if event.position != event.id:
+        members["position"] = event.position
+    members["channel"], members["offset"] = entry.channel, entry.offset
     if event.is_text:
         members["data"] = event.data.decode()
     else:
@@ -147,7 +151,7 @@ def sse_line(data: bytes, type: str, id: str) -> bytes:
 
 
 def sse_event(entry: Entry) -> bytes:
-    """Return an event in event-stream format.
+    """Return an event in event-stream format, with its position as the id, from which a client resumes.
 
     An event stream carries text only: binary data is sent as the JSON object ``{"data_base64": ...}``.
     """
@@ -157,4 +161,4 @@ def sse_event(entry: Entry) -> bytes:
     else:
         encoded = b64encode(event.data).decode("ascii")
         data = json_bytes({"data_base64": encoded}, encoded).decode()
-    return sse_block(data, type=event.type, id=event.id)
+    return sse_block(data, type=event.type, id=event.position)

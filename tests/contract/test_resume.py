@@ -68,9 +68,9 @@ class Follower:
         """The connection is gone: remember what it brought."""
         datas = self.subscriber.datas
         self.got += datas
-        if self.subscriber.has_ids:
+        if self.subscriber.has_positions:
             self.position = self.subscriber.position or self.position
-        elif datas:  # the bare data have no ids; this client knows the publisher's
+        elif datas:  # the bare data have no positions; this client knows the publisher's
             self.position = self._test.id_of[datas[-1]]
 
     def leave(self) -> None:
@@ -102,6 +102,7 @@ class ResumeRules(_Base):
         self.addCleanup(rig.abandon)
         self.rig = rig
         self.id_of: dict[bytes, str] = {}
+        self.sequence_of: dict[bytes, int] = {}
 
     def new_directory(self) -> Path:
         """Make a directory that lasts as long as the test."""
@@ -117,8 +118,9 @@ class ResumeRules(_Base):
         yield "crashes", lambda: self.rig.crash(after_s=1)
 
     def publish(self, channel: str, data: bytes, *, id: str | None = None) -> str:
-        """Publish an event, and remember its id."""
+        """Publish an event, and remember its id and where it is in the log."""
         self.id_of[data] = event_id = self.rig.publish(channel, data, id=id)
+        self.sequence_of[data] = self.rig.parts.bus.log.sequence
         return event_id
 
     def publish_each(self, channel: str, *datas: bytes) -> list[str]:
@@ -129,7 +131,8 @@ class ResumeRules(_Base):
         """Publish a batch of texts."""
         ids = []
         for draft, said in zip(drafts, self.rig.publish_many(*drafts), strict=True):
-            self.id_of[str(draft["data"]).encode()] = said["id"]
+            data = str(draft["data"]).encode()
+            self.id_of[data], self.sequence_of[data] = said["id"], int(said["id"].partition("-")[2])
             ids.append(said["id"])
         return ids
 
@@ -148,6 +151,9 @@ class ResumeRules(_Base):
         self.assertEqual(subscriber.datas, [*datas, live])
         if subscriber.has_ids:
             self.assertEqual(subscriber.ids, [self.id_of[data] for data in (*datas, live)])
+        if subscriber.has_positions:
+            position_of, sequence_of = self.rig.parts.bus.log.position_of, self.sequence_of
+            self.assertEqual(subscriber.positions, [position_of(sequence_of[data]) for data in (*datas, live)])
         subscriber.disconnect()
         self.rig.turn()
 
@@ -162,7 +168,7 @@ class ResumeRules(_Base):
         """Who comes back to `since` is told that something is missing, and gets what is left."""
         subscriber = self.kind(self.rig, [channel], since)
         self.assertFalse(subscriber.recovered, since)
-        if not subscriber.has_ids:  # there is no place to say so; it begins anew when it has read the reason
+        if not subscriber.has_positions:  # there is no place to say so; it begins anew when it has read the reason
             self.assertEqual(subscriber.datas, [])
             self.assertIn("lost", subscriber.closed_reason or "")
             subscriber = self.kind(self.rig, [channel], "earliest")
@@ -295,6 +301,25 @@ class ResumeRules(_Base):
             self.assertEqual(subscriber.datas, [b"%d two" % number, b"%d three" % number])
             subscriber.disconnect()
             self.assert_recovered(["other", "news"], f"ü/{number}", b"%d three" % number)
+
+    def test_the_position_of_an_event_is_good_though_its_own_id_is_none_any_more(self) -> None:
+        """A channel that keeps nothing, or little, makes no gap in the others of the connection."""
+        for number, (_, meanwhile) in enumerate(self.meanwhiles):
+            follower = Follower(self, ["none/news", "news"], self.position)
+            if not follower.come().has_positions:
+                return
+            self.publish("none/news", gone := b"%d gone" % number, id=f"given:{number}")
+            self.rig.turn()
+            follower.leave()
+            self.publish("news", since := b"%d since" % number)
+            meanwhile()
+            subscriber = follower.come()
+            self.assertTrue(subscriber.recovered)
+            follower.leave()
+            self.assertEqual(follower.got, [gone, since])
+            again = self.kind(self.rig, ["none/news", "news"], f"given:{number}")
+            self.assertFalse(again.recovered)
+            again.disconnect()
 
     def test_from_earliest_comes_all_that_is_kept(self) -> None:
         datas = [b"%d" % number for number in range(5)]
@@ -513,6 +538,12 @@ class ResumeRules(_Base):
         self.assertTrue(subscriber.recovered)
         self.assertEqual(subscriber.datas[:4], [b"one", b"two", b"three", b"four"])
         subscriber.disconnect()
+        if subscriber.has_positions:  # they are positions of now, though the ids are of before
+            for count, again in enumerate(subscriber.positions[:4], 1):
+                subscriber = self.kind(self.rig, ["news"], again)
+                self.assertTrue(subscriber.recovered)
+                self.assertEqual(subscriber.datas[: 4 - count], [b"one", b"two", b"three", b"four"][count:])
+                subscriber.disconnect()
         since = self.publish("news", b"anew", id="given anew")
         for _, meanwhile in self.meanwhiles:
             meanwhile()

@@ -262,7 +262,7 @@ class SseSubscriber(Subscriber):
                 if event.get("event") == "pushd.gap":
                     self.view.seen.append(None)
                 elif "data" in event and "id" in event and event.get("event") != "pushd.open":
-                    self.view.seen.append(Seen(channel, event["id"], event["data"]))
+                    self.view.seen.append(Seen(channel, event["id"], event["data"], has_id=False))
                 self.position = event.get("id", self.position)
                 if self.stopping.is_set() or (monotonic() > until and not self.stays.is_set()):
                     return
@@ -303,7 +303,7 @@ class WebSocketSubscriber(Subscriber):
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "event":
-            self.position = message["id"]
+            self.position = message.get("position", message["id"])
             self.view.seen.append(Seen(message["channel"], message["id"], message["data"], message["offset"]))
         elif message["type"] == "subscribed":
             if not message["recovered"]:

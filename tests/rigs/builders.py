@@ -84,7 +84,8 @@ def draft(*channels: str, data: bytes = b"x", type: str | None = None, id: str |
 
 def entry(sequence: int, offset: int | None = None, *, channel: str = "a", data: bytes = b"x") -> Entry:
     """Make an entry at `sequence` of the log; its offset is the same if not given."""
-    event = Event(f"{EPOCH}-{sequence}", data, True, None, STARTED, sequence, EVENT_BYTES + len(data))
+    position, size = f"{EPOCH}-{sequence}", EVENT_BYTES + len(data)
+    event = Event(position, position, data, True, None, STARTED, sequence, size)
     return Entry(event, channel, sequence if offset is None else offset, 3600.0)
 
 

@@ -48,13 +48,16 @@ class Seen:
     """Its channel; the only one of the event's if the client cannot tell."""
 
     id: str
-    """Its id."""
+    """Its id, or its position if the client cannot tell."""
 
     data: str
     """Its data."""
 
     offset: int | None = None
     """Its offset, if the client was told."""
+
+    has_id: bool = True
+    """False if `id` is the position, whatever id its publisher gave."""
 
 
 @dataclass
@@ -143,7 +146,7 @@ class Ledger:
         if sent is None or seen.channel not in sent.channels:
             self._fault("changed", f"{where} has {_short(seen.data)!r} as {seen.id}, which nobody published there")
             return
-        if sent.given is not None and seen.id != sent.given:
+        if seen.has_id and sent.given is not None and seen.id != sent.given:
             self._fault(
                 "another id", f"{_short(seen.data)} was published as {sent.given}, {where} has it as {seen.id}"
             )

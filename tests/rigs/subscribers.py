@@ -43,13 +43,14 @@ class Got:
     data: bytes
     id: str | None = None
     channel: str | None = None
+    position: str | None = None
 
 
 def _got(event: dict[str, Any]) -> Got:
     """Read an event in JSON."""
-    if "data" in event:
-        return Got(event["data"].encode(), event["id"], event["channel"])
-    return Got(b64decode(event["data_base64"]), event["id"], event["channel"])
+    data = event["data"].encode() if "data" in event else b64decode(event["data_base64"])
+    assert event.get("position") != event["id"], "the position is said twice"
+    return Got(data, event["id"], event["channel"], event.get("position", event["id"]))
 
 
 class Subscriber:
@@ -57,6 +58,11 @@ class Subscriber:
 
     path: ClassVar[str]
     has_ids: ClassVar[bool] = True
+    """Whether its events have their ids."""
+
+    has_positions: ClassVar[bool] = True
+    """Whether its events have their positions."""
+
     is_told_after_events: ClassVar[bool] = True
 
     connection: Connection | StreamConnection
@@ -161,6 +167,11 @@ class Subscriber:
         """The ids of everything that was delivered."""
         return [event.id for event in self.events()]
 
+    @property
+    def positions(self) -> list[str | None]:
+        """The positions of everything that was delivered."""
+        return [event.position for event in self.events()]
+
 
 class _HttpSubscriber(Subscriber):
     """A subscriber that makes requests."""
@@ -214,6 +225,7 @@ class SseSubscriber(_StreamSubscriber):
     """An ``EventSource``."""
 
     path = "/sse"
+    has_ids = False  # the id of an event stream is the position
 
     @property
     def stream(self) -> EventStream:
@@ -222,7 +234,7 @@ class SseSubscriber(_StreamSubscriber):
 
     def events(self) -> list[Got]:
         return [
-            Got(event.data.encode(), event.last_event_id)
+            Got(event.data.encode(), position=event.last_event_id)
             for event in self.stream.events
             if not event.type.startswith("pushd.")
         ]
@@ -288,8 +300,7 @@ class StreamSubscriber(_StreamSubscriber):
 
     @property
     def position(self) -> str | None:
-        ids = [line["id"] for line in self._lines("event")]
-        return ids[-1] if ids else self._first_position
+        return self.positions[-1] if self.positions else self._first_position
 
     @property
     def closed_reason(self) -> str | None:
@@ -343,9 +354,8 @@ class JsonSubscriber(_WebSocketSubscriber):
 
     @property
     def position(self) -> str | None:
-        ids = [message["id"] for message in self._messages("event")]
-        ids = ids or [message["position"] for message in self._messages("subscribed")]
-        return ids[-1] if ids else None
+        positions = self.positions or [message["position"] for message in self._messages("subscribed")]
+        return positions[-1] if positions else None
 
 
 class AskingJsonSubscriber(JsonSubscriber):
@@ -368,7 +378,7 @@ class RawSubscriber(_WebSocketSubscriber):
     """A WebSocket with the bare data."""
 
     format = "raw"
-    has_ids = False
+    has_ids = has_positions = False
 
     def events(self) -> list[Got]:
         return [Got(it.encode() if isinstance(it, str) else it) for it in self.socket.messages]
@@ -479,7 +489,9 @@ class PushSubscriber(_StreamSubscriber):
 
     def events(self) -> list[Got]:
         return [
-            Got(push.body, push.fields["event-id"], push.channel) for push in self.client.pushes if push.is_complete
+            Got(push.body, event_id, push.channel, push.fields.get("event-position", event_id))
+            for push in self.client.pushes
+            if push.is_complete and (event_id := push.fields["event-id"])
         ]
 
     def _lines(self, kind: str) -> list[dict[str, Any]]:
@@ -493,8 +505,7 @@ class PushSubscriber(_StreamSubscriber):
 
     @property
     def position(self) -> str | None:
-        ids = self.ids
-        return ids[-1] if ids else self._first_position
+        return self.positions[-1] if self.positions else self._first_position
 
     @property
     def closed_reason(self) -> str | None:

@@ -333,6 +333,8 @@ def event_fields(event: Event) -> list[tuple[bytes, bytes]]:
     The content type is plain text or bytes, so that published data never runs as a page of this origin.
     """
     fields = [(b"event-id", event.id.encode())]
+    if event.position != event.id:
+        fields.append((b"event-position", event.position.encode("ascii")))
     if event.type is not None:
         fields.append((b"event-type", event.type.encode()))
     kind = b"text/plain; charset=utf-8" if event.is_text else b"application/octet-stream"

@@ -79,6 +79,10 @@ class SqliteStorage:
         self._given_up: PartitionedDict[str, SqliteHistory] = PartitionedDict()  # by name; still in the store
         self._heirs: list[tuple[SqliteHistory, SqliteHistory]] = []  # a forgotten history, its successor
 
+    def begin(self, epoch: str) -> None:
+        """Give events that are read from now on positions of `epoch`, the current one of the log."""
+        self._past.epoch = epoch
+
     # Interface of the event log
 
     @property

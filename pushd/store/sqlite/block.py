@@ -67,15 +67,21 @@ def encode(epoch: str, entries: Sequence[Entry], given: Container[str]) -> bytes
     return b"".join(parts)
 
 
-def decode(block: bytes, channel: str) -> Iterator[Event]:
-    """Yield the events of a block of `channel`; raise `Damaged` if it is invalid."""
-    epoch = block[:_EPOCH_BYTES].decode("ascii", "replace")
+def decode(block: bytes, channel: str, epoch: str | None = None) -> Iterator[Event]:
+    """Yield the events of a block of `channel`; raise `Damaged` if it is invalid.
+
+    Their positions are of the current `epoch` of the log, by default that of the block: events of former epochs
+    keep their ids, but a client resumes after them in the epoch in which it received them.
+    """
+    published = block[:_EPOCH_BYTES].decode("ascii", "replace")
+    epoch = published if epoch is None else epoch
     for sequence, time, is_text, kind, given, names, data, is_sized in parse(block):
         if names is not None and f"\0{channel}\0" not in f"\0{names}\0":
             raise Damaged(f"the event at {sequence} of the log belongs to other channels")
-        event_id = own_id(epoch, sequence) if given is None else given
+        position = own_id(epoch, sequence)
+        event_id = given or (position if epoch == published else own_id(published, sequence))
         size = event_size(data, kind, given) if is_sized else len(data) + EVENT_BYTES
-        yield Event(event_id, data, is_text, kind, time, sequence, size, is_sized and given is not None)
+        yield Event(event_id, position, data, is_text, kind, time, sequence, size, is_sized and given is not None)
 
 
 def parse(block: bytes) -> Iterator[Parsed]:

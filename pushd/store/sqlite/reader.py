@@ -74,6 +74,8 @@ class BlockReader:
         self._now = now
         self._seconds = seconds
         self._clock_jumps = ClockJumps(now, seconds)
+        self.epoch: str | None = None
+        """The current epoch of the log, None before it is known."""
         self._chunks: OrderedDict[tuple[int, int], _Chunk] = (
             OrderedDict()
         )  # by channel and number, latest used last
@@ -231,7 +233,7 @@ class BlockReader:
         seconds, now = self._seconds(), self._now()
         entries = []
         try:
-            for event in decode(block, reader.name):
+            for event in decode(block, reader.name, self.epoch):
                 left_s = min(age_s, self._clock_jumps.time_of(event) + age_s - now)
                 entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
                 offset += 1

@@ -188,6 +188,7 @@ class Store:
         if why is not None or not rows:
             state = _begun_anew(log)
             log.begin(state)
+        self.archive.begin(state.epoch)
         self._seal = continuity.next_seal(seal, self._directory)
         inode = os.stat(self.path).st_ino
         self._writer.execute(

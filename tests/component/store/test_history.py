@@ -74,7 +74,9 @@ class HistoryMachine(RuleBasedStateMachine):
             drafts.append((("other" if size is None else "a",), data, None))
             if size is not None:
                 event_id, offset = own_id(EPOCH, self.sequence), len(self.all) + len(entries) + 1
-                event = Event(event_id, data, True, None, self.rig.now(), self.sequence, size + EVENT_BYTES)
+                event = Event(
+                    event_id, event_id, data, True, None, self.rig.now(), self.sequence, size + EVENT_BYTES
+                )
                 entries.append(self.entry(event, offset))
         self.rig.publish_together(*drafts)
         self.all += entries

@@ -36,7 +36,8 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
         event_id = given_id or own_id(EPOCH, sequence)
         if given_id is not None:
             given_ids.add(event_id)
-        event = Event(event_id, draw(DATAS), draw(st.booleans()), draw(TYPES), draw(TIMES), sequence, 0)
+        position, is_text = own_id(EPOCH, sequence), draw(st.booleans())
+        event = Event(event_id, position, draw(DATAS), is_text, draw(TYPES), draw(TIMES), sequence, 0)
         event = sized(event, given_id)
         entries.append(Entry(event, "a", offset, 0.0))
     return entries, given_ids
@@ -45,7 +46,7 @@ def blocks(draw: st.DrawFn) -> tuple[list[Entry], set[str]]:
 PLAIN = encode(EPOCH, [entry(1), entry(2)], set())
 RICH = encode(
     EPOCH,
-    [Entry(sized(Event("given", b"\xff\x00", False, "update", 1.5, 7, 0), "given"), "a", 1, 0.0)],
+    [Entry(sized(Event("given", own_id(EPOCH, 7), b"\xff\x00", False, "update", 1.5, 7, 0), "given"), "a", 1, 0.0)],
     {"given"},
 )
 
@@ -66,6 +67,11 @@ class BlockTests(SynchronousTestCase):
         entries, given_ids = block
         written = encode(EPOCH, entries, given_ids)
         self.assertEqual(list(decode(written, "a")), [one.event for one in entries])
+
+    def test_events_of_a_former_epoch_keep_their_ids_and_have_positions_of_the_current_one(self) -> None:
+        events = list(decode(PLAIN + RICH[10:], "a", "zyxwvutsrq"))
+        self.assertEqual([one.id for one in events], [own_id(EPOCH, 1), own_id(EPOCH, 2), "given"])
+        self.assertEqual([one.position for one in events], [own_id("zyxwvutsrq", number) for number in (1, 2, 7)])
 
     def test_much_data_is_read(self) -> None:
         event = replace(entry(1).event, data=bytes(range(256)) * 8192, is_text=False)

@@ -45,7 +45,7 @@ def published(
     data: bytes, *, is_text: bool = True, type: str | None = None, id: str = f"{EPOCH}-7", time: float = 1.5
 ) -> Entry:
     """Make an entry as it stands in a channel."""
-    return Entry(Event(id, data, is_text, type, time, 7, 0), "news", 3, 3600.0)
+    return Entry(Event(id, f"{EPOCH}-7", data, is_text, type, time, 7, 0), "news", 3, 3600.0)
 
 
 def is_accepted(check: Callable[[str], str]) -> Callable[[str], bool]:
@@ -143,6 +143,16 @@ class JsonTests(SynchronousTestCase):
             '{"id":"0123456789-7","channel":"news","offset":3,"data":"é \\"1\\"\\n","time":1.5}',
         )
 
+    def test_an_id_of_another_form_does_not_hide_the_position(self) -> None:
+        self.assertShows(
+            published(b"x", id="order-17"),
+            '{"id":"order-17","position":"0123456789-7","channel":"news","offset":3,"data":"x","time":1.5}',
+        )
+        self.assertShows(
+            published(b"x", id="abcdefghij-7"),  # of a former epoch
+            '{"id":"abcdefghij-7","position":"0123456789-7","channel":"news","offset":3,"data":"x","time":1.5}',
+        )
+
     def test_binary_is_data_base64(self) -> None:
         self.assertShows(
             published(b"\xff\xfe\x00", is_text=False),
@@ -206,6 +216,9 @@ class SseTests(SynchronousTestCase):
         self.assertEqual(
             sse_event(published(b"hello", type="sport")), b"id: 0123456789-7\nevent: sport\ndata: hello\n\n"
         )
+
+    def test_the_id_is_the_position_whatever_id_the_publisher_gave(self) -> None:
+        self.assertEqual(sse_event(published(b"hello", id="order-17")), b"id: 0123456789-7\ndata: hello\n\n")
 
     def test_without_type_or_id_there_are_no_such_lines(self) -> None:
         self.assertEqual(sse_event(published(b"hello")), b"id: 0123456789-7\ndata: hello\n\n")
@@ -307,6 +320,7 @@ class AnyEventTests(TestCase):
         else:
             self.assertNotIn("data", found)
         self.assertEqual((found["id"], found.get("event")), (event.id, event.type))
+        self.assertEqual(found.get("position", found["id"]), event.position)
 
     @given(st.lists(entries(), max_size=3), ids, st.booleans())
     def test_a_page_is_valid_json_on_one_line(self, some: list[Entry], position: str, recovered: bool) -> None:
@@ -333,12 +347,12 @@ class AnyEventTests(TestCase):
     ) -> None:
         block = sse_event(published(text.encode(), type=event_type, id=event_id))
         data = text.replace("\r\n", "\n").replace("\r", "\n")
-        self.assertEqual(dispatched(block), [Message(data, event_type or "message", event_id)])
+        self.assertEqual(dispatched(block), [Message(data, event_type or "message", f"{EPOCH}-7")])
 
     @given(st.lists(entries(), max_size=4))
     def test_blocks_in_a_row_are_events_in_a_row(self, some: list[Entry]) -> None:
         stream = b"retry: 2000\nid: begin\n\n" + b":\n".join(map(sse_event, some))
-        self.assertEqual([message.id for message in dispatched(stream)], [entry.event.id for entry in some])
+        self.assertEqual([message.id for message in dispatched(stream)], [entry.event.position for entry in some])
 
     @given(st.binary() | st.sampled_from(SIZES).map(bytes), st.sampled_from((TEXT, BINARY)))
     def test_a_websocket_frame_gives_the_payload_back(self, payload: bytes, opcode: int) -> None:

@@ -177,10 +177,10 @@ export class WebSocketFeed extends Feed {
     else if (message.type === "unsubscribed") this.#lost(`Unsubscribed by the server: ${message.detail ?? "no reason given"}`);
   }
 
-  #event({ id, data, data_base64: base64, event: type, time: seconds }) {
+  #event({ id, position = id, data, data_base64: base64, event: type, time: seconds }) {
     const time = seconds * 1000;
-    const replayed = this.replay?.includes(id, time) ?? false;
-    this.moveTo(id);
+    const replayed = this.replay?.includes(position, time) ?? false;
+    this.moveTo(position);
     this.view.event({ id, data: data ?? base64, isBase64: data === undefined, type, time, arrivedAt: Date.now(), replayed });
   }
 
