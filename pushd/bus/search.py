@@ -41,6 +41,9 @@ _NAMES = 200
 _AGAIN = 3
 """How often a page is tried in steps while the log changes, before it is read in one step."""
 
+_NOTHING = Replay()
+"""The replay of readers from ``latest``; nothing is added to it."""
+
 
 class Log(Protocol[S]):
     """The part of the log that a search uses: see `pushd.bus.eventlog`."""
@@ -221,7 +224,7 @@ def prepare(
 def latest(log: Log[S]) -> Prepared:
     """Return an empty replay that starts at the end of the log."""
     end = log.sequence
-    return Prepared(StartPosition(log.position_of(end), True, end), Replay(), end)
+    return Prepared(StartPosition(log.position_of(end), True, end), _NOTHING, end)
 
 
 def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | None, count: int) -> Work[Prepared]:

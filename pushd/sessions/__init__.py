@@ -1,15 +1,14 @@
 """Sessions: the connected subscribers, and admission to them."""
 
 from pushd.sessions.admission import Admission
-from pushd.sessions.closed_connection import GONE
 from pushd.sessions.interfaces import ConnectedSubscriber, Connection, SessionLimits
 from pushd.sessions.long_work import unless_done
 from pushd.sessions.presence import Presence
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
+from pushd.sessions.subscriber_session import SubscriberSession
 
 __all__ = [
-    "GONE",
     "Admission",
     "ConnectedSubscriber",
     "Connection",
@@ -17,5 +16,6 @@ __all__ = [
     "Session",
     "SessionLimits",
     "SessionRegistry",
+    "SubscriberSession",
     "unless_done",
 ]

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from pushd.bus import (
     BYTES_PER_SEND,
@@ -25,14 +23,12 @@ from pushd.bus import (
     Entry,
     Pattern,
     StartPosition,
-    Subscription,
 )
-from pushd.server import Timer
-from pushd.sessions.closed_connection import GONE
 from pushd.sessions.fanout import FanoutGroup
 from pushd.sessions.interfaces import Connection
 from pushd.sessions.outbox import Outbox
 from pushd.sessions.registry import CHUNK_BYTES, SessionRegistry
+from pushd.sessions.subscriber_session import SubscriberSession
 
 __all__ = ["Session"]
 
@@ -44,76 +40,32 @@ _REPLAY_STEPS = 100
 _REPLAY_S = 0.0015
 """Maximum time to read the events of one turn's replay, in seconds."""
 
-_CLOSE_TIMEOUT_S = 10.0
-"""How long a closing connection may take to send its remaining bytes, in seconds."""
 
+class Session(SubscriberSession):
+    """A session that sends bytes through one connection.
 
-@implementer(IPushProducer)
-class Session:
-    """One connected subscriber: a `pushd.bus.Subscriber`, and the producer of its connection.
-
-    State: `is_paused` (back-pressure from the transport), `_is_unflushed` (a flush is due at the end of the turn),
-    `_is_flushing` (a replay fills the outbox, past its limit), `_is_parting` (closing; the abort timer runs),
-    `is_closed` (no more frames are accepted).
+    `_is_flushing` is set while a replay fills the outbox, past its limit.
     """
 
     __slots__ = (
-        "_abort_alarm",
         "_encode",
         "_group",
         "_group_wrote_s",
         "_has_missed",
         "_is_flushing",
-        "_is_parting",
-        "_is_unflushed",
         "_outbox",
-        "_sessions",
-        "_wrote_s",
-        "caller",
-        "connection",
-        "end_reason",
-        "is_closed",
-        "is_paused",
-        "own_sent_bytes",
-        "subscription",
     )
 
     def __init__(
         self, sessions: SessionRegistry, connection: Connection, encode: Encoder, caller: ClientInfo
     ) -> None:
         """Create a session on `connection` that sends events as `encode` formats them; `enter` registers it."""
-        self._sessions = sessions
         self._encode = encode
         self._outbox = Outbox(sessions.max_outbox_bytes)
-        self.is_paused = False
-        """True while the transport applies back-pressure."""
-        self._has_missed = self._is_unflushed = self._is_flushing = self._is_parting = False
-        self._abort_alarm: Timer | None = None
-        self.is_closed = False
-        """True once no more frames can be sent."""
-        self.connection = connection
-        self.caller = caller
-        """The client and its grants."""
-        self.end_reason: CloseReason | None = None
-        """Why pushd ended the session; None if the client did."""
+        self._has_missed = self._is_flushing = False
         self._group: FanoutGroup | None = None
-        self._wrote_s = sessions.wheel.turned_s
         self._group_wrote_s = 0.0  # the group's `wrote_s` when this session joined
-        self.own_sent_bytes = 0
-        """Bytes sent to the client, except those sent through its fan-out group."""
-        self.subscription = Subscription(sessions.bus, self, caller)
-
-    def enter(
-        self, groups: Sequence[Sequence[Pattern]], since: str, or_among: Sequence[Pattern] = ()
-    ) -> list[StartPosition]:
-        """Register the session and subscribe to `groups` of patterns; see `Subscription.add_each`.
-
-        Raise `Refused`, without any change, if it may not subscribe.
-        """
-        starts = self.subscription.add_each(groups, since, or_among, partial(self._sessions.register, self))
-        if starts:
-            self._go_on()
-        return starts
+        super().__init__(sessions, connection, caller)
 
     def subscribe(self, patterns: Sequence[Pattern], since: str, or_among: Sequence[Pattern] = ()) -> StartPosition:
         """Subscribe to `patterns` from the position `since`; see `Subscription.add_each`."""
@@ -136,12 +88,6 @@ class Session:
         self._go_on()
         return lost
 
-    def _go_on(self) -> None:
-        """Flush later, and resume the replay once it may be read."""
-        self._flush_later()
-        if self.subscription.then is not None:
-            self.subscription.when_tidy(self._flush_later)
-
     def tidied(self) -> Deferred[None] | None:
         """Return a Deferred to wait for before the client subscribes to more; None if there is no need to wait."""
         done: Deferred[None] = Deferred()
@@ -149,35 +95,31 @@ class Session:
 
     @property
     def outbox_bytes(self) -> int:
-        """Return the size of the outbox, in bytes."""
+        """Override: the size of the outbox."""
         return self._outbox.size
 
     @property
     def sent_bytes(self) -> int:
-        """Return the number of bytes sent to the client."""
+        """Override: count those sent through the group, too."""
         return self.own_sent_bytes + (0 if self._group is None else self._group.sent_bytes)
-
-    def wrote(self, size: int) -> None:
-        """Count `size` bytes that the connection wrote itself: the start and the end of the stream."""
-        self.own_sent_bytes += size
 
     @property
     def wrote_s(self) -> float:
-        """Return the time of the last write to the client, by the timer wheel; now, while the session is paused."""
+        """Override: count the writes of the group, too."""
         if self.is_paused:
             return self._sessions.wheel.turned_s
         group, own_s = self._group, self._wrote_s
         return own_s if group is None or group.wrote_s <= self._group_wrote_s else max(own_s, group.wrote_s)
 
     def deliver(self, entry: Entry) -> None:
-        """Called by the bus with an event: put its frame into the outbox."""
+        """Override: put the frame of the event into the outbox."""
         if entry.may_be_missed:
             self._send_or_miss(entry.frame(self._encode))
         else:
             self._send(entry.frame(self._encode))
 
     def send(self, frame: bytes) -> None:
-        """Send `frame`, which is not an event, after all earlier frames and pending events."""
+        """Override: send the pending events before it."""
         if self._sessions.bus.delivery.pending.events:
             self.subscription.take_pending()
         self._send(frame)
@@ -216,23 +158,8 @@ class Session:
         self._sessions.counters.missed += missed
         return self._outbox.has_room(size)
 
-    def _flush_later(self) -> None:
-        if not self._is_unflushed and not self.is_paused:
-            self._is_unflushed = True
-            self._sessions.flush_later(self)
-
-    def flush(self) -> int:
-        """Write the outbox, and the replay up to the limits of connection and turn; return the cost, in sends."""
-        self._is_unflushed = False
-        try:
-            return self._flush()
-        except MemoryError:
-            self._is_flushing = False
-            self._outbox.clear()  # the client resumes after the last event written
-            self.subscription.end_without_memory()
-        return 1
-
     def _flush(self) -> int:
+        """Override: write the outbox and the replay."""
         most = left = _REPLAY_STEPS if self.subscription.is_readable else 0
         sent_before = self.own_sent_bytes
         until_s = self._sessions.wheel.seconds() + _REPLAY_S if most else 0.0
@@ -318,73 +245,38 @@ class Session:
         _log.failure("a fault in pushd while it wrote to {peer}", peer=self.connection.client_name)
         self.close(CloseReason(CloseCause.FAILED, "a fault in pushd; connect again to resume"))
 
-    def close(self, reason: CloseReason) -> None:
-        """End the session: send the outbox, then `reason`; a client that is too slow loses its outbox."""
-        if reason.cause is not CloseCause.TOO_SLOW:
-            self.subscription.take_pending()
-        if self.is_closed:
-            return
-        self.end_reason = reason
+    # The end: see `SubscriberSession`
+
+    def _give_up(self) -> int:
+        """Override: leave the group, too, and discard the outbox now."""
         self._leave_group()
-        if reason.cause is CloseCause.TOO_SLOW:
-            self.is_closed = True
-            self._sessions.counters.too_slow += len(self._outbox) + 1
-            self._outbox.clear()
-            self._sessions.dismiss(self, reason)
-            return
+        count = len(self._outbox)
+        self._outbox.clear()
+        return count
+
+    def _send_rest(self) -> None:
+        """Override: such as replies to received commands."""
+        self._leave_group()
         if self._outbox.size:
             self._write()
-        self.farewell(reason)
 
-    def farewell(self, reason: CloseReason) -> None:
-        """Send `reason` after all written frames, and close the connection."""
-        self.finish()
-        self.connection.close(reason)
-
-    def finish(self) -> None:
-        """Stop sending: the connection is closing. Abort it after `_CLOSE_TIMEOUT_S`."""
-        if self._is_parting:
-            return
-        self._is_parting = True
+    def _discard(self) -> None:
+        """Override: leave the group, too."""
         self._leave_group()
-        if self._outbox.size and not self.is_closed:  # for example, replies to received commands
-            self._write()
-        self.is_closed = True
-        self.subscription.close()
+        self._is_flushing = False
         self._outbox.clear()
-        self._abort_alarm = self._sessions.wheel.call_in(_CLOSE_TIMEOUT_S, self.connection.abort)
-
-    def ended(self) -> None:
-        """Called when the connection has ended, for any reason."""
-        self._leave_group()
-        self.is_closed = self._is_parting = True
-        self.subscription.close()
-        self._sessions.remove(self)
-        self._outbox.clear()
-        if self._abort_alarm is not None:
-            self._abort_alarm.cancel()
-            self._abort_alarm = None
-        # break the reference cycles: everything is freed now, and thousands of sessions cost no garbage collection
-        self.connection = GONE
-        self.subscription.forget()
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """Called when the transport's buffer is full: stop writing and leave the fan-out group."""
+        """Override: leave the group, too."""
         self.is_paused = True
         self._leave_group()
 
     def resumeProducing(self) -> None:
-        """Called when the transport's buffer is empty: write again."""
-        self._wrote_s = self._sessions.wheel.turned_s
-        self.is_paused = False
+        """Override: flush, now if not many replays continue at once."""
+        super().resumeProducing()
         if self.subscription.is_replaying and not self._sessions.resumes.take():
             self._flush_later()
         elif not self.is_closed:
             self.flush()
-
-    def stopProducing(self) -> None:
-        """Called when the transport is gone; `ended` follows."""
-        self.is_paused = True
-        self._leave_group()

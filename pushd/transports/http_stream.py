@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from twisted.python.failure import Failure
 
 from pushd.bus import CloseReason, Encoder, Pattern, StartPosition
 from pushd.errors import Refused
 from pushd.server import Request, Timer, TimerWheel, Writer
+from pushd.sessions import SubscriberSession
 from pushd.wire import chunk, chunked
 
-__all__ = ["ResponseStream", "StreamFormat", "StreamSession"]
+__all__ = ["ResponseStream", "StreamFormat"]
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -30,30 +30,6 @@ class StreamFormat:
 
     closing: Callable[[CloseReason], bytes]
     """Formats the reason sent at the end of the stream."""
-
-
-class StreamSession(Protocol):
-    """The session of a stream; it is also the producer of the body."""
-
-    @property
-    def wrote_s(self) -> float:
-        """Return the time of the last write to the body, by the timer wheel; now, while the session is paused."""
-
-    def enter(self, groups: Sequence[Sequence[Pattern]], since: str) -> list[StartPosition]:
-        """Register the session and subscribe to `groups` of patterns; raise `Refused` if that is not allowed."""
-
-    def send(self, frame: bytes) -> None:
-        """Write `frame` to the body."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """Return the number of body bytes sent, with chunk framing."""
-
-    def wrote(self, size: int) -> None:
-        """Count `size` bytes of the body that the request wrote."""
-
-    def ended(self) -> None:
-        """Called when the response has ended."""
 
 
 class ResponseStream:
@@ -74,7 +50,7 @@ class ResponseStream:
         wheel: TimerWheel,
         stream_format: StreamFormat,
         heartbeat_s: float,
-        make_session: Callable[[ResponseStream], StreamSession],
+        make_session: Callable[[ResponseStream], SubscriberSession],
     ) -> None:
         """Create a session for `request`, with a heartbeat after `heartbeat_s` idle seconds."""
         self._request = request

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pushd.bus import StartPosition, Transport
 from pushd.server import Request
-from pushd.sessions import Session
-from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
+from pushd.sessions import Session, SubscriberSession
+from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.stream_endpoint import StreamEndpoint
 from pushd.wire import stream_end, stream_line, stream_start
 
@@ -35,6 +35,6 @@ class JsonStream(NdjsonEndpoint):
 
     transport = Transport("stream")
 
-    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+    def make_session(self, request: Request, body: ResponseStream) -> SubscriberSession:
         """Override: create a session that writes events to the body."""
         return Session(self._sessions, body, body.encoder(stream_line), request.caller)

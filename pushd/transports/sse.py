@@ -7,8 +7,8 @@ from typing import ClassVar
 from pushd.bus import CloseReason, Pattern, StartPosition, Transport
 from pushd.errors import BadRequest
 from pushd.server import Request, RequestGuard, decoded, since_of, subscribed_patterns
-from pushd.sessions import Admission, Session
-from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
+from pushd.sessions import Admission, Session, SubscriberSession
+from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.stream_endpoint import StreamEndpoint
 from pushd.wire import json_bytes, sse_block, sse_event, sse_line
 
@@ -46,7 +46,7 @@ class ServerSentEvents(StreamEndpoint):
         self._shown_heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
         self._opening = f"retry: {int(retry_s * 1000)}\n".encode()
 
-    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+    def make_session(self, request: Request, body: ResponseStream) -> SubscriberSession:
         """Override: create a session that writes events to the body."""
         return Session(self._sessions, body, body.encoder(sse_event), request.caller)
 

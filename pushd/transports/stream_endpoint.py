@@ -9,9 +9,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.bus import StartPosition
 from pushd.server import Request, RequestGuard
-from pushd.sessions import Admission
+from pushd.sessions import Admission, SubscriberSession
 from pushd.transports.endpoint import SubscribeEndpoint
-from pushd.transports.http_stream import ResponseStream, StreamFormat, StreamSession
+from pushd.transports.http_stream import ResponseStream, StreamFormat
 
 __all__ = ["StreamEndpoint"]
 
@@ -28,7 +28,7 @@ class StreamEndpoint(SubscribeEndpoint):
         self._sessions = admission.sessions
         self._heartbeat_s = heartbeat_s
 
-    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+    def make_session(self, request: Request, body: ResponseStream) -> SubscriberSession:
         """Create the session of `request`, whose connection is `body`."""
         raise NotImplementedError
 

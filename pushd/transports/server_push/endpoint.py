@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IDelayedCall
 from pushd.bus import Pattern, Transport
 from pushd.errors import Conflict, VersionNeeded
 from pushd.server import Request, RequestGuard, Stream
-from pushd.sessions import Admission
-from pushd.transports.http_stream import ResponseStream, StreamSession
+from pushd.sessions import Admission, SubscriberSession
+from pushd.transports.http_stream import ResponseStream
 from pushd.transports.ndjson import NdjsonEndpoint
 from pushd.transports.server_push.session import PushSession
 
@@ -39,7 +39,7 @@ class EventPush(NdjsonEndpoint):
         _promising(request)
         return super().wanted(request)
 
-    def make_session(self, request: Request, body: ResponseStream) -> StreamSession:
+    def make_session(self, request: Request, body: ResponseStream) -> SubscriberSession:
         """Override: create a session that promises events on the stream of the request."""
         return PushSession(self._sessions, _promising(request), body, request.caller, self._call_later)
 

@@ -7,17 +7,16 @@ the limit of the outbox. Events that the client refuses for now are promised aga
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from zope.interface import implementer
+from twisted.internet.interfaces import IDelayedCall
 
-from pushd.bus import ENTRY_BYTES, ClientInfo, CloseCause, CloseReason, Entry, Pattern, StartPosition, Subscription
+from pushd.bus import ENTRY_BYTES, ClientInfo, CloseCause, CloseReason, Entry
 from pushd.server import Answer, Outcome, Stream, event_fields, path_of_event
-from pushd.sessions import GONE, Connection, SessionRegistry
+from pushd.sessions import Connection, SessionRegistry, SubscriberSession
 
 __all__ = ["PushSession"]
 
@@ -51,28 +50,19 @@ class _Push(NamedTuple):
     """Share of the limits, in bytes."""
 
 
-@implementer(IPushProducer)
-class PushSession:
-    """One connected subscriber: a `pushd.bus.Subscriber` that makes promises on one stream.
+class PushSession(SubscriberSession):
+    """A session that promises events on one stream, whose body is its connection.
 
-    =============  ==================================================================
-    _is_held       too much is in flight; a promise's outcome flushes
-    _is_paused     the client does not read the body; heartbeats are skipped
-    _is_unflushed  registered for a flush at the end of the turn
-    is_closed      no more promises are made
-    =============  ==================================================================
+    While `is_paused`, the client does not read the body: heartbeats are skipped, and promises go on.
     """
 
     __slots__ = (
         "_call_later",
-        "_connection",
         "_count",
         "_failure",
         "_in_flight",
         "_in_flight_bytes",
         "_is_held",
-        "_is_paused",
-        "_is_unflushed",
         "_max_bytes",
         "_may_be_missed",
         "_refused",
@@ -80,17 +70,10 @@ class PushSession:
         "_retry_s",
         "_sent",
         "_sent_bytes",
-        "_sessions",
         "_stream",
         "_tried",
         "_waiting",
         "_waiting_bytes",
-        "_wrote_s",
-        "caller",
-        "end_reason",
-        "is_closed",
-        "sent_bytes",
-        "subscription",
     )
 
     def __init__(
@@ -102,9 +85,8 @@ class PushSession:
         call_later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         """Create a session on `stream`, whose body is `connection`; `call_later` is the reactor's."""
-        self._sessions = sessions
+        super().__init__(sessions, connection, caller)
         self._stream = stream
-        self._connection = connection
         self._call_later = call_later
         self._max_bytes = sessions.max_outbox_bytes
         self._count = 0
@@ -120,28 +102,10 @@ class PushSession:
         self._retry_s = _FIRST_RETRY_S
         self._retry_call: IDelayedCall | None = None
         self._failure: CloseReason | None = None
-        self._is_held = False
-        self._is_paused = False
-        self._is_unflushed = False
-        self.is_closed = False
-        """True once no more promises can be made."""
-        self._wrote_s = sessions.wheel.turned_s
-        self.caller = caller
-        """The client and its grants."""
-        self.end_reason: CloseReason | None = None
-        """Why pushd ended the session; None if the client did."""
-        self.sent_bytes = 0
-        """Bytes sent to the client: the promised data, and the body."""
-        self.subscription = Subscription(sessions.bus, self, caller)
-
-    def enter(self, groups: Sequence[Sequence[Pattern]], since: str) -> list[StartPosition]:
-        """Register the session and subscribe to `groups` of patterns; see `Session.enter`."""
-        starts = self.subscription.add_each(groups, since, checked=partial(self._sessions.register, self))
-        self._flush_later()
-        return starts
+        self._is_held = False  # too much is in flight; a promise's outcome flushes
 
     def deliver(self, entry: Entry) -> None:
-        """Called by the bus with an event: queue it for a promise."""
+        """Override: queue the event for a promise."""
         if self.is_closed:
             return
         push = _Push(self._count, entry, len(entry.event.data) + ENTRY_BYTES)
@@ -157,20 +121,8 @@ class PushSession:
 
     @property
     def outbox_bytes(self) -> int:
-        """Return the size of events to be promised or sent, in bytes, counted as for the limits."""
+        """Override: count the events to be promised or sent."""
         return self._waiting_bytes + self._in_flight_bytes
-
-    def wrote(self, size: int) -> None:
-        """Count `size` bytes of the body that the request wrote: its start and end."""
-        self.sent_bytes += size
-
-    @property
-    def wrote_s(self) -> float:
-        """Return the time of the last write to the body, by the timer wheel; now, while the session is paused.
-
-        Promises do not count: a proxy may apply its idle timeout to each HTTP/2 stream.
-        """
-        return self._sessions.wheel.turned_s if self._is_paused else self._wrote_s
 
     def _fits(self, push: _Push) -> bool:
         return not self._waiting or self._waiting_bytes + push.cost <= self._max_bytes
@@ -194,39 +146,33 @@ class PushSession:
             self._waiting_bytes -= self._waiting.pop(self._may_be_missed.popleft()).cost
         self._sessions.counters.missed += count
 
-    def send(self, line: bytes) -> None:
-        """Write `line`, a heartbeat, to the body of the stream, unless the client does not read it."""
-        if not self.is_closed and not self._is_paused:
+    def send(self, frame: bytes) -> None:
+        """Override: write `frame`, a heartbeat, to the body, unless the client does not read it."""
+        if not self.is_closed and not self.is_paused:
             self._wrote_s = self._sessions.wheel.turned_s
-            self.sent_bytes += len(line)
-            self._connection.writer.write(line)
+            self.own_sent_bytes += len(frame)
+            self.connection.writer.write(frame)
 
     # Promises
 
     def _flush_later(self) -> None:
+        """Override: the body may be paused while there is room for promises."""
         if not self._is_unflushed and not self.is_closed:
             self._is_unflushed = True
             self._sessions.flush_later(self)
 
-    def flush(self) -> int:
-        """Promise waiting and replayed events, up to the limits of client and turn; return the cost, in sends."""
-        self._is_unflushed = self._is_held = False
+    def _flush(self) -> int:
+        """Override: promise waiting and replayed events."""
+        self._is_held = False
         if self._failure is not None:
             self.close(self._failure)
         left = _MAX_PROMISES
-        try:
-            while left and (self._waiting or self._refused or self.subscription.is_replaying) and self._has_room():
-                push = self._next()
-                if push is None:
-                    break
-                self._promise(push)
-                left -= 1
-        except MemoryError:  # events after the missing one must not be promised
-            self._waiting.clear()
-            self._may_be_missed.clear()
-            self._refused.clear()
-            self._waiting_bytes = 0
-            self.subscription.end_without_memory()
+        while left and (self._waiting or self._refused or self.subscription.is_replaying) and self._has_room():
+            push = self._next()
+            if push is None:
+                break
+            self._promise(push)
+            left -= 1
         if not left:
             self._flush_later()
         return 1 + (_MAX_PROMISES - left) * _PROMISE_COST
@@ -261,7 +207,7 @@ class PushSession:
         self._tried += 1
         self._in_flight[push.number] = push
         self._in_flight_bytes += push.cost
-        self.sent_bytes += push.cost - ENTRY_BYTES
+        self.own_sent_bytes += push.cost - ENTRY_BYTES
         self._sessions.counters.written_bytes += push.cost - ENTRY_BYTES
         entry = push.entry
         path = path_of_event(entry.channel, entry.event.id).encode("ascii")
@@ -312,57 +258,23 @@ class PushSession:
         self._retry_call = None
         self._flush_later()
 
-    # The end
+    # The end: see `SubscriberSession`
 
-    def close(self, reason: CloseReason) -> None:
-        """End the session: promise the events that have room, then send `reason`. One too slow loses them."""
-        if reason.cause is not CloseCause.TOO_SLOW:
-            self.subscription.take_pending()
-        if self.is_closed:
-            return
-        self._failure = None
-        self.end_reason = reason
-        if reason.cause is CloseCause.TOO_SLOW:
-            self.is_closed = True
-            self._sessions.counters.too_slow += len(self._waiting) + len(self._refused) + 1
-            self._sessions.dismiss(self, reason)
-            return
-        while self._waiting and self._has_room() and (push := self._next()) is not None:
+    def _give_up(self) -> int:
+        """Override: the events are discarded in `finish`, as it takes long to free those of many sessions."""
+        return len(self._waiting) + len(self._refused)
+
+    def _send_rest(self) -> None:
+        """Override: promise the waiting events that have room, unless an event before them was lost."""
+        while self._failure is None and self._waiting and self._has_room() and (push := self._next()):
             self._promise(push)
-        self.farewell(reason)
 
-    def farewell(self, reason: CloseReason) -> None:
-        """Send `reason` after the promises, and end the stream."""
-        self._stop()
-        self._connection.close(reason)
-
-    def _stop(self) -> None:
-        self.is_closed = True
-        self.subscription.close()
+    def _discard(self) -> None:
+        """Override: stop waiting for room, too."""
         self._stream.promises.stop_waiting(self._flush_later)
         if self._retry_call is not None:
             self._retry_call.cancel()
             self._retry_call = None
         for pushes in self._waiting, self._may_be_missed, self._refused, self._in_flight, self._sent:
             pushes.clear()
-
-    def ended(self) -> None:
-        """Called when the stream has ended, for any reason."""
-        self._stop()
-        self._sessions.remove(self)
-        self._connection = GONE  # break the reference cycle
-
-    # IPushProducer: of heartbeats only
-
-    def pauseProducing(self) -> None:
-        """Called when the client does not read the body: skip heartbeats."""
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        """Called when the client reads the body again."""
-        self._wrote_s = self._sessions.wheel.turned_s
-        self._is_paused = False
-
-    def stopProducing(self) -> None:
-        """Called when the stream is gone; `ended` follows."""
-        self._is_paused = True
+        self._waiting_bytes = self._in_flight_bytes = 0

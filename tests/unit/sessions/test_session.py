@@ -25,6 +25,7 @@ from pushd.bus.search import Work, drain
 from pushd.bus.subscription import Subscription
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import TimerWheel
+from pushd.sessions.outbox import Outbox
 from pushd.sessions.registry import SessionRegistry
 from pushd.sessions.session import Session
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, patterns
@@ -642,6 +643,15 @@ class CloseTests(SessionCase):
             self.assertEqual(peer.connection.said.count("abort"), 1)
             self.house.wait(20)
             self.assertEqual(peer.connection.said.count("abort"), 1)
+
+    def test_one_for_whose_last_bytes_there_is_no_memory_is_closed_all_the_same(self) -> None:
+        peer = self.house.subscribed()
+        self.house.publish(b"1")
+        with patch.object(Outbox, "take", side_effect=MemoryError):
+            peer.session.close(STOPPING)
+        self.assertClosed(peer, CloseCause.STOPPING)
+        self.assertWrote(peer)
+        self.assertEqual(peer.session.outbox_bytes, 0)
 
     def test_a_session_that_is_finished_sends_what_waits_and_then_nothing_and_is_not_closed_again(self) -> None:
         peer = self.house.subscribed()
