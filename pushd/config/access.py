@@ -21,50 +21,57 @@ class Auth:
     anonymous: frozenset[str] = option(
         RIGHTS,
         "operator, publish, subscribe",
-        "What anybody may do who can reach the daemon. publish: to every channel. subscribe: to every "
-        "channel, and read its history. operator: look after channels and connections. The default holds only "
-        "while every listener is on the loopback interface or a unix socket, and [proxies] trusts nobody; "
-        "otherwise this must be said. Empty: nothing. A reverse proxy opens a listener on this machine to "
-        "others: with one in front, say what you want.",
+        "The rights of clients without a token. publish: publish to every channel. subscribe: subscribe to every "
+        "channel and read its history. operator: manage channels and connections. The default applies only while "
+        "every listener is on the loopback interface or a Unix socket and [proxies] trusts nobody; otherwise "
+        "this option is required. Empty: no rights. A reverse proxy makes a local listener reachable from other "
+        "machines: behind one, set this option.",
     )
 
-    anonymous_publish: tuple[Pattern, ...] = option(PATTERNS, "", "The channels to which anybody may publish.")
+    anonymous_publish: tuple[Pattern, ...] = option(
+        PATTERNS, "", "The channels that clients without a token may publish to."
+    )
 
-    anonymous_subscribe: tuple[Pattern, ...] = option(PATTERNS, "", "The channels to which anybody may subscribe.")
+    anonymous_subscribe: tuple[Pattern, ...] = option(
+        PATTERNS, "", "The channels that clients without a token may subscribe to."
+    )
 
     certified: frozenset[str] = option(
         RIGHTS,
         "publish, subscribe",
-        "What clients may do that show a certificate; see client_ca in [listen:NAME].",
+        "The rights of clients with a certificate; see client_ca in [listen:NAME].",
     )
 
-    certified_publish: tuple[Pattern, ...] = option(PATTERNS, "", "The channels to which they may publish.")
+    certified_publish: tuple[Pattern, ...] = option(
+        PATTERNS, "", "The channels that clients with a certificate may publish to."
+    )
 
-    certified_subscribe: tuple[Pattern, ...] = option(PATTERNS, "", "The channels to which they may subscribe.")
+    certified_subscribe: tuple[Pattern, ...] = option(
+        PATTERNS, "", "The channels that clients with a certificate may subscribe to."
+    )
 
     cookie: str | None = option(
         NAME,
         "",
-        "The name of a cookie that may hold a token. Such a request is only served if its Origin is the "
-        "daemon's own or one of origins, and its Host one of hosts; wildcards do not count here. Empty: no "
-        "cookie does.",
+        "The name of a cookie that may carry a token. A request with it is accepted only if its Origin is "
+        "pushd's own or listed in origins, and its Host is pushd's own or listed in hosts; entries with "
+        "wildcards do not count. Empty: cookies are ignored.",
     )
 
     leeway_s: float = option(
         duration(0, 3600),
         "10s",
-        "By how much the clock of who makes tokens may differ, where exp and nbf are looked at.",
+        "The maximum clock difference to the issuer of tokens, when exp and nbf are checked.",
     )
 
     hosts: tuple[str, ...] = option(
         listing("hosts such as push.example.com, push.example.com:8443 or *.example.com", parse_host_pattern),
         "",
-        "Further names by which clients may address the daemon, each a host or host:port, without a "
-        "scheme; without a port, the name counts at every port. *. at the beginning stands for one or more "
-        "labels: *.example.com is a.example.com and a.b.example.com, but not example.com; at least two labels "
-        "must follow. An IPv6 address stands in brackets. Its "
-        "own are the address that a client connected to and, on the loopback interface, localhost. "
-        "Requests by any other name are refused.",
+        "Additional names of this server in the Host header, each a host or host:port without a scheme; a name "
+        "without a port matches every port. A leading *. matches one or more labels: *.example.com matches "
+        "a.example.com and a.b.example.com, but not example.com; at least two labels must follow. IPv6 addresses "
+        "are written in brackets. Always accepted are the address of the connection and, on the loopback "
+        "interface, localhost. Requests with any other name are rejected.",
     )
 
     origins: tuple[str, ...] = option(
@@ -73,11 +80,11 @@ class Auth:
             parse_origin,
         ),
         "",
-        "Web origins whose pages may use the daemon, each scheme://host or scheme://host:port, as the "
-        "header Origin has them; they get the headers of CORS. *. at the beginning of the host stands for one "
-        "or more labels, as in hosts, :* for any port, and * for any origin. Where a browser shows a cookie or "
-        "a client certificate, only hosts and origins without a wildcard count. Requests from "
-        "pages of any other origin than the daemon's own are refused.",
+        "Web origins whose pages may use pushd, each scheme://host or scheme://host:port, as in the Origin "
+        "header; they get CORS headers. A leading *. in the host matches one or more labels, as in hosts; :* "
+        "matches any port, and * any origin. For requests with a cookie or a client certificate, only entries of "
+        "hosts and origins without a wildcard count. Requests from pages of other origins, except pushd's own, "
+        "are rejected.",
     )
 
 
@@ -91,19 +98,19 @@ class Key:
     algorithm: str = option(
         choice(*(f"{kind}{size}" for kind in ("HS", "RS", "PS", "ES") for size in (256, 384, 512)), "EdDSA"),
         None,
-        "The only algorithm that tokens may be signed with; it must be said.",
+        "The only algorithm accepted in tokens signed with this key; required.",
     )
 
     secret: str | None = option(
         SECRET,
         "",
-        "The secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes. It is never shown.",
+        "The secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes. It is never printed.",
     )
 
     secret_file: str | None = option(
         PATH,
         "",
-        "A file that holds it; white space at its end does not count.",
+        "The file with the secret; trailing white space is ignored.",
     )
 
     public_key_file: str | None = option(
@@ -115,15 +122,15 @@ class Key:
     jwks_url: str | None = option(
         url("https", "http to this machine"),
         "",
-        "Where the public keys are fetched from, as a JSON Web Key Set (RFC 7517).",
+        "The URL of the public keys, a JSON Web Key Set (RFC 7517).",
     )
 
-    issuer: str | None = option(TEXT, "", "What the claim iss must be. Empty: anything.")
+    issuer: str | None = option(TEXT, "", "The required value of the claim iss. Empty: any value.")
 
     audience: str | None = option(
         TEXT,
         "",
-        "What the claim aud must be or have. Empty: there must be none.",
+        "The required value of the claim aud, or one of its values. Empty: tokens with aud are rejected.",
     )
 
 
@@ -134,12 +141,13 @@ class Proxies:
     trusted: tuple[str, ...] = option(
         listing("networks such as 10.0.0.0/8 or 192.0.2.7 or fd00::/8, or unix", parse_network),
         "",
-        "The addresses of the proxies; unix stands for every Unix socket. What others say is not believed.",
+        "The addresses of the proxies; unix means every Unix socket. Headers with client addresses are ignored "
+        "if they come from any other address.",
     )
 
     header: str = option(
         choice("x-forwarded-for", "forwarded", "none"),
         "x-forwarded-for",
-        "The header in which they say it, and which they must set themselves: the last address in it that is "
-        "not one of theirs is the client's. forwarded is that of RFC 7239.",
+        "The header with the client's address, which the proxies must set themselves: the last address in it "
+        "that is not a trusted proxy is the client's. forwarded: the header of RFC 7239.",
     )

@@ -17,35 +17,37 @@ __all__ = ["ChannelOverride", "ChannelRules", "ChannelSettings"]
 class ChannelSettings:
     """The settings of one channel."""
 
-    history_size: int = option(count(), "100", "How many events are kept, the latest ones. 0: none.")
+    history_size: int = option(
+        count(), "100", "The maximum number of events kept; the oldest are removed first. 0: no history."
+    )
 
     history_bytes: int = option(
         replace(size(1024, 2**40), suffix=""),
         "64MiB",
-        "How much the events that are kept may take. Each counts with its data, its type and 128 bytes. An id "
-        "that a publisher gave counts twice, with the name of the channel and 40 bytes. With store = memory an "
-        "event counts with 400 bytes more, or 900 if it has such an id.",
+        "The maximum size of the events kept. Each counts with its data, its type and 128 bytes. An id set by "
+        "the publisher counts twice, with the name of the channel and 40 bytes. With store = memory, add 400 "
+        "bytes for each event, or 900 if it has such an id.",
     )
     """The size is counted by `pushd.bus.history.size_of`."""
 
-    history_age_s: float = option(duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: not at all.")
+    history_age_s: float = option(duration(0, 36500 * 86400), "1h", "How long an event is kept. 0: no history.")
 
     on_overflow: str = option(
         choice("close", "latest"),
         "close",
-        "What becomes of a subscriber for whom more is waiting than [limits] outbox. close: its connection is "
-        "closed as too slow, and it may come back and go on from the last event that it got, so that it loses "
-        "nothing. latest: it stays connected, and the older half of what is waiting for it from such channels "
-        "is dropped; that is for channels on which only the latest counts.",
+        "What happens when more than [limits] outbox is pending for a subscriber. close: its connection is "
+        "closed as too slow; it can reconnect and resume after the last event it received, so that it loses "
+        "nothing. latest: it stays connected, and the older half of its pending events from such channels is "
+        "dropped, for channels where only the latest event matters.",
     )
 
     presence: str = option(
         choice("operator", "subscribers", "events"),
         "operator",
-        "Who is told who is subscribed to a channel. operator: who has that right, for GET "
-        "/channels/CHANNEL/presence. subscribers: everybody who may subscribe to the channel. events: the "
-        "same, and whenever a client subscribes to the channel by its name, or does so no more, an event of "
-        "the type pushd.join or pushd.leave is published to it.",
+        "Which clients may see the subscribers of a channel, at GET /channels/CHANNEL/presence. operator: "
+        "operators. subscribers: also every client that may subscribe to the channel. events: the same, and an "
+        "event of the type pushd.join or pushd.leave is published to the channel whenever a client subscribes to "
+        "it by name or unsubscribes.",
     )
 
 

@@ -16,64 +16,77 @@ _NOTICES = ("connect", "disconnect", "occupied", "subscribe", "unsubscribe", "va
 class Hooks:
     """Webhooks of the application."""
 
-    before_connect: str | None = option(url("https", "http"), "", "Asked before a subscriber is connected.")
+    before_connect: str | None = option(
+        url("https", "http"), "", "Authorization webhook called before a subscriber connects."
+    )
 
-    before_subscribe: str | None = option(url("https", "http"), "", "Asked before it is subscribed to a channel.")
+    before_subscribe: str | None = option(
+        url("https", "http"), "", "Authorization webhook called before a client subscribes to a channel."
+    )
 
-    before_publish: str | None = option(url("https", "http"), "", "Asked before an event of a client is published.")
+    before_publish: str | None = option(
+        url("https", "http"), "", "Authorization webhook called before an event from a client is published."
+    )
 
-    after: str | None = option(url("https", "http"), "", "Told afterwards what has happened.")
+    after: str | None = option(url("https", "http"), "", "Webhook for notifications.")
 
-    after_events: frozenset[str] = option(words(*_NOTICES), ", ".join(_NOTICES), "Of what it is told.")
+    after_events: frozenset[str] = option(
+        words(*_NOTICES), ", ".join(_NOTICES), "The kinds of notifications to send."
+    )
 
     secret: str | None = option(
         SECRET,
         "",
-        "What the requests are signed with, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64. "
-        "It must be said with any URL, here or in secret_file, and is never shown.",
+        "The secret that signs the requests (Standard Webhooks): whsec_ and 24 to 64 bytes in base64. Any "
+        "webhook requires it, here or in secret_file. It is never printed.",
     )
     """None exactly if `secret_file` or no URL is set."""
 
     secret_file: str | None = option(
         PATH,
         "",
-        "A file that holds it; white space at its end does not count.",
+        "The file with the secret; trailing white space is ignored.",
     )
 
-    timeout_s: float = option(duration(0.1, 60), "2s", "How long an answer may take.")
+    timeout_s: float = option(duration(0.1, 60), "2s", "The timeout of a request to the application.")
 
     questions: int = option(
         count(1, 100_000),
         "1000",
-        "How many questions wait for their answers at once, of which each has a connection of its own; at most "
-        "a quarter of the files that may be open, or what connections leave of them. Of "
-        "one user or address, [limits] share of them do; the client is answered 429 or 503 if there are more.",
+        "The maximum number of pending authorization requests, each with a connection of its own; at most a "
+        "quarter of the open-file limit, or the files that client connections leave. One user or address may "
+        "have [limits] share of them pending. Clients above either limit get 429 or 503.",
     )
 
     when_down: str = option(
         choice("deny", "allow"),
         "deny",
-        "What counts as the answer of an application that is asked and does not answer: deny with 503, or allow.",
+        "The decision when the application does not respond: deny rejects the client with 503, allow accepts it.",
     )
 
     retry_for_s: float = option(
         duration(0, 7 * 86400),
         "5m",
-        "For how long it is tried to tell something, with growing pauses, before it is dropped.",
+        "How long a notification is retried, with increasing backoff, before it is dropped.",
     )
 
     queue: int = option(
         count(1, 10**7),
         "30000",
-        "How much waits to be told, and of one user or address, [limits] share of it. When it is more, the "
-        "oldest is dropped of the user or address of which the most waits, and the application is told how "
-        "much.",
+        "The maximum number of queued notifications; one user or address may have [limits] share of them. When "
+        "the queue is full, the oldest notification of the user or address with the most is dropped, and the "
+        "application is notified of the number dropped.",
     )
 
     breaker_failures: int = option(
         count(1),
         "5",
-        "After how many failures in a row the application counts as down, and is not asked for a while.",
+        "The number of consecutive failures that opens the circuit breaker: the application counts as down, and "
+        "receives no authorization requests for breaker_pause.",
     )
 
-    breaker_pause_s: float = option(duration(0.1, 3600), "5s", "For how long, before one question tries it again.")
+    breaker_pause_s: float = option(
+        duration(0.1, 3600),
+        "5s",
+        "How long the circuit breaker stays open before one request tries the application again.",
+    )

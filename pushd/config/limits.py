@@ -18,141 +18,147 @@ class Limits:
     event_size_bytes: int = option(
         size(1),
         "1000KiB",
-        "The largest data of one event. Unless this is more than 1016KiB, the data may also take no more than "
-        "that in JSON (escaped, or as base64): messages then fit into the 1 MiB that WebSocket clients such as "
+        "The maximum size of the data of one event. Unless it is more than 1016KiB, the data as JSON (escaped, or "
+        "in base64) may not exceed 1016KiB either: messages then fit into the 1 MiB that WebSocket clients such as "
         "Python's accept by default.",
     )
 
     batch_size_bytes: int = option(
         size(1),
         "16MiB",
-        "The largest body of any request; a POST to /publish holds many events. At least event_size.",
+        "The maximum size of a request body; a POST to /publish carries many events. At least event_size.",
     )
 
     bodies_bytes: int = option(
         size(1),
         "256MiB",
-        "How much of requests and WebSocket messages that are not complete is held in memory, of all clients; "
-        "one user or address may hold share of it, which must be enough for one batch_size. What is more is "
-        "answered 503 or 429. An eighth more is kept for short ones.",
+        "The maximum memory for incomplete requests and WebSocket messages of all clients. One user or address "
+        "may use share of it, which must be enough for one batch_size. Requests above either limit get 503 or "
+        "429. An additional eighth is reserved for short requests.",
     )
 
     outbox_bytes: int = option(
         size(1024),
         "1MiB",
-        "How much may wait for one subscriber. What becomes of one for whom more is waiting is said by "
-        "on_overflow in [channels].",
+        "The maximum size of the pending events of one subscriber. on_overflow in [channels] sets what happens "
+        "above it.",
     )
 
     connections: int = option(
         count(),
         "0",
-        "How many connections the daemon has at once; others are answered 503. 0: as many as files may be open "
-        "(ulimit -n), less 128, or half as many if that is more, and less what is kept for questions to the "
-        "application and large files of a site.",
+        "The maximum number of connections; further ones get 503. 0: as many as the open-file limit (ulimit -n) "
+        "allows, minus 128 or half of it, whichever leaves more, and minus the files reserved for webhooks and "
+        "for large files of a site.",
     )
 
     connections_per_address: int = option(
         count(),
         "1000",
-        "How many connections one address of IPv4, or one /64 network of IPv6, has at once; others are "
-        "answered 429. Behind a proxy, these are those of subscribers, by what the proxy says of them. "
-        "Loopback addresses and Unix sockets are not counted. 0: any number.",
+        "The maximum number of connections of one IPv4 address or one IPv6 /64 network; further ones get 429. "
+        "Behind a trusted proxy, only subscribers are counted, by the address in its header. Loopback addresses "
+        "and Unix sockets are not counted. 0: unlimited.",
     )
 
     connections_per_user: int = option(
         count(),
         "100",
-        "How many subscribers one user, as a token or a certificate names it, has connected at once; others "
-        "are answered 429. 0: any number.",
+        "The maximum number of connected subscribers of one user, as named by a token or certificate; further "
+        "ones get 429. 0: unlimited.",
     )
 
     share_percent: int = option(
         PERCENT,
         "10%",
-        "How much of each bounded resource that clients share (unfinished bodies, unread answers, questions to "
-        "the application, waiting notifications) one user may occupy, or one address without a user; addresses "
-        "count as above.",
+        "The part of each bounded resource shared by clients (incomplete bodies, unread responses, pending "
+        "webhooks, queued notifications) that one user may occupy, or one address without a user. Addresses are "
+        "counted as in connections_per_address.",
     )
 
     connect_rate: float = option(
         RATE,
         "300",
-        "How many subscribers may connect in a second from one address, counted as above; others are answered "
-        "429. Requests to /poll count for read_rate instead. 0: any number.",
+        "The maximum rate of new subscribers from one address, per second, counted as in "
+        "connections_per_address; further ones get 429. Requests to /poll count towards read_rate instead. 0: "
+        "unlimited.",
     )
 
-    connect_burst: int = option(count(1), "1000", "How many may come at once before connect_rate counts.")
+    connect_burst: int = option(
+        count(1), "1000", "The number of subscribers that may connect at once before connect_rate applies."
+    )
 
     read_rate: float = option(
         RATE,
         "2000",
-        "How many requests to /poll, to the history, state or presence of a channel, for one event or for the "
-        "list of channels, and HEAD requests to the other endpoints of subscribers, one user may send in a "
-        "second, or one address without a user; others are answered 429. 0: any number.",
+        "The maximum rate of read requests of one user, or of one address without a user, per second: requests "
+        "to /poll, for the history, state or presence of a channel, for one event or for the list of channels, "
+        "and HEAD requests to the other subscriber endpoints. Further ones get 429. 0: unlimited.",
     )
 
-    read_burst: int = option(count(1), "4000", "How many may come at once before read_rate counts.")
+    read_burst: int = option(
+        count(1), "4000", "The number of read requests that may arrive at once before read_rate applies."
+    )
 
     publish_rate: float = option(
         RATE,
         "0",
-        "How many events one user, or one address without a user, may publish in a second, an event to several "
-        "channels counting for each; others are refused with 429. 0: any number.",
+        "The maximum rate of events published by one user, or by one address without a user, per second; an "
+        "event to several channels counts once for each. Further ones get 429. 0: unlimited.",
     )
 
-    publish_burst: int = option(count(1), "1000", "How many may come at once before publish_rate counts.")
+    publish_burst: int = option(
+        count(1), "1000", "The number of events that may be published at once before publish_rate applies."
+    )
 
     command_rate: float = option(
         RATE,
         "100",
-        "How many messages that do not publish (subscribe, unsubscribe, renew, and wrong ones) one WebSocket "
-        "may send in a second; others are refused with 429. One user, or one address without a user, may send "
-        "10 times as many over all its WebSockets. 0: any number.",
+        "The maximum rate of messages on one WebSocket other than publish (subscribe, unsubscribe, renew, and "
+        "invalid ones), per second; further ones get 429. One user, or one address without a user, may send 10 "
+        "times as many over all its WebSockets. 0: unlimited.",
     )
 
     command_burst: int = option(
         count(1),
         "1000",
-        "How many one WebSocket may send at once before command_rate counts; one user or address, 100 times as "
-        "many.",
+        "The number of such messages that one WebSocket may send at once before command_rate applies; one user "
+        "or address, 100 times as many.",
     )
 
     channels_per_event: int = option(
         count(1),
         "100",
-        "How many channels one event may be published to; others are refused with 400. Each of them counts for "
+        "The maximum number of channels of one event; events with more get 400. Each channel counts towards "
         "publish_rate.",
     )
 
     channels: int = option(
         count(1),
         "100000",
-        "How many channels the daemon keeps in memory. As many names "
-        "without a channel may be subscribed to, of which one user or address may occupy its share.",
+        "The maximum number of channels in memory. The same number of names without a channel may be subscribed "
+        "to; one user or address may occupy its share of them.",
     )
 
     subscriptions: int = option(
         count(1),
         "100",
-        "How many channels or patterns one connection may subscribe to.",
+        "The maximum number of channels and patterns that one connection may subscribe to.",
     )
 
     heartbeat_s: float = option(
         duration(1),
         "20s",
-        "No connection is silent for longer than this, whatever was sent on it before: a WebSocket client gets "
-        "a ping, one of Server-Sent Events a comment, one of NDJSON an empty line. It must be shorter than the "
-        "time-outs of the proxies in between.",
+        "The maximum time without sending anything on a connection: then a WebSocket client gets a ping, an SSE "
+        "client a comment, and an NDJSON client an empty line. It must be shorter than the idle timeouts of "
+        "proxies in between.",
     )
 
     ping_timeout_s: float = option(
         duration(1),
         "20s",
-        "A WebSocket client that sends nothing for this long after a ping is dropped; pings come at each "
-        "heartbeat. A client of any kind "
-        "whose machine takes nothing of what is sent to it for heartbeat and this together is dropped without "
-        "a word.",
+        "How long after a ping a WebSocket client may send nothing before it is disconnected; a ping is sent at "
+        "each heartbeat. A client of any kind that acknowledges no data at TCP level for heartbeat and "
+        "ping_timeout together is disconnected as well.",
     )
 
     poll_timeout_s: float = option(duration(1), "20s", "How long a request to /poll waits for an event.")
@@ -160,47 +166,47 @@ class Limits:
     retry_s: float = option(
         duration(0.1),
         "2s",
-        "How long clients of Server-Sent Events are told to wait before they connect again.",
+        "The reconnection delay sent to SSE clients.",
     )
 
     reconnect_spread_s: float = option(
         duration(),
         "5s",
-        "When the daemon stops, clients are told to wait for retry and a time up to this in addition, each for "
-        "another one, so that they do not all come back at once.",
+        "The maximum jitter added to retry when the daemon stops, different for each client, so that they do not "
+        "all reconnect at once.",
     )
 
     request_timeout_s: float = option(
         duration(1),
         "60s",
-        "An HTTP connection on which no complete request arrives for this long is closed.",
+        "The idle timeout of HTTP connections: one without a complete request for this long is closed.",
     )
 
     head_timeout_s: float = option(
         duration(1),
         "10s",
-        "How long the head of a request may take from its first byte, and a TLS handshake in all.",
+        "The timeout of the head of a request, from its first byte, and of a TLS handshake.",
     )
 
     body_rate_bytes: int = option(
         size(1),
         "1KiB",
-        "How much of the body of a request must come in a second, on average after request_timeout.",
+        "The minimum transfer rate of a request body, per second, on average after request_timeout.",
     )
 
     answers_bytes: int = option(
         size(1024 * 1024),
         "256MiB",
-        "How many bytes of answers may wait for clients that do not read them; of one user or address, share "
-        "of them. A request whose answer would be too much is answered 429 or 503. Streams of subscribers do "
-        "not count: outbox bounds them.",
+        "The maximum size of the responses that clients have not read yet; one user or address may have share of "
+        "it. Requests whose response would exceed either limit get 429 or 503. Streams of subscribers do not "
+        "count; they are limited by outbox.",
     )
 
     answer_rate_bytes: int = option(
         size(1),
         "1KiB",
-        "How much of an answer must be read in a second, on average after request_timeout; a client that reads "
-        "less loses the connection, or over HTTP/2 the stream. Streams of subscribers do not count.",
+        "The minimum rate at which a response must be read, per second, on average after request_timeout; slower "
+        "clients lose the connection, or over HTTP/2 the stream. Streams of subscribers do not count.",
     )
 
     @property

@@ -43,67 +43,67 @@ SECTIONS = (
     Section("pushd", "The daemon as a whole.", options_of(Config)),
     Section(
         "listen",
-        "A place to listen at. NAME stands for it in the log: 1 to 32 of the characters a-z, 0-9, _ and -. "
-        "Without any such section there are two, http and https, that only this machine can reach; as soon as "
-        "there is one, those two are gone.",
+        "A listener. NAME identifies it in the log: 1 to 32 of the characters a-z, 0-9, _ and -. Without any "
+        "such section there are two listeners, http and https, on the loopback interface; any such section "
+        "replaces both.",
         options_of(Listener),
         "NAME",
         LISTENERS,
     ),
-    Section("site", "What the daemon serves besides channels.", options_of(Site)),
+    Section("site", "What pushd serves besides channels.", options_of(Site)),
     Section(
         "http2",
-        "What is different over HTTP/2, which listeners with TLS speak to clients that do.",
+        "Options of HTTP/2, which listeners with TLS offer.",
         options_of(Http2),
     ),
     Section(
         "push",
-        "What goes with the page at PATH, which is written as in a URL and begins with /. Over HTTP/2 it is pushed "
-        "to clients that take pushes, once for each connection; the others get 103 Early Hints and Link headers. "
-        "So does whatever a resource names itself in a header Link with rel=preload, unless it says nopush.",
+        "The resources of the page at PATH, which is written as in a URL and begins with /. Over HTTP/2 they are "
+        "pushed to clients that accept pushes, once per connection; other clients get 103 Early Hints and Link "
+        "headers. The same applies to resources in a Link header of the response with rel=preload and without "
+        "nopush.",
         options_of(PushList),
         "PATH",
         {"/": {"resources": "/style.css, /app.js"}},
     ),
     Section(
         "channels",
-        "What is kept of every channel, so that a client that comes back gets what it has missed, what becomes of "
-        "one that is too slow, and who is told who is there.",
+        "The history, overflow and presence of all channels.",
         options_of(ChannelSettings),
     ),
     Section(
         "channels",
-        "The same for the channels whose name PATTERN matches. In it, * stands for one segment and ** for any "
-        "number of them; segments are separated by /, . or : characters. Where several sections match, they "
-        "apply in the order of the file, and later ones win. An option that is not said here stays as it is "
-        "without this section.",
+        "The same for the channels whose name matches PATTERN. In it, * matches one segment and ** any number of "
+        "them; segments are separated by /, . or : characters. If several sections match, they apply in the "
+        "order of the file, and later ones have precedence. Options that are not set here keep their value from "
+        "the other sections.",
         tuple(replace(it, default=None, doc=f"As in [channels]. {it.doc}") for it in options_of(ChannelSettings)),
         "PATTERN",
         _OVERRIDES,
     ),
-    Section(
-        "limits", "How much the daemon takes from its clients, and how long it waits for them.", options_of(Limits)
-    ),
-    Section("auth", "Who may do what.", options_of(Auth)),
+    Section("limits", "Limits and timeouts of clients.", options_of(Limits)),
+    Section("auth", "Authentication and default rights.", options_of(Auth)),
     Section(
         "key",
-        "A key that tokens (JWT) are checked with. NAME stands for it in the log and in the command that makes "
-        "tokens: 1 to 32 of the characters a-z, 0-9, _ and -. Just one of secret, secret_file, public_key_file and "
-        "jwks_url must be said.",
+        "A key to verify tokens (JWT). NAME identifies it in the log and in the command that makes tokens: 1 to "
+        "32 of the characters a-z, 0-9, _ and -. Exactly one of secret, secret_file, public_key_file and "
+        "jwks_url is required.",
         options_of(Key),
         "NAME",
         {"app": {"algorithm": "HS256", "secret_file": "/etc/pushd/app.secret"}},
     ),
     Section(
-        "proxies", "The reverse proxies in front of the daemon, which say where clients are.", options_of(Proxies)
+        "proxies",
+        "The reverse proxies in front of pushd, which send the addresses of clients.",
+        options_of(Proxies),
     ),
     Section(
         "hooks",
-        "The application is asked whether clients may do something, and told what they have done, by POST requests "
-        "with JSON; docs/hooks.rst says more. Empty: it is not.",
+        "Webhooks: POST requests with JSON that ask the application to authorize actions of clients, and notify "
+        "it of them; see docs/hooks.rst. Empty: no such webhook.",
         options_of(Hooks),
     ),
-    Section("log", "What is logged.", options_of(Log)),
+    Section("log", "The log.", options_of(Log)),
 )
 """The whole option table, in the order of the reference page."""
 

@@ -25,20 +25,19 @@ class Listener:
     endpoint: str = option(
         ENDPOINT,
         None,
-        "Where to listen, in Twisted's notation for server endpoints; it must be said. A colon inside a "
-        "value is written with a backslash before it, as in tcp6:8080:interface=\\:\\:1. Without "
-        "interface=, a tcp endpoint is open to the whole network. Instead of an ssl: endpoint, use tcp: "
-        "and tls = yes.",
+        "The address to listen at, as a Twisted server endpoint; required. Escape a colon inside a value with a "
+        "backslash, as in tcp6:8080:interface=\\:\\:1. Without interface=, a tcp endpoint is open to the whole "
+        "network. Instead of an ssl: endpoint, use tcp: with tls = yes.",
         needs_restart=True,
     )
 
-    tls: bool = option(FLAG, "no", "Whether to speak TLS.", needs_restart=True)
+    tls: bool = option(FLAG, "no", "Whether to serve TLS.", needs_restart=True)
 
     certificate: str | None = option(
         PATH,
         "",
-        "The file with the certificate and its chain, in PEM. With tls = yes, and neither this nor a "
-        "key, the daemon makes a self-signed certificate and keeps it in the state directory.",
+        "The file with the certificate and its chain, in PEM. With tls = yes and neither certificate nor key, "
+        "pushd makes a self-signed certificate and keeps it in the state directory.",
     )
 
     key: str | None = option(PATH, "", "The file with the private key of the certificate, in PEM.")
@@ -47,32 +46,32 @@ class Listener:
     serves: str = option(
         choice("everything", "operations"),
         "everything",
-        "What is served there. operations: only /healthz, /readyz and /metrics, all without rights, so that "
-        "only those must reach it who may see them, and /status with /connections, for operators who show a "
-        "token, whatever anonymous says.",
+        "What the listener serves. operations: only /healthz, /readyz and /metrics, which need no rights, so "
+        "restrict who can reach them, and /status with /connections, for operators with a token, whatever "
+        "anonymous allows.",
         needs_restart=True,
     )
 
     client_ca: str | None = option(
         PATH,
         "",
-        "The file with the certificates, in PEM, of the authorities that clients' certificates must come "
-        "from. Clients are then asked for one (mutual TLS), and its subject is the user, as in "
-        "CN=alice,O=Example. What they may do is said by certified in [auth].",
+        "The file with the certificates, in PEM, of the authorities that sign client certificates. It enables "
+        "mutual TLS: the subject of a client's certificate is the user, as in CN=alice,O=Example. certified in "
+        "[auth] sets the rights of such clients.",
     )
 
     client_certificate: str = option(
         choice("required", "optional"),
         "required",
-        "With client_ca: whether clients without a certificate are refused, in the TLS handshake, or served "
-        "like anybody.",
+        "With client_ca: whether clients without a certificate are rejected in the TLS handshake, or served as "
+        "anonymous clients.",
     )
 
     proxy_protocol: bool = option(
         FLAG,
         "no",
-        "Whether connections from the addresses in [proxies] begin with a header of the PROXY protocol, "
-        "version 1 or 2, which says where the client is. Connections from other addresses are closed then.",
+        "Whether connections from the addresses in [proxies] begin with a header of the PROXY protocol, version "
+        "1 or 2, with the client's address. Connections from other addresses are closed.",
         needs_restart=True,
     )
 
@@ -84,29 +83,28 @@ class Site:
     root: str | None = option(
         PATH,
         "",
-        "A directory of static files, to be served under /. Files whose names begin with a dot are not served, "
-        "nor are links that lead out of it. Empty: none.",
+        "A directory of static files to serve under /. Files whose names begin with a dot, and links to outside "
+        "the directory, are not served. Empty: none.",
     )
 
     demo: bool = option(
         FLAG,
         "yes",
-        "Whether to serve the built-in demo page, and the channel clock that it shows, when there is no root.",
+        "Whether to serve the built-in demo page, and its channel clock, when there is no root.",
     )
 
     early_hints: bool = option(
         FLAG,
         "no",
-        "Whether 103 Early Hints goes to clients of HTTP/1.1 as well; some of them take it for the response. "
-        "Those of HTTP/2 get it anyway.",
+        "Whether to send 103 Early Hints to HTTP/1.1 clients as well; some of them mistake it for the response. "
+        "HTTP/2 clients always get it.",
     )
 
     strict_transport_s: float = option(
         duration(0, 36500 * 86400),
         "0s",
-        "For how long browsers that came with TLS are to come back with nothing else, as in 730d "
-        "(Strict-Transport-Security). That binds the whole name of the host, at every port, so it is for you "
-        "to say. 0: they are not told.",
+        "How long browsers that connected over TLS must use TLS only (Strict-Transport-Security), such as 730d. "
+        "It affects the whole host name, at every port. 0: the header is not sent.",
     )
 
 
@@ -117,8 +115,8 @@ class Http2:
     websocket: bool = option(
         FLAG,
         "no",
-        "Whether a WebSocket can be one stream of a connection (RFC 8441). Browsers that see it offered open "
-        "theirs that way, on the connection that they have; without it they open another one, over HTTP/1.1.",
+        "Whether a WebSocket can be one stream of an HTTP/2 connection (RFC 8441). Browsers then open WebSockets "
+        "on the connection that they have; otherwise they open another one, over HTTP/1.1.",
     )
 
 
@@ -132,8 +130,8 @@ class PushList:
     resources: tuple[str, ...] = option(
         listing("paths such as /style.css or /app.js", parse_resource),
         None,
-        "The paths of what the page needs, on this server; it must be said. What they are is seen by their "
-        "endings; .mjs stands for a module.",
+        "The paths on this server of the resources of the page; required. Their types are derived from the file "
+        "name extensions; .mjs is a module.",
     )
 
 
@@ -142,22 +140,22 @@ class Log:
     """Options of the log."""
 
     level: str = option(
-        choice("debug", "info", "warn", "error", "critical"), "info", "The least important events that are logged."
+        choice("debug", "info", "warn", "error", "critical"), "info", "The lowest level that is logged."
     )
 
     format: str = option(
         choice("auto", "text", "json"),
         "auto",
-        "How lines are written. text: as people read them, in colours on a terminal. json: one JSON object "
-        "a line. auto: for the journal if standard output, or else standard error, is connected to it, "
-        "without the time, which it adds, and with priorities; else text.",
+        "The format of log lines. text: for people, in colours on a terminal. json: one JSON object per line. "
+        "auto: for the journal, with priorities and without times, if standard output or else standard error is "
+        "connected to it; otherwise text.",
         needs_restart=True,
     )
 
     requests: bool = option(
         FLAG,
         "no",
-        "Whether to log every HTTP request, when it is answered, and to give it an id in X-Request-ID.",
+        "Whether to log every HTTP request when it is complete, and to give it an id in X-Request-ID.",
     )
 
 
@@ -168,9 +166,9 @@ class Config:
     state_directory: str | None = option(
         PATH,
         "",
-        "Where the daemon keeps what must outlive it, such as its self-signed certificate. If this is "
-        "empty, it is $STATE_DIRECTORY, which systemd sets; else $XDG_STATE_HOME/pushd; else "
-        "~/.local/state/pushd. Only one daemon at a time can use it.",
+        "The directory for data that must survive a restart, such as the self-signed certificate. If empty, it "
+        "is $STATE_DIRECTORY, which systemd sets; else $XDG_STATE_HOME/pushd; else ~/.local/state/pushd. Only "
+        "one daemon at a time can use it.",
         needs_restart=True,
     )
     """None: see `pushd.config.loader.state_directory`."""
@@ -178,42 +176,41 @@ class Config:
     store: str = option(
         choice("sqlite", "memory"),
         "sqlite",
-        "Where events are kept. sqlite: in the file pushd.db in the state directory, so that clients that come "
-        "back after a restart get what they have missed. memory: they end with the daemon.",
+        "Where events are kept. sqlite: in the file pushd.db in the state directory, so that clients can resume "
+        "after a restart. memory: they are lost when the daemon stops.",
         needs_restart=True,
     )
 
     durability: str = option(
         choice("process", "power"),
         "process",
-        "What an event has survived when its publisher is told that it was published. process: the end of the "
-        "daemon, even by kill -9; if the machine fails, what was published last may be lost, which clients are "
-        "told then. power: that too, because the daemon waits for the disk each time. With store = memory it "
-        "means nothing.",
+        "What an acknowledged event survives. process: the end of the daemon, even by kill -9; if the machine "
+        "fails, the latest events may be lost, which clients are notified of. power: also that, because pushd "
+        "waits for the disk before it acknowledges. Without effect with store = memory.",
         needs_restart=True,
     )
 
     store_size_bytes: int = option(
         size(1024 * 1024, 2**44),
         "1GiB",
-        "About how much the events of all channels may take, counted as in [channels] history_bytes. Each "
-        "channel that has any counts as well, with twice its name and 128 bytes (928 with store = memory). "
-        "When it is more, the oldest events of all go. The file on the disk has up to half as much again, and "
-        "the log of what is written, beside it, about a sixteenth (4 to 64 MiB; set at the start).",
+        "The approximate maximum size of the events of all channels, counted as in [channels] history_bytes. "
+        "Each channel with events counts as well, with twice its name and 128 bytes (928 with store = memory). "
+        "Above it, the oldest events of all channels are removed. The file on the disk is up to half as large "
+        "again, and the write-ahead log beside it takes about a sixteenth (4 to 64 MiB; set at the start).",
     )
 
     store_memory_bytes: int = option(
         size(1024 * 1024),
         "64MiB",
-        "About how much of that is also kept in memory, the latest events, so that they need not be read from "
-        "the disk for clients that come back.",
+        "The approximate size of the latest events also kept in memory, so that resuming clients need no disk "
+        "reads.",
         needs_restart=True,
     )
 
     stop_timeout_s: float = option(
         duration(),
         "5s",
-        "How long connections get to take what is waiting for them when the daemon stops.",
+        "How long connections may take to receive their pending data when the daemon stops.",
     )
 
     listeners: tuple[Listener, ...]
