@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,7 +22,7 @@ from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.grants import EVERYTHING
 from pushd.bus.subscription import Subscription
 from pushd.config.loader import parse
-from pushd.daemon import service
+from pushd.daemon import assembly, service
 from pushd.daemon.assembly import assemble
 from pushd.daemon.components import Components, StoreParts
 from pushd.daemon.service import Daemon
@@ -973,3 +974,40 @@ class MemoryTests(SynchronousTestCase):
         self.patch(service, "leave", left.append)
         DaemonRig()
         self.assertEqual(left, [Path("/nowhere")])
+
+
+class UnconfiguredTests(SynchronousTestCase):
+    """The components are built with placeholders, which the first `configure` replaces before any port is open."""
+
+    REQUESTS = (
+        ("GET", "/healthz"),
+        ("GET", "/sse?channel=news"),
+        ("GET", "/poll?channel=news"),
+        ("GET", "/channels"),
+        ("GET", "/"),
+        ("POST", "/channels/news"),
+        ("POST", "/publish"),
+        ("DELETE", "/channels/news"),
+    )
+
+    def test_nothing_is_served_with_placeholders(self) -> None:
+        self.patch(assembly, "configure", lambda *arguments: None)
+        rig = DaemonRig()
+        for method, path in self.REQUESTS:
+            response = rig.request(method, path)
+            self.assertEqual(response.status, 404, path)
+        self.assertEqual(rig.request("POST", "/channels/news", body=b"hello").status, 413)
+        self.flushWarnings()  # the placeholder is Twisted's own resource
+        guard = rig.parts.ingress.guard
+        self.assertFalse(guard.anonymous.grants.publish.has("news") or guard.certified.publish.has("news"))
+        self.assertEqual((len(rig.parts.bus.log), rig.parts.bus.subscribers), (0, 0))
+
+    def test_the_components_are_configured_when_the_daemon_gets_them(self) -> None:
+        clock = MemoryReactorClock()
+        calls = list[object]()
+        configure = assembly.configure
+        self.patch(assembly, "configure", lambda parts, *rest: (calls.append(parts), configure(parts, *rest)))
+        parts = assemble(parse(PLAIN, "x"), clock, seconds=clock.seconds, now=clock.seconds)
+        self.assertEqual(calls, [parts])
+        self.assertTrue(parts.ingress.guard.anonymous.grants.publish.has("news"))
+        self.assertFalse(clock.tcpServers or clock.sslServers or clock.unixServers)
