@@ -1006,7 +1006,12 @@ class UnconfiguredTests(SynchronousTestCase):
         clock = MemoryReactorClock()
         calls = list[object]()
         configure = assembly.configure
-        self.patch(assembly, "configure", lambda parts, *rest: (calls.append(parts), configure(parts, *rest)))
+
+        def count(parts: Components, *rest: Any) -> None:
+            calls.append(parts)
+            configure(parts, *rest)
+
+        self.patch(assembly, "configure", count)
         parts = assemble(parse(PLAIN, "x"), clock, seconds=clock.seconds, now=clock.seconds)
         self.assertEqual(calls, [parts])
         self.assertTrue(parts.ingress.guard.anonymous.grants.publish.has("news"))
