@@ -12,7 +12,6 @@ from twisted.web.server import NOT_DONE_YET
 
 from pushd.api.publish_one import publish_one
 from pushd.bus import (
-    Bus,
     ChannelState,
     ClientInfo,
     Deleted,
@@ -112,7 +111,7 @@ class ChannelList(Branch):
         if request.method not in _READS:
             return None
         if b"channel" in request.args:
-            return self._admission.look(request.caller, _in_query(request))
+            return _find_state(request, self._admission, _in_query(request))
         self._admission.look_at_all(request.caller)
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         prefix, after = parameter(request, "prefix") or "", parameter(request, "after") or ""
@@ -130,7 +129,7 @@ class ChannelList(Branch):
                 raise BadRequest(
                     "channel selects one channel; expected only channel, or prefix, after and limit", "channel"
                 )
-            return _show_state(request, self._bus, _in_query(request))
+            return json_answer(request, _state(request.found))
         limit = whole_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
         states: list[ChannelState] = request.found
         following = states[limit - 1].channel if len(states) > limit else None
@@ -144,8 +143,14 @@ class ChannelList(Branch):
         return _delete(request, self._publisher, _in_query(request))
 
 
-def _show_state(request: Request, bus: Bus, name: str) -> bytes:
-    return json_answer(request, _state(bus.state(name, request.caller.grants)))
+def _find_state(request: Request, admission: Admission, name: str) -> Deferred[None] | None:
+    """Authorize reading the state of a channel (grants, webhook), and read it into ``request.found``."""
+
+    def read() -> Work[None]:
+        request.found = yield from admission.sessions.bus.showing(name, request.caller.grants)
+
+    waiting = admission.look(request.caller, name)
+    return admission.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
 
 def _delete(request: Request, publisher: Publisher, name: str) -> int:
@@ -181,12 +186,12 @@ class _Channel(Branch):
         )
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: authorize reading the channel (grants, webhook)."""
-        return self._admission.look(request.caller, self._name) if request.method in _READS else None
+        """Override: authorize reading the channel (grants, webhook), and read its state."""
+        return _find_state(request, self._admission, self._name) if request.method in _READS else None
 
     def render_GET(self, request: Request) -> bytes:
         """Return the state of the channel."""
-        return _show_state(request, self._bus, self._name)
+        return json_answer(request, _state(request.found))
 
     def body_limit(self, request: Request) -> int:
         """Override: limit an event to its maximum size; check the grant to publish first."""
@@ -349,15 +354,20 @@ class _Event(Endpoint):
         return self._name, self._id
 
     def ask(self, request: Request) -> Deferred[None] | None:
-        """Override: authorize reading as subscribing (grants, webhook)."""
+        """Override: authorize reading as subscribing (grants, webhook), and read the event."""
         if request.method not in _READS:
             return None
         name, event_id = self.named(request)
-        return self._admission.read(request.caller, [Pattern.parse(name)], event_id)
+
+        def read() -> Work[None]:
+            request.found = yield from self._bus.finding(name, event_id, request.caller.grants)
+
+        waiting = self._admission.read(request.caller, [Pattern.parse(name)], event_id)
+        return self._admission.do(read, waiting, lambda: request.is_gone, owner_of(request.caller))
 
     def render_GET(self, request: Request) -> bytes:
         """Return the data of the event."""
-        entry = self._bus.event(*self.named(request), request.caller.grants)
+        entry: Entry = request.found
         for name, value in event_fields(entry.event):
             request.setHeader(name, value)
         return entry.event.data

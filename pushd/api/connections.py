@@ -114,7 +114,7 @@ def _find(
             found.append(subscriber)
             if len(found) == most:
                 break
-        yield
+        yield None
 
 
 class _Filter:

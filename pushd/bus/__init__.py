@@ -21,7 +21,7 @@ from pushd.bus.recipients import Recipient
 from pushd.bus.record import record
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.bus.replaying import Done
-from pushd.bus.search import Work, key_of
+from pushd.bus.search import key_of
 from pushd.bus.shares import Shares
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size, event_size, memory_of, size_in, size_of
 from pushd.bus.slices import BYTES_PER_SEND, END_COST, MOST, STEP, Burst, Later, Slice, Slices, in_turns
@@ -30,6 +30,7 @@ from pushd.bus.subscriber import Subscriber
 from pushd.bus.subscription import Subscription
 from pushd.bus.token_buckets import TokenBuckets
 from pushd.bus.turn import Turn
+from pushd.bus.work import NotInMemory, Work, when_here
 
 __all__ = [
     "BYTES_PER_SEND",
@@ -78,6 +79,7 @@ __all__ = [
     "Later",
     "LogState",
     "MemoryStorage",
+    "NotInMemory",
     "Outcome",
     "PartitionedDict",
     "Pattern",
@@ -118,4 +120,5 @@ __all__ = [
     "shown",
     "size_in",
     "size_of",
+    "when_here",
 ]

@@ -33,13 +33,13 @@ from pushd.bus.recipients import Recipient, RecipientIndex, Subscribed
 from pushd.bus.record import record
 from pushd.bus.replay import Replay
 from pushd.bus.replaying import DoLater, at_once
-from pushd.bus.search import Work, drain
 from pushd.bus.shares import Shares
 from pushd.bus.slices import END_COST, AtOnce, Later, Slices
 from pushd.bus.storage import PublishedId
 from pushd.bus.subscriber import Subscriber
 from pushd.bus.subscribers import Present, present
 from pushd.bus.turn import Turn
+from pushd.bus.work import Work, drain, when_here
 from pushd.errors import BadRequest
 
 __all__ = ["Bus", "ChannelState", "Published", "SubscriptionObserver", "published_before"]
@@ -240,8 +240,12 @@ class Bus:
 
     def event(self, name: str, event_id: str, grants: Grants) -> Entry:
         """Return one event of a channel; raise `NotFound` if the channel does not have it."""
+        return drain(self.finding(name, event_id, grants))
+
+    def finding(self, name: str, event_id: str, grants: Grants) -> Work[Entry]:
+        """Do the work of `event` in steps."""
         grants.check_subscribe(name)
-        return self.log.event(name, event_id)
+        return (yield from when_here(partial(self.log.event, name, event_id)))
 
     def read(self, patterns: Sequence[Pattern], since: str, limit: int, grants: Grants) -> HistoryPage:
         """Return the first `limit` events after the position `since`, in the order of the log."""
@@ -255,9 +259,13 @@ class Bus:
 
     def state(self, name: str, grants: Grants) -> ChannelState:
         """Return the state of a channel, for subscribers and operators; an unused channel is empty."""
+        return drain(self.showing(name, grants))
+
+    def showing(self, name: str, grants: Grants) -> Work[ChannelState]:
+        """Do the work of `state` in steps."""
         if not grants.is_operator:
             grants.check_subscribe(name)
-        return self._state(check_name(name))
+        return (yield from when_here(partial(self._state, check_name(name))))
 
     def _state(self, name: str) -> ChannelState:
         subscribers, position = self._audiences.of(name).count, self.log.position
@@ -280,8 +288,8 @@ class Bus:
         names += self._audiences.index.some(prefix, after, limit)
         states = []
         for name in sorted(set(names))[:limit]:
-            states.append(self._state(name))
-            yield
+            states.append((yield from when_here(partial(self._state, name))))
+            yield None
         return states
 
     def names(self) -> Iterator[str]:

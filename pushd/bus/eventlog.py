@@ -23,9 +23,10 @@ from pushd.bus.patterns import Pattern, check_name
 from pushd.bus.position import HistoryPage, Room
 from pushd.bus.replay import Replay
 from pushd.bus.retention import RetentionQueue
-from pushd.bus.search import Prepared, Work, drain
+from pushd.bus.search import Prepared
 from pushd.bus.sizes import event_size
 from pushd.bus.storage import HistoryStorage, PublishedId, names_with, oldest_place
+from pushd.bus.work import Work, drain
 from pushd.errors import NotFound, Unavailable
 
 __all__ = ["EventLog", "LogState"]
@@ -100,8 +101,8 @@ class EventLog(Generic[S]):
             if (channel := self.by_name.get(name)) is not None:
                 channel.settings = channel.history.settings = self.settings(name)
                 while self.trim(channel):
-                    yield
-            yield
+                    yield None
+            yield None
 
     def __len__(self) -> int:
         """Return the number of channels."""
@@ -324,7 +325,7 @@ class EventLog(Generic[S]):
         self._retention_queue.count(channel)
         self.release(channel)
 
-    # Reading
+    # Reading: `event`, `where` and `place_of` raise `NotInMemory`, without any change, if an event is to be fetched
 
     def event(self, name: str, event_id: str) -> Entry:
         """Return one event of a channel; raise `NotFound` if the channel does not have it."""
@@ -363,8 +364,7 @@ class EventLog(Generic[S]):
     def page(self, entries: Iterable[Entry], limit: int, *, recovered: bool = True) -> HistoryPage:
         """Return a page of the first of `entries`, which must reach to the end of the log.
 
-        The page has at least one entry, at most `limit`, and at most about 1 MiB of data: the whole page is in
-        memory, also while a slow client does not read.
+        The page has 1 to `limit` entries, and about 1 MiB of data at most: it is in memory while a client reads it.
         """
         room = Room(limit)
         sequence = self.sequence if all(map(room.add, entries)) else room.entries[-1].event.sequence

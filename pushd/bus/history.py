@@ -135,7 +135,11 @@ class RetentionLimits(Protocol):
 
 
 class History(Protocol):
-    """The retained entries of a channel, oldest first, with offsets without gaps."""
+    """The retained entries of a channel, oldest first, with offsets without gaps.
+
+    `oldest`, `latest`, `after`, `at` and `run` raise `pushd.bus.work.NotInMemory`, without any change, if what they
+    would return is to be fetched first.
+    """
 
     settings: Any
     """The limits: a `RetentionLimits`, or an object with more settings."""
@@ -163,6 +167,10 @@ class History(Protocol):
     @property
     def latest(self) -> Entry | None:
         """The latest entry, None if there is none."""
+
+    @property
+    def last(self) -> int:
+        """The offset of the latest entry, which must exist."""
 
     @property
     def expires_s(self) -> float:
@@ -194,7 +202,7 @@ class History(Protocol):
         """Return the first entry after `sequence` in the log, None if there is none."""
 
     def bound(self, sequence: int) -> int:
-        """Return a lower bound of the sequence of the first entry after `sequence`, without reading the store."""
+        """Return a lower bound of the sequence of the first entry after `sequence`; it is always in memory."""
 
     def at(self, offset: int) -> Entry | None:
         """Return the entry at `offset`, None if the channel does not have it."""
@@ -251,6 +259,11 @@ class MemoryHistory(Entries):
         """The sequence of the latest event, retained or dropped."""
         latest = self.latest
         return self.dropped if latest is None else latest.event.sequence
+
+    @property
+    def last(self) -> int:
+        """The offset of the latest entry, which must exist."""
+        return self._entries[-1].offset
 
     @property
     def expires_s(self) -> float:

@@ -11,7 +11,7 @@ from pushd.bus.clientinfo import ClientInfo, owner_of
 from pushd.bus.event import Draft
 from pushd.bus.fair_queue import FairQueue
 from pushd.bus.memory_headroom import memory
-from pushd.bus.search import Work, drain
+from pushd.bus.work import Work, drain
 from pushd.errors import OutOfMemory, Refused
 
 __all__ = ["Deleted", "DirectPublisher", "Outcome", "Publisher", "SwappablePublisher"]
@@ -127,7 +127,7 @@ class DirectPublisher:
         outcomes: list[Outcome] = []
         for draft in drafts:
             if outcomes:
-                yield
+                yield None
             try:
                 outcomes.append(publish(draft, grants))
             except Refused as refused:
@@ -163,7 +163,7 @@ class DirectPublisher:
 def _later(call: Callable[[], None]) -> Work[None]:
     """Return the work of making one `call`, in its first step."""
     call()
-    yield
+    yield None
 
 
 class SwappablePublisher:

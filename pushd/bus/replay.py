@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
-from itertools import count
 
-from pushd.bus.cursor import Ahead, Cursor, Item
+from pushd.bus.cursors import Ahead, Cursors, Item, Overtaken
 from pushd.bus.event import Entry
-from pushd.bus.held_back import ENTRY_BYTES, HeldBack, cost_of
+from pushd.bus.held_back import ENTRY_BYTES, cost_of
 from pushd.bus.history import History
-from pushd.bus.partitioned_dict import PartitionedDict
-from pushd.errors import PushdError, Unavailable
+from pushd.bus.work import NotInMemory, Work
+from pushd.errors import Unavailable
 
 __all__ = ["ENTRY_BYTES", "FindHistory", "Overtaken", "Replay", "cost_of"]
 
@@ -30,21 +29,11 @@ _RUN = 64
 """How many entries of one history are read at once."""
 
 
-class Overtaken(PushdError):
-    """A history dropped entries that must not be missed before the replay read them."""
-
-
-_MANY = 1000
-"""The number of cursors from which their table is partitioned: one dictionary of 300,000 takes 8 ms to grow."""
-
 FindHistory = Callable[[Entry], "History | None"]
 """Return the history that retains an entry, or None."""
 
-Work = Generator[None, None, None]
-"""A job done in steps: see `pushd.bus.search`."""
 
-
-class Replay(HeldBack):
+class Replay(Cursors):
     """Entries of several histories, and entries published meanwhile, merged by sequence.
 
     A replay keeps one cursor per history and reads on demand, so a long replay costs no memory. An event found in
@@ -55,6 +44,8 @@ class Replay(HeldBack):
     them, and `tidying` applies the changes in steps. Until then the replay is not tidy: nothing may be read from
     it, but entries may be held or left to their histories.
 
+    If the next entry is not in memory, `next` raises `NotInMemory` without any change, and `fetching` waits for it.
+
     ===================  ==============  =====================  ===================================
     state                `is_tidy`       `is_filtering`         `next`, `run`
     ===================  ==============  =====================  ===================================
@@ -64,27 +55,12 @@ class Replay(HeldBack):
     ===================  ==============  =====================  ===================================
     """
 
-    __slots__ = (
-        "_count",
-        "_cursors",
-        "_fault",
-        "_heap",
-        "_is_unfiltered",
-        "_joins",
-        "_last",
-        "_rest",
-        "_unchecked",
-        "is_tidy",
-    )
+    __slots__ = ("_is_unfiltered", "_joins", "_last", "_rest", "_unchecked", "is_tidy")
 
     def __init__(self) -> None:
         """Start with nothing to read."""
         super().__init__()
-        self._heap: list[Item] = []
-        self._cursors: MutableMapping[History, Cursor] = {}
-        self._count = count()
-        self._last = 0
-        self._fault: Unavailable | None = None  # the error that ended the replay
+        self._last = 0  # the sequence of the event returned last
         self.is_tidy = True
         """Whether the replay may be read."""
         self._joins: deque[Replay] = deque()  # other replays to merge
@@ -92,34 +68,22 @@ class Replay(HeldBack):
         self._rest: list[Item] = []  # the cursors still to be filtered, the first one last
         self._unchecked: list[int] = []  # the held events still to be filtered
 
-    def add(self, history: History, sequence: int) -> None:
-        """Read the entries of `history` after `sequence`; an existing cursor keeps the earlier of both places."""
-        entry, latest = history.after(sequence), history.latest
-        if entry is not None and latest is not None:
-            self._begin(entry, history, latest.offset)
-
-    def _begin(self, entry: Entry, history: History, last_offset: int) -> None:
-        cursor = self._cursors.get(history) or self._new_cursor(history)
-        if entry.offset < cursor.offset:
-            self._place(entry.event.sequence, entry, cursor)
-        cursor.end = max(last_offset, cursor.end)
-
-    @property
-    def width(self) -> int:
-        """The number of histories to read."""
-        return len(self._cursors)
-
-    @property
     def first(self) -> int | None:
-        """A lower bound of the sequence of the next entry; None if there is no other entry."""
+        """Return the sequence of the next entry; None if there is no other entry. Raises what `next` does."""
+        if self._fault is not None:
+            raise self._fault
         held = next(iter(self._held), None)
         while self._heap:
-            item = self._heap[0]
-            if item[0] != self._last and self._is_current(item):
-                return item[0] if held is None else min(item[0], held)
-            heappop(self._heap)
-            if self._is_current(item):  # the event returned last, in another of its channels
-                self._take(item)
+            sequence, _, entry, cursor = item = self._heap[0]
+            if not self._is_current(item):
+                heappop(self._heap)
+            elif isinstance(entry, Ahead):
+                self._resolve_first()
+            elif sequence == self._last:  # the event returned last, in another of its channels
+                heappop(self._heap)
+                self._go_on(entry, cursor)
+            else:
+                return sequence if held is None else min(sequence, held)
         return held
 
     # Changes to all cursors
@@ -154,6 +118,7 @@ class Replay(HeldBack):
     def join(self, other: Replay) -> None:
         """Merge `other`, which must be unread. Takes effect during `tidying`."""
         self._joins.append(other)
+        self._passed = 0  # the other one may begin earlier
         self.is_tidy = False
 
     def leave_out(self) -> None:
@@ -161,12 +126,12 @@ class Replay(HeldBack):
         self._is_unfiltered = True
         self.is_tidy = False
 
-    def cutting(self, sequence: int) -> Work:
+    def cutting(self, sequence: int) -> Work[None]:
         """Drop, in steps, the histories whose next entry is after `sequence`."""
         self.leave_out()
         return self._tidying(lambda item: item[0] <= sequence, lambda name: True)
 
-    def tidying(self, wanted: Callable[[str], bool]) -> Work:
+    def tidying(self, wanted: Callable[[str], bool]) -> Work[None]:
         """Apply recorded changes in steps: merge other replays, and drop the channels that are not `wanted`.
 
         Between steps, names may become unwanted if `leave_out` is called then; no name may become wanted before
@@ -174,7 +139,7 @@ class Replay(HeldBack):
         """
         return self._tidying(lambda item: wanted(item[2].channel), wanted)
 
-    def _tidying(self, is_kept: Callable[[Item], bool], wanted: Callable[[str], bool]) -> Work:
+    def _tidying(self, is_kept: Callable[[Item], bool], wanted: Callable[[str], bool]) -> Work[None]:
         while not self.is_tidy:
             if self._joins:
                 self._join_some(self._joins[0])
@@ -187,7 +152,7 @@ class Replay(HeldBack):
             else:
                 self.is_tidy = True
                 return
-            yield
+            yield None
 
     def _join_some(self, other: Replay) -> None:
         if not other._rest:  # lowest first: pushing in ascending order is cheapest
@@ -195,9 +160,8 @@ class Replay(HeldBack):
         for _ in range(min(_JOINED, len(other._rest))):
             item = other._rest.pop()
             if other._is_current(item):
-                entry, cursor = item[2], item[3]
-                assert isinstance(entry, Entry)
-                self._begin(entry, cursor.history, cursor.end)
+                sequence, _, entry, cursor = item
+                self._begin(sequence, entry, cursor.history, cursor.end)
                 other._end(cursor)
         if not other._rest:
             self._joins.popleft()
@@ -239,11 +203,8 @@ class Replay(HeldBack):
         if len(found) < len(entries):
             return False
         for entry, history in found:
-            cursor = self._cursors.get(history) or self._new_cursor(history)
-            if entry.offset < cursor.offset:
-                ahead = Ahead(entry.channel, entry.offset, entry.may_be_missed)
-                self._place(entry.event.sequence, ahead, cursor)
-            cursor.end = max(entry.offset, cursor.end)
+            ahead = Ahead(entry.channel, entry.may_be_missed, entry.offset)
+            self._begin(entry.event.sequence, ahead, history, entry.offset)
         return True
 
     def hold_less(self, find: FindHistory, enough_bytes: int = 0) -> None:
@@ -257,63 +218,7 @@ class Replay(HeldBack):
             if self.read_later(self._held[sequence], find):
                 self._let_go(sequence)
 
-    # Cursors
-
-    def _new_cursor(self, history: History) -> Cursor:
-        """Add a cursor, which must be placed next."""
-        if len(self._cursors) == _MANY and isinstance(self._cursors, dict):
-            table: PartitionedDict[History, Cursor] = PartitionedDict()
-            table.update(self._cursors)
-            self._cursors = table
-        cursor = self._cursors[history] = Cursor(history)
-        return cursor
-
-    def _place(self, sequence: int, entry: Entry | Ahead, cursor: Cursor) -> None:
-        """Place `cursor` at `entry`."""
-        cursor.number, cursor.offset = next(self._count), entry.offset
-        heappush(self._heap, (sequence, cursor.number, entry, cursor))
-
-    def _end(self, cursor: Cursor) -> None:
-        """Stop reading the history of `cursor`."""
-        del self._cursors[cursor.history]
-        cursor.number = -1
-
-    def _read_on(self, entry: Entry, cursor: Cursor) -> None:
-        """Advance `cursor` past `entry`; raise `Overtaken` if the next is lost but required."""
-        history = cursor.history
-        following = history.at(entry.offset + 1)
-        if following is None:
-            if not entry.may_be_missed:
-                raise Overtaken
-            following = history.after(entry.event.sequence)
-        if following is not None and following.offset <= cursor.end:
-            self._place(following.event.sequence, following, cursor)
-        else:
-            self._end(cursor)
-
-    def _read_ahead(self, ahead: Ahead, sequence: int, history: History) -> Entry | None:
-        """Return the entry at the place of a cursor, or the oldest one after it if it is gone and may be missed.
-
-        Return None if there is no such entry; raise `Overtaken` if the entry is gone and must not be missed.
-        """
-        entry = history.at(ahead.offset)
-        if entry is None and not ahead.may_be_missed:
-            raise Overtaken
-        return entry or history.after(sequence)
-
-    def _is_current(self, item: Item) -> bool:
-        """Return whether `item` is still the place of its cursor."""
-        return item[3].number == item[1]
-
-    def _go_on(self, entry: Entry, cursor: Cursor) -> None:
-        """Advance `cursor` past `entry`. An unreadable history is reported after that entry."""
-        if entry.offset >= cursor.end:
-            self._end(cursor)
-            return
-        try:
-            self._read_on(entry, cursor)
-        except Unavailable as error:
-            self._fault = error
+    # Reading
 
     def run(self, most_bytes: int) -> list[Entry]:
         """Return the next entries of one history, about `most_bytes` of data, up to any entry from elsewhere.
@@ -331,22 +236,30 @@ class Replay(HeldBack):
         if self._held:
             before = min(before, next(iter(self._held)))
         run = []
-        for one in cursor.history.run(entry.offset, min(_RUN, cursor.end - entry.offset + 1)):
+        for one in self._run_of(cursor.history, entry.offset, min(_RUN, cursor.end - (entry.offset or 0) + 1)):
             if one.event.sequence >= before or most_bytes < 0:
                 break
             run.append(one)
             most_bytes -= len(one.event.data)
         if run:
             heappop(heap)
-            self._last = run[-1].event.sequence
+            self._last = self._passed = run[-1].event.sequence
             self._go_on(run[-1], cursor)
         return run
+
+    @staticmethod
+    def _run_of(history: History, offset: int | None, count: int) -> list[Entry]:
+        """Return some entries from `offset` on, as far as they are in memory."""
+        try:
+            return [] if offset is None else history.run(offset, count)
+        except NotInMemory:
+            return []
 
     def next(self) -> Entry | None:
         """Return the next entry, or None after the last one.
 
-        Raises `Overtaken` if the entry was dropped, and `Unavailable` if it cannot be read; all entries before it
-        have been returned by then.
+        Raises `NotInMemory` if it is to be fetched first; `Overtaken` if the entry was dropped; and `Unavailable`
+        if it cannot be read. All entries before it have been returned by then.
         """
         if self._fault is not None:
             raise self._fault
@@ -355,30 +268,35 @@ class Replay(HeldBack):
             if held and (not heap or next(iter(held)) <= heap[0][0]):
                 entry: Entry | None = self._let_go(next(iter(held)))
             else:
-                item = heappop(heap)
-                if not self._is_current(item):
-                    continue
-                entry = self._take(item)
+                entry = self._take_first()
             if entry is not None and entry.event.sequence != self._last:
-                self._last = entry.event.sequence
+                self._last = self._passed = entry.event.sequence
                 return entry
         return None
 
-    def _take(self, item: Item) -> Entry | None:
-        """Return the entry of an item popped from the heap; None if the caller must try the next item."""
-        sequence, _, entry, cursor = item
-        if isinstance(entry, Ahead):
+    def fetching(self, missing: NotInMemory) -> Work[None]:
+        """Wait until the next entry, for which `next` raised `missing`, is in memory.
+
+        The entry is kept then, however soon others take its place in memory. An error is raised by `next`.
+        """
+        waited_for: NotInMemory | None = missing
+        while waited_for is not None:
             try:
-                found = self._read_ahead(entry, sequence, cursor.history)
-            except Unavailable as error:
-                self._fault = error
-                raise
-            if found is None or found.offset > cursor.end:
-                self._end(cursor)
-                return None
-            if found.event.sequence > sequence:  # entries of other histories may precede it
-                self._place(found.event.sequence, found, cursor)
-                return None
-            entry = found
-        self._go_on(entry, cursor)
-        return entry
+                yield waited_for
+                waited_for = self._resolve()
+            except (Overtaken, Unavailable) as error:
+                self._fault = error if isinstance(error, Unavailable) else self._fault
+                return
+
+    def _resolve(self) -> NotInMemory | None:
+        """Put the next entry in place of an `Ahead`; return what that must wait for, if anything."""
+        heap = self._heap
+        try:
+            while heap and not (self._is_current(heap[0]) and isinstance(heap[0][2], Entry)):
+                if self._is_current(heap[0]):
+                    self._resolve_first()
+                else:
+                    heappop(heap)
+        except NotInMemory as missing:
+            return missing
+        return None

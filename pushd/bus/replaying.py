@@ -8,7 +8,7 @@ from functools import partial
 
 from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.replay import Replay
-from pushd.bus.search import Work, drain
+from pushd.bus.work import NotInMemory, Work, drain
 
 __all__ = ["DoLater", "Done", "Replaying", "at_once"]
 
@@ -26,7 +26,17 @@ def at_once(work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, d
 
 
 class Replaying:
-    """The replay part of a subscription."""
+    """The replay part of a subscription.
+
+    =========  =========  ==========================================================
+    `_replay`  `then`     state
+    =========  =========  ==========================================================
+    None       None       live
+    a replay   None       readable, unless changes were recorded: see `_tidy`
+    a replay   a dict     a job makes it tidy, or waits for entries: not readable
+    None       a dict     live or closed; the job ends soon, without any effect
+    =========  =========  ==========================================================
+    """
 
     __slots__ = ("_replay", "then")
 
@@ -35,7 +45,7 @@ class Replaying:
     _replay: Replay | None
 
     then: dict[Callable[[], None], None] | None
-    """The callbacks to run once the replay is tidy; None while no job makes it tidy."""
+    """The callbacks to run once the replay is readable; None while no job makes it so."""
 
     @property
     def is_replaying(self) -> bool:
@@ -45,12 +55,12 @@ class Replaying:
     @property
     def is_readable(self) -> bool:
         """True if there is a replay, and it may be read now."""
-        return self._replay is not None and self._replay.is_tidy
+        return self._replay is not None and self.then is None and self._replay.is_tidy
 
     def when_tidy(self, go_on: Callable[[], None]) -> bool:
-        """Call `go_on` once the replay is tidy, and so may be read or extended by another subscription.
+        """Call `go_on` once the replay may be read, or extended by another subscription.
 
-        Return False, without calling `go_on`, if it is tidy now.
+        Return False, without calling `go_on`, if it may now.
         """
         if self.then is None:
             return False
@@ -61,11 +71,20 @@ class Replaying:
         """Start to make the replay tidy, unless it is tidy or a job does so already."""
         replay = self._replay
         if replay is not None and not replay.is_tidy and self.then is None:
-            self.then = {}
-            tidied = partial(self._tidied, do_later, replay)
-            do_later(replay.tidying(self._matches), lambda: self._replay is not replay, self.caller, tidied)
+            self._prepare(do_later, replay, replay.tidying(self._matches))
 
-    def _tidied(self, do_later: DoLater, replay: Replay, error: Exception | None) -> None:
+    def _fetch(self, do_later: DoLater, missing: NotInMemory) -> None:
+        """Start to wait for the next entry of the replay, which must be readable and has raised `missing`."""
+        assert self._replay is not None
+        self._prepare(do_later, self._replay, self._replay.fetching(missing))
+
+    def _prepare(self, do_later: DoLater, replay: Replay, work: Work[None]) -> None:
+        """Do `work`, after which the replay is readable."""
+        self.then = {}
+        prepared = partial(self._prepared, do_later, replay)
+        do_later(work, lambda: self._replay is not replay, self.caller, prepared)
+
+    def _prepared(self, do_later: DoLater, replay: Replay, error: Exception | None) -> None:
         then, self.then = self.then or {}, None
         if error is not None and self._replay is replay:
             self.fail(error)

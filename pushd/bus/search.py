@@ -6,8 +6,9 @@ published, and channels trimmed, deleted and given up. The result is valid when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop
 from typing import Protocol, TypeVar
 
@@ -20,14 +21,11 @@ from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import Pattern, PatternTree
 from pushd.bus.position import HistoryPage, Room, StartPosition
 from pushd.bus.replay import Overtaken, Replay
+from pushd.bus.work import Work, drain, when_here
 
-__all__ = ["Key", "Prepared", "Work", "complete", "drain", "find_each", "key_of", "latest", "prepare", "read"]
+__all__ = ["Key", "Prepared", "complete", "find_each", "key_of", "latest", "prepare", "read"]
 
 S = TypeVar("S")
-T = TypeVar("T")
-
-Work = Generator[None, None, T]
-"""A job done in steps, with a result."""
 
 _AT_ONCE = 500
 """How many of the most recently active channels are searched before another order is considered."""
@@ -102,16 +100,6 @@ Key = tuple[str, frozenset[str]]
 def key_of(patterns: Sequence[Pattern], since: str) -> Key:
     """Return the key by which a replay of `patterns` from the position `since` is stored until it is used."""
     return since, frozenset(pattern.text for pattern in patterns)
-
-
-def drain(work: Work[T]) -> T:
-    """Run all steps at once and return the result."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
 
 def wanted(patterns: Sequence[Pattern]) -> Callable[[str], bool]:
@@ -233,19 +221,20 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
     widest = 4 * count + 64
     try:
         for channel in _matching(log, patterns, after):
-            yield
+            yield None
             if channel is None:
                 continue
-            log.trim(channel)
-            history = channel.history
-            dropped.append(history.dropped)
-            if not count or firsts.wants(history, after):
-                replay.add(history, after)
-                if count and replay.width > widest and firsts.end is not None:
-                    yield from replay.cutting(firsts.end)
-                    widest = max(widest, 2 * replay.width)  # many channels may share the same events
+            if not count:
+                log.trim(channel)
+                replay.add(channel.history, after)
+            else:
+                yield from when_here(partial(_add_first, log, channel, replay, firsts, after))
+            dropped.append(channel.history.dropped)
             if len(dropped) > 1000:
                 dropped = [min(dropped), max(dropped)]
+            if count and replay.width > widest and firsts.end is not None:
+                yield from replay.cutting(firsts.end)
+                widest = max(widest, 2 * replay.width)  # many channels may share the same events
     except GeneratorExit:  # the client is gone
         log.discard(replay)
         raise
@@ -255,6 +244,17 @@ def _prepare_after(log: Log[S], patterns: Sequence[Pattern], sequence: int | Non
         sequence = min([end, *dropped])
     recovered = max(dropped, default=0) <= sequence
     return Prepared(StartPosition(log.position_of(sequence), recovered, sequence), replay, end)
+
+
+def _add_first(log: Log[S], channel: Channel[S], replay: Replay, firsts: EarliestEntries, after: int) -> None:
+    """Add a channel to `replay` if its first entry after the sequence `after` may be one of `firsts`.
+
+    Nothing is added if the channel was given up while its first entry was fetched.
+    """
+    if log.by_name.get(channel.name) is channel:
+        log.trim(channel)
+        if firsts.wants(channel.history, after):
+            replay.add(channel.history, after)
 
 
 def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> Work[None]:
@@ -268,7 +268,7 @@ def _catch_up(log: Log[S], prepared: Prepared, patterns: Sequence[Pattern]) -> W
                 return
             end = log.sequence
             for channel in _matching(log, patterns, prepared.end):
-                yield
+                yield None
                 if channel is not None:
                     _add(log, prepared, channel)
             prepared.end = end
@@ -290,7 +290,7 @@ def find_each(
     """
     if since == "latest":
         return [latest(log) for _ in groups]
-    found, place = [], log.where(since, *among)
+    found, place = [], drain(when_here(partial(log.where, since, *among)))
     for patterns in groups:
         prepared = ready.pop(key_of(patterns, since), None) if ready else None
         if prepared is not None and prepared.place == place:
@@ -343,18 +343,19 @@ def _read(log: Log[S], patterns: Sequence[Pattern], since: str, limit: int) -> W
         page = yield from _read_oldest(log, patterns, limit)
         if page is not None:
             return page
-    prepared = yield from prepare(log, patterns, since, log.where(since, patterns), limit + 1)
+    place = yield from when_here(partial(log.where, since, patterns))
+    prepared = yield from prepare(log, patterns, since, place, limit + 1)
     room = Room(limit)
     try:
         while True:
-            entry = prepared.replay.next()
+            entry = yield from when_here(prepared.replay.next)
             if entry is None or entry.event.sequence > end:
                 is_all = True
                 break
             if not room.add(entry):
                 is_all = False
                 break
-            yield
+            yield None
     except Overtaken:
         if not room.entries:
             return None
@@ -377,24 +378,23 @@ def _read_oldest(log: Log[S], patterns: Sequence[Pattern], limit: int) -> Work[H
     heaps, replay, room, seen = log.oldest_first(), Replay(), Room(limit), 0
     try:
         while True:
-            while (channels := min(filter(None, heaps), default=None)) and (
-                replay.first is None or channels[0][0] <= replay.first
-            ):
+            channels = min(filter(None, heaps), default=None)
+            first = yield from when_here(replay.first)
+            if channels and (first is None or channels[0][0] <= first):
                 channel = heappop(channels)[2]
                 seen += 1
-                yield
+                yield None
                 if is_wanted(channel.name) and log.by_name.get(channel.name) is channel:
                     log.trim(channel)
                     replay.add(channel.history, -1)
                 if seen > _OLDEST:
                     return None
-            entry = replay.next()
-            if entry is None and channels:
                 continue
+            entry = yield from when_here(replay.next)
             if entry is None or entry.event.sequence > end:
                 return _page(log, room.entries, end, True)
             if not room.add(entry):
                 return _page(log, room.entries, None, True)
-            yield
+            yield None
     except Overtaken:
         return _page(log, room.entries, None, True) if room.entries else None

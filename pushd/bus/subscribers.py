@@ -32,8 +32,8 @@ def present(recipients: Iterable[Recipient], after: int, limit: int) -> Generato
                 some.append(caller)
             if not count % _CALLERS:
                 page, some = sorted(page + some, key=_number)[:limit], []
-                yield
-    yield
+                yield None
+    yield None
     return count, len(users), sorted(page + some, key=_number)[:limit]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from pushd.bus.bus import Bus
@@ -15,8 +16,9 @@ from pushd.bus.position import StartPosition
 from pushd.bus.recipients import Recipient
 from pushd.bus.replay import Overtaken, cost_of
 from pushd.bus.replaying import Replaying
-from pushd.bus.search import drain, find_each
+from pushd.bus.search import find_each
 from pushd.bus.subscriber import NO_SUBSCRIBER, Subscriber, discard_event, nothing
+from pushd.bus.work import NotInMemory, drain, when_here
 from pushd.errors import OutOfMemory, Unavailable
 
 __all__ = ["Subscription"]
@@ -105,7 +107,7 @@ class Subscription(Replaying):
         """Raise the error that `add` would raise, without subscribing."""
         self._check({pattern.text: pattern for pattern in patterns})
         if since != "latest":
-            self._bus.log.place_of(patterns, since)
+            drain(when_here(partial(self._bus.log.place_of, patterns, since)))
 
     def _check(self, wanted: dict[str, Pattern]) -> None:
         """Raise `Refused` if a grant for one of the patterns, by text, is missing or a limit is exceeded."""
@@ -221,7 +223,7 @@ class Subscription(Replaying):
         continue with `advance`.
         """
         replay = self._replay
-        if replay is None or not replay.is_tidy:
+        if replay is None or not self.is_readable:
             return []
         try:
             run = replay.run(most_bytes)
@@ -238,17 +240,21 @@ class Subscription(Replaying):
     def advance(self) -> bool:
         """Deliver the next event of the replay. Return False if there is none: the subscriber is live.
 
-        Does nothing and returns False while the replay is not readable: see `is_readable`.
+        Does nothing and returns False while the replay is not readable: see `is_readable`. If the next event is not
+        in memory, the replay is not readable until it is.
 
         The transport calls this as fast as the client can receive events. The subscription ends as too slow if
         the histories drop events before the replay reads them, or if too many events are published meanwhile,
         unless those may be missed. A history that cannot be read ends it too, with the reason.
         """
         replay = self._replay
-        if replay is None or not replay.is_tidy:
+        if replay is None or not self.is_readable:
             return False
         try:
             entry = replay.next()
+        except NotInMemory as missing:
+            self._fetch(self._bus.do_later, missing)
+            return self.is_readable
         except Overtaken:
             self._end_too_slow()
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
@@ -32,6 +32,7 @@ from pushd.bus import (
     Subscriber,
     Subscription,
     Turn,
+    Work,
     in_turns,
     owner_of,
 )
@@ -177,7 +178,7 @@ def _archive_of(store: tuple[Store, Worker] | None) -> HistoryStorage:
     return MemoryStorage() if store is None else store[0].archive
 
 
-def _in_steps(sessions: SessionRegistry, what: str, work: Generator[None, None, None]) -> None:
+def _in_steps(sessions: SessionRegistry, what: str, work: Work[None]) -> None:
     """Run `work` in steps in the background, and log a failure."""
     done = sessions.steps.run(work)
     done.addErrback(lambda failure: _log.failure("a fault in pushd while {what}", failure, what=what))

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
 from pushd.auth import CommandRates, WebhookAuthorizer, take
-from pushd.bus import ClientInfo, Identity, Pattern, TokenBuckets, Transport, Work, key_of, limit_key, owner_of
+from pushd.bus import (
+    ClientInfo,
+    Identity,
+    Pattern,
+    TokenBuckets,
+    Transport,
+    Work,
+    key_of,
+    limit_key,
+    owner_of,
+    sequence_in,
+    when_here,
+)
 from pushd.errors import Forbidden, TooMany
 from pushd.sessions.interfaces import ConnectedSubscriber
 from pushd.sessions.long_work import unless_done
@@ -115,8 +128,12 @@ class Admission:
     def _replay(
         self, caller: ClientInfo, patterns: Sequence[Pattern], since: str, others: Sequence[Pattern] = ()
     ) -> Callable[[], Work[None]] | None:
-        """Return the work that prepares the replay for `caller`; None if reading it does not take long."""
-        if since == "latest" or all(pattern.is_name for pattern in patterns):
+        """Return the work that prepares the replay for `caller`; None if it does not take long.
+
+        A publisher's id takes long even in one channel: its event may have to be fetched.
+        """
+        is_own = since in ("latest", "earliest") or sequence_in(since) is not None
+        if since == "latest" or (is_own and all(pattern.is_name for pattern in patterns)):
             return None
         has_own_starts = caller.transport.has_own_starts
         together = [[pattern] for pattern in patterns] if has_own_starts else [patterns]
@@ -125,7 +142,7 @@ class Admission:
             caller.prepared = prepared = {}
             log, among = self.sessions.bus.log, [[*patterns, *others]]
             among += [list(self.readable(caller))] if has_own_starts else []
-            place = log.where(since, *among)
+            place = yield from when_here(partial(log.where, since, *among))
             try:
                 for each in together:
                     prepared[key_of(each, since)] = yield from log.preparing(each, since, place)

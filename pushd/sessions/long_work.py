@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pushd.bus import FairQueue, Turn
+from pushd.bus import FairQueue, NotInMemory, Turn, Work
 from pushd.errors import Unavailable
 
 __all__ = ["LongWork", "unless_done"]
 
 T = TypeVar("T")
 
-_Task = tuple[Generator[None, None, Any], "Deferred[Any]", Callable[[], bool]]
+
+class _Task:
+    """A work, and what it needs to go on."""
+
+    __slots__ = ("done", "error", "is_gone", "owner", "work")
+
+    def __init__(
+        self, work: Work[Any], done: Deferred[Any], is_gone: Callable[[], bool], owner: str | None
+    ) -> None:
+        self.work = work
+        self.done = done
+        self.is_gone = is_gone
+        self.owner = owner
+        self.error: Unavailable | None = None
+        """The error that its next step gets, because what it waits for cannot be read."""
 
 
 class LongWork:
@@ -23,6 +38,14 @@ class LongWork:
 
     A short work is done at once (the fast path, without a turn of the reactor). The others take turns, by owner and
     then within one owner. Together, any number of them uses one budget per turn of the reactor.
+
+    ========  ==========================  =======================================================
+    task      is                          next
+    ========  ==========================  =======================================================
+    queued    in ``_waiting``             done, or fetching, in one of its turns
+    fetching  counted in ``_fetching``    queued, done or fetching again, once entries are in memory
+    done      nowhere: its result is out
+    ========  ==========================  =======================================================
     """
 
     def __init__(
@@ -37,40 +60,51 @@ class LongWork:
         self._seconds = turn.seconds
         self._budget_s = budget_s
         self._waiting: FairQueue[_Task] = FairQueue()
+        self._fetching = 0
+        self._is_due = False
         self._credit_s = budget_s  # time for works done at once; refilled at half the speed of time
         self._credited_s = 0.0
 
     def __len__(self) -> int:
         """Return the number of unfinished works."""
-        return len(self._waiting)
+        return len(self._waiting) + self._fetching
 
     def run(
         self,
-        work: Generator[None, None, T],
+        work: Work[T],
         is_gone: Callable[[], bool] = lambda: False,
         owner: str | None = None,
     ) -> Deferred[T]:
         """Run `work` for `owner` and return its result. Once `is_gone`, stop it; fail with `Unavailable`."""
         done: Deferred[T] = Deferred()
-        task = (work, done, is_gone)
+        task = _Task(work, done, is_gone, owner)
         if not self._waiting:
             now_s = self._seconds()
             self._credit_s = min(self._budget_s, self._credit_s + (now_s - self._credited_s) / 2)
             self._credited_s = now_s
             if self._credit_s > 0:
-                is_done = self._go_on(task, self._clock.until_s(self._credit_s))
+                is_out = self._go_on(task, self._clock.until_s(self._credit_s))
                 self._credit_s -= self._seconds() - now_s
-                if is_done:
+                if is_out:
                     return done
-            self._call_later(0, self._turn)
-        self._waiting.add(owner, task)
+        self._queue(task)
         return done
+
+    def _queue(self, task: _Task) -> None:
+        self._waiting.add(task.owner, task)
+        self._turn_later()
+
+    def _turn_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._call_later(0, self._turn)
 
     def _turn(self) -> None:
         """Continue each work in turn, until the budget is used."""
+        self._is_due = False
         now_s = self._seconds()
         end_s = self._clock.until_s(self._budget_s)
-        for _ in range(len(self)):
+        for _ in range(len(self._waiting)):
             if not self._go_on(self._waiting.first, min(end_s, now_s + self._budget_s / 4)):
                 self._waiting.put_last()
             elif not self._waiting.pop():
@@ -79,18 +113,22 @@ class LongWork:
             if now_s >= end_s:
                 break
         if self._waiting:
-            self._call_later(0, self._turn)
+            self._turn_later()
 
     def _go_on(self, task: _Task, end_s: float) -> bool:
-        """Continue one work until `end_s`; return whether it is done."""
-        work, done, is_gone = task
-        if is_gone():
+        """Continue one work until `end_s`; return False if it is to be queued: it is neither done nor fetching."""
+        work, done = task.work, task.done
+        if task.is_gone():
             work.close()
             done.errback(Failure(Unavailable("the client has disconnected")))
             return True
         try:
             while True:
-                next(work)
+                error, task.error = task.error, None
+                missing = next(work) if error is None else work.throw(error)
+                if missing is not None:
+                    self._fetch(task, missing)
+                    return True
                 if self._seconds() >= end_s:  # after each step: one that reads the disk takes 3 ms, others 10 us
                     return False
         except StopIteration as stop:
@@ -98,6 +136,17 @@ class LongWork:
         except Exception:  # noqa: BLE001  whoever waits for it is told
             done.errback(Failure())
         return True
+
+    def _fetch(self, task: _Task, missing: NotInMemory) -> None:
+        self._fetching += 1
+        missing.fetch(task.owner, task.is_gone, partial(self._fetched, task))
+
+    def _fetched(self, task: _Task, error: Unavailable | None) -> None:
+        """Continue a work whose entries are in memory now, by one step at once: others may take their place."""
+        self._fetching -= 1
+        task.error = error
+        if self._clock.is_over or not self._go_on(task, 0):
+            self._queue(task)
 
 
 def unless_done(done: Deferred[None]) -> Deferred[None] | None:

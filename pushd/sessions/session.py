@@ -173,7 +173,12 @@ class Session(SubscriberSession):
             if self.is_closed or not self._outbox.size:
                 break
             self._write()
-        if most and left <= 0 and self.subscription.is_replaying:
+        if (
+            most
+            and not self.subscription.when_tidy(self._flush_later)
+            and left <= 0
+            and self.subscription.is_replaying
+        ):
             self._flush_later()
         cost = 1 + (self.own_sent_bytes - sent_before) // BYTES_PER_SEND + (most - left) // 2
         if self.subscription.only_channel is not None:

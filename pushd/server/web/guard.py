@@ -24,7 +24,7 @@ from twisted.web.http_headers import Headers
 
 from pushd.bus import ClientInfo, Grants, Identity, TokenBuckets, Work, owner_of
 from pushd.config import Auth
-from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized
+from pushd.errors import BadRequest, Forbidden, TooMany, Unauthorized, Unavailable
 from pushd.server.net.addresses import ClientAddress
 from pushd.server.net.client_certificates import Certificate
 from pushd.server.net.connection_info import ConnectionInfo
@@ -164,16 +164,19 @@ class RequestGuard:
         owner = owner_of(caller)
         if self._reads is None or owner is None or caller.grants.is_operator:
             return (yield from work)
-        steps = 0
+        steps, error = 0, None
         try:
             while True:
                 try:
-                    next(work)
+                    missing = next(work) if error is None else work.throw(error)
                 except StopIteration as stop:
                     result: T = stop.value
                     return result
-                steps += 1
-                yield
+                steps, error = steps + 1, None
+                try:
+                    yield missing
+                except Unavailable as failure:
+                    error = failure
         finally:
             if steps > _FREE_STEPS and self._reads is not None:
                 self._reads.owe(owner, (steps - _FREE_STEPS) // _STEPS_PER_READ)

@@ -194,6 +194,7 @@ class PushSession(SubscriberSession):
             return heappop(self._refused)
         while not self._waiting:
             if not self.subscription.advance():
+                self.subscription.when_tidy(self._flush_later)  # the next event is fetched
                 break
         if not self._waiting or self.is_closed:
             return None

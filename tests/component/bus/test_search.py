@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pushd.bus import search as finding
 from pushd.bus.closing import CloseCause
 from pushd.bus.grants import EVERYTHING
-from pushd.bus.search import Prepared, Work, key_of
+from pushd.bus.search import Prepared, key_of
 from pushd.bus.subscription import Subscription
+from pushd.bus.work import Work
 from pushd.errors import NotFound, Unavailable
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, patterns
 from tests.rigs.effort import examples

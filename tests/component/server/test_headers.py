@@ -68,7 +68,7 @@ class HeaderRules(DaemonTests):
         def fault(*args: object) -> None:
             raise RuntimeError("secret")
 
-        self.patch(self.rig.parts.bus, "state", fault)
+        self.patch(self.rig.parts.bus, "showing", fault)
         response = self.rig.get("/channels/news")
         self.assertEqual(response.status, 500)
         self.assert_plain(response)

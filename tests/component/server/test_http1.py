@@ -748,7 +748,7 @@ class FaultTests(HttpTests):
         def fault(*args: object) -> None:
             raise RuntimeError("secret")
 
-        self.patch(self.rig.parts.bus, "state", fault)
+        self.patch(self.rig.parts.bus, "showing", fault)
         client = HttpClient(self.rig)
         client.send(method, "/channels/news")
         client.send("GET", "/healthz")

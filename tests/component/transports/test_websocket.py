@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from pushd.bus.memory_headroom import memory
 from pushd.bus.replaying import Done
-from pushd.bus.search import Work, drain
+from pushd.bus.work import Work, drain
 from pushd.server.http1.connection import HTTP1
 from pushd.server.request import Request
 from pushd.transports.websocket.reading import Reading

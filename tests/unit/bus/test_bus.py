@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pushd.bus.bus import Bus, Published
+from pushd.bus.clientinfo import ClientInfo
 from pushd.bus.closing import CloseCause, CloseReason
 from pushd.bus.event import Draft, Entry
 from pushd.bus.grants import EVERYTHING, Grants
 from pushd.bus.memory_headroom import memory
 from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay
-from pushd.bus.search import Work, drain
+from pushd.bus.replaying import Done
 from pushd.bus.shares import Shares
 from pushd.bus.subscription import Subscription
+from pushd.bus.work import Work, drain
 from pushd.errors import BadRequest, Forbidden, NotFound, OutOfMemory, TooMany, Unavailable, Unprocessable
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, a_caller, catch_up, datas, draft, offsets, patterns
 
@@ -1152,7 +1155,13 @@ class BoundTests(BusCase):
 
     def test_who_subscribes_again_while_its_replay_is_being_filtered_begins_anew(self) -> None:
         works: list[Work[None]] = []
-        self.rig.bus.do_later = lambda work, is_gone, caller, done: works.append(work)
+        dones: list[Done] = []
+
+        def do_later(work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
+            works.append(work)
+            dones.append(done)
+
+        self.rig.bus.do_later = do_later
         for number in range(40):
             self.rig.publish(f"a/{number}", data=b"old")
             self.rig.publish(f"b/{number}", data=b"b")
@@ -1167,6 +1176,7 @@ class BoundTests(BusCase):
                 subscription.add(patterns("a/*"), "latest")
                 self.rig.publish("a/0", data=b"new")
                 self.assertEqual(list(works[-1]), [])
+                dones[-1](None)
                 catch_up(subscription)
                 self.assertEqual(client.datas, [b"b"] * 40 + [b"new"])
 

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from unittest.mock import patch
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.internet.defer import Deferred
 
 from pushd.bus import replay
 from pushd.bus.bus import Published
 from pushd.bus.clientinfo import DAEMON, ClientInfo
 from pushd.bus.closing import CloseCause
 from pushd.bus.grants import EVERYTHING
-from pushd.bus.position import StartPosition
+from pushd.bus.position import HistoryPage, StartPosition
 from pushd.bus.replay import ENTRY_BYTES
 from pushd.bus.replaying import Done
-from pushd.bus.search import Work
 from pushd.bus.subscription import Subscription
+from pushd.bus.turn import Turn
+from pushd.bus.work import Work
 from pushd.errors import NotFound, Unavailable, Unprocessable
+from pushd.sessions.long_work import LongWork
 from tests.rigs.builders import EPOCH, BusRig, Client, Kept, datas, patterns
 from tests.rigs.effort import model
+from tests.rigs.far_history import FarStorage
 
 CHANNELS = {
     "a": Kept(2, 10),
@@ -378,6 +383,29 @@ class BusMachine(RuleBasedStateMachine):
             self.take(reader, live=True)
             reader.replaying = False
 
+    def was_overtaken(self, reader: Reader) -> bool:
+        """Return whether `reader` was closed as too slow, which it must have been."""
+        if reader.client.causes != [CloseCause.TOO_SLOW]:
+            return False
+        assert any(
+            self.facts[sequence - 1] not in self.kept(channel)
+            for sequence, channels in reader.owed.items()
+            for channel in channels
+        )
+        self.end(reader, CloseCause.TOO_SLOW)
+        return True
+
+    @precondition(lambda self: self.readers)
+    @rule(which=WHICH, most=st.integers(0, 8))
+    def advance_run(self, which: int, most: int) -> None:
+        reader = self.readers[which % len(self.readers)]
+        if not reader.faulty:
+            run = reader.subscription.advance_run(most)
+            reader.client.entries += run
+            if not self.was_overtaken(reader):
+                assert len(run) <= most + 1
+                self.take(reader, live=False)
+
     @precondition(lambda self: self.readers)
     @rule(which=WHICH, steps=st.integers(1, 4))
     def advance(self, which: int, steps: int) -> None:
@@ -386,25 +414,19 @@ class BusMachine(RuleBasedStateMachine):
             if reader.replaying and not reader.subscription.is_readable:
                 assert not reader.subscription.advance()
                 assert reader.subscription.is_replaying
-                return None  # nothing may come before it is tidy: see the invariants
+                return  # nothing may come before it is tidy: see the invariants
             more, count = reader.subscription.advance(), len(reader.got)
-            if reader.client.causes == [CloseCause.TOO_SLOW]:
-                overtaken = any(
-                    self.facts[sequence - 1] not in self.kept(channel)
-                    for sequence, channels in reader.owed.items()
-                    for channel in channels
-                )
-                assert overtaken
-                return self.end(reader, CloseCause.TOO_SLOW)
-            self.take(reader, live=not more and not reader.faulty)
-            if reader not in self.readers:
-                return None
+            if self.was_overtaken(reader):
+                return
+            is_fetching = reader.replaying and reader.subscription.then is not None
+            self.take(reader, live=not more and not reader.faulty and not is_fetching)
+            if reader not in self.readers or is_fetching:
+                return
             assert len(reader.got) - count <= 1
             if not more:
                 self.take(reader, live=True)
                 reader.replaying = False
             assert reader.subscription.is_replaying is reader.replaying
-        return None
 
     @precondition(lambda self: self.readers)
     @rule(which=WHICH, in_close=st.booleans())
@@ -569,11 +591,144 @@ class SteppedBusMachine(BusMachine):
         super().teardown()
 
 
+@dataclass
+class Page:
+    """A page that is being read."""
+
+    texts: list[str]
+    since: str | int
+    done: Deferred[HistoryPage]
+    place: int | None
+    """The place in the log to read from, if the log knows it."""
+    had: dict[int, set[str]]
+    """What the channels had after that place when the reading began."""
+    lost: bool
+    """Whether they had lost anything since that place."""
+
+
+class FetchingMachine(BusMachine):
+    """The same with entries that are not in memory: they arrive and are forgotten again at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticks = count()
+        self.pages: list[Page] = []
+        self.begin_fetching()
+
+    def begin_fetching(self) -> None:
+        """Run the jobs of the bus, which is new, in turns."""
+        self.due: list[Callable[[], None]] = []
+        self.steps = LongWork(lambda delay_s, call: self.due.append(call), Turn(lambda: next(self.ticks) / 1000))
+        self.rig.bus.do_later = self.do_later
+        self.pages.clear()
+
+    def do_later(self, work: Work[None], is_gone: Callable[[], bool], caller: ClientInfo, done: Done) -> None:
+        self.steps.run(work, is_gone).addCallbacks(done, lambda failure: done(failure.value))
+
+    @precondition(lambda self: self.due)
+    @rule()
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+    def arrive_some(self) -> bool:
+        """Let some entries arrive; return False if none are awaited."""
+        raise NotImplementedError
+
+    @rule(texts=SOME_PATTERNS, since=SINCE, limit=st.integers(1, 5))
+    def read_later(self, texts: list[str], since: str | int, limit: int) -> None:
+        since = since or 1  # a position of the future is one of the past by the time it is looked up
+        position, place = self.resolve(since, means(texts))
+        wanted = means(texts)
+        had, lost = self.kept_since(wanted, place or 0), self.lost_since(wanted, place or 0)
+        done = self.steps.run(self.rig.bus.reading(patterns(*texts), position, limit, EVERYTHING))
+        self.pages.append(Page(texts, since, done, place, had, lost))
+
+    @invariant()
+    def pages_are_without_gaps(self) -> None:
+        for page in [page for page in self.pages if page.done.called]:
+            self.pages.remove(page)
+            found: list[HistoryPage] = []
+            page.done.addCallback(found.append)
+            self.check_page(page, found[0])
+
+    def check_page(self, page: Page, found: HistoryPage) -> None:
+        wanted, got = means(page.texts), [entry.event.sequence for entry in found.entries]
+        assert got == sorted(set(got))
+        if max(got, default=0) > len(self.facts):
+            return  # it has events whose publishers have not been told yet
+        assert datas(found.entries) == [self.facts[sequence - 1].data for sequence in got]
+        assert all(wanted.intersection(self.facts[sequence - 1].channels) for sequence in got)
+        if page.since in GIVEN_IDS:
+            return  # it may stand for another place in the log by now
+        assert page.place is None or all(sequence > page.place for sequence in got)
+        assert page.place is None or not (found.recovered and page.lost)
+        has = self.kept_since(wanted, page.place or 0)
+        still = {sequence for sequence, names in page.had.items() if names & has.get(sequence, set())}
+        through = got[-1] if got else int(found.position[11:])
+        assert {sequence for sequence in still if sequence <= through} <= set(got), "a gap"
+
+    def finish_fetching(self) -> None:
+        """Let all jobs end."""
+        while self.arrive_some() or self.due:
+            self.turn()
+
+    def teardown(self) -> None:
+        self.finish_fetching()
+        self.pages_are_without_gaps()
+        assert not self.pages
+        for reader in list(self.readers):
+            while reader in self.readers and reader.replaying:
+                self.advance(self.readers.index(reader), 1)
+                self.finish_fetching()
+        assert len(self.steps) == 0
+        super().teardown()
+
+
+class FarBusMachine(FetchingMachine):
+    """The same with histories in memory of which the test says that they are not there."""
+
+    max_held = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = patch.multiple(replay, _JOINED=1, _FILTERED=1)
+        self.sizes.start()
+
+    def make_rig(self, *, max_held_bytes: int) -> BusRig:
+        rig = super().make_rig(max_held_bytes=max_held_bytes)
+        rig.archive = self.far = FarStorage()
+        rig.begin(self.far)
+        return rig
+
+    @precondition(lambda self: self.far.awaited)
+    @rule(which=WHICH)
+    def arrive(self, which: int) -> None:
+        self.far.awaited.pop(which % len(self.far.awaited))(None)
+
+    def arrive_some(self) -> bool:
+        if not self.far.awaited:
+            return False
+        self.arrive(0)
+        return True
+
+    @rule()
+    def forget(self) -> None:
+        self.far.here.clear()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.sizes.stop()
+
+
 RUNS = model(300, 40, long=(3000, 100))
 
 BusModelTests = BusMachine.TestCase
 BusModelTests.settings = RUNS
 CrowdedBusModelTests = CrowdedBusMachine.TestCase
 CrowdedBusModelTests.settings = RUNS
+FarBusModelTests = FarBusMachine.TestCase
+FarBusModelTests.settings = RUNS
 SteppedBusModelTests = SteppedBusMachine.TestCase
 SteppedBusModelTests.settings = RUNS

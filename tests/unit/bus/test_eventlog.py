@@ -13,8 +13,8 @@ from pushd.bus.eventlog import EventLog, LogState
 from pushd.bus.partitioned_dict import PartitionedDict
 from pushd.bus.patterns import check_name
 from pushd.bus.position import HistoryPage, StartPosition
-from pushd.bus.search import drain
 from pushd.bus.storage import MemoryStorage, PublishedId, names_with
+from pushd.bus.work import drain
 from pushd.errors import BadRequest, NotFound, Unavailable, Unprocessable
 from tests.rigs.builders import EPOCH, STARTED, Kept, datas, draft, offsets, patterns
 from tests.rigs.calls import calls_of

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pushd.bus.cursors import Overtaken
 from pushd.bus.event import Entry
 from pushd.bus.history import MemoryHistory
 from pushd.bus.partitioned_dict import PartitionedDict
-from pushd.bus.replay import ENTRY_BYTES, Overtaken, Replay, Work
-from pushd.bus.search import drain
+from pushd.bus.replay import ENTRY_BYTES, Replay
+from pushd.bus.work import Work, drain
 from pushd.errors import Unavailable
 from tests.rigs.builders import Kept, entry
 
@@ -298,7 +299,7 @@ def wide(prefix: str, count: int, first: int = 1) -> Replay:
     return replay
 
 
-def most_in_one_step(work: Work, measure: Callable[[], int]) -> int:
+def most_in_one_step(work: Work[None], measure: Callable[[], int]) -> int:
     """Do a work; return by how much `measure` grows at most in one of its steps."""
     most, before = 0, measure()
     for _ in work:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus.search import Work
 from pushd.bus.slices import Slice, Slices
 from pushd.bus.turn import LEAST_S, LIMIT_S, Turn
+from pushd.bus.work import Work
 from pushd.server.net.turns import Turns
 from pushd.sessions.long_work import LongWork
 
@@ -37,7 +37,7 @@ class TurnTests(SynchronousTestCase):
         """Do endless work in steps."""
         while True:
             self.work()
-            yield
+            yield None
 
     def test_without_a_beginning_there_is_no_end(self) -> None:
         self.assertEqual(self.turn.until_s(0.004), 1000.004)

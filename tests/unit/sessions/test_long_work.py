@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pushd.bus.search import Work
 from pushd.bus.turn import Turn
+from pushd.bus.work import NotInMemory, Work
 from pushd.errors import NotFound, Unavailable
 from pushd.sessions.long_work import LongWork, unless_done
 
@@ -25,7 +25,7 @@ class StepsTests(SynchronousTestCase):
     def work(self, steps: int, result: Any = None) -> Work[Any]:
         for _ in range(steps):
             self.spent_s += 0.0001
-            yield
+            yield None
         return result
 
     def turn(self) -> float:
@@ -58,7 +58,7 @@ class StepsTests(SynchronousTestCase):
         def reading() -> Work[None]:
             for _ in range(20):
                 self.spent_s += 0.003  # a block of events from the disk
-                yield
+                yield None
 
         self.steps.run(reading())
         self.assertLess(max(self.turns()), 0.0065)
@@ -131,3 +131,85 @@ class StepsTests(SynchronousTestCase):
         list(self.turns())
         self.assertIsNone(self.successResultOf(later))
         self.failureResultOf(failing, NotFound)
+
+
+class FetchTests(SynchronousTestCase):
+    """Works that wait for entries: they take no turns meanwhile."""
+
+    def setUp(self) -> None:
+        self.due: list[Callable[[], None]] = []
+        self.spent_s = 0.0
+        self.turn = Turn(lambda: self.spent_s)
+        self.steps = LongWork(lambda delay_s, call: self.due.append(call), self.turn)
+        self.fetches: list[tuple[str | None, Callable[[], bool], Callable[[Unavailable | None], None]]] = []
+
+    def waiting(self, steps: int = 1) -> Work[str]:
+        for _ in range(steps):
+            yield NotInMemory("a", False, lambda: None, lambda *fetch: self.fetches.append(fetch))
+        return "done"
+
+    def test_a_work_waits_without_turns_and_goes_on_at_once_when_its_entries_are_here(self) -> None:
+        done = self.steps.run(self.waiting(2), owner="ada")
+        self.assertEqual(([owner for owner, _, _ in self.fetches], self.due, len(self.steps)), (["ada"], [], 1))
+        self.fetches.pop()[2](None)
+        self.assertNoResult(done)
+        self.fetches.pop()[2](None)
+        self.assertEqual((self.successResultOf(done), self.due, len(self.steps)), ("done", [], 0))
+
+    def test_in_a_turn_that_is_over_it_waits_for_the_next(self) -> None:
+        done = self.steps.run(self.waiting())
+        self.turn.end_s = self.spent_s
+        self.fetches.pop()[2](None)
+        self.assertNoResult(done)
+        self.turn.end_s = float("inf")
+        self.due.pop()()
+        self.assertEqual(self.successResultOf(done), "done")
+
+    def test_others_take_their_turns_meanwhile(self) -> None:
+        def busy() -> Work[str]:
+            for _ in range(100):
+                self.spent_s += 0.001
+                yield None
+            return "busy"
+
+        first, second = self.steps.run(self.waiting()), self.steps.run(busy())
+        while self.due:
+            self.due.pop()()
+        self.assertEqual(self.successResultOf(second), "busy")
+        self.assertNoResult(first)
+        self.fetches.pop()[2](None)
+        self.assertEqual(self.successResultOf(first), "done")
+
+    def test_the_error_of_a_fetch_is_raised_in_the_work(self) -> None:
+        caught: list[Unavailable] = []
+
+        def careful() -> Work[str]:
+            try:
+                return (yield from self.waiting())
+            except Unavailable as error:
+                caught.append(error)
+                return (yield from self.waiting())
+
+        done, error = self.steps.run(careful()), Unavailable("unreadable")
+        self.fetches.pop()[2](error)
+        self.assertEqual(caught, [error])
+        self.fetches.pop()[2](error)
+        self.assertIs(self.failureResultOf(done, Unavailable).value, error)
+
+    def test_a_work_whose_client_left_ends_when_the_fetch_does(self) -> None:
+        gone: list[bool] = []
+        closed: list[bool] = []
+
+        def careful() -> Work[str]:
+            try:
+                return (yield from self.waiting())
+            except GeneratorExit:
+                closed.append(True)
+                raise
+
+        done = self.steps.run(careful(), lambda: bool(gone))
+        gone.append(True)
+        self.assertTrue(self.fetches[0][1]())
+        self.fetches.pop()[2](None)
+        self.failureResultOf(done, Unavailable)
+        self.assertEqual((closed, len(self.steps)), ([True], 0))

@@ -21,8 +21,8 @@ from pushd.bus.grants import EVERYTHING, Grants, Identity
 from pushd.bus.position import StartPosition
 from pushd.bus.replay import ENTRY_BYTES, Replay
 from pushd.bus.replaying import Done
-from pushd.bus.search import Work, drain
 from pushd.bus.subscription import Subscription
+from pushd.bus.work import Work, drain
 from pushd.errors import BadRequest, Forbidden, Refused, Unavailable
 from pushd.server.net.timers import TimerWheel
 from pushd.sessions.outbox import Outbox
