@@ -172,6 +172,7 @@ def _store(config: Config, directory: str, counters: Counters) -> tuple[Store, W
     """Return the store in the state directory `directory`; None if the configuration has none."""
     if config.store != "sqlite":
         return None
+    worker = Worker(reactor)
     store = Store(
         Path(directory),
         is_safe=config.durability == "power",
@@ -180,8 +181,9 @@ def _store(config: Config, directory: str, counters: Counters) -> tuple[Store, W
         now=time.time,
         seconds=time.monotonic,
         counters=counters,
+        in_thread=worker.read,
     )
-    return store, Worker(reactor)
+    return store, worker
 
 
 def _daemon(options: Options, directory: str) -> Daemon:

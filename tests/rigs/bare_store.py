@@ -122,7 +122,7 @@ class StoreRig:
         store = self.store
         files = [store.path, store.path.with_name(f"{store.path.name}-wal")]
         contents = [path.read_bytes() for path in files]
-        for connection in (store._reader, store._mover, store._writer):
+        for connection in (store._reader, store._past_reader, store._mover, store._writer):
             connection.close()  # which moves everything into the first file
         for path, content in zip(files, contents, strict=True):
             path.write_bytes(content)

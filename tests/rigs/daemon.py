@@ -321,7 +321,7 @@ class StoredDaemonRig(DaemonRig):
         store = self._store
         paths = [store.path, store.path.with_name(f"{store.path.name}-wal")]
         before = {path: path.read_bytes() for path in paths if path.exists()}
-        for connection in (store._reader, store._mover, store._writer):
+        for connection in (store._reader, store._past_reader, store._mover, store._writer):
             connection.close()
         for path, data in before.items():
             with open(path, "r+b" if path.exists() else "wb") as file:  # a copy would be another file

@@ -104,11 +104,13 @@ class StoredBusRig(BusRig):
         writes_in_thread: bool = False,
         recent_bytes: int = 1 << 20,
         past_bytes: int = 1 << 20,
+        fetches: bool = False,
         **options: Any,
     ) -> None:
-        """Begin; the `options` are those of a `BusRig`."""
+        """Begin; with `fetches`, `fetching` reads the past. The `options` are those of a `BusRig`."""
         super().__init__(**options)
         self.path = Path(path)
+        self._fetches = fetches
         self.writes_in_thread = writes_in_thread
         self._recent_bytes = recent_bytes
         self._past_bytes = past_bytes
@@ -128,13 +130,14 @@ class StoredBusRig(BusRig):
 
     def open(self, epoch: str = OTHER_EPOCH) -> None:
         """Open the store, and put a bus over it; a new log gets this `epoch`."""
-        self.turns, self.thread = Turns(), Thread()
+        self.turns, self.thread, self.fetching = Turns(), Thread(), Thread()
         self.store = Store(
             self.path,
             is_safe=self.writes_in_thread,
             recent_bytes=self._recent_bytes,
             now=self.now,
             seconds=self.seconds,
+            in_thread=self.fetching if self._fetches else None,
         )
         self.store.archive._past._max_bytes = self._past_bytes
         self.begin(self.store.archive)
@@ -226,7 +229,7 @@ class StoredBusRig(BusRig):
     def abandon(self) -> None:
         """Close the file without any order."""
         store = self.store
-        for connection in (store._reader, store._mover, store._writer):
+        for connection in (store._reader, store._past_reader, store._mover, store._writer):
             connection.close()
         store._mark.close()
         store._lock.close()

@@ -23,9 +23,9 @@ from pushd.bus import (
     sequence_in,
 )
 from pushd.store.sqlite.block import Damaged, decode
+from pushd.store.sqlite.chunk_cache import ChunkCache
 from pushd.store.sqlite.history import Leftovers, SqliteHistory
 from pushd.store.sqlite.history_cache import HistoryCache
-from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.rows import of_kinds
 from pushd.store.sqlite.schema import OFFSETS
 from pushd.store.sqlite.transaction import Transaction
@@ -66,7 +66,7 @@ _AFTER = "\U0010ffff" * MAX_NAME_BYTES
 class SqliteStorage:
     """The stored histories and the stored given ids."""
 
-    def __init__(self, rows: Callable[..., list[Any]], past: BlockReader, recent: HistoryCache) -> None:
+    def __init__(self, rows: Callable[..., list[Any]], past: ChunkCache, recent: HistoryCache) -> None:
         """Read with `rows`, which returns the rows of a statement."""
         self._rows = rows
         self._past = past

@@ -9,8 +9,8 @@ from twisted.logger import Logger
 
 from pushd.bus import OBJECT_BYTES, Entries, Entry, PartitionedDict, Settings, channel_size, freeing, size_of
 from pushd.errors import Unavailable
+from pushd.store.sqlite.chunk_cache import ChunkCache
 from pushd.store.sqlite.history_cache import HistoryCache
-from pushd.store.sqlite.reader import BlockReader
 
 __all__ = ["Leftovers", "SqliteHistory"]
 
@@ -95,7 +95,7 @@ class SqliteHistory:
         key: int,
         name: str,
         settings: Settings,
-        past: BlockReader,
+        past: ChunkCache,
         recent: HistoryCache,
         to_remove: Callable[[SqliteHistory], None],
         leftovers: Leftovers,
@@ -172,12 +172,12 @@ class SqliteHistory:
 
     @property
     def oldest(self) -> Entry | None:
-        """The first entry, if there is one; raise `Unavailable` if it cannot be read."""
+        """The first entry, if there is one."""
         return self.at(self.first)
 
     @property
     def latest(self) -> Entry | None:
-        """The last entry, if there is one; raise `Unavailable` if it cannot be read."""
+        """The last entry, if there is one."""
         return self.at(self.last)
 
     @property
@@ -227,22 +227,22 @@ class SqliteHistory:
         """Free the entries in memory up to and including `offset`."""
         self._tail.drop_until(offset + 1)
 
-    # Reading
+    # Reading: `Unavailable` is raised if an entry cannot be read, and `NotInMemory` if it is to be fetched first
 
     def at(self, offset: int) -> Entry | None:
-        """Return the entry at `offset`, if the channel has it; raise `Unavailable` if it cannot be read."""
+        """Return the entry at `offset`, if the channel has it."""
         if not self.first <= offset <= self.last:
             return None
         return self._tail.at(offset) or self._past.at(self, offset)
 
     def run(self, first: int, count: int) -> list[Entry]:
-        """Return up to `count` entries from the offset `first` on; raise `Unavailable` if they cannot be read."""
+        """Return up to `count` entries from the offset `first` on."""
         if not self.first <= first <= self.last:
             return []
         return self._tail.run(first, count) or self._past.run(self, first, count)
 
     def after(self, sequence: int) -> Entry | None:
-        """Return the first entry after `sequence`; raise `Unavailable` if it cannot be read."""
+        """Return the first entry after `sequence`."""
         if not self or self.sequence <= sequence:
             return None
         oldest = self._tail.oldest

@@ -1,22 +1,18 @@
-"""The reader: entries that are in the store but not in memory."""
+"""The reader: rows of entries from the store. A reader may be used in any thread, by one call at a time."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 from zlib import crc32
 
-from pushd.bus import Entry, Settings, memory_of, size_of
 from pushd.errors import Unavailable
-from pushd.store.sqlite.block import Damaged, decode
-from pushd.store.sqlite.clock_jumps import ClockJumps
+from pushd.store.sqlite.block import Damaged, parse
 from pushd.store.sqlite.rows import of_kinds
 from pushd.store.sqlite.schema import OFFSETS
 
-__all__ = ["BlockReader", "Reader"]
+__all__ = ["BlockReader", "Rows", "Span", "damage", "number_of"]
 
 _CHUNK_OFFSETS = 256
 """How many offsets are read together."""
@@ -24,171 +20,71 @@ _CHUNK_OFFSETS = 256
 _CHUNK_BYTES = 1024 * 1024
 """About how many bytes they may take, unless a single block is larger."""
 
-_CHUNKS = 20_000
-"""How many chunks are cached at most, however small: the table of 170,000 takes 15 ms to grow."""
-
-_FRONTS = 16
-"""For how many channels the block last read to find entries to drop is cached."""
-
 _BLOCKS = "SELECT place, bytes, checksum, events FROM block"
 
 
-class Reader(Protocol):
-    """The history that entries are read for."""
+class Span(NamedTuple):
+    """The entries that a channel has at the moment."""
 
     key: int
+    """The key of the channel in the store."""
+
     name: str
-    settings: Settings
+    """The name of the channel."""
+
     first: int
+    """The offset of the oldest entry."""
+
     last: int
-    sequence: int
+    """The offset of the latest entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Entries with consecutive offsets."""
+class Rows(NamedTuple):
+    """The rows of consecutive blocks, and which of their entries were asked for."""
 
-    first: int
-    entries: list[Entry]
-    bytes_through: list[int]
-    """The size of all events of the channel up to each entry, in bytes."""
+    begin: int
+    """The offset of the first of these entries, or one before it."""
 
-    cost: int
-    """About the memory of the chunk, in bytes."""
+    end: int
+    """The offset after the last of them, or one after it."""
+
+    size: int
+    """About how many there are."""
+
+    blocks: list[tuple[int, int, bytes]]
+    """Offset of the first entry, size of all events of the channel up to the last one in bytes, and the block."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the blocks, in bytes."""
+        return sum(len(block) for _, _, block in self.blocks)
+
+
+def number_of(offset: int) -> int:
+    """Return the number of the chunk that an offset is in: `BlockReader.around` reads no other."""
+    return offset // _CHUNK_OFFSETS
+
+
+def damage(span: Span, offset: int, what: str) -> Unavailable:
+    """Return the refusal to read an entry that the store should have."""
+    return Unavailable(f"the store is damaged: event {offset} of channel {span.name!r} cannot be read: {what}")
 
 
 class BlockReader:
-    """Reads blocks and caches the latest: many reconnecting clients replay the same events."""
+    """Reads blocks of a store with one connection.
 
-    def __init__(
-        self,
-        rows: Callable[..., list[Any]],
-        *,
-        max_bytes: int,
-        now: Callable[[], float],
-        seconds: Callable[[], float],
-    ) -> None:
-        """Read with `rows`, which returns the rows of a statement; cache about `max_bytes`."""
+    A `Span` may be out of date, because its channel goes on while a thread reads: entries that are gone by then
+    are reported as missing, and the caller must ask whether the channel still has them.
+    """
+
+    def __init__(self, rows: Callable[..., list[Any]]) -> None:
+        """Read with `rows`, which returns the rows of a statement, or raises `Unavailable`."""
         self._rows = rows
-        self._max_bytes = max_bytes
-        self._now = now
-        self._seconds = seconds
-        self._clock_jumps = ClockJumps(now, seconds)
-        self.epoch: str | None = None
-        """The current epoch of the log, None before it is known."""
-        self._chunks: OrderedDict[tuple[int, int], _Chunk] = (
-            OrderedDict()
-        )  # by channel and number, latest used last
-        self._fronts: OrderedDict[int, _Chunk] = OrderedDict()  # one block per channel, by key, latest used last
-        self.size_bytes = 0
-        """About the memory of the cache, except for a few blocks."""
 
-    def look(self, sequence: int) -> None:
-        """Check whether the system clock was set: see `pushd.store.sqlite.clock_jumps`."""
-        self._clock_jumps.look(sequence)
-
-    def at(self, reader: Reader, offset: int) -> Entry:
-        """Return the entry at `offset`, which the store must have; raise `Unavailable` if it cannot be read."""
-        chunk = self._chunk(reader, offset)
-        return chunk.entries[offset - chunk.first]
-
-    def run(self, reader: Reader, first: int, count: int) -> list[Entry]:
-        """Return up to `count` entries from offset `first` on, no more than were read together."""
-        chunk = self._chunk(reader, first)
-        return chunk.entries[first - chunk.first :][:count]
-
-    def one(self, reader: Reader, offset: int) -> tuple[Entry, int]:
-        """Return one entry and the size of all events up to it, in bytes; read little more than its block."""
-        chunk = self._chunks.get((reader.key, offset // _CHUNK_OFFSETS))
-        if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
-            chunk = self._front(reader, offset)
-        return chunk.entries[offset - chunk.first], chunk.bytes_through[offset - chunk.first]
-
-    def _front(self, reader: Reader, offset: int) -> _Chunk:
-        """Return the block that has `offset`, cached because the next dropped entry is often in the same one."""
-        chunk = self._fronts.pop(reader.key, None)
-        if chunk is None or not 0 <= offset - chunk.first < len(chunk.entries):
-            base = reader.key * OFFSETS
-            rows = self._rows(
-                f"{_BLOCKS} WHERE place BETWEEN ? AND ? ORDER BY place DESC LIMIT 1", base, base + offset
-            )
-            chunk = self._chunk_of(reader, rows, 0, OFFSETS)
-            if not 0 <= offset - chunk.first < len(chunk.entries):
-                raise self._missing(reader, offset)
-        self._fronts[reader.key] = chunk
-        if len(self._fronts) > _FRONTS:
-            self._fronts.popitem(last=False)
-        return chunk
-
-    def after(self, reader: Reader, sequence: int) -> int:
-        """Return the offset of the first event after `sequence`, between the first and the last of `reader`.
-
-        Check the rows against the events of their blocks: a position resolved to a wrong offset would skip events.
-        """
-        found = self._search(reader, sequence)
-        if self.at(reader, found).event.sequence <= sequence or (
-            found > reader.first and self.at(reader, found - 1).event.sequence > sequence
-        ):
-            raise self._damaged(reader, found, "it is not where its row says")
-        return found
-
-    def _search(self, reader: Reader, sequence: int) -> int:
-        low, high = reader.first, reader.last  # the result is between them, or is `high`
-        while low < high:
-            middle = (low + high) // 2
-            place, count, first_sequence, last_sequence = self._block_at(reader, middle)
-            begin, end = place % OFFSETS, place % OFFSETS + count - 1
-            if last_sequence <= sequence:
-                low = end + 1
-            elif first_sequence > sequence:
-                high = max(low, begin)
-            else:
-                return self._after_within(reader, sequence, max(low, begin), min(high, end))
-        return low
-
-    def _after_within(self, reader: Reader, sequence: int, low: int, high: int) -> int:
-        while low < high:
-            middle = (low + high) // 2
-            if self.at(reader, middle).event.sequence <= sequence:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def _block_at(self, reader: Reader, offset: int) -> tuple[int, int, int, int]:
-        """Return the place, count, first and last sequence of the block that has `offset`."""
-        place = reader.key * OFFSETS + offset
-        rows = self._rows(
-            "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "
-            "ORDER BY place DESC LIMIT 1",
-            place,
-        )
-        found: list[tuple[int, int, int, int]] = of_kinds(rows, int, int, int, int)
-        if not found or found[0][0] + found[0][1] <= place:
-            raise self._missing(reader, offset)
-        return found[0]
-
-    def _chunk(self, reader: Reader, offset: int) -> _Chunk:
-        key = (reader.key, offset // _CHUNK_OFFSETS)
-        chunk = self._chunks.pop(key, None)
-        if chunk is not None:
-            if 0 <= offset - chunk.first < len(chunk.entries):
-                self._chunks[key] = chunk
-                return chunk
-            self.size_bytes -= chunk.cost  # the channel has grown since the chunk was read
-        chunk = self._read(reader, offset)
-        if not 0 <= offset - chunk.first < len(chunk.entries):
-            raise self._missing(reader, offset)
-        self._chunks[key] = chunk
-        self.size_bytes += chunk.cost
-        while (self.size_bytes > self._max_bytes and len(self._chunks) > 1) or len(self._chunks) > _CHUNKS:
-            self.size_bytes -= self._chunks.popitem(last=False)[1].cost
-        return chunk
-
-    def _read(self, reader: Reader, offset: int) -> _Chunk:
+    def around(self, span: Span, offset: int) -> Rows:
         """Read the entry at `offset` and those around it; if they are large, only some of those that follow."""
-        base, begin = reader.key * OFFSETS, offset - offset % _CHUNK_OFFSETS
-        begin, end = max(reader.first, begin), begin + _CHUNK_OFFSETS
+        base, begin = span.key * OFFSETS, offset - offset % _CHUNK_OFFSETS
+        begin, end = max(span.first, begin), begin + _CHUNK_OFFSETS
         blocks = self._rows(
             "SELECT place, bytes FROM block WHERE place < ? AND place >= coalesce("
             "(SELECT max(place) FROM block WHERE place <= ? AND place >= ?), ?) ORDER BY place",
@@ -201,50 +97,80 @@ class BlockReader:
                 (place - base for place, through in blocks[1:] if through > blocks[0][1] + _CHUNK_BYTES), end
             )
         if not blocks:
-            raise self._missing(reader, offset)
+            raise damage(span, offset, "it is not there")
         rows = self._rows(f"{_BLOCKS} WHERE place BETWEEN ? AND ? ORDER BY place", blocks[0][0], base + end - 1)
-        return self._chunk_of(reader, rows, begin, end)
+        return Rows(begin, end, min(end, span.last + 1) - begin, _checked(span, rows))
 
-    def _chunk_of(self, reader: Reader, rows: list[Any], begin: int, end: int) -> _Chunk:
-        """Return a chunk of the entries in blocks from offset `begin` up to, excluding, `end`."""
-        entries: list[Entry] = []
-        through: list[int] = []
-        for place, total, checksum, block in rows:
-            offset = place % OFFSETS
-            if entries and offset != entries[-1].offset + 1:
-                break  # a gap: dropped before it was written, and so is everything before it
-            if not (isinstance(block, bytes) and isinstance(total, int)):
-                raise self._damaged(reader, offset, "it is not of the kind that was written")
-            if crc32(block) != checksum:
-                raise self._damaged(reader, offset, "its checksum is another")
-            read = self._entries(reader, offset, block)
-            sizes = list(map(size_of, read))
-            through += accumulate(sizes, initial=total - sum(sizes))
-            del through[-len(read) - 1]
-            entries += read
-        skipped = max(0, begin - entries[0].offset) if entries else 0
-        entries, through = entries[skipped : skipped + end - begin], through[skipped : skipped + end - begin]
-        cost = sum(map(memory_of, entries))
-        return _Chunk(entries[0].offset if entries else begin, entries, through, cost)
+    def block_of(self, span: Span, offset: int) -> Rows:
+        """Read the last block that begins at or before `offset`."""
+        base = span.key * OFFSETS
+        rows = self._rows(f"{_BLOCKS} WHERE place BETWEEN ? AND ? ORDER BY place DESC LIMIT 1", base, base + offset)
+        return Rows(0, OFFSETS, 1, _checked(span, rows))
 
-    def _entries(self, reader: Reader, offset: int, block: bytes) -> list[Entry]:
-        settings = reader.settings
-        age_s, may_be_missed = settings.history_age_s, settings.on_overflow == "latest"
-        seconds, now = self._seconds(), self._now()
-        entries = []
-        try:
-            for event in decode(block, reader.name, self.epoch):
-                left_s = min(age_s, self._clock_jumps.time_of(event) + age_s - now)
-                entries.append(Entry(event, reader.name, offset, seconds + left_s, may_be_missed))
-                offset += 1
-        except Damaged as error:
-            raise self._damaged(reader, offset, str(error)) from None
-        return entries
+    def after(self, span: Span, sequence: int) -> tuple[int, Rows]:
+        """Find the first event after `sequence`, which is one of `span`: return its offset, and read around it.
 
-    def _missing(self, reader: Reader, offset: int) -> Unavailable:
-        return self._damaged(reader, offset, "it is not there")
+        Check the rows against the events of their blocks: a position resolved to a wrong offset would skip events.
+        """
+        found = self._search(span, sequence)
+        here = self._sequence(span, found)
+        before = self._sequence(span, found - 1) if found > span.first else -1
+        if not before <= sequence < here:
+            raise damage(span, found, "it is not where its row says")
+        return found, self.around(span, found)
 
-    def _damaged(self, reader: Reader, offset: int, what: str) -> Unavailable:
-        return Unavailable(
-            f"the store is damaged: event {offset} of channel {reader.name!r} cannot be read: {what}"
+    def _search(self, span: Span, sequence: int) -> int:
+        low, high = span.first, span.last  # the result is between them, or is `high`
+        while low < high:
+            middle = (low + high) // 2
+            place, count, first_sequence, last_sequence = self._block_at(span, middle)
+            begin, end = place % OFFSETS, place % OFFSETS + count - 1
+            if last_sequence <= sequence:
+                low = end + 1
+            elif first_sequence > sequence:
+                high = max(low, begin)
+            else:
+                first, sequences = self._sequences(span, middle)
+                low, high = max(low, begin), min(high, end)
+                return min(high, max(low, first + bisect_right(sequences, sequence)))
+        return low
+
+    def _block_at(self, span: Span, offset: int) -> tuple[int, int, int, int]:
+        """Return the place, count, first and last sequence of the block that has `offset`."""
+        place = span.key * OFFSETS + offset
+        rows = self._rows(
+            "SELECT place, count, first_sequence, last_sequence FROM block WHERE place <= ? "
+            "ORDER BY place DESC LIMIT 1",
+            place,
         )
+        found: list[tuple[int, int, int, int]] = of_kinds(rows, int, int, int, int)
+        if not found or found[0][0] + found[0][1] <= place:
+            raise damage(span, offset, "it is not there")
+        return found[0]
+
+    def _sequence(self, span: Span, offset: int) -> int:
+        first, sequences = self._sequences(span, offset)
+        return sequences[offset - first]
+
+    def _sequences(self, span: Span, offset: int) -> tuple[int, list[int]]:
+        """Return the sequences of the events in the block that has `offset`, and the offset of the first."""
+        for first, _, block in self.block_of(span, offset).blocks:
+            try:
+                sequences = [event[0] for event in parse(block)]
+            except Damaged as error:
+                raise damage(span, offset, str(error)) from None
+            if offset - first < len(sequences):
+                return first, sequences
+        raise damage(span, offset, "it is not there")
+
+
+def _checked(span: Span, rows: list[Any]) -> list[tuple[int, int, bytes]]:
+    blocks = []
+    for place, through, checksum, block in rows:
+        offset = place % OFFSETS
+        if not (isinstance(block, bytes) and isinstance(through, int)):
+            raise damage(span, offset, "it is not of the kind that was written")
+        if crc32(block) != checksum:
+            raise damage(span, offset, "its checksum is another")
+        blocks.append((offset, through, block))
+    return blocks

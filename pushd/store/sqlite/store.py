@@ -1,36 +1,40 @@
 """The store: one SQLite file in the state directory, written one transaction at a time.
 
 It is in write-ahead mode: a transaction is appended to a second file, the write-ahead log, and moved into the first
-file later by `checkpoint`, which may run in a thread while transactions continue. Three connections divide the
-work: one writes, one reads, one moves.
+file later by `checkpoint`, which may run in a thread while transactions continue. Four connections divide the work:
+one writes, one moves, one reads in the reactor's thread, and one reads the past in a thread of its own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from pushd.bus import Counters, EventLog, LogState, memory
 from pushd.errors import OutOfMemory, StartFailed, Unavailable
 from pushd.store.sqlite import continuity
 from pushd.store.sqlite.archive import SqliteStorage
+from pushd.store.sqlite.chunk_cache import ChunkCache
 from pushd.store.sqlite.continuity import ContinuityMarks
 from pushd.store.sqlite.database import FILE_NAME, connect, damaged, found_version, is_full, refusal, start_failure
+from pushd.store.sqlite.fetcher import Fetcher
 from pushd.store.sqlite.history_cache import HistoryCache
+from pushd.store.sqlite.lock import lock
 from pushd.store.sqlite.reader import BlockReader
 from pushd.store.sqlite.schema import VERSION, create, migrate
 from pushd.store.sqlite.transaction import Transaction
 from pushd.store.sqlite.watermark import SUMMARY_MASK, MarkFile, Summary, log_sum, why_not
 
-__all__ = ["Store", "lock"]
+__all__ = ["Store"]
 
 _log = Logger()
 
@@ -56,35 +60,12 @@ _FREE_PAGES = 1024
 """Free pages kept for later writes: this many, or a quarter of the file if that is more."""
 
 
-def lock(directory: Path) -> IO[str]:
-    """Lock the state directory until this process ends; raise `StartFailed` if another process has locked it."""
-    path = directory / "pushd.lock"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="ascii")  # noqa: SIM115  held for as long as the process lives
-    except OSError as error:
-        raise StartFailed(f"{path}: cannot be opened: {error.strerror}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        pid = file.read(20).strip()
-        file.close()
-        raise StartFailed(
-            f"another pushd{f', process {pid},' if pid.isdecimal() else ''} uses the state directory {directory}; "
-            "stop it, or give this one its own, see [pushd] state_directory"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
 class Store:
     """The store file, open in one process only."""
 
     _writer: sqlite3.Connection
     _reader: sqlite3.Connection
+    _past_reader: sqlite3.Connection
     _mover: sqlite3.Connection
     _mark: MarkFile
     _summary: Summary
@@ -100,12 +81,16 @@ class Store:
         seconds: Callable[[], float],
         counters: Counters | None = None,
         size_bytes: int = 1 << 30,
+        in_thread: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         """Prepare to `open` the store in `directory`.
 
         With `is_safe`, a completed transaction is on the disk, not only with the operating system.
         `recent_bytes` of the latest events are kept in memory. Transactions are counted in `counters`.
         `size_bytes` is about the size of the store, from which `log_bytes` is derived.
+
+        `in_thread` calls a function in a thread, one at a time: past events are read there, and until they are in
+        memory, reading them raises `pushd.bus.NotInMemory`. Without it, they are read at once.
         """
         self.log_bytes = max(_LEAST_LOG_BYTES, min(_LOG_BYTES, size_bytes // 16))
         """About the largest size of the write-ahead log."""
@@ -114,10 +99,12 @@ class Store:
         self._is_safe = is_safe
         self._seconds = seconds
         self._counters = Counters() if counters is None else counters
+        self._past_lock = Lock()
         self._seal = 0
         self.unmoved_bytes = 0
         """About how many bytes were written since `turn_over`."""
-        past = BlockReader(self._rows, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
+        fetcher = None if in_thread is None else Fetcher(BlockReader(self._past_rows), in_thread)
+        past = ChunkCache(BlockReader(self._rows), fetcher, max_bytes=_PAST_BYTES, now=now, seconds=seconds)
         self.archive = SqliteStorage(self._rows, past, HistoryCache(recent_bytes))
         """The storage that the event log reads from."""
 
@@ -135,6 +122,7 @@ class Store:
                 self._writer = opened.enter_context(closing(connect(self.path)))
                 self._prepare()
                 self._reader = opened.enter_context(closing(connect(self.path)))
+                self._past_reader = opened.enter_context(closing(connect(self.path)))
                 self._mover = opened.enter_context(closing(connect(self.path)))
                 self._mark = MarkFile(self._directory)
                 opened.callback(self._mark.close)
@@ -247,8 +235,15 @@ class Store:
         self._write_seal()
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
+        return self._rows_of(self._reader, statement, values)
+
+    def _past_rows(self, statement: str, *values: object) -> list[Any]:
+        with self._past_lock:
+            return self._rows_of(self._past_reader, statement, values)
+
+    def _rows_of(self, connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
         try:
-            return self._reader.execute(statement, values).fetchall()
+            return connection.execute(statement, values).fetchall()
         except MemoryError:
             memory.missed()
             raise OutOfMemory from None
@@ -370,13 +365,15 @@ class Store:
             self._seal_anew(is_safe=True)
             self._reader.close()
             self._mover.close()
+            with self._past_lock:  # the thread may still read for clients that are gone
+                self._past_reader.close()
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._mark.write(self._summary, self._summary, is_closed=True)
             self._mark.settle()
         except (sqlite3.Error, OSError) as error:
             _log.error("the store could not be closed in order: {error}", error=error)
         self._mark.close()
-        for connection in (self._reader, self._mover, self._writer):
+        for connection in (self._reader, self._past_reader, self._mover, self._writer):
             connection.close()
         self._lock.close()
 

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from pushd.errors import StartFailed
 from pushd.store.sqlite import continuity
 from pushd.store.sqlite.database import FILE_NAME
-from pushd.store.sqlite.store import lock
+from pushd.store.sqlite.lock import lock
 
 __all__ = ["leave"]
 

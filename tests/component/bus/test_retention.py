@@ -9,9 +9,8 @@ from unittest.mock import patch
 from pushd.bus import storage as archive
 from pushd.bus.sizes import EVENT_BYTES
 from pushd.bus.slices import in_turns
-from pushd.store.sqlite import block
+from pushd.store.sqlite import block, chunk_cache
 from pushd.store.sqlite import history as stored
-from pushd.store.sqlite import reader as past
 from tests.component.store.test_bus import StoredBusCase
 from tests.rigs.builders import BusRig, Kept
 from tests.rigs.stored import StoredBusRig
@@ -79,7 +78,7 @@ class RoomTests(TrimmingCase):
         rig.restart()
         counts = [3000]
         while counts[-1] > 100:
-            with patch.object(past, "decode", wraps=block.decode) as decode:
+            with patch.object(chunk_cache, "decode", wraps=block.decode) as decode:
                 rig.log.expire()
             self.assertLess(decode.call_count, 20)
             counts.append(self.count(rig))
@@ -97,7 +96,7 @@ class RoomTests(TrimmingCase):
     def test_to_make_room_the_store_is_not_read_for_each_event(self) -> None:
         rig = self.made(default=Kept(history_size=10_000), recent_bytes=0, max_bytes=1000 * EVENT)
         rig.publish_together(*[(("a",), b"x", None)] * 1000)
-        with patch.object(past, "decode", wraps=block.decode) as decode:
+        with patch.object(chunk_cache, "decode", wraps=block.decode) as decode:
             for _ in range(5):
                 rig.publish_together(*[(("a",), b"x", None)] * 100)
         self.assertLess(decode.call_count, 60)

@@ -150,6 +150,8 @@ ROWS = {
     "store/sqlite/history.py: {error} #2": STATE,
     "store/sqlite/history.py: {error} #3": STATE,
     "store/sqlite/history.py: {error}": STATE,
+    "store/sqlite/fetcher.py: a fault in pushd while it fetched even": FAULT,
+    "store/sqlite/fetcher.py: a fault in pushd while it read the sto": FAULT,
     "store/sqlite/journal.py: a fault in pushd after it wrote to the": FAULT,
     "store/sqlite/maintenance.py: a fault in pushd while it looked after": FAULT,
     "store/sqlite/journal.py: a fault in pushd while it wrote to the": FAULT,

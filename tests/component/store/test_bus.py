@@ -17,8 +17,7 @@ from pushd.bus.closing import CloseCause
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, channel_size
 from pushd.errors import NoRoom, NotFound, Refused, Unavailable, Unprocessable
 from pushd.store import sqlite
-from pushd.store.sqlite import archive, block, journal, store
-from pushd.store.sqlite import reader as past
+from pushd.store.sqlite import archive, block, chunk_cache, journal, reader, store
 from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.transaction import Transaction
 from tests.rigs.builders import EPOCH, Kept, draft, patterns
@@ -194,7 +193,7 @@ class ManyChannelsTests(StoredBusCase):
                 for channels in [(name,) for name in MANY] if singly else [MANY]:
                     rig.publish(*channels, data=b"%d" % number, id=f"given {number}")
             rig.restart()
-            with patch.object(past, "decode", wraps=block.decode) as decode:
+            with patch.object(chunk_cache, "decode", wraps=block.decode) as decode:
                 page = rig.log.read(patterns("m/*"), "earliest", 1000)
             read.append(sum(len(call.args[0]) for call in decode.call_args_list))
             wanted = [b"0", b"1", b"2"]
@@ -249,7 +248,7 @@ class DuplicateTests(StoredBusCase):
         for again in (rig.restart, rig.crash):
             again()
             rig.log.existing("a")  # which finds out when its oldest event expires
-            with patch.object(past, "decode", side_effect=AssertionError("an event was read")):
+            with patch.object(chunk_cache, "decode", side_effect=AssertionError("an event was read")):
                 told = rig.publish_together(
                     (("a", "b"), b"1", "given"), (("a", "b"), b"2", "given"), (("a",), b"1", "given")
                 )
@@ -309,14 +308,14 @@ class MemoryTests(StoredBusCase):
 
     def test_a_history_that_may_take_less_after_a_restart_is_cut_without_reading_it(self) -> None:
         kept = Kept(history_size=100_000)
-        self.patch(past, "_CHUNK_OFFSETS", 4)
+        self.patch(reader, "_CHUNK_OFFSETS", 4)
         rig = self.made(default=kept, past_bytes=200_000)
         for _ in range(5):
             rig.publish_together(*[(("a",), b"x" * 72, None)] * 1000)
         rig.close()
         kept.history_bytes = 1000 * 200
         rig.open()
-        with patch.object(past, "decode", wraps=block.decode) as decode:
+        with patch.object(chunk_cache, "decode", wraps=block.decode) as decode:
             rig.log.existing("a")
         self.assertLess(decode.call_count, 50)  # there are 1250 chunks
         history = self.history(rig, "a")

@@ -13,9 +13,8 @@ from pushd.bus.event import Entry, Event, own_id
 from pushd.bus.history import MemoryHistory
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, memory_of
 from pushd.errors import Unavailable
-from pushd.store.sqlite import archive, block
+from pushd.store.sqlite import archive, block, chunk_cache, reader
 from pushd.store.sqlite import history as stored
-from pushd.store.sqlite import reader as past
 from pushd.store.sqlite import transaction as change
 from pushd.store.sqlite.history import SqliteHistory
 from pushd.store.sqlite.schema import OFFSETS
@@ -36,7 +35,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def begin(self, limits: tuple[int, float, int], gone_at_least: int) -> None:
         self.patches = ExitStack()
         for module, name, value in (
-            (past, "_CHUNK_OFFSETS", 4),
+            (reader, "_CHUNK_OFFSETS", 4),
             (change, "_BLOCK_BYTES", 3 * EVENT_BYTES),
             (archive, "_BLOCKS_PER_CHANGE", 2),
             (stored, "_GONE_AT_LEAST", gone_at_least),
@@ -289,14 +288,14 @@ class WritingTests(StoredBusCase):
 
 class ReadingTests(StoredBusCase):
     def test_what_expired_is_jumped_over_without_reading_it(self) -> None:
-        self.patch(past, "_CHUNK_OFFSETS", 4)
+        self.patch(reader, "_CHUNK_OFFSETS", 4)
         kept = Kept(history_size=1_000_000, history_age_s=10)
         rig = self.made(default=kept, recent_bytes=0, past_bytes=0)
         rig.publish_together(*[(("a",), b"", None)] * 5000)
         rig.clock.advance(9)
         rig.publish_together(*[(("a",), b"", None)] * 500)
         rig.clock.advance(1)
-        with patch.object(past, "decode", wraps=block.decode) as decode:
+        with patch.object(chunk_cache, "decode", wraps=block.decode) as decode:
             rig.log.expire()
         history = self.history(rig, "a")
         self.assertEqual((history.first, len(history), history.dropped), (5001, 500, 5000))
@@ -322,7 +321,7 @@ class ReadingTests(StoredBusCase):
                 self.assertTrue(all(1 < offset <= 1_000_000 for offset in looked))
 
     def test_the_place_after_a_sequence_is_found_at_all_edges_of_blocks_and_chunks(self) -> None:
-        self.patch(past, "_CHUNK_OFFSETS", 4)
+        self.patch(reader, "_CHUNK_OFFSETS", 4)
         rig = self.made(default=Kept(), recent_bytes=0, past_bytes=0)
         for count in (1, 3, 4, 5, 1, 1, 8, 2):
             each = [(("a",), b"", None)] * count
@@ -342,7 +341,7 @@ class ReadingTests(StoredBusCase):
                 self.assertEqual(found and found.offset, wanted)
 
     def test_the_number_of_small_chunks_is_bounded_too(self) -> None:
-        self.patch(past, "_CHUNKS", 3)
+        self.patch(chunk_cache, "_CHUNKS", 3)
         rig = self.made(recent_bytes=0)
         rig.publish_together(*[((name,), b"", None) for name in "abcdef"])
         kept = rig.store.archive._past
@@ -352,13 +351,13 @@ class ReadingTests(StoredBusCase):
         self.assertEqual(kept.size_bytes, sum(one.cost for one in kept._chunks.values()))
 
     def test_chunks_are_read_once_and_as_many_kept_as_there_is_room_for(self) -> None:
-        self.patch(past, "_CHUNK_OFFSETS", 10)
+        self.patch(reader, "_CHUNK_OFFSETS", 10)
         rig = self.made(recent_bytes=0, past_bytes=25 * (EVENT_BYTES + OBJECT_BYTES + 1))
         rig.publish_together(*[(("a",), b"", None)] * 40)
         history, kept = self.history(rig, "a"), rig.store.archive._past
         kept._chunks.clear()
         kept.size_bytes = 0
-        with patch.object(kept, "_read", wraps=kept._read) as reads:
+        with patch.object(kept._reader, "around", wraps=kept._reader.around) as reads:
             for offset in range(1, 41):
                 history.at(offset)
             self.assertEqual(reads.call_count, 5)  # 1 to 9, 10 to 19, 20 to 29, 30 to 39, 40
@@ -370,14 +369,14 @@ class ReadingTests(StoredBusCase):
             self.assertEqual(reads.call_count, 6)
 
     def test_of_large_events_only_so_many_are_read_together(self) -> None:
-        self.patch(past, "_CHUNK_BYTES", 1000)
+        self.patch(reader, "_CHUNK_BYTES", 1000)
         rig = self.made(default=Kept(), recent_bytes=0, past_bytes=0)
         datas = [b"%d" % number * size for number, size in enumerate((300, 10, 400, 5000, 10, 10, 900, 900, 10))]
         for data in datas:
             rig.publish("a", data=data)
         history = self.history(rig, "a")
         for offset in (1, 3, 4, 9, 2, 6):
-            with patch.object(past, "crc32", wraps=crc32) as read:
+            with patch.object(reader, "crc32", wraps=crc32) as read:
                 history._past._chunks.clear()
                 entry = history.at(offset)
             self.assertEqual(entry and entry.event.data, datas[offset - 1])

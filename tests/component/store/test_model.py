@@ -23,9 +23,8 @@ from pushd.bus.publisher import Deleted, Outcome
 from pushd.bus.sizes import EVENT_BYTES, OBJECT_BYTES, size_in
 from pushd.bus.storage import PublishedId
 from pushd.errors import NoRoom, NotFound, Unavailable, Unprocessable
-from pushd.store.sqlite import archive, journal
+from pushd.store.sqlite import archive, journal, reader
 from pushd.store.sqlite import history as stored
-from pushd.store.sqlite import reader as past
 from pushd.store.sqlite import transaction as change
 from pushd.store.sqlite.block import decode
 from pushd.store.sqlite.history import SqliteHistory
@@ -34,10 +33,18 @@ from pushd.store.sqlite.submission import Submission
 from tests.rigs.builders import draft
 from tests.rigs.effort import model
 from tests.rigs.stored import StoredBusRig, directory
-from tests.unit.bus.test_bus_model import CHANNELS, GIVEN_IDS, SOME_CHANNELS, BusMachine, Fact, data_of
+from tests.unit.bus.test_bus_model import (
+    CHANNELS,
+    GIVEN_IDS,
+    SOME_CHANNELS,
+    BusMachine,
+    Fact,
+    FetchingMachine,
+    data_of,
+)
 
 SMALL = (
-    (past, "_CHUNK_OFFSETS", 4),
+    (reader, "_CHUNK_OFFSETS", 4),
     (change, "_BLOCK_BYTES", 3 * EVENT_BYTES),
     (archive, "_BLOCKS_PER_CHANGE", 3),
     (journal, "_EVENTS_PER_BATCH", 3),
@@ -83,6 +90,7 @@ class Staging:
 
 class StoreMachine(BusMachine):
     writes_in_thread = False
+    fetches = False
 
     def make_rig(self, *, max_held_bytes: int) -> StoredBusRig:
         self.patches = ExitStack()
@@ -93,6 +101,7 @@ class StoreMachine(BusMachine):
         self.stored = StoredBusRig(
             self.patches.enter_context(directory()),
             writes_in_thread=self.writes_in_thread,
+            fetches=self.fetches,
             recent_bytes=3 * (EVENT_BYTES + OBJECT_BYTES),
             past_bytes=5000,
             kept=CHANNELS,
@@ -440,6 +449,39 @@ class CrowdedThreadedStoreMachine(ThreadedStoreMachine):
     max_channels = 3
 
 
+class FetchingStoreMachine(FetchingMachine, ThreadedStoreMachine):
+    """The same with a thread that reads the past: what it reads may have been dropped, or written, meanwhile."""
+
+    fetches = True
+
+    def begin_again(self, unknown: dict[int, dict[str, Entry]]) -> None:
+        super().begin_again(unknown)
+        self.begin_fetching()
+
+    @precondition(lambda self: self.stored.fetching)
+    @rule(steps=st.lists(st.booleans(), min_size=1, max_size=4))
+    def fetch(self, steps: list[bool]) -> None:
+        for is_work in steps:
+            if is_work:
+                self.stored.fetching.work()
+            else:
+                self.stored.fetching.answer()
+
+    def arrive_some(self) -> bool:
+        if not self.stored.fetching:
+            return False
+        self.stored.fetching.work()
+        self.stored.fetching.answer()
+        return True
+
+    @rule()
+    def forget(self) -> None:
+        past = self.stored.store.archive._past
+        past._chunks.clear()
+        past._places.clear()
+        past.size_bytes = 0
+
+
 FEWER = model(80, 40, long=(1000, 100))
 
 StoreModelTests = StoreMachine.TestCase
@@ -450,5 +492,7 @@ ThreadedStoreModelTests = ThreadedStoreMachine.TestCase
 ThreadedStoreModelTests.settings = FEWER
 CrowdedThreadedStoreModelTests = CrowdedThreadedStoreMachine.TestCase
 CrowdedThreadedStoreModelTests.settings = FEWER
+FetchingStoreModelTests = FetchingStoreMachine.TestCase
+FetchingStoreModelTests.settings = FEWER
 
-del BusMachine  # whose tests are elsewhere
+del BusMachine, FetchingMachine  # whose tests are elsewhere
