@@ -82,7 +82,7 @@ def test_in_a_container_it_starts_again_after_a_kill(tmp_path: Path) -> None:
         assert (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("left", ["1\n", "", str(os.getpid()), "99999999"])
+@pytest.mark.parametrize("left", ["1\n", "", pytest.param(str(os.getpid()), id="this process"), "99999999"])
 def test_a_pid_file_of_a_process_that_is_no_pushd_is_taken_over(left: str, tmp_path: Path) -> None:
     write_config(tmp_path, tcp("http"))
     pidfile = tmp_path / "twistd.pid"
