@@ -33,6 +33,7 @@ from math import ceil
 from typing import ClassVar, Self
 
 __all__ = [
+    "CODES",
     "NO_MEMORY",
     "BadRequest",
     "ConfigError",
@@ -86,6 +87,37 @@ _MAX_DETAIL = 600
 """Maximum length of a detail, in characters."""
 
 
+CODES: Mapping[str, tuple[int, str]] = {
+    "bad_request": (400, "The request itself is wrong; ``field`` names the part."),
+    "unauthorized": (401, "No right to do this without a token."),
+    "token_invalid": (401, "The token is not valid."),
+    "token_expired": (401, "The token or the client certificate has expired."),
+    "not_allowed": (403, "No right to do this."),
+    "not_found": (404, "There is no such channel, event or page."),
+    "wrong_method": (405, "The resource does not have this method."),
+    "timed_out": (408, "The request was not complete in time."),
+    "conflict": (409, "The client has disabled what it asks for."),
+    "too_large": (413, "The body, or an event, is over a limit in bytes."),
+    "id_reused": (422, "The id is that of an event with other content."),
+    "upgrade_required": (426, "The resource is for WebSocket handshakes."),
+    "too_many": (429, "The address or user uses its share of something."),
+    "rate_limited": (429, "The address or user does this too often."),
+    "head_too_large": (431, "The header fields are over a limit in bytes."),
+    "internal_error": (500, "A fault in pushd, which its log has."),
+    "not_implemented": (501, "The protocol is not supported."),
+    "unavailable": (503, "This cannot be served now."),
+    "limit_reached": (503, "All clients together use all of something that the configuration limits."),
+    "hook_down": (503, "The application that decides on this does not answer."),
+    "keys_down": (503, "The keys to check the token with cannot be fetched."),
+    "store_down": (503, "The store cannot be read or written, or is damaged."),
+    "out_of_memory": (503, "There is not enough memory."),
+    "shutting_down": (503, "The server is going away; another one may be there soon."),
+    "version_required": (505, "Server push requires HTTP/2."),
+    "store_full": (507, "The disk of the store is full."),
+}
+"""The codes of problem documents, each with its status and meaning."""
+
+
 class PushdError(Exception):
     """Base class of all exceptions of pushd."""
 
@@ -103,15 +135,21 @@ class Refused(PushdError):
 
     Its text is the ``detail`` of the response: what was wrong and what is expected. ``field`` names the invalid
     part of the request, if there is one. ``retry_s`` is the time before the client may retry, in seconds, or
-    None: by default ``default_retry_s`` of the class.
+    None: by default ``default_retry_s`` of the class. ``code`` is one of `CODES`, for programs: ``detail`` may
+    change.
     """
 
     status = 400
     title = "Bad Request"
+    code = "bad_request"
     default_retry_s: ClassVar[float | None] = None
 
-    def __init__(self, detail: str, field: str | None = None, retry_s: float | None = None) -> None:
+    def __init__(
+        self, detail: str, field: str | None = None, retry_s: float | None = None, code: str | None = None
+    ) -> None:
         """Set `detail`, shortened to `_MAX_DETAIL` characters because it may quote the client."""
+        if code is not None:
+            self.code = code
         if len(detail) > _MAX_DETAIL:
             detail = f"{detail[: _MAX_DETAIL // 2]} ... {detail[-_MAX_DETAIL // 2 :]}"
         super().__init__(detail)
@@ -129,7 +167,12 @@ class Refused(PushdError):
 
     def problem(self) -> dict[str, object]:
         """Return the members of the problem document (RFC 9457, section 3.1)."""
-        members: dict[str, object] = {"title": self.title, "status": self.status, "detail": self.detail}
+        members: dict[str, object] = {
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
         if self.field is not None:
             members["field"] = self.field
         if self.retry_s is not None:
@@ -146,10 +189,13 @@ class Unauthorized(Refused):
 
     status = 401
     title = "Unauthorized"
+    code = "unauthorized"
 
-    def __init__(self, detail: str, field: str | None = None, *, is_token_wrong: bool = False) -> None:
+    def __init__(
+        self, detail: str, field: str | None = None, *, is_token_wrong: bool = False, code: str | None = None
+    ) -> None:
         """Set `detail`; `is_token_wrong` means that the request has an invalid token, rather than none."""
-        super().__init__(detail, field)
+        super().__init__(detail, field, code=code or ("token_invalid" if is_token_wrong else None))
         self.is_token_wrong = is_token_wrong
 
 
@@ -158,6 +204,7 @@ class Forbidden(Refused):
 
     status = 403
     title = "Forbidden"
+    code = "not_allowed"
 
 
 class NotFound(Refused):
@@ -165,6 +212,7 @@ class NotFound(Refused):
 
     status = 404
     title = "Not Found"
+    code = "not_found"
 
 
 class WrongMethod(Refused):
@@ -172,6 +220,7 @@ class WrongMethod(Refused):
 
     status = 405
     title = "Method Not Allowed"
+    code = "wrong_method"
 
     def __init__(self, detail: str, allowed: tuple[str, ...]) -> None:
         super().__init__(detail)
@@ -183,6 +232,7 @@ class TimedOut(Refused):
 
     status = 408
     title = "Request Timeout"
+    code = "timed_out"
 
 
 class Conflict(Refused):
@@ -190,6 +240,7 @@ class Conflict(Refused):
 
     status = 409
     title = "Conflict"
+    code = "conflict"
 
 
 class TooLarge(Refused):
@@ -197,6 +248,7 @@ class TooLarge(Refused):
 
     status = 413
     title = "Content Too Large"
+    code = "too_large"
 
 
 class Unprocessable(Refused):
@@ -204,6 +256,7 @@ class Unprocessable(Refused):
 
     status = 422
     title = "Unprocessable Content"
+    code = "id_reused"
 
 
 class HeadTooLarge(Refused):
@@ -211,6 +264,7 @@ class HeadTooLarge(Refused):
 
     status = 431
     title = "Request Header Fields Too Large"
+    code = "head_too_large"
 
 
 class UpgradeNeeded(Refused):
@@ -218,6 +272,7 @@ class UpgradeNeeded(Refused):
 
     status = 426
     title = "Upgrade Required"
+    code = "upgrade_required"
 
 
 class TooMany(Refused):
@@ -225,6 +280,7 @@ class TooMany(Refused):
 
     status = 429
     title = "Too Many Requests"
+    code = "too_many"
 
 
 class Unknown(Refused):
@@ -232,6 +288,7 @@ class Unknown(Refused):
 
     status = 501
     title = "Not Implemented"
+    code = "not_implemented"
 
 
 class Unavailable(Refused):
@@ -239,12 +296,14 @@ class Unavailable(Refused):
 
     status = 503
     title = "Service Unavailable"
+    code = "unavailable"
     default_retry_s = 5.0
 
 
 class OutOfMemory(Unavailable):
     """There is not enough memory for the request."""
 
+    code = "out_of_memory"
     default_retry_s = 10.0
 
     def __init__(self) -> None:
@@ -256,6 +315,7 @@ class VersionNeeded(Refused):
 
     status = 505
     title = "HTTP Version Not Supported"
+    code = "version_required"
 
 
 class NoRoom(Refused):
@@ -263,4 +323,5 @@ class NoRoom(Refused):
 
     status = 507
     title = "Insufficient Storage"
+    code = "store_full"
     default_retry_s = 30.0

@@ -26,7 +26,7 @@ class Readiness:
 
     def stopping(self) -> None:
         """Called when the shutdown starts."""
-        self._phase = Unavailable("the server is going away")
+        self._phase = Unavailable("the server is going away", code="shutting_down")
 
     @property
     def why_not(self) -> Unavailable | None:
@@ -34,7 +34,11 @@ class Readiness:
         if self._phase is not None:
             return self._phase
         failure = self._store_failure()
-        return None if failure is None else Unavailable(f"nothing can be published: {failure.detail}")
+        return (
+            None
+            if failure is None
+            else Unavailable(f"nothing can be published: {failure.detail}", code="store_down")
+        )
 
 
 class _Probed(Answering):

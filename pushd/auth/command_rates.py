@@ -33,8 +33,14 @@ class CommandRates:
             return
         wait_s = self._of_connections.take(caller.id or caller.name)
         if wait_s:
-            raise TooMany("this connection sends commands too often: see [limits] command_rate", retry_s=wait_s)
+            raise TooMany(
+                "this connection sends commands too often: see [limits] command_rate",
+                retry_s=wait_s,
+                code="rate_limited",
+            )
         owner = owner_of(caller)
         wait_s = 0.0 if owner is None else self._of_owners.take(owner)
         if wait_s:
-            raise TooMany(f"{owner} sends commands too often: see [limits] command_rate", retry_s=wait_s)
+            raise TooMany(
+                f"{owner} sends commands too often: see [limits] command_rate", retry_s=wait_s, code="rate_limited"
+            )

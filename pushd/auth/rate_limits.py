@@ -23,7 +23,11 @@ def take(rates: TokenBuckets, caller: ClientInfo, count: int = 1, *, is_join: bo
         return None
     wait_s = rates.take(f"joins of {key}" if is_join else key, count)
     what = "subscribes" if is_join else "publishes"
-    return TooMany(f"{key} {what} too often: see [limits] publish_rate", retry_s=wait_s) if wait_s else None
+    return (
+        TooMany(f"{key} {what} too often: see [limits] publish_rate", retry_s=wait_s, code="rate_limited")
+        if wait_s
+        else None
+    )
 
 
 class RateLimitedPublisher:

@@ -65,7 +65,9 @@ class Shares:
             )
         if self.used + units > self.most:
             raise Unavailable(
-                f"all {self._what} are in use, {self.most}: see {self._option}", retry_s=self._retry_s
+                f"all {self._what} are in use, {self.most}: see {self._option}",
+                retry_s=self._retry_s,
+                code="limit_reached",
             )
 
     def give_back(self, owner: str | None, units: int = 1) -> None:

@@ -120,7 +120,10 @@ def oldest_place(found: Sequence[PublishedId], began: int, channels: Mapping[str
         return None
     entry = channels[oldest.channel].history.at(oldest.offset)
     if entry is None or (entry.event.id, entry.event.sequence) != (oldest.id, oldest.sequence):
-        raise Unavailable(f"the store is damaged: the event with the id {oldest.id!r} is not where it should be")
+        raise Unavailable(
+            f"the store is damaged: the event with the id {oldest.id!r} is not where it should be",
+            code="store_down",
+        )
     return oldest.sequence
 
 

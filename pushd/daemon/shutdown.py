@@ -168,4 +168,4 @@ class Shutdown:
 
 def _refuse_more(store: StoreParts, reason: CloseReason) -> None:
     """Reject further events, such as those whose authorization webhook is still pending."""
-    store.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s))
+    store.journal.refuse(Unavailable(reason.text, retry_s=reason.retry_s, code="shutting_down"))

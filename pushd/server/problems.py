@@ -41,6 +41,7 @@ _log = Logger(namespace="pushd.server.web.resource")  # operators filter by it
 _FAULT: dict[str, object] = {
     "title": "Internal Server Error",
     "status": 500,
+    "code": "internal_error",
     "detail": "a fault in pushd; see its log",
 }
 """The problem document sent for an internal error."""

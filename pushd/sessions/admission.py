@@ -182,7 +182,9 @@ class Admission:
             return  # each poll connects anew; they count as reads, see `pushd.server.web.resource.Endpoint.charge`
         wait_s = self._connects.take(key)
         if wait_s:
-            raise TooMany(f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s)
+            raise TooMany(
+                f"{key} connects too often: see [limits] connect_rate", retry_s=wait_s, code="rate_limited"
+            )
 
     def _check_join(self, caller: ClientInfo, pattern: Pattern) -> None:
         """Raise `TooMany` if `caller` exceeds the rate for channels that publish joins: each join is an event."""

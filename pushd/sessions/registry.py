@@ -321,7 +321,7 @@ class SessionRegistry:
     def _check_open(self) -> None:
         if self._farewell is not None:
             reason = self._farewell()
-            raise Unavailable(reason.text, retry_s=reason.retry_s)
+            raise Unavailable(reason.text, retry_s=reason.retry_s, code="shutting_down")
 
     def refresh(self, caller: ClientInfo) -> None:
         """Do `regrant_late`, and raise `Unauthorized` if the grants of `caller` have expired."""
@@ -337,7 +337,7 @@ class SessionRegistry:
         """Raise `Unauthorized` if the grants of `caller` have expired."""
         expires_at = caller.identity.expires_at
         if expires_at is not None and expires_at <= self.now():
-            raise Unauthorized(caller.identity.end, is_token_wrong=True)
+            raise Unauthorized(caller.identity.end, is_token_wrong=True, code="token_expired")
 
     def close(self, farewell: Callable[[], CloseReason]) -> None:
         """Close all subscribers and admit no more; `farewell` returns the reason for each."""

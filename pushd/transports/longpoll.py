@@ -205,4 +205,5 @@ def _refused(reason: CloseReason) -> Refused:
         return NotFound(reason.text)
     if reason.cause is CloseCause.REFUSED:
         return Forbidden(reason.text)
-    return Unavailable(reason.text, retry_s=reason.retry_s)
+    code = "shutting_down" if reason.cause is CloseCause.STOPPING else None
+    return Unavailable(reason.text, retry_s=reason.retry_s, code=code)

@@ -33,7 +33,8 @@ class Times:
     def check(self, now: float, leeway_s: float) -> None:
         """Raise `Unauthorized` unless the token is valid at `now`, with a clock difference up to `leeway_s`."""
         if self.expires_at is not None and now >= self.expires_at + leeway_s:
-            raise wrong(f"the token expired {now - self.expires_at:.0f} s ago (exp); wanted a new one")
+            expired_s = now - self.expires_at
+            raise wrong(f"the token expired {expired_s:.0f} s ago (exp); wanted a new one", "token_expired")
         if self.not_before is not None and now < self.not_before - leeway_s:
             raise wrong(f"the token is not valid before {self.not_before - now:.0f} s from now (nbf)")
         if self.made_at is not None and now < self.made_at - leeway_s:

@@ -40,9 +40,9 @@ class CompactJws:
     signature: bytes = field(repr=False)
 
 
-def wrong(detail: str) -> Unauthorized:
-    """Return the error for an invalid token, with `detail`."""
-    return Unauthorized(detail, is_token_wrong=True)
+def wrong(detail: str, code: str | None = None) -> Unauthorized:
+    """Return the error for an invalid token, with `detail` and another `code` than ``token_invalid``."""
+    return Unauthorized(detail, is_token_wrong=True, code=code)
 
 
 def check_size(token: str) -> None:

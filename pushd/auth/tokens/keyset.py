@@ -59,7 +59,7 @@ class KeySet:
             return None
         why = "they were not fetched yet" if self._trouble is None else self._trouble.detail
         left_s = max(self._tried_at + RETRY_S - self._seconds(), 1.0)
-        return Unavailable(f"the keys of key {self._name} cannot be had: {why}", retry_s=left_s)
+        return Unavailable(f"the keys of key {self._name} cannot be had: {why}", retry_s=left_s, code="keys_down")
 
     def keep_fresh(self) -> None:
         """Fetch the key set in the background if it is old; the cached keys remain in use."""

@@ -44,7 +44,7 @@ _ORIGIN = "[hooks] before_connect"
 _REFUSALS: dict[int, Callable[[str, float | None], Refused]] = {
     401: lambda reason, retry_s: Unauthorized(reason),
     403: lambda reason, retry_s: Forbidden(reason),
-    429: lambda reason, retry_s: TooMany(reason, retry_s=retry_s),
+    429: lambda reason, retry_s: TooMany(reason, retry_s=retry_s, code="rate_limited"),
 }
 
 

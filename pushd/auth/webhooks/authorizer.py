@@ -186,7 +186,11 @@ class WebhookAuthorizer:
         if self._hooks.when_down == "allow":
             return unchanged
         retry_s = max(1.0, breaker.rest_s or self._hooks.breaker_pause_s)
-        raise Unavailable("the application that decides on this does not answer; try again later", retry_s=retry_s)
+        raise Unavailable(
+            "the application that decides on this does not answer; try again later",
+            retry_s=retry_s,
+            code="hook_down",
+        )
 
     def _answered(self, breaker: Breaker, permit: int, url: str) -> None:
         if breaker.succeeded(permit):

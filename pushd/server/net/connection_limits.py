@@ -110,7 +110,7 @@ class ConnectionLimiter:
         """Accept or reject a connection and return its slot; None means to close it at once."""
         if 0 < self._most <= self._count:
             detail = f"{self._most} connections are open: [limits] connections"
-            return self._turn_away(peer, "connections", Unavailable(detail, retry_s=_RETRY_S))
+            return self._turn_away(peer, "connections", Unavailable(detail, retry_s=_RETRY_S, code="limit_reached"))
         key = None
         if self._most_per_address and not self._is_proxy(peer):
             key = limit_key(address_of(peer))

@@ -134,7 +134,9 @@ class RequestGuard:
         """Set the identity of a request's ``caller`` from its token or certificate, now or later."""
         token = None if self._tokens is None else self._token(request, origin, host)
         if certificate is not None and certificate.expires_at <= self._now():
-            raise Unauthorized("the client certificate has expired; connect again with a new one")
+            raise Unauthorized(
+                "the client certificate has expired; connect again with a new one", code="token_expired"
+            )
         if token is not None:
             return self._show(request.caller, token, certificate)
         if certificate is not None:
@@ -157,7 +159,7 @@ class RequestGuard:
             return
         wait_s = self._reads.take(owner)
         if wait_s:
-            raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s)
+            raise TooMany(f"{owner} reads too often: see [limits] read_rate", retry_s=wait_s, code="rate_limited")
 
     def reading(self, caller: ClientInfo, work: Work[T]) -> Work[T]:
         """Do `work` for `caller` in steps; count steps beyond 4000 as further read requests."""

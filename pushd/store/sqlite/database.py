@@ -62,7 +62,9 @@ def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
         return NoRoom("the disk of the store is full; try again when there is room")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
-        return Unavailable("the store is damaged; whoever runs pushd finds more with twistd pushd --check")
+        return Unavailable(
+            "the store is damaged; whoever runs pushd finds more with twistd pushd --check", code="store_down"
+        )
     reasons = {
         sqlite3.SQLITE_READONLY: "its file cannot be written",
         sqlite3.SQLITE_BUSY: "another program has locked it",
@@ -70,7 +72,7 @@ def refusal(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> Refused:
         sqlite3.SQLITE_IOERR: "its disk reports an error",
         sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
     }
-    return Unavailable(f"the store does not work: {reasons.get(code, error)}; try again later")
+    return Unavailable(f"the store does not work: {reasons.get(code, error)}; try again later", code="store_down")
 
 
 def _one_line(error: sqlite3.Error) -> str:

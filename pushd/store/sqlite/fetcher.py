@@ -132,7 +132,9 @@ class Fetcher:
 
     def _failed(self, failure: Failure, count: int) -> list[Result]:
         _log.failure("a fault in pushd while it read the store", failure)
-        return [Unavailable("the store does not work: a fault in pushd; try again later")] * count
+        return [
+            Unavailable("the store does not work: a fault in pushd; try again later", code="store_down")
+        ] * count
 
     def _finish(self, jobs: list[Job], results: list[Result]) -> None:
         """Tell the readers of each job, and go on."""

@@ -67,7 +67,9 @@ def number_of(offset: int) -> int:
 
 def damage(span: Span, offset: int, what: str) -> Unavailable:
     """Return the refusal to read an entry that the store should have."""
-    return Unavailable(f"the store is damaged: event {offset} of channel {span.name!r} cannot be read: {what}")
+    return Unavailable(
+        f"the store is damaged: event {offset} of channel {span.name!r} cannot be read: {what}", code="store_down"
+    )
 
 
 class BlockReader:

@@ -15,5 +15,7 @@ def of_kinds(rows: list[Any], *kinds: type | UnionType) -> list[Any]:
     for row in rows:
         for value, kind in zip(row, kinds, strict=True):
             if not isinstance(value, kind) or (type(value) is int and value < 0):
-                raise Unavailable("the store is damaged: a row is not of the kind that was written")
+                raise Unavailable(
+                    "the store is damaged: a row is not of the kind that was written", code="store_down"
+                )
     return rows
