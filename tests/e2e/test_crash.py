@@ -94,6 +94,18 @@ class Run:
     def _random(self) -> Random:
         return Random(self.random.getrandbits(64))
 
+    def begin(self) -> None:
+        """Start the publishers once all subscribers are there: others would miss what was forgotten before."""
+        for subscriber in self.subscribers:
+            subscriber.start()
+        eventually(
+            lambda: all(subscriber.position != "earliest" for subscriber in self.subscribers),
+            "all have subscribed",
+            30,
+        )
+        for publisher in self.publishers:
+            publisher.start()
+
     def kill(self) -> None:
         """Kill the daemon some time after it was started, now and then before it has come up."""
         self.daemon.signal(SIGKILL)
@@ -170,8 +182,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(durability: str) -> None:
     ) as daemon:
         run = Run(daemon, f"127.0.0.1:{port}", Random(f"{SEED}-{durability}"))
         began = monotonic()
-        for thread in (*run.subscribers, *run.publishers):
-            thread.start()
+        run.begin()
         while run.kills < KILLS:
             sleep(run.random.uniform(0, 0.9))
             run.check_traffic()
