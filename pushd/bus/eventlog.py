@@ -264,7 +264,7 @@ class EventLog(Generic[S]):
         self.expire(self._idle.enough(count + len(names)))
         idle = self._idle.first(count, names)
         if len(idle) < count:
-            raise Unavailable(f"{self._max_channels} channels are in use, see [limits] channels", code="limit_reached")
+            raise Unavailable(f"{self._max_channels} channels are in use: [limits] channels", code="limit_reached")
         return idle
 
     def _give_up(self, idle: list[Channel[S]]) -> None:
