@@ -220,7 +220,7 @@ class PathTests(TestCase):
         parts = assemble(default(), clock, seconds=clock.seconds, now=clock.seconds)
         served = {f"/{segment.decode()}" for segment in parts.site.resource.listStaticNames()}
         text = (ROOT / "docs" / "http.rst").read_text()
-        named = set(re.findall(r"``(?:GET|POST|DELETE) (/[a-z]+)", text))
+        named = set(re.findall(r"``(?:GET|POST|DELETE) (/[a-z]+(?:\.yaml)?)", text))
         self.assertEqual(named, served)
 
     def test_the_readme_has_the_two_commands_that_the_makefile_has(self) -> None:

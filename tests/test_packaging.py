@@ -45,6 +45,11 @@ class TestWheel:
         assert {name for name in names() if name.startswith("pushd/api/demo/static/")} == there
         assert {"pushd/api/demo/static/index.html", "pushd/api/demo/static/demo.js"} <= there
 
+    def test_it_has_the_description_that_is_served(self) -> None:
+        with ZipFile(wheel()) as archive:
+            shipped = archive.read("pushd/api/openapi.yaml")
+        assert shipped == (REPOSITORY / "docs" / "openapi.yaml").read_bytes()
+
     def test_it_says_that_it_is_typed(self) -> None:
         assert "pushd/py.typed" in names()
 

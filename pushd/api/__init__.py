@@ -2,6 +2,7 @@
 
 from pushd.api.channels import ChannelList, History, OneEvent, PresenceEndpoint
 from pushd.api.demo import page as demo_page
+from pushd.api.descriptions import OPENAPI, Description
 from pushd.api.health import Readiness
 from pushd.api.metrics.gauges import Gauges
 from pushd.api.metrics.lag import ReactorLag
@@ -12,7 +13,9 @@ from pushd.api.status.events import Watchers
 from pushd.api.status.snapshot import StatusSnapshot
 
 __all__ = [
+    "OPENAPI",
     "ChannelList",
+    "Description",
     "Gauges",
     "History",
     "OneEvent",

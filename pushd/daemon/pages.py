@@ -9,7 +9,16 @@ from pathlib import Path
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
-from pushd.api import ChannelList, History, OneEvent, OperatorEndpoints, PresenceEndpoint, PublishMany
+from pushd.api import (
+    OPENAPI,
+    ChannelList,
+    Description,
+    History,
+    OneEvent,
+    OperatorEndpoints,
+    PresenceEndpoint,
+    PublishMany,
+)
 from pushd.api import demo_page as demo
 from pushd.config import Config, Site
 from pushd.daemon.ingress import Ingress
@@ -84,6 +93,7 @@ def _endpoints(config: Config, ingress: Ingress, reactor: IReactorTime) -> dict[
     turns = Turns(reactor.callLater, admission.sessions.wheel.reactor_turn)
     return {
         b"channels": ChannelList(guard, admission, publisher, max_event_bytes=limits.event_size_bytes),
+        b"openapi.yaml": Description(guard, OPENAPI),
         b"history": History(guard, admission),
         b"event": OneEvent(guard, admission),
         b"presence": PresenceEndpoint(guard, admission),
