@@ -97,7 +97,8 @@ class Daemon:
         """Publish events, each a line of JSON."""
         for at in range(0, len(lines), 1000):
             answers = self.ask("POST", "/publish", b"".join(lines[at : at + 1000])).splitlines()
-            assert len(answers) == len(lines[at : at + 1000]) and not any(b'"error"' in one for one in answers)
+            published = [one for one in answers if not one.startswith(b'{"summary"')]
+            assert len(published) == len(lines[at : at + 1000]) and not any(b'"error"' in one for one in answers)
 
     def stored_bytes(self) -> int:
         """Return the size of the database and its write-ahead log, in bytes."""

@@ -15,10 +15,20 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from pushd.api.batch_lines import Lines
+from pushd.api.batch_tally import Tally
 from pushd.api.publish_one import named_channels, publish_one, shown
 from pushd.bus import ClientInfo, Counters, Draft, Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
-from pushd.server import Endpoint, Request, RequestGuard, Turns, answer, answer_later, answer_problem
+from pushd.server import (
+    Endpoint,
+    Request,
+    RequestGuard,
+    Turns,
+    answer,
+    answer_later,
+    answer_problem,
+    unlogged_problem,
+)
 from pushd.wire import SHORT_BYTES, check_size, json_line, longest_message, parse_draft, parse_object
 
 __all__ = ["PublishMany"]
@@ -46,6 +56,10 @@ _WRONG = frozenset({400, 401, 403, 413, 422})
 
 class PublishMany(Endpoint):
     """NDJSON in, NDJSON out: a reply for each line, in order, with the published event or an error.
+
+    The status is 200 if no line was refused and 207 if some were. If all were, it is the one that they share, or
+    422, and of a single line, the body is a problem document. A batch that takes several turns is answered before
+    all outcomes are known: with 207, and a summary as the last line.
 
     An invalid line changes nothing and does not stop the batch; `_MAX_REFUSED` in a row do. Empty lines are
     skipped. A long batch takes many turns of the reactor, so that other clients are served and subscribers keep up.
@@ -134,6 +148,8 @@ class _Reading:
         """Number of consecutive refused lines, up to the last line read."""
         self.lines = lines
         """The remaining lines."""
+        self.tally = Tally()
+        """What became of the others."""
 
     def publish(self, refused: Refused | None, done: Callable[[bytes], None]) -> None:
         """Publish the lines of one turn, or refuse them all with `refused`; call `done` with the replies."""
@@ -189,6 +205,7 @@ class _Reading:
         """Call `done` with the replies; drop the rest of the batch after `_MAX_REFUSED` client errors in a row."""
         answers = [json_line(shown(one)) for one in outcomes if one is not None]
         refused = [one for one in outcomes if isinstance(one, Refused)]
+        self.tally.count(outcomes, refused)
         if not refused:
             self._row = 0
             done(b"".join(answers))
@@ -199,6 +216,7 @@ class _Reading:
             self.lines.drop()
             detail = f"{self._row} lines in a row were refused; the lines after them were not read"
             refused.append(BadRequest(detail))
+            self.tally.count((), refused[-1:])
             answers.append(json_line(shown(refused[-1])))
         _log_refused(refused, len(outcomes), self._request.caller, self._request.counters)
         done(b"".join(answers))
@@ -299,20 +317,34 @@ class _Batch:
             self._write(answers)
             self._wait()
         elif self._has_begun:
-            request.write(answers)
+            request.write(answers + self._reading.tally.summary)
             self._is_paused = True
             request.unregisterProducer()
             request.finish()
         elif answers:
-            answer_later(request, answer(request, answers, "application/x-ndjson"))
+            answer_later(request, self._answer_all(answers))
         else:
             answer_later(request, answer_problem(request, _no_lines()))
+
+    def _answer_all(self, answers: bytes) -> bytes:
+        """Return the response to a request all of whose outcomes are known."""
+        request, tally = self._request, self._reading.tally
+        status, refusal = 207 if tally.refused else 200, tally.refusal
+        if refusal is not None:
+            problem = unlogged_problem(request, refusal)  # each line is counted and logged already
+            if tally.refused == 1:
+                return problem
+            status = refusal.status
+        if tally.refused:
+            request.setHeader(b"publish-refused", b"%d" % tally.refused)
+        return answer(request, answers, "application/x-ndjson", status)
 
     def _write(self, answers: bytes) -> None:
         """Write `answers`, but not the last ones."""
         request = self._request
         if not self._has_begun:
             self._has_begun = True
+            request.setResponseCode(207)  # the other outcomes are not known yet
             request.setHeader(b"content-type", b"application/x-ndjson")
             request.setHeader(b"cache-control", b"no-store")
             request.notifyFinish().addErrback(self.gone)

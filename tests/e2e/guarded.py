@@ -271,7 +271,7 @@ class Intruder:
         with closing(HTTPConnection(netloc, timeout=15)) as connection:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            if path == "/publish" and response.status == 200:  # which answers each line
+            if path == "/publish" and response.status in (200, 207):  # which answers each line
                 if b'"status":40' not in (said := response.read()):
                     self.successes.append(f"{method} {path} {headers}: {said!r}")
             elif response.status not in (401, 403, 429, 503):

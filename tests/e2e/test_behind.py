@@ -268,8 +268,9 @@ class TestStreams:
         batch = tmp_path / "batch"
         batch.write_text(3000 * (json.dumps({"channel": f"batch{version}", "data": "x" * 1000}) + "\n"))
         answer = front.says("/publish", version, "--data-binary", f"@{batch}").splitlines()
-        assert len(answer) == 3000
-        assert json.loads(answer[-1])["channel"] == f"batch{version}"
+        assert len(answer) == 3001
+        assert json.loads(answer[-2])["channel"] == f"batch{version}"
+        assert json.loads(answer[-1]) == {"summary": {"published": 3000, "duplicate": 0, "refused": 0}}
 
 
 class TestWebSocket:

@@ -32,7 +32,7 @@ def fill(daemon: Daemon, channels: int, lines: int = 1000) -> None:
     for first in range(0, channels, lines):
         body = b"".join(b'{"channel":"public/%d","data":"x"}\n' % one for one in range(first, first + lines))
         status, answer = call(daemon, "POST", "/publish", body)
-        assert (status, answer.count(b'"error"')) == (200, 0)
+        assert status in (200, 207) and not answer.count(b'"error"')
 
 
 @pytest.fixture(scope="module", params=["memory", "sqlite"])

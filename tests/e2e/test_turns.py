@@ -71,7 +71,7 @@ def test_whatever_is_published_takes_many_turns() -> None:
             turns.reset()
             body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
             answers = request(f"{daemon.http}/publish", "POST", body).body.splitlines()
-            assert len(answers) == len(lines)
+            assert len([one for one in answers if not one.startswith(b'{"summary"')]) == len(lines)
             assert turns.longest_ms < 20, name
         turns.reset()
         assert request(f"{daemon.http}/publish?{names}", "POST", b"x" * 1_000_000).status == 201

@@ -177,11 +177,13 @@ class BatchPublisher(Publisher):
                 try:
                     connection.request("POST", "/publish", b"".join(map(_line, events)))
                     response = connection.getresponse()
-                    assert response.status == 200, response.read()
+                    is_problem = response.getheader("Content-Type") == "application/problem+json"
                     for line in iter(response.readline, b""):
                         if not line.endswith(b"\n"):
                             raise EOFError  # cut off
-                        self.answered(left.pop(0), json.loads(line))
+                        reply = {"error": json.loads(line)} if is_problem else json.loads(line)
+                        if "summary" not in reply:
+                            self.answered(left.pop(0), reply)
                     if left:
                         raise EOFError
                 except _LOST:

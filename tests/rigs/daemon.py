@@ -24,7 +24,7 @@ from pushd.daemon.service import Daemon
 from pushd.store.sqlite.store import Store
 from pushd.store.sqlite.worker import Worker
 from tests.rigs.connection import LOCALHOST, Connection
-from tests.rigs.http_client import Client, HttpClient, Response, json_lines
+from tests.rigs.http_client import Client, HttpClient, Response, batch_replies
 
 __all__ = ["STARTED", "DaemonRig", "DaemonTests", "InTurn", "StoredDaemonRig", "Traces", "query"]
 
@@ -226,8 +226,7 @@ class DaemonRig:
             self.turn()
         (response,) = client.written
         client.connection.disconnect()
-        assert response.status == 200, response
-        return json_lines(response.body)
+        return batch_replies(response)
 
 
 class InTurn:

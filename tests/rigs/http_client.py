@@ -15,7 +15,7 @@ from tests.rigs.connection import LOCALHOST, Connection
 if TYPE_CHECKING:
     from tests.rigs.daemon import DaemonRig
 
-__all__ = ["Client", "HttpClient", "Response", "json_lines", "parse_responses", "stream_lines"]
+__all__ = ["Client", "HttpClient", "Response", "batch_replies", "json_lines", "parse_responses", "stream_lines"]
 
 
 @dataclass
@@ -220,6 +220,27 @@ class HttpClient:
 def json_lines(body: bytes) -> list[dict[str, Any]]:
     """Read the complete lines of NDJSON, but the empty ones."""
     return [json.loads(line) for line in body.split(b"\n")[:-1] if line]
+
+
+def batch_replies(response: Response) -> list[dict[str, Any]]:
+    """Return the replies to the lines of a batch, in whatever form; hold the status against them."""
+    if response.header("content-type") == "application/problem+json":
+        problem = response.json
+        assert problem["status"] == response.status, response
+        return [{"error": {key: value for key, value in problem.items() if key != "request_id"}}]
+    replies = json_lines(response.body)
+    summary = replies.pop()["summary"] if "summary" in replies[-1] else None
+    refused = [reply["error"]["status"] for reply in replies if "error" in reply]
+    duplicate = sum("duplicate" in reply for reply in replies)
+    published = len(replies) - len(refused) - duplicate
+    if summary is not None:
+        assert summary == {"published": published, "duplicate": duplicate, "refused": len(refused)}, summary
+        assert response.status == 207, response
+        return replies
+    shared = refused[0] if len(set(refused)) == 1 else 422
+    assert response.status == (200 if not refused else 207 if published or duplicate else shared), response
+    assert response.header("publish-refused") == (str(len(refused)) if refused else None), response
+    return replies
 
 
 def stream_lines(body: bytes) -> list[dict[str, Any]]:

@@ -40,8 +40,8 @@ _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[a-z0-9_.~%:\[\]-]+")
 _PREFLIGHT_AGE_S = 600
 _SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _EXPOSED = (
-    b"location, event-id, event-type, event-position, idempotent-replayed, retry-after, www-authenticate, "
-    b"x-request-id"
+    b"location, event-id, event-type, event-position, idempotent-replayed, publish-refused, retry-after, "
+    b"www-authenticate, x-request-id"
 )
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, section 5.6.2
 _MAX_ASKED_BYTES = 1024

@@ -17,7 +17,7 @@ from pushd.bus.publisher import DirectPublisher
 from pushd.errors import Refused
 from pushd.wire.messages import parse_object
 from tests.rigs.daemon import DaemonTests
-from tests.rigs.http_client import Client, Response, json_lines, stream_lines
+from tests.rigs.http_client import Client, Response, batch_replies, stream_lines
 
 
 class PublishOneTestCase(DaemonTests):
@@ -168,9 +168,9 @@ class PublishManyTests(DaemonTests):
     def post(self, *lines: bytes) -> list[dict[str, Any]]:
         """Publish lines; return what was said of each."""
         response = self.rig.request("POST", "/publish", body=b"\n".join(lines))
-        self.assertEqual(response.status, 200, response)
-        self.assertEqual(response.header("content-type"), "application/x-ndjson")
-        return json_lines(response.body)
+        if response.status < 300:
+            self.assertEqual(response.header("content-type"), "application/x-ndjson")
+        return batch_replies(response)
 
     def datas(self, channel: str) -> list[str]:
         """The data of what the channel keeps."""
@@ -328,7 +328,7 @@ class PublishManyTests(DaemonTests):
         client.send("POST", "/publish", body=line * 23)
         while not client.responses or not client.response.is_complete:
             self.rig.turn()
-        self.assertEqual([answer["offset"] for answer in json_lines(client.response.body)], list(range(1, 24)))
+        self.assertEqual([answer["offset"] for answer in batch_replies(client.response)], list(range(1, 24)))
         self.assertEqual(published, [200] * 11 + [100])
 
     def test_a_line_that_is_too_long_for_any_event_is_not_parsed(self) -> None:
@@ -344,7 +344,7 @@ class PublishManyTests(DaemonTests):
         client = self.rig.client()
         client.send("POST", "/publish", body=b"[" * 500_000 + b"\n" + line)
         self.rig.turn()
-        answers = json_lines(client.response.body)
+        answers = batch_replies(client.response)
         self.assertEqual([one.get("error", {}).get("status") for one in answers], [413, None])
         self.assertEqual(read, [len(line) - 1])
 
@@ -394,7 +394,7 @@ class LongBatchTests(DaemonTests):
         self.assertLess(self.retained(), 1000)
         for _ in range(10):
             self.rig.turn()
-        answers = json_lines(client.response.body)
+        answers = batch_replies(client.response)
         self.assertEqual([one["offset"] for one in answers], list(range(1, 1001)))
 
     def test_large_lines_make_a_turn_shorter(self) -> None:
@@ -413,7 +413,7 @@ class LongBatchTests(DaemonTests):
             for _ in range(5):
                 self.rig.turn()
         self.assertEqual(counts, [1] * 4)
-        self.assertEqual(len(json_lines(client.response.body)), 4)
+        self.assertEqual(len(batch_replies(client.response)), 4)
 
     def test_refused_lines_leave_nothing_to_the_garbage_collector(self) -> None:
         def refusals() -> int:
@@ -430,7 +430,7 @@ class LongBatchTests(DaemonTests):
             left = refusals() - before
         finally:
             gc.enable()
-        self.assertEqual(len(json_lines(client.response.body)), 600)
+        self.assertEqual(len(batch_replies(client.response)), 600)
         self.assertLess(left, 10)
 
     def test_all_batches_together_have_one_budget_for_each_turn(self) -> None:
@@ -450,7 +450,7 @@ class LongBatchTests(DaemonTests):
         for _ in range(100):
             self.rig.turn()
         for client in clients:
-            self.assertEqual(len(json_lines(client.response.body)), 100)
+            self.assertEqual(len(batch_replies(client.response)), 100)
 
     def test_millions_of_lines_take_no_more_memory_than_the_body(self) -> None:
         self.start("[auth]\nanonymous =\n")
@@ -470,7 +470,7 @@ class LongBatchTests(DaemonTests):
         self.assertEqual(self.retained(), 8)
         for _ in range(10):
             self.rig.turn()
-        self.assertEqual([one["offset"] for one in json_lines(client.response.body)], list(range(1, 101)))
+        self.assertEqual([one["offset"] for one in batch_replies(client.response)], list(range(1, 101)))
 
     def test_white_space_only_is_refused_after_some_turns(self) -> None:
         client = self.rig.client()
@@ -487,7 +487,7 @@ class LongBatchTests(DaemonTests):
         self.assertEqual(self.retained(), 0)
         for _ in range(5):
             self.rig.turn()
-        self.assertEqual([one["offset"] for one in json_lines(client.response.body)], [1, 2])
+        self.assertEqual([one["offset"] for one in batch_replies(client.response)], [1, 2])
 
     def test_a_subscriber_that_takes_what_comes_gets_all_of_it(self) -> None:
         subscriber = self.rig.client()
@@ -539,3 +539,55 @@ class LongBatchTests(DaemonTests):
             self.rig.turn()
         self.assert_problem(client.response, 503, says="memory")
         self.assertIn("retry-after", dict(client.response.headers))
+
+
+class BatchStatusTests(DaemonTests):
+    """The status of a batch: `batch_replies` holds it against the replies, too."""
+
+    config = "[limits]\nevent_size = 1KiB\nbatch_size = 64KiB\n"
+    good, wrong, large = b'{"channel":"a","data":"1"}', b"nonsense", b'{"channel":"a","data":"%s"}' % (b"x" * 1025)
+    mine, other = b'{"channel":"a","data":"1","id":"mine"}', b'{"channel":"a","data":"2","id":"mine"}'
+
+    def post(self, *lines: bytes) -> Response:
+        response = self.rig.request("POST", "/publish", body=b"\n".join(lines))
+        batch_replies(response)
+        return response
+
+    def test_all_are_published_or_were_before(self) -> None:
+        self.assertEqual(self.post(self.good, self.mine).status, 200)
+        response = self.post(self.mine, self.mine)
+        self.assertEqual((response.status, response.header("publish-refused")), (200, None))
+
+    def test_some_are_refused(self) -> None:
+        for lines, refused in (((self.good, self.wrong), 1), ((self.mine, self.other, self.large, b""), 2)):
+            response = self.post(*lines)
+            self.assertEqual((response.status, response.header("publish-refused")), (207, str(refused)))
+
+    def test_the_only_line_is_refused_as_an_event_by_itself(self) -> None:
+        self.post(self.mine)
+        for line, status in ((self.wrong, 400), (self.large, 413), (self.other, 422)):
+            for body in ((line,), (b"", line, b"\r", b"")):
+                response = self.post(*body)
+                self.assertEqual((response.status, response.json["status"]), (status, status))
+                self.assertIsNone(response.header("publish-refused"))
+
+    def test_all_are_refused_with_one_status(self) -> None:
+        self.post(self.mine)
+        for line, status in ((self.wrong, 400), (self.large, 413), (self.other, 422)):
+            response = self.post(line, line)
+            self.assertEqual((response.status, response.header("publish-refused")), (status, "2"))
+            self.assertEqual(response.header("content-type"), "application/x-ndjson")
+            self.assertIsNotNone(response.header("x-request-id"))
+
+    def test_all_are_refused_for_several_reasons(self) -> None:
+        self.assertEqual(self.post(self.wrong, self.large).status, 422)
+
+    def test_a_refusal_for_lack_of_a_right_is_that_of_an_event_by_itself(self) -> None:
+        self.start("[auth]\nanonymous =\nanonymous_publish = b\n")
+        one, both = self.rig.request("POST", "/channels/a", body=b"x"), self.post(self.good, self.good)
+        self.assertEqual((both.status, both.all("www-authenticate")), (one.status, one.all("www-authenticate")))
+        self.assertIn(both.status, (401, 403))
+
+    def test_a_batch_of_several_turns_has_a_summary(self) -> None:
+        replies = self.rig.publish_many(*({"channel": "a", "data": str(n % 7)} for n in range(1200)))
+        self.assertEqual(len(replies), 1200)

@@ -27,7 +27,7 @@ from tests.rigs.builders import BusRig, a_caller, draft
 from tests.rigs.daemon import DaemonTests, StoredDaemonRig, query
 from tests.rigs.effort import examples
 from tests.rigs.http2_client import Http2Client
-from tests.rigs.http_client import HttpClient, json_lines
+from tests.rigs.http_client import HttpClient, batch_replies
 from tests.rigs.outsiders import Answers, Ask, Later, Registry, deny
 from tests.rigs.websocket_client import WebSocketClient
 
@@ -370,7 +370,7 @@ class AskedOverTransportsTests(DaemonTests):
             "POST", "/publish", body=b"wrong\n" + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
         )
         self.rig.turn()
-        answers = json_lines(client.response.body)
+        answers = batch_replies(client.response)
         statuses = [answer["error"]["status"] if "error" in answer else answer["offset"] for answer in answers]
         self.assertEqual(statuses, [400, 1, 403, 2, 403, 3])
         self.assertEqual(self.history(), ["A", "A", "A"])
@@ -384,7 +384,7 @@ class AskedOverTransportsTests(DaemonTests):
             self.assertLessEqual(len(asks), 10)
             asks[-1].answered.callback(None)
             self.rig.turn()
-        self.assertEqual([answer["offset"] for answer in json_lines(client.response.body)], list(range(1, 701)))
+        self.assertEqual([answer["offset"] for answer in batch_replies(client.response)], list(range(1, 701)))
 
     def test_over_a_websocket_answers_come_with_their_refs_in_order(self) -> None:
         answers = self.begin(lambda ask: Later)

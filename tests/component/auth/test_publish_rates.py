@@ -20,7 +20,7 @@ from pushd.errors import TooMany
 from tests.rigs.builders import BusRig, a_caller, draft
 from tests.rigs.daemon import DaemonTests, query
 from tests.rigs.effort import examples
-from tests.rigs.http_client import Response, json_lines
+from tests.rigs.http_client import Response, batch_replies
 from tests.rigs.outsiders import Registry
 from tests.rigs.websocket_client import WebSocketClient
 
@@ -58,7 +58,7 @@ class RateTests(DaemonTests):
         client.send("POST", "/publish", body=b"\n".join(lines), headers=headers)
         while not client.written[0].is_complete:
             self.rig.turn()
-        return json_lines(client.written[0].body)
+        return batch_replies(client.written[0])
 
     def test_joins_and_leaves_count(self) -> None:
         self.start(f"{LIMITS}[channels:room/*]\npresence = events\n")

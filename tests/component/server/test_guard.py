@@ -246,7 +246,9 @@ class OriginTests(DaemonTests):
             self.assertIn("origin", [value.lower() for value in response.all("vary")])
             exposed = response.header("access-control-expose-headers") or ""
             wanted = {"location", "event-id", "event-type", "event-position", "retry-after", "www-authenticate"}
-            self.assertEqual(set(exposed.split(", ")), wanted | {"idempotent-replayed", "x-request-id"})
+            self.assertEqual(
+                set(exposed.split(", ")), wanted | {"idempotent-replayed", "publish-refused", "x-request-id"}
+            )
             self.assertIsNone(response.header("access-control-allow-credentials"))
         for origin in ("http://www.example.com", "https://example.com", "https://www.example.com:8443", "null"):
             self.assert_origin(403, origin, "localhost")

@@ -26,7 +26,7 @@ REQUESTS: tuple[tuple[str, str, bytes, int], ...] = (
     ("GET", "/channels?limit=x", b"", 400),
     ("DELETE", "/channels/none", b"", 404),
     ("BREW", "/channels", b"", 405),
-    ("POST", "/publish", b"{}", 200),
+    ("POST", "/publish", b"{}", 400),
     ("GET", "/sse?channel=news", b"", 200),
     ("GET", "/stream?channel=news", b"", 200),
     ("GET", "/poll?channel=news&since=earliest", b"", 200),

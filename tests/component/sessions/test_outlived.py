@@ -10,7 +10,7 @@ from pushd.daemon.integrations import Integrations
 from pushd.server.net import connection_info
 from pushd.server.net.client_certificates import Certificate
 from tests.rigs.daemon import STARTED, DaemonTests
-from tests.rigs.http_client import Client, json_lines
+from tests.rigs.http_client import Client, batch_replies
 from tests.rigs.outsiders import Answers, Later, Registry, a_user
 from tests.rigs.websocket_client import WebSocketClient
 
@@ -48,7 +48,7 @@ class BatchTests(DaemonTests):
         """What was not published in the first turn is refused, and so not all lines are answered."""
         for _ in range(20):
             self.rig.turn()
-        answers = json_lines(client.response.body)
+        answers = batch_replies(client.response)
         published = [one for one in answers if "id" in one]
         self.assertEqual(len(published), 500)
         errors = [one["error"] for one in answers[500:]]
@@ -78,7 +78,7 @@ class BatchTests(DaemonTests):
         self.rig.reload(self.config)
         for _ in range(20):
             self.rig.turn()
-        self.assertEqual(len(json_lines(client.response.body)), LINES)
+        self.assertEqual(len(batch_replies(client.response)), LINES)
 
 
 class AskedTests(DaemonTests):
