@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pushd.bus import CloseReason, Pattern, StartPosition, Transport
+from pushd.bus import CloseReason, Encoder, Pattern, StartPosition, Transport
 from pushd.errors import BadRequest
-from pushd.server import Request, RequestGuard, decoded, since_of, subscribed_patterns
+from pushd.server import Request, RequestGuard, decoded, parameter, since_of, subscribed_patterns
 from pushd.sessions import Admission, Session, SubscriberSession
 from pushd.transports.http_stream import ResponseStream, StreamFormat
 from pushd.transports.stream_endpoint import StreamEndpoint
-from pushd.wire import json_bytes, sse_block, sse_event, sse_line
+from pushd.wire import json_bytes, sse_block, sse_event, sse_json_event, sse_line
 
 __all__ = ["FORMAT", "ServerSentEvents"]
 
@@ -34,11 +34,13 @@ class ServerSentEvents(StreamEndpoint):
     The stream starts with an event ``pushd.open``, whose id is the position: a client that loses the connection
     before its first event resumes from there. It has data, as some clients keep the id only of an event with data.
     If the requested position was lost, one ``pushd.gap`` follows, before the first event.
+
+    With ``format=json``, the data of each event is the event as JSON, with its channel and type.
     """
 
     transport = Transport("sse")
     format = FORMAT
-    parameters: ClassVar = {"GET": frozenset({"channel", "since", *_ALIASES})}
+    parameters: ClassVar = {"GET": frozenset({"channel", "since", "format", *_ALIASES})}
 
     def __init__(self, guard: RequestGuard, admission: Admission, *, retry_s: float, heartbeat_s: float) -> None:
         """Set the reconnection delay of clients to `retry_s`, and send a heartbeat every `heartbeat_s` seconds."""
@@ -48,7 +50,7 @@ class ServerSentEvents(StreamEndpoint):
 
     def make_session(self, request: Request, body: ResponseStream) -> SubscriberSession:
         """Override: create a session that writes events to the body."""
-        return Session(self._sessions, body, body.encoder(sse_event), request.caller)
+        return Session(self._sessions, body, body.encoder(_ENCODERS[_format(request)]), request.caller)
 
     def first(self, request: Request, stream: ResponseStream, start: StartPosition, since: str) -> bytes:
         """Override: return ``pushd.open`` and, if needed, ``pushd.gap``; the client's backoff ends here."""
@@ -66,7 +68,19 @@ class ServerSentEvents(StreamEndpoint):
 
     def wanted(self, request: Request) -> tuple[list[Pattern], str]:
         """Override: the ``Last-Event-ID`` of a client that reconnects takes precedence over its query."""
+        _format(request)
         return subscribed_patterns(request), _since(request)
+
+
+_ENCODERS: dict[str, Encoder] = {"data": sse_event, "json": sse_json_event}
+
+
+def _format(request: Request) -> str:
+    """Return the format of the events; raise `BadRequest` if it is unknown."""
+    text = parameter(request, "format") or "data"
+    if text not in _ENCODERS:
+        raise BadRequest(f"format is {text!r}; expected data or json", "format")
+    return text
 
 
 def _since(request: Request) -> str:

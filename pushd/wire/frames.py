@@ -20,6 +20,7 @@ __all__ = [
     "page_json",
     "sse_block",
     "sse_event",
+    "sse_json_event",
     "sse_line",
     "stream_end",
     "stream_line",
@@ -162,3 +163,11 @@ def sse_event(entry: Entry) -> bytes:
         encoded = b64encode(event.data).decode("ascii")
         data = json_bytes({"data_base64": encoded}, encoded).decode()
     return sse_block(data, type=event.type, id=event.position)
+
+
+def sse_json_event(entry: Entry) -> bytes:
+    """Return an event in event-stream format whose data is the event as JSON, with its channel.
+
+    It has no ``event`` line, so that one handler gets the events of all types.
+    """
+    return f"id: {entry.event.position}\ndata: ".encode() + entry.frame(event_json) + b"\n\n"

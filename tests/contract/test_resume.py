@@ -21,6 +21,7 @@ from tests.rigs.subscribers import (
     PushSubscriber,
     RawSubscriber,
     ReturningSseSubscriber,
+    SseJsonSubscriber,
     SseSubscriber,
     StreamSubscriber,
     Subscriber,
@@ -654,6 +655,12 @@ class LastEventIdSseResumeTests(ResumeRules, DaemonTests):
     """The rules over Server-Sent Events, with ``Last-Event-ID``."""
 
     kind = ReturningSseSubscriber
+
+
+class JsonSseResumeTests(ResumeRules, DaemonTests):
+    """The rules over Server-Sent Events with ``format=json``."""
+
+    kind = SseJsonSubscriber
 
 
 class StreamResumeTests(ResumeRules, DaemonTests):

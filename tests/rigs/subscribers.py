@@ -27,6 +27,7 @@ __all__ = [
     "RawSubscriber",
     "RawTunnelSubscriber",
     "ReturningSseSubscriber",
+    "SseJsonSubscriber",
     "SseSubscriber",
     "StreamSubscriber",
     "Subscriber",
@@ -196,7 +197,7 @@ class _StreamSubscriber(_HttpSubscriber):
 
     def connect(self) -> None:
         super().connect()
-        self.client.send("GET", f"{self.path}?{self.query}")
+        self.client.send("GET", f"{self.path}{'&' if '?' in self.path else '?'}{self.query}")
 
     @property
     def is_open(self) -> bool:
@@ -268,6 +269,22 @@ class SseSubscriber(_StreamSubscriber):
         except UnicodeDecodeError:
             return json.dumps({"data_base64": b64encode(data).decode()}, separators=(",", ":")).encode()
         return re.sub(rb"\r\n|\r", b"\n", data)
+
+
+class SseJsonSubscriber(SseSubscriber):
+    """An ``EventSource`` that asks for events as JSON."""
+
+    path = "/sse?format=json"
+    has_ids = True
+
+    def events(self) -> list[Got]:
+        found = [event for event in self.stream.events if not event.type.startswith("pushd.")]
+        assert {event.type for event in found} <= {"message"}
+        got = [_got(json.loads(event.data)) for event in found]
+        assert [event.last_event_id for event in found] == [one.position for one in got]
+        return got
+
+    carried = staticmethod(Subscriber.carried)
 
 
 class ReturningSseSubscriber(SseSubscriber):

@@ -68,6 +68,36 @@ class SseTests(SseTestCase):
             self.assert_problem(response, 405)
             self.assertEqual(response.header("allow"), "GET, HEAD, OPTIONS")
 
+    # The format
+
+    def test_json_tells_the_channel_and_has_no_event_line(self) -> None:
+        client = self.rig.client()
+        client.send("GET", "/sse?channel=a/**&format=json")
+        plain = self.open("a/1")
+        for channel, data in (("a/1", "one"), ("a/2", "two")):
+            self.rig.request(
+                "POST", f"/channels/{channel.replace('/', '%2F')}?event=greeting", body=data.encode()
+            )
+        self.rig.turn()
+        events = self.stream(client).events
+        self.assertEqual([event.type for event in events], ["message", "message"])
+        told = [json.loads(event.data) for event in events]
+        self.assertEqual(
+            [(one["channel"], one["data"], one["offset"]) for one in told], [("a/1", "one", 1), ("a/2", "two", 1)]
+        )
+        self.assertEqual([one["event"] for one in told], ["greeting"] * 2)
+        self.assertIn(b"data: one\n", plain.response.body)
+        self.assertEqual(client.response.body.count(b"event: "), 1)
+
+    def test_another_format_is_refused(self) -> None:
+        for text in ("raw", "JSON", "%FF", "json&format=json"):
+            for method in ("GET", "HEAD"):
+                self.assertEqual(self.rig.request(method, f"/sse?channel=a&format={text}").status, 400, text)
+        response = self.rig.get("/sse?channel=a&format=raw")
+        self.assert_problem(response, 400, field="format", says="format is 'raw'; expected data or json")
+        for text in ("data", "json", ""):
+            self.assertEqual(self.rig.request("HEAD", f"/sse?channel=a&format={text}").status, 200)
+
     # The beginning of the body
 
     def test_the_body_begins_with_the_retry_time_and_an_event_that_has_the_position(self) -> None:

@@ -25,6 +25,7 @@ from pushd.wire.frames import (
     page_json,
     sse_block,
     sse_event,
+    sse_json_event,
     sse_line,
     stream_end,
     stream_line,
@@ -36,7 +37,14 @@ from pushd.wire.frames import (
 from pushd.wire.json import json_bytes, json_line
 from tests.rigs.builders import EPOCH
 
-ENCODERS: tuple[Encoder, ...] = (event_json, stream_line, websocket_event, websocket_data, sse_event)
+ENCODERS: tuple[Encoder, ...] = (
+    event_json,
+    stream_line,
+    websocket_event,
+    websocket_data,
+    sse_event,
+    sse_json_event,
+)
 SIZES = (0, 1, 124, 125, 126, 127, 65534, 65535, 65536, 65537)
 BREAKS = ("\n", "\r", "\r\n")
 
@@ -219,6 +227,12 @@ class SseTests(SynchronousTestCase):
 
     def test_the_id_is_the_position_whatever_id_the_publisher_gave(self) -> None:
         self.assertEqual(sse_event(published(b"hello", id="order-17")), b"id: 0123456789-7\ndata: hello\n\n")
+
+    def test_an_event_stream_of_json_has_the_channel_and_no_event_line(self) -> None:
+        event = published(b"a\r\nb", type="sport", id="order-17")
+        begin, rest = b"id: 0123456789-7\ndata: ", b"\n\n"
+        self.assertEqual(sse_json_event(event), begin + event_json(event) + rest)
+        self.assertEqual(len(sse_json_event(event).splitlines()), 3)
 
     def test_without_type_or_id_there_are_no_such_lines(self) -> None:
         self.assertEqual(sse_event(published(b"hello")), b"id: 0123456789-7\ndata: hello\n\n")
