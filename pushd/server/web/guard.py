@@ -47,7 +47,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110, section 5.6.2
 _MAX_ASKED_BYTES = 1024
 """How many bytes of ``Access-Control-Request-Headers`` are evaluated in a preflight."""
 
-_TAKEN = b"authorization, content-type, event-id, event-type, last-event-id"
+_TAKEN = b"authorization, content-type, event-id, event-type, idempotency-key, last-event-id"
 
 
 class Tokens(Protocol):

@@ -114,6 +114,28 @@ class PublishOneTests(PublishOneTestCase):
             self.assertEqual(again.json, {**first.json, "subscribers": 0, "duplicate": True})
         self.assertEqual([event["data"] for event in self.events()], ["one"])
 
+    def test_an_idempotency_key_is_the_id_if_there_is_no_other(self) -> None:
+        for value, event_id in (
+            ('"8e03978e-40d5"', "8e03978e-40d5"),
+            ("8e03978e-40d6", "8e03978e-40d6"),
+            (r'"a \"b\" \\ c"', r'a "b" \ c'),
+            ("x" * 255, "x" * 255),
+        ):
+            first = self.post("/channels/news", b"one", Idempotency_Key=value)
+            again = self.post("/publish?channel=news", b"one", Idempotency_Key=value)
+            self.assertEqual((first.status, first.json["id"]), (201, event_id))
+            self.assertEqual((again.status, again.header("idempotent-replayed")), (200, "true"))
+            self.assertEqual(self.post("/channels/news", b"two", Idempotency_Key=value).status, 422)
+        self.assertEqual(self.post("/channels/news?id=mine", Idempotency_Key='"key"').json["id"], "mine")
+        self.assertEqual(self.post("/channels/news", Event_ID="ours", Idempotency_Key="!,").json["id"], "ours")
+
+    def test_an_idempotency_key_that_is_none_is_refused(self) -> None:
+        for value in ('"a', 'a"b', "a b", "a, b", "", '"a\\b"', '"a";b=1', "\xe4", "(", "x" * 256, '""', "latest"):
+            response = self.post("/channels/news", Idempotency_Key=value)
+            self.assertEqual(response.status, 201 if value == "(" else 400, value)
+        response = self.rig.request("POST", "/channels/news", headers=[("Idempotency-Key", "a")] * 2, body=b"x")
+        self.assert_problem(response, 400, field="Idempotency-Key", says="expected one, in double quotes")
+
     def test_another_event_with_the_same_id_is_refused(self) -> None:
         self.post("/channels/news?id=mine", b"one")
         for query, data in (("", b"two"), ("&event=note", b"one"), ("", b""), ("", b"\xff")):

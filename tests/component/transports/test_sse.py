@@ -75,9 +75,7 @@ class SseTests(SseTestCase):
         client.send("GET", "/sse?channel=a/**&format=json")
         plain = self.open("a/1")
         for channel, data in (("a/1", "one"), ("a/2", "two")):
-            self.rig.request(
-                "POST", f"/channels/{channel.replace('/', '%2F')}?event=greeting", body=data.encode()
-            )
+            self.rig.request("POST", f"/channels/{channel.replace('/', '%2F')}?event=greeting", body=data.encode())
         self.rig.turn()
         events = self.stream(client).events
         self.assertEqual([event.type for event in events], ["message", "message"])
