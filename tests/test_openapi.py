@@ -6,6 +6,7 @@ import runpy
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest import TestCase
 from unittest.mock import patch
@@ -62,8 +63,9 @@ def new_parts() -> Components:
 def resource_at(parts: Components, path: str) -> Any:
     """Return what is served at a path of the description."""
     resource: Any = parts.site.resource
+    request = SimpleNamespace(postpath=[])
     for segment in path.strip("/").format(**EXAMPLES).split("/"):
-        resource = resource.getChildWithDefault(segment.encode(), None)
+        resource = resource.getChildWithDefault(segment.encode(), request)
     return resource
 
 

@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from pushd.api.batch_lines import Lines
 from pushd.api.batch_tally import Tally
-from pushd.api.publish_one import named_channels, publish_one, shown
+from pushd.api.names import named_channels
+from pushd.api.publish_one import publish_one, shown
 from pushd.bus import ClientInfo, Counters, Draft, Outcome, Publisher
 from pushd.errors import BadRequest, Refused, TooLarge
 from pushd.server import (

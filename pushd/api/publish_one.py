@@ -7,12 +7,12 @@ from functools import partial
 
 from twisted.web.server import NOT_DONE_YET
 
-from pushd.bus import Draft, Outcome, Publisher, check_name
+from pushd.bus import Draft, Outcome, Publisher
 from pushd.errors import BadRequest, Refused
 from pushd.server import Request, answer_later, answer_problem, decoded, json_answer, parameter, path_of_event
 from pushd.wire import check_size
 
-__all__ = ["named_channels", "publish_one", "shown"]
+__all__ = ["publish_one", "shown"]
 
 _KEY = re.compile(rb"""([!#-+./-:A-Z^-z|~-]+)|"((?:[ !#-\[\]-~]|\\["\\])*)\"""")
 """A value of ``Idempotency-Key``: without quotes, or the content of the quotes."""
@@ -78,18 +78,3 @@ def _idempotency_key(request: Request) -> str:
         raise BadRequest("Idempotency-Key is not a string; expected one, in double quotes", "Idempotency-Key")
     bare, quoted = found.groups()
     return str((bare or re.sub(rb"\\(.)", rb"\1", quoted)).decode("ascii"))
-
-
-def named_channels(request: Request, max_channels: int) -> tuple[str, ...]:
-    """Return the channels of the query, for one event; none for a batch."""
-    values: list[bytes] = request.args.get(b"channel", [])
-    if len(values) > max_channels:
-        limit = f"[limits] channels_per_event is {max_channels}"
-        raise BadRequest(f"{len(values)} channels; {limit}", "channel")
-    if not values:
-        for name in ("event", "id"):
-            if name.encode("ascii") in request.args:
-                raise BadRequest(f"{name} in the query requires channel; in a batch, each line has its own", name)
-    elif any(b"ndjson" in one.lower() for one in request.requestHeaders.getRawHeaders(b"content-type", [])):
-        raise BadRequest("channel in the query is for one event; expected either lines or channel", "channel")
-    return tuple(check_name(decoded(value, "channel")) for value in values)

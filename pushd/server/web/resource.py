@@ -231,10 +231,14 @@ class Branch(Endpoint):
         """Return the child resource at `segment`, or raise `Refused`."""
         raise NotImplementedError
 
+    def take_more(self, segment: bytes, request: Request) -> bytes:
+        """Return what `child` gets: `segment`, and those of ``postpath`` that this removes; or raise `Refused`."""
+        return segment
+
     def getChild(self, path: bytes, request: Request) -> IResource:
         """Override: return the child at `path`, or a `Problem` if `child` refuses it."""
         try:
-            return self.child(path)
+            return self.child(self.take_more(path, request) if request.postpath else path)
         except Refused as refused:
             return Problem(self.guard, refused)
 

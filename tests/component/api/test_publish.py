@@ -114,6 +114,29 @@ class PublishOneTests(PublishOneTestCase):
             self.assertEqual(again.json, {**first.json, "subscribers": 0, "duplicate": True})
         self.assertEqual([event["data"] for event in self.events()], ["one"])
 
+    def test_the_path_has_the_name_with_literal_slashes(self) -> None:
+        for path, name in (
+            ("chat/room-1", "chat/room-1"),
+            ("chat%2Froom-1/x", "chat/room-1/x"),
+            ("news/events", "news/events"),
+            ("news/presence", "news/presence"),
+            ("a/b/c/d%20e", "a/b/c/d e"),
+        ):
+            response = self.post(f"/channels/{path}?event=note", b"x")
+            self.assertEqual((response.status, response.json["channel"]), (201, name))
+            self.assertEqual(self.rig.get(response.header("location") or "").body, b"x")
+        self.assert_problem(self.rig.get("/channels/chat/room-1"), 404, says="as %2F, or put the name")
+        for method in ("GET", "DELETE", "PUT"):
+            self.assertEqual(self.rig.request(method, "/channels/chat/room-1").status, 404)
+
+    def test_a_path_that_proxies_rewrite_is_refused(self) -> None:
+        for path in ("a//b", "a/", "a/./b", "a/../b", "/a", "a/..", "a/%2E%2E/b", "a/*", "a/%00", "a/%FF"):
+            response = self.post(f"/channels/{path}")
+            self.assertEqual(response.status, 400, path)
+            self.assertEqual(response.json["field"], "channel")
+        self.assert_problem(self.post("/channels/a//b"), 400, field="channel", says="/publish?channel=NAME")
+        self.assertEqual(self.rig.traces.channels, 0)
+
     def test_an_idempotency_key_is_the_id_if_there_is_no_other(self) -> None:
         for value, event_id in (
             ('"8e03978e-40d5"', "8e03978e-40d5"),

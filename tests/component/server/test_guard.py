@@ -153,6 +153,7 @@ class HostTests(GateTests):
             "/channels/a",
             "/channels/a/events",
             "/channels/a/events/x",
+            "/channels/chat/room-1",
             "/publish",
             "/sse?channel=a",
             "/stream?channel=a",
@@ -307,6 +308,7 @@ class OriginTests(DaemonTests):
             "/poll",
             "/channels",
             "/channels/a/events/x",
+            "/channels/chat/room-1",
         ):
             with self.subTest(target):
                 response = self.ask(

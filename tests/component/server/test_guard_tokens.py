@@ -176,7 +176,7 @@ class AnswerTests(TokenRules):
         self.assertEqual(self.ask("POST", "/publish", body=body).status, 401, "refused as a whole")
         for headers, statuses in (([bearer("writer")], [403, None]),):
             response = self.ask("POST", "/publish", *headers, body=body)
-            self.assertEqual(response.status, 200)
+            self.assertEqual(response.status, 207)
             lines = [json.loads(line) for line in response.body.splitlines()]
             self.assertEqual([line.get("error", {}).get("status") for line in lines], statuses)
         self.assertEqual(self.ask("POST", "/publish", bearer("forged"), body=body).status, 401)

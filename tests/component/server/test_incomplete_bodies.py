@@ -128,7 +128,7 @@ class HeadRules(DaemonTests):
         for expect in ((), (("Expect", "100-continue"),)):
             for method, target, status in (
                 ("POST", "/nowhere", 404),
-                ("POST", "/channels/open%2Fa/nothing", 404),
+                ("POST", "/channels/open%2Fa//nothing", 400),
                 ("PUT", "/channels/open%2Fa", 405),
                 ("POST", "/sse?channel=a", 405),
                 ("POST", "/channels/closed", 401),
