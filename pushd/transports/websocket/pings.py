@@ -38,6 +38,10 @@ class Pinging:
             self._alarm.cancel()
             self._alarm = None  # the timer and this object refer to each other: a cycle
 
+    def ping(self) -> None:
+        """Send a ping."""
+        self.websocket.ping()
+
     def _look_later(self) -> None:
         next_s = self._ping_by_s
         if self._unanswered_s is not None:
@@ -56,6 +60,6 @@ class Pinging:
         if not wheel.turns_again_by(self._ping_by_s):
             if self._unanswered_s is None:
                 self._unanswered_s, self.websocket.has_heard = wheel.turned_s, False
-            self.websocket.ping()
+            self.ping()
             self._ping_by_s = wheel.turned_s + settings.heartbeat_s
         self._look_later()

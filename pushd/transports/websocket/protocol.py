@@ -27,6 +27,7 @@ from pushd.server import RequestRecord
 from pushd.sessions import Session
 from pushd.transports.websocket.commands import Publish, Renew, Subscribe, Unsubscribe, parse_command, parse_ref
 from pushd.transports.websocket.connection import WebSocketConnection
+from pushd.transports.websocket.greeting import PING, hello
 from pushd.transports.websocket.pings import Pinging
 from pushd.transports.websocket.settings import WebSocketSettings
 from pushd.wire import Ref, check_size, parse_object, websocket_data, websocket_event, websocket_message
@@ -156,10 +157,19 @@ class JsonProtocol(_Dialogue):
         self._later_bytes = 0
 
     def subscribe(self, patterns: list[Pattern], since: str) -> None:
-        """Subscribe to each pattern, and send the replies as for subscribe commands."""
+        """Subscribe to each pattern, and send the greeting, and the replies as for subscribe commands."""
         starts = self.session.enter([[pattern] for pattern in patterns], since, self._readable)
+        if self.speaks_v1:
+            self.session.send(hello(self._settings, self.session.caller))
         for pattern, start in zip(patterns, starts, strict=True):
             self._subscribed(pattern, start, None)
+
+    def ping(self) -> None:
+        """Override: a page does not see pings, so one of ``pushd.v1`` gets a message if it got no other."""
+        settings = self._settings
+        if self.speaks_v1 and settings.wheel.has_reached(self.session.wrote_s + settings.heartbeat_s):
+            self.session.send(PING)
+        super().ping()
 
     @property
     def _readable(self) -> Sequence[Pattern]:

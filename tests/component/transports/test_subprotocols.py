@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from pushd import __version__
 from pushd.daemon.integrations import Integrations
 from tests.rigs.daemon import DaemonTests
 from tests.rigs.http_client import HttpClient, Response
@@ -76,6 +79,58 @@ class SubprotocolTests(DaemonTests):
             with self.subTest(values):
                 self.assert_selects("pushd.v1", *values)
                 self.assert_selects("pushd.v1", *values, target="/ws?channel=public&format=raw")
+
+    def messages(self, client: WebSocketTalk) -> list[dict[str, Any]]:
+        """Return what has come, as JSON."""
+        self.rig.turn()
+        return [json.loads(message) for message in client.messages]
+
+    def test_a_client_of_pushd_v1_is_greeted_before_all_else(self) -> None:
+        for offer, expires in ((("pushd.v1",), None), (OFFER, None)):
+            client = self.connect("/ws?channel=public&since=earliest", offer)
+            hello, subscribed = self.messages(client)
+            self.assertEqual(subscribed["type"], "subscribed")
+            self.assertEqual(hello.pop("expires", None), expires)
+            limits = {"event_size": 1000 << 10, "subscriptions": 100}
+            self.assertGreater(hello["limits"].pop("message_size"), 6000 << 10)
+            *_, session = self.rig.parts.sessions
+            self.assertEqual(
+                hello,
+                {
+                    "type": "hello",
+                    "connection": session.caller.id,
+                    "version": __version__,
+                    "heartbeat": 20,
+                    "limits": limits,
+                },
+            )
+
+    def test_the_greeting_says_when_the_rights_end(self) -> None:
+        until = self.rig.now() + 60
+        self.tokens.known[TOKEN] = identity(subscribe=("public",), user="ann", expires_at=until)
+        (hello,) = self.messages(self.connect("/ws", OFFER))
+        self.assertEqual(hello["expires"], until)
+
+    def test_a_client_of_pushd_v1_gets_a_ping_that_a_page_can_see(self) -> None:
+        client = self.connect("/ws?channel=public", ("pushd.v1",))
+        before = len(self.messages(client))
+        for count in (1, 2):
+            self.rig.wait(21)
+            self.assertEqual([one["type"] for one in self.messages(client)[before:]], ["ping"] * count)
+        self.rig.wait(10)
+        client.say(type="subscribe", channel="public")
+        self.rig.wait(11)
+        self.assertEqual([one["type"] for one in self.messages(client)[before:]], ["ping", "ping", "subscribed"])
+        self.assertEqual(len(client.pings), 3)
+        self.rig.wait(21)
+        self.assertEqual([one["type"] for one in self.messages(client)[before + 3 :]], ["ping"])
+
+    def test_other_clients_get_neither_greeting_nor_ping(self) -> None:
+        for target, offer in (("/ws", ()), ("/ws", ("chat",)), ("/ws?channel=public&format=raw", ("pushd.v1",))):
+            client = self.connect(target, offer)
+            self.rig.wait(45)
+            self.rig.turn()
+            self.assertEqual(client.messages, [], target)
 
     def test_nothing_else_is_selected(self) -> None:
         for values in (
