@@ -100,10 +100,18 @@ class ChannelList(Branch):
         self._max_event_bytes = max_event_bytes
 
     def take_more(self, segment: bytes, request: Request) -> bytes:
-        """Override: for POST, the rest of the path is the name, with literal slashes."""
-        if not _is_post(request):
+        """Override: for POST, the rest of the path is the name, with literal slashes.
+
+        What is below a channel, its events and its presence, stays that, and has no POST.
+        """
+        rest = request.postpath or []
+        if (
+            not _is_post(request)
+            or rest in ([b"events"], [b"presence"])
+            or (len(rest) == 2 and rest[0] == b"events")
+        ):
             return segment
-        segments, request.postpath = [segment, *(request.postpath or ())], []
+        segments, request.postpath = [segment, *rest], []
         if not {b"", b".", b".."}.isdisjoint(segments):
             raise BadRequest(_NO_PATH, "channel")
         return b"/".join(segments)

@@ -148,7 +148,9 @@ class World:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         answer = request(self.daemon.http + path, method, body, headers)
-        if answer.status >= 400:
+        if answer.status >= 400 and answer.headers["content-type"] == "application/x-ndjson":
+            self.details += [json.loads(line)["error"]["detail"] for line in answer.body.splitlines()]
+        elif answer.status >= 400:
             assert answer.headers["content-type"] == "application/problem+json", answer
             self.details.append(answer.json()["detail"])
         return answer

@@ -87,6 +87,8 @@ def held(config: str) -> Iterator[Daemon]:
     with running(config, listeners=tcp("http"), counts=True) as daemon:
         with serving(daemon.http):
             yield daemon
+        for token in ({}, {"Authorization": f"Bearer {EVERYTHING}"}):  # right and wrong lines in one body are rare
+            request(f"{daemon.http}/publish", "POST", b'{"channel":"mixed","data":"x"}\nwrong\n', token)
         assert not daemon.has_ended
         eventually(lambda: daemon.counts["connections"] == 1, "nobody is connected", 30)
         fault = re.search(r"(?m)^.*(Traceback|Unhandled|fault in pushd|dropped )", daemon.log)

@@ -118,8 +118,7 @@ class PublishOneTests(PublishOneTestCase):
         for path, name in (
             ("chat/room-1", "chat/room-1"),
             ("chat%2Froom-1/x", "chat/room-1/x"),
-            ("news/events", "news/events"),
-            ("news/presence", "news/presence"),
+            ("news/x/events", "news/x/events"),
             ("a/b/c/d%20e", "a/b/c/d e"),
         ):
             response = self.post(f"/channels/{path}?event=note", b"x")
@@ -128,6 +127,8 @@ class PublishOneTests(PublishOneTestCase):
         self.assert_problem(self.rig.get("/channels/chat/room-1"), 404, says="as %2F, or put the name")
         for method in ("GET", "DELETE", "PUT"):
             self.assertEqual(self.rig.request(method, "/channels/chat/room-1").status, 404)
+        for below in ("events", "presence", "events/x"):
+            self.assert_problem(self.post(f"/channels/news/{below}"), 405)
 
     def test_a_path_that_proxies_rewrite_is_refused(self) -> None:
         for path in ("a//b", "a/", "a/./b", "a/../b", "/a", "a/..", "a/%2E%2E/b", "a/*", "a/%00", "a/%FF"):
